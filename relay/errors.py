@@ -1,0 +1,44 @@
+"""What can go wrong inside the relay, for a person to act on.
+
+UpliftError
+├── ConfigurationError      the deployment must change something before a start makes sense
+├── SealError               a sealed value cannot be opened with the keys at hand
+├── NotFound                no such thing, or not the caller's to see
+├── Conflict                the thing is in a state that forbids the request
+├── UnreadableUpload        what came in is no resource that can be kept
+└── UpstreamUnavailable     1upHealth did not do what the request needs; try later
+
+Messages never hold health data, tokens or keys: they reach logs and clients.
+"""
+
+
+class UpliftError(Exception):
+    """Any error that Uplift raises on purpose."""
+
+
+class ConfigurationError(UpliftError):
+    """A setting is missing or wrong."""
+
+
+class SealError(UpliftError):
+    """A sealed value cannot be opened: wrong key, wrong row, or altered."""
+
+
+class NotFound(UpliftError):
+    """No such thing, or not the caller's to see."""
+
+
+class Conflict(UpliftError):
+    """The thing's state forbids what was asked."""
+
+
+class UnreadableUpload(UpliftError):
+    """The body is not something Uplift can keep: not JSON, not an object, no resourceType."""
+
+
+class UpstreamUnavailable(UpliftError):
+    """1upHealth did not do what this request needs."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after

@@ -1,0 +1,134 @@
+"""Every setting, each with its reason. Read from the environment as `UPLIFT_<NAME>`; nothing else reads it."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """What a deployment may choose. `.env.example` lists the same names, kept equal by a test."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="UPLIFT_", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    # --- where things are -------------------------------------------------------------------
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="PostgreSQL 15 or newer: postgresql://user:password@host/name. "
+        "Unset: `uplift up` starts an embedded one.",
+    )
+    redis_url: SecretStr | None = Field(
+        default=None,
+        description="Redis 7 or newer, or Valkey, with noeviction and AOF: redis://host:6379/0. "
+        "Unset: `uplift up` starts an embedded one.",
+    )
+    data_dir: Path = Field(
+        default=Path(".uplift"),
+        description="Folder of the embedded servers' data, their logs and beat's schedule.",
+    )
+    master_keys: SecretStr | None = Field(
+        default=None,
+        description="Key ring that wraps every user's data key: comma-separated id:base64 of 32 "
+        "bytes, the one in use first. `uplift keys master` makes one.",
+    )
+
+    # --- 1upHealth ----------------------------------------------------------------------------
+    oneup_fhir_url: str = Field(
+        default="https://api.1up.health",
+        description="FHIR base; the version and the type are appended. Older applications use "
+        "https://api.1up.health/fhir.",
+    )
+    oneup_token_url: str = Field(
+        default="https://auth.1up.health/oauth2/token",
+        description="OAuth 2.0 token endpoint. Older applications use "
+        "https://api.1up.health/fhir/oauth2/token.",
+    )
+    oneup_users_url: str = Field(
+        default="https://api.1up.health/user-management/v1/user",
+        description="User management; /auth-code is appended for new codes.",
+    )
+    oneup_client_id: str = Field(
+        default="", description="The application's client id at 1upHealth."
+    )
+    oneup_client_secret: SecretStr = Field(
+        default=SecretStr(""), description="The application's client secret at 1upHealth."
+    )
+    oneup_keeps_ids: bool = Field(
+        default=False,
+        description="Whether 1upHealth is known to store a new resource under the id it was sent "
+        "with. If so, a look-up by id proves that an unknown outcome was not stored; if not, a "
+        "record sent again is marked possibleDuplicate.",
+    )
+
+    # --- the door -----------------------------------------------------------------------------
+    max_body_bytes: PositiveInt = Field(
+        default=8 * 1024 * 1024, description="Largest request body, enforced while it is read."
+    )
+    wait_seconds_max: Seconds = Field(
+        default=30.0, description="Longest ?wait= of a status request, in seconds."
+    )
+    device_token_seconds_max: PositiveInt = Field(
+        default=24 * 3600, description="Longest life of a device token, in seconds."
+    )
+
+    # --- delivery -----------------------------------------------------------------------------
+    send_slots: PositiveInt = Field(
+        default=100, description="Sends in flight at once, per worker process."
+    )
+    send_bytes: PositiveInt = Field(
+        default=64 * 1024 * 1024,
+        description="Bytes of bodies in flight at once, per worker process.",
+    )
+    attempt_seconds: Seconds = Field(
+        default=60.0, description="Deadline of one attempt, counted from before its claim."
+    )
+    lease_seconds: Seconds = Field(
+        default=120.0,
+        description="How long a claim holds without an outcome; at least twice attempt_seconds.",
+    )
+    settle_seconds: Seconds = Field(
+        default=60.0,
+        description="Wait after an unknown outcome before 1upHealth is asked what it stored.",
+    )
+    retry_first_seconds: Seconds = Field(
+        default=5.0, description="Ceiling of the first back-off; it doubles with each attempt."
+    )
+    retry_most_seconds: Seconds = Field(default=3600.0, description="Ceiling of any back-off.")
+    give_up_seconds: Seconds = Field(
+        default=72 * 3600.0, description="An upload expires this long after its first attempt."
+    )
+    parked_seconds: Seconds = Field(
+        default=30 * 24 * 3600.0,
+        description="An upload that waits for consent expires after this long.",
+    )
+    token_margin_seconds: Seconds = Field(
+        default=600.0, description="A token is refreshed when it has less than this left."
+    )
+    sweep_seconds: Seconds = Field(
+        default=2.0, description="Pause between two sweeps for due and abandoned uploads."
+    )
+
+    # --- processes ----------------------------------------------------------------------------
+    database_connections: PositiveInt = Field(
+        default=8, description="PostgreSQL connections, per process."
+    )
+    log_format: Literal["json", "text"] = Field(
+        default="json", description="json for collectors, text for a terminal."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info")
+
+    @field_validator("oneup_fhir_url", "oneup_token_url", "oneup_users_url")
+    @classmethod
+    def _without_trailing_slash(cls, url: str) -> str:
+        return url.rstrip("/")
+
+    @property
+    def give_up(self) -> timedelta:
+        """How long after its first attempt an upload expires."""
+        return timedelta(seconds=self.give_up_seconds)
