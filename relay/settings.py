@@ -1,10 +1,9 @@
-"""Every setting, each with its reason. Read from the environment as `UPLIFT_<NAME>`; nothing else reads it."""
+"""Every setting, each with its reason. Read from the environment as `UPLIFT_<NAME>`."""
 
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, SecretStr, field_validator
+from pydantic import Field, PositiveInt, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -67,6 +66,11 @@ class Settings(BaseSettings):
     )
 
     # --- the door -----------------------------------------------------------------------------
+    api_host: str = Field(
+        default="127.0.0.1",
+        description="Address the API listens on; 0.0.0.0 in a container, behind a TLS proxy.",
+    )
+    api_port: int = Field(default=8080, ge=0, le=65535, description="Port the API listens on.")
     max_body_bytes: PositiveInt = Field(
         default=8 * 1024 * 1024, description="Largest request body, enforced while it is read."
     )
@@ -100,6 +104,11 @@ class Settings(BaseSettings):
         default=5.0, description="Ceiling of the first back-off; it doubles with each attempt."
     )
     retry_most_seconds: Seconds = Field(default=3600.0, description="Ceiling of any back-off.")
+    hold_seconds: Seconds = Field(
+        default=300.0,
+        description="Shortest pause after an answer that blames the deployment: 403, a redirect,"
+        " 404 on create.",
+    )
     give_up_seconds: Seconds = Field(
         default=72 * 3600.0, description="An upload expires this long after its first attempt."
     )
@@ -112,6 +121,15 @@ class Settings(BaseSettings):
     )
     sweep_seconds: Seconds = Field(
         default=2.0, description="Pause between two sweeps for due and abandoned uploads."
+    )
+
+    ring_seconds: Seconds = Field(
+        default=15.0,
+        description="A due upload that no worker has taken is rung for again after this long.",
+    )
+    queued_messages_most: PositiveInt = Field(
+        default=200,
+        description="The sweep rings no more while a queue holds this many messages already.",
     )
 
     # --- processes ----------------------------------------------------------------------------
@@ -128,7 +146,11 @@ class Settings(BaseSettings):
     def _without_trailing_slash(cls, url: str) -> str:
         return url.rstrip("/")
 
-    @property
-    def give_up(self) -> timedelta:
-        """How long after its first attempt an upload expires."""
-        return timedelta(seconds=self.give_up_seconds)
+    @model_validator(mode="after")
+    def _lease_outlasts_attempts(self) -> "Settings":
+        if self.lease_seconds < 2 * self.attempt_seconds:
+            raise ValueError(
+                "UPLIFT_LEASE_SECONDS must be at least twice UPLIFT_ATTEMPT_SECONDS: a worker that"
+                " is still sending must never lose its upload to another."
+            )
+        return self

@@ -1,0 +1,54 @@
+"""The intake API: a thin door over the relay."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from api import health, problems, uploads, users
+from relay.logs import configure_logs
+from relay.settings import Settings
+from relay.wiring import open_relay
+
+_DESCRIPTION = """
+Takes FHIR resources of a person from a device and sees them safely to the person's 1upHealth
+account. **202 means durable**; every accepted upload ends in exactly one true, visible state.
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application. Raises ConfigurationError at start-up if a setting is missing."""
+    settings = settings or Settings()
+    configure_logs(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_relay(settings) as relay:
+            app.state.relay = relay
+            yield
+
+    app = FastAPI(title="Uplift", version="0.1.0", description=_DESCRIPTION, lifespan=lifespan)
+    problems.install(app)
+    for router in (uploads.router, users.router, health.router):
+        app.include_router(router)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's description, with problems in place of its own validation errors."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        for path in schema["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)
+        schemas = schema["components"]["schemas"]
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        schemas["Problem"] = problems.PROBLEM_SCHEMA
+        app.openapi_schema = schema
+    return app.openapi_schema

@@ -1,0 +1,94 @@
+"""Who calls, and what they may."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from api.problems import Problem, not_found
+from relay.ledger.credentials import CredentialRow, Scope, find_credential
+from relay.ledger.uploads import UploadRow
+from relay.wiring import Relay
+
+_bearer = HTTPBearer(
+    auto_error=False, description="An API key (`uplift keys add`), or a device token."
+)
+
+
+def get_relay(request: Request) -> Relay:
+    """The relay that the app's lifespan opened."""
+    relay: Relay = request.app.state.relay
+    return relay
+
+
+RelayDep = Annotated[Relay, Depends(get_relay)]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A valid credential. Each method says no by raising a Problem."""
+
+    credential: CredentialRow
+
+    def require(self, *scopes: Scope) -> None:
+        """One of these scopes is needed."""
+        if not self.credential.scopes.intersection(scopes):
+            needed = " or ".join(scopes)
+            raise Problem(
+                403,
+                "This credential may not do that",
+                f"It needs the scope {needed}. `uplift keys add --scope` makes such a key.",
+            )
+
+    @property
+    def is_device(self) -> bool:
+        """Whether this is a device token, which stands for one user."""
+        return self.credential.user_id is not None
+
+    def user(self, named: str | None) -> str:
+        """The app user id that the request is about: the named one, or the device's own."""
+        own = self.credential.app_user_id
+        if self.is_device:
+            if own is None or named not in (None, own):
+                raise Problem(
+                    403,
+                    "This credential may not do that",
+                    "A device token submits and reads only its own user's uploads.",
+                )
+            return own
+        if named is None:
+            raise Problem(
+                400,
+                "The request is malformed",
+                "There is no user. Name one: ?user=, or in the envelope.",
+            )
+        return named
+
+    def check_sees(self, row: UploadRow | None) -> UploadRow:
+        """The row, if there is one and it is the caller's to see."""
+        if row is None or (self.is_device and row.user_id != self.credential.user_id):
+            raise not_found("There is no such upload.")
+        return row
+
+
+async def get_caller(
+    relay: RelayDep,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Caller:
+    """The caller by their credential; the ledger is asked each time, so revoking is immediate."""
+    if bearer is not None:
+        async with relay.database.transaction() as connection:
+            credential = await find_credential(connection, bearer.credentials)
+        if credential is not None:
+            return Caller(credential)
+    raise Problem(
+        401,
+        "No valid credential",
+        "Send Authorization: Bearer with an API key or a device token that is neither revoked"
+        " nor expired.",
+        headers={"WWW-Authenticate": "Bearer"},
+    )
+
+
+CallerDep = Annotated[Caller, Depends(get_caller)]

@@ -1,0 +1,189 @@
+"""From errors to HTTP: the only place that does. RFC 9457 problem+json, always."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from relay.errors import Conflict, NotFound, UnreadableUpload, UpstreamUnavailable
+
+_log = structlog.get_logger(__name__)
+
+_RETRY_SECONDS = 5
+
+
+class Problem(Exception):
+    """An answer that is not a success. `detail` says what to do; it never quotes a body."""
+
+    def __init__(
+        self,
+        status: int,
+        title: str,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(title)
+        self.status = status
+        self.title = title
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.more = more
+
+    def response(self) -> JSONResponse:
+        """The problem as an HTTP response."""
+        return JSONResponse(
+            {
+                "type": "about:blank",
+                "title": self.title,
+                "status": self.status,
+                "detail": self.detail,
+                **self.more,
+            },
+            self.status,
+            self.headers,
+            media_type="application/problem+json",
+        )
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI entries for the problems that a route may answer."""
+    return {
+        status: {
+            "description": _TITLES[status],
+            "content": {
+                "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+            },
+        }
+        for status in statuses
+    }
+
+
+_TITLES = {
+    400: "The request is malformed",
+    401: "No valid credential",
+    403: "This credential may not do that",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    413: "The body is too large",
+    415: "The content type is not accepted",
+    500: "Something went wrong here",
+    503: "Not available now",
+}
+
+PROBLEM_SCHEMA = {
+    "type": "object",
+    "title": "Problem",
+    "description": "RFC 9457 problem details.",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string", "examples": ["about:blank"]},
+        "title": {"type": "string", "examples": ["Not found"]},
+        "status": {"type": "integer", "examples": [404]},
+        "detail": {"type": "string", "examples": ["There is no such upload."]},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["where", "what"],
+                "properties": {"where": {"type": "string"}, "what": {"type": "string"}},
+            },
+        },
+    },
+}
+
+
+def not_found(detail: str) -> Problem:
+    """404, for what is not there and for what is not the caller's to see alike."""
+    return Problem(404, _TITLES[404], detail)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of the app a problem."""
+
+    async def problem(_: Request, error: Exception) -> JSONResponse:
+        return _problem_of(error).response()
+
+    for kind in (
+        Problem,
+        UnreadableUpload,
+        NotFound,
+        Conflict,
+        UpstreamUnavailable,
+        RequestValidationError,
+        HTTPException,
+        DBAPIError,
+        PoolTimeout,
+    ):
+        app.add_exception_handler(kind, problem)
+    app.add_middleware(_LastResort)
+
+
+def _problem_of(error: Exception) -> Problem:
+    match error:
+        case Problem():
+            return error
+        case UnreadableUpload():
+            return Problem(400, _TITLES[400], str(error))
+        case NotFound():
+            return not_found(str(error))
+        case Conflict():
+            return Problem(409, _TITLES[409], str(error))
+        case UpstreamUnavailable():
+            seconds = max(1, round(error.retry_after or _RETRY_SECONDS))
+            return Problem(503, _TITLES[503], str(error), headers={"Retry-After": str(seconds)})
+        case RequestValidationError():
+            # Where and what, but not the input: it may be a name or a token.
+            errors = [
+                {"where": ".".join(map(str, each["loc"])), "what": each["msg"]}
+                for each in error.errors()
+            ]
+            return Problem(400, _TITLES[400], "See errors for what to change.", errors=errors)
+        case HTTPException():
+            title = _TITLES.get(error.status_code, "The request cannot be served")
+            return Problem(error.status_code, title, str(error.detail), headers=error.headers or {})
+        case DBAPIError() | PoolTimeout():
+            _log.error("database_unavailable", error=type(error).__name__)
+            return Problem(
+                503,
+                _TITLES[503],
+                "The ledger does not answer. Nothing was accepted; send again later.",
+                headers={"Retry-After": str(_RETRY_SECONDS)},
+            )
+        case _:
+            _log.error("request_failed", error=type(error).__name__)
+            return Problem(
+                500, _TITLES[500], "Nothing was accepted. The operators see this in the logs."
+            )
+
+
+class _LastResort:
+    """Answers what nothing else did. Starlette's own way prints a traceback, and text of an error
+    may quote the request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except Exception as error:
+            if scope["type"] != "http" or started:
+                raise
+            await _problem_of(error).response()(scope, receive, send)

@@ -1,0 +1,209 @@
+"""Uploads over HTTP: resources in, statuses out."""
+
+from typing import Annotated, Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from api.bodies import JSON_TYPES, read_json_body
+from api.callers import CallerDep, RelayDep
+from api.problems import documented, not_found
+from api.schemas import AppUserId, UploadList, UploadStatus
+from relay.accept import Labels, read
+from relay.ledger import uploads, users
+from relay.ledger.credentials import Scope
+from relay.ledger.uploads import UploadRow
+from relay.lifecycle import State
+
+router = APIRouter(tags=["uploads"])
+
+_READERS = (Scope.BACKEND, Scope.OPERATOR, Scope.DEVICE)
+_RETRY_AFTER_MOST = 60
+
+_RESOURCE_EXAMPLE = {
+    "resourceType": "Condition",
+    "id": "A1-77",
+    "code": {"text": "Asthma"},
+    "subject": {"reference": "Patient/1"},
+}
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "A FHIR resource, or an envelope around one.",
+        "content": {
+            content_type: {
+                "schema": {"type": "object"},
+                "examples": {
+                    "resource": {"summary": "A bare resource", "value": _RESOURCE_EXAMPLE},
+                    "envelope": {
+                        "summary": "An envelope",
+                        "value": {
+                            "user": "alice",
+                            "fhirVersion": "R4",
+                            "source": "org.example.hospital",
+                            "recordId": "A1-77",
+                            "resource": _RESOURCE_EXAMPLE,
+                        },
+                    },
+                },
+            }
+            for content_type in JSON_TYPES[:2]
+        },
+    }
+}
+
+
+@router.post(
+    "/v1/uploads",
+    status_code=202,
+    response_model=UploadStatus,
+    summary="Submit a resource",
+    openapi_extra=_BODY,
+    responses={
+        202: {
+            "headers": {
+                "Location": {"schema": {"type": "string"}, "description": "The status's address."}
+            }
+        },
+        **documented(400, 401, 403, 404, 413, 415, 503),
+    },
+)
+async def submit(
+    request: Request,
+    response: Response,
+    relay: RelayDep,
+    caller: CallerDep,
+    user: Annotated[
+        AppUserId | None, Query(description="The backend's name of the person.")
+    ] = None,
+    fhir_version: Annotated[
+        str | None, Query(alias="fhirVersion", description="DSTU2, STU3, R4, 1.0.2 or 4.0.1.")
+    ] = None,
+    source: Annotated[str | None, Query(description="Where the record is from.")] = None,
+    record_id: Annotated[
+        str | None, Query(alias="recordId", description="What its source calls it.")
+    ] = None,
+) -> UploadStatus:
+    """Take a resource in. 202 means it is committed; what comes of it is at `Location`.
+
+    Send a bare FHIR resource with its labels in the query, or an envelope that holds them.
+    """
+    caller.require(Scope.BACKEND, Scope.DEVICE)
+    body = await read_json_body(request, relay.settings.max_body_bytes)
+    submission = read(
+        body,
+        Labels(user=user, fhir_version=fhir_version, source=source, record_id=record_id),
+    )
+    accepted = await relay.acceptor.accept(caller.user(submission.labels.user), submission)
+    status = UploadStatus.of(accepted.upload, relay.ring, duplicate=accepted.duplicate)
+    response.headers["Location"] = status.status_url
+    return status
+
+
+@router.get(
+    "/v1/uploads/{upload_id}",
+    response_model=UploadStatus,
+    summary="An upload's status",
+    responses={
+        200: {
+            "headers": {
+                "ETag": {"schema": {"type": "string"}},
+                "Retry-After": {
+                    "schema": {"type": "integer"},
+                    "description": "Seconds until it is worth asking again; absent when final.",
+                },
+            }
+        },
+        304: {"description": "As If-None-Match has it"},
+        **documented(400, 401, 403, 404, 503),
+    },
+)
+async def status(
+    upload_id: UUID,
+    request: Request,
+    relay: RelayDep,
+    caller: CallerDep,
+    wait: Annotated[
+        float, Query(ge=0, description="Seconds to wait for the status to settle or to change.")
+    ] = 0.0,
+) -> Response:
+    """The status now; with `wait`, as soon as no worker has it any more, or once that time is up.
+
+    With If-None-Match, `wait` ends as soon as the status is another than that ETag's.
+    """
+    caller.require(*_READERS)
+    async with relay.database.transaction() as connection:
+        found = await uploads.get_uploads(connection, [upload_id])
+    row = caller.check_sees(found.get(upload_id))
+    known = _etags(request.headers.get("if-none-match"))
+
+    def worth_telling(row: UploadRow) -> bool:
+        return _etag(row) not in known if known else row.state.settled
+
+    if wait and not worth_telling(row):
+        row = await relay.watcher.wait(
+            row, worth_telling, min(wait, relay.settings.wait_seconds_max)
+        )
+    headers = {"ETag": _etag(row), "Cache-Control": "private, no-cache"}
+    if not row.state.final:
+        headers["Retry-After"] = str(_retry_after(row))
+    if _etag(row) in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    shown = UploadStatus.of(row, relay.ring)
+    return JSONResponse(shown.model_dump(mode="json", by_alias=True), headers=headers)
+
+
+@router.get(
+    "/v1/uploads",
+    response_model=UploadList,
+    summary="Uploads, in the order of acceptance",
+    responses=documented(400, 401, 403, 404, 503),
+)
+async def list_(
+    relay: RelayDep,
+    caller: CallerDep,
+    user: Annotated[AppUserId | None, Query(description="Only this user's.")] = None,
+    status: Annotated[list[State] | None, Query(description="Only these; may be repeated.")] = None,
+    after: Annotated[UUID | None, Query(description="The last id of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> UploadList:
+    """One page of uploads; `next` is the address of the page after it."""
+    caller.require(*_READERS)
+    if caller.is_device:
+        user = caller.user(user)
+    states = status or []
+    async with relay.database.transaction() as connection:
+        user_id = None
+        if user is not None:
+            found = await users.find_user(connection, user)
+            if found is None:
+                raise not_found("There is no such user.")
+            user_id = found.id
+        rows = await uploads.list_uploads(
+            connection, user_id=user_id, states=states, after=after, limit=limit
+        )
+    following = None
+    if len(rows) == limit:
+        query: list[tuple[str, str]] = [("after", str(rows[-1].id)), ("limit", str(limit))]
+        query += [("user", user)] if user is not None else []
+        query += [("status", state) for state in states]
+        following = f"/v1/uploads?{urlencode(query)}"
+    return UploadList(uploads=[UploadStatus.of(row, relay.ring) for row in rows], next=following)
+
+
+def _etag(row: UploadRow) -> str:
+    return f'"{row.revision}"'
+
+
+def _etags(if_none_match: str | None) -> set[str]:
+    # Weak comparison, RFC 9110, 13.1.2.
+    return {
+        each.strip().removeprefix("W/") for each in (if_none_match or "").split(",") if each.strip()
+    }
+
+
+def _retry_after(row: UploadRow) -> int:
+    """Seconds after which the status may be another."""
+    return min(max(1, round(row.due_in or 0.0)), _RETRY_AFTER_MOST)

@@ -1,0 +1,5 @@
+"""`python -m cli`: the same as `uplift`."""
+
+from cli.main import app
+
+app()

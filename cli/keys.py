@@ -1,0 +1,74 @@
+"""`uplift keys`: API keys, and new master keys."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+from uuid import UUID
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cli.running import errors, run_on_ledger
+from relay.ledger import credentials
+from relay.ledger.credentials import Scope
+from relay.ledger.database import Database
+from relay.sealing import KeyRing
+
+keys = typer.Typer(no_args_is_help=True, help="API keys, and master keys to seal with.")
+
+
+@keys.command()
+def add(
+    name: Annotated[str, typer.Argument(help="What it is for, such as mobile-backend.")],
+    scope: Annotated[
+        list[Scope], typer.Option(help="backend: submit and manage users. operator: see and steer.")
+    ] = [Scope.BACKEND],  # noqa: B006  typer copies it
+) -> None:
+    """Make an API key and print it. It cannot be shown again."""
+
+    async def use(database: Database) -> str:
+        async with database.transaction() as connection:
+            return (await credentials.add_api_key(connection, name, frozenset(scope)))[1]
+
+    typer.echo(run_on_ledger(use))
+
+
+@keys.command("list")
+def list_() -> None:
+    """Every API key, by id and name."""
+
+    async def use(
+        database: Database,
+    ) -> list[tuple[UUID, str, list[str], datetime, datetime | None]]:
+        async with database.transaction() as connection:
+            return await credentials.list_api_keys(connection)
+
+    table = Table("id", "name", "scopes", "made", "revoked", box=None)
+    for key_id, name, scopes, created_at, revoked_at in run_on_ledger(use):
+        revoked = f"{revoked_at:%Y-%m-%d %H:%M}" if revoked_at else ""
+        table.add_row(str(key_id), name, " ".join(scopes), f"{created_at:%Y-%m-%d %H:%M}", revoked)
+    Console().print(table)
+
+
+@keys.command()
+def revoke(key_id: Annotated[UUID, typer.Argument(help="The id that `keys list` shows.")]) -> None:
+    """End an API key or a device token at once."""
+
+    async def use(database: Database) -> bool:
+        async with database.transaction() as connection:
+            return await credentials.revoke(connection, key_id)
+
+    if not run_on_ledger(use):
+        errors.print("There is no such key, or it is revoked already. See `uplift keys list`.")
+        raise typer.Exit(1)
+    typer.echo("Revoked.")
+
+
+@keys.command()
+def master(
+    key_id: Annotated[
+        str, typer.Argument(help="Its id in UPLIFT_MASTER_KEYS; today's date if not given.")
+    ] = "",
+) -> None:
+    """Print a new master key for UPLIFT_MASTER_KEYS. Keep it where your secrets are."""
+    typer.echo(KeyRing.new_entry(key_id or f"{datetime.now(UTC):k%Y%m%d}"))

@@ -1,0 +1,74 @@
+"""`uplift`: runs the system, and speaks with it."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from cli import demo, push
+from cli.environment import load_environment
+from cli.keys import keys
+from cli.running import read_settings, run_on_ledger
+from cli.users import users_commands
+from relay.ledger import migrate as migrations
+from relay.ledger.database import Database
+from sandbox.config import SandboxConfig
+from sandbox.server import serve
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="A durable relay of FHIR records from Apple Health to 1upHealth.",
+)
+app.add_typer(keys, name="keys")
+app.add_typer(users_commands, name="users")
+app.command()(push.push)
+
+
+@app.callback()
+def _prepare(context: typer.Context) -> None:
+    if context.invoked_subcommand not in ("demo", "up"):
+        load_environment()
+
+
+@app.command("demo")
+def demo_() -> None:
+    """Push a synthetic person's records through the whole system, show what came of it, stop."""
+    raise typer.Exit(demo.run_demo(read_settings().data_dir / "demo"))
+
+
+@app.command()
+def up() -> None:
+    """Run the whole system on this machine until Ctrl-C."""
+    raise typer.Exit(demo.run_up(read_settings().data_dir))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the ledger's schema up to this version. Safe to run anywhere, any number of times."""
+
+    async def use(database: Database) -> str | None:
+        await migrations.upgrade(database)
+        return await migrations.current(database)
+
+    typer.echo(f"The ledger is at revision {run_on_ledger(use)}.")
+
+
+@app.command()
+def sandbox(
+    port: Annotated[int, typer.Option(help="Port on loopback; 0 takes a free one.")] = 8090,
+    ids: Annotated[
+        Literal["kept", "assigned"], typer.Option(help="Who names new resources.")
+    ] = "kept",
+) -> None:
+    """Run a simulated 1upHealth. `python -m sandbox --help` lists all it can be told."""
+    serve(port=port, config=SandboxConfig(ids=ids), ready=typer.echo)
+
+
+@app.command(hidden=True)
+def draft_migration(message: str) -> None:
+    """For developers: write the next migration from what differs between tables and database."""
+
+    async def use(database: Database) -> None:
+        await migrations.draft(database, message)
+
+    run_on_ledger(use)

@@ -1,0 +1,68 @@
+"""Runs a command's use case on an opened relay, and tells errors so that a person can act."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from sqlalchemy.exc import DBAPIError
+
+from relay.errors import UpliftError
+from relay.ledger.database import Database
+from relay.settings import Settings
+from relay.wiring import Relay, open_relay
+
+Result = TypeVar("Result")
+
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def read_settings() -> Settings:
+    """The settings from the environment; ends the command if one is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        for each in error.errors(include_input=False, include_url=False):
+            name = "_".join(str(part).upper() for part in each["loc"])
+            errors.print(f"UPLIFT_{name}: {each['msg']}" if name else each["msg"])
+        raise typer.Exit(2) from None
+
+
+def run(use: Callable[[Relay], Coroutine[Any, Any, Result]]) -> Result:
+    """Open the relay, run the use case, close the relay."""
+
+    async def opened() -> Result:
+        async with open_relay(read_settings()) as relay:
+            return await use(relay)
+
+    return told(opened)
+
+
+def run_on_ledger(use: Callable[[Database], Coroutine[Any, Any, Result]]) -> Result:
+    """Open the ledger alone, which needs neither Redis nor keys."""
+
+    async def opened() -> Result:
+        database = Database.connect(read_settings())
+        try:
+            return await use(database)
+        finally:
+            await database.close()
+
+    return told(opened)
+
+
+def told(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+    """Run it; an error that Uplift knows becomes a line and exit code 2."""
+    try:
+        return asyncio.run(work())
+    except UpliftError as error:
+        errors.print(str(error), style="red", markup=False)
+    except DBAPIError as error:
+        errors.print(
+            f"The ledger cannot be used ({type(error.orig).__name__}). Check that"
+            " UPLIFT_DATABASE_URL names a PostgreSQL that answers, and run `uplift migrate`.",
+            style="red",
+        )
+    raise typer.Exit(2)

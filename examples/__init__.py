@@ -1,0 +1,1 @@
+"""Synthetic data to try Uplift with. Nobody in it exists."""

@@ -1,0 +1,101 @@
+"""Rings the workers: tells the queue which uploads are due. Best effort by design.
+
+Postgres holds the truth; a message that is lost, or never sent, costs seconds until the next
+sweep. So ringing never fails a request, never waits for Redis, and remembers only so much.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable
+from uuid import UUID
+
+import redis.asyncio
+import structlog
+from celery import Celery
+from redis.exceptions import RedisError
+
+from relay.errors import ConfigurationError
+from relay.queues import DELIVER, MESSAGE_IDS_MOST
+from relay.settings import Settings
+
+_log = structlog.get_logger(__name__)
+
+_PENDING_MOST = 100_000
+_FAST = {"socket_connect_timeout": 1.0, "socket_timeout": 2.0}
+
+
+def redis_url(settings: Settings) -> str:
+    """The address of Redis. Raises ConfigurationError if none is set."""
+    if settings.redis_url is None:
+        raise ConfigurationError(
+            "UPLIFT_REDIS_URL is not set. `uplift up` starts an embedded server;"
+            " every other command needs the address of one."
+        )
+    return settings.redis_url.get_secret_value()
+
+
+class Bell:
+    """Coalesces what is rung and publishes it from one background task."""
+
+    def __init__(self, settings: Settings) -> None:
+        url = redis_url(settings)
+        self._celery = Celery("bell", broker=url, set_as_current=False)
+        self._celery.conf.update(
+            task_ignore_result=True,
+            # A dead Redis must show within seconds: the sweep will ring instead.
+            broker_transport_options={**_FAST, "max_retries": 1},
+            task_publish_retry=False,
+        )
+        self._redis = redis.asyncio.from_url(url, **_FAST)
+        self._pending: dict[str, dict[UUID, None]] = defaultdict(dict)
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to publish, on the running loop."""
+        self._task = asyncio.create_task(self._publish_all(), name="bell")
+
+    def ring(self, queue: str, ids: Iterable[UUID]) -> None:
+        """Let workers know of these uploads soon. Returns at once and never fails."""
+        pending = self._pending[queue]
+        if len(pending) < _PENDING_MOST:
+            pending.update(dict.fromkeys(ids))
+            self._wake.set()
+
+    async def waiting(self, queue: str) -> int | None:
+        """How many messages nobody has taken yet; None if Redis does not answer."""
+        try:
+            return int(await self._redis.llen(queue))
+        except (RedisError, OSError):
+            return None
+
+    async def close(self) -> None:
+        """Publish what is pending, and stop."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            await self._publish_pending()
+        await self._redis.aclose()
+        self._celery.close()
+
+    async def _publish_all(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            await self._publish_pending()
+
+    async def _publish_pending(self) -> None:
+        for queue, pending in self._pending.items():
+            while pending:
+                ids = list(pending)[:MESSAGE_IDS_MOST]
+                for id_ in ids:
+                    del pending[id_]
+                try:
+                    # Kombu is synchronous; its half millisecond must not stop the loop.
+                    await asyncio.to_thread(self._publish, queue, ids)
+                except Exception as error:  # noqa: BLE001  whatever Redis does, the sweep rings
+                    _log.warning("bell_failed", queue=queue, error=type(error).__name__)
+                    pending.clear()
+
+    def _publish(self, queue: str, ids: list[UUID]) -> None:
+        self._celery.send_task(DELIVER, args=[[str(id_) for id_ in ids]], queue=queue)

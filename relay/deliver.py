@@ -1,0 +1,117 @@
+"""Takes uploads from the ledger to 1upHealth: claim, open, validate, token, look, send, record."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from uuid import UUID
+
+import structlog
+
+from relay.attempt import Attempter
+from relay.ledger import work
+from relay.ledger.database import Database
+from relay.ledger.group_commit import GroupCommit
+from relay.ledger.work import Claim, Ended
+from relay.settings import Settings
+from relay.window import Window
+
+_log = structlog.get_logger(__name__)
+
+_CLAIM_MOST = 100
+_RECORD_TRIES = 3
+
+
+class Deliverer:
+    """Delivers uploads, for as many callers at once as there are, within one window."""
+
+    def __init__(self, database: Database, attempter: Attempter, settings: Settings) -> None:
+        self._database = database
+        self._attempter = attempter
+        self._attempt_seconds = settings.attempt_seconds
+        self._lease_seconds = settings.lease_seconds
+        self._give_up_seconds = settings.give_up_seconds
+        self._window = Window(slots=settings.send_slots, body_bytes=settings.send_bytes)
+        self._record = GroupCommit(self._record_all)
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Claim nothing more, and hand back what is claimed but not sent yet."""
+        self._stopping.set()
+        self._attempter.stop()
+
+    async def deliver(self, ids: Sequence[UUID]) -> list[UUID]:
+        """Attempt each of these uploads that is due; those left over because of a stop.
+
+        Returns when every attempt has ended and is recorded. Only as many are claimed as may be
+        sent now, so one slow send holds up no other, and a frozen process holds little.
+        """
+        waiting = deque(dict.fromkeys(ids))
+        async with asyncio.TaskGroup() as sends:
+            while waiting and not self._stopping.is_set():
+                await self._window.wait_for_room()
+                # The deadline counts from before the claim, so it ends before the lease does.
+                deadline = time.monotonic() + self._attempt_seconds
+                for claim in await self._claim_next(waiting):
+                    sends.create_task(self._deliver_one(claim, deadline))
+        return list(waiting)
+
+    async def _claim_next(self, waiting: deque[UUID]) -> list[Claim]:
+        """Claim what there is room for; takes it, and what is not due, out of `waiting`."""
+        asked = [waiting.popleft() for _ in range(min(len(waiting), _CLAIM_MOST))]
+        async with self._database.transaction() as connection:
+            sizes = await work.sizes_of_due(connection, asked)
+        room = self._window.take(list(sizes.values()))
+        chosen = list(sizes)[:room]
+        # Back to the front: what is due but found no room is next.
+        waiting.extendleft(reversed(list(sizes)[room:]))
+        claims: list[Claim] = []
+        try:
+            if chosen:
+                async with self._database.transaction() as connection:
+                    claims = await work.claim(
+                        connection,
+                        chosen,
+                        lease_seconds=self._lease_seconds,
+                        give_up_seconds=self._give_up_seconds,
+                    )
+        finally:
+            claimed = {claim.upload_id for claim in claims}
+            for id_ in chosen:
+                if id_ not in claimed:
+                    await self._window.give_back(sizes[id_])
+        return claims
+
+    async def _deliver_one(self, claim: Claim, deadline: float) -> None:
+        try:
+            ended = await self._attempter.attempt(claim, deadline)
+            await self._record(ended)
+        except Exception as error:  # noqa: BLE001  one upload must not take the others with it
+            # The lease runs out, and the sweep has it looked up: nothing is lost or doubled.
+            # Only the type: an error's text may quote what it was given.
+            _log.error(
+                "attempt_not_recorded", upload=str(claim.upload_id), error=type(error).__name__
+            )
+        finally:
+            await self._window.give_back(claim.body_bytes)
+
+    async def _record_all(self, group: list[Ended]) -> list[bool]:
+        for left in reversed(range(_RECORD_TRIES)):
+            try:
+                async with self._database.transaction() as connection:
+                    recorded = await work.record(connection, group)
+                break
+            except Exception:
+                if not left:
+                    raise
+                await asyncio.sleep(0.5)
+        for ended in group:
+            _log.info(
+                "attempt_ended",
+                upload=str(ended.claim.upload_id),
+                state=ended.change.target.value,
+                outcome=ended.outcome,
+                attempt=ended.claim.attempts,
+                recorded=ended.claim.upload_id in recorded,
+            )
+        return [ended.claim.upload_id in recorded for ended in group]

@@ -1,0 +1,1 @@
+"""Judging FHIR resources: pure rules over bytes, nothing here waits or stores."""

@@ -1,0 +1,128 @@
+"""Bytes → a resource, and the resources that stand inside it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+MAX_DEPTH = 64
+"""Arrays and objects inside each other, at most; HL7's deepest example has 13."""
+
+JsonObject = dict[str, Any]
+
+
+class Unreadable(Exception):
+    """The bytes are no JSON object that can be judged; the message says why, without a value."""
+
+
+def read(body: bytes) -> JsonObject:
+    """The object that `body` holds.  Raises Unreadable."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        # The parser's own words may quote the text; its position does not.
+        raise Unreadable(
+            f"This is not JSON: the parser stops at line {error.lineno}, column {error.colno}. "
+            "Send UTF-8 without a byte order mark."
+        ) from None
+    if not isinstance(document, dict):
+        raise Unreadable("A resource is a JSON object; this is another kind of JSON value.")
+    if _deeper_than(document, MAX_DEPTH):
+        raise Unreadable(f"Arrays and objects are nested more than {MAX_DEPTH} deep.")
+    # Written out in JSON, U+0000 is always escaped: a raw one does not parse.
+    if b"\\u0000" in body and any("\0" in text for text in _texts(document)):
+        raise Unreadable("A name or a text holds U+0000, which FHIR forbids. Remove it.")
+    return document
+
+
+def _deeper_than(document: Any, depth: int) -> bool:
+    level = [document]
+    for _ in range(depth):
+        level = [
+            child
+            for value in level
+            for child in (value.values() if isinstance(value, dict) else value)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        for child in value.values():
+            yield from _texts(child)
+    elif isinstance(value, list):
+        for child in value:
+            yield from _texts(child)
+
+
+def resources_in(resource: JsonObject, expression: str) -> Iterator[tuple[JsonObject, str]]:
+    """The resource and every one inside it, each with where it stands.
+
+    Those places are `contained`, and the entries of a Bundle and of Parameters; what is no object
+    there is left to the schema of the resource around it.
+    """
+    yield resource, expression
+    inner = list(_items(resource, "contained", expression))
+    match resource.get("resourceType"):
+        case "Bundle":
+            for entry, where in _items(resource, "entry", expression):
+                inner += _member(entry, "resource", where)
+                for response, there in _member(entry, "response", where):
+                    inner += _member(response, "outcome", there)
+        case "Parameters":
+            inner += _parameters(resource, "parameter", expression)
+    for each, where in inner:
+        yield from resources_in(each, where)
+
+
+def _parameters(holder: JsonObject, name: str, where: str) -> Iterator[tuple[JsonObject, str]]:
+    for parameter, there in _items(holder, name, where):
+        yield from _member(parameter, "resource", there)
+        yield from _parameters(parameter, "part", there)
+
+
+def _items(holder: JsonObject, name: str, where: str) -> Iterator[tuple[JsonObject, str]]:
+    array = holder.get(name)
+    if isinstance(array, list):
+        for index, item in enumerate(array):
+            if isinstance(item, dict):
+                yield item, f"{where}.{name}[{index}]"
+
+
+def _member(holder: JsonObject, name: str, where: str) -> Iterator[tuple[JsonObject, str]]:
+    value = holder.get(name)
+    if isinstance(value, dict):
+        yield value, f"{where}.{name}"
+
+
+def excerpt(document: JsonObject, values: int) -> tuple[JsonObject, int]:
+    """The document, cut to about `values` values if it has more, and how many of those are left.
+
+    It is cut by leaving later items out of arrays, but never the first: what is left out can't make
+    an error of its own.  Describing every error of a document that is wrong millions of times would
+    take minutes and gigabytes.
+    """
+    left = values
+
+    def copied(value: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if isinstance(value, dict):
+            return {name: copied(child) for name, child in value.items()}
+        if isinstance(value, list):
+            kept: list[Any] = []
+            for child in value:
+                if left <= 0 and kept:
+                    break
+                kept.append(copied(child))
+            return kept
+        return value
+
+    copy: JsonObject = copied(document)
+    return copy, left

@@ -1,0 +1,20 @@
+"""Where in a resource something stands, written like FHIRPath with the names of the JSON."""
+
+import re
+
+_ELEMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
+
+
+def element_name(name: str) -> str | None:
+    """The name, if it looks like an element's; else it may be health data and is not repeated."""
+    return name if _ELEMENT_NAME.fullmatch(name) else None
+
+
+def below(expression: str, *steps: str | int) -> str:
+    """The expression of what stands below `expression`, as `Observation.component[0].code`."""
+    for step in steps:
+        if isinstance(step, int):
+            expression += f"[{step}]"
+        else:
+            expression += f".{element_name(step) or '(unknown)'}"
+    return expression

@@ -1,0 +1,1 @@
+"""HL7's definitions of a FHIR version → one JSON Schema of its resource types."""

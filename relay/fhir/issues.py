@@ -1,0 +1,85 @@
+"""What validation found, shaped like the issues of a FHIR OperationOutcome."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+ISSUES_KEPT = 50
+"""A report keeps this many issues; its total says how many there were."""
+
+Severity = Literal["fatal", "error", "warning", "information"]
+Code = Literal[
+    "structure",
+    "required",
+    "value",
+    "code-invalid",
+    "invariant",
+    "too-long",
+    "not-supported",
+    "library-disagreement",
+]
+"""FHIR issue types, and one of our own: `library-disagreement`, which is always a warning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One finding.  Neither `expression` nor `diagnostics` ever holds a value of the record."""
+
+    severity: Severity
+    code: Code
+    expression: str
+    """Where: like FHIRPath, with the names as they stand in the JSON."""
+    diagnostics: str
+    """What is wrong and what is expected instead, for the developer of the sending app."""
+
+    @property
+    def refuses(self) -> bool:
+        """Whether a record with this issue is not relayed."""
+        return self.severity in ("fatal", "error")
+
+    def to_json(self) -> dict[str, Any]:
+        """The issue as an element of `OperationOutcome.issue`."""
+        return {
+            "severity": self.severity,
+            "code": self.code,
+            "expression": [self.expression],
+            "diagnostics": self.diagnostics,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The verdict on one resource."""
+
+    issues: tuple[Issue, ...]
+    """Errors first, at most ISSUES_KEPT."""
+    total: int
+    """How many issues there were; for a huge document that is wrong throughout, at least."""
+    valid: bool
+    """Whether the resource may be relayed: no issue is fatal or an error."""
+    library_disagreement: bool = False
+    """The schema accepted what fhir.resources refuses."""
+
+    @classmethod
+    def of(cls, issues: Iterable[tuple[Issue, int]], *, library_disagreement: bool = False) -> Self:
+        """The report on `issues`, each with how many it stands for."""
+        refusing: list[Issue] = []
+        others: list[Issue] = []
+        total = 0
+        disagreement = False
+        for issue, times in issues:
+            total += times
+            disagreement |= issue.code == "library-disagreement"
+            kept = refusing if issue.refuses else others
+            if len(kept) < ISSUES_KEPT:
+                kept.append(issue)
+        return cls(
+            issues=tuple([*refusing, *others][:ISSUES_KEPT]),
+            total=total,
+            valid=not refusing,
+            library_disagreement=disagreement,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"total": n, "issue": [...]}`, as the status of an upload shows it."""
+        return {"total": self.total, "issue": [issue.to_json() for issue in self.issues]}

@@ -1,0 +1,136 @@
+"""API keys and device tokens in the ledger. Only a hash of each secret is kept.
+
+The secrets are 256 random bits, so a plain SHA-256 cannot be searched backwards; a slow password
+hash would only slow every request (OWASP, Password Storage: it is for secrets people choose).
+"""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
+
+from relay.ledger.tables import Credential, User
+
+
+class Scope(StrEnum):
+    """What a credential allows."""
+
+    BACKEND = "backend"
+    OPERATOR = "operator"
+    DEVICE = "device"
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialRow:
+    """A credential that is valid now."""
+
+    id: UUID
+    name: str
+    scopes: frozenset[str]
+    user_id: UUID | None
+    app_user_id: str | None
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
+
+
+async def add_api_key(
+    connection: AsyncConnection, name: str, scopes: frozenset[Scope]
+) -> tuple[UUID, str]:
+    """A new API key: its id, and the secret, which cannot be had again."""
+    secret = "uplift_key_" + secrets.token_urlsafe(32)
+    key_id = uuid7()
+    await connection.execute(
+        insert(Credential).values(
+            id=key_id,
+            kind="api_key",
+            name=name,
+            secret_hash=_hash(secret),
+            scopes=sorted(scopes),
+        )
+    )
+    return key_id, secret
+
+
+async def add_device_token(
+    connection: AsyncConnection, user_id: UUID, seconds: float
+) -> tuple[str, datetime]:
+    """A new device token of one user: the secret, and when it ends."""
+    secret = "uplift_device_" + secrets.token_urlsafe(32)
+    row = await connection.execute(
+        insert(Credential)
+        .values(
+            id=uuid7(),
+            kind="device_token",
+            name="device",
+            secret_hash=_hash(secret),
+            scopes=[Scope.DEVICE],
+            user_id=user_id,
+            expires_at=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds),
+        )
+        .returning(Credential.expires_at)
+    )
+    expires_at = row.scalar_one()
+    assert expires_at is not None  # noqa: S101  a constraint says so
+    return secret, expires_at
+
+
+async def find_credential(connection: AsyncConnection, secret: str) -> CredentialRow | None:
+    """The credential of that secret, if it is neither revoked nor over."""
+    row = (
+        await connection.execute(
+            select(
+                Credential.id,
+                Credential.name,
+                Credential.scopes,
+                Credential.user_id,
+                User.app_user_id,
+            )
+            .outerjoin(User, User.id == Credential.user_id)
+            .where(
+                Credential.secret_hash == _hash(secret),
+                Credential.revoked_at.is_(None),
+                or_(Credential.expires_at.is_(None), Credential.expires_at > func.now()),
+                User.erased_at.is_(None),
+            )
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    return CredentialRow(row.id, row.name, frozenset(row.scopes), row.user_id, row.app_user_id)
+
+
+async def list_api_keys(
+    connection: AsyncConnection,
+) -> list[tuple[UUID, str, list[str], datetime, datetime | None]]:
+    """Every API key: id, name, scopes, made when, revoked when."""
+    rows = await connection.execute(
+        select(
+            Credential.id,
+            Credential.name,
+            Credential.scopes,
+            Credential.created_at,
+            Credential.revoked_at,
+        )
+        .where(Credential.kind == "api_key")
+        .order_by(Credential.id)
+    )
+    return [row._tuple() for row in rows]  # noqa: SLF001  SQLAlchemy's typed row
+
+
+async def revoke(connection: AsyncConnection, credential_id: UUID) -> bool:
+    """End a credential at once; False if there is none or it is over already."""
+    row = await connection.execute(
+        update(Credential)
+        .where(Credential.id == credential_id, Credential.revoked_at.is_(None))
+        .values(revoked_at=func.now())
+        .returning(Credential.id)
+    )
+    return row.one_or_none() is not None

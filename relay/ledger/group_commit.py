@@ -1,0 +1,69 @@
+"""Calls that come together share one transaction."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class GroupCommit(Generic[Item, Result]):
+    """Runs items in groups: while one group is under way, the next gathers.
+
+    No timer, so an idle system adds no delay. Each caller gets its own result; when a group
+    fails, its items run alone, and each caller gets its own error.
+    """
+
+    def __init__(
+        self, run: Callable[[list[Item]], Awaitable[list[Result]]], *, most: int = 100
+    ) -> None:
+        self._run = run
+        self._most = most
+        self._gathering: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def __call__(self, item: Item) -> Result:
+        """Run `item` with the next group; its result, or its error."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._gathering.append((item, future))
+        if self._task is None:
+            self._task = asyncio.create_task(self._run_groups())
+        return await future
+
+    async def _run_groups(self) -> None:
+        try:
+            while self._gathering:
+                group = self._gathering[: self._most]
+                del self._gathering[: self._most]
+                await self._run_group(group)
+        finally:
+            self._task = None
+
+    async def _run_group(self, group: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        try:
+            results = await self._run([item for item, _ in group])
+        except Exception as error:  # noqa: BLE001  it goes to the callers
+            if len(group) > 1:
+                for single in group:
+                    await self._run_group([single])
+                return
+            _settle(group[0][1], error=error)
+            return
+        for (_, future), result in zip(group, results, strict=True):
+            _settle(future, result=result)
+
+
+def _settle(
+    future: "asyncio.Future[Result]",
+    *,
+    result: Result | None = None,
+    error: Exception | None = None,
+) -> None:
+    # A caller that was cancelled meanwhile has nobody left to tell.
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(result)  # type: ignore[arg-type]

@@ -1,0 +1,367 @@
+"""Uploads as workers see them: due, claimed under a lease, recorded, found again when abandoned.
+
+Lock order everywhere: a record's row before its uploads' rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import func, insert, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import aliased
+from uuid_utils.compat import uuid4
+
+from relay.ledger.changes import Change, change_state
+from relay.ledger.tables import Attempt, Grant, Record, Upload, User
+from relay.lifecycle import UNFINISHED, Reason, State
+from relay.sealing import WrappedKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """An upload that this process holds until its lease ends.
+
+    `maybe_sent` is whether an earlier attempt may have reached 1upHealth; `outlived` whether its
+    time to give up has come.
+    """
+
+    upload_id: UUID
+    lease_id: UUID
+    user_id: UUID
+    record_id: UUID
+    fhir_version: str
+    resource_type: str
+    sealed_body: bytes
+    body_bytes: int
+    attempts: int
+    maybe_sent: bool
+    validated: bool
+    outlived: bool
+    app_user_id: str
+    wrapped_key: WrappedKey
+    record_receipt: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How an attempt ended: the upload's change, codes for its history, the record's receipt."""
+
+    claim: Claim
+    change: Change
+    outcome: str
+    status_code: int | None = None
+    duration: float = 0.0  # seconds
+    record_receipt: bytes | None = None
+
+
+def _blocked() -> Any:
+    """Whether an older version of the same record has not ended: versions go out in order."""
+    older = aliased(Upload)
+    return (
+        select(1)
+        .where(
+            older.record_id == Upload.record_id,
+            older.version < Upload.version,
+            older.state.in_(UNFINISHED),
+        )
+        .exists()
+    )
+
+
+def _is_due() -> tuple[Any, ...]:
+    return (Upload.state == State.QUEUED, Upload.next_attempt_at <= func.now(), ~_blocked())
+
+
+async def sizes_of_due(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, int]:
+    """The body sizes, in bytes, of those of the uploads that are due now."""
+    rows = await connection.execute(
+        select(Upload.id, Upload.body_bytes)
+        .where(Upload.id.in_(ids), *_is_due())
+        .order_by(Upload.id)
+    )
+    return {row.id: row.body_bytes for row in rows}
+
+
+async def claim(
+    connection: AsyncConnection,
+    ids: Sequence[UUID],
+    *,
+    lease_seconds: float,
+    give_up_seconds: float,
+) -> list[Claim]:
+    """Lease those of the uploads that are due and not another's. Opens their attempts."""
+    lease_id = uuid4()
+    rows = (
+        await connection.execute(
+            select(
+                Upload.id,
+                Upload.user_id,
+                Upload.record_id,
+                Upload.fhir_version,
+                Upload.resource_type,
+                Upload.sealed_body,
+                Upload.body_bytes,
+                Upload.attempts,
+                Upload.maybe_sent,
+                Upload.issues.is_not(None).label("validated"),
+                func.coalesce(Upload.give_up_at <= func.now(), text("false")).label("outlived"),
+                User.app_user_id,
+                User.master_key_id,
+                User.wrapped_key,
+                Record.sealed_receipt.label("record_receipt"),
+            )
+            .join(User, User.id == Upload.user_id)
+            .join(Record, Record.id == Upload.record_id)
+            .where(Upload.id.in_(ids), User.erased_at.is_(None), *_is_due())
+            .order_by(Upload.id)
+            .with_for_update(of=Upload, skip_locked=True)
+        )
+    ).all()
+    claimed = await change_state(
+        connection,
+        [
+            Change(
+                upload_id=row.id,
+                source=State.QUEUED,
+                target=State.SENDING,
+                new_lease_id=lease_id,
+                lease_seconds=lease_seconds,
+                clock=give_up_seconds,
+                maybe_sent=True,
+            )
+            for row in rows
+        ],
+    )
+    if claimed:
+        await connection.execute(
+            insert(Attempt), [{"lease_id": lease_id, "upload_id": id_} for id_ in claimed]
+        )
+    return [
+        Claim(
+            upload_id=row.id,
+            lease_id=lease_id,
+            user_id=row.user_id,
+            record_id=row.record_id,
+            fhir_version=row.fhir_version,
+            resource_type=row.resource_type,
+            sealed_body=row.sealed_body or b"",
+            body_bytes=row.body_bytes,
+            attempts=row.attempts + 1,
+            maybe_sent=row.maybe_sent,
+            validated=row.validated,
+            outlived=row.outlived,
+            app_user_id=row.app_user_id or "",
+            wrapped_key=WrappedKey(row.master_key_id or "", row.wrapped_key or b""),
+            record_receipt=row.record_receipt,
+        )
+        for row in rows
+        if row.id in claimed
+    ]
+
+
+_CLOSE_ATTEMPTS = text("""
+    UPDATE attempts AS a SET closed_at = now(), outcome = e.outcome,
+        status_code = e.status_code, duration_ms = e.duration_ms
+    FROM jsonb_to_recordset(CAST(:ended AS jsonb)) AS e(
+        lease_id uuid, upload_id uuid, outcome text, status_code int, duration_ms int)
+    WHERE a.lease_id = e.lease_id AND a.upload_id = e.upload_id
+""")
+
+_RECORD_DELIVERED = text("""
+    UPDATE records AS r SET delivered_version = u.version, delivered_digest = u.digest,
+        sealed_receipt = decode(e.receipt, 'hex')
+    FROM jsonb_to_recordset(CAST(:ended AS jsonb)) AS e(upload_id uuid, receipt text)
+    JOIN uploads AS u ON u.id = e.upload_id
+    WHERE r.id = u.record_id AND r.delivered_version < u.version
+""")
+
+
+async def record(connection: AsyncConnection, ended: Sequence[Ended]) -> set[UUID]:
+    """Write how attempts ended: the states, the history and the records, all or nothing.
+
+    Returns the uploads whose lease still held; the others were taken over and keep their state.
+    """
+    delivered = [end for end in ended if end.change.target is State.DELIVERED]
+    if delivered:
+        await connection.execute(
+            select(Record.id)
+            .where(Record.id.in_([end.claim.record_id for end in delivered]))
+            .order_by(Record.id)
+            .with_for_update()
+        )
+    changed = await change_state(connection, [end.change for end in ended])
+    await connection.execute(
+        _CLOSE_ATTEMPTS,
+        {
+            "ended": orjson.dumps(
+                [
+                    {
+                        "lease_id": end.claim.lease_id,
+                        "upload_id": end.claim.upload_id,
+                        "outcome": end.outcome,
+                        "status_code": end.status_code,
+                        "duration_ms": round(end.duration * 1000),
+                    }
+                    for end in ended
+                ]
+            ).decode()
+        },
+    )
+    receipts = [
+        {
+            "upload_id": end.claim.upload_id,
+            "receipt": end.record_receipt.hex() if end.record_receipt else None,
+        }
+        for end in delivered
+        if end.claim.upload_id in changed
+    ]
+    if receipts:
+        await connection.execute(_RECORD_DELIVERED, {"ended": orjson.dumps(receipts).decode()})
+    return changed
+
+
+async def ring_due(
+    connection: AsyncConnection, *, queue: str, most: int, ring_seconds: float
+) -> list[UUID]:
+    """Due uploads of a queue that no bell has rung for lately; notes that it rings now."""
+    due = (
+        select(Upload.id)
+        .where(
+            Upload.queue == queue,
+            *_is_due(),
+            func.coalesce(Upload.rung_until, text("'-infinity'")) <= func.now(),
+        )
+        .order_by(Upload.next_attempt_at)
+        .limit(most)
+        .with_for_update(of=Upload, skip_locked=True)
+    )
+    rows = await connection.execute(
+        update(Upload)
+        .where(Upload.id.in_(due.scalar_subquery()))
+        .values(rung_until=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, ring_seconds))
+        .returning(Upload.id)
+    )
+    return sorted(rows.scalars())
+
+
+async def recover_abandoned(connection: AsyncConnection, *, most: int, delay: float) -> set[UUID]:
+    """Queue uploads whose lease ran out again, to be asked about after `delay` seconds."""
+    rows = await connection.execute(
+        select(Upload.id, Upload.lease_id)
+        .where(Upload.state == State.SENDING, Upload.lease_until < func.now())
+        .order_by(Upload.lease_until)
+        .limit(most)
+        .with_for_update(skip_locked=True)
+    )
+    return await change_state(
+        connection,
+        [
+            Change(
+                upload_id=row.id,
+                source=State.SENDING,
+                target=State.QUEUED,
+                reason=Reason.RECOVERED,
+                lease_id=row.lease_id,
+                delay=delay,
+                crashed=True,
+            )
+            for row in rows
+        ],
+    )
+
+
+async def expire_outlived(connection: AsyncConnection, *, most: int) -> set[UUID]:
+    """End uploads whose time is up, but for those that may be upstream and can be asked about.
+
+    Those a worker claims once more: it looks, and then ends them.
+    """
+    rows = await connection.execute(
+        select(Upload.id, Upload.state)
+        .where(
+            (Upload.state == State.PARKED)
+            | ((Upload.state == State.QUEUED) & Upload.maybe_sent.is_(False)),
+            Upload.give_up_at <= func.now(),
+        )
+        .limit(most)
+        .with_for_update(skip_locked=True)
+    )
+    return await change_state(
+        connection,
+        [
+            Change(
+                upload_id=row.id,
+                source=State(row.state),
+                target=State.EXPIRED,
+                reason=Reason.GAVE_UP,
+            )
+            for row in rows
+        ],
+    )
+
+
+async def park_waiting(connection: AsyncConnection, user_id: UUID, *, clock: float) -> set[UUID]:
+    """Park what a user has waiting: their grant is dead."""
+    rows = await connection.execute(
+        select(Upload.id)
+        .where(Upload.user_id == user_id, Upload.state == State.QUEUED)
+        .order_by(Upload.id)
+        .with_for_update()
+    )
+    return await change_state(
+        connection,
+        [
+            Change(
+                upload_id=id_,
+                source=State.QUEUED,
+                target=State.PARKED,
+                reason=Reason.NEEDS_AUTHORIZATION,
+                clock=clock,
+            )
+            for id_ in rows.scalars()
+        ],
+    )
+
+
+async def release_parked(connection: AsyncConnection, user_id: UUID) -> set[UUID]:
+    """Queue all that a user has parked: there is a new grant."""
+    rows = await connection.execute(
+        select(Upload.id)
+        .where(Upload.user_id == user_id, Upload.state == State.PARKED)
+        .order_by(Upload.id)
+        .with_for_update()
+    )
+    return await _release(connection, list(rows.scalars()))
+
+
+async def release_authorized(connection: AsyncConnection, *, most: int) -> set[UUID]:
+    """Queue what was parked although its user's grant works.
+
+    An attempt that met the old grant may park its upload just after the new grant released the
+    others.
+    """
+    rows = await connection.execute(
+        select(Upload.id)
+        .join(Grant, (Grant.user_id == Upload.user_id) & (Grant.state == "active"))
+        .where(Upload.state == State.PARKED)
+        .limit(most)
+        .with_for_update(of=Upload, skip_locked=True)
+    )
+    return await _release(connection, list(rows.scalars()))
+
+
+async def _release(connection: AsyncConnection, ids: list[UUID]) -> set[UUID]:
+    return await change_state(
+        connection,
+        [
+            Change(
+                upload_id=id_,
+                source=State.PARKED,
+                target=State.QUEUED,
+                reason=Reason.RELEASED,
+            )
+            for id_ in ids
+        ],
+    )

@@ -1,0 +1,165 @@
+"""Sorts what 1upHealth answered. The only place that does. Pure.
+
+Every response or failure becomes one `Answer` of a closed set of outcomes. Nothing of a body is
+kept but ids and what a look-up compares: upstream texts may hold health data.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import Any
+
+import aiohttp
+import httpx
+import orjson
+
+# A server that asks for more than this is wrong about its own clock.
+_RETRY_AFTER_MOST = 24 * 3600.0
+
+
+class Outcome(StrEnum):
+    """What one request came to."""
+
+    STORED = "stored"
+    UNKNOWN = "unknown"  # it may be stored: look before sending again
+    NOT_SENT = "not_sent"  # proven: nothing reached 1upHealth
+    BUSY = "busy"  # not stored: slow down
+    REFUSED = "refused"  # this record will never be taken as it is
+    UNAUTHORIZED = "unauthorized"
+    HOLD = "hold"  # says more about the deployment than about the record
+    FOUND = "found"  # a look-up found a resource
+    ABSENT = "absent"  # a look-up, or an update, found none
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What 1upHealth calls the stored resource."""
+
+    id: str | None
+    version: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One request's outcome. `code` is for history and clients: never free text."""
+
+    outcome: Outcome
+    code: str
+    status_code: int | None = None
+    retry_after: float | None = None  # seconds
+    receipt: Receipt | None = None
+    resource: dict[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"Answer({self.outcome}, {self.code})"
+
+
+_NOT_STORED = {425: "too early, RFC 8470", 429: "too many requests, RFC 6585"}
+_REFUSED = {
+    400: "bad request: R4 bodies are validated",
+    409: "conflict",
+    410: "gone",
+    412: "precondition failed",
+    413: "too large",
+    415: "media type",
+    422: "unprocessable: FHIR's own code for a broken rule",
+}
+
+
+def sort_write(
+    status: int, headers: httpx.Headers, body: bytes, resource_type: str, *, update: bool = False
+) -> Answer:
+    """Sort the response to a create, or to an update of a known resource."""
+    code = f"http_{status}"
+    if 200 <= status < 300:
+        return _sort_success(status, headers, body, resource_type)
+    if status in _NOT_STORED:
+        return Answer(Outcome.BUSY, code, status, retry_after(headers))
+    if status == 401:
+        return Answer(Outcome.UNAUTHORIZED, code, status)
+    if status in _REFUSED:
+        return Answer(Outcome.REFUSED, code, status)
+    if status == 408 or status >= 500:
+        # Gateways answer 5xx after a commit too.
+        return Answer(Outcome.UNKNOWN, code, status, retry_after(headers))
+    if status == 404 and update:
+        return Answer(Outcome.ABSENT, code, status)
+    # 403, 3xx, 404 and 405 on create, and whatever nobody foresaw: a wrong address or a lapsed
+    # contract answers so for every record, so it must not refuse a backlog.
+    return Answer(Outcome.HOLD, code, status, retry_after(headers))
+
+
+def _sort_success(status: int, headers: httpx.Headers, body: bytes, resource_type: str) -> Answer:
+    stored = _fhir_object(headers, body)
+    if stored is None or stored.get("resourceType") != resource_type:
+        # A login page, {"error": …} or another type under a 2xx: seen at 1upHealth.
+        return Answer(Outcome.UNKNOWN, "not_the_resource", status)
+    return Answer(Outcome.STORED, f"http_{status}", status, receipt=_receipt(headers, stored))
+
+
+def sort_look(status: int, headers: httpx.Headers, body: bytes, resource_type: str) -> Answer:
+    """Sort the response to a read by id."""
+    code = f"http_{status}"
+    if status == 200:
+        stored = _fhir_object(headers, body)
+        if stored is not None and stored.get("resourceType") == resource_type:
+            receipt = _receipt(headers, stored)
+            return Answer(Outcome.FOUND, code, status, receipt=receipt, resource=stored)
+        return Answer(Outcome.UNKNOWN, "not_the_resource", status)
+    if status in (404, 410):
+        return Answer(Outcome.ABSENT, code, status)
+    if status == 401:
+        return Answer(Outcome.UNAUTHORIZED, code, status)
+    return Answer(Outcome.UNKNOWN, code, status, retry_after(headers))
+
+
+def sort_error(error: Exception) -> Answer:
+    """Sort a request that got no response.
+
+    Only a connection that was never made proves that nothing was sent: behind httpx-aiohttp a
+    connection cut *after* sending is an `httpx.ConnectTimeout` too, so the cause decides.
+    """
+    if isinstance(error.__cause__, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        return Answer(Outcome.NOT_SENT, "no_connection")
+    if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
+        return Answer(Outcome.UNKNOWN, "no_answer")
+    return Answer(Outcome.UNKNOWN, "connection_lost")
+
+
+def retry_after(headers: httpx.Headers, *, now: datetime | None = None) -> float | None:
+    """Seconds that a Retry-After asks for: RFC 9110, 10.2.3 allows a number or a date."""
+    text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text), _RETRY_AFTER_MOST)
+    try:
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    seconds = (at - (now or datetime.now(UTC))).total_seconds()
+    return min(max(seconds, 0.0), _RETRY_AFTER_MOST)
+
+
+def _fhir_object(headers: httpx.Headers, body: bytes) -> dict[str, Any] | None:
+    if "json" not in headers.get("content-type", "").lower():
+        return None
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _receipt(headers: httpx.Headers, stored: dict[str, Any]) -> Receipt:
+    meta = stored.get("meta")
+    version = meta.get("versionId") if isinstance(meta, dict) else None
+    if not isinstance(version, str):
+        version = headers.get("etag", "").removeprefix("W/").strip('"') or None
+    resource_id = stored.get("id")
+    if not isinstance(resource_id, str):
+        # Location: [base]/[type]/[id]/_history/[vid], https://hl7.org/fhir/http.html#create
+        path = headers.get("location", "").split("/_history/")[0].rstrip("/")
+        resource_id = path.rpartition("/")[2] or None
+    return Receipt(resource_id, version)

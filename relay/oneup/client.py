@@ -1,0 +1,165 @@
+"""The connection to 1upHealth: one request in, one sorted `Answer` out."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from urllib.parse import quote
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+
+from relay.errors import ConfigurationError
+from relay.oneup.answers import Answer, Outcome, sort_error, sort_look, sort_write
+from relay.settings import Settings
+
+_CONNECT_SECONDS = 10.0
+# A stored resource comes back with its create; beyond this it cannot be ours.
+_ANSWER_SLACK_BYTES = 1024 * 1024
+
+
+class DeadlinePassed(Exception):
+    """The attempt's time was over before the first byte of the body was asked for."""
+
+
+class AnswerTooLarge(Exception):
+    """The response has more bytes than any answer of 1upHealth's should."""
+
+
+def open_http(*, connections: int) -> httpx.AsyncClient:
+    """An HTTP client for a process's whole traffic to 1upHealth. Call it on the running loop.
+
+    httpx's own pool falls to 50 requests a second at 100 in flight (httpx#3215); aiohttp's does
+    not. aiohttp would send a cut GET or PUT again by itself: that is off, since sending again is
+    a decision of ours. No cookies: one client serves all users.
+    """
+
+    def session() -> aiohttp.ClientSession:
+        opened = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=connections, ssl=httpx.create_ssl_context(), ttl_dns_cache=60
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers={"User-Agent"},
+        )
+        opened._retry_connection = False  # noqa: SLF001  aiohttp has no public switch
+        return opened
+
+    return httpx.AsyncClient(
+        transport=AiohttpTransport(client=session),
+        timeout=httpx.Timeout(60.0, connect=_CONNECT_SECONDS),
+        follow_redirects=False,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        headers={"User-Agent": "uplift"},
+        trust_env=False,
+    )
+
+
+class FhirClient:
+    """1upHealth's FHIR API, as one user's token may use it."""
+
+    def __init__(self, http: httpx.AsyncClient, settings: Settings) -> None:
+        if not settings.oneup_fhir_url.startswith(("https://", "http://")):
+            raise ConfigurationError("UPLIFT_ONEUP_FHIR_URL must start with https:// or http://.")
+        self._http = http
+        self._url = settings.oneup_fhir_url
+        self._answer_most = settings.max_body_bytes + _ANSWER_SLACK_BYTES
+
+    async def write(
+        self,
+        *,
+        token: str,
+        version_path: str,
+        resource_type: str,
+        body: bytes,
+        deadline: float,
+        resource_id: str | None = None,
+    ) -> Answer:
+        """Create a resource, or update the one of that id, with the bytes as they are.
+
+        `deadline` is on `time.monotonic`: after it nothing is sent any more, and no answer is
+        waited for. An update is a POST to the resource, as 1upHealth documents it.
+        """
+        url = self._resource_url(version_path, resource_type, resource_id)
+        started = False
+
+        async def stream() -> AsyncIterator[bytes]:
+            # A process that was frozen after its decision to send must not send late: by then
+            # another may have taken the upload over.
+            nonlocal started
+            if time.monotonic() >= deadline:
+                raise DeadlinePassed
+            started = True
+            yield body
+
+        request = self._http.build_request(
+            "POST",
+            url,
+            content=stream(),
+            headers={
+                "Authorization": f"Bearer {token}",
+                "Content-Type": "application/json",
+                "Content-Length": str(len(body)),
+                "Accept": "application/json",
+            },
+        )
+        response = await self._exchange(request, deadline)
+        if isinstance(response, Answer):
+            if not started:
+                return Answer(Outcome.NOT_SENT, response.code)
+            return response
+        status, headers, content = response
+        return sort_write(status, headers, content, resource_type, update=resource_id is not None)
+
+    async def look(
+        self,
+        *,
+        token: str,
+        version_path: str,
+        resource_type: str,
+        resource_id: str,
+        deadline: float,
+    ) -> Answer:
+        """Read a resource by id. `deadline` as in `write`."""
+        url = self._resource_url(version_path, resource_type, resource_id)
+        request = self._http.build_request(
+            "GET",
+            url,
+            headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
+        )
+        response = await self._exchange(request, deadline)
+        if isinstance(response, Answer):
+            return response
+        status, headers, content = response
+        return sort_look(status, headers, content, resource_type)
+
+    async def _exchange(
+        self, request: httpx.Request, deadline: float
+    ) -> tuple[int, httpx.Headers, bytes] | Answer:
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                response = await self._http.send(request, stream=True)
+                try:
+                    return response.status_code, response.headers, await self._read(response)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            return Answer(Outcome.UNKNOWN, "no_answer")
+        except AnswerTooLarge:
+            return Answer(Outcome.UNKNOWN, "answer_too_large")
+        except (httpx.TransportError, aiohttp.ClientError, DeadlinePassed, OSError) as error:
+            return sort_error(error)
+
+    async def _read(self, response: httpx.Response) -> bytes:
+        content = bytearray()
+        async for chunk in response.aiter_bytes():
+            content += chunk
+            if len(content) > self._answer_most:
+                raise AnswerTooLarge
+        return bytes(content)
+
+    def _resource_url(self, version_path: str, resource_type: str, resource_id: str | None) -> str:
+        url = f"{self._url}/{version_path}/{resource_type}"
+        # safe="": an id is one path segment, whatever a hospital put into it.
+        return f"{url}/{quote(resource_id, safe='')}" if resource_id else url

@@ -1,0 +1,151 @@
+"""1upHealth's user management and token endpoint: users, codes and tokens over HTTP."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import httpx
+import orjson
+
+from relay.oneup.answers import retry_after
+from relay.settings import Settings
+from relay.tokens import Tokens
+
+_SECONDS = 20.0
+_ANSWER_BYTES_MOST = 64 * 1024
+
+
+class Trouble(StrEnum):
+    """Why there are no tokens."""
+
+    REFUSED = "refused"  # this code, refresh token or user is not accepted: trying again is vain
+    UNAVAILABLE = "unavailable"  # no useful answer: try later
+    BUSY = "busy"  # the limit on calls is reached
+
+
+class TokenError(Exception):
+    """1upHealth gave no tokens. Its text is not kept: it may quote what was sent."""
+
+    def __init__(self, trouble: Trouble, code: str, *, retry_after: float | None = None) -> None:
+        super().__init__(f"1upHealth gave no tokens: {code}")
+        self.trouble = trouble
+        self.code = code
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """An authorization code of a user at 1upHealth."""
+
+    code: str
+    oneup_user_id: str | None
+
+    def __repr__(self) -> str:
+        return "Code(…)"
+
+
+class TokenClient:
+    """Makes users and trades codes and refresh tokens for tokens."""
+
+    def __init__(self, http: httpx.AsyncClient, settings: Settings) -> None:
+        self._http = http
+        self._token_url = settings.oneup_token_url
+        self._users_url = settings.oneup_users_url
+        self._client = {
+            "client_id": settings.oneup_client_id,
+            "client_secret": settings.oneup_client_secret.get_secret_value(),
+        }
+
+    async def create_user(self, app_user_id: str) -> Code | None:
+        """Create a user at 1upHealth; None if there is one already. Raises TokenError."""
+        status, answer, headers = await self._call(self._users_url, app_user_id)
+        # "this user already exists" comes with 200 and with 400.
+        if answer.get("success") is False and "already exists" in str(answer.get("error")):
+            return None
+        return _code(status, answer, headers)
+
+    async def auth_code(self, app_user_id: str) -> Code:
+        """A new code for an existing user. Raises TokenError."""
+        status, answer, headers = await self._call(f"{self._users_url}/auth-code", app_user_id)
+        return _code(status, answer, headers)
+
+    async def exchange_code(self, code: str) -> Tokens:
+        """Trade a code for tokens. Raises TokenError."""
+        return await self._tokens({"grant_type": "authorization_code", "code": code})
+
+    async def refresh(self, refresh_token: str) -> Tokens:
+        """Trade a refresh token for new tokens; the old pair is over. Raises TokenError."""
+        return await self._tokens({"grant_type": "refresh_token", "refresh_token": refresh_token})
+
+    async def _call(self, url: str, app_user_id: str) -> tuple[int, dict[str, Any], httpx.Headers]:
+        # Credentials in headers, ids as form fields: 1upHealth's newest page. They stay out of
+        # the URL, which proxies and servers log.
+        return await self._post(url, {"app_user_id": app_user_id}, headers=self._client)
+
+    async def _tokens(self, form: dict[str, str]) -> Tokens:
+        status, answer, headers = await self._post(self._token_url, {**self._client, **form})
+        access, refresh = answer.get("access_token"), answer.get("refresh_token")
+        if status == 200 and isinstance(access, str) and access:
+            return Tokens(
+                access,
+                refresh if isinstance(refresh, str) and refresh else None,
+                _seconds(answer.get("expires_in")),
+            )
+        raise _trouble(status, answer, headers)
+
+    async def _post(
+        self, url: str, form: dict[str, str], headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, Any], httpx.Headers]:
+        try:
+            async with self._http.stream(
+                "POST",
+                url,
+                data=form,
+                headers={"Accept": "application/json", **(headers or {})},
+                timeout=_SECONDS,
+            ) as response:
+                content = bytearray()
+                async for chunk in response.aiter_bytes():
+                    content += chunk
+                    if len(content) > _ANSWER_BYTES_MOST:
+                        break
+        except httpx.TransportError:
+            # From None: the cause's text holds the URL, and its request holds the secrets.
+            raise TokenError(Trouble.UNAVAILABLE, "no_answer") from None
+        try:
+            answer = orjson.loads(content)
+        except orjson.JSONDecodeError:
+            answer = None
+        return (
+            response.status_code,
+            answer if isinstance(answer, dict) else {},
+            response.headers,
+        )
+
+
+def _code(status: int, answer: dict[str, Any], headers: httpx.Headers) -> Code:
+    code, user = answer.get("code"), answer.get("oneup_user_id")
+    if 200 <= status < 300 and isinstance(code, str) and code:
+        return Code(code, str(user) if isinstance(user, str | int) else None)
+    raise _trouble(status, answer, headers)
+
+
+def _trouble(status: int, answer: dict[str, Any], headers: httpx.Headers) -> TokenError:
+    code = f"http_{status}"
+    if status == 429:
+        return TokenError(Trouble.BUSY, code, retry_after=retry_after(headers))
+    error = answer.get("error")
+    # RFC 6749, 5.2: invalid_grant says that this code or refresh token is over. A wrong client
+    # (invalid_client) is the deployment's fault, and must end nobody's consent.
+    if error == "invalid_grant" or "does not exist" in str(error):
+        return TokenError(Trouble.REFUSED, code)
+    return TokenError(Trouble.UNAVAILABLE, code, retry_after=retry_after(headers))
+
+
+def _seconds(expires_in: Any) -> float:
+    # 7200, 7199 and 3599 are documented; a missing or silly value means "use it soon".
+    try:
+        seconds = float(expires_in)
+    except (TypeError, ValueError):
+        return 600.0
+    return min(max(seconds, 1.0), 24 * 3600.0)

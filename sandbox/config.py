@@ -1,0 +1,51 @@
+"""What a sandbox assumes where nobody has said how 1upHealth behaves."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxConfig:
+    """Choices for one sandbox. The defaults are the documented or the likelier behaviour."""
+
+    ids: Literal["kept", "assigned"] = "kept"
+    """Whether a new resource is stored under the id it came with, or under one of the server's."""
+
+    client_id: str = "sandbox-client"
+    client_secret: str = "sandbox-secret"  # noqa: S105 - it guards nothing
+
+    token_seconds: int = 7200
+    """`expires_in` of an access token, in seconds."""
+
+    code_seconds: float = 7200.0
+    """How long an authorization code lives, in seconds."""
+
+    code_delay_seconds: float = 0.0
+    """How long a fresh code is refused before it becomes valid, in seconds."""
+
+    user_calls: int = 300
+    """User-management calls in one window before the answer is 429."""
+
+    user_calls_window_seconds: float = 3600.0
+    """Length of that sliding window, in seconds."""
+
+    existing_user_status: int = 400
+    """Status of creating a user who exists: 200 and 400 have both been seen."""
+
+    unknown_user_status: int = 400
+    """Status of an auth-code for nobody: 400 and 404 have both been seen."""
+
+    create_status: int = 201
+    """Status of a create: 200 is documented, 201 has been seen."""
+
+    location_headers: bool = True
+    """Whether creates and updates answer with `Location` and `ETag`."""
+
+    update_creates: bool = False
+    """Whether an update of an unknown id creates it; otherwise it answers 404."""
+
+    index_lag_seconds: float = 0.0
+    """How long after a write a search does not see it, in seconds."""
+
+    request_log: int = 500_000
+    """How many of the latest requests are kept in the log."""

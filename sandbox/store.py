@@ -1,0 +1,166 @@
+"""What the simulated server holds: every version of every resource, with the bytes it came as."""
+
+import hashlib
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import orjson
+
+Interaction = Literal["create", "create_again", "update"]
+Copy = Literal["resource", "version"]
+IdentifierToken = tuple[str, str]
+
+
+@dataclass(slots=True)
+class StoredVersion:
+    """One write that was committed."""
+
+    version_id: str
+    received: bytes
+    last_updated: datetime
+    interaction: Interaction
+    request: int
+    content_sha256: str
+    copy: Copy | None
+    """`resource`: another resource had this content first. `version`: this one had it before."""
+    searchable_at: float
+    """`time.monotonic()` from which searches see it."""
+    identifiers: frozenset[IdentifierToken]
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the exact bytes received."""
+        return hashlib.sha256(self.received).hexdigest()
+
+
+@dataclass(slots=True)
+class StoredResource:
+    """All versions of one resource, oldest first."""
+
+    resource_type: str
+    id: str
+    versions: list[StoredVersion] = field(default_factory=list)
+
+    @property
+    def latest(self) -> StoredVersion:
+        """The current version."""
+        return self.versions[-1]
+
+    def seen_by_search(self, now: float) -> StoredVersion | None:
+        """The newest version that the search index has, if any."""
+        for version in reversed(self.versions):
+            if version.searchable_at <= now:
+                return version
+        return None
+
+    def as_stored(self, version: StoredVersion) -> dict[str, Any]:
+        """A version as the server gives it back: its own `id`, `versionId` and `lastUpdated`."""
+        resource: dict[str, Any] = orjson.loads(version.received)
+        meta = resource.get("meta")
+        stamp = {
+            "versionId": version.version_id,
+            "lastUpdated": version.last_updated.isoformat(timespec="milliseconds").replace(
+                "+00:00", "Z"
+            ),
+        }
+        return {
+            **resource,
+            "id": self.id,
+            "meta": {**meta, **stamp} if isinstance(meta, dict) else stamp,
+        }
+
+
+@dataclass(slots=True)
+class Shelf:
+    """The resources of one user, FHIR version and type."""
+
+    resources: dict[str, StoredResource] = field(default_factory=dict)
+    by_identifier: dict[IdentifierToken, set[str]] = field(default_factory=dict)
+    first_with_content: dict[str, str] = field(default_factory=dict)
+
+
+ShelfKey = tuple[str, str, str]
+
+
+class Store:
+    """Shelves by (oneup_user_id, FHIR version, resource type)."""
+
+    def __init__(self) -> None:
+        self._shelves: dict[ShelfKey, Shelf] = {}
+
+    def shelf(self, user: str, version: str, resource_type: str) -> Shelf:
+        """The shelf, which is empty and unattached if nothing was stored on it."""
+        return self._shelves.get((user, version, resource_type)) or Shelf()
+
+    def find(self, user: str, version: str, resource_type: str, id_: str) -> StoredResource | None:
+        """One resource by id."""
+        return self.shelf(user, version, resource_type).resources.get(id_)
+
+    def shelves(self) -> Iterator[tuple[ShelfKey, Shelf]]:
+        """Every shelf, in the order of its first write."""
+        yield from self._shelves.items()
+
+    def put(
+        self,
+        *,
+        user: str,
+        version: str,
+        resource: dict[str, Any],
+        received: bytes,
+        id_: str | None,
+        update: bool,
+        request: int,
+        index_lag: float,
+    ) -> StoredResource:
+        """Commit one write: a new resource, or one more version of the one with this id.
+
+        Raises orjson.JSONEncodeError for JSON that is nested too deeply to be written again.
+        """
+        content = content_sha256(resource)
+        resource_type: str = resource["resourceType"]
+        shelf = self._shelves.setdefault((user, version, resource_type), Shelf())
+        id_ = id_ or str(uuid.uuid4())
+        stored = shelf.resources.get(id_)
+        interaction: Interaction = "update" if update else "create_again" if stored else "create"
+        if stored is None:
+            stored = shelf.resources[id_] = StoredResource(resource_type, id_)
+        copy: Copy | None = None
+        if any(earlier.content_sha256 == content for earlier in stored.versions):
+            copy = "version"
+        elif shelf.first_with_content.setdefault(content, id_) != id_:
+            copy = "resource"
+        identifiers = frozenset(_identifiers(resource))
+        for token in identifiers:
+            shelf.by_identifier.setdefault(token, set()).add(id_)
+        stored.versions.append(
+            StoredVersion(
+                version_id=str(len(stored.versions) + 1),
+                received=received,
+                last_updated=datetime.now(UTC),
+                interaction=interaction,
+                request=request,
+                content_sha256=content,
+                copy=copy,
+                searchable_at=time.monotonic() + index_lag,
+                identifiers=identifiers,
+            )
+        )
+        return stored
+
+
+def content_sha256(resource: dict[str, Any]) -> str:
+    """Hex digest of a resource's content: its JSON without `id` and `meta`, keys in order."""
+    content = {name: value for name, value in resource.items() if name not in ("id", "meta")}
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _identifiers(resource: dict[str, Any]) -> Iterator[IdentifierToken]:
+    found = resource.get("identifier")
+    for identifier in found if isinstance(found, list) else [found]:
+        if isinstance(identifier, dict) and isinstance(identifier.get("value"), str):
+            system = identifier.get("system")
+            yield (system if isinstance(system, str) else "", identifier["value"])

@@ -1,0 +1,49 @@
+"""What workers answer to. Arguments are ids, nothing is returned, no content is raised."""
+
+from uuid import UUID
+
+from celery.signals import worker_init, worker_shutdown, worker_shutting_down
+
+from relay.queues import DELIVER, SWEEP
+from relay.wiring import Relay
+from worker.app import app, settings
+from worker.bridge import Bridge
+
+bridge = Bridge(settings)
+
+
+@worker_init.connect
+def _open(**_: object) -> None:
+    bridge.open()
+
+
+@worker_shutting_down.connect
+def _stop(**_: object) -> None:
+    bridge.stop()
+
+
+@worker_shutdown.connect
+def _close(**_: object) -> None:
+    bridge.close()
+
+
+@app.task(name=DELIVER, bind=True)
+def deliver(self: object, ids: list[str]) -> None:
+    """Attempt these uploads; what a stop leaves over is rung for again."""
+    queue = self.request.delivery_info["routing_key"]  # type: ignore[attr-defined]
+
+    async def use(relay: Relay) -> None:
+        left = await relay.deliverer.deliver([UUID(id_) for id_ in ids])
+        relay.bell.ring(queue, left)
+
+    bridge.call(use)
+
+
+@app.task(name=SWEEP)
+def sweep() -> None:
+    """One sweep."""
+
+    async def use(relay: Relay) -> None:
+        await relay.sweeper.sweep()
+
+    bridge.call(use)
