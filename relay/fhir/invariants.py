@@ -1,7 +1,7 @@
 """What no schema says: nulls in arrays, periods, narratives."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from html.entities import name2codepoint
 from typing import Any
@@ -12,6 +12,8 @@ from relay.fhir.expressions import below
 from relay.fhir.findings import Finding, Kind
 from relay.fhir.issues import ISSUES_KEPT
 
+_Path = tuple[str | int, ...]
+
 _XHTML = "http://www.w3.org/1999/xhtml"
 _XML_ENTITIES = frozenset({"amp", "lt", "gt", "quot", "apos"})
 _ENTITY = re.compile(r"&([A-Za-z][A-Za-z0-9]*);", re.ASCII)
@@ -21,32 +23,45 @@ _FORBIDDEN_ELEMENTS = frozenset(
     | {"iframe", "frame", "frameset", "head", "body", "html", "base", "link", "meta"}
 )
 
+_NARRATIVE_DEPTH = 100  # an open tag costs the parser memory
 
-def invariant_findings(value: Any, expression: str) -> Iterator[Finding]:
-    """Findings anywhere in `value`, which stands at `expression`."""
+
+def invariant_findings(resource: JsonObject, expression: str) -> Iterator[Finding]:
+    """Findings anywhere in the resource, which stands at `expression`."""
+    for value, path in _objects(resource, ()):
+        yield from _object_findings(value, expression, path)
+
+
+def _objects(value: Any, path: _Path) -> Iterator[tuple[JsonObject, _Path]]:
+    # Paths become expressions only where something is found: almost nowhere.
+    steps: Iterable[tuple[str | int, Any]]
     if isinstance(value, dict):
-        yield from _object_findings(value, expression)
-        for name, child in value.items():
-            if isinstance(child, dict | list):
-                yield from invariant_findings(child, below(expression, name))
-    elif isinstance(value, list):
-        for index, child in enumerate(value):
-            if isinstance(child, dict | list):
-                yield from invariant_findings(child, below(expression, index))
+        yield value, path
+        steps = value.items()
+    else:
+        steps = enumerate(value)
+    for step, child in steps:
+        if isinstance(child, dict | list):
+            yield from _objects(child, (*path, step))
 
 
-def _object_findings(value: JsonObject, expression: str) -> Iterator[Finding]:
+def _object_findings(value: JsonObject, expression: str, path: _Path) -> Iterator[Finding]:
     start, end = value.get("start"), value.get("end")
     if isinstance(start, str) and isinstance(end, str) and _is_after(start, end):
         yield Finding(
-            Kind.PERIOD_REVERSED, "invariant", expression, "The start is later than the end."
+            Kind.PERIOD_REVERSED,
+            "invariant",
+            below(expression, *path),
+            "The start is later than the end.",
         )
     div = value.get("div")
     if isinstance(div, str) and (objection := _narrative_objection(div)):
-        yield Finding(Kind.NARRATIVE_NOT_XHTML, "invariant", f"{expression}.div", objection)
+        yield Finding(
+            Kind.NARRATIVE_NOT_XHTML, "invariant", below(expression, *path, "div"), objection
+        )
     for name, items in value.items():
         if isinstance(items, list) and None in items:
-            yield from _null_findings(name, items, value, expression)
+            yield from _null_findings(name, items, value, below(expression, *path))
 
 
 def _null_findings(
@@ -129,6 +144,8 @@ class _Narrative:
             self._object("The narrative holds active or foreign content.")
         self._has_content |= local == "img"
         self._depth += 1
+        if self._depth > _NARRATIVE_DEPTH:
+            raise expat.ExpatError("too deep")
 
     def _end(self, _: str) -> None:
         self._depth -= 1

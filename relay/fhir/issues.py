@@ -61,7 +61,7 @@ class Report:
     """The schema accepted what fhir.resources refuses."""
 
     @classmethod
-    def of(cls, issues: Iterable[tuple[Issue, int]], *, library_disagreement: bool = False) -> Self:
+    def of(cls, issues: Iterable[tuple[Issue, int]]) -> Self:
         """The report on `issues`, each with how many it stands for."""
         refusing: list[Issue] = []
         others: list[Issue] = []

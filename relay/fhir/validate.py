@@ -14,11 +14,11 @@ from relay.fhir.tolerances import DEFAULT_TOLERANCES, Tolerances
 from relay.fhir.types import CREATABLE_TYPES
 from relay.fhir.versions import FhirVersion
 
-DESCRIBED_VALUES = 100_000
+DESCRIBED_VALUES = 50_000
 """What is wrong is described for this many values; a document with more to describe is refused."""
 
 SECOND_OPINION_BYTES = 512 * 1024
-"""fhir.resources is not asked about more: it takes seconds and 100 MB a megabyte of small values."""
+"""fhir.resources is not asked about more: a megabyte can take it a second and 100 MB."""
 
 # The library says nothing about these, so that its opinion on the rest is still worth having.
 _OUTSIDE_THE_LIBRARY = frozenset(

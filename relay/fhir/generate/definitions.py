@@ -58,12 +58,15 @@ class Definitions:
 
 
 def _is_type(structure: Resource) -> bool:
-    """Profiles are left out, but SimpleQuantity and its like: a type of element, by profile.
+    """Profiles and extensions are left out, but not SimpleQuantity and its like: types by profile.
 
-    DSTU2 calls them datatypes with a `constrainedType`, STU3 and R4 constraints on Quantity.
+    STU3 and R4 call those constraints on Quantity; DSTU2 calls them constrained types, and Age,
+    Count, Distance, Duration and Money are among them.
     """
     if "snapshot" not in structure:
         return False
+    if constrained := structure.get("constrainedType"):
+        return bool(constrained == "Quantity")
     if structure.get("derivation") == "constraint":
         return bool(structure.get("type") == "Quantity")
     return bool(structure["kind"] != "logical")

@@ -155,7 +155,8 @@ def _(document: Document, site: Site, version: FhirVersion) -> None:
 def _(document: Document, site: Site, _: FhirVersion) -> None:
     holder = _parent(document, site.path)
     del holder[site.path[-1]]
-    holder[f"{site.element.choice}HumanName2"] = {"text": "text"}
+    # A Narrative is in no choice, not even the open ones.
+    holder[f"{site.element.choice}Narrative"] = {"status": "empty", "div": "<div>text</div>"}
 
 
 # --- shapes ---------------------------------------------------------------------------------------
