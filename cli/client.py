@@ -255,8 +255,8 @@ class ApiClient:
                 return self._stranger()
             case HTTPStatus.NOT_FOUND if user is not None:
                 return ApiRefused(
-                    f"Uplift has no user {user!r}. Create it first: POST {self.url}/v1/users with "
-                    f'{{"appUserId": "{user}"}}.'
+                    f"Uplift has no user {user!r}. Create it first: `uplift users add {user}`, or "
+                    f'POST {self.url}/v1/users with {{"appUserId": "{user}"}}.'
                 )
             case HTTPStatus.NOT_FOUND:
                 return ApiUnavailable(f"{self.url} has no such upload (any more).")

@@ -69,7 +69,8 @@ def run_demo(data_dir: Path, *, records: int | None = None) -> int:
 def run_up(data_dir: Path) -> int:
     """Run the system until Ctrl-C; its data stays for the next time."""
     try:
-        with interrupted_by_signals(), System(data_dir, say=_say, echo=_echo) as system:
+        settings = {"UPLIFT_LOG_FORMAT": "text"}
+        with interrupted_by_signals(), System(data_dir, settings, say=_say, echo=_echo) as system:
             system.environment["UPLIFT_API_KEY"] = _api_key(system)
             system.environment["UPLIFT_API_URL"] = system.api_url
             file = write_environment(data_dir, system.environment)
@@ -210,4 +211,4 @@ def _say(line: str) -> None:
 
 
 def _echo(name: str, line: str) -> None:
-    console.print(f"{name:8} {line}", markup=False)
+    console.print(f"{name:8} {line}", markup=False, soft_wrap=True)

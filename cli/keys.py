@@ -6,7 +6,7 @@ from uuid import UUID
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from cli.running import errors, run_on_ledger
 from relay.ledger import credentials
@@ -43,7 +43,7 @@ def list_() -> None:
         async with database.transaction() as connection:
             return await credentials.list_api_keys(connection)
 
-    table = Table("id", "name", "scopes", "made", "revoked", box=None)
+    table = Table(Column("id", no_wrap=True), "name", "scopes", "made", "revoked", box=None)
     for key_id, name, scopes, created_at, revoked_at in run_on_ledger(use):
         revoked = f"{revoked_at:%Y-%m-%d %H:%M}" if revoked_at else ""
         table.add_row(str(key_id), name, " ".join(scopes), f"{created_at:%Y-%m-%d %H:%M}", revoked)

@@ -64,6 +64,7 @@ async def push_records(
                     senders.create_task(sending.run())
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from failures
+    progress.sent(len(result.records), len(result.records))
     if result.unread is not None and not result.records:
         raise UnreadableSource(result.unread)
     if wait_seconds is not None and accepted:
@@ -102,7 +103,9 @@ class _Sending:
             if isinstance(record, Record):
                 await self._send(record, kept)
             self._done += 1
-            self._progress.sent(self._done, self._total)
+            # The total is an estimate; that all is sent is said once, at the end.
+            if self._done < self._total:
+                self._progress.sent(self._done, self._total)
 
     async def _next(self) -> Record | Skipped | None:
         async with self._reading:

@@ -67,7 +67,8 @@ class PushedRecord:
         self.outcome = Outcome(status.status)
         if self.outcome.arrived:
             return
-        self.why = ", ".join(each for each in (status.reason, status.last_answer) if each) or None
+        told = dict.fromkeys(each for each in (status.reason, status.last_answer) if each)
+        self.why = ", ".join(told) or None
         if status.issues is not None:
             self.issues = status.issues.issue
             self.issues_total = status.issues.total

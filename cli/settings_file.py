@@ -22,8 +22,8 @@ def example() -> str:
     """The text of `.env.example`: every setting with its description and its default."""
     parts = [
         _comment(
-            "Uplift's settings with their defaults; an empty value counts as not set. Made by "
-            "`python -m cli.settings_file`, from relay/settings.py."
+            "Uplift's settings with their defaults; an empty value counts as not set. Made from "
+            "relay/settings.py by `python -m cli.settings_file > .env.example`."
         )
     ]
     for name, field in Settings.model_fields.items():
@@ -50,7 +50,10 @@ def _written(default: object) -> str:
 def _comment(text: str) -> str:
     if not text:
         return ""
-    return textwrap.fill(text, 100, initial_indent="# ", subsequent_indent="# ") + "\n"
+    filled = textwrap.fill(
+        text, 100, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False
+    )
+    return filled + "\n"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ the Procfile or docker-compose.yml. Only the URLs differ.
 
 import asyncio
 import secrets
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ import httpx
 from pydantic import SecretStr
 
 from cli.embedded import EmbeddedPostgres, EmbeddedRedis
+from cli.ports import HOST, free_port
 from cli.processes import Processes
 from relay.errors import UpliftError
 from relay.ledger import migrate
@@ -26,7 +26,6 @@ from relay.ledger.database import Database
 from relay.sealing import KeyRing
 from relay.settings import Settings
 
-_LOOPBACK = "127.0.0.1"
 _READY_SECONDS = 60
 
 # The processes of a deployment, as arguments of `python -m`; the Procfile has the same.
@@ -96,12 +95,12 @@ class System:
     @property
     def api_url(self) -> str:
         """Where the API answers."""
-        return f"http://{_LOOPBACK}:{self.environment['UPLIFT_API_PORT']}"
+        return f"http://{HOST}:{self.environment['UPLIFT_API_PORT']}"
 
     @property
     def flower_url(self) -> str:
         """Where Flower answers."""
-        return f"http://{_LOOPBACK}:{self.environment['FLOWER_PORT']}"
+        return f"http://{HOST}:{self.environment['FLOWER_PORT']}"
 
     @property
     def flower_login(self) -> str:
@@ -133,7 +132,7 @@ class System:
             self._start_sandbox()
         self._migrate()
         environment.setdefault("UPLIFT_API_PORT", str(self._port(8080)))
-        environment.setdefault("FLOWER_ADDRESS", _LOOPBACK)
+        environment.setdefault("FLOWER_ADDRESS", HOST)
         environment.setdefault("FLOWER_PORT", str(self._port(5555)))
         environment.setdefault("FLOWER_BASIC_AUTH", f"uplift:{secrets.token_urlsafe(16)}")
         for name in self._wanted:
@@ -153,7 +152,7 @@ class System:
     def _start_sandbox(self) -> None:
         self._say("Starting the sandbox, a simulated 1upHealth")
         port = self._port(8090)
-        self.sandbox_url = url = f"http://{_LOOPBACK}:{port}"
+        self.sandbox_url = url = f"http://{HOST}:{port}"
         self.environment |= {
             "UPLIFT_ONEUP_FHIR_URL": url,
             "UPLIFT_ONEUP_TOKEN_URL": f"{url}/oauth2/token",
@@ -201,18 +200,7 @@ class System:
         )
 
     def _port(self, usual: int) -> int:
-        """The usual port if it is free, else any."""
-        for port in [] if self._any_port else [usual]:
-            with socket.socket() as listener:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    listener.bind((_LOOPBACK, port))
-                except OSError:
-                    continue
-                return port
-        with socket.socket() as listener:
-            listener.bind((_LOOPBACK, 0))
-            return int(listener.getsockname()[1])
+        return free_port(None if self._any_port else usual)
 
     def _master_keys(self) -> str:
         """The key ring of the embedded system, made at its first start."""

@@ -27,7 +27,8 @@ from pathlib import Path
 import psycopg
 
 from cli.child_process import Account, run_as
-from cli.embedded.server import HOST, Server, ServerFailed
+from cli.embedded.server import Server, ServerFailed
+from cli.ports import HOST
 from relay.errors import ConfigurationError
 
 _MAJOR_VERSION = 18

@@ -16,7 +16,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from cli.embedded.server import HOST, Server, private_folder
+from cli.embedded.server import Server, private_folder
+from cli.ports import HOST
 from relay.errors import ConfigurationError
 
 _FROM_PATH = ("redis-server", "valkey-server")

@@ -1,9 +1,7 @@
 """What the two embedded servers share: a locked folder, a loopback port, a wait until ready."""
 
 import os
-import random
 import signal
-import socket
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -12,14 +10,8 @@ from typing import ClassVar, Self
 
 from cli.child_process import Account, ChildProcess
 from cli.embedded.lock import FolderLock
+from cli.ports import free_port
 from relay.errors import ConfigurationError, UpliftError
-
-HOST = "127.0.0.1"
-
-# Below the ranges from which Linux (32768-) and macOS (49152-) take the ports of outgoing
-# connections. On a port inside them a client that retries while the server is down can be given
-# that very port, connect to itself, and so keep the server from coming back.
-_PORTS = range(20000, 32000)
 
 _READY_SECONDS = 60.0
 _PORT_TAKEN = "Address already in use"
@@ -152,12 +144,12 @@ class Server(ABC):
     def _start_on_a_port(self) -> None:
         choose_port = self._port is None and self._fixed_port is None
         if self._port is None:
-            self._port = self._fixed_port or _free_port()
+            self._port = self._fixed_port or free_port()
         deadline = time.monotonic() + _READY_SECONDS
         while not self._started_once(deadline):
             # Someone was quicker between our look for a free port and the server's use of it.
             if choose_port:
-                self._port = _free_port()
+                self._port = free_port()
             time.sleep(0.1)
 
     def _started_once(self, deadline: float) -> bool:
@@ -209,15 +201,3 @@ class Server(ABC):
 def private_folder(path: Path) -> None:
     """Make a folder that only its owner can read. One that exists is left as it is."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-def _free_port() -> int:
-    while True:
-        port = random.choice(_PORTS)  # noqa: S311 - to avoid each other, not to be secret
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-            return port

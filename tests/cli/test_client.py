@@ -76,7 +76,7 @@ async def test_retry_after_is_a_floor(fake: FakeUplift) -> None:
     [("", 0), ("7", 7), ("-3", 0), ("soon", 0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("²", 0)],
 )
 def test_retry_after_is_read(value: str, seconds: float) -> None:
-    response = httpx.Response(503, headers={"Retry-After": value.encode()})
+    response = httpx.Response(503, headers=[(b"Retry-After", value.encode())])
     assert _retry_after(response) == seconds
 
 
@@ -148,7 +148,9 @@ async def test_a_wrong_key_says_where_to_give_one(fake: FakeUplift) -> None:
 
 async def test_an_unknown_user_says_how_to_create_it(fake: FakeUplift) -> None:
     async with client(fake) as api:
-        with pytest.raises(ApiRefused, match=r"no user 'bob'.*POST .*/v1/users"):
+        with pytest.raises(
+            ApiRefused, match=r"no user 'bob'.*uplift users add bob.*POST .*/v1/users"
+        ):
             await api.check("bob")
 
 

@@ -276,11 +276,10 @@ def test_pages_before_the_first_open_upload_are_not_read_again(
     fake.page_size = 10
     run(ndjson(tmp_path, 100), fake)
     fake.requests.clear()
-    fake.looks = 5
-    old = tmp_path / "new"
-    old.mkdir()
-    (old / "a.json").write_bytes(b'{"resourceType": "Condition", "id": "new"}')
-    assert run(old / "a.json", fake, "--fhir-version", "R4")[0] == 0
+    fake.looks = 2
+    new = tmp_path / "new.json"
+    new.write_bytes(b'{"resourceType": "Condition", "id": "new"}')
+    assert run(new, fake, "--fhir-version", "R4")[0] == 0
     assert len([query for method, _, query in fake.requests if "after=50" in query]) == 1
 
 
