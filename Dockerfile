@@ -9,7 +9,7 @@ COPY . .
 RUN pip wheel --no-cache-dir --no-deps --no-index --no-build-isolation --wheel-dir /wheels .
 
 FROM python:3.13-slim-bookworm
-ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 UPLIFT_DATA_DIR=/var/lib/uplift
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 UPLIFT_DATA_DIR=/var/lib/uplift UPLIFT_API_HOST=0.0.0.0
 RUN useradd --system --user-group --uid 10001 --home-dir /var/lib/uplift uplift \
  && install --directory --owner=uplift --group=uplift --mode=0700 /var/lib/uplift
 COPY requirements.lock /tmp/
@@ -18,8 +18,8 @@ COPY --from=build /wheels /tmp/wheels
 RUN pip install --no-cache-dir --no-deps --no-index /tmp/wheels/*.whl
 USER uplift
 WORKDIR /var/lib/uplift
-EXPOSE 8000
+EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=10s --start-period=20s \
-  CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/healthz', timeout=5)"]
+  CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/healthz', timeout=5)"]
 # The API. The other processes and their commands: docker-compose.yml
-CMD ["uvicorn", "--factory", "api.app:create_app", "--host", "0.0.0.0", "--port", "8000", "--no-access-log", "--timeout-graceful-shutdown", "10"]
+CMD ["python", "-m", "api"]
