@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import orjson
@@ -10,6 +10,7 @@ import structlog
 
 from relay.authorize import AccessToken, Authorizer, NeedsAuthorization, Person, TokenUnavailable
 from relay.errors import SealError
+from relay.fhir.tolerances import Tolerances
 from relay.fhir.validate import validate
 from relay.fhir.versions import FhirVersion
 from relay.identity import same_content
@@ -18,6 +19,7 @@ from relay.ledger.uploads import body_context, receipt_context
 from relay.ledger.users import key_context
 from relay.ledger.work import Claim, Ended
 from relay.lifecycle import Reason, State
+from relay.metrics import library_disagreements
 from relay.oneup.answers import Answer, Outcome, Receipt
 from relay.oneup.client import FhirClient
 from relay.retry import Backoff
@@ -56,6 +58,7 @@ class Attempter:
         self._hold_seconds = settings.hold_seconds
         self._parked_seconds = settings.parked_seconds
         self._keeps_ids = settings.oneup_keeps_ids
+        self._tolerances = tolerances(settings)
         self._stopping = False
 
     def stop(self) -> None:
@@ -91,8 +94,12 @@ class Attempter:
         claim = facts.claim
         if not claim.validated:
             # Several milliseconds for a large record: not on the loop that all sends share.
-            report = await asyncio.to_thread(validate, body, claim.fhir_version)
+            report = await asyncio.to_thread(
+                validate, body, claim.fhir_version, tolerances=self._tolerances
+            )
             facts.issues = report.to_json()
+            if report.library_disagreement:
+                library_disagreements.labels(claim.fhir_version).inc()
             if not report.valid:
                 return self._end(facts, State.REJECTED, Reason.INVALID, "invalid")
         resource: dict[str, Any] = orjson.loads(body)
@@ -275,6 +282,16 @@ class Attempter:
                 facts.key.seal(named, receipt_context(claim.record_id)) if named else None
             ),
         )
+
+
+def tolerances(settings: Settings) -> Tolerances:
+    """The switches of validation as the settings have them."""
+    return Tolerances(
+        **{
+            switch.name: getattr(settings, f"tolerate_{switch.name}")
+            for switch in fields(Tolerances)
+        }
+    )
 
 
 def _path(claim: Claim) -> str:

@@ -50,6 +50,8 @@ class Deliverer:
         async with asyncio.TaskGroup() as sends:
             while waiting and not self._stopping.is_set():
                 await self._window.wait_for_room()
+                if self._stopping.is_set():
+                    break
                 # The deadline counts from before the claim, so it ends before the lease does.
                 deadline = time.monotonic() + self._attempt_seconds
                 for claim in await self._claim_next(waiting):

@@ -21,7 +21,9 @@ _FIELDS = frozenset(
 )  # fmt: skip
 
 # They print addresses, headers or bodies at INFO or DEBUG.
-_QUIET = ("httpx", "httpcore", "aiohttp", "asyncio", "sqlalchemy", "psycopg", "kombu", "amqp")
+_TALKATIVE = ("httpx", "httpcore", "aiohttp", "asyncio", "sqlalchemy", "psycopg", "kombu", "amqp")
+# A line for every message received and every task done says nothing of any upload.
+_ROUTINE = ("celery.worker.strategy", "celery.app.trace", "celery.beat")
 
 
 def _allow_listed(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -67,6 +69,6 @@ def configure_logs(settings: Settings) -> None:
             },
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "events"}},
             "root": {"handlers": ["stderr"], "level": settings.log_level.upper()},
-            "loggers": {name: {"level": "WARNING"} for name in _QUIET},
+            "loggers": {name: {"level": "WARNING"} for name in _TALKATIVE + _ROUTINE},
         }
     )

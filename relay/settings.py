@@ -81,6 +81,50 @@ class Settings(BaseSettings):
         default=24 * 3600, description="Longest life of a device token, in seconds."
     )
 
+    # --- validation: what is tolerated is a warning, what is not rejects the record ----------
+    tolerate_id_too_long: bool = Field(
+        default=True,
+        description="Ids of more than 64 characters, which Epic sends.",
+    )
+    tolerate_id_with_underscore: bool = Field(
+        default=True,
+        description="Ids with an underscore, which Cerner sends.",
+    )
+    tolerate_dstu2_instant_without_zone: bool = Field(
+        default=True,
+        description="DSTU2 instants, such as `issued`, without a time zone.",
+    )
+    tolerate_dstu2_missing_required: bool = Field(
+        default=True,
+        description="DSTU2 resources without a required element, such as Apple's own sample "
+        "Condition without `patient`: 1upHealth decides.",
+    )
+    tolerate_missing_required: bool = Field(
+        default=False,
+        description="STU3 and R4 resources without a required element; 1upHealth answers such R4 "
+        "with 400.",
+    )
+    tolerate_unknown_element: bool = Field(
+        default=False,
+        description="Elements that the version does not define.",
+    )
+    tolerate_code_outside_binding: bool = Field(
+        default=False,
+        description="Codes outside a required value set.",
+    )
+    tolerate_reference_target: bool = Field(
+        default=True,
+        description="References to a type of resource that the element does not allow.",
+    )
+    tolerate_period_reversed: bool = Field(
+        default=True,
+        description="Periods that end before they start.",
+    )
+    tolerate_narrative_not_xhtml: bool = Field(
+        default=True,
+        description="Narratives that are not the plain XHTML that FHIR asks for.",
+    )
+
     # --- delivery -----------------------------------------------------------------------------
     send_slots: PositiveInt = Field(
         default=100, description="Sends in flight at once, per worker process."
@@ -139,7 +183,9 @@ class Settings(BaseSettings):
     log_format: Literal["json", "text"] = Field(
         default="json", description="json for collectors, text for a terminal."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe level that is logged."
+    )
 
     @field_validator("oneup_fhir_url", "oneup_token_url", "oneup_users_url")
     @classmethod

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from celery import Celery
 from celery.signals import setup_logging
-from kombu import Queue
+from kombu import Exchange, Queue
 
 from relay.bell import redis_url
 from relay.logs import configure_logs
@@ -16,7 +16,8 @@ settings = Settings()
 app = Celery("uplift", broker=redis_url(settings), include=["worker.tasks"])
 app.conf.update(
     # The queues by name, and no others: a message to a misspelt queue must fail, not wait for ever.
-    task_queues=[Queue(UPLOADS), Queue(BULK), Queue(CONTROL)],
+    # Each with an exchange of its own: without one, all three would share the default queue's.
+    task_queues=[Queue(name, Exchange(name), name) for name in (UPLOADS, BULK, CONTROL)],
     task_create_missing_queues=False,
     task_default_queue=CONTROL,
     # Messages hold ids in JSON. Nothing else is accepted: pickle would run what it is sent.

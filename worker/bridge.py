@@ -40,7 +40,7 @@ class Bridge:
             raise RuntimeError("The bridge is not open.")
         try:
             return self._run(use(self._relay))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # Celery logs what a task raises, and Flower shows it, with its traceback and text.
             raise UseCaseFailed(type(error).__name__) from None
 

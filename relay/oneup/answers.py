@@ -4,11 +4,13 @@ Every response or failure becomes one `Answer` of a closed set of outcomes. Noth
 kept but ids and what a look-up compares: upstream texts may hold health data.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any
+from urllib.parse import unquote
 
 import aiohttp
 import httpx
@@ -16,6 +18,8 @@ import orjson
 
 # A server that asks for more than this is wrong about its own clock.
 _RETRY_AFTER_MOST = 24 * 3600.0
+# [base]/[type]/[id]/_history/[vid], https://hl7.org/fhir/http.html#create
+_LOCATION = re.compile(r"(?:^|/)([A-Za-z]+)/([^/?#]+)(?:/_history/([^/?#]+))?/?$")
 
 
 class Outcome(StrEnum):
@@ -134,7 +138,7 @@ def retry_after(headers: httpx.Headers, *, now: datetime | None = None) -> float
         return min(float(text), _RETRY_AFTER_MOST)
     try:
         at = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # the parser overflows on fields of many digits
         return None
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
@@ -155,11 +159,14 @@ def _fhir_object(headers: httpx.Headers, body: bytes) -> dict[str, Any] | None:
 def _receipt(headers: httpx.Headers, stored: dict[str, Any]) -> Receipt:
     meta = stored.get("meta")
     version = meta.get("versionId") if isinstance(meta, dict) else None
-    if not isinstance(version, str):
-        version = headers.get("etag", "").removeprefix("W/").strip('"') or None
     resource_id = stored.get("id")
-    if not isinstance(resource_id, str):
-        # Location: [base]/[type]/[id]/_history/[vid], https://hl7.org/fhir/http.html#create
-        path = headers.get("location", "").split("/_history/")[0].rstrip("/")
-        resource_id = path.rpartition("/")[2] or None
+    located = _LOCATION.search(headers.get("location", ""))
+    if located is None or located[1] != stored["resourceType"]:
+        located = None
+    if not isinstance(version, str) or not version:
+        version = headers.get("etag", "").removeprefix("W/").strip('"') or None
+        if version is None and located is not None:
+            version = located[3]
+    if not isinstance(resource_id, str) or not resource_id:
+        resource_id = unquote(located[2]) if located is not None else None
     return Receipt(resource_id, version)

@@ -81,7 +81,11 @@ class FhirClient:
         `deadline` is on `time.monotonic`: after it nothing is sent any more, and no answer is
         waited for. An update is a POST to the resource, as 1upHealth documents it.
         """
+        if not _fits_a_header(token):
+            return Answer(Outcome.UNAUTHORIZED, "unusable_token")
         url = self._resource_url(version_path, resource_type, resource_id)
+        if url is None:
+            return Answer(Outcome.HOLD, "unaddressable_id")
         started = False
 
         async def stream() -> AsyncIterator[bytes]:
@@ -122,7 +126,11 @@ class FhirClient:
         deadline: float,
     ) -> Answer:
         """Read a resource by id. `deadline` as in `write`."""
+        if not _fits_a_header(token):
+            return Answer(Outcome.UNAUTHORIZED, "unusable_token")
         url = self._resource_url(version_path, resource_type, resource_id)
+        if url is None:
+            return Answer(Outcome.UNKNOWN, "unaddressable_id")
         request = self._http.build_request(
             "GET",
             url,
@@ -148,8 +156,11 @@ class FhirClient:
             return Answer(Outcome.UNKNOWN, "no_answer")
         except AnswerTooLarge:
             return Answer(Outcome.UNKNOWN, "answer_too_large")
-        except (httpx.TransportError, aiohttp.ClientError, DeadlinePassed, OSError) as error:
+        except (httpx.RequestError, aiohttp.ClientError, DeadlinePassed, OSError) as error:
             return sort_error(error)
+        except ValueError:
+            # From aiohttp and the resolver: an address they cannot use, so there was no connection.
+            return Answer(Outcome.NOT_SENT, "unusable_address")
 
     async def _read(self, response: httpx.Response) -> bytes:
         content = bytearray()
@@ -159,7 +170,21 @@ class FhirClient:
                 raise AnswerTooLarge
         return bytes(content)
 
-    def _resource_url(self, version_path: str, resource_type: str, resource_id: str | None) -> str:
+    def _resource_url(
+        self, version_path: str, resource_type: str, resource_id: str | None
+    ) -> str | None:
+        """The address of the type, or of one resource; None if no URL can say that id."""
         url = f"{self._url}/{version_path}/{resource_type}"
+        if not resource_id:
+            return url
+        # FHIR allows these two as ids, but in a path they mean another place, percent-encoded too:
+        # https://www.rfc-editor.org/rfc/rfc3986#section-5.2.4
+        if resource_id in {".", ".."}:
+            return None
         # safe="": an id is one path segment, whatever a hospital put into it.
-        return f"{url}/{quote(resource_id, safe='')}" if resource_id else url
+        return f"{url}/{quote(resource_id, safe='')}"
+
+
+def _fits_a_header(token: str) -> bool:
+    # RFC 6749, A.12: visible ASCII. A token that a backend brought may be anything.
+    return token.isascii() and token.isprintable()

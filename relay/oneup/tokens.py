@@ -1,12 +1,15 @@
 """1upHealth's user management and token endpoint: users, codes and tokens over HTTP."""
 
+import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import aiohttp
 import httpx
 import orjson
 
+from relay.errors import ConfigurationError
 from relay.oneup.answers import retry_after
 from relay.settings import Settings
 from relay.tokens import Tokens
@@ -45,16 +48,28 @@ class Code:
 
 
 class TokenClient:
-    """Makes users and trades codes and refresh tokens for tokens."""
+    """Makes users and trades codes and refresh tokens for tokens.
 
-    def __init__(self, http: httpx.AsyncClient, settings: Settings) -> None:
+    Waits `seconds` for an answer. Raises ConfigurationError for credentials that cannot be sent.
+    """
+
+    def __init__(
+        self, http: httpx.AsyncClient, settings: Settings, *, seconds: float = _SECONDS
+    ) -> None:
         self._http = http
+        self._seconds = seconds
         self._token_url = settings.oneup_token_url
         self._users_url = settings.oneup_users_url
         self._client = {
             "client_id": settings.oneup_client_id,
             "client_secret": settings.oneup_client_secret.get_secret_value(),
         }
+        for name, value in self._client.items():
+            if not (value.isascii() and value.isprintable()):
+                raise ConfigurationError(
+                    f"UPLIFT_ONEUP_{name.upper()} must be visible ASCII: it goes into a header."
+                    " Is there a line break at its end?"
+                )
 
     async def create_user(self, app_user_id: str) -> Code | None:
         """Create a user at 1upHealth; None if there is one already. Raises TokenError."""
@@ -96,20 +111,23 @@ class TokenClient:
     async def _post(
         self, url: str, form: dict[str, str], headers: dict[str, str] | None = None
     ) -> tuple[int, dict[str, Any], httpx.Headers]:
+        content = bytearray()
         try:
-            async with self._http.stream(
-                "POST",
-                url,
-                data=form,
-                headers={"Accept": "application/json", **(headers or {})},
-                timeout=_SECONDS,
-            ) as response:
-                content = bytearray()
+            # httpx's own time-outs are for each step: an answer that trickles never ends.
+            async with (
+                asyncio.timeout(self._seconds),
+                self._http.stream(
+                    "POST",
+                    url,
+                    data=form,
+                    headers={"Accept": "application/json", **(headers or {})},
+                ) as response,
+            ):
                 async for chunk in response.aiter_bytes():
                     content += chunk
                     if len(content) > _ANSWER_BYTES_MOST:
                         break
-        except httpx.TransportError:
+        except (httpx.RequestError, aiohttp.ClientError, OSError, ValueError):
             # From None: the cause's text holds the URL, and its request holds the secrets.
             raise TokenError(Trouble.UNAVAILABLE, "no_answer") from None
         try:
@@ -137,7 +155,9 @@ def _trouble(status: int, answer: dict[str, Any], headers: httpx.Headers) -> Tok
     error = answer.get("error")
     # RFC 6749, 5.2: invalid_grant says that this code or refresh token is over. A wrong client
     # (invalid_client) is the deployment's fault, and must end nobody's consent.
-    if error == "invalid_grant" or "does not exist" in str(error):
+    # User management says success: false of a user it will not speak for; a wrong address or
+    # client has other shapes there.
+    if error == "invalid_grant" or (answer.get("success") is False and status in {400, 404}):
         return TokenError(Trouble.REFUSED, code)
     return TokenError(Trouble.UNAVAILABLE, code, retry_after=retry_after(headers))
 

@@ -1,0 +1,116 @@
+"""Real servers for every test that needs one, started once; a clean ledger for each test."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from cli.embedded import EmbeddedPostgres, EmbeddedRedis
+from relay.ledger import migrate
+from relay.ledger.database import Database
+from relay.ledger.tables import Table
+from relay.sealing import KeyRing
+from relay.settings import Settings
+from relay.wiring import Relay, open_relay
+from sandbox.config import SandboxConfig
+from sandbox.testing import SandboxServer
+
+_ALL_TABLES = ", ".join(table.name for table in Table.metadata.sorted_tables)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL for the whole run."""
+    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+    """A Redis for the whole run."""
+    with EmbeddedRedis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def master_keys() -> str:
+    """A key ring for the whole run."""
+    return KeyRing.new_entry("test")
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres: EmbeddedPostgres) -> str:
+    """The URL of a migrated ledger."""
+
+    async def upgrade() -> None:
+        database = Database.connect(Settings(database_url=SecretStr(postgres.url)))
+        await migrate.upgrade(database)
+        await database.close()
+
+    asyncio.run(upgrade())
+    return postgres.url
+
+
+@pytest.fixture
+async def database(migrated: str) -> AsyncIterator[Database]:
+    """The ledger, empty."""
+    opened = Database.connect(Settings(database_url=SecretStr(migrated)))
+    async with opened.transaction() as connection:
+        await connection.execute(text(f"TRUNCATE {_ALL_TABLES} CASCADE"))
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def ring(master_keys: str) -> KeyRing:
+    """The key ring of `settings`."""
+    return KeyRing.parse(master_keys)
+
+
+@pytest.fixture
+def upstream() -> Iterator[SandboxServer]:
+    """A simulated 1upHealth over real HTTP."""
+    with SandboxServer(SandboxConfig(client_secret=secrets.token_urlsafe(8))) as server:
+        yield server
+
+
+@pytest.fixture
+def settings(
+    migrated: str,
+    redis_server: EmbeddedRedis,
+    master_keys: str,
+    upstream: SandboxServer,
+    tmp_path: Path,
+) -> Settings:
+    """Settings for the servers of this test; waits are short."""
+    return Settings(
+        database_url=SecretStr(migrated),
+        redis_url=SecretStr(redis_server.url),
+        master_keys=SecretStr(master_keys),
+        data_dir=tmp_path,
+        oneup_fhir_url=upstream.fhir_url,
+        oneup_token_url=upstream.token_url,
+        oneup_users_url=upstream.users_url,
+        oneup_client_id=upstream.config.client_id,
+        oneup_client_secret=SecretStr(upstream.config.client_secret),
+        oneup_keeps_ids=True,
+        attempt_seconds=5,
+        lease_seconds=10,
+        settle_seconds=0.2,
+        retry_first_seconds=0.1,
+        retry_most_seconds=1,
+        hold_seconds=0.5,
+        sweep_seconds=0.5,
+        ring_seconds=2,
+    )
+
+
+@pytest.fixture
+async def relay(database: Database, settings: Settings) -> AsyncIterator[Relay]:
+    """The use cases, wired to this test's servers, over an empty ledger."""
+    async with open_relay(settings) as opened:
+        yield opened

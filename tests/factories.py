@@ -1,0 +1,65 @@
+"""Valid things to test with; each argument that is given makes one special."""
+
+from typing import Any
+from uuid import UUID
+
+import orjson
+from uuid_utils.compat import uuid7
+
+from relay.accept import Accepted, Labels, Submission, read
+from relay.ledger import uploads, users
+from relay.ledger.uploads import UploadRow
+from relay.ledger.users import UserRow
+from relay.wiring import Relay
+
+
+def resource(**elements: Any) -> dict[str, Any]:
+    """A valid R4 Observation."""
+    return {
+        "resourceType": "Observation",
+        "id": "obs-1",
+        "status": "final",
+        "code": {"coding": [{"system": "http://loinc.org", "code": "8867-4"}]},
+        "subject": {"reference": "Patient/p1"},
+        "valueQuantity": {"value": 72.50, "unit": "/min"},
+        **elements,
+    }
+
+
+def submission(
+    *,
+    fhir_version: str = "R4",
+    source: str | None = "hospital-a",
+    record_id: str | None = None,
+    **elements: Any,
+) -> Submission:
+    """A submission of `resource(**elements)`."""
+    labels = Labels(fhir_version=fhir_version, source=source, record_id=record_id)
+    return read(orjson.dumps(resource(**elements)), labels)
+
+
+async def user(relay: Relay, name: str = "alice") -> UserRow:
+    """A user with a working grant at the sandbox."""
+    return (await relay.provisioner.provision(name))[0]
+
+
+async def user_without_grant(relay: Relay, name: str = "alice") -> UserRow:
+    """A user whom 1upHealth does not know yet."""
+    async with relay.database.transaction() as connection:
+        return await users.add_user(connection, name, relay.ring)
+
+
+async def accepted(relay: Relay, name: str = "alice", **submitted: Any) -> Accepted:
+    """An upload of that user, committed."""
+    return await relay.acceptor.accept(name, submission(**submitted))
+
+
+async def status(relay: Relay, accepted: Accepted) -> UploadRow:
+    """The upload as it is now."""
+    async with relay.database.transaction() as connection:
+        return (await uploads.get_uploads(connection, [accepted.upload.id]))[accepted.upload.id]
+
+
+def new_id() -> UUID:
+    """An id that no row has."""
+    return uuid7()

@@ -1,0 +1,86 @@
+"""The whole system in real processes, one for all tests here."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from cli.system import System
+from relay.ledger import credentials
+from relay.ledger.credentials import Scope
+from relay.ledger.database import Database
+from relay.settings import Settings
+from sandbox.testing import SandboxControl
+
+Result = TypeVar("Result")
+
+BRISK = {
+    "UPLIFT_ATTEMPT_SECONDS": "3",
+    "UPLIFT_LEASE_SECONDS": "6",
+    "UPLIFT_SETTLE_SECONDS": "1",
+    "UPLIFT_SWEEP_SECONDS": "0.5",
+    "UPLIFT_RING_SECONDS": "2",
+    "UPLIFT_RETRY_FIRST_SECONDS": "0.5",
+    "UPLIFT_RETRY_MOST_SECONDS": "2",
+    "UPLIFT_SEND_SLOTS": "20",
+    "UPLIFT_ONEUP_KEEPS_IDS": "true",
+}
+
+
+class Running:
+    """A running system, and what a test needs to speak with it."""
+
+    def __init__(self, system: System, data_dir: Path) -> None:
+        self.system = system
+        self.data_dir = data_dir
+        self.key = self.on_ledger(_add_key)
+        assert system.sandbox_url is not None
+        self.sandbox = SandboxControl(system.sandbox_url)
+        self.api = httpx.Client(
+            base_url=system.api_url,
+            headers={"Authorization": f"Bearer {self.key}"},
+            timeout=60,
+            trust_env=False,
+        )
+
+    def on_ledger(self, use: Callable[[Database], Awaitable[Result]]) -> Result:
+        """Run something on the system's own ledger."""
+
+        async def opened() -> Result:
+            url = SecretStr(self.system.environment["UPLIFT_DATABASE_URL"])
+            database = Database.connect(Settings(database_url=url))
+            try:
+                return await use(database)
+            finally:
+                await database.close()
+
+        return asyncio.run(opened())
+
+    def add_user(self, name: str) -> None:
+        """A user with a grant at the sandbox."""
+        self.api.post("/v1/users", json={"appUserId": name}).raise_for_status()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.api.close()
+        self.sandbox.close()
+
+
+async def _add_key(database: Database) -> str:
+    async with database.transaction() as connection:
+        scopes = frozenset({Scope.BACKEND, Scope.OPERATOR})
+        return (await credentials.add_api_key(connection, "system test", scopes))[1]
+
+
+@pytest.fixture(scope="package")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The system, all processes of it."""
+    data_dir = tmp_path_factory.mktemp("system")
+    with System(data_dir, BRISK, any_port=True) as system:
+        opened = Running(system, data_dir)
+        yield opened
+        opened.close()

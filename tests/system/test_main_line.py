@@ -1,0 +1,157 @@
+"""The main job in real processes: everything in an export arrives, whatever is killed meanwhile."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+
+from cli.client import ApiClient
+from cli.push import push_records
+from cli.push_result import Outcome, PushResult
+from examples.make_export import Manifest, write_export
+from tests.system.conftest import Running
+
+_CREATE = {"api": "fhir", "method": "POST"}
+
+
+async def push(
+    running: Running, export: Path, user: str, meanwhile: Callable[[], None] | None = None
+) -> PushResult:
+    async with ApiClient(running.system.api_url, running.key, connections=16) as client:
+        pushing = asyncio.create_task(push_records(client, export, user=user, wait_seconds=90))
+        if meanwhile is not None:
+            await asyncio.to_thread(meanwhile)
+        return await pushing
+
+
+def until_stored(running: Running, user: str, count: int) -> None:
+    """Wait until so many of the user's resources are at the sandbox."""
+    deadline = time.monotonic() + 60
+    while running.sandbox.counts(user=user)["total"]["resources"] < count:
+        assert time.monotonic() < deadline, "nothing arrives"
+        time.sleep(0.05)
+
+
+def assert_all_arrived(running: Running, user: str, result: PushResult, manifest: Manifest) -> None:
+    totals = result.totals()
+    assert totals.get(Outcome.DELIVERED) == len(manifest.valid)
+    assert totals.get(Outcome.REJECTED) == len(manifest.broken)
+    assert totals.get(Outcome.SKIPPED) == len(manifest.missing)
+    stored = running.sandbox.counts(user=user)["total"]
+    assert stored["resources"] == stored["versions"] == len(manifest.valid)
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+    path = tmp_path_factory.mktemp("export") / "apple-health-export.zip"
+    return path, write_export(path)
+
+
+def test_a_whole_export_arrives_and_what_is_broken_is_rejected_at_its_element(
+    running: Running, export: tuple[Path, Manifest]
+) -> None:
+    path, manifest = export
+    running.add_user("whole")
+    result = asyncio.run(push(running, path, "whole"))
+    assert_all_arrived(running, "whole", result, manifest)
+    rejected = {
+        each.label: [where for issue in each.issues for where in issue.expression]
+        for each in result.records
+        if each.outcome is Outcome.REJECTED
+    }
+    for broken in manifest.broken:
+        assert broken.fault in rejected[broken.path]
+
+
+def test_pushing_the_same_export_again_sends_nothing_on(
+    running: Running, export: tuple[Path, Manifest]
+) -> None:
+    path, manifest = export
+    before = len(running.sandbox.requests(api="fhir"))
+    result = asyncio.run(push(running, path, "whole"))
+    assert len(running.sandbox.requests(api="fhir")) == before
+    assert result.totals().get(Outcome.DUPLICATE) == len(manifest.valid)
+
+
+def test_a_worker_that_is_killed_in_the_middle_loses_and_doubles_nothing(
+    running: Running, export: tuple[Path, Manifest]
+) -> None:
+    path, manifest = export
+    running.add_user("killed")
+    running.sandbox.faults({"kind": "slow", "seconds": 0.3, "match": _CREATE})
+
+    def kill_twice() -> None:
+        for stored in (60, 150):
+            until_stored(running, "killed", stored)
+            running.system.processes.kill("worker")
+            running.system.processes.restart("worker")
+
+    result = asyncio.run(push(running, path, "killed", kill_twice))
+    running.sandbox.clear_faults()
+    assert_all_arrived(running, "killed", result, manifest)
+
+
+def test_a_queue_that_is_flushed_in_the_middle_loses_and_doubles_nothing(
+    running: Running, export: tuple[Path, Manifest]
+) -> None:
+    path, manifest = export
+    running.add_user("flushed")
+    running.sandbox.faults({"kind": "slow", "seconds": 0.3, "match": _CREATE})
+    assert running.system.redis is not None
+    with redis.Redis.from_url(running.system.redis.url) as server:
+
+        def flush() -> None:
+            for stored in (40, 120, 200):
+                until_stored(running, "flushed", stored)
+                server.flushall()
+
+        result = asyncio.run(push(running, path, "flushed", flush))
+    running.sandbox.clear_faults()
+    assert_all_arrived(running, "flushed", result, manifest)
+
+
+def test_a_worker_that_is_asked_to_stop_hands_back_what_it_has_not_sent(
+    running: Running, export: tuple[Path, Manifest]
+) -> None:
+    path, manifest = export
+    running.add_user("stopped")
+    running.sandbox.faults({"kind": "slow", "seconds": 0.3, "match": _CREATE})
+
+    def stop_and_start() -> None:
+        until_stored(running, "stopped", 60)
+        running.system.processes.restart("worker")
+
+    result = asyncio.run(push(running, path, "stopped", stop_and_start))
+    running.sandbox.clear_faults()
+    assert_all_arrived(running, "stopped", result, manifest)
+    # Nothing was cut off: each record went up in one request.
+    creates = [
+        each
+        for each in running.sandbox.requests(api="fhir")
+        if each["user"] == _oneup_user(running, "stopped")
+    ]
+    assert len(creates) == len(manifest.valid)
+
+
+def _oneup_user(running: Running, name: str) -> object:
+    return running.api.get(f"/v1/users/{name}").json()["oneupUserId"]
+
+
+def test_everything_listens_on_loopback_only(running: Running) -> None:
+    ours = [
+        process
+        for root in psutil.Process().children()
+        for process in (root, *root.children(recursive=True))
+    ]
+    listening = [
+        connection.laddr.ip
+        for process in ours
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert listening
+    assert set(listening) == {"127.0.0.1"}
