@@ -59,6 +59,7 @@ class Attempter:
         self._parked_seconds = settings.parked_seconds
         self._keeps_ids = settings.oneup_keeps_ids
         self._tolerances = tolerances(settings)
+        self._second_opinion = settings.second_opinion
         self._stopping = False
 
     def stop(self) -> None:
@@ -95,18 +96,21 @@ class Attempter:
         if not claim.validated:
             # Several milliseconds for a large record: not on the loop that all sends share.
             report = await asyncio.to_thread(
-                validate, body, claim.fhir_version, tolerances=self._tolerances
+                validate,
+                body,
+                claim.fhir_version,
+                tolerances=self._tolerances,
+                second_opinion=self._second_opinion,
             )
             facts.issues = report.to_json()
             if report.library_disagreement:
                 library_disagreements.labels(claim.fhir_version).inc()
             if not report.valid:
                 return self._end(facts, State.REJECTED, Reason.INVALID, "invalid")
-        resource: dict[str, Any] = orjson.loads(body)
         target = self._delivered_as(facts)
         facts.token = await self._token(facts)
         if facts.maybe_sent:
-            ended = await self._look_first(facts, resource, target)
+            ended = await self._look_first(facts, body, target)
             if ended is not None:
                 return ended
         if claim.outlived:
@@ -156,10 +160,9 @@ class Attempter:
             facts.token = await self._token(facts, refused=facts.token.version)
         return answer
 
-    async def _look_first(
-        self, facts: _Facts, resource: dict[str, Any], target: str | None
-    ) -> Ended | None:
+    async def _look_first(self, facts: _Facts, body: bytes, target: str | None) -> Ended | None:
         """Ask 1upHealth whether an earlier attempt arrived; None if sending is right."""
+        resource: dict[str, Any] = orjson.loads(body)
         own_id = resource.get("id")
         resource_id = target or (own_id if isinstance(own_id, str) and own_id else None)
         if resource_id is None:

@@ -125,6 +125,12 @@ class Settings(BaseSettings):
         description="Narratives that are not the plain XHTML that FHIR asks for.",
     )
 
+    second_opinion: bool = Field(
+        default=True,
+        description="Ask fhir.resources about what the schemas accept. It only ever warns; without"
+        " it validation takes about a third of the time.",
+    )
+
     # --- delivery -----------------------------------------------------------------------------
     send_slots: PositiveInt = Field(
         default=100, description="Sends in flight at once, per worker process."

@@ -26,11 +26,18 @@ _OUTSIDE_THE_LIBRARY = frozenset(
 )
 
 
-def validate(body: bytes, version: str, *, tolerances: Tolerances = DEFAULT_TOLERANCES) -> Report:
+def validate(
+    body: bytes,
+    version: str,
+    *,
+    tolerances: Tolerances = DEFAULT_TOLERANCES,
+    second_opinion: bool = True,
+) -> Report:
     """The verdict on one resource, whatever the bytes are.
 
     The schema generated from HL7's definitions decides; fhir.resources is asked about what passes,
     and its objection is a warning, since it refuses some valid records and misses many others.
+    Without `second_opinion` it is not asked, which takes about a third of the time.
     """
     fhir_version = FhirVersion.parse(version)
     if fhir_version is None:
@@ -48,13 +55,18 @@ def validate(body: bytes, version: str, *, tolerances: Tolerances = DEFAULT_TOLE
             f"The resourceType is none that 1upHealth accepts in {fhir_version}. Check the "
             "spelling and the fhirVersion.",
         )
-    return Report.of(_issues(body, resource, fhir_version, tolerances))
+    ask_library = second_opinion and len(body) <= SECOND_OPINION_BYTES
+    return Report.of(_issues(body, resource, fhir_version, tolerances, ask_library=ask_library))
 
 
 def _issues(
-    body: bytes, resource: JsonObject, version: FhirVersion, tolerances: Tolerances
+    body: bytes,
+    resource: JsonObject,
+    version: FhirVersion,
+    tolerances: Tolerances,
+    *,
+    ask_library: bool,
 ) -> Iterator[tuple[Issue, int]]:
-    ask_library = len(body) <= SECOND_OPINION_BYTES
     for finding in _findings(resource, version):
         ask_library &= finding.kind in _OUTSIDE_THE_LIBRARY
         yield _issue(finding, version, tolerances), finding.times

@@ -23,6 +23,13 @@ def _config(connection: Connection | None = None) -> Config:
     return config
 
 
+def _prepare(connection: Connection) -> None:
+    # The limits that protect the service from a stuck query would end a long migration.
+    connection.execute(text("SET LOCAL statement_timeout = 0"))
+    connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+
+
 def head() -> str | None:
     """The newest revision this version of Uplift knows."""
     return ScriptDirectory.from_config(_config()).get_current_head()
@@ -32,7 +39,7 @@ async def upgrade(database: Database, revision: str = "head") -> None:
     """Migrate up to `revision`; does nothing if the schema is there already."""
 
     def run(connection: Connection) -> None:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        _prepare(connection)
         command.upgrade(_config(connection), revision)
 
     async with database.transaction() as connection:
@@ -43,7 +50,7 @@ async def downgrade(database: Database, revision: str) -> None:
     """Migrate down to `revision`; "base" is an empty schema. Data goes with the tables."""
 
     def run(connection: Connection) -> None:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        _prepare(connection)
         command.downgrade(_config(connection), revision)
 
     async with database.transaction() as connection:

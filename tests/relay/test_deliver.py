@@ -8,7 +8,7 @@ import orjson
 import pytest
 from sqlalchemy import select, text
 
-from relay.accept import Accepted
+from relay.accept import Accepted, Labels, read
 from relay.ledger.tables import Attempt, Upload
 from relay.ledger.uploads import UploadRow
 from relay.lifecycle import Reason, State
@@ -166,7 +166,7 @@ async def test_a_record_without_an_id_is_sent_again_and_marked(
     await factories.user(relay)
     without_id = factories.resource()
     del without_id["id"]
-    submission = factories.read(orjson.dumps(without_id), factories.Labels(fhir_version="R4"))
+    submission = read(orjson.dumps(without_id), Labels(fhir_version="R4"))
     accepted = await relay.acceptor.accept("alice", submission)
     upstream.faults({"kind": "cut", "match": _CREATE, "count": 1})
     await deliver(relay, accepted)

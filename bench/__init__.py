@@ -1,0 +1,1 @@
+"""Bounded benchmarks on loopback: `make bench` runs them all and prints their tables."""

@@ -1,0 +1,82 @@
+"""Validation per record, with and without the second opinion, against fhir.resources alone.
+
+`python -m bench.validation` prints microseconds; the rounds of all judges alternate in one run.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+
+from relay.fhir.second_opinion import objection
+from relay.fhir.validate import validate
+from relay.fhir.versions import FhirVersion
+from tests.relay.fhir.published import EXAMPLES, HEALTHKIT_TYPES, examples
+
+ROUNDS = 5
+Judge = Callable[[bytes, FhirVersion, str], object]
+
+JUDGES: dict[str, Judge] = {
+    "schema alone": lambda body, version, _: validate(body, version, second_opinion=False),
+    "schema and second opinion": lambda body, version, _: validate(body, version),
+    "fhir.resources alone": objection,
+}
+
+
+def measure(version: FhirVersion) -> dict[str, dict[str, float]]:
+    """Median, 99th percentile and spread of the medians over the rounds, in µs per record."""
+    documents = [
+        (body, name.partition("-")[0])
+        for name, body in examples(version).items()
+        if name.partition("-")[0] in HEALTHKIT_TYPES
+    ]
+    for judge in JUDGES.values():  # compile and import before anything is timed
+        for body, resource_type in documents:
+            judge(body, version, resource_type)
+    times: dict[str, list[list[float]]] = {name: [] for name in JUDGES}
+    for _ in range(ROUNDS):
+        for name, judge in JUDGES.items():
+            taken = []
+            for body, resource_type in documents:
+                start = time.perf_counter_ns()
+                judge(body, version, resource_type)
+                taken.append((time.perf_counter_ns() - start) / 1000)
+            times[name].append(taken)
+    return {name: _summary(rounds) for name, rounds in times.items()}
+
+
+def _summary(rounds: list[list[float]]) -> dict[str, float]:
+    medians = [statistics.median(taken) for taken in rounds]
+    return {
+        "records": len(rounds[0]),
+        "median": statistics.median(medians),
+        "p99": statistics.median(statistics.quantiles(taken, n=100)[98] for taken in rounds),
+        "spread": max(medians) - min(medians),
+    }
+
+
+def main() -> dict[str, dict[str, dict[str, float]]]:
+    """Measure every version, print a table, return the figures."""
+    if not EXAMPLES.is_dir():
+        print(f"Skipped: HL7's examples are not in {EXAMPLES} (UPLIFT_FHIR_DIR says where).")
+        return {}
+    print("Validation, µs per record (HL7's examples of the HealthKit types)")
+    print(f"{'':8}{'':28}{'records':>8}{'median':>9}{'p99':>9}{'spread':>8}{'ratio':>8}")
+    figures: dict[str, dict[str, dict[str, float]]] = {}
+    for version in FhirVersion:
+        figures[version] = found = measure(version)
+        # DSTU2 has no library to compare with: its schema is the measure there.
+        alone = found["fhir.resources alone"]
+        unit = found["schema alone"] if version is FhirVersion.DSTU2 else alone
+        for name, row in found.items():
+            if version is FhirVersion.DSTU2 and row is alone:
+                continue
+            print(
+                f"{version:8}{name:28}{row['records']:8.0f}{row['median']:9.1f}{row['p99']:9.0f}"
+                f"{row['spread']:8.1f}{row['median'] / unit['median']:8.2f}"
+            )
+    print("ratio: to fhir.resources alone; for DSTU2, which it does not know, to the schema alone")
+    return figures
+
+
+if __name__ == "__main__":
+    main()
