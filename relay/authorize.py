@@ -3,37 +3,38 @@
 import asyncio
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from uuid import UUID
-from weakref import WeakValueDictionary
 
 from relay.errors import UpliftError
 from relay.ledger import grants, work
 from relay.ledger.database import Database
 from relay.ledger.grants import GrantRow
-from relay.oneup.tokens import TokenClient, TokenError, Trouble
+from relay.metrics import grants_ended, tokens_renewed, uploads_parked
+from relay.oneup.tokens import USER_CALLS_SPENT, TokenClient, TokenError, Trouble
 from relay.sealing import UserKey
 from relay.settings import Settings
 from relay.tokens import Tokens
+from relay.turns import LimitReached, NotItsTurn, TokenUnavailable, Turn, Turns
 
 _CACHE_SECONDS = 5.0
 _CACHE_MOST = 1000
 _CODE_TRIES = 4  # a fresh code may take a second to become valid
 _CODE_PAUSE = 0.5
-# Longer than the token endpoint's own timeout, so that two never refresh at once.
+# How long the mark on a grant's row holds if the process that set it dies.
 _REFRESH_SECONDS = 30.0
+# The part of that time in which 1upHealth must answer, so that two never refresh at once.
+_ASKING_PART = 0.8
+# Within this time another process usually has what it asks for. The pauses between looks double.
+_WAIT_SECONDS = 3.0
+_FIRST_PAUSE = 0.05
+# User management has room again for one call after the other: who waits for it comes back within
+# this part of its window.
+_SPREAD_PART = 0.05
 
 
 class NeedsAuthorization(UpliftError):
     """The user's grant is dead: only the person can give a new one."""
-
-
-class TokenUnavailable(UpliftError):
-    """No usable token now, though the grant may be good."""
-
-    def __init__(self, code: str, *, retry_after: float | None = None) -> None:
-        super().__init__(f"No token from 1upHealth: {code}")
-        self.code = code
-        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +62,23 @@ class Authorizer:
     lock, across processes by a mark on the grant's row.
     """
 
-    def __init__(self, database: Database, tokens: TokenClient, settings: Settings) -> None:
+    def __init__(
+        self,
+        database: Database,
+        tokens: TokenClient,
+        settings: Settings,
+        *,
+        refresh_seconds: float = _REFRESH_SECONDS,
+    ) -> None:
         self._database = database
         self._tokens = tokens
+        self._refresh_seconds = refresh_seconds
         self._margin = settings.token_margin_seconds
         self._parked_seconds = settings.parked_seconds
-        self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
-        self._cache: dict[UUID, tuple[GrantRow, float]] = {}
+        self._spread = settings.oneup_user_calls_seconds * _SPREAD_PART
+        self._turns = Turns()
+        self._asking: set[asyncio.Task[AccessToken]] = set()
+        self._cache: dict[UUID, tuple[AccessToken, float]] = {}  # good until
 
     async def token(self, person: Person, *, refused: int | None = None) -> AccessToken:
         """A token of the user that was not refused yet.
@@ -76,51 +87,111 @@ class Authorizer:
         NeedsAuthorization if the grant is dead (all that the user has queued is parked then), and
         TokenUnavailable if 1upHealth or another process is not done with it.
         """
-        lock = self._locks.setdefault(person.user_id, asyncio.Lock())
-        async with lock:
-            grant, read_at = await self._grant(person, fresh=refused is not None)
-            left = grant.tokens.expires_in - (time.monotonic() - read_at)
+        came_at = time.monotonic()
+        turn = self._turns.of(person.user_id)
+        async with turn.lock:
+            known = self._cache.get(person.user_id)
+            if refused is None and known is not None and time.monotonic() < known[1]:
+                return known[0]
+            self._cache.pop(person.user_id, None)
+            grant = await self._grant(person)
+            token = AccessToken(grant.tokens.access_token, grant.version)
+            ends_at = time.monotonic() + grant.tokens.expires_in
             was_refused = refused is not None and grant.version <= refused
-            if not was_refused and left > self._margin:
-                return AccessToken(grant.tokens.access_token, grant.version)
+            good_for = grant.tokens.expires_in - self._margin_of(grant)
+            if not was_refused and good_for > 0:
+                self._keep(person.user_id, token, good_for)
+                return token
+            works = not was_refused and time.monotonic() < ends_at
             try:
-                return await self._renew(person, grant)
+                return await self._renew_once(person, grant, turn, came_at, may_wait=not works)
             except TokenUnavailable:
                 # Near its end, but not there yet: better to use it than to wait.
-                if not was_refused and left > 0:
-                    return AccessToken(grant.tokens.access_token, grant.version)
+                if works and time.monotonic() < ends_at:
+                    self._keep(person.user_id, token, ends_at - time.monotonic())
+                    return token
                 raise
 
-    async def _grant(self, person: Person, *, fresh: bool) -> tuple[GrantRow, float]:
-        cached = self._cache.get(person.user_id)
-        if cached is None or fresh or time.monotonic() - cached[1] > _CACHE_SECONDS:
-            self._cache.pop(person.user_id, None)
-            async with self._database.transaction() as connection:
-                grant = await grants.get_grant(connection, person.user_id, person.key)
-            if grant is None or not grant.active:
-                raise NeedsAuthorization("The user has no working grant at 1upHealth.")
-            if len(self._cache) >= _CACHE_MOST:
-                self._cache.clear()
-            cached = self._cache[person.user_id] = (grant, time.monotonic())
-        return cached
+    async def _grant(self, person: Person) -> GrantRow:
+        async with self._database.transaction() as connection:
+            grant = await grants.get_grant(connection, person.user_id, person.key)
+        if grant is None or not grant.active:
+            raise NeedsAuthorization("The user has no working grant at 1upHealth.")
+        return grant
 
-    async def _renew(self, person: Person, grant: GrantRow) -> AccessToken:
-        self._cache.pop(person.user_id, None)
+    def _margin_of(self, grant: GrantRow) -> float:
+        """A token with no more seconds left than this is to be renewed."""
+        if _cannot_be_renewed(grant):
+            return 0.0
+        # Half its life at most: a short-lived token would be refreshed at each use.
+        age = (datetime.now(UTC) - grant.updated_at).total_seconds()
+        return min(self._margin, (grant.tokens.expires_in + max(age, 0.0)) / 2)
+
+    def _keep(self, user_id: UUID, token: AccessToken, good_for: float) -> None:
+        if len(self._cache) >= _CACHE_MOST:
+            self._cache.clear()
+        self._cache[user_id] = (token, time.monotonic() + min(good_for, _CACHE_SECONDS))
+
+    async def _renew_once(
+        self, person: Person, grant: GrantRow, turn: Turn, came_at: float, *, may_wait: bool
+    ) -> AccessToken:
+        turn.check(grant.version, came_at)
+        try:
+            renewed = await self._renew(person, grant, may_wait=may_wait)
+        except TokenUnavailable as error:
+            turn.failed(grant.version, error)
+            if isinstance(error, LimitReached):
+                self._turns.remember(person.user_id, turn)
+            raise
+        self._turns.forget(person.user_id)
+        return renewed
+
+    async def _renew(self, person: Person, grant: GrantRow, *, may_wait: bool) -> AccessToken:
         async with self._database.transaction() as connection:
             mine = await grants.start_refresh(
-                connection, person.user_id, grant.version, _REFRESH_SECONDS
+                connection, person.user_id, grant.version, self._refresh_seconds
             )
         if not mine:
-            raise TokenUnavailable("another_is_refreshing", retry_after=1.0)
+            return await self._from_another(person, grant, may_wait=may_wait)
+        # A caller may be cancelled when the old refresh token is dead at 1upHealth already, and
+        # the new one not kept here yet: the person would have to consent again.
+        asking = asyncio.create_task(self._ask_and_keep(person, grant))
+        self._asking.add(asking)
+        asking.add_done_callback(self._asked)
+        return await asyncio.shield(asking)
+
+    async def _from_another(
+        self, person: Person, grant: GrantRow, *, may_wait: bool
+    ) -> AccessToken:
+        """The token that another process asks for at the moment, if it has it soon."""
+        until = time.monotonic() + (_WAIT_SECONDS if may_wait else 0.0)
+        pause = _FIRST_PAUSE
+        while time.monotonic() < until:
+            await asyncio.sleep(pause)
+            pause *= 2
+            newer = await self._grant(person)
+            if newer.version != grant.version:
+                return AccessToken(newer.tokens.access_token, newer.version)
+            if not newer.refreshing:
+                break  # it got none: asking once more at once would hardly help
+        raise NotItsTurn("another_is_refreshing", retry_after=1.0)
+
+    def _asked(self, asking: asyncio.Task[AccessToken]) -> None:
+        self._asking.discard(asking)
+        if not asking.cancelled():
+            asking.exception()  # whoever still waits gets it raised; asyncio need not warn
+
+    async def _ask_and_keep(self, person: Person, grant: GrantRow) -> AccessToken:
         try:
             tokens = await self._ask(person, grant)
         except TokenError as error:
             if error.trouble is Trouble.REFUSED:
-                await self._end(person.user_id, grant.version)
+                if not await self._end(person.user_id, grant):
+                    raise NotItsTurn("the_grant_was_replaced", retry_after=0.0) from None
                 raise NeedsAuthorization("1upHealth no longer accepts the user's grant.") from None
             async with self._database.transaction() as connection:
                 await grants.end_refresh(connection, person.user_id, grant.version)
-            raise TokenUnavailable(error.code, retry_after=error.retry_after) from None
+            raise self._unavailable(error) from None
         async with self._database.transaction() as connection:
             version = await grants.put_grant(
                 connection,
@@ -130,27 +201,61 @@ class Authorizer:
                 grant.origin,
                 instead_of=grant.version,
             )
+            if version is not None:
+                await work.end_waits_for_token(connection, person.user_id)
         if version is None:
-            raise TokenUnavailable("the_grant_was_replaced", retry_after=0.0)
+            raise NotItsTurn("the_grant_was_replaced", retry_after=0.0)
         return AccessToken(tokens.access_token, version)
 
+    def _unavailable(self, error: TokenError) -> TokenUnavailable:
+        if error.trouble is not Trouble.BUSY or error.retry_after is None:
+            return TokenUnavailable(error.code, retry_after=error.retry_after)
+        shared = error.code == USER_CALLS_SPENT
+        spread = self._spread if shared else max(1.0, error.retry_after / 2)
+        return LimitReached(error.code, retry_after=error.retry_after, spread=spread)
+
     async def _ask(self, person: Person, grant: GrantRow) -> Tokens:
+        try:
+            async with asyncio.timeout(_ASKING_PART * self._refresh_seconds):
+                return await self._refresh_or_start_anew(person, grant)
+        except TimeoutError:
+            raise TokenError(Trouble.UNAVAILABLE, "no_answer") from None
+
+    async def _refresh_or_start_anew(self, person: Person, grant: GrantRow) -> Tokens:
+        if _cannot_be_renewed(grant):
+            raise TokenError(Trouble.REFUSED, "no_refresh_token")
         if grant.tokens.refresh_token is not None:
             try:
-                return await self._tokens.refresh(grant.tokens.refresh_token)
+                refreshed = await self._tokens.refresh(grant.tokens.refresh_token)
+                tokens_renewed.labels("refresh").inc()
+                return refreshed
             except TokenError as error:
                 # Only a refusal leads on: auth codes are limited to 300 an hour for everybody.
                 if error.trouble is not Trouble.REFUSED or grant.origin == "backend":
                     raise
-        elif grant.origin == "backend":
-            raise TokenError(Trouble.REFUSED, "no_refresh_token")
         code = await self._tokens.auth_code(person.app_user_id)
-        return await exchange(self._tokens, code.code)
+        tokens = await exchange(self._tokens, code.code)
+        tokens_renewed.labels("code").inc()
+        return tokens
 
-    async def _end(self, user_id: UUID, version: int) -> None:
+    async def _end(self, user_id: UUID, grant: GrantRow) -> bool:
+        """End the grant and park what waits, if it is still the version that was tried."""
         async with self._database.transaction() as connection:
-            if await grants.end_grant(connection, user_id, version):
+            ended = await grants.end_grant(connection, user_id, grant.version)
+            parked = (
                 await work.park_waiting(connection, user_id, clock=self._parked_seconds)
+                if ended
+                else set()
+            )
+        if ended:
+            grants_ended.labels(grant.origin).inc()
+            uploads_parked.inc(len(parked))
+        return ended
+
+
+def _cannot_be_renewed(grant: GrantRow) -> bool:
+    # An auth code is no way out: user management may not know a user whom the backend brought.
+    return grant.origin == "backend" and grant.tokens.refresh_token is None
 
 
 async def exchange(tokens: TokenClient, code: str) -> Tokens:

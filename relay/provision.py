@@ -1,8 +1,10 @@
 """Makes a person a user: here, at 1upHealth, and with a grant that works."""
 
 from relay.authorize import exchange
-from relay.errors import UpstreamUnavailable
-from relay.ledger import grants, users, work
+from relay.errors import Conflict, UpstreamUnavailable
+from relay.key_check import KeyCheck
+from relay.ledger import audit, grants, users, work
+from relay.ledger.audit import SYSTEM, Action, Actor
 from relay.ledger.database import Database
 from relay.ledger.users import UserRow
 from relay.oneup.tokens import TokenClient, TokenError, Trouble
@@ -13,50 +15,61 @@ from relay.tokens import Tokens
 class Provisioner:
     """Creates users and keeps the grants they come with."""
 
-    def __init__(self, database: Database, ring: KeyRing, tokens: TokenClient) -> None:
+    def __init__(
+        self, database: Database, ring: KeyRing, tokens: TokenClient, keys: KeyCheck
+    ) -> None:
         self._database = database
         self._ring = ring
         self._tokens = tokens
+        self._keys = keys
 
-    async def provision(self, app_user_id: str) -> tuple[UserRow, bool]:
+    async def provision(self, app_user_id: str, *, by: Actor = SYSTEM) -> tuple[UserRow, bool]:
         """The user of that name with a working grant; and whether anything had to be made.
 
         Creates the user at 1upHealth, or adopts the one that is there already. May be repeated
         at will. Raises UpstreamUnavailable if 1upHealth gives no tokens now; the user stays, and
-        the next call goes on from there.
+        the next call goes on from there. Raises Conflict if they are erased meanwhile.
         """
+        await self._keys.ensure()
         async with self._database.transaction() as connection:
-            user = await users.add_user(connection, app_user_id, self._ring)
+            user = await users.add_user(connection, app_user_id, self._ring, by=by)
         if user.grant_state == "active":
             return user, False
         try:
             code = await self._tokens.create_user(app_user_id)
             if code is None:
-                code = await self._tokens.auth_code(app_user_id)
+                code = await self._tokens.auth_code(app_user_id, new_user=True)
             tokens = await exchange(self._tokens, code.code)
         except TokenError as error:
             raise UpstreamUnavailable(
                 _WHY_NOT[error.trouble].format(code=error.code), retry_after=error.retry_after
             ) from None
         async with self._database.transaction() as connection:
+            if await users.get_user(connection, user.id, hold=True) is None:
+                raise Conflict("The user was erased while being made. Send it again.")
             if code.oneup_user_id is not None:
                 await users.set_oneup_user(connection, user.id, code.oneup_user_id)
             await grants.put_grant(
                 connection, user.id, user.key(self._ring), tokens, "user_management"
             )
+            await audit.note(connection, by, Action.GRANT_OBTAINED, user_id=user.id)
             await work.release_parked(connection, user.id)
+            await work.end_waits_for_token(connection, user.id)
             made = await users.get_user(connection, user.id)
         return made or user, True
 
-    async def bring_grant(self, app_user_id: str, tokens: Tokens) -> UserRow:
+    async def bring_grant(self, app_user_id: str, tokens: Tokens, *, by: Actor = SYSTEM) -> UserRow:
         """Keep a grant that the backend obtained itself, making the user if there is none.
 
-        What the user has parked is released in the same transaction.
+        What the user has parked, or waiting for a token, is released in the same transaction.
         """
+        await self._keys.ensure()
         async with self._database.transaction() as connection:
-            user = await users.add_user(connection, app_user_id, self._ring)
+            user = await users.add_user(connection, app_user_id, self._ring, by=by)
             await grants.put_grant(connection, user.id, user.key(self._ring), tokens, "backend")
+            await audit.note(connection, by, Action.GRANT_BROUGHT, user_id=user.id)
             await work.release_parked(connection, user.id)
+            await work.end_waits_for_token(connection, user.id)
             brought = await users.get_user(connection, user.id)
         return brought or user
 

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import aiohttp
 import httpx
+import msgspec
 import orjson
 
 # A server that asks for more than this is wrong about its own clock.
@@ -54,10 +55,24 @@ class Answer:
     retry_after: float | None = None  # seconds
     receipt: Receipt | None = None
     resource: dict[str, Any] | None = None
+    content: bytes = b""  # what was read, as it came
+    issues: tuple[str, ...] = ()  # FHIR's issue types, if it said any
 
     def __repr__(self) -> str:
         return f"Answer({self.outcome}, {self.code})"
 
+
+# https://hl7.org/fhir/R4/valueset-issue-type.html; the earlier versions have some of them.
+_ISSUE_TYPES = frozenset(
+    {
+        "invalid", "structure", "required", "value", "invariant",
+        "security", "login", "unknown", "expired", "forbidden", "suppressed",
+        "processing", "not-supported", "duplicate", "multiple-matches", "not-found", "deleted",
+        "too-long", "code-invalid", "extension", "too-costly", "business-rule", "conflict",
+        "transient", "lock-error", "no-store", "exception", "timeout", "incomplete", "throttled",
+        "informational",
+    }
+)  # fmt: skip
 
 _NOT_STORED = {425: "too early, RFC 8470", 429: "too many requests, RFC 6585"}
 _REFUSED = {
@@ -118,6 +133,26 @@ def sort_look(status: int, headers: httpx.Headers, body: bytes, resource_type: s
     return Answer(Outcome.UNKNOWN, code, status, retry_after(headers))
 
 
+def sort_read(status: int, headers: httpx.Headers, body: bytes, resource_type: str) -> Answer:
+    """Sort the response to a read that somebody else asked for, whose bytes they get."""
+    code = f"http_{status}"
+    if status == 200:
+        if "json" in headers.get("content-type", "").lower() and _is_of(body, resource_type):
+            return Answer(Outcome.FOUND, code, status, content=body)
+        return Answer(Outcome.UNKNOWN, "not_the_resource", status)
+    if status in (404, 410):
+        return Answer(Outcome.ABSENT, code, status)
+    if status == 401:
+        return Answer(Outcome.UNAUTHORIZED, code, status)
+    if status in _NOT_STORED:
+        return Answer(Outcome.BUSY, code, status, retry_after(headers))
+    if status in _REFUSED or status in (405, 406, 414, 431):
+        return Answer(Outcome.REFUSED, code, status, issues=_issue_types(headers, body))
+    if status == 408 or status >= 500:
+        return Answer(Outcome.UNKNOWN, code, status, retry_after(headers))
+    return Answer(Outcome.HOLD, code, status, retry_after(headers))
+
+
 def sort_error(error: Exception) -> Answer:
     """Sort a request that got no response.
 
@@ -154,6 +189,33 @@ def _fhir_object(headers: httpx.Headers, body: bytes) -> dict[str, Any] | None:
     except orjson.JSONDecodeError:
         return None
     return value if isinstance(value, dict) else None
+
+
+class _Typed(msgspec.Struct):
+    resourceType: str  # noqa: N815  FHIR's name
+
+
+def _is_of(body: bytes, resource_type: str) -> bool:
+    """Whether that is a resource of the type: JSON in UTF-8. Skips the rest instead of building it:
+    a page may have megabytes."""
+    try:
+        if not body.isascii():
+            body.decode()  # msgspec does not look into the texts that it skips
+        return msgspec.json.decode(body, type=_Typed).resourceType == resource_type
+    except (ValueError, RecursionError):
+        return False
+
+
+def _issue_types(headers: httpx.Headers, body: bytes) -> tuple[str, ...]:
+    """What an OperationOutcome says in FHIR's own codes. Its texts may hold health data."""
+    issues = (_fhir_object(headers, body) or {}).get("issue")
+    codes = [
+        issue.get("code")
+        for issue in (issues if isinstance(issues, list) else [])
+        if isinstance(issue, dict)
+    ]
+    told = (code for code in codes if isinstance(code, str) and code in _ISSUE_TYPES)
+    return tuple(dict.fromkeys(told))
 
 
 def _receipt(headers: httpx.Headers, stored: dict[str, Any]) -> Receipt:

@@ -11,7 +11,7 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 
 from relay.errors import ConfigurationError
-from relay.oneup.answers import Answer, Outcome, sort_error, sort_look, sort_write
+from relay.oneup.answers import Answer, Outcome, sort_error, sort_look, sort_read, sort_write
 from relay.settings import Settings
 
 _CONNECT_SECONDS = 10.0
@@ -142,14 +142,36 @@ class FhirClient:
         status, headers, content = response
         return sort_look(status, headers, content, resource_type)
 
+    async def read(
+        self, *, token: str, address: str, resource_type: str, deadline: float, most: int
+    ) -> Answer:
+        """Read what is at an address below the base, version included: a resource, or a page.
+
+        The address is used as it is. The answer holds the bytes as they came, `most` at most, if
+        they are a resource of that type. `deadline` as in `write`.
+        """
+        if not _fits_a_header(token):
+            return Answer(Outcome.UNAUTHORIZED, "unusable_token")
+        request = self._http.build_request(
+            "GET",
+            f"{self._url}/{address}",
+            headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
+        )
+        response = await self._exchange(request, deadline, most)
+        if isinstance(response, Answer):
+            return response
+        status, headers, content = response
+        return sort_read(status, headers, content, resource_type)
+
     async def _exchange(
-        self, request: httpx.Request, deadline: float
+        self, request: httpx.Request, deadline: float, most: int | None = None
     ) -> tuple[int, httpx.Headers, bytes] | Answer:
+        most = self._answer_most if most is None else most
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 response = await self._http.send(request, stream=True)
                 try:
-                    return response.status_code, response.headers, await self._read(response)
+                    return response.status_code, response.headers, await _read(response, most)
                 finally:
                     await response.aclose()
         except TimeoutError:
@@ -159,16 +181,8 @@ class FhirClient:
         except (httpx.RequestError, aiohttp.ClientError, DeadlinePassed, OSError) as error:
             return sort_error(error)
         except ValueError:
-            # From aiohttp and the resolver: an address they cannot use, so there was no connection.
-            return Answer(Outcome.NOT_SENT, "unusable_address")
-
-    async def _read(self, response: httpx.Response) -> bytes:
-        content = bytearray()
-        async for chunk in response.aiter_bytes():
-            content += chunk
-            if len(content) > self._answer_most:
-                raise AnswerTooLarge
-        return bytes(content)
+            # What aiohttp and the resolver say of an address that they cannot use.
+            return Answer(Outcome.UNKNOWN, "unusable_address")
 
     def _resource_url(
         self, version_path: str, resource_type: str, resource_id: str | None
@@ -183,6 +197,15 @@ class FhirClient:
             return None
         # safe="": an id is one path segment, whatever a hospital put into it.
         return f"{url}/{quote(resource_id, safe='')}"
+
+
+async def _read(response: httpx.Response, most: int) -> bytes:
+    content = bytearray()
+    async for chunk in response.aiter_bytes():
+        content += chunk
+        if len(content) > most:
+            raise AnswerTooLarge
+    return bytes(content)
 
 
 def _fits_a_header(token: str) -> bool:

@@ -1,6 +1,7 @@
 """1upHealth's user management and token endpoint: users, codes and tokens over HTTP."""
 
 import asyncio
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -9,11 +10,14 @@ import aiohttp
 import httpx
 import orjson
 
+from relay.budget import Budget, BudgetSpent
 from relay.errors import ConfigurationError
 from relay.oneup.answers import retry_after
 from relay.settings import Settings
 from relay.tokens import Tokens
 
+# The code of a call that was not made: the budget that all processes share has no room.
+USER_CALLS_SPENT = "user_calls_spent"
 _SECONDS = 20.0
 _ANSWER_BYTES_MOST = 64 * 1024
 
@@ -50,13 +54,21 @@ class Code:
 class TokenClient:
     """Makes users and trades codes and refresh tokens for tokens.
 
-    Waits `seconds` for an answer. Raises ConfigurationError for credentials that cannot be sent.
+    Waits `seconds` for an answer. Calls to user management are made within `budget`; what is over
+    it is BUSY, as 1upHealth's own 429 is. Raises ConfigurationError for credentials that cannot
+    be sent.
     """
 
     def __init__(
-        self, http: httpx.AsyncClient, settings: Settings, *, seconds: float = _SECONDS
+        self,
+        http: httpx.AsyncClient,
+        settings: Settings,
+        budget: Budget,
+        *,
+        seconds: float = _SECONDS,
     ) -> None:
         self._http = http
+        self._budget = budget
         self._seconds = seconds
         self._token_url = settings.oneup_token_url
         self._users_url = settings.oneup_users_url
@@ -73,15 +85,20 @@ class TokenClient:
 
     async def create_user(self, app_user_id: str) -> Code | None:
         """Create a user at 1upHealth; None if there is one already. Raises TokenError."""
-        status, answer, headers = await self._call(self._users_url, app_user_id)
+        status, answer, headers = await self._call(self._users_url, app_user_id, new_user=True)
         # "this user already exists" comes with 200 and with 400.
         if answer.get("success") is False and "already exists" in str(answer.get("error")):
             return None
         return _code(status, answer, headers)
 
-    async def auth_code(self, app_user_id: str) -> Code:
-        """A new code for an existing user. Raises TokenError."""
-        status, answer, headers = await self._call(f"{self._users_url}/auth-code", app_user_id)
+    async def auth_code(self, app_user_id: str, *, new_user: bool = False) -> Code:
+        """A new code for a user who is at 1upHealth already. Raises TokenError.
+
+        `new_user`: they are new to Uplift, so the budget's reserve is theirs too.
+        """
+        status, answer, headers = await self._call(
+            f"{self._users_url}/auth-code", app_user_id, new_user=new_user
+        )
         return _code(status, answer, headers)
 
     async def exchange_code(self, code: str) -> Tokens:
@@ -92,10 +109,24 @@ class TokenClient:
         """Trade a refresh token for new tokens; the old pair is over. Raises TokenError."""
         return await self._tokens({"grant_type": "refresh_token", "refresh_token": refresh_token})
 
-    async def _call(self, url: str, app_user_id: str) -> tuple[int, dict[str, Any], httpx.Headers]:
-        # Credentials in headers, ids as form fields: 1upHealth's newest page. They stay out of
-        # the URL, which proxies and servers log.
-        return await self._post(url, {"app_user_id": app_user_id}, headers=self._client)
+    async def _call(
+        self, url: str, app_user_id: str, *, new_user: bool
+    ) -> tuple[int, dict[str, Any], httpx.Headers]:
+        try:
+            async with self._budget.call(new_user=new_user):
+                # Credentials in headers, ids as form fields: 1upHealth's newest page. They stay
+                # out of the URL, which proxies and servers log.
+                status, answer, headers = await self._post(
+                    url, {"app_user_id": app_user_id}, headers=self._client
+                )
+        except BudgetSpent as spent:
+            raise TokenError(
+                Trouble.BUSY, USER_CALLS_SPENT, retry_after=spent.retry_after
+            ) from None
+        if status == 429:
+            seconds = await self._budget.used_up(retry_after(headers))
+            raise TokenError(Trouble.BUSY, "http_429", retry_after=seconds)
+        return status, answer, headers
 
     async def _tokens(self, form: dict[str, str]) -> Tokens:
         status, answer, headers = await self._post(self._token_url, {**self._client, **form})
@@ -168,4 +199,4 @@ def _seconds(expires_in: Any) -> float:
         seconds = float(expires_in)
     except (TypeError, ValueError):
         return 600.0
-    return min(max(seconds, 1.0), 24 * 3600.0)
+    return min(max(seconds, 1.0), 24 * 3600.0) if math.isfinite(seconds) else 600.0

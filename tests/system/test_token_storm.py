@@ -1,0 +1,276 @@
+"""Fifty users' tokens end at once under four worker processes: no storm, no loss."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select, text, update
+
+from cli.system import PROCESSES, System
+from relay.ledger import grants, users
+from relay.ledger.database import Database
+from relay.ledger.tables import Grant, Upload, User
+from relay.sealing import KeyRing
+from relay.settings import Settings
+from relay.tokens import Tokens
+from relay.wiring import open_relay
+from tests import factories
+from tests.system.conftest import BRISK, Running
+
+pytestmark = pytest.mark.timeout(300)  # seconds, for a machine that does much else
+
+USERS = 50
+WORKERS = ["worker", "worker-2", "worker-3", "worker-4"]
+CALLS, RESERVE, WINDOW = 30, 5, 10.0
+REFUSE_REFRESH = {"kind": "refuse_refresh"}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Four worker processes, and a window of user-management calls that turns in seconds."""
+    settings = BRISK | {
+        # Four workers on a small machine are slow; a token is worth waiting for.
+        "UPLIFT_ATTEMPT_SECONDS": "20",
+        "UPLIFT_LEASE_SECONDS": "40",
+        "UPLIFT_SECOND_OPINION": "false",
+        "UPLIFT_DATABASE_CONNECTIONS": "5",
+        "UPLIFT_ONEUP_USER_CALLS": str(CALLS),
+        "UPLIFT_ONEUP_USER_CALLS_RESERVE": str(RESERVE),
+        "UPLIFT_ONEUP_USER_CALLS_SECONDS": str(WINDOW),
+    }
+    limits = ("--user-calls", str(CALLS), "--user-calls-window-seconds", str(WINDOW))
+    data_dir = tmp_path_factory.mktemp("storm")
+    with System(
+        data_dir,
+        settings,
+        processes=("web", "worker", "beat"),
+        sandbox_options=limits,
+        any_port=True,
+    ) as system:
+        for name in WORKERS[1:]:
+            argv = [each.replace("uploads@", f"{name}@") for each in PROCESSES["worker"]]
+            system.processes.start(name, [sys.executable, "-m", *argv], env=system.environment)
+        opened = Running(system, data_dir)
+        until(lambda: all(" ready." in log(opened, name) for name in WORKERS))
+        yield opened
+        opened.close()
+
+
+def log(running: Running, worker: str) -> str:
+    return running.system.processes[worker].log.read_text()
+
+
+def until(reached: Any) -> None:
+    """Wait until it is so."""
+    deadline = time.monotonic() + 180
+    while not reached():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.25)
+
+
+def sign_up(running: Running, names: list[str]) -> None:
+    """Users as if made long ago: their making has left the window."""
+    given = {name: running.sandbox.grant(name) for name in names}
+    ring = KeyRing.parse(running.system.environment["UPLIFT_MASTER_KEYS"])
+
+    async def add(database: Database) -> None:
+        async with database.transaction() as connection:
+            for name in names:
+                user = await users.add_user(connection, name, ring)
+                tokens = Tokens(given[name]["access_token"], given[name]["refresh_token"], 7200.0)
+                await grants.put_grant(
+                    connection, user.id, user.key(ring), tokens, "user_management"
+                )
+
+    running.on_ledger(add)
+
+
+def submit(running: Running, names: list[str], each: int) -> None:
+    """So many uploads of each user, committed and rung for as the API does it."""
+    values = {
+        name.removeprefix("UPLIFT_").lower(): value
+        for name, value in running.system.environment.items()
+        if name.startswith("UPLIFT_")
+    }
+
+    async def submit_all() -> None:
+        async with open_relay(Settings.model_validate(values)) as relay:
+            waiting = [(name, number) for number in range(each) for name in names]
+
+            async def submit_some() -> None:
+                while waiting:
+                    name, number = waiting.pop()
+                    await factories.accepted(relay, name, id=f"{name}-{number}")
+
+            await asyncio.gather(*(submit_some() for _ in range(8)))
+
+    asyncio.run(submit_all())
+
+
+@contextmanager
+def workers_standing_still(running: Running) -> Iterator[None]:
+    """What is prepared within the block is there when all workers go on at the same moment."""
+    pids = [running.system.processes[name].pid for name in WORKERS]
+    try:
+        for pid in pids:
+            assert pid is not None
+            os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in pids:
+            if pid is not None:
+                os.kill(pid, signal.SIGCONT)
+
+
+def states(running: Running, names: list[str]) -> Counter[tuple[str, str | None]]:
+    """How many of these users' uploads are in which state, and why."""
+
+    async def count(database: Database) -> Counter[tuple[str, str | None]]:
+        async with database.transaction() as connection:
+            rows = await connection.execute(
+                select(Upload.state, Upload.reason, func.count().label("number"))
+                .join(User, User.id == Upload.user_id)
+                .where(User.app_user_id.in_(names))
+                .group_by(Upload.state, Upload.reason)
+            )
+            return Counter({(row.state, row.reason): row.number for row in rows})
+
+    return running.on_ledger(count)
+
+
+def until_delivered(running: Running, names: list[str], number: int) -> None:
+    until(lambda: states(running, names) == {("delivered", None): number})
+
+
+def end_tokens(running: Running, names: list[str]) -> None:
+    """1upHealth ends all tokens. Of every second user Uplift knows it by its own clock."""
+    running.sandbox.add_faults({"kind": "expire_tokens"})
+
+    async def expire(database: Database) -> None:
+        async with database.transaction() as connection:
+            known = select(User.id).where(User.app_user_id.in_(names[::2]))
+            await connection.execute(
+                update(Grant)
+                .where(Grant.user_id.in_(known.scalar_subquery()))
+                .values(expires_at=text("now() - interval '1 s'"))
+            )
+
+    running.on_ledger(expire)
+
+
+def requests_since(running: Running, number: int, api: str) -> list[dict[str, Any]]:
+    return running.sandbox.requests(after=number, api=api)
+
+
+def last_request(running: Running) -> int:
+    seen = running.sandbox.requests()
+    return int(seen[-1]["number"]) if seen else 0
+
+
+def test_tokens_that_all_end_at_once_cost_one_refresh_each(running: Running) -> None:
+    names = [f"storm-{number}" for number in range(USERS)]
+    sign_up(running, names)
+    with workers_standing_still(running):
+        submit(running, names, 40)
+        end_tokens(running, names)
+        before = last_request(running)
+
+    until_delivered(running, names, 2000)
+
+    # Each took part: with fewer, there would have been nobody to agree with.
+    assert all("attempt_ended" in log(running, name) for name in WORKERS)
+    refreshes = requests_since(running, before, "token")
+    assert Counter(each["user"] for each in refreshes) == dict.fromkeys(
+        {each["user"] for each in refreshes}, 1
+    )
+    assert len(refreshes) == USERS
+    assert {each["grant_type"] for each in refreshes} == {"refresh_token"}
+    assert requests_since(running, before, "user-management") == []
+    stored = [running.sandbox.counts(user=name)["total"] for name in names]
+    assert all(each["resources"] == each["versions"] == 40 for each in stored)
+
+
+def test_codes_stay_within_the_budget_and_who_has_to_wait_is_delivered_later(
+    running: Running,
+) -> None:
+    names = [f"code-{number}" for number in range(USERS)]
+    sign_up(running, names)
+    running.sandbox.faults(REFUSE_REFRESH)
+    with workers_standing_still(running):
+        submit(running, names, 4)
+        end_tokens(running, names)
+        before = last_request(running)
+
+    until(lambda: states(running, names)["queued", "paced"] > 0)
+    assert_waits_visibly(running, names)
+    # What is kept for new users is theirs meanwhile.
+    assert running.api.post("/v1/users", json={"appUserId": "new"}).status_code == 201
+
+    until_delivered(running, names, 4 * USERS)
+
+    running.sandbox.clear_faults()
+    calls = requests_since(running, before, "user-management")
+    assert {each["status"] for each in calls} <= {200, 201}
+    codes = [
+        datetime.fromisoformat(each["received_at"]).timestamp()
+        for each in calls
+        if each["path"].endswith("/auth-code")
+    ]
+    assert len(codes) == USERS
+    for at in codes:
+        assert sum(at - WINDOW < other <= at for other in codes) <= CALLS - RESERVE
+
+
+def assert_waits_visibly(running: Running, names: list[str]) -> None:
+    """Some upload's status says what it waits for, and until when."""
+    found = [
+        upload
+        for name in names
+        for upload in running.api.get("/v1/uploads", params={"user": name}).json()["uploads"]
+        if upload["reason"] == "paced"
+    ]
+    assert found
+    for upload in found:
+        assert (upload["status"], upload["attempts"]) == ("queued", 0)
+        assert upload["lastAnswer"] in {"user_calls_spent", "another_is_refreshing"}
+        assert upload["nextAttemptAt"] is not None
+
+
+def test_an_ended_consent_parks_that_user_alone_until_there_is_a_new_grant(
+    running: Running,
+) -> None:
+    names = [f"consent-{number}" for number in range(5)]
+    leaver, others = names[0], names[1:]
+    sign_up(running, names)
+    running.sandbox.faults({"kind": "end_consent", "match": {"user": leaver}})
+
+    submit(running, names, 10)
+
+    until_delivered(running, others, 40)
+    until(lambda: states(running, [leaver]) == {("parked", "needs_authorization"): 10})
+    assert running.api.get(f"/v1/users/{leaver}").json()["grant"] == "needs_authorization"
+    assert running.sandbox.counts(user=leaver)["total"]["resources"] == 0
+
+    given = running.sandbox.grant(leaver)
+    running.api.put(
+        f"/v1/users/{leaver}/grant",
+        json={
+            "accessToken": given["access_token"],
+            "refreshToken": given["refresh_token"],
+            "expiresIn": given["expires_in"],
+        },
+    ).raise_for_status()
+
+    until_delivered(running, names, 50)
+    running.sandbox.clear_faults()
+    assert running.sandbox.counts(user=leaver)["total"]["resources"] == 10
+    status = running.api.get(f"/v1/users/{leaver}").json()
+    assert (status["grant"], status["grantOrigin"]) == ("active", "backend")
