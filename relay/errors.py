@@ -6,6 +6,9 @@ UpliftError
 ├── NotFound                no such thing, or not the caller's to see
 ├── Conflict                the thing is in a state that forbids the request
 ├── UnreadableUpload        what came in is no resource that can be kept
+├── InvalidRead             what was asked for is nothing that can be read back
+├── UnusableAnswer          1upHealth's answer to a read cannot be passed on
+├── UpstreamTimedOut        1upHealth did not answer a read in time
 └── UpstreamUnavailable     1upHealth did not do what the request needs; try later
 
 Messages never hold health data, tokens or keys: they reach logs and clients.
@@ -34,6 +37,18 @@ class Conflict(UpliftError):
 
 class UnreadableUpload(UpliftError):
     """The body is not something Uplift can keep: not JSON, not an object, no resourceType."""
+
+
+class InvalidRead(UpliftError):
+    """What was asked for is nothing that can be read back, by FHIR's rules or by 1upHealth's."""
+
+
+class UnusableAnswer(UpliftError):
+    """1upHealth failed at a read, or its answer is nothing that can be passed on."""
+
+
+class UpstreamTimedOut(UpliftError):
+    """1upHealth did not answer a read in time."""
 
 
 class UpstreamUnavailable(UpliftError):

@@ -1,4 +1,4 @@
-"""Which resource types 1upHealth accepts a create of, by version.
+"""Which resource types 1upHealth accepts a create of, and which it lets read, by version.
 
 Taken from its capability statements: every type whose interactions include `create`.  R4 has
 `Binary` and `Provenance`, but no create of either.
@@ -85,3 +85,11 @@ CREATABLE_TYPES: Mapping[FhirVersion, frozenset[str]] = MappingProxyType(
     }
 )
 """The types that can be relayed, by version."""
+
+READABLE_TYPES: Mapping[FhirVersion, frozenset[str]] = MappingProxyType(
+    {
+        **CREATABLE_TYPES,
+        FhirVersion.R4: CREATABLE_TYPES[FhirVersion.R4] | {"Binary", "Provenance"},
+    }
+)
+"""The types that can be read, by version: those whose interactions include `read`."""
