@@ -6,7 +6,6 @@ Erasing a user's wrapped key makes everything sealed under it unreadable at once
 """
 
 import base64
-import binascii
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -89,6 +88,11 @@ class KeyRing:
     def __repr__(self) -> str:
         return f"KeyRing({', '.join(self._keys)})"
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of all keys, the one in use first."""
+        return tuple(self._keys)
+
     @classmethod
     def parse(cls, text: str) -> "KeyRing":
         """A ring from `id:base64,id:base64`, the one in use first.
@@ -100,7 +104,7 @@ class KeyRing:
             master_id, _, encoded = entry.partition(":")
             try:
                 key = base64.b64decode(encoded, validate=True)
-            except binascii.Error:
+            except ValueError:  # binascii.Error is one; text beyond ASCII raises it bare
                 key = b""
             if not master_id or len(key) != _KEY_BYTES:
                 raise ConfigurationError(

@@ -1,9 +1,11 @@
 """What workers answer to. Arguments are ids, nothing is returned, no content is raised."""
 
+import sys
 from uuid import UUID
 
 from celery.signals import worker_init, worker_shutdown, worker_shutting_down
 
+from relay.errors import ConfigurationError
 from relay.queues import DELIVER, SWEEP
 from relay.wiring import Relay
 from worker.app import app, settings
@@ -14,7 +16,11 @@ bridge = Bridge(settings)
 
 @worker_init.connect
 def _open(**_: object) -> None:
-    bridge.open()
+    try:
+        bridge.open()
+    except ConfigurationError as error:
+        # Celery logs what a signal's handler raises and goes on; it lets only an exit through.
+        sys.exit(f"The worker does not start: {error}")
 
 
 @worker_shutting_down.connect
@@ -33,6 +39,7 @@ def deliver(self: object, ids: list[str]) -> None:
     queue = self.request.delivery_info["routing_key"]  # type: ignore[attr-defined]
 
     async def use(relay: Relay) -> None:
+        await relay.keys.ensure()
         left = await relay.deliverer.deliver([UUID(id_) for id_ in ids])
         relay.bell.ring(queue, left)
 

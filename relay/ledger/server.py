@@ -1,0 +1,33 @@
+"""What the PostgreSQL server says of itself."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """Its version (150004 is 15.4), what it promises of a commit, and its clock, in Unix time."""
+
+    version: int
+    version_text: str
+    fsync: bool
+    synchronous_commit: str
+    clock: float
+
+
+async def server_facts(connection: AsyncConnection) -> ServerFacts:
+    """Ask it."""
+    row = (
+        await connection.execute(
+            text("""
+                SELECT current_setting('server_version_num')::int AS version,
+                       current_setting('server_version') AS version_text,
+                       current_setting('fsync')::bool AS fsync,
+                       current_setting('synchronous_commit') AS synchronous_commit,
+                       extract(epoch FROM clock_timestamp())::float8 AS clock
+            """)
+        )
+    ).one()
+    return ServerFacts(**row._asdict())
