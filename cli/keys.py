@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from cli.running import errors, run_on_ledger
+from cli.running import actor, errors, run_on_ledger
 from relay.ledger import credentials
 from relay.ledger.credentials import Scope
 from relay.ledger.database import Database
@@ -28,7 +28,8 @@ def add(
 
     async def use(database: Database) -> str:
         async with database.transaction() as connection:
-            return (await credentials.add_api_key(connection, name, frozenset(scope)))[1]
+            made = await credentials.add_api_key(connection, name, frozenset(scope), by=actor())
+            return made[1]
 
     typer.echo(run_on_ledger(use))
 
@@ -56,7 +57,7 @@ def revoke(key_id: Annotated[UUID, typer.Argument(help="The id that `keys list` 
 
     async def use(database: Database) -> bool:
         async with database.transaction() as connection:
-            return await credentials.revoke(connection, key_id)
+            return await credentials.revoke(connection, key_id, by=actor())
 
     if not run_on_ledger(use):
         errors.print("There is no such key, or it is revoked already. See `uplift keys list`.")

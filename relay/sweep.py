@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import structlog
 
 from relay.bell import Bell
+from relay.erase import Eraser
 from relay.ledger import work
 from relay.ledger.database import Database
 from relay.queues import BULK, MESSAGE_IDS_MOST, UPLOADS
@@ -20,20 +21,22 @@ _ROWS_MOST = 1000  # in one transaction
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """How many uploads a sweep moved."""
+    """How many uploads a sweep moved, and how many users it finished erasing."""
 
     recovered: int
     released: int
     expired: int
     rung: int
+    erased: int
 
 
 class Sweeper:
     """Sweeps the ledger and rings for what it finds."""
 
-    def __init__(self, database: Database, bell: Bell, settings: Settings) -> None:
+    def __init__(self, database: Database, bell: Bell, eraser: Eraser, settings: Settings) -> None:
         self._database = database
         self._bell = bell
+        self._eraser = eraser
         self._ring_seconds = settings.ring_seconds
         self._messages_most = settings.queued_messages_most
         # A worker may have sent until its attempt's deadline; then 1upHealth gets its time.
@@ -54,14 +57,16 @@ class Sweeper:
         rung = 0
         for queue in (UPLOADS, BULK):
             rung += await self._ring_due(queue)
-        swept = Swept(len(recovered), len(released), len(expired), rung)
-        if recovered or released or expired:
+        erased = await self._eraser.finish()
+        swept = Swept(len(recovered), len(released), len(expired), rung, erased)
+        if recovered or released or expired or erased:
             _log.info(
                 "swept",
                 recovered=swept.recovered,
                 released=swept.released,
                 expired=swept.expired,
                 rung=swept.rung,
+                erased=swept.erased,
             )
         return swept
 

@@ -9,12 +9,14 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
+from relay.ledger.audit import SYSTEM, Action, Actor, note
 from relay.ledger.tables import Credential, User
 
 
@@ -24,6 +26,14 @@ class Scope(StrEnum):
     BACKEND = "backend"
     OPERATOR = "operator"
     DEVICE = "device"
+
+
+class NewDeviceToken(NamedTuple):
+    """A device token that was just made. The secret cannot be had again."""
+
+    secret: str
+    expires_at: datetime
+    id: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +46,18 @@ class CredentialRow:
     user_id: UUID | None
     app_user_id: str | None
 
+    @property
+    def actor(self) -> Actor:
+        """How the audit trail names who holds it."""
+        return Actor(f"{'key' if self.user_id is None else 'device'}:{self.id}")
+
 
 def _hash(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
 async def add_api_key(
-    connection: AsyncConnection, name: str, scopes: frozenset[Scope]
+    connection: AsyncConnection, name: str, scopes: frozenset[Scope], *, by: Actor = SYSTEM
 ) -> tuple[UUID, str]:
     """A new API key: its id, and the secret, which cannot be had again."""
     secret = "uplift_key_" + secrets.token_urlsafe(32)
@@ -56,18 +71,20 @@ async def add_api_key(
             scopes=sorted(scopes),
         )
     )
+    await note(connection, by, Action.API_KEY_MADE, credential_id=key_id)
     return key_id, secret
 
 
 async def add_device_token(
-    connection: AsyncConnection, user_id: UUID, seconds: float
-) -> tuple[str, datetime]:
-    """A new device token of one user: the secret, and when it ends."""
+    connection: AsyncConnection, user_id: UUID, seconds: float, *, by: Actor = SYSTEM
+) -> NewDeviceToken:
+    """A new device token of one user, who is held, valid for so many seconds."""
+    token_id = uuid7()
     secret = "uplift_device_" + secrets.token_urlsafe(32)
     row = await connection.execute(
         insert(Credential)
         .values(
-            id=uuid7(),
+            id=token_id,
             kind="device_token",
             name="device",
             secret_hash=_hash(secret),
@@ -79,7 +96,8 @@ async def add_device_token(
     )
     expires_at = row.scalar_one()
     assert expires_at is not None  # noqa: S101  a constraint says so
-    return secret, expires_at
+    await note(connection, by, Action.DEVICE_TOKEN_MADE, user_id=user_id, credential_id=token_id)
+    return NewDeviceToken(secret, expires_at, token_id)
 
 
 async def find_credential(connection: AsyncConnection, secret: str) -> CredentialRow | None:
@@ -125,12 +143,36 @@ async def list_api_keys(
     return [row._tuple() for row in rows]  # noqa: SLF001  SQLAlchemy's typed row
 
 
-async def revoke(connection: AsyncConnection, credential_id: UUID) -> bool:
+async def revoke(connection: AsyncConnection, credential_id: UUID, *, by: Actor = SYSTEM) -> bool:
     """End a credential at once; False if there is none or it is over already."""
-    row = await connection.execute(
-        update(Credential)
-        .where(Credential.id == credential_id, Credential.revoked_at.is_(None))
-        .values(revoked_at=func.now())
-        .returning(Credential.id)
+    row = (
+        await connection.execute(
+            update(Credential)
+            .where(Credential.id == credential_id, Credential.revoked_at.is_(None))
+            .values(revoked_at=func.now())
+            .returning(Credential.user_id)
+        )
+    ).one_or_none()
+    if row is None:
+        return False
+    action = Action.API_KEY_REVOKED if row.user_id is None else Action.DEVICE_TOKEN_REVOKED
+    await note(connection, by, action, user_id=row.user_id, credential_id=credential_id)
+    return True
+
+
+async def revoke_device_tokens(
+    connection: AsyncConnection, user_id: UUID, *, by: Actor = SYSTEM
+) -> int:
+    """End every device token of a user at once; how many there were."""
+    valid = await connection.scalars(
+        select(Credential.id).where(Credential.user_id == user_id, Credential.revoked_at.is_(None))
     )
-    return row.one_or_none() is not None
+    return sum([await revoke(connection, token_id, by=by) for token_id in valid.all()])
+
+
+async def is_device_token(connection: AsyncConnection, credential_id: UUID, user_id: UUID) -> bool:
+    """Whether there is such a device token of that user, valid or not."""
+    found = await connection.scalar(
+        select(Credential.id).where(Credential.id == credential_id, Credential.user_id == user_id)
+    )
+    return found is not None

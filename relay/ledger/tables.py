@@ -12,14 +12,17 @@ from uuid import UUID
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    ColumnElement,
     DateTime,
     ForeignKey,
     Identity,
     Index,
     LargeBinary,
     MetaData,
+    SQLColumnExpression,
     Text,
     UniqueConstraint,
+    bindparam,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
@@ -73,6 +76,8 @@ class User(Table):
         CheckConstraint(
             "(erased_at IS NULL) = (wrapped_key IS NOT NULL)", name="erased_has_no_key"
         ),
+        # Whose erasing began and has not ended: the row goes with the last that refers to it.
+        Index("ix_users_erasing", "erased_at", postgresql_where=text("erased_at IS NOT NULL")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -92,6 +97,11 @@ class Grant(Table):
     __table_args__ = (
         CheckConstraint(_one_of("state", ["active", "needs_authorization"]), name="state"),
         CheckConstraint(_one_of("origin", ["user_management", "backend"]), name="origin"),
+        Index(
+            "ix_grants_needing_authorization",
+            "user_id",
+            postgresql_where=text("state = 'needs_authorization'"),
+        ),
     )
 
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"), primary_key=True)
@@ -124,14 +134,47 @@ class Record(Table):
 
 
 class Batch(Table):
-    """Uploads that came in one request."""
+    """Uploads that came in one request. The counters are of its lines."""
 
     __tablename__ = "batches"
+    __table_args__ = (
+        CheckConstraint("NOT broken OR closed_at IS NOT NULL", name="broken_is_closed"),
+        Index("ix_batches_created_at", "created_at", "id"),
+        Index("ix_batches_user_id", "user_id", "created_at", "id"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    updated_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    # When its input ended; broken is whether it ended before it was whole.
     closed_at: Mapped[datetime | None]
+    broken: Mapped[bool] = mapped_column(server_default=_FALSE)
+    accepted: Mapped[int] = mapped_column(server_default=_ZERO)
+    duplicates: Mapped[int] = mapped_column(server_default=_ZERO)
+    problems: Mapped[int] = mapped_column(server_default=_ZERO)
+
+
+class BatchLine(Table):
+    """What became of one line of a batch: an upload, or a problem. Never a value of the line."""
+
+    __tablename__ = "batch_lines"
+    __table_args__ = (
+        CheckConstraint(
+            "(upload_id IS NULL) = (problem IS NOT NULL AND problem_status IS NOT NULL)",
+            name="upload_or_problem",
+        ),
+    )
+
+    batch_id: Mapped[UUID] = mapped_column(
+        ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True
+    )
+    line: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    # No foreign key: the line outlives an upload that is thinned out.
+    upload_id: Mapped[UUID | None]
+    duplicate: Mapped[bool] = mapped_column(server_default=_FALSE)
+    problem_status: Mapped[int | None]
+    problem: Mapped[str | None]
 
 
 class Upload(Table):
@@ -207,6 +250,15 @@ class Upload(Table):
     delivered_at: Mapped[datetime | None]
 
 
+def state_is(column: SQLColumnExpression[str], *states: State) -> ColumnElement[bool]:
+    """Whether an upload's state is one of these.
+
+    The states stand in the SQL itself. Were they parameters, the generic plan of a prepared
+    statement could not use the partial indexes, and would read through all history.
+    """
+    return column.in_(bindparam(None, states, expanding=True, literal_execute=True))
+
+
 class Attempt(Table):
     """One claim of an upload: opened with the claim, closed with its outcome. Codes only."""
 
@@ -253,7 +305,10 @@ class IdempotencyKey(Table):
     """The answer that an Idempotency-Key of one caller already has."""
 
     __tablename__ = "idempotency_keys"
-    __table_args__ = (Index("ix_idempotency_keys_expires_at", "expires_at"),)
+    __table_args__ = (
+        Index("ix_idempotency_keys_expires_at", "expires_at"),
+        Index("ix_idempotency_keys_upload_id", "upload_id"),
+    )
 
     credential_id: Mapped[UUID] = mapped_column(ForeignKey("credentials.id"), primary_key=True)
     key_hash: Mapped[bytes] = mapped_column(primary_key=True)
@@ -263,9 +318,17 @@ class IdempotencyKey(Table):
 
 
 class AuditEvent(Table):
-    """Who did what, when, about whom under a pseudonym that erasing destroys."""
+    """Who did what, when, about whom under a pseudonym that erasing destroys.
+
+    A trigger, made by its migration, lets nobody change or remove a row.
+    """
 
     __tablename__ = "audit_events"
+    __table_args__ = (
+        Index("ix_audit_events_pseudonym_id", "pseudonym", "id"),
+        # A few bytes for many rows: they are added in the order of their time.
+        Index("ix_audit_events_at", "at", postgresql_using="brin"),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     at: Mapped[datetime] = mapped_column(server_default=_NOW)
@@ -273,3 +336,4 @@ class AuditEvent(Table):
     action: Mapped[str]
     pseudonym: Mapped[UUID | None]
     upload_id: Mapped[UUID | None]
+    credential_id: Mapped[UUID | None]

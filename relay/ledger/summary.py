@@ -1,0 +1,45 @@
+"""How far a user's uploads are, in numbers."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from relay.ledger.tables import Upload
+from relay.lifecycle import State
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Counts of a user's uploads, by resource type and state; what is not there is none."""
+
+    by_type: dict[str, dict[State, int]]
+
+    @property
+    def by_state(self) -> dict[State, int]:
+        """Counts by state, of every state."""
+        counts = dict.fromkeys(State, 0)
+        for states in self.by_type.values():
+            for state, count in states.items():
+                counts[state] += count
+        return counts
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is on its way any more: every upload is final."""
+        return all(state.final for states in self.by_type.values() for state in states)
+
+
+async def summarize(connection: AsyncConnection, user_id: UUID) -> Summary:
+    """The summary of the uploads that the ledger has of a user."""
+    rows = await connection.execute(
+        select(Upload.resource_type, Upload.state, func.count())
+        .where(Upload.user_id == user_id)
+        .group_by(Upload.resource_type, Upload.state)
+        .order_by(Upload.resource_type, Upload.state)
+    )
+    by_type: dict[str, dict[State, int]] = {}
+    for resource_type, state, count in rows:
+        by_type.setdefault(resource_type, {})[State(state)] = count
+    return Summary(by_type)
