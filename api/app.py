@@ -7,7 +7,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from api import health, problems, uploads, users
+from api import batches, device_tokens, health, problems, reading, uploads, users
+from api.intake import Intake
+from api.slashes import KeepSlashes
 from relay.logs import configure_logs
 from relay.settings import Settings
 from relay.wiring import open_relay
@@ -27,11 +29,27 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_relay(settings) as relay:
             app.state.relay = relay
+            app.state.intake = Intake(settings)
             yield
 
-    app = FastAPI(title="Uplift", version="0.1.0", description=_DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="Uplift",
+        version="0.1.0",
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        # A redirect would take its address from the Host header, and a body with it.
+        redirect_slashes=False,
+    )
     problems.install(app)
-    for router in (uploads.router, users.router, health.router):
+    app.add_middleware(KeepSlashes)
+    for router in (
+        uploads.router,
+        batches.router,
+        users.router,
+        device_tokens.router,
+        reading.router,
+        health.router,
+    ):
         app.include_router(router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

@@ -1,49 +1,130 @@
-"""Reads a request's body, up to the cap and no further."""
+"""Reads a request's body, up to the cap and no further.
+
+FastAPI would read it for us, but whole, and before it asks who is calling.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, TypeVar
 
 from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
 
 from api.problems import Problem
 
 JSON_TYPES = ("application/json", "application/fhir+json", "application/json+fhir")
+
+_MODEL_BYTES_MOST = 64 * 1024
+# More digits than any length we could take; Python refuses to read numbers of thousands of them.
+_DIGITS_MOST = 18
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 async def read_json_body(request: Request, most: int) -> bytes:
     """The body of a JSON request.
 
     Raises a Problem: 415 for another content type or a compressed body, 413 once more than `most`
-    bytes are announced or arrive.
+    bytes are announced or arrive, 408 if it stalls.
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type not in JSON_TYPES:
-        raise Problem(
-            415,
-            "The content type is not accepted",
-            "Send application/fhir+json or application/json.",
-            headers={"Accept": ", ".join(JSON_TYPES)},
-        )
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Problem(
-            415,
-            "The content type is not accepted",
-            "Send the body without a Content-Encoding.",
-            headers={"Accept-Encoding": "identity"},
-        )
-    announced = request.headers.get("content-length", "")
-    if announced.isascii() and announced.isdigit() and int(announced) > most:
+    check_type(request, JSON_TYPES)
+    announced = _announced(request)
+    if announced is not None and announced > most:
         raise _too_large(most)
     body = bytearray()
-    async for chunk in request.stream():
+    async for chunk in read_chunks(request):
         body += chunk
         if len(body) > most:
             raise _too_large(most)
     return bytes(body)
 
 
+def check_type(request: Request, types: Sequence[str]) -> str:
+    """The content type of a request, which must be one of these.
+
+    Raises a Problem (415) for another content type or a compressed body.
+    """
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type not in types:
+        raise Problem(
+            415,
+            "The content type is not accepted",
+            f"Send {' or '.join(types)}.",
+            headers={"Accept": ", ".join(types)},
+        )
+    encodings = ",".join(request.headers.getlist("content-encoding")).lower().split(",")
+    if {each.strip() for each in encodings} - {"", "identity"}:
+        raise Problem(
+            415,
+            "The content type is not accepted",
+            "Send the body without a Content-Encoding.",
+            headers={"Accept-Encoding": "identity"},
+        )
+    return content_type
+
+
+async def read_chunks(request: Request) -> AsyncGenerator[bytes, None]:
+    """The body of a request as it arrives. Raises a Problem (408) if it stalls."""
+    idle_seconds = request.app.state.relay.settings.body_idle_seconds
+    chunks = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(idle_seconds):
+                chunk = await anext(chunks, None)
+        except TimeoutError:
+            raise Problem(
+                408,
+                "The body did not arrive",
+                f"Nothing came for {idle_seconds:g} seconds. Send the request again.",
+                headers={"Connection": "close"},
+            ) from None
+        if chunk is None:
+            return
+        if chunk:
+            yield chunk
+
+
+def bytes_most(request: Request, most: int) -> int:
+    """How large the body of a request is at most, where `most` is its cap."""
+    announced = _announced(request)
+    return most if announced is None else min(announced, most)
+
+
+def _announced(request: Request) -> int | None:
+    announced = request.headers.get("content-length", "")
+    if not (announced.isascii() and announced.isdigit()):
+        return None
+    digits = announced.lstrip("0") or "0"
+    # Whatever has more digits is too large.
+    return int(digits[:_DIGITS_MOST])
+
+
+async def read_model(request: Request, model: type[_Model]) -> _Model:
+    """The body of a JSON request as a model.
+
+    Raises as `read_json_body` does, and RequestValidationError if the body is not such a model.
+    """
+    body = await read_json_body(request, _MODEL_BYTES_MOST)
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise RequestValidationError(
+            [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
+        ) from None
+
+
+def documented_body(model: type[BaseModel]) -> dict[str, Any]:
+    """The OpenAPI entry of a route that reads that model with `read_model`."""
+    schema = model.model_json_schema()
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
 def _too_large(most: int) -> Problem:
     return Problem(
         413,
         "The body is too large",
-        f"At most {most} bytes are taken in one request (UPLIFT_MAX_BODY_BYTES).",
+        f"At most {most} bytes are taken in this request.",
         # The rest of the body is not read; the connection cannot be used again.
         headers={"Connection": "close"},
     )

@@ -5,11 +5,16 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import TypeAdapter, ValidationError
 
 from api.problems import Problem, not_found
+from api.schemas import AppUserId
+from relay.ledger.audit import Actor
 from relay.ledger.credentials import CredentialRow, Scope, find_credential
 from relay.ledger.uploads import UploadRow
 from relay.wiring import Relay
+
+_APP_USER_ID: TypeAdapter[str] = TypeAdapter(AppUserId)
 
 _bearer = HTTPBearer(
     auto_error=False, description="An API key (`uplift keys add`), or a device token."
@@ -42,6 +47,11 @@ class Caller:
             )
 
     @property
+    def actor(self) -> Actor:
+        """How the audit trail names the caller."""
+        return self.credential.actor
+
+    @property
     def is_device(self) -> bool:
         """Whether this is a device token, which stands for one user."""
         return self.credential.user_id is not None
@@ -63,7 +73,14 @@ class Caller:
                 "The request is malformed",
                 "There is no user. Name one: ?user=, or in the envelope.",
             )
-        return named
+        try:
+            return _APP_USER_ID.validate_python(named)
+        except ValidationError:
+            raise Problem(
+                400,
+                "The request is malformed",
+                "The user's name is not 1 to 256 characters without control characters.",
+            ) from None
 
     def check_sees(self, row: UploadRow | None) -> UploadRow:
         """The row, if there is one and it is the caller's to see."""

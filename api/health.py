@@ -1,29 +1,69 @@
 """Is this process alive, and can it do its work?"""
 
+from typing import Literal
+
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
 
 from api.callers import RelayDep
+from api.problems import Problem, documented
+from relay.errors import ConfigurationError
 from relay.ledger import migrate
 
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz", summary="Alive")
-async def healthz() -> dict[str, str]:
+class Liveness(BaseModel):
     """The process answers."""
-    return {"status": "alive"}
+
+    status: Literal["alive"] = Field(examples=["alive"])
+
+
+class Readiness(BaseModel):
+    """What the process can do."""
+
+    status: Literal["ready", "degraded"] = Field(examples=["ready"])
+    redis: bool = Field(
+        description="Whether Redis answers; without it deliveries start a little later.",
+        examples=[True],
+    )
+    keys: Literal["fit"] = Field(
+        description="The master keys open what the ledger holds; if not, the answer is 503.",
+        examples=["fit"],
+    )
+
+
+@router.get("/healthz", summary="Alive")
+async def healthz() -> Liveness:
+    """The process answers."""
+    return Liveness(status="alive")
 
 
 @router.get(
     "/readyz",
     summary="Ready",
-    responses={503: {"description": "The ledger is away, or not migrated to this version"}},
+    responses=documented(503),
 )
-async def readyz(relay: RelayDep) -> JSONResponse:
-    """The ledger answers and is migrated. Without Redis it is degraded: uploads are accepted."""
+async def readyz(relay: RelayDep) -> Readiness:
+    """The ledger answers, is migrated, and the master keys open what it holds.
+
+    Without Redis it is degraded: uploads are accepted.
+    """
     at = await migrate.current(relay.database)
     if at != migrate.head():
-        return JSONResponse({"status": "not_migrated", "do": "uplift migrate"}, 503)
+        raise Problem(
+            503,
+            "Not available now",
+            "The ledger is not migrated to this version. Run `uplift migrate`.",
+        )
+    try:
+        await relay.keys.ensure(fresh=True)
+    except ConfigurationError:
+        # Which keys and how many users is for operators: the logs and `uplift doctor` have it.
+        raise Problem(
+            503,
+            "Not available now",
+            "The master keys do not fit the ledger. Run `uplift doctor`.",
+        ) from None
     bell = await relay.bell.waiting("uploads") is not None
-    return JSONResponse({"status": "ready" if bell else "degraded", "redis": bell})
+    return Readiness(status="ready" if bell else "degraded", redis=bell, keys="fit")

@@ -7,12 +7,25 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from relay.errors import Conflict, NotFound, UnreadableUpload, UpstreamUnavailable
+from relay.errors import (
+    ConfigurationError,
+    Conflict,
+    InvalidRead,
+    NotFound,
+    SealError,
+    UnreadableUpload,
+    UnusableAnswer,
+    UpliftError,
+    UpstreamTimedOut,
+    UpstreamUnavailable,
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -58,7 +71,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI entries for the problems that a route may answer."""
     return {
         status: {
-            "description": _TITLES[status],
+            "description": TITLES[status],
             "content": {
                 "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
             },
@@ -67,17 +80,20 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-_TITLES = {
+TITLES = {
     400: "The request is malformed",
     401: "No valid credential",
     403: "This credential may not do that",
     404: "Not found",
     405: "Method not allowed",
+    408: "The body did not arrive",
     409: "Conflict",
     413: "The body is too large",
     415: "The content type is not accepted",
     500: "Something went wrong here",
+    502: "1upHealth gave no usable answer",
     503: "Not available now",
+    504: "1upHealth did not answer in time",
 }
 
 PROBLEM_SCHEMA = {
@@ -104,66 +120,122 @@ PROBLEM_SCHEMA = {
 
 def not_found(detail: str) -> Problem:
     """404, for what is not there and for what is not the caller's to see alike."""
-    return Problem(404, _TITLES[404], detail)
+    return Problem(404, TITLES[404], detail)
 
 
 def install(app: FastAPI) -> None:
     """Make every error of the app a problem."""
 
     async def problem(_: Request, error: Exception) -> JSONResponse:
-        return _problem_of(error).response()
+        return problem_of(error).response()
+
+    async def unrouted(request: Request, _: Exception) -> JSONResponse:
+        allowed = _allowed_methods(request)
+        if not allowed:
+            return not_found("There is no such address. /openapi.json lists them.").response()
+        return Problem(
+            405,
+            TITLES[405],
+            f"This address takes {', '.join(allowed)}.",
+            headers={"Allow": ", ".join(allowed)},
+        ).response()
 
     for kind in (
         Problem,
         UnreadableUpload,
+        InvalidRead,
         NotFound,
         Conflict,
+        UnusableAnswer,
+        UpstreamTimedOut,
         UpstreamUnavailable,
         RequestValidationError,
         HTTPException,
+        ClientDisconnect,
+        ConfigurationError,
+        SealError,
         DBAPIError,
         PoolTimeout,
     ):
         app.add_exception_handler(kind, problem)
+    # What the router says itself, by status: Uplift's own answers are Problems.
+    for status in (404, 405):
+        app.add_exception_handler(status, unrouted)
     app.add_middleware(_LastResort)
 
 
-def _problem_of(error: Exception) -> Problem:
+def _allowed_methods(request: Request) -> list[str]:
+    """The methods of the address; the router knows only those of the first route (RFC 9110,
+    10.2.1)."""
+    return [
+        method
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
+
+
+# Errors whose own words say what is to be done.
+_STATUSES: dict[type, int] = {
+    UnreadableUpload: 400,
+    InvalidRead: 400,
+    NotFound: 404,
+    Conflict: 409,
+    UnusableAnswer: 502,
+    UpstreamTimedOut: 504,
+}
+
+
+def _status(error: UpliftError) -> int | None:
+    return next((_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES), None)
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem that an error is to the caller."""
     match error:
         case Problem():
             return error
-        case UnreadableUpload():
-            return Problem(400, _TITLES[400], str(error))
-        case NotFound():
-            return not_found(str(error))
-        case Conflict():
-            return Problem(409, _TITLES[409], str(error))
+        case UpliftError() if status := _status(error):
+            return Problem(status, TITLES[status], str(error))
         case UpstreamUnavailable():
             seconds = max(1, round(error.retry_after or _RETRY_SECONDS))
-            return Problem(503, _TITLES[503], str(error), headers={"Retry-After": str(seconds)})
+            return Problem(503, TITLES[503], str(error), headers={"Retry-After": str(seconds)})
         case RequestValidationError():
             # Where and what, but not the input: it may be a name or a token.
             errors = [
                 {"where": ".".join(map(str, each["loc"])), "what": each["msg"]}
                 for each in error.errors()
             ]
-            return Problem(400, _TITLES[400], "See errors for what to change.", errors=errors)
+            return Problem(400, TITLES[400], "See errors for what to change.", errors=errors)
         case HTTPException():
-            title = _TITLES.get(error.status_code, "The request cannot be served")
+            title = TITLES.get(error.status_code, "The request cannot be served")
             return Problem(error.status_code, title, str(error.detail), headers=error.headers or {})
-        case DBAPIError() | PoolTimeout():
-            _log.error("database_unavailable", error=type(error).__name__)
-            return Problem(
-                503,
-                _TITLES[503],
-                "The ledger does not answer. Nothing was accepted; send again later.",
-                headers={"Retry-After": str(_RETRY_SECONDS)},
-            )
+        case ClientDisconnect():
+            # Nobody reads it, and it is no failure of ours.
+            return Problem(400, TITLES[400], "The request ended before its body did.")
+        case DBAPIError() | PoolTimeout() | ConfigurationError() | SealError() if not isinstance(
+            error, DataError | IntegrityError
+        ):
+            return _unusable(error)
         case _:
             _log.error("request_failed", error=type(error).__name__)
             return Problem(
-                500, _TITLES[500], "Nothing was accepted. The operators see this in the logs."
+                500, TITLES[500], "Nothing was accepted. The operators see this in the logs."
             )
+
+
+def _unusable(error: Exception) -> Problem:
+    keys = isinstance(error, ConfigurationError | SealError)
+    _log.error("keys_unfit" if keys else "database_unavailable", error=type(error).__name__)
+    why = "The master keys do not fit the ledger." if keys else "The ledger does not answer."
+    return Problem(
+        503,
+        TITLES[503],
+        f"{why} Nothing was accepted; send again later.",
+        headers={"Retry-After": str(_RETRY_SECONDS)},
+    )
 
 
 class _LastResort:
@@ -186,4 +258,4 @@ class _LastResort:
         except Exception as error:
             if scope["type"] != "http" or started:
                 raise
-            await _problem_of(error).response()(scope, receive, send)
+            await problem_of(error).response()(scope, receive, send)

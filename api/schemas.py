@@ -8,8 +8,10 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
+from relay.erase import Erasure
+from relay.ledger.summary import Summary
 from relay.ledger.uploads import UploadRow, receipt_context
-from relay.ledger.users import UserRow, key_context
+from relay.ledger.users import GrantState, UserRow, key_context
 from relay.lifecycle import State
 from relay.sealing import KeyRing, WrappedKey
 
@@ -18,20 +20,22 @@ AppUserId = Annotated[
     # No control characters: Postgres takes no NUL, and the name appears in addresses.
     StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$"),
 ]
+# What the header that carries it can hold: RFC 6749, appendix A.12, without the space.
+_VISIBLE = r"^[\x21-\x7e]+$"
 
 
-class _Camel(BaseModel):
+class Camel(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
 
-class Receipt(_Camel):
+class Receipt(Camel):
     """What 1upHealth calls the stored resource."""
 
     id: str | None = Field(examples=["A1-77"])
     version: str | None = Field(examples=["1"])
 
 
-class Issue(_Camel):
+class Issue(Camel):
     """A finding, as in a FHIR OperationOutcome. Never holds a value of the record."""
 
     severity: Literal["fatal", "error", "warning", "information"]
@@ -40,14 +44,14 @@ class Issue(_Camel):
     diagnostics: str = Field(examples=["This element is required."])
 
 
-class Issues(_Camel):
+class Issues(Camel):
     """What validation found: at most 50 issues, and how many there are in all."""
 
     total: int = 0
     issue: list[Issue] = []
 
 
-class UploadStatus(_Camel):
+class UploadStatus(Camel):
     """Where an upload is, and how it went."""
 
     id: UUID
@@ -111,25 +115,29 @@ def _receipt(row: UploadRow, ring: KeyRing) -> Receipt | None:
     return Receipt(**opened)
 
 
-class UploadList(_Camel):
+class UploadList(Camel):
     """Uploads in the order of acceptance."""
 
     uploads: list[UploadStatus]
     next: str | None = Field(description="The address of the next page, if there may be one.")
 
 
-class NewUser(_Camel):
+class NewUser(Camel):
     """A person, as the backend names them."""
 
     app_user_id: AppUserId = Field(examples=["alice"])
 
 
-class UserStatus(_Camel):
+class UserStatus(Camel):
     """A user, and whether their grant at 1upHealth works."""
 
     app_user_id: str = Field(examples=["alice"])
     oneup_user_id: str | None = Field(examples=["251"])
-    grant: Literal["active", "needs_authorization", "none"]
+    grant: GrantState
+    grant_origin: Literal["user_management", "backend"] | None = Field(
+        description="Who obtained the grant. One that the backend brought is renewed by its refresh"
+        " token only: when 1upHealth refuses that, the backend has to bring another."
+    )
     created_at: datetime
 
     @classmethod
@@ -138,27 +146,89 @@ class UserStatus(_Camel):
         return cls(
             app_user_id=row.app_user_id,
             oneup_user_id=row.oneup_user_id,
-            grant=row.grant_state or "none",
+            grant=GrantState(row.grant_state or GrantState.NONE),
+            grant_origin=row.grant_origin,
             created_at=row.created_at,
         )
 
 
-class BroughtGrant(_Camel):
+class UserList(Camel):
+    """Users in the order in which they were added."""
+
+    users: list[UserStatus]
+    next: str | None = Field(
+        description="The address of the next page, if there may be one.",
+        examples=["/v1/users?grant=needs_authorization&after=0199c5a4-…&limit=100"],
+    )
+
+
+class UserSummary(Camel):
+    """How far a user's uploads are, in numbers."""
+
+    app_user_id: str = Field(examples=["alice"])
+    grant: GrantState
+    complete: bool = Field(
+        description="Nothing is on its way any more: no upload is queued, sending or parked."
+    )
+    total: int = Field(examples=[250])
+    by_status: dict[State, int] = Field(
+        description="How many uploads there are in each status.",
+        examples=[{"delivered": 248, "rejected": 2}],
+    )
+    by_type: dict[str, dict[State, int]] = Field(
+        description="The same by resource type, where there are any.",
+        examples=[{"Observation": {"delivered": 248}, "Condition": {"rejected": 2}}],
+    )
+
+    @classmethod
+    def of(cls, row: UserRow, summary: Summary) -> "UserSummary":
+        """The summary of a user's uploads."""
+        return cls(
+            app_user_id=row.app_user_id,
+            grant=GrantState(row.grant_state or GrantState.NONE),
+            complete=summary.complete,
+            total=sum(summary.by_state.values()),
+            by_status=summary.by_state,
+            by_type=summary.by_type,
+        )
+
+
+class Erasing(Camel):
+    """A user who is beyond reading already, while workers end what they have under way."""
+
+    status: Literal["erasing"] = "erasing"
+    sending: int = Field(
+        description="Uploads that workers still hold; each until it ends or its lease does.",
+        examples=[1],
+    )
+
+    @classmethod
+    def of(cls, erasure: Erasure) -> "Erasing":
+        """How far an erasure is that is not done."""
+        return cls(sending=erasure.sending)
+
+
+class BroughtGrant(Camel):
     """Tokens that the backend obtained itself."""
 
-    access_token: str = Field(min_length=1, max_length=8192)
-    refresh_token: str | None = Field(default=None, min_length=1, max_length=8192)
-    expires_in: float = Field(gt=0, le=366 * 24 * 3600, description="Seconds.")
+    access_token: str = Field(
+        min_length=1, max_length=8192, pattern=_VISIBLE, examples=["d5f0…access"]
+    )
+    refresh_token: str | None = Field(
+        default=None, min_length=1, max_length=8192, pattern=_VISIBLE, examples=["8ac1…refresh"]
+    )
+    expires_in: float = Field(gt=0, le=366 * 24 * 3600, description="Seconds.", examples=[7200])
 
 
-class DeviceTokenRequest(_Camel):
+class DeviceTokenRequest(Camel):
     """How long a device may submit and read."""
 
     expires_in: int = Field(gt=0, description="Seconds.", examples=[3600])
 
 
-class DeviceToken(_Camel):
+class DeviceToken(Camel):
     """A device token. It is shown this once."""
 
-    token: str
+    id: UUID = Field(description="To revoke it by.")
+    token: str = Field(examples=["uplift_device_…"])
     expires_at: datetime

@@ -4,11 +4,12 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from api.bodies import JSON_TYPES, read_json_body
+from api.bodies import JSON_TYPES, bytes_most, read_json_body
 from api.callers import CallerDep, RelayDep
+from api.intake import IntakeDep
 from api.problems import documented, not_found
 from api.schemas import AppUserId, UploadList, UploadStatus
 from relay.accept import Labels, read
@@ -28,13 +29,34 @@ _RESOURCE_EXAMPLE = {
     "code": {"text": "Asthma"},
     "subject": {"reference": "Patient/1"},
 }
+_RESOURCE_SCHEMA: dict[str, Any] = {
+    "title": "Resource",
+    "description": "A FHIR resource. What else it holds is judged by the worker.",
+    "type": "object",
+    "required": ["resourceType"],
+    "properties": {"resourceType": {"type": "string", "pattern": "^[A-Za-z]{1,64}$"}},
+}
+_LABEL_SCHEMA = {"type": ["string", "null"], "maxLength": 1024}
+_ENVELOPE_SCHEMA: dict[str, Any] = {
+    "title": "Envelope",
+    "description": "A resource, and the labels that would else be in the query.",
+    "type": "object",
+    "required": ["resource"],
+    "properties": {
+        "user": {"type": ["string", "null"], "minLength": 1, "maxLength": 256},
+        "fhirVersion": {"type": ["string", "null"], "pattern": "^[A-Za-z0-9.]{1,16}$"},
+        "source": _LABEL_SCHEMA,
+        "recordId": _LABEL_SCHEMA,
+        "resource": _RESOURCE_SCHEMA,
+    },
+}
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "description": "A FHIR resource, or an envelope around one.",
         "content": {
             content_type: {
-                "schema": {"type": "object"},
+                "schema": {"anyOf": [_RESOURCE_SCHEMA, _ENVELOPE_SCHEMA]},
                 "examples": {
                     "resource": {"summary": "A bare resource", "value": _RESOURCE_EXAMPLE},
                     "envelope": {
@@ -67,7 +89,7 @@ _BODY: dict[str, Any] = {
                 "Location": {"schema": {"type": "string"}, "description": "The status's address."}
             }
         },
-        **documented(400, 401, 403, 404, 413, 415, 503),
+        **documented(400, 401, 403, 404, 408, 413, 415, 503),
     },
 )
 async def submit(
@@ -75,6 +97,7 @@ async def submit(
     response: Response,
     relay: RelayDep,
     caller: CallerDep,
+    intake: IntakeDep,
     user: Annotated[
         AppUserId | None, Query(description="The backend's name of the person.")
     ] = None,
@@ -91,12 +114,16 @@ async def submit(
     Send a bare FHIR resource with its labels in the query, or an envelope that holds them.
     """
     caller.require(Scope.BACKEND, Scope.DEVICE)
-    body = await read_json_body(request, relay.settings.max_body_bytes)
-    submission = read(
-        body,
-        Labels(user=user, fhir_version=fhir_version, source=source, record_id=record_id),
-    )
-    accepted = await relay.acceptor.accept(caller.user(submission.labels.user), submission)
+    most = relay.settings.max_body_bytes
+    async with intake.body(bytes_most(request, most)):
+        body = await read_json_body(request, most)
+        submission = read(
+            body,
+            Labels(user=user, fhir_version=fhir_version, source=source, record_id=record_id),
+        )
+        accepted = await relay.acceptor.accept(
+            caller.user(submission.labels.user), submission, by=caller.actor
+        )
     status = UploadStatus.of(accepted.upload, relay.ring, duplicate=accepted.duplicate)
     response.headers["Location"] = status.status_url
     return status
@@ -121,13 +148,15 @@ async def submit(
     },
 )
 async def status(
-    upload_id: UUID,
-    request: Request,
+    upload_id: Annotated[UUID, Path(description="As in `Location`.")],
     relay: RelayDep,
     caller: CallerDep,
     wait: Annotated[
         float, Query(ge=0, description="Seconds to wait for the status to settle or to change.")
     ] = 0.0,
+    if_none_match: Annotated[
+        list[str] | None, Header(description="ETags of statuses that are known already.")
+    ] = None,
 ) -> Response:
     """The status now; with `wait`, as soon as no worker has it any more, or once that time is up.
 
@@ -137,7 +166,7 @@ async def status(
     async with relay.database.transaction() as connection:
         found = await uploads.get_uploads(connection, [upload_id])
     row = caller.check_sees(found.get(upload_id))
-    known = _etags(request.headers.get("if-none-match"))
+    known = _etags(if_none_match or [])
 
     def worth_telling(row: UploadRow) -> bool:
         return _etag(row) not in known if known else row.state.settled
@@ -166,8 +195,9 @@ async def list_(
     caller: CallerDep,
     user: Annotated[AppUserId | None, Query(description="Only this user's.")] = None,
     status: Annotated[list[State] | None, Query(description="Only these; may be repeated.")] = None,
+    batch: Annotated[UUID | None, Query(description="Only those that this batch made.")] = None,
     after: Annotated[UUID | None, Query(description="The last id of the page before.")] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    limit: Annotated[int, Query(ge=1, le=500, description="How many on a page.")] = 100,
 ) -> UploadList:
     """One page of uploads; `next` is the address of the page after it."""
     caller.require(*_READERS)
@@ -182,12 +212,13 @@ async def list_(
                 raise not_found("There is no such user.")
             user_id = found.id
         rows = await uploads.list_uploads(
-            connection, user_id=user_id, states=states, after=after, limit=limit
+            connection, user_id=user_id, batch_id=batch, states=states, after=after, limit=limit
         )
     following = None
     if len(rows) == limit:
         query: list[tuple[str, str]] = [("after", str(rows[-1].id)), ("limit", str(limit))]
         query += [("user", user)] if user is not None else []
+        query += [("batch", str(batch))] if batch is not None else []
         query += [("status", state) for state in states]
         following = f"/v1/uploads?{urlencode(query)}"
     return UploadList(uploads=[UploadStatus.of(row, relay.ring) for row in rows], next=following)
@@ -197,13 +228,14 @@ def _etag(row: UploadRow) -> str:
     return f'"{row.revision}"'
 
 
-def _etags(if_none_match: str | None) -> set[str]:
-    # Weak comparison, RFC 9110, 13.1.2.
-    return {
-        each.strip().removeprefix("W/") for each in (if_none_match or "").split(",") if each.strip()
-    }
+def _etags(if_none_match: list[str]) -> set[str]:
+    # Weak comparison, RFC 9110, 13.1.2. No tag of ours holds a comma.
+    listed = ",".join(if_none_match).split(",")
+    return {each.strip().removeprefix("W/") for each in listed if each.strip()}
 
 
 def _retry_after(row: UploadRow) -> int:
     """Seconds after which the status may be another."""
+    if row.state is State.PARKED:
+        return _RETRY_AFTER_MOST  # it waits for a person
     return min(max(1, round(row.due_in or 0.0)), _RETRY_AFTER_MOST)

@@ -1,26 +1,33 @@
-"""Users over HTTP: made at 1upHealth, given grants, handed device tokens."""
+"""Users over HTTP: made at 1upHealth, given grants, watched, and erased."""
 
 from typing import Annotated
+from urllib.parse import urlencode
+from uuid import UUID
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
 
+from api.bodies import documented_body, read_model
 from api.callers import CallerDep, RelayDep
-from api.problems import Problem, documented, not_found
+from api.problems import documented, not_found
 from api.schemas import (
-    AppUserId,
     BroughtGrant,
-    DeviceToken,
-    DeviceTokenRequest,
+    Erasing,
     NewUser,
+    UserList,
     UserStatus,
+    UserSummary,
 )
-from relay.ledger import credentials, users
+from api.slashes import UserInPath
+from relay.ledger import users
 from relay.ledger.credentials import Scope
+from relay.ledger.summary import summarize
+from relay.ledger.users import GrantState
 from relay.tokens import Tokens
 
 router = APIRouter(tags=["users"], prefix="/v1/users")
 
-_User = Annotated[AppUserId, Path(description="The backend's name of the person.")]
+_ERASING_RETRY_SECONDS = 5
 
 
 @router.post(
@@ -28,17 +35,49 @@ _User = Annotated[AppUserId, Path(description="The backend's name of the person.
     status_code=201,
     response_model=UserStatus,
     summary="Make a user",
+    openapi_extra=documented_body(NewUser),
     responses={
         200: {"model": UserStatus, "description": "The user was there, with a working grant"},
-        **documented(400, 401, 403, 503),
+        **documented(400, 401, 403, 408, 409, 413, 415, 503),
     },
 )
-async def add(new: NewUser, response: Response, relay: RelayDep, caller: CallerDep) -> UserStatus:
+async def add(
+    request: Request, response: Response, relay: RelayDep, caller: CallerDep
+) -> UserStatus:
     """Create the user at 1upHealth, or adopt the one there, and obtain a grant. Repeat at will."""
     caller.require(Scope.BACKEND)
-    user, made = await relay.provisioner.provision(new.app_user_id)
+    new = await read_model(request, NewUser)
+    user, made = await relay.provisioner.provision(new.app_user_id, by=caller.actor)
     response.status_code = 201 if made else 200
     return UserStatus.of(user)
+
+
+@router.get(
+    "",
+    response_model=UserList,
+    summary="Users, in the order in which they were added",
+    responses=documented(400, 401, 403, 503),
+)
+async def list_(
+    relay: RelayDep,
+    caller: CallerDep,
+    grant: Annotated[
+        GrantState | None,
+        Query(description="Only these; needs_authorization are the people to ask again."),
+    ] = None,
+    after: Annotated[UUID | None, Query(description="As `next` has it.")] = None,
+    limit: Annotated[int, Query(ge=1, le=500, description="How many on a page.")] = 100,
+) -> UserList:
+    """One page of users; `next` is the address of the page after it."""
+    caller.require(Scope.BACKEND, Scope.OPERATOR)
+    async with relay.database.transaction() as connection:
+        rows = await users.list_users(connection, grant=grant, after=after, limit=limit)
+    following = None
+    if len(rows) == limit:
+        query = {"after": str(rows[-1].id), "limit": str(limit)}
+        query |= {"grant": grant} if grant is not None else {}
+        following = f"/v1/users?{urlencode(query)}"
+    return UserList(users=[UserStatus.of(row) for row in rows], next=following)
 
 
 @router.get(
@@ -47,7 +86,7 @@ async def add(new: NewUser, response: Response, relay: RelayDep, caller: CallerD
     summary="A user",
     responses=documented(400, 401, 403, 404, 503),
 )
-async def show(user: _User, relay: RelayDep, caller: CallerDep) -> UserStatus:
+async def show(user: UserInPath, relay: RelayDep, caller: CallerDep) -> UserStatus:
     """The user, and whether their grant works."""
     caller.require(Scope.BACKEND, Scope.OPERATOR)
     async with relay.database.transaction() as connection:
@@ -57,45 +96,81 @@ async def show(user: _User, relay: RelayDep, caller: CallerDep) -> UserStatus:
     return UserStatus.of(found)
 
 
+@router.get(
+    "/{user}/summary",
+    response_model=UserSummary,
+    summary="How far a user's uploads are",
+    responses=documented(400, 401, 403, 404, 503),
+)
+async def summary(user: UserInPath, relay: RelayDep, caller: CallerDep) -> UserSummary:
+    """Counts by status and by resource type, and whether everything has come to its end."""
+    caller.require(Scope.BACKEND, Scope.OPERATOR, Scope.DEVICE)
+    name = caller.user(user)
+    async with relay.database.transaction() as connection:
+        found = await users.find_user(connection, name)
+        if found is None:
+            raise not_found("There is no such user.")
+        counted = await summarize(connection, found.id)
+    return UserSummary.of(found, counted)
+
+
 @router.put(
     "/{user}/grant",
     response_model=UserStatus,
     summary="Bring a grant",
-    responses=documented(400, 401, 403, 503),
+    openapi_extra=documented_body(BroughtGrant),
+    responses=documented(400, 401, 403, 408, 413, 415, 503),
 )
 async def bring_grant(
-    user: _User, grant: BroughtGrant, relay: RelayDep, caller: CallerDep
+    user: UserInPath, request: Request, relay: RelayDep, caller: CallerDep
 ) -> UserStatus:
     """Keep tokens that the backend obtained itself; makes the user if there is none."""
     caller.require(Scope.BACKEND)
+    grant = await read_model(request, BroughtGrant)
     tokens = Tokens(grant.access_token, grant.refresh_token, grant.expires_in)
-    return UserStatus.of(await relay.provisioner.bring_grant(user, tokens))
+    return UserStatus.of(await relay.provisioner.bring_grant(user, tokens, by=caller.actor))
 
 
-@router.post(
-    "/{user}/device-tokens",
-    status_code=201,
-    response_model=DeviceToken,
-    summary="Make a device token",
-    responses=documented(400, 401, 403, 404, 503),
+@router.delete(
+    "/{user}",
+    status_code=204,
+    response_class=Response,
+    summary="Erase a user",
+    responses={
+        202: {
+            "model": Erasing,
+            "description": "Nothing can be read or opened any more; workers still end what they"
+            " had under way",
+            "headers": {
+                "Retry-After": {
+                    "schema": {"type": "integer"},
+                    "description": "Seconds until it is worth asking again.",
+                }
+            },
+        },
+        **documented(400, 401, 403, 404, 503),
+    },
 )
-async def add_device_token(
-    user: _User, request: DeviceTokenRequest, relay: RelayDep, caller: CallerDep
-) -> DeviceToken:
-    """A token with which a device submits and reads this user's uploads, and nothing else."""
+async def erase(
+    user: UserInPath,
+    relay: RelayDep,
+    caller: CallerDep,
+    wait: Annotated[
+        float, Query(ge=0, description="Seconds to wait for what workers have under way.")
+    ] = 10.0,
+) -> Response:
+    """Destroy what Uplift keeps of the user: key, grant, device tokens, records and uploads.
+
+    204 once nothing is left and nothing is sent for them any more. 202 while a worker is still
+    sending: that ends by itself, within the lease at most; repeat the request to see when.
+    """
     caller.require(Scope.BACKEND)
-    most = relay.settings.device_token_seconds_max
-    if request.expires_in > most:
-        raise Problem(
-            400,
-            "The request is malformed",
-            f"expiresIn is at most {most} seconds (UPLIFT_DEVICE_TOKEN_SECONDS_MAX).",
-        )
-    async with relay.database.transaction() as connection:
-        found = await users.find_user(connection, user)
-        if found is None:
-            raise not_found("There is no such user.")
-        token, expires_at = await credentials.add_device_token(
-            connection, found.id, request.expires_in
-        )
-    return DeviceToken(token=token, expires_at=expires_at)
+    seconds = min(wait, relay.settings.wait_seconds_max)
+    erasure = await relay.eraser.erase(user, wait=seconds, by=caller.actor)
+    if erasure.done:
+        return Response(status_code=204)
+    return JSONResponse(
+        Erasing.of(erasure).model_dump(mode="json", by_alias=True),
+        202,
+        {"Retry-After": str(_ERASING_RETRY_SECONDS)},
+    )

@@ -1,0 +1,89 @@
+"""Device tokens over HTTP: made for one user, ended at once."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Request
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from api.bodies import documented_body, read_model
+from api.callers import CallerDep, RelayDep
+from api.problems import Problem, documented, not_found
+from api.schemas import DeviceToken, DeviceTokenRequest
+from api.slashes import UserInPath
+from relay.ledger import credentials, users
+from relay.ledger.credentials import Scope
+from relay.ledger.users import UserRow
+
+router = APIRouter(tags=["users"], prefix="/v1/users/{user}/device-tokens")
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=DeviceToken,
+    summary="Make a device token",
+    openapi_extra=documented_body(DeviceTokenRequest),
+    responses=documented(400, 401, 403, 404, 408, 413, 415, 503),
+)
+async def add(
+    user: UserInPath, request: Request, relay: RelayDep, caller: CallerDep
+) -> DeviceToken:
+    """A token with which a device submits and reads this user's uploads, and nothing else."""
+    caller.require(Scope.BACKEND)
+    wanted = await read_model(request, DeviceTokenRequest)
+    most = relay.settings.device_token_seconds_max
+    if wanted.expires_in > most:
+        raise Problem(
+            400,
+            "The request is malformed",
+            f"expiresIn is at most {most} seconds (UPLIFT_DEVICE_TOKEN_SECONDS_MAX).",
+        )
+    async with relay.database.transaction() as connection:
+        found = await _find(connection, user)
+        made = await credentials.add_device_token(
+            connection, found.id, wanted.expires_in, by=caller.actor
+        )
+    return DeviceToken(id=made.id, token=made.secret, expires_at=made.expires_at)
+
+
+@router.delete(
+    "",
+    status_code=204,
+    summary="Revoke every device token of a user",
+    responses=documented(400, 401, 403, 404, 503),
+)
+async def revoke_all(user: UserInPath, relay: RelayDep, caller: CallerDep) -> None:
+    """End all of them at once: the next request with one of them is answered 401."""
+    caller.require(Scope.BACKEND)
+    async with relay.database.transaction() as connection:
+        found = await _find(connection, user)
+        await credentials.revoke_device_tokens(connection, found.id, by=caller.actor)
+
+
+@router.delete(
+    "/{token_id}",
+    status_code=204,
+    summary="Revoke a device token",
+    responses=documented(400, 401, 403, 404, 503),
+)
+async def revoke(
+    user: UserInPath,
+    token_id: Annotated[UUID, Path(description="As it was answered when the token was made.")],
+    relay: RelayDep,
+    caller: CallerDep,
+) -> None:
+    """End it at once: the next request with it is answered 401. Repeat at will."""
+    caller.require(Scope.BACKEND)
+    async with relay.database.transaction() as connection:
+        found = await _find(connection, user)
+        if not await credentials.is_device_token(connection, token_id, found.id):
+            raise not_found("The user has no such device token.")
+        await credentials.revoke(connection, token_id, by=caller.actor)
+
+
+async def _find(connection: AsyncConnection, user: str) -> UserRow:
+    found = await users.find_user(connection, user, hold=True)
+    if found is None:
+        raise not_found("There is no such user.")
+    return found

@@ -1,0 +1,106 @@
+"""The API over real Postgres and Redis: in this process, and behind sockets where they matter."""
+
+import logging
+import secrets
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from api.app import create_app
+from relay.ledger.database import Database
+from relay.settings import Settings
+from relay.wiring import Relay
+from sandbox.config import SandboxConfig
+from sandbox.testing import SandboxServer
+from tests import factories
+from tests.api.door import Keys, bearer, make_keys
+from tests.api.serving import ApiServer
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """The app takes over the root logger, as a process of its own may; give it back."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    for handler in handlers:
+        if handler not in root.handlers:
+            root.addHandler(handler)
+    for handler in root.handlers[:]:
+        if handler not in handlers:
+            root.removeHandler(handler)
+    root.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def shared_upstream() -> Iterator[SandboxServer]:
+    """One simulated 1upHealth for all tests of the API, which hardly ever ask it."""
+    with SandboxServer(SandboxConfig(client_secret=secrets.token_urlsafe(8))) as server:
+        yield server
+
+
+@pytest.fixture
+def upstream(shared_upstream: SandboxServer) -> SandboxServer:
+    """A simulated 1upHealth that knows nobody."""
+    shared_upstream.reset()
+    return shared_upstream
+
+
+@pytest.fixture
+async def app(database: Database, settings: Settings) -> AsyncIterator[FastAPI]:
+    """The application, started, over an empty ledger."""
+    made = create_app(settings)
+    async with made.router.lifespan_context(made):
+        yield made
+
+
+@pytest.fixture
+def relay(app: FastAPI) -> Relay:
+    """The relay that the application opened."""
+    opened: Relay = app.state.relay
+    return opened
+
+
+@pytest.fixture
+async def keys(database: Database) -> Keys:
+    """A backend's and an operator's key."""
+    return await make_keys(database)
+
+
+@pytest.fixture
+async def anybody(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client without a credential."""
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://uplift") as client:
+        yield client
+
+
+@pytest.fixture
+async def client(app: FastAPI, keys: Keys) -> AsyncIterator[httpx.AsyncClient]:
+    """The backend's client."""
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://uplift", headers=bearer(keys.backend)
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+async def alice(relay: Relay) -> str:
+    """A user's name."""
+    return (await factories.user_without_grant(relay, "alice")).app_user_id
+
+
+@pytest.fixture
+async def bob(relay: Relay) -> str:
+    """Another user's name."""
+    return (await factories.user_without_grant(relay, "bob")).app_user_id
+
+
+@pytest.fixture
+def server(database: Database, settings: Settings) -> Iterator[ApiServer]:
+    """The application behind uvicorn, over an empty ledger."""
+    with ApiServer(settings) as running:
+        yield running

@@ -1,0 +1,118 @@
+"""What tests of the API do again and again: callers, submissions, and what a problem looks like."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import httpx
+import orjson
+from sqlalchemy import text
+
+from relay.ledger import uploads
+from relay.ledger.changes import Change, change_state
+from relay.ledger.credentials import Scope, add_api_key, add_device_token
+from relay.ledger.database import Database
+from relay.ledger.uploads import UploadRow
+from relay.ledger.users import find_user, key_context
+from relay.lifecycle import State
+from relay.sealing import KeyRing, WrappedKey
+from tests.factories import resource
+
+PROBLEM_JSON = "application/problem+json"
+NOBODYS_ID = "01900000-0000-7000-8000-000000000000"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """One secret of each kind of API key."""
+
+    backend: str
+    operator: str
+
+
+def bearer(secret: str) -> dict[str, str]:
+    """The header that presents a credential."""
+    return {"Authorization": f"Bearer {secret}"}
+
+
+async def make_keys(database: Database) -> Keys:
+    """A backend's and an operator's key."""
+    async with database.transaction() as connection:
+        _, backend = await add_api_key(connection, "backend", frozenset({Scope.BACKEND}))
+        _, operator = await add_api_key(connection, "operator", frozenset({Scope.OPERATOR}))
+    return Keys(backend, operator)
+
+
+async def device_token(database: Database, user: str, seconds: float = 600) -> str:
+    """A token of a device of that user; over already if `seconds` is negative."""
+    async with database.transaction() as connection:
+        found = await find_user(connection, user)
+        assert found is not None
+        return (await add_device_token(connection, found.id, seconds))[0]
+
+
+async def submit(client: httpx.AsyncClient, user: str = "alice", **elements: Any) -> dict[str, Any]:
+    """The status of a resource that was taken in."""
+    response = await client.post(
+        "/v1/uploads",
+        params={"user": user, "fhirVersion": "R4", "source": "hospital-a"},
+        content=orjson.dumps(resource(**elements)),
+        headers={"Content-Type": "application/fhir+json"},
+    )
+    assert response.status_code == 202, response.text
+    return dict(response.json())
+
+
+async def read_row(database: Database, upload_id: str) -> UploadRow:
+    """An upload as the ledger has it."""
+    async with database.transaction() as connection:
+        return (await uploads.get_uploads(connection, [UUID(upload_id)]))[UUID(upload_id)]
+
+
+async def stored_body(database: Database, ring: KeyRing, upload_id: str) -> bytes:
+    """The bytes that were kept of an upload, opened."""
+    row = await read_row(database, upload_id)
+    async with database.transaction() as connection:
+        sealed = await connection.scalar(
+            text("SELECT sealed_body FROM uploads WHERE id = :id"), {"id": row.id}
+        )
+    key = ring.unwrap(WrappedKey(row.master_key_id, row.wrapped_key), key_context(row.user_id))
+    return key.open(bytes(sealed or b""), uploads.body_context(row.id))
+
+
+async def move(database: Database, upload_id: str, target: State, **more: Any) -> None:
+    """Take a queued upload to a state by the ledger's own steps, as a worker would."""
+    id_ = UUID(upload_id)
+    if target in (State.SENDING, State.PARKED, State.CANCELLED, State.SUPERSEDED):
+        steps = [Change(upload_id=id_, source=State.QUEUED, target=target, **more)]
+    else:
+        steps = [
+            Change(
+                upload_id=id_,
+                source=State.QUEUED,
+                target=State.SENDING,
+                new_lease_id=id_,
+                lease_seconds=60.0,
+                clock=60.0,
+            ),
+            Change(upload_id=id_, source=State.SENDING, target=target, lease_id=id_, **more),
+        ]
+    for step in steps:
+        async with database.transaction() as connection:
+            assert await change_state(connection, [step]) == {id_}
+
+
+def assert_problem(response: httpx.Response, status: int) -> dict[str, Any]:
+    """The problem that a response is; fails if it is not one of that status (RFC 9457)."""
+    assert response.status_code == status, f"{response.status_code}: {response.text}"
+    assert response.headers["content-type"] == PROBLEM_JSON
+    problem: dict[str, Any] = response.json()
+    assert set(problem) - {"errors"} == {"type", "title", "status", "detail"}
+    assert problem["type"] == "about:blank"
+    assert problem["status"] == status
+    assert problem["title"]
+    assert problem["detail"]
+    for error in problem.get("errors", []):
+        assert set(error) == {"where", "what"}
+        assert all(isinstance(each, str) and each for each in error.values())
+    return problem

@@ -1,0 +1,135 @@
+"""Every route with every caller. A route without a rule here fails: say who may use it first."""
+
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
+
+from relay.ledger.credentials import Scope, add_api_key, add_device_token, revoke
+from relay.ledger.database import Database
+from relay.ledger.users import find_user
+from tests.api.door import Keys, assert_problem, bearer, device_token, submit
+from tests.factories import resource
+
+_UPLOAD = {"fhirVersion": "R4", "resource": resource()}
+_GRANT = {"accessToken": "a", "refreshToken": "r", "expiresIn": 60}
+
+_BUNDLE = {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": resource()}]}
+
+_NOBODY = ("none", "wrong", "revoked", "expired device", "revoked device", "forged device")
+
+
+class _Rule(NamedTuple):
+    """What the callers with a good credential are answered; everybody else gets `nobody`.
+
+    `device` is one of alice, about whom the request is; `other` is one of bob.
+    """
+
+    backend: int
+    operator: int
+    device: int
+    other: int
+    nobody: int = 401
+    json: Any = None
+    query: str = ""
+
+
+_PUBLIC = _Rule(200, 200, 200, 200, nobody=200)
+
+_RULES: dict[tuple[str, str], _Rule] = {
+    ("POST", "/v1/uploads"): _Rule(202, 403, 202, 403, json={"user": "alice", **_UPLOAD}),
+    ("GET", "/v1/uploads"): _Rule(200, 200, 200, 200),
+    ("GET", "/v1/uploads/{upload_id}"): _Rule(200, 200, 200, 404),
+    ("POST", "/v1/batches"): _Rule(202, 403, 202, 403, json=_BUNDLE, query="?user=alice"),
+    ("GET", "/v1/batches"): _Rule(200, 200, 200, 200),
+    ("GET", "/v1/batches/{batch_id}"): _Rule(200, 200, 200, 404),
+    ("GET", "/v1/batches/{batch_id}/lines"): _Rule(200, 200, 200, 404),
+    ("POST", "/v1/users"): _Rule(201, 403, 403, 403, json={"appUserId": "carol"}),
+    ("GET", "/v1/users/{user}"): _Rule(200, 200, 403, 403),
+    ("PUT", "/v1/users/{user}/grant"): _Rule(200, 403, 403, 403, json=_GRANT),
+    ("GET", "/v1/users"): _Rule(200, 200, 403, 403),
+    ("GET", "/v1/users/{user}/summary"): _Rule(200, 200, 200, 403),
+    ("DELETE", "/v1/users/{user}"): _Rule(204, 403, 403, 403),
+    ("POST", "/v1/users/{user}/device-tokens"): _Rule(201, 403, 403, 403, json={"expiresIn": 60}),
+    ("DELETE", "/v1/users/{user}/device-tokens"): _Rule(204, 403, 403, 403),
+    ("DELETE", "/v1/users/{user}/device-tokens/{token_id}"): _Rule(204, 403, 403, 403),
+    ("GET", "/healthz"): _PUBLIC,
+    ("GET", "/readyz"): _PUBLIC,
+    ("GET", "/openapi.json"): _PUBLIC,
+    ("GET", "/docs"): _PUBLIC,
+    ("GET", "/docs/oauth2-redirect"): _PUBLIC,
+    ("GET", "/redoc"): _PUBLIC,
+    # alice has no grant: whoever may ask is told so
+    ("GET", "/v1/users/{user}/fhir/{version}/{path:path}"): _Rule(409, 403, 403, 403),
+}
+
+
+def _routes(app: FastAPI) -> set[tuple[str, str]]:
+    return {
+        (method, str(route.path))
+        for route in iter_route_contexts(app.routes)
+        for method in route.methods or {"ANY"}
+        if method != "HEAD"  # of the pages that describe the API: a GET without its body
+    }
+
+
+def test_every_route_has_a_rule_and_every_rule_a_route(app: FastAPI) -> None:
+    assert _routes(app) == set(_RULES)
+
+
+@pytest.mark.parametrize(("method", "path"), list(_RULES), ids=map(" ".join, _RULES))
+async def test_each_caller_may_do_what_the_rule_says(
+    client: httpx.AsyncClient,
+    anybody: httpx.AsyncClient,
+    alice: str,
+    bob: str,
+    keys: Keys,
+    database: Database,
+    method: str,
+    path: str,
+) -> None:
+    async with database.transaction() as connection:
+        key_id, revoked = await add_api_key(connection, "revoked", frozenset(set(Scope)))
+        await revoke(connection, key_id)
+        user = await find_user(connection, "alice")
+        assert user is not None
+        token = await add_device_token(connection, user.id, 600)
+        await revoke(connection, token.id)
+    secrets = {
+        "none": None,
+        "wrong": "uplift_key_wrong",
+        "revoked": revoked,
+        "expired device": await device_token(database, "alice", -1),
+        "revoked device": token.secret,
+        "forged device": token.secret[:-1] + ("A" if token.secret[-1] != "A" else "B"),
+        "other": await device_token(database, "bob"),
+        "device": await device_token(database, "alice"),
+        "operator": keys.operator,
+        "backend": keys.backend,
+    }
+    rule = _RULES[method, path]
+    upload = await submit(client, "alice")
+    made = await client.post("/v1/batches?user=alice", json=_BUNDLE)
+    url = path.replace(":path}", "}").format(
+        upload_id=upload["id"],
+        batch_id=made.json()["id"],
+        user="alice",
+        token_id=token.id,
+        version="R4",
+        path="Observation",
+    )
+    expected = {
+        **dict.fromkeys(_NOBODY, rule.nobody),
+        **{name: getattr(rule, name) for name in ("other", "device", "operator", "backend")},
+    }
+    answers = {}
+    for caller, secret in secrets.items():
+        response = await anybody.request(
+            method, url + rule.query, json=rule.json, headers=bearer(secret) if secret else {}
+        )
+        answers[caller] = response.status_code
+        if response.status_code >= 400:
+            assert_problem(response, response.status_code)
+    assert answers == expected

@@ -1,0 +1,294 @@
+"""Batches over real sockets: connections that break or stall, and a process that stays small."""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import httpx
+import orjson
+import psutil
+import pytest
+from uuid_utils.compat import uuid4
+
+from relay.ledger.database import Database
+from relay.settings import Settings
+from relay.wiring import open_relay
+from tests import factories
+from tests.api.door import assert_problem, bearer, make_keys
+from tests.api.serving import ApiServer, answer_on
+from tests.api.test_batches import NDJSON, envelope
+from tests.factories import resource
+
+_MIB = 1024 * 1024
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(
+        update={
+            "batch_lines_max": 500,
+            "batches_at_once": 2,
+            "intake_wait_seconds": 0.5,
+            "body_idle_seconds": 1.0,
+        }
+    )
+
+
+@pytest.fixture
+async def key(database: Database, settings: Settings) -> str:
+    """A backend's key, in a ledger that knows alice."""
+    async with open_relay(settings) as relay:
+        await factories.user_without_grant(relay)
+    return (await make_keys(database)).backend
+
+
+def _head(key: str, batch_id: object, *lines: str, path: str = "/v1/batches") -> bytes:
+    return "\r\n".join(
+        [
+            f"POST {path}?user=alice&batch={batch_id} HTTP/1.1",
+            "Host: uplift",
+            f"Authorization: Bearer {key}",
+            f"Content-Type: {NDJSON}",
+            *(lines or ["Transfer-Encoding: chunked"]),
+            "",
+            "",
+        ]
+    ).encode()
+
+
+def _chunk(data: bytes) -> bytes:
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+
+def _client(server: ApiServer, key: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        base_url=server.url, headers={**bearer(key), "Content-Type": NDJSON}, timeout=60
+    )
+
+
+async def _closed(client: httpx.AsyncClient, batch_id: object) -> dict[str, object]:
+    """The batch, as soon as nothing more comes in."""
+    async with asyncio.timeout(20):
+        while True:
+            response = await client.get(f"/v1/batches/{batch_id}")
+            if response.status_code == 200 and response.json()["closed"]:
+                return dict(response.json())
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("reset", [True, False])
+async def test_a_broken_connection_leaves_whole_lines_accepted_and_says_which(
+    server: ApiServer, key: str, *, reset: bool
+) -> None:
+    batch_id = uuid4()
+    with server.connect() as connection:
+        whole = b"".join(envelope(number) + b"\n" for number in range(120))
+        connection.sendall(_head(key, batch_id) + _chunk(whole) + _chunk(envelope(120)[:-9]))
+        await asyncio.sleep(0.2)
+        if reset:
+            linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    async with _client(server, key) as client:
+        batch = await _closed(client, batch_id)
+        assert (batch["broken"], batch["total"], batch["accepted"]) == (True, 120, 120)
+        lines = (await client.get(f"/v1/batches/{batch_id}/lines?limit=1000")).json()["lines"]
+        assert [line["line"] for line in lines] == list(range(1, 121))
+        # Sent again, nothing is there twice, and the line that was cut is taken as a new one.
+        body = whole + envelope(120)
+        again = (await client.post("/v1/batches?user=alice", content=body)).json()
+        assert (again["accepted"], again["duplicates"], again["broken"]) == (1, 120, False)
+
+
+async def test_a_batch_that_stalls_is_broken_off_and_told_where_its_lines_are(
+    server: ApiServer, key: str
+) -> None:
+    batch_id = uuid4()
+    with server.connect() as connection:
+        connection.sendall(_head(key, batch_id) + _chunk(envelope(1) + b"\n" + envelope(2)))
+        status, headers, body = await asyncio.to_thread(answer_on, connection)
+    problem = assert_problem(httpx.Response(status, headers=headers, content=body), 408)
+    assert f"/v1/batches/{batch_id}/lines" in problem["detail"]
+    async with _client(server, key) as client:
+        batch = await _closed(client, batch_id)
+    assert (batch["broken"], batch["accepted"]) == (True, 1)
+
+
+async def test_an_upload_that_stalls_is_told_so(server: ApiServer, key: str) -> None:
+    with server.connect() as connection:
+        head = _head(key, uuid4(), "Content-Length: 100", path="/v1/uploads")
+        connection.sendall(head.replace(NDJSON.encode(), b"application/json") + b"{")
+        status, headers, body = await asyncio.to_thread(answer_on, connection)
+    assert_problem(httpx.Response(status, headers=headers, content=body), 408)
+    assert headers["connection"] == "close"
+
+
+async def test_more_lines_than_are_taken_are_read_past_and_the_connection_goes_on(
+    server: ApiServer, key: str
+) -> None:
+    async with _client(server, key) as client:
+        body = b"".join(envelope(number) + b"\n" for number in range(5000))
+        batch = (await client.post("/v1/batches?user=alice", content=body)).json()
+        assert (batch["accepted"], batch["problems"], batch["broken"]) == (500, 1, True)
+        assert (await client.get(batch["statusUrl"])).status_code == 200
+
+
+async def test_batches_beyond_those_taken_at_once_wait_and_then_are_told_when_to_come_back(
+    server: ApiServer, key: str
+) -> None:
+    with server.connect() as one, server.connect() as two:
+        for connection in (one, two):
+            connection.sendall(_head(key, uuid4()) + _chunk(envelope(1) + b"\n"))
+        await asyncio.sleep(0.1)
+        async with _client(server, key) as client:
+            refused = await client.post("/v1/batches?user=alice", content=envelope(2))
+            assert_problem(refused, 503)
+            assert int(refused.headers["Retry-After"]) > 0
+            single = await client.post(
+                "/v1/uploads?user=alice",
+                content=envelope(3),
+                headers={"Content-Type": "application/json"},
+            )
+            assert single.status_code == 202
+            one.sendall(b"0\r\n\r\n")
+            status, _, _ = await asyncio.to_thread(answer_on, one)
+            assert status == 202
+            assert (
+                await client.post("/v1/batches?user=alice", content=envelope(2))
+            ).status_code == 202
+
+
+@asynccontextmanager
+async def _process(settings: Settings, **more: str) -> AsyncIterator[tuple[psutil.Process, str]]:
+    """`python -m api` as a process of its own, and its address."""
+    assert settings.database_url is not None
+    assert settings.redis_url is not None
+    assert settings.master_keys is not None
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "UPLIFT_DATABASE_URL": settings.database_url.get_secret_value(),
+        "UPLIFT_REDIS_URL": settings.redis_url.get_secret_value(),
+        "UPLIFT_MASTER_KEYS": settings.master_keys.get_secret_value(),
+        "UPLIFT_LOG_LEVEL": "warning",
+        "UPLIFT_API_PORT": str(port),
+        **more,
+    }
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "api", env=environment)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        async with httpx.AsyncClient(base_url=url) as client, asyncio.timeout(60):
+            while True:
+                try:
+                    if (await client.get("/healthz")).status_code == 200:
+                        break
+                except httpx.TransportError:
+                    assert process.returncode is None
+                await asyncio.sleep(0.1)
+        yield psutil.Process(process.pid), url
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+class _Peak:
+    """The most memory that a process has while this looks at it, in bytes."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self._process = process
+        self.before = self.most = process.memory_info().rss
+
+    @property
+    def growth(self) -> int:
+        return self.most - self.before
+
+    async def watch(self) -> None:
+        while True:
+            self.most = max(self.most, self._process.memory_info().rss)
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def _peak(process: psutil.Process) -> AsyncIterator[_Peak]:
+    peak = _Peak(process)
+    watching = asyncio.create_task(peak.watch())
+    try:
+        yield peak
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+def _lines(count: int, offset: int = 0, text: int = 500) -> Iterator[bytes]:
+    for number in range(offset, offset + count):
+        yield envelope(number, source="x" * text) + b"\n"
+
+
+async def _stream(lines: Iterator[bytes]) -> AsyncIterator[bytes]:
+    for line in lines:
+        yield line
+
+
+@pytest.mark.timeout(400)
+async def test_fifty_thousand_lines_in_one_request_leave_the_process_small(
+    database: Database, settings: Settings, key: str
+) -> None:
+    count = 50_000
+    async with (
+        _process(settings) as (process, url),
+        httpx.AsyncClient(base_url=url, headers=bearer(key), timeout=300) as client,
+    ):
+        headers = {"Content-Type": NDJSON}
+        path = "/v1/batches?user=alice"
+        # What the process keeps from its first work is not the batch's.
+        await client.post(path, content=_stream(_lines(1000, count)), headers=headers)
+        async with (
+            _peak(process) as peak,
+            client.stream("POST", path, content=_stream(_lines(count)), headers=headers) as answer,
+        ):
+            assert answer.status_code == 202
+            text = b"".join([chunk async for chunk in answer.aiter_bytes()])
+        batch = orjson.loads(text)
+        assert (batch["accepted"], len(batch["lines"])) == (count, count)
+        assert [line["line"] for line in batch["lines"]] == list(range(1, count + 1))
+        # The body alone has over 35 MiB, and several times that once it is read.
+        assert peak.growth < 30 * _MIB
+
+
+async def test_many_large_bodies_at_once_leave_the_process_within_its_setting(
+    database: Database, settings: Settings, key: str
+) -> None:
+    budget = 8 * _MIB
+    large = [
+        orjson.dumps(resource(id=f"large-{number}", note=[{"text": f"{number:04}" * (_MIB // 2)}]))
+        for number in range(60)
+    ]
+    sent = sum(map(len, large))
+    more = {"UPLIFT_INTAKE_BYTES": str(budget), "UPLIFT_INTAKE_WAIT_SECONDS": "60"}
+    async with (
+        _process(settings, **more) as (process, url),
+        httpx.AsyncClient(base_url=url, headers=bearer(key), timeout=100) as client,
+    ):
+        headers = {"Content-Type": "application/fhir+json"}
+        path = "/v1/uploads?user=alice&fhirVersion=R4"
+        await client.post(path, content=large[0], headers=headers)
+        async with _peak(process) as peak:
+            answers = await asyncio.gather(
+                *(client.post(path, content=body, headers=headers) for body in large[1:]),
+                *(
+                    client.post(
+                        "/v1/batches?user=alice&fhirVersion=R4&source=b",
+                        content=body,
+                        headers={"Content-Type": NDJSON},
+                    )
+                    for body in large[:8]
+                ),
+            )
+        assert {answer.status_code for answer in answers} == {202}
+        # Without the setting it grows by more than three times that.
+        assert peak.growth < 100 * _MIB < sent

@@ -1,0 +1,423 @@
+"""Batches at the door: what is taken in, what each line is answered, and who may ask later."""
+
+from typing import Any
+from uuid import UUID
+
+import httpx
+import orjson
+import pytest
+from fastapi import FastAPI
+from jsonschema_rs import Draft202012Validator
+from uuid_utils.compat import uuid4
+
+from relay.ledger.database import Database
+from relay.lifecycle import State
+from relay.sealing import KeyRing
+from relay.settings import Settings
+from tests.api.door import (
+    NOBODYS_ID,
+    Keys,
+    assert_problem,
+    bearer,
+    device_token,
+    move,
+    read_row,
+    stored_body,
+    submit,
+)
+from tests.factories import resource
+
+NDJSON = "application/x-ndjson"
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"max_body_bytes": 100_000, "batch_lines_max": 300})
+
+
+def observation(number: int, **elements: Any) -> dict[str, Any]:
+    return resource(id=f"obs-{number}", **elements)
+
+
+def envelope(number: int, **more: Any) -> bytes:
+    return orjson.dumps(
+        {"fhirVersion": "R4", "source": "hospital-a", "resource": observation(number), **more}
+    )
+
+
+def bundle(*entries: Any, type_: Any = "collection") -> bytes:
+    return orjson.dumps({"resourceType": "Bundle", "type": type_, "entry": list(entries)})
+
+
+async def post(
+    client: httpx.AsyncClient,
+    content: bytes,
+    content_type: str = NDJSON,
+    *,
+    user: str | None = "alice",
+    headers: dict[str, str] | None = None,
+    **query: str,
+) -> httpx.Response:
+    params = {**query, **({"user": user} if user else {})}
+    return await client.post(
+        "/v1/batches",
+        params=params,
+        content=content,
+        headers={"Content-Type": content_type, **(headers or {})},
+    )
+
+
+async def taken(client: httpx.AsyncClient, *lines: bytes, **query: Any) -> dict[str, Any]:
+    """The answer to a batch of these lines."""
+    response = await post(client, b"\n".join(lines), **query)
+    assert response.status_code == 202, response.text
+    return dict(response.json())
+
+
+def statuses(batch: dict[str, Any]) -> list[str]:
+    """For each line its status, `duplicate`, or the status of its problem."""
+    return [
+        str(line["problem"]["status"])
+        if "problem" in line
+        else ("duplicate" if line["duplicate"] else line["status"])
+        for line in batch["lines"]
+    ]
+
+
+async def test_every_line_is_committed_and_answered(
+    client: httpx.AsyncClient, alice: str, database: Database, ring: KeyRing
+) -> None:
+    response = await post(client, b"".join(envelope(number) + b"\n" for number in range(150)))
+    assert response.status_code == 202
+    batch = response.json()
+    assert response.headers["Location"] == batch["statusUrl"] == f"/v1/batches/{batch['id']}"
+    assert (batch["user"], batch["total"], batch["accepted"]) == ("alice", 150, 150)
+    assert (batch["closed"], batch["broken"]) == (True, False)
+    assert [line["line"] for line in batch["lines"]] == list(range(1, 151))
+    assert statuses(batch) == ["queued"] * 150
+    for number in (0, 149):
+        upload_id = batch["lines"][number]["id"]
+        assert (await read_row(database, upload_id)).batch_id == UUID(batch["id"])
+        kept = await stored_body(database, ring, upload_id)
+        assert kept == orjson.dumps(observation(number))
+
+
+async def test_one_bad_line_never_costs_the_others(client: httpx.AsyncClient, alice: str) -> None:
+    await submit(client, id="obs-9")
+    long = orjson.dumps(observation(5, note=[{"text": "x" * 100_001}]))
+    batch = await taken(
+        client,
+        envelope(1),
+        b"{",
+        b"",
+        long,
+        envelope(2, user="bob"),
+        envelope(9),
+        envelope(2, user="alice"),
+        envelope(2),
+    )
+    assert statuses(batch) == ["queued", "400", "413", "400", "duplicate", "queued", "duplicate"]
+    assert [line["line"] for line in batch["lines"]] == [1, 2, 4, 5, 6, 7, 8]
+    assert (batch["accepted"], batch["duplicates"], batch["problems"]) == (2, 2, 3)
+    problem = batch["lines"][2]["problem"]
+    assert problem["title"] == "The body is too large"
+    assert "100000 bytes" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        NDJSON,
+        "application/ndjson",
+        "application/fhir+ndjson",
+        "Application/X-NDJSON; charset=utf-8",
+    ],
+)
+async def test_each_name_of_ndjson_is_understood(
+    client: httpx.AsyncClient, alice: str, content_type: str
+) -> None:
+    response = await post(client, envelope(1), content_type)
+    assert statuses(response.json()) == ["queued"]
+
+
+async def test_bare_resources_take_the_batch_s_labels(
+    client: httpx.AsyncClient, alice: str, database: Database
+) -> None:
+    lines = [orjson.dumps(observation(1)), envelope(2, fhirVersion="1.0.2")]
+    assert statuses(await taken(client, *lines)) == ["400", "queued"]
+    batch = await taken(client, *lines, fhirVersion="4.0.1", source="hospital-a")
+    assert statuses(batch) == ["queued", "duplicate"]
+    assert (await read_row(database, batch["lines"][0]["id"])).fhir_version == "R4"
+
+
+@pytest.mark.parametrize("type_", ["collection", "batch", "transaction", "searchset"])
+@pytest.mark.parametrize("content_type", ["application/fhir+json", "application/json"])
+async def test_each_entry_of_a_bundle_is_an_upload(
+    client: httpx.AsyncClient,
+    alice: str,
+    database: Database,
+    ring: KeyRing,
+    type_: str,
+    content_type: str,
+) -> None:
+    first = b'{ "resourceType" : "Observation", "id": "a", "valueDecimal": 1.50 }'
+    body = (
+        b'{"resourceType":"Bundle","type":"' + type_.encode() + b'","total":2,"entry":['
+        b'{"fullUrl":"urn:uuid:1","resource":' + first + b',"request":{"method":"POST"}},\n'
+        b'{"resource":{"resourceType":"Patient","id":"b"}}]}'
+    )
+    response = await post(client, body, content_type, fhirVersion="R4")
+    batch = response.json()
+    assert statuses(batch) == ["queued", "queued"]
+    assert await stored_body(database, ring, batch["lines"][0]["id"]) == first
+
+
+async def test_an_entry_that_is_no_resource_costs_no_other(
+    client: httpx.AsyncClient, alice: str
+) -> None:
+    entries = [
+        {"resource": observation(1)},
+        {"request": {"method": "DELETE", "url": "Patient/1"}},
+        7,
+        None,
+        {"resource": None},
+        {"resource": "text"},
+        {"resource": {"id": "without type"}},
+        {"resource": observation(2)},
+    ]
+    response = await post(client, bundle(*entries), "application/fhir+json", fhirVersion="R4")
+    assert statuses(response.json()) == ["queued"] + ["400"] * 6 + ["queued"]
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"[]", "wrong"),
+        (orjson.dumps(resource()), "not a FHIR Bundle"),
+        (envelope(1), "not a FHIR Bundle"),
+        (bundle(type_="message"), "collection"),
+        (bundle(type_="document"), "collection"),
+        (bundle(type_=None), "collection"),
+        (bundle(type_=["batch"]), "wrong"),
+        (b'{"resourceType":"Bundle","type":"batch","entry":{}}', "wrong"),
+        (b'{"resourceType":"Bundle","type":"batch","entry":' + b"[" * 9000, ""),
+        (b'{"resourceType":"Bundle","type":"secret-canary"}', "collection"),
+    ],
+)
+async def test_what_is_no_bundle_of_uploads_is_no_batch(
+    client: httpx.AsyncClient, alice: str, body: bytes, told: str
+) -> None:
+    detail = assert_problem(await post(client, body, "application/fhir+json"), 400)["detail"]
+    assert told in detail
+    assert "canary" not in detail
+    assert (await client.get("/v1/batches")).json() == {"batches": [], "next": None}
+
+
+@pytest.mark.parametrize("body", [b'{"resourceType":"Bundle","type":"batch"}', bundle()])
+async def test_a_bundle_without_entries_is_an_empty_batch(
+    client: httpx.AsyncClient, alice: str, body: bytes
+) -> None:
+    response = await post(client, body, "application/fhir+json")
+    assert response.status_code == 202
+    assert response.json()["lines"] == []
+
+
+async def test_a_batch_without_a_line_is_settled(client: httpx.AsyncClient, alice: str) -> None:
+    batch = await taken(client, b"\r\n \n")
+    assert batch["lines"] == []
+    status = (await client.get(batch["statusUrl"])).json()
+    assert (status["progress"], status["settled"]) == (1.0, True)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "encoding"),
+    [("text/plain", None), ("application/xml", None), (NDJSON, "gzip"),
+     ("application/fhir+json", "br"), ("application/jsonl", None)],
+)  # fmt: skip
+async def test_other_content_types_and_encodings_are_refused(
+    client: httpx.AsyncClient, alice: str, content_type: str, encoding: str | None
+) -> None:
+    headers = {"Content-Encoding": encoding} if encoding else {}
+    assert_problem(await post(client, envelope(1), content_type, headers=headers), 415)
+
+
+async def test_a_bundle_over_the_cap_is_refused(client: httpx.AsyncClient, alice: str) -> None:
+    body = bundle({"resource": observation(1, note=[{"text": "x" * 100_000}])})
+    assert_problem(await post(client, body, "application/fhir+json"), 413)
+
+
+async def test_a_batch_of_lines_may_be_larger_than_a_body(
+    client: httpx.AsyncClient, alice: str
+) -> None:
+    batch = await taken(client, *(envelope(n, extra="x" * 10_000) for n in range(100)))
+    assert batch["accepted"] == 100
+
+
+async def test_the_line_after_the_last_that_is_taken_says_so(
+    client: httpx.AsyncClient, alice: str
+) -> None:
+    batch = await taken(client, *(envelope(number) for number in range(400)))
+    assert statuses(batch) == ["queued"] * 300 + ["413"]
+    assert "at most 300 lines" in batch["lines"][-1]["problem"]["detail"]
+    assert (batch["broken"], batch["closed"]) == (True, True)
+
+
+@pytest.mark.parametrize("content_type", [NDJSON, "application/fhir+json"])
+async def test_a_batch_needs_a_user_that_is_known(
+    client: httpx.AsyncClient, alice: str, content_type: str
+) -> None:
+    body = bundle() if "fhir" in content_type else envelope(1, user="alice")
+    assert_problem(await post(client, body, content_type, user="nobody"), 404)
+    assert (
+        "?user=" in assert_problem(await post(client, body, content_type, user=None), 400)["detail"]
+    )
+
+
+async def test_a_client_may_choose_the_id_once(client: httpx.AsyncClient, alice: str) -> None:
+    id_ = str(uuid4())
+    assert (await taken(client, envelope(1), batch=id_))["id"] == id_
+    problem = assert_problem(await post(client, envelope(2), batch=id_), 409)
+    assert "an id of its own" in problem["detail"]
+    assert_problem(await post(client, envelope(2), batch="mine"), 400)
+    assert (await client.get(f"/v1/batches/{id_}")).json()["total"] == 1
+
+
+async def test_a_batch_counts_its_lines_by_status(
+    client: httpx.AsyncClient, alice: str, database: Database
+) -> None:
+    batch = await taken(client, *(envelope(number) for number in range(5)), b"{", envelope(0))
+    ids = [line["id"] for line in batch["lines"] if "id" in line]
+    response = await client.get(batch["statusUrl"])
+    status = response.json()
+    assert int(response.headers["Retry-After"]) >= 1
+    assert status["byStatus"] == dict.fromkeys(State, 0) | {"queued": 6}
+    assert (status["total"], status["accepted"], status["duplicates"], status["problems"]) == (
+        7, 5, 1, 1,
+    )  # fmt: skip
+    assert (status["progress"], status["settled"]) == (pytest.approx(1 / 7), False)
+
+    await move(database, ids[0], State.DELIVERED)
+    await move(database, ids[1], State.REJECTED)
+    await move(database, ids[2], State.PARKED)
+    await move(database, ids[3], State.SENDING, new_lease_id=uuid4(), lease_seconds=60.0, clock=9.0)
+    status = (await client.get(batch["statusUrl"])).json()
+    assert status["byStatus"] == dict.fromkeys(State, 0) | {
+        "delivered": 2, "rejected": 1, "parked": 1, "sending": 1, "queued": 1,
+    }  # fmt: skip
+    assert status["progress"] == pytest.approx(5 / 7)
+
+
+async def test_a_batch_that_nobody_works_at_is_settled(
+    client: httpx.AsyncClient, alice: str, database: Database
+) -> None:
+    batch = await taken(client, envelope(1), envelope(2), b"{")
+    for line, state in zip(batch["lines"], (State.DELIVERED, State.PARKED), strict=False):
+        await move(database, line["id"], state)
+    response = await client.get(batch["statusUrl"])
+    assert "Retry-After" not in response.headers
+    assert (response.json()["progress"], response.json()["settled"]) == (1.0, True)
+
+
+async def test_the_lines_are_read_in_pages_with_the_status_as_it_is(
+    client: httpx.AsyncClient, alice: str, database: Database
+) -> None:
+    batch = await taken(client, *(envelope(number) for number in range(6)), b"", b"{")
+    await move(database, batch["lines"][3]["id"], State.DELIVERED)
+    url, pages = f"{batch['linesUrl']}?limit=3", []
+    while url:
+        page = (await client.get(url)).json()
+        pages.append(page["lines"])
+        url = page["next"]
+    assert [[line["line"] for line in page] for page in pages] == [[1, 2, 3], [4, 5, 6], [8]]
+    assert pages[1][0]["status"] == "delivered"
+    assert pages[2][0]["problem"]["status"] == 400
+    assert set(pages[2][0]) == {"line", "problem"}
+
+
+@pytest.mark.parametrize("query", ["after=-1", "after=x", "after=2147483648", "limit=0",
+                                   "limit=1001"])  # fmt: skip
+async def test_a_page_that_cannot_be_is_refused(
+    client: httpx.AsyncClient, alice: str, query: str
+) -> None:
+    batch = await taken(client, envelope(1))
+    assert_problem(await client.get(f"{batch['linesUrl']}?{query}"), 400)
+
+
+async def test_batches_are_listed_the_newest_first(
+    client: httpx.AsyncClient, alice: str, bob: str
+) -> None:
+    made = [(await taken(client, envelope(number)))["id"] for number in range(5)]
+    bobs = (await taken(client, envelope(1), user="bob"))["id"]
+    everything = (await client.get("/v1/batches")).json()
+    assert [each["id"] for each in everything["batches"]] == [bobs, *reversed(made)]
+    url, found = "/v1/batches?user=alice&limit=2", []
+    while url:
+        page = (await client.get(url)).json()
+        found += [each["id"] for each in page["batches"]]
+        url = page["next"]
+    assert found == list(reversed(made))
+    assert_problem(await client.get("/v1/batches?user=nobody"), 404)
+    assert (await client.get(f"/v1/batches?after={NOBODYS_ID}")).json()["batches"] == []
+
+
+async def test_the_uploads_of_a_batch_are_listed(client: httpx.AsyncClient, alice: str) -> None:
+    await submit(client, id="obs-0")
+    batch = await taken(client, *(envelope(number) for number in range(4)))
+    ids = [line["id"] for line in batch["lines"]]
+    url, found = f"/v1/uploads?batch={batch['id']}&limit=2", []
+    while url:
+        page = (await client.get(url)).json()
+        assert {each["batch"] for each in page["uploads"]} <= {batch["id"]}
+        found += [each["id"] for each in page["uploads"]]
+        url = page["next"]
+    # The first was there before: it is a line of the batch, but not an upload that it made.
+    assert found == ids[1:]
+
+
+async def test_a_device_has_batches_of_its_own_user_only(
+    client: httpx.AsyncClient,
+    anybody: httpx.AsyncClient,
+    alice: str,
+    bob: str,
+    database: Database,
+) -> None:
+    theirs = bearer(await device_token(database, "alice"))
+    bobs = await taken(client, envelope(1), user="bob")
+    response = await post(anybody, envelope(1), user=None, headers=theirs)
+    own = response.json()
+    assert (response.status_code, own["user"]) == (202, "alice")
+    assert_problem(await post(anybody, envelope(1), user="bob", headers=theirs), 403)
+    for url in (bobs["statusUrl"], bobs["linesUrl"], f"/v1/batches/{NOBODYS_ID}"):
+        assert_problem(await anybody.get(url, headers=theirs), 404)
+    for url in (own["statusUrl"], own["linesUrl"]):
+        assert (await anybody.get(url, headers=theirs)).status_code == 200
+    listed = (await anybody.get("/v1/batches", headers=theirs)).json()["batches"]
+    assert [each["id"] for each in listed] == [own["id"]]
+    unlisted = await anybody.get(f"/v1/uploads?batch={bobs['id']}", headers=theirs)
+    assert unlisted.json()["uploads"] == []
+
+
+async def test_an_operator_reads_batches_and_makes_none(
+    client: httpx.AsyncClient, anybody: httpx.AsyncClient, alice: str, keys: Keys
+) -> None:
+    batch = await taken(client, envelope(1))
+    headers = bearer(keys.operator)
+    assert (await anybody.get(batch["statusUrl"], headers=headers)).status_code == 200
+    assert_problem(await post(anybody, envelope(1), headers=headers), 403)
+
+
+async def test_the_streamed_answer_is_what_the_description_says(
+    app: FastAPI, client: httpx.AsyncClient, alice: str
+) -> None:
+    described: Any = app.openapi()
+    answers = described["paths"]["/v1/batches"]["post"]["responses"]["202"]
+    schema = answers["content"]["application/json"]["schema"]
+    validator = Draft202012Validator(
+        {**schema, "components": {"schemas": described["components"]["schemas"]}}
+    )
+    for lines in ([], [envelope(1)], [envelope(1), b"{", envelope(3)]):
+        batch = await taken(client, *lines)
+        assert validator.is_valid(batch), list(validator.iter_errors(batch))
+    assert not validator.is_valid({**batch, "lines": [{"line": 1}]})

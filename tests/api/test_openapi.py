@@ -1,0 +1,167 @@
+"""What the API says of itself: complete, and the same as docs/api.md."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from jsonschema_rs import Draft202012Validator
+
+from relay.lifecycle import State
+from tests.api.door import assert_problem
+
+_DOCS = Path(__file__).parents[2] / "docs" / "api.md"
+_PUBLIC = {"/healthz", "/readyz"}
+
+
+@pytest.fixture
+async def openapi(anybody: httpx.AsyncClient) -> dict[str, Any]:
+    """The description as it is served."""
+    return dict((await anybody.get("/openapi.json")).json())
+
+
+def _operations(openapi: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        f"{method.upper()} {path}": operation
+        for path, methods in openapi["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+def test_every_operation_says_what_it_does_in_words(openapi: dict[str, Any]) -> None:
+    for name, operation in _operations(openapi).items():
+        assert operation["summary"], name
+        assert operation["description"], name
+        assert operation["tags"], name
+
+
+def test_every_operation_but_health_asks_for_a_bearer(openapi: dict[str, Any]) -> None:
+    scheme = openapi["components"]["securitySchemes"]["HTTPBearer"]
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+    for name, operation in _operations(openapi).items():
+        public = name.split(" ")[1] in _PUBLIC
+        assert operation.get("security", []) == ([] if public else [{"HTTPBearer": []}]), name
+
+
+def test_every_operation_documents_the_statuses_it_can_answer(openapi: dict[str, Any]) -> None:
+    for name, operation in _operations(openapi).items():
+        method, path = name.split(" ")
+        statuses = set(operation["responses"])
+        expected = {"200"} if path == "/healthz" else {"503"}
+        if path not in _PUBLIC:
+            expected |= {"400", "401", "403"}
+        if method in ("POST", "PUT"):
+            expected |= {"413", "415"}
+        if "{upload_id}" in path or (method, path) == ("GET", "/v1/users/{user}"):
+            expected |= {"404"}
+        assert expected <= statuses, name
+        assert statuses & {"200", "201", "202", "204"}, name
+        assert "422" not in statuses, name
+
+
+def test_every_error_is_documented_as_a_problem(openapi: dict[str, Any]) -> None:
+    for name, operation in _operations(openapi).items():
+        for status, response in operation["responses"].items():
+            assert response["description"], (name, status)
+            if int(status) >= 400:
+                content = response["content"]["application/problem+json"]
+                assert content["schema"] == {"$ref": "#/components/schemas/Problem"}, (name, status)
+
+
+def test_every_success_has_a_schema_and_every_body_too(openapi: dict[str, Any]) -> None:
+    for name, operation in _operations(openapi).items():
+        for status, response in operation["responses"].items():
+            if status in ("200", "201", "202"):
+                media = "application/fhir+json" if "/fhir/" in name else "application/json"
+                assert response["content"][media]["schema"], (name, status)
+        if name.startswith(("POST", "PUT")):
+            body = operation["requestBody"]
+            assert body["required"] is True
+            assert all(content["schema"] for content in body["content"].values()), name
+
+
+def test_every_parameter_is_described(openapi: dict[str, Any]) -> None:
+    for name, operation in _operations(openapi).items():
+        for parameter in operation.get("parameters", []):
+            assert parameter.get("description"), (name, parameter["name"])
+
+
+def _resolve(openapi: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    reference = schema.get("$ref", "").removeprefix("#/components/schemas/")
+    return dict(openapi["components"]["schemas"][reference]) if reference else schema
+
+
+def _has_examples(openapi: dict[str, Any], schema: dict[str, Any]) -> bool:
+    schema = _resolve(openapi, schema)
+    return any(
+        "examples" in each or "const" in each for each in schema.get("properties", {}).values()
+    )
+
+
+def test_every_body_that_goes_in_or_out_has_examples(openapi: dict[str, Any]) -> None:
+    for name, operation in _operations(openapi).items():
+        bodies = [operation.get("requestBody", {})]
+        bodies += [operation["responses"].get(status, {}) for status in ("200", "201", "202")]
+        for body in bodies:
+            for content in body.get("content", {}).values():
+                schema = content["schema"]
+                properties = _resolve(openapi, schema).get("properties", {})
+                items = properties.get("uploads", {}).get("items", schema)
+                assert content.get("examples") or _has_examples(openapi, items), name
+
+
+async def test_the_examples_of_submitting_are_accepted_as_they_are(
+    client: httpx.AsyncClient, alice: str, openapi: dict[str, Any]
+) -> None:
+    content = openapi["paths"]["/v1/uploads"]["post"]["requestBody"]["content"]
+    for content_type, media in content.items():
+        for name, example in media["examples"].items():
+            labels = {} if name == "envelope" else {"user": "alice", "fhirVersion": "R4"}
+            response = await client.post(
+                "/v1/uploads",
+                params=labels,
+                json=example["value"],
+                headers={"Content-Type": content_type},
+            )
+            assert response.status_code == 202, response.text
+
+
+async def test_problems_are_as_their_schema_says(
+    client: httpx.AsyncClient, openapi: dict[str, Any]
+) -> None:
+    validator = Draft202012Validator(openapi["components"]["schemas"]["Problem"])
+    for path, status in (("/nothing", 404), ("/v1/uploads?limit=0", 400), ("/v1/uploads/1", 400)):
+        validator.validate(assert_problem(await client.get(path), status))
+
+
+def test_the_description_has_no_loose_references(openapi: dict[str, Any]) -> None:
+    names = set(re.findall(r"#/components/schemas/(\w+)", str(openapi)))
+    assert names == set(openapi["components"]["schemas"])
+
+
+def test_the_docs_name_every_route_and_no_other(openapi: dict[str, Any]) -> None:
+    told = {
+        f"{method} {re.sub(r'{.*?}', '{}', path.partition('?')[0])}"
+        for method, path in re.findall(
+            r"`(GET|POST|PUT|PATCH|DELETE) (/[^`\s]*)`", _DOCS.read_text(encoding="utf-8")
+        )
+    }
+    served = {re.sub(r"{.*?}", "{}", name) for name in _operations(openapi)}
+    assert told == served
+
+
+def test_the_docs_name_every_field_of_a_status(openapi: dict[str, Any]) -> None:
+    text = _DOCS.read_text(encoding="utf-8")
+    for name in ("UploadStatus", "UserStatus", "DeviceToken", "UploadList"):
+        for field in openapi["components"]["schemas"][name]["properties"]:
+            assert f'"{field}"' in text, (name, field)
+
+
+def test_the_docs_name_every_state_and_every_parameter(app: FastAPI) -> None:
+    text = _DOCS.read_text(encoding="utf-8")
+    assert all(state.value in text for state in State)
+    for operation in _operations(app.openapi()).values():
+        for parameter in operation.get("parameters", []):
+            assert parameter["in"] == "path" or parameter["name"].lower() in text.lower()

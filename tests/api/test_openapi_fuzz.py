@@ -1,0 +1,160 @@
+"""Schemathesis over every operation of the API: nothing undocumented, nothing that fails.
+
+UPLIFT_FUZZ_EXAMPLES raises the number of examples for each operation and kind of data.
+"""
+
+import os
+import secrets
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import hypothesis
+import pytest
+import requests
+import schemathesis
+from hypothesis import strategies
+from schemathesis.checks import load_all_checks, not_a_server_error
+from schemathesis.core.result import Ok
+from schemathesis.generation import GenerationMode
+from schemathesis.schemas import APIOperation
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from relay.ledger.database import Database
+from relay.settings import Settings
+from sandbox.config import SandboxConfig
+from sandbox.testing import SandboxServer
+from tests.api.door import Keys, bearer, device_token
+from tests.api.serving import ApiServer
+from tests.factories import resource
+
+_EXAMPLES = int(os.environ.get("UPLIFT_FUZZ_EXAMPLES", "25"))
+_CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+
+
+@pytest.fixture
+def upstream() -> Iterator[SandboxServer]:
+    """A simulated 1upHealth without its limit on new users, of which there will be many."""
+    config = SandboxConfig(client_secret=secrets.token_urlsafe(8), user_calls=1_000_000)
+    with SandboxServer(config) as running:
+        yield running
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"wait_seconds_max": 0.02})
+
+
+def _fuzz(
+    operation: APIOperation[Any, Any, Any, Any],
+    mode: GenerationMode,
+    known: dict[str, str],
+    callers: list[str],
+    session: requests.Session,
+) -> Counter[int]:
+    """How often each status was the answer. Raises the first failed check, with a curl command."""
+    parts = {parameter.name for parameter in operation.path_parameters}
+    cases = [operation.as_strategy(mode)]
+    if parts:  # half of them about what there is
+        existing = {part: known[part] for part in parts}
+        cases.append(operation.as_strategy(mode, path_parameters=existing))
+    if operation.label == "POST /v1/batches":  # whose user is in the query only
+        cases.append(operation.as_strategy(mode, query={"user": known["user"]}))
+    answered = Counter[int]()
+
+    @hypothesis.settings(
+        max_examples=_EXAMPLES,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+        phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+    )
+    @hypothesis.given(
+        case=strategies.one_of(cases), caller=strategies.sampled_from(callers[:1] * 5 + callers)
+    )
+    def exchange(case: schemathesis.Case[Any], caller: str) -> None:
+        # Bad credentials are in test_callers.py; here they would hide everything behind them.
+        case.headers.pop("Authorization", None)
+        response = case.call_and_validate(session=session, headers=bearer(caller), checks=_CHECKS)
+        answered[response.status_code] += 1
+
+    exchange()
+    return answered
+
+
+def _leaver(session: requests.Session, url: str, keys: Keys) -> dict[str, str]:
+    """A user whom, and whose device token, nobody needs any more."""
+    session.put(
+        f"{url}/v1/users/leaver/grant",
+        json={"accessToken": "a", "expiresIn": 3600},
+        headers=bearer(keys.backend),
+    ).raise_for_status()
+    token = session.post(
+        f"{url}/v1/users/leaver/device-tokens",
+        json={"expiresIn": 60},
+        headers=bearer(keys.backend),
+    ).json()
+    return {"user": "leaver", "token_id": token["id"]}
+
+
+@pytest.mark.timeout(60 + _EXAMPLES * 10)
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=str)
+async def test_no_request_fails_or_is_answered_as_nobody_documented(
+    server: ApiServer,
+    keys: Keys,
+    database: Database,
+    upstream: SandboxServer,
+    mode: GenerationMode,
+) -> None:
+    load_all_checks()
+    schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+    with requests.Session() as session:
+        session.trust_env = False
+        session.put(
+            f"{server.url}/v1/users/alice/grant",
+            json={"accessToken": "a", "expiresIn": 3600},
+            headers=bearer(keys.backend),
+        ).raise_for_status()
+        # Whose grant the other operations leave alone.
+        session.put(
+            f"{server.url}/v1/users/reader/grant",
+            json={"accessToken": upstream.grant("reader")["access_token"], "expiresIn": 3600},
+            headers=bearer(keys.backend),
+        ).raise_for_status()
+        reading = {"user": "reader", "version": "R4", "path": "Observation"}
+        upload = session.post(
+            f"{server.url}/v1/uploads",
+            json={"user": "alice", "fhirVersion": "R4", "resource": resource()},
+            headers=bearer(keys.backend),
+        ).json()
+        batch = session.post(
+            f"{server.url}/v1/batches?user=alice&fhirVersion=R4",
+            json={"resourceType": "Bundle", "type": "batch", "entry": [{"resource": resource()}]},
+            headers=bearer(keys.backend),
+        ).json()
+        known = {"upload_id": upload["id"], "batch_id": batch["id"], "user": "alice"}
+        callers = [keys.backend, keys.operator, await device_token(database, "alice"), "wrong"]
+        for result in schema.get_all_operations():
+            assert isinstance(result, Ok)
+            operation = result.ok()
+            takes_nothing = not operation.body and not list(operation.iter_parameters())
+            if takes_nothing and mode is GenerationMode.NEGATIVE:
+                continue  # there is nothing to get wrong
+            about = reading if operation.path.endswith("/{path}") else known
+            if operation.method.upper() == "DELETE":
+                about = _leaver(session, server.url, keys)
+            answered = _fuzz(operation, mode, about, callers, session)
+            meant = {200, 201, 202, 204} if mode is GenerationMode.POSITIVE else {400, 404, 415}
+            assert meant & set(answered), f"{operation.label} was answered {dict(answered)} only"

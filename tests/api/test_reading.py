@@ -1,0 +1,313 @@
+"""Reading back over HTTP: what was uploaded returns, and no path leads out of the FHIR base."""
+
+import json
+import logging
+from typing import Any
+from uuid import UUID
+
+import httpx
+import orjson
+import pytest
+
+from relay.wiring import Relay
+from sandbox.testing import SandboxServer
+from tests import factories
+from tests.api.door import Keys, assert_problem, bearer
+from tests.api.serving import ApiServer, answer_on
+
+FHIR = "/v1/users/alice/fhir"
+_READ = {"api": "fhir", "method": "GET"}
+
+
+@pytest.fixture
+async def reader(client: httpx.AsyncClient, relay: Relay) -> httpx.AsyncClient:
+    """The backend's client; alice has a grant."""
+    await factories.user(relay)
+    return client
+
+
+def bring_grant(server: ApiServer, upstream: SandboxServer, keys: Keys) -> None:
+    """Give alice a working grant at a server of its own."""
+    token = upstream.grant("alice")["access_token"]
+    httpx.put(
+        f"{server.url}/v1/users/alice/grant",
+        json={"accessToken": token, "expiresIn": 3600},
+        headers=bearer(keys.backend),
+    ).raise_for_status()
+
+
+async def upload(
+    client: httpx.AsyncClient, relay: Relay, version: str, resources: list[dict[str, Any]]
+) -> None:
+    """Submit these of alice, and deliver them."""
+    ids = []
+    for each in resources:
+        response = await client.post(
+            "/v1/uploads",
+            params={"user": "alice", "fhirVersion": version, "source": "hospital-a"},
+            content=orjson.dumps(each),
+            headers={"Content-Type": "application/fhir+json"},
+        )
+        assert response.status_code == 202, response.text
+        ids.append(UUID(response.json()["id"]))
+    await relay.deliverer.deliver(ids)
+
+
+def without_meta(resource: dict[str, Any]) -> dict[str, Any]:
+    """The resource without what a server sets."""
+    return {name: value for name, value in resource.items() if name != "meta"}
+
+
+async def pages(client: httpx.AsyncClient, url: str) -> list[dict[str, Any]]:
+    """Every page of a search, by its next links."""
+    found = []
+    while url:
+        assert url.startswith("/v1/users/alice/fhir/")
+        response = await client.get(url)
+        assert response.status_code == 200, response.text
+        page = response.json()
+        found.append(page)
+        url = next((each["url"] for each in page["link"] if each["relation"] == "next"), "")
+    return found
+
+
+def resources_of(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is on these pages."""
+    return [without_meta(entry["resource"]) for page in found for entry in page["entry"]]
+
+
+def by_id(resource: dict[str, Any]) -> str:
+    return str(resource["id"])
+
+
+@pytest.mark.parametrize("version", ["DSTU2", "STU3", "R4"])
+async def test_what_was_uploaded_returns_the_same_through_paging(
+    reader: httpx.AsyncClient, relay: Relay, version: str
+) -> None:
+    sent = [
+        factories.resource(
+            id=f"obs-{number:02}",
+            identifier=[{"system": "urn:x", "value": f"{number % 2}"}],
+            valueQuantity={"value": number + 0.25, "unit": "Größe"},
+        )
+        for number in range(23)
+    ]
+    await upload(reader, relay, version, sent)
+
+    everything = await pages(reader, f"{FHIR}/{version}/Observation?_count=10")
+    assert [len(page["entry"]) for page in everything] == [10, 10, 3]
+    assert sorted(resources_of(everything), key=by_id) == sent
+
+    half = await pages(reader, f"{FHIR}/{version}/Observation?identifier=urn:x%7C1&_count=4")
+    assert [len(page["entry"]) for page in half] == [4, 4, 3]
+    assert sorted(resources_of(half), key=by_id) == sent[1::2]
+
+    for one in sent[:3]:
+        response = await reader.get(f"{FHIR}/{version}/Observation/{one['id']}")
+        assert without_meta(response.json()) == one
+
+
+@pytest.mark.parametrize("version", ["DSTU2", "STU3", "R4"])
+async def test_everything_of_a_patient_returns_through_paging(
+    reader: httpx.AsyncClient, relay: Relay, version: str
+) -> None:
+    patient = {"resourceType": "Patient", "id": "p1", "gender": "other"}
+    observations = [factories.resource(id=f"obs-{number:02}") for number in range(12)]
+    await upload(reader, relay, version, [patient, *observations])
+    found = await pages(reader, f"{FHIR}/{version}/Patient/p1/$everything")
+    assert [len(page["entry"]) for page in found] == [10, 3]
+    assert sorted(resources_of(found), key=by_id) == [*observations, patient]
+
+
+async def test_an_earlier_version_of_a_resource_can_be_read(
+    reader: httpx.AsyncClient, relay: Relay
+) -> None:
+    await upload(reader, relay, "R4", [factories.resource()])
+    await upload(reader, relay, "R4", [factories.resource(status="amended")])
+    for url, status in (
+        ("Observation/obs-1", "amended"),
+        ("Observation/obs-1/_history/2", "amended"),
+        ("Observation/obs-1/_history/1", "final"),
+    ):
+        assert (await reader.get(f"{FHIR}/R4/{url}")).json()["status"] == status
+    assert_problem(await reader.get(f"{FHIR}/R4/Observation/obs-1/_history/3"), 404)
+
+
+async def test_health_data_is_fhir_json_that_no_cache_keeps(
+    reader: httpx.AsyncClient, relay: Relay
+) -> None:
+    await upload(reader, relay, "R4", [factories.resource()])
+    for path in ("Observation", "Observation/obs-1"):
+        response = await reader.get(f"{FHIR}/R4/{path}")
+        assert response.headers["content-type"] == "application/fhir+json"
+        assert response.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("named", ["r4", "4.0.1", "R4"])
+async def test_a_version_may_be_named_as_elsewhere(reader: httpx.AsyncClient, named: str) -> None:
+    page = (await reader.get(f"{FHIR}/{named}/Observation?_count=1")).json()
+    assert page["link"] == [{"relation": "self", "url": f"{FHIR}/R4/Observation?_count=1"}]
+
+
+@pytest.mark.parametrize("named", ["R5", "4.3.0", "r4b", "metadata", "fhir", "%2e%2e"])
+async def test_another_version_is_refused(
+    reader: httpx.AsyncClient, upstream: SandboxServer, named: str
+) -> None:
+    response = await reader.get(f"{FHIR}/{named}/Observation")
+    assert_problem(response, 400)
+    assert upstream.requests(api="fhir") == []
+
+
+async def test_links_lead_back_to_a_user_whose_name_needs_encoding(
+    client: httpx.AsyncClient, relay: Relay
+) -> None:
+    await factories.user(relay, "Patient/ö?1")
+    mine = "/v1/users/Patient%2F%C3%B6%3F1/fhir/R4/Observation?_count=1"
+    page = (await client.get(mine)).json()
+    assert page["link"] == [{"relation": "self", "url": mine}]
+    assert (await client.get(page["link"][0]["url"])).json() == page
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "R4/Observation/../Patient",
+        "R4/../stu3/Observation",
+        "R4/../../user-management/v1/user",
+        "R4/%2e%2e/%2e%2e/user-management/v1/user",
+        "R4/%2E%2E/Observation",
+        "R4/%252e%252e/Observation",
+        "R4/..%2fuser-management%2fv1%2fuser",
+        "R4/Observation%2fobs-1",
+        "R4/Observation/%2e%2e%2f%2e%2e",
+        "R4/Observation/..%5c..",
+        "R4/Observation\\..\\..",
+        "R4//evil.example/Observation",
+        "R4///evil.example",
+        "R4/http://evil.example/Observation",
+        "R4/http:%2f%2fevil.example",
+        "R4/@evil.example",
+        "R4/Observation@evil.example/1",
+        "R4/Observation/1%00",
+        "R4/Observation/1%0d%0aHost:%20evil.example",
+        "R4/Observation%0a",
+        "R4/Observation/1%3f_format=json",
+        "R4/Observation/1%23",
+        "R4/user-management/v1/user",
+        "R4/oauth2/token",
+        "R4/metadata",
+        "R4/Observation/_history",
+        "R4/_history",
+        "R4/$export",
+        "R4/Observation/%FF",
+        "R4/",
+        "R4/Observation/",
+        "R4/Observation?_method=DELETE",
+        "R4/Observation?access_token=canary",
+        "R4/Observation?name=%0d%0a",
+    ],
+)
+async def test_a_path_that_leads_out_of_the_fhir_base_is_refused_and_nothing_is_asked(
+    server: ApiServer, upstream: SandboxServer, keys: Keys, target: str
+) -> None:
+    bring_grant(server, upstream, keys)
+    with server.connect() as connection:
+        connection.sendall(
+            f"GET {FHIR}/{target} HTTP/1.1\r\nHost: uplift\r\n"
+            f"Authorization: Bearer {keys.backend}\r\nConnection: close\r\n\r\n".encode()
+        )
+        status, headers, body = answer_on(connection)
+    assert status in (400, 404)
+    assert headers["content-type"] == "application/problem+json"
+    assert b"canary" not in body
+    assert b"evil" not in body
+    assert upstream.requests(api="fhir") == []
+    assert upstream.requests(api="none") == []
+
+
+async def test_a_grant_that_was_brought_reads_at_the_same_server(
+    server: ApiServer, upstream: SandboxServer, keys: Keys
+) -> None:
+    """The other side of the refusals above: with that set-up, a good path is asked."""
+    bring_grant(server, upstream, keys)
+    async with httpx.AsyncClient(base_url=server.url, headers=bearer(keys.backend)) as backend:
+        response = await backend.get(f"{FHIR}/R4/Observation")
+    assert response.json()["resourceType"] == "Bundle"
+    assert [each["path"] for each in upstream.requests(api="fhir")] == ["/r4/Observation"]
+
+
+@pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "PATCH", "DELETE"])
+async def test_reading_is_all_that_can_be_done(
+    reader: httpx.AsyncClient, upstream: SandboxServer, method: str
+) -> None:
+    response = await reader.request(method, f"{FHIR}/R4/Observation/obs-1")
+    assert response.status_code == 405
+    assert response.headers["allow"] == "GET"
+    assert upstream.requests(api="fhir") == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        ({"kind": "status", "status": 400}, 400),
+        ({"kind": "status", "status": 404}, 404),
+        ({"kind": "status", "status": 410}, 404),
+        ({"kind": "status", "status": 403}, 502),
+        ({"kind": "status", "status": 500}, 502),
+        ({"kind": "html"}, 502),
+        ({"kind": "cut"}, 502),
+        ({"kind": "status", "status": 504}, 504),
+        ({"kind": "too_many_requests", "retry_after": 7}, 503),
+    ],
+)
+async def test_each_failure_upstream_is_a_problem(
+    reader: httpx.AsyncClient, upstream: SandboxServer, fault: dict[str, Any], status: int
+) -> None:
+    upstream.faults({**fault, "match": _READ})
+    response = await reader.get(f"{FHIR}/R4/Observation/canary-1?name=canary-2")
+    upstream.clear_faults()
+    problem = assert_problem(response, status)
+    assert "canary" not in json.dumps(problem)
+    assert response.headers.get("retry-after") == ("7" if status == 503 else None)
+
+
+async def test_a_user_without_a_grant_has_to_authorise(
+    client: httpx.AsyncClient, alice: str, upstream: SandboxServer
+) -> None:
+    problem = assert_problem(await client.get(f"{FHIR}/R4/Observation"), 409)
+    assert "authorise again" in problem["detail"]
+    assert upstream.requests() == []
+
+
+async def test_a_user_whose_token_cannot_be_had_now_is_worth_another_try(
+    reader: httpx.AsyncClient, upstream: SandboxServer
+) -> None:
+    upstream.faults(
+        {"kind": "expire_tokens"}, {"kind": "status", "status": 503, "match": {"api": "token"}}
+    )
+    response = await reader.get(f"{FHIR}/R4/Observation")
+    assert_problem(response, 503)
+    assert int(response.headers["retry-after"]) > 0
+
+
+async def test_an_unknown_user_is_not_found(client: httpx.AsyncClient) -> None:
+    assert_problem(await client.get("/v1/users/nobody/fhir/R4/Observation"), 404)
+
+
+async def test_neither_paths_nor_ids_nor_health_data_are_logged(
+    reader: httpx.AsyncClient,
+    relay: Relay,
+    upstream: SandboxServer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await upload(reader, relay, "R4", [factories.resource(id="canary-1")])
+    with caplog.at_level(logging.DEBUG):
+        assert "canary-1" in (await reader.get(f"{FHIR}/R4/Observation?_id=canary-1")).text
+        await reader.get(f"{FHIR}/R4/Observation/canary-1")
+        upstream.faults({"kind": "status", "status": 500, "match": _READ})
+        await reader.get(f"{FHIR}/R4/Observation/canary-1")
+        upstream.clear_faults()
+    # The simulated 1upHealth's server logs its requests in this process too.
+    ours = [each.getMessage() for each in caplog.records if each.name != "uvicorn.access"]
+    assert ours
+    assert "canary" not in "".join(ours)

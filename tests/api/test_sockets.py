@@ -1,0 +1,285 @@
+"""The door on a real socket: bodies that lie, dawdle, never end, or whose sender goes away."""
+
+import asyncio
+import collections
+import itertools
+import socket
+from collections.abc import Iterator
+
+import httpx
+import orjson
+import pytest
+from sqlalchemy import text
+
+from relay.ledger.database import Database
+from relay.settings import Settings
+from relay.wiring import open_relay
+from tests import factories
+from tests.api.door import assert_problem, bearer, make_keys
+from tests.api.serving import ApiServer, answer_on
+from tests.factories import resource
+
+_CAP = 100_000
+_PATH = "/v1/uploads?user=alice&fhirVersion=R4"
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"max_body_bytes": _CAP})
+
+
+@pytest.fixture
+async def key(database: Database, settings: Settings) -> str:
+    """A backend's key, in a ledger that knows alice."""
+    async with open_relay(settings) as relay:
+        await factories.user_without_grant(relay)
+    return (await make_keys(database)).backend
+
+
+async def _count(database: Database) -> int:
+    async with database.transaction() as connection:
+        return int(await connection.scalar(text("SELECT count(*) FROM uploads")) or 0)
+
+
+def _head(key: str, *lines: str, path: str = _PATH, method: str = "POST") -> bytes:
+    return "\r\n".join(
+        [
+            f"{method} {path} HTTP/1.1",
+            "Host: uplift",
+            f"Authorization: Bearer {key}",
+            "Content-Type: application/fhir+json",
+            *lines,
+            "",
+            "",
+        ]
+    ).encode("latin-1")
+
+
+def _chunk(data: bytes) -> bytes:
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+
+def _of_size(size: int) -> bytes:
+    body = orjson.dumps(resource(note=[{"text": ""}]))
+    return body.replace(b'"text":""', b'"text":"' + b"x" * (size - len(body)) + b'"')
+
+
+def _answer(connection: socket.socket) -> httpx.Response:
+    status, headers, body = answer_on(connection)
+    return httpx.Response(status, headers=headers, content=body)
+
+
+async def test_a_body_of_exactly_the_cap_is_taken_and_one_byte_more_is_not(
+    server: ApiServer, key: str, database: Database
+) -> None:
+    async with httpx.AsyncClient(
+        base_url=server.url, headers={**bearer(key), "Content-Type": "application/json"}
+    ) as client:
+        assert (await client.post(_PATH, content=_of_size(_CAP))).status_code == 202
+        response = await client.post(_PATH, content=_of_size(_CAP + 1))
+        assert str(_CAP) in assert_problem(response, 413)["detail"]
+    assert await _count(database) == 1
+
+
+@pytest.mark.parametrize("length", [str(_CAP + 1), "9" * 18, "0" * 30 + "9" * 12])
+async def test_an_announced_excess_is_refused_before_any_of_it_is_sent(
+    server: ApiServer, key: str, length: str
+) -> None:
+    with server.connect() as connection:
+        connection.sendall(_head(key, f"Content-Length: {length}"))
+        response = _answer(connection)
+    assert_problem(response, 413)
+    assert response.headers["connection"] == "close"
+
+
+async def test_a_chunked_body_is_refused_as_soon_as_it_passes_the_cap(
+    server: ApiServer, key: str, database: Database
+) -> None:
+    """There is no length to look at; and the body never ends, so who reads it all never answers."""
+    with server.connect() as connection:
+        connection.sendall(_head(key, "Transfer-Encoding: chunked"))
+        for _ in range(_CAP // 10_000 + 1):
+            connection.sendall(_chunk(b" " * 10_000))
+        response = _answer(connection)
+    assert_problem(response, 413)
+    assert await _count(database) == 0
+
+
+async def test_a_body_that_never_ends_is_cut_off(server: ApiServer, key: str) -> None:
+    with server.connect() as connection:
+        connection.sendall(_head(key, "Transfer-Encoding: chunked"))
+        endless = itertools.repeat(_chunk(b" " * 65_536))
+        with pytest.raises(ConnectionError):  # the server closes it in our face
+            collections.deque(map(connection.sendall, endless), maxlen=0)
+
+
+async def test_a_chunked_body_below_the_cap_is_taken(
+    server: ApiServer, key: str, database: Database
+) -> None:
+    body = orjson.dumps(resource())
+    with server.connect() as connection:
+        connection.sendall(_head(key, "Transfer-Encoding: chunked"))
+        for start in range(0, len(body), 7):
+            connection.sendall(_chunk(body[start : start + 7]))
+        connection.sendall(b"0\r\n\r\n")
+        assert _answer(connection).status_code == 202
+    assert await _count(database) == 1
+
+
+async def test_a_slow_body_is_waited_for_while_others_are_served(
+    server: ApiServer, key: str
+) -> None:
+    body = orjson.dumps(resource())
+    with server.connect() as slow:
+        slow.sendall(_head(key, f"Content-Length: {len(body)}"))
+        for byte in range(0, len(body), 40):
+            slow.sendall(body[byte : byte + 40])
+            async with httpx.AsyncClient(base_url=server.url) as other:
+                assert (await other.get("/healthz")).status_code == 200
+        assert _answer(slow).status_code == 202
+
+
+async def test_a_length_shorter_than_the_body_takes_that_much_and_no_more(
+    server: ApiServer, key: str, database: Database
+) -> None:
+    body = orjson.dumps(resource())
+    with server.connect() as connection:
+        connection.sendall(_head(key, f"Content-Length: {len(body) - 1}") + body)
+        assert answer_on(connection)[0] == 400  # the rest is no HTTP, which uvicorn may say first
+    assert await _count(database) == 0
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 5000", "Transfer-Encoding: chunked"])
+async def test_a_sender_that_goes_away_leaves_nothing_and_alarms_nobody(
+    server: ApiServer,
+    key: str,
+    database: Database,
+    framing: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    body = orjson.dumps(resource())
+    with server.connect() as connection:
+        connection.sendall(_head(key, framing))
+        connection.sendall(_chunk(body) if "chunked" in framing else body)
+    with server.connect() as connection:  # the first has been dealt with when this is answered
+        await asyncio.sleep(0.2)
+        connection.sendall(_head(key, "Content-Length: 2") + b"{}")
+        assert_problem(_answer(connection), 400)
+    assert await _count(database) == 0
+    assert "error" not in capfd.readouterr().err
+
+
+async def test_a_content_encoding_is_refused_in_whatever_form_it_is_named(
+    server: ApiServer, key: str, database: Database
+) -> None:
+    body = orjson.dumps(resource())
+    with server.connect() as connection:
+        for encodings in (
+            *(["gzip"], ["GZIP"], ["deflate"], ["br"], ["x"]),
+            *(["identity, gzip"], ["identity", "gzip"]),
+        ):
+            lines = [f"Content-Encoding: {each}" for each in encodings]
+            connection.sendall(_head(key, f"Content-Length: {len(body)}", *lines) + body)
+            response = _answer(connection)
+            assert_problem(response, 415)
+            assert response.headers["accept-encoding"] == "identity"  # RFC 9110, 15.5.16
+    assert await _count(database) == 0
+
+
+async def test_identity_is_no_encoding(server: ApiServer, key: str) -> None:
+    body = orjson.dumps(resource())
+    with server.connect() as connection:
+        connection.sendall(
+            _head(key, f"Content-Length: {len(body)}", "Content-Encoding: Identity") + body
+        )
+        assert _answer(connection).status_code == 202
+
+
+async def test_another_content_type_is_a_415_that_names_those_that_are_taken(
+    server: ApiServer, key: str
+) -> None:
+    async with httpx.AsyncClient(base_url=server.url, headers=bearer(key)) as client:
+        for content_type in ("text/plain", "application/xml", "multipart/json", ""):
+            response = await client.post(
+                _PATH, content=orjson.dumps(resource()), headers={"Content-Type": content_type}
+            )
+            assert_problem(response, 415)
+            assert "application/fhir+json" in response.headers["accept"]
+
+
+async def test_a_connection_serves_on_after_a_refusal_that_left_its_body_unread(
+    server: ApiServer, key: str
+) -> None:
+    body = orjson.dumps(resource())
+    with server.connect() as connection:
+        for secret, status in (("wrong", 401), (key, 202), ("wrong", 401), (key, 202)):
+            connection.sendall(_head(secret, f"Content-Length: {len(body)}") + body)
+            assert _answer(connection).status_code == status
+
+
+async def test_head_is_answered_without_a_body_and_leaves_the_connection_in_step(
+    server: ApiServer, key: str
+) -> None:
+    for path in ("/v1/uploads", "/v1/users/alice", "/healthz", "/nothing"):
+        with server.connect() as connection:
+            connection.sendall(_head(key, path=path, method="HEAD"))
+            connection.sendall(_head(key, path="/healthz", method="GET"))
+            received = b""
+            while b'{"status":"alive"}' not in received:
+                chunk = connection.recv(65536)
+                assert chunk, received
+                received += chunk
+        first, _, rest = received.partition(b"\r\n\r\n")
+        assert first.startswith(b"HTTP/1.1 404" if path == "/nothing" else b"HTTP/1.1 405")
+        assert rest.startswith(b"HTTP/1.1 200")
+
+
+_HOSTILE_TARGETS = [
+    "/v1/uploads/%00",
+    "/v1/users/%",
+    "/v1/users/%zz",
+    "/v1/users/%FF%FE",
+    "/v1/users/..%2F..%2Fetc",
+    "/v1/uploads?user=%",
+    "/v1/uploads?user=%00&&&==",
+    "/v1/uploads?" + "status=queued&" * 3000,
+    "/" + "x" * 50_000,
+    "//",
+    "/v1/uploads#x",
+    "http://elsewhere/v1/uploads/x",
+    "*",
+]
+
+
+async def test_hostile_request_targets_are_never_a_failure_of_ours(
+    server: ApiServer, key: str
+) -> None:
+    for target in _HOSTILE_TARGETS:
+        with server.connect() as connection:
+            connection.sendall(_head(key, path=target, method="GET"))
+            status, headers, _ = answer_on(connection)
+        assert status < 500, target
+        if status >= 400 and headers["content-type"] != "text/plain; charset=utf-8":
+            assert headers["content-type"] == "application/problem+json"
+
+
+@pytest.fixture
+def long_poll(server: ApiServer, key: str) -> Iterator[tuple[socket.socket, str]]:
+    """A connection that waits for an upload to settle, and that upload's address."""
+    body = orjson.dumps(resource())
+    with server.connect() as connection:
+        connection.sendall(_head(key, f"Content-Length: {len(body)}") + body)
+        url = _answer(connection).headers["location"]
+        connection.sendall(_head(key, path=f"{url}?wait=30", method="GET"))
+        yield connection, url
+
+
+async def test_a_long_poll_holds_up_nobody_and_ends_with_the_server(
+    server: ApiServer, key: str, long_poll: tuple[socket.socket, str]
+) -> None:
+    connection, url = long_poll
+    async with httpx.AsyncClient(base_url=server.url, headers=bearer(key)) as client:
+        assert (await client.get(url)).json()["status"] == "queued"
+    connection.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        connection.recv(1)

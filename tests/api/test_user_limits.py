@@ -1,0 +1,63 @@
+"""Users over HTTP when the user-management calls are spent, and who obtained their grant."""
+
+import httpx
+import pytest
+
+from relay.settings import Settings
+from relay.wiring import Relay
+from sandbox.testing import SandboxServer
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Two calls an hour."""
+    return settings.model_copy(update={"oneup_user_calls": 2, "oneup_user_calls_reserve": 1})
+
+
+async def test_a_new_user_over_the_limit_is_told_when_to_come_back(
+    client: httpx.AsyncClient, upstream: SandboxServer
+) -> None:
+    for name in ("alice", "bob"):
+        assert (await client.post("/v1/users", json={"appUserId": name})).status_code == 201
+    before = len(upstream.requests())
+
+    answer = await client.post("/v1/users", json={"appUserId": "carol"})
+
+    assert answer.status_code == 503
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert 3500 < int(answer.headers["Retry-After"]) <= 3601
+    assert "limit of user-management calls" in answer.json()["detail"]
+    assert len(upstream.requests()) == before
+    # A user who is there already needs no call.
+    assert (await client.post("/v1/users", json={"appUserId": "alice"})).status_code == 200
+
+
+@pytest.mark.parametrize("named", [7, None])
+async def test_1uphealths_own_limit_is_handed_on(
+    client: httpx.AsyncClient, upstream: SandboxServer, named: int | None
+) -> None:
+    upstream.faults(
+        {"kind": "too_many_requests", "retry_after": named, "match": {"api": "user-management"}}
+    )
+
+    answers = [await client.post("/v1/users", json={"appUserId": "alice"}) for _ in range(3)]
+
+    assert {answer.status_code for answer in answers} == {503}
+    expected = named or 180  # a part of the hour, where 1upHealth names no time
+    assert all(0 < int(answer.headers["Retry-After"]) <= expected for answer in answers)
+    # It is not asked again before.
+    assert len(upstream.requests()) == 1
+
+
+async def test_a_status_says_who_obtained_the_grant(
+    client: httpx.AsyncClient, relay: Relay, alice: str, upstream: SandboxServer
+) -> None:
+    assert (await client.get("/v1/users/alice")).json()["grantOrigin"] is None
+
+    made = (await client.post("/v1/users", json={"appUserId": "alice"})).json()
+    assert (made["grant"], made["grantOrigin"]) == ("active", "user_management")
+
+    tokens = {"accessToken": "access", "refreshToken": "refresh", "expiresIn": 60}
+    brought = (await client.put("/v1/users/alice/grant", json=tokens)).json()
+    assert (brought["grant"], brought["grantOrigin"]) == ("active", "backend")
+    assert (await client.get("/v1/users/alice")).json() == brought

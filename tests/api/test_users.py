@@ -1,0 +1,308 @@
+"""/v1/users: users are made, given grants, and handed device tokens."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from relay.ledger import grants
+from relay.ledger.database import Database
+from relay.ledger.users import find_user
+from relay.lifecycle import State
+from relay.sealing import KeyRing
+from relay.settings import Settings
+from sandbox.testing import SandboxServer
+from tests.api.door import assert_problem, bearer, move, submit
+from tests.factories import resource
+
+_GRANT = {"accessToken": "access-1", "refreshToken": "refresh-1", "expiresIn": 7200}
+
+
+async def test_a_user_is_made_at_1uphealth_with_a_grant(
+    client: httpx.AsyncClient, upstream: SandboxServer
+) -> None:
+    response = await client.post("/v1/users", json={"appUserId": "carol"})
+    assert response.status_code == 201
+    made = response.json()
+    assert made == {
+        "appUserId": "carol",
+        "oneupUserId": made["oneupUserId"],
+        "grant": "active",
+        "grantOrigin": "user_management",
+        "createdAt": made["createdAt"],
+    }
+    assert made["oneupUserId"]
+    assert (await client.get("/v1/users/carol")).json() == made
+
+
+async def test_making_a_user_again_is_a_200_and_changes_nothing(client: httpx.AsyncClient) -> None:
+    first = await client.post("/v1/users", json={"appUserId": "carol"})
+    again = await client.post("/v1/users", json={"appUserId": "carol"})
+    assert (again.status_code, again.json()) == (200, first.json())
+
+
+async def test_a_user_whom_1uphealth_knows_already_is_adopted(
+    client: httpx.AsyncClient, upstream: SandboxServer
+) -> None:
+    upstream.grant("carol")
+    response = await client.post("/v1/users", json={"appUserId": "carol"})
+    assert (response.status_code, response.json()["grant"]) == (201, "active")
+
+
+async def test_when_1uphealth_gives_no_tokens_the_answer_is_503_and_the_next_try_goes_on(
+    client: httpx.AsyncClient, upstream: SandboxServer
+) -> None:
+    upstream.faults(
+        {"kind": "status", "status": 500, "match": {"api": "user-management"}, "count": 1}
+    )
+    response = await client.post("/v1/users", json={"appUserId": "carol"})
+    assert_problem(response, 503)
+    assert int(response.headers["retry-after"]) >= 1
+    assert (await client.get("/v1/users/carol")).json()["grant"] == "none"
+    assert (await client.post("/v1/users", json={"appUserId": "carol"})).status_code == 201
+
+
+async def test_an_unknown_user_is_a_404(client: httpx.AsyncClient) -> None:
+    assert_problem(await client.get("/v1/users/nobody"), 404)
+    response = await client.post("/v1/users/nobody/device-tokens", json={"expiresIn": 60})
+    assert_problem(response, 404)
+
+
+async def test_a_brought_grant_makes_the_user_and_is_kept_sealed(
+    client: httpx.AsyncClient, database: Database, ring: KeyRing
+) -> None:
+    response = await client.put("/v1/users/carol/grant", json=_GRANT)
+    assert response.status_code == 200
+    assert (response.json()["appUserId"], response.json()["grant"]) == ("carol", "active")
+    async with database.transaction() as connection:
+        user = await find_user(connection, "carol")
+        assert user is not None
+        grant = await grants.get_grant(connection, user.id, user.key(ring))
+        shown = await connection.scalar(text("SELECT grants::text FROM grants"))
+    assert grant is not None
+    assert (grant.tokens.access_token, grant.tokens.refresh_token) == ("access-1", "refresh-1")
+    assert 7100 < grant.tokens.expires_in <= 7200
+    assert "access-1" not in str(shown)
+
+
+async def test_a_brought_grant_replaces_the_one_before(
+    client: httpx.AsyncClient, database: Database, ring: KeyRing
+) -> None:
+    await client.put("/v1/users/carol/grant", json=_GRANT)
+    await client.put("/v1/users/carol/grant", json={"accessToken": "access-2", "expiresIn": 60})
+    async with database.transaction() as connection:
+        user = await find_user(connection, "carol")
+        assert user is not None
+        grant = await grants.get_grant(connection, user.id, user.key(ring))
+    assert grant is not None
+    assert (grant.tokens.access_token, grant.tokens.refresh_token) == ("access-2", None)
+
+
+async def test_a_brought_grant_releases_what_was_parked(
+    client: httpx.AsyncClient, alice: str, database: Database
+) -> None:
+    status = await submit(client)
+    await move(database, status["id"], State.PARKED, clock=60.0)
+    await client.put("/v1/users/alice/grant", json=_GRANT)
+    released = (await client.get(status["statusUrl"])).json()
+    assert (released["status"], released["reason"]) == ("queued", "released")
+
+
+async def test_a_device_token_is_shown_once_and_ends_when_it_says(
+    client: httpx.AsyncClient, anybody: httpx.AsyncClient, alice: str, database: Database
+) -> None:
+    before = datetime.now(UTC)
+    response = await client.post("/v1/users/alice/device-tokens", json={"expiresIn": 3600})
+    assert response.status_code == 201
+    assert set(response.json()) == {"id", "token", "expiresAt"}
+    token = response.json()["token"]
+    left = datetime.fromisoformat(response.json()["expiresAt"]) - before
+    assert timedelta(seconds=3590) < left < timedelta(seconds=3610)
+    listed = await anybody.get("/v1/uploads", headers=bearer(token))
+    assert listed.status_code == 200
+    async with database.transaction() as connection:
+        shown = await connection.scalar(
+            text("SELECT credentials::text FROM credentials WHERE kind = 'device_token'")
+        )
+    assert token not in str(shown)
+
+
+async def test_a_device_token_lives_no_longer_than_the_setting(
+    client: httpx.AsyncClient, alice: str, settings: Settings
+) -> None:
+    most = settings.device_token_seconds_max
+    for seconds, status in ((most, 201), (most + 1, 400), (10**400, 400)):
+        response = await client.post("/v1/users/alice/device-tokens", json={"expiresIn": seconds})
+        assert response.status_code == status
+        if status != 201:
+            assert_problem(response, status)
+
+
+_NAMES = [
+    "Patient/1",
+    "https://id.example/users/7?x=1#y",
+    "a%2Fb",
+    "%2f",
+    "/",
+    "a b+c&d=e;f",
+    "Zo\u00eb \u2603 \U0001f600",
+    "\u202egnp.exe",
+    "'; DROP TABLE users; --",
+    "{user}",
+    "x" * 256,
+    "grant",
+    "a/grant",
+    "a/device-tokens",
+]
+
+
+async def test_a_name_may_hold_whatever_a_backend_uses(client: httpx.AsyncClient) -> None:
+    for name in _NAMES:
+        path = "/v1/users/" + _quoted(name)
+        assert (await client.put(f"{path}/grant", json=_GRANT)).json()["appUserId"] == name
+        assert (await client.get(path)).json()["appUserId"] == name
+        token = await client.post(f"{path}/device-tokens", json={"expiresIn": 60})
+        assert token.status_code == 201
+        response = await client.post(
+            "/v1/uploads", json={"user": name, "fhirVersion": "R4", "resource": resource()}
+        )
+        assert response.json()["user"] == name
+        listed = await client.get("/v1/uploads", params={"user": name})
+        assert [upload["user"] for upload in listed.json()["uploads"]] == [name]
+        again = await client.post("/v1/users", json={"appUserId": name})
+        assert (again.status_code, again.json()["appUserId"]) == (200, name)
+
+
+async def test_names_that_differ_in_how_a_slash_is_written_are_different_users(
+    client: httpx.AsyncClient,
+) -> None:
+    await client.put("/v1/users/a%2Fb/grant", json=_GRANT)
+    assert (await client.get("/v1/users/a%2fb")).json()["appUserId"] == "a/b"
+    assert_problem(await client.get("/v1/users/a%252Fb"), 404)
+    assert_problem(await client.get("/v1/users/a%ED%B0%AFb"), 404)
+
+
+def _quoted(name: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in name.encode())
+
+
+_BAD_NAMES = ["", "\x00", "a\x00", "a\nb", "\x1f", "\x7f", "x" * 257]
+
+
+async def test_a_name_with_control_characters_or_without_end_is_a_400(
+    client: httpx.AsyncClient,
+) -> None:
+    for name in _BAD_NAMES:
+        problem = assert_problem(await client.post("/v1/users", json={"appUserId": name}), 400)
+        assert [error["where"] for error in problem["errors"]] == ["body.appUserId"]
+    for name in _BAD_NAMES[1:]:
+        path = f"/v1/users/{_quoted(name)}"
+        for response in (
+            await client.get(path),
+            await client.put(f"{path}/grant", json=_GRANT),
+            await client.post(f"{path}/device-tokens", json={"expiresIn": 60}),
+        ):
+            problem = assert_problem(response, 400)
+            assert [error["where"] for error in problem["errors"]] == ["path.user"]
+
+
+_BODIES: list[tuple[str, str, list[Any]]] = [
+    (
+        "POST",
+        "/v1/users",
+        [{}, {"appUserId": None}, {"appUserId": 7}, {"appUserId": ["a"]}, [], None, "alice", 7],
+    ),
+    (
+        "PUT",
+        "/v1/users/carol/grant",
+        [
+            {},
+            {"accessToken": "a"},
+            {"expiresIn": 7},
+            {**_GRANT, "expiresIn": 0},
+            {**_GRANT, "expiresIn": -1},
+            {**_GRANT, "expiresIn": float("nan")},
+            {**_GRANT, "expiresIn": float("inf")},
+            {**_GRANT, "expiresIn": 1e300},
+            {**_GRANT, "accessToken": ""},
+            {**_GRANT, "refreshToken": ""},
+            {**_GRANT, "accessToken": "x" * 8193},
+            # What no Authorization header could carry later.
+            {**_GRANT, "accessToken": "a\r\nX-Injected: 1"},
+            {**_GRANT, "accessToken": "caf\u00e9"},
+            {**_GRANT, "refreshToken": "a b"},
+        ],
+    ),
+    (
+        "POST",
+        "/v1/users/alice/device-tokens",
+        [
+            {},
+            {"expiresIn": 0},
+            {"expiresIn": -1},
+            {"expiresIn": 1.5},
+            {"expiresIn": "soon"},
+            {"expiresIn": float("nan")},
+            [60],
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "bodies"), _BODIES, ids=lambda each: str(each)[:40])
+async def test_a_body_that_is_not_what_the_route_takes_is_a_400_that_says_where(
+    client: httpx.AsyncClient, alice: str, method: str, path: str, bodies: list[Any]
+) -> None:
+
+    for body in bodies:
+        response = await client.request(
+            method,
+            path,
+            content=json.dumps(body),
+            headers={"Content-Type": "application/json"},
+        )
+        problem = assert_problem(response, 400)
+        assert all(error["where"].startswith("body") for error in problem["errors"]), body
+
+
+@pytest.mark.parametrize(("method", "path", "bodies"), _BODIES, ids=lambda each: str(each)[:40])
+async def test_malformed_json_is_a_400_and_no_traceback_of_a_parser(
+    client: httpx.AsyncClient, alice: str, method: str, path: str, bodies: list[Any]
+) -> None:
+    for content in (
+        b"",
+        b"{",
+        b'{"appUserId": "secret-canary',
+        b"\xff\xfe",
+        b'{"appUserId": "\\ud800"}',
+        b"[" * 60_000,
+        b'{"expiresIn": ' + b"9" * 60_000 + b"}",
+    ):
+        response = await client.request(
+            method, path, content=content, headers={"Content-Type": "application/json"}
+        )
+        assert_problem(response, 400)
+        assert "canary" not in response.text
+
+
+@pytest.mark.parametrize(("method", "path", "bodies"), _BODIES, ids=lambda each: str(each)[:40])
+async def test_user_routes_take_json_of_a_sane_size_and_nothing_else(
+    client: httpx.AsyncClient, method: str, path: str, bodies: list[Any]
+) -> None:
+    headers = {"Content-Type": "text/plain"}
+    assert_problem(await client.request(method, path, content=b"{}", headers=headers), 415)
+    headers = {"Content-Type": "application/json"}
+    large = b'{"appUserId": "' + b"x" * 70_000 + b'"}'
+    assert_problem(await client.request(method, path, content=large, headers=headers), 413)
+
+
+@pytest.mark.parametrize(("method", "path", "bodies"), _BODIES, ids=lambda each: str(each)[:40])
+async def test_who_calls_is_asked_before_the_body_is_read(
+    anybody: httpx.AsyncClient, method: str, path: str, bodies: list[Any]
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    for content in (b"{", b"x" * 100_000):
+        assert_problem(await anybody.request(method, path, content=content, headers=headers), 401)
