@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import orjson
@@ -11,17 +12,22 @@ from uuid_utils.compat import uuid7
 from relay.bell import Bell
 from relay.errors import NotFound, UnreadableUpload
 from relay.fhir.versions import FhirVersion
-from relay.identity import content_digest, record_identity
-from relay.ledger import uploads, users
+from relay.identity import canonical, content_digest, record_identity
+from relay.ledger import audit, uploads, users
+from relay.ledger.audit import SYSTEM, Action, Actor
 from relay.ledger.database import Database
 from relay.ledger.uploads import NewUpload, UploadRow
 from relay.queues import UPLOADS
-from relay.sealing import KeyRing
+from relay.sealing import KeyRing, UserKey
 from relay.settings import Settings
+
+NO_SUCH_USER = "There is no such user. Create them first: POST /v1/users, or `uplift users add`."
 
 _NAME_MOST = 1024
 _TYPE = re.compile(r"[A-Za-z]{1,64}", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9.]{1,16}", re.ASCII)
+# Postgres takes no U+0000 in a text, and UTF-8 no half of a surrogate pair.
+_UNKEEPABLE = re.compile("[\0\ud800-\udfff]")
 
 
 class _Envelope(msgspec.Struct, rename="camel"):
@@ -44,12 +50,16 @@ class Labels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """A readable resource: its bytes as they came, and what they say."""
+    """A readable resource: its bytes as they came, and what they say.
+
+    `content` is `relay.identity.canonical` of it.
+    """
 
     labels: Labels
     fhir_version: str
     resource_type: str
     resource: dict[str, Any]
+    content: bytes
     body: bytes
 
 
@@ -83,17 +93,32 @@ def read(body: bytes, labels: Labels) -> Submission:
         )
     if not _VERSION.fullmatch(labels.fhir_version):
         raise UnreadableUpload("fhirVersion is not a FHIR version such as R4 or 4.0.1.")
-    for name, text in (("source", labels.source), ("recordId", labels.record_id)):
-        if text is not None and len(text) > _NAME_MOST:
-            raise UnreadableUpload(f"{name} has more than {_NAME_MOST} characters.")
+    for name, text in (
+        ("user", labels.user),
+        ("source", labels.source),
+        ("recordId", labels.record_id),
+    ):
+        _check_name(name, text or "")
+    try:
+        content = canonical(value)
+    except ValueError as error:
+        raise UnreadableUpload(f"The resource cannot be kept. {error}") from None
     version = FhirVersion.parse(labels.fhir_version)
     return Submission(
         labels=labels,
         fhir_version=version.value if version else labels.fhir_version,
         resource_type=resource_type,
         resource=value,
+        content=content,
         body=body,
     )
+
+
+def _check_name(name: str, text: str) -> None:
+    if len(text) > _NAME_MOST:
+        raise UnreadableUpload(f"{name} has more than {_NAME_MOST} characters.")
+    if _UNKEEPABLE.search(text):
+        raise UnreadableUpload(f"{name} holds U+0000, or half of a surrogate pair.")
 
 
 def _open_envelope(body: bytes, labels: Labels) -> tuple[bytes, Labels]:
@@ -104,6 +129,8 @@ def _open_envelope(body: bytes, labels: Labels) -> tuple[bytes, Labels]:
         raise UnreadableUpload(f"The envelope is wrong: {error}.") from None
     except msgspec.DecodeError:
         raise UnreadableUpload("The body is not JSON (RFC 8259, UTF-8).") from None
+    except RecursionError:
+        raise UnreadableUpload("The envelope's arrays and objects are nested too deep.") from None
     return bytes(envelope.resource), Labels(
         user=envelope.user if envelope.user is not None else labels.user,
         fhir_version=(
@@ -132,46 +159,61 @@ class Acceptor:
         self._ring_seconds = settings.ring_seconds
 
     async def accept(
-        self, app_user_id: str, submission: Submission, *, queue: str = UPLOADS
+        self,
+        app_user_id: str,
+        submission: Submission,
+        *,
+        queue: str = UPLOADS,
+        by: Actor = SYSTEM,
     ) -> Accepted:
         """Commit a submission of that user. Raises NotFound if there is no such user."""
         async with self._database.transaction() as connection:
-            user = await users.find_user(connection, app_user_id)
+            user = await users.find_user(connection, app_user_id, hold=True)
             if user is None:
-                raise NotFound(
-                    "There is no such user. Create them first: POST /v1/users, or"
-                    " `uplift users add`."
-                )
-            upload_id, duplicate = await uploads.put_in(
-                connection,
-                self._sealed(user, submission, queue),
-                ring_seconds=self._ring_seconds,
+                raise NotFound(NO_SUCH_USER)
+            new = sealed(submission, user.id, user.key(self._ring), queue=queue)
+            ((upload_id, duplicate),) = await uploads.put_in(
+                connection, [new], ring_seconds=self._ring_seconds
             )
+            if not duplicate:
+                await audit.note_uploads(connection, by, Action.UPLOAD_ACCEPTED, [upload_id])
             rows = await uploads.get_uploads(connection, [upload_id])
+            if upload_id not in rows:
+                # Their erasing began meanwhile, and what it began with is not shown any more.
+                raise NotFound(NO_SUCH_USER)
         if not duplicate:
             self._bell.ring(queue, [upload_id])
         return Accepted(rows[upload_id], duplicate)
 
-    def _sealed(self, user: users.UserRow, submission: Submission, queue: str) -> NewUpload:
-        key = user.key(self._ring)
-        digest = content_digest(key.identity_key, submission.resource)
-        record_id = submission.labels.record_id or submission.resource.get("id")
-        upload_id = uuid7()
-        return NewUpload(
-            id=upload_id,
-            user_id=user.id,
-            identity=record_identity(
-                key.identity_key,
-                fhir_version=submission.fhir_version,
-                resource_type=submission.resource_type,
-                source=submission.labels.source,
-                record_id=record_id if isinstance(record_id, str) else None,
-                digest=digest,
-            ),
-            digest=digest,
+
+def sealed(
+    submission: Submission,
+    user_id: UUID,
+    key: UserKey,
+    *,
+    queue: str,
+    batch_id: UUID | None = None,
+) -> NewUpload:
+    """A submission as the ledger keeps it: identified, digested and sealed with the user's key."""
+    digest = content_digest(key.identity_key, submission.content)
+    record_id = submission.labels.record_id or submission.resource.get("id")
+    upload_id = uuid7()
+    return NewUpload(
+        id=upload_id,
+        user_id=user_id,
+        identity=record_identity(
+            key.identity_key,
             fhir_version=submission.fhir_version,
             resource_type=submission.resource_type,
-            body_bytes=len(submission.body),
-            sealed_body=key.seal(submission.body, uploads.body_context(upload_id)),
-            queue=queue,
-        )
+            source=submission.labels.source,
+            record_id=record_id if isinstance(record_id, str) else None,
+            digest=digest,
+        ),
+        digest=digest,
+        fhir_version=submission.fhir_version,
+        resource_type=submission.resource_type,
+        body_bytes=len(submission.body),
+        sealed_body=key.seal(submission.body, uploads.body_context(upload_id)),
+        queue=queue,
+        batch_id=batch_id,
+    )

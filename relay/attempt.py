@@ -1,6 +1,7 @@
 """One attempt at one claimed upload: from its sealed body to how it ended."""
 
 import asyncio
+import random
 import time
 from dataclasses import dataclass, fields
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import orjson
 import structlog
 
-from relay.authorize import AccessToken, Authorizer, NeedsAuthorization, Person, TokenUnavailable
+from relay.authorize import AccessToken, Authorizer, NeedsAuthorization, Person
 from relay.errors import SealError
 from relay.fhir.tolerances import Tolerances
 from relay.fhir.validate import validate
@@ -25,6 +26,7 @@ from relay.oneup.client import FhirClient
 from relay.retry import Backoff
 from relay.sealing import KeyRing, UserKey
 from relay.settings import Settings
+from relay.turns import NotItsTurn, TokenUnavailable
 
 _log = structlog.get_logger(__name__)
 
@@ -73,10 +75,9 @@ class Attempter:
             key = self._ring.unwrap(claim.wrapped_key, key_context(claim.user_id))
             body = key.open(claim.sealed_body, body_context(claim.upload_id))
         except SealError as error:
-            _log.error("sealed_body_does_not_open", upload=str(claim.upload_id), why=str(error))
             unused = UserKey.generate()
             facts = _Facts(claim, unused, started, deadline, maybe_sent=claim.maybe_sent)
-            return self._again(facts, Reason.HELD, "sealed", floor=self._hold_seconds)
+            return self._does_not_open(facts, error)
         facts = _Facts(claim, key, started, deadline, maybe_sent=claim.maybe_sent)
         try:
             return await self._validate_and_send(facts, body)
@@ -88,8 +89,17 @@ class Attempter:
                 "needs_authorization",
                 clock=self._parked_seconds,
             )
+        except NotItsTurn as error:
+            return self._in_turn(facts, error)
+        except SealError as error:
+            return self._does_not_open(facts, error)
         except TokenUnavailable as error:
             return self._again(facts, Reason.NO_TOKEN, "no_token", floor=error.retry_after or 0.0)
+
+    def _does_not_open(self, facts: _Facts, error: SealError) -> Ended:
+        upload = str(facts.claim.upload_id)
+        _log.error("sealed_value_does_not_open", upload=upload, why=str(error))
+        return self._again(facts, Reason.HELD, "sealed", floor=self._hold_seconds)
 
     async def _validate_and_send(self, facts: _Facts, body: bytes) -> Ended:
         claim = facts.claim
@@ -246,6 +256,13 @@ class Attempter:
         delay = 0.0 if now else self._backoff.delay(facts.claim.attempts, floor=floor)
         return self._end(facts, State.QUEUED, reason, outcome, answer=answer, delay=delay)
 
+    def _in_turn(self, facts: _Facts, error: NotItsTurn) -> Ended:
+        """Queue it for its turn. Nothing was tried, so no attempt is spent and no back-off grows;
+        were all to come back at once, most would only be told the same again.
+        """
+        delay = error.retry_after + random.uniform(0.0, error.spread)  # noqa: S311
+        return self._end(facts, State.QUEUED, Reason.PACED, error.code, delay=delay, uncounted=True)
+
     def _end(
         self,
         facts: _Facts,
@@ -257,6 +274,7 @@ class Attempter:
         receipt: Receipt | None = None,
         delay: float = 0.0,
         clock: float | None = None,
+        uncounted: bool = False,
     ) -> Ended:
         claim = facts.claim
         named = orjson.dumps({"id": receipt.id, "version": receipt.version}) if receipt else None
@@ -270,6 +288,7 @@ class Attempter:
                 lease_id=claim.lease_id,
                 delay=delay,
                 clock=clock,
+                uncounted=uncounted,
                 maybe_sent=facts.maybe_sent,
                 possible_duplicate=facts.possible_duplicate,
                 last_answer=answer.code if answer else outcome,

@@ -49,6 +49,7 @@ class Bell:
         self._redis = redis.asyncio.from_url(url, **_FAST)
         self._pending: dict[str, dict[UUID, None]] = defaultdict(dict)
         self._wake = asyncio.Event()
+        self._closing = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -72,20 +73,23 @@ class Bell:
     async def close(self) -> None:
         """Publish what is pending, and stop."""
         if self._task is not None:
-            self._task.cancel()
+            # Not cancelled: a message that a thread is publishing would be cut off.
+            self._closing = True
+            self._wake.set()
             await asyncio.gather(self._task, return_exceptions=True)
-            await self._publish_pending()
         await self._redis.aclose()
         self._celery.close()
 
     async def _publish_all(self) -> None:
-        while True:
+        while not self._closing:
             await self._wake.wait()
             self._wake.clear()
             await self._publish_pending()
+        await self._publish_pending()
 
     async def _publish_pending(self) -> None:
-        for queue, pending in self._pending.items():
+        # A copy: another queue may be rung for the first time while this one is published.
+        for queue, pending in list(self._pending.items()):
             while pending:
                 ids = list(pending)[:MESSAGE_IDS_MOST]
                 for id_ in ids:

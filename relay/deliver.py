@@ -10,9 +10,11 @@ import structlog
 
 from relay.attempt import Attempter
 from relay.ledger import work
-from relay.ledger.database import Database
+from relay.ledger.database import Database, is_away
 from relay.ledger.group_commit import GroupCommit
 from relay.ledger.work import Claim, Ended
+from relay.lifecycle import State
+from relay.metrics import uploads_parked
 from relay.settings import Settings
 from relay.window import Window
 
@@ -32,7 +34,7 @@ class Deliverer:
         self._lease_seconds = settings.lease_seconds
         self._give_up_seconds = settings.give_up_seconds
         self._window = Window(slots=settings.send_slots, body_bytes=settings.send_bytes)
-        self._record = GroupCommit(self._record_all)
+        self._record = GroupCommit(self._record_all, concerns_all=is_away)
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -47,6 +49,7 @@ class Deliverer:
         sent now, so one slow send holds up no other, and a frozen process holds little.
         """
         waiting = deque(dict.fromkeys(ids))
+        failure: Exception | None = None
         async with asyncio.TaskGroup() as sends:
             while waiting and not self._stopping.is_set():
                 await self._window.wait_for_room()
@@ -54,8 +57,16 @@ class Deliverer:
                     break
                 # The deadline counts from before the claim, so it ends before the lease does.
                 deadline = time.monotonic() + self._attempt_seconds
-                for claim in await self._claim_next(waiting):
+                try:
+                    claims = await self._claim_next(waiting)
+                except Exception as error:  # noqa: BLE001  raised below
+                    # What is in flight ends first: cutting it off would leave it unknown.
+                    failure = error
+                    break
+                for claim in claims:
                     sends.create_task(self._deliver_one(claim, deadline))
+        if failure is not None:
+            raise failure
         return list(waiting)
 
     async def _claim_next(self, waiting: deque[UUID]) -> list[Claim]:
@@ -108,6 +119,8 @@ class Deliverer:
                     raise
                 await asyncio.sleep(0.5)
         for ended in group:
+            if ended.change.target is State.PARKED and ended.claim.upload_id in recorded:
+                uploads_parked.inc()
             _log.info(
                 "attempt_ended",
                 upload=str(ended.claim.upload_id),

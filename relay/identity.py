@@ -14,15 +14,38 @@ import orjson
 # nothing about whether the content is ours.
 _SERVER_ELEMENTS = frozenset({"id", "meta"})
 
+# Of arrays and objects inside each other; orjson writes no more than 254.
+_DEPTH_MOST = 200
+
+# What orjson reads and writes as integers; larger ones it reads as floats.
+_INTEGERS_FROM, _INTEGERS_TO = -(2.0**63), 2.0**64
+
 
 def canonical(resource: Any) -> bytes:
-    """The content as bytes in which key order, white space and number spelling do not matter."""
-    return orjson.dumps(resource, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    """The content as bytes in which key order, white space and number spelling do not matter.
+
+    Raises ValueError if arrays and objects are nested more than 200 deep.
+    """
+    return orjson.dumps(_plain(resource, _DEPTH_MOST), option=orjson.OPT_SORT_KEYS)
 
 
-def content_digest(key: bytes, resource: dict[str, Any]) -> bytes:
-    """A digest of the content under the user's key (32 bytes)."""
-    return hmac.digest(key, b"content\0" + canonical(resource), "sha256")
+def _plain(value: Any, depth: int) -> Any:
+    """The value with whole numbers as integers: a server in JavaScript stores 72.0 as 72."""
+    if isinstance(value, float):
+        whole = value.is_integer() and _INTEGERS_FROM <= value < _INTEGERS_TO
+        return int(value) if whole else value
+    if not isinstance(value, dict | list):
+        return value
+    if not depth:
+        raise ValueError(f"Arrays and objects are nested more than {_DEPTH_MOST} deep.")
+    if isinstance(value, dict):
+        return {name: _plain(child, depth - 1) for name, child in value.items()}
+    return [_plain(child, depth - 1) for child in value]
+
+
+def content_digest(key: bytes, content: bytes) -> bytes:
+    """A digest of `canonical` content under the user's key (32 bytes)."""
+    return hmac.digest(key, b"content\0" + content, "sha256")
 
 
 def record_identity(
@@ -49,7 +72,10 @@ def same_content(ours: Any, stored: Any) -> bool:
     """Whether what 1upHealth stored is what we sent, but for what a server sets itself."""
     if not isinstance(ours, dict) or not isinstance(stored, dict):
         return False
-    return canonical(_content(ours)) == canonical(_content(stored))
+    try:
+        return canonical(_content(ours)) == canonical(_content(stored))
+    except ValueError:
+        return False  # nested deeper than anything that was accepted
 
 
 def _content(resource: dict[str, Any]) -> dict[str, Any]:

@@ -58,7 +58,10 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 
 class Reason(StrEnum):
-    """Why an upload is in its state: for people and metrics, never for decisions."""
+    """Why an upload is in its state: for people and metrics.
+
+    One decision asks for it: a new token ends the waits that were for a token.
+    """
 
     NEW = "new"
     RETRY = "retry"  # 1upHealth was busy, or could not be reached: nothing was stored
@@ -67,6 +70,7 @@ class Reason(StrEnum):
     RECOVERED = "recovered"  # the worker that had it vanished: wait, then ask
     HANDED_BACK = "handed_back"  # a stopping worker had not sent it yet
     NO_TOKEN = "no_token"  # noqa: S105  the token endpoint did not answer
+    PACED = "paced"  # waits its turn: a limit on calls at 1upHealth is reached
     REDRIVEN = "redriven"
     RELEASED = "released"  # consent is back
     NEEDS_AUTHORIZATION = "needs_authorization"

@@ -23,7 +23,7 @@ _FIELDS = frozenset(
 # They print addresses, headers or bodies at INFO or DEBUG.
 _TALKATIVE = ("httpx", "httpcore", "aiohttp", "asyncio", "sqlalchemy", "psycopg", "kombu", "amqp")
 # A line for every message received and every task done says nothing of any upload.
-_ROUTINE = ("celery.worker.strategy", "celery.app.trace", "celery.beat")
+_ROUTINE = ("celery.worker.strategy", "celery.app.trace", "celery.beat", "alembic")
 
 
 def _allow_listed(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

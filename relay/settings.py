@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, SecretStr, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -64,6 +64,19 @@ class Settings(BaseSettings):
         "with. If so, a look-up by id proves that an unknown outcome was not stored; if not, a "
         "record sent again is marked possibleDuplicate.",
     )
+    oneup_user_calls: PositiveInt = Field(
+        default=300,
+        description="User-management calls that 1upHealth allows the application in each window, "
+        "counted in Redis for all processes.",
+    )
+    oneup_user_calls_reserve: NonNegativeInt = Field(
+        default=50,
+        description="How many of these calls are kept for new users. Uploads of users whose token "
+        "cannot be refreshed wait for the others.",
+    )
+    oneup_user_calls_seconds: Seconds = Field(
+        default=3600.0, description="Length of that window, which slides."
+    )
 
     # --- the door -----------------------------------------------------------------------------
     api_host: str = Field(
@@ -72,13 +85,40 @@ class Settings(BaseSettings):
     )
     api_port: int = Field(default=8080, ge=0, le=65535, description="Port the API listens on.")
     max_body_bytes: PositiveInt = Field(
-        default=8 * 1024 * 1024, description="Largest request body, enforced while it is read."
+        default=8 * 1024 * 1024,
+        description="Largest request body, and largest line of a batch, enforced while it is read.",
+    )
+    batch_lines_max: PositiveInt = Field(default=100_000, description="Most lines of one batch.")
+    batches_at_once: PositiveInt = Field(
+        default=16,
+        description="Batches that one API process takes in at once; others wait, then get 503.",
+    )
+    intake_bytes: PositiveInt = Field(
+        default=64 * 1024 * 1024,
+        description="Bytes of bodies that one API process takes in at once; others wait, then get"
+        " 503. In memory the process needs several times this.",
+    )
+    intake_wait_seconds: Seconds = Field(
+        default=10.0, description="How long a request waits for room before it gets 503."
+    )
+    body_idle_seconds: Seconds = Field(
+        default=30.0, description="A request whose body stalls for this long gets 408."
     )
     wait_seconds_max: Seconds = Field(
         default=30.0, description="Longest ?wait= of a status request, in seconds."
     )
     device_token_seconds_max: PositiveInt = Field(
         default=24 * 3600, description="Longest life of a device token, in seconds."
+    )
+
+    read_back_bytes_max: PositiveInt = Field(
+        default=16 * 1024 * 1024,
+        description="Largest resource or page that is read back from 1upHealth; a larger page "
+        "needs a lower _count.",
+    )
+    read_back_seconds: Seconds = Field(
+        default=30.0,
+        description="How long a read back may take in all, in seconds; after that it answers 504.",
     )
 
     # --- validation: what is tolerated is a warning, what is not rejects the record ----------
@@ -197,6 +237,15 @@ class Settings(BaseSettings):
     @classmethod
     def _without_trailing_slash(cls, url: str) -> str:
         return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _reserve_is_a_part(self) -> "Settings":
+        if self.oneup_user_calls_reserve >= self.oneup_user_calls:
+            raise ValueError(
+                "UPLIFT_ONEUP_USER_CALLS_RESERVE must be less than UPLIFT_ONEUP_USER_CALLS:"
+                " users who are there already would get no calls at all."
+            )
+        return self
 
     @model_validator(mode="after")
     def _lease_outlasts_attempts(self) -> "Settings":

@@ -11,6 +11,8 @@ class Window:
         self._bytes = body_bytes
         self._taken_slots = 0
         self._taken_bytes = 0
+        # A body found no room: until some is given back, asking again would find none either.
+        self._turned_away = False
         self._freed = asyncio.Condition()
 
     @property
@@ -19,12 +21,16 @@ class Window:
         return self._taken_slots
 
     async def wait_for_room(self) -> None:
-        """Return when at least one upload may be claimed."""
+        """Return when an upload may be claimed; after one found no room, when some was freed."""
         async with self._freed:
             await self._freed.wait_for(self._has_room)
 
     def _has_room(self) -> bool:
-        return self._taken_slots < self._slots and self._taken_bytes < self._bytes
+        return (
+            self._taken_slots < self._slots
+            and self._taken_bytes < self._bytes
+            and not self._turned_away
+        )
 
     def take(self, sizes: list[int]) -> int:
         """Take places for as many of these bodies, in their order, as there is room for now.
@@ -35,6 +41,7 @@ class Window:
         for size in sizes:
             fits = self._taken_bytes + size <= self._bytes or not self._taken_slots
             if self._taken_slots >= self._slots or not fits:
+                self._turned_away = True
                 break
             self._taken_slots += 1
             self._taken_bytes += size
@@ -46,4 +53,5 @@ class Window:
         async with self._freed:
             self._taken_slots -= 1
             self._taken_bytes -= size
+            self._turned_away = False
             self._freed.notify_all()

@@ -3,21 +3,39 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from relay.accept import Acceptor
+from relay.accept_batch import BatchAcceptor
 from relay.attempt import Attempter
 from relay.authorize import Authorizer
-from relay.bell import Bell
+from relay.bell import Bell, redis_url
+from relay.budget import Budget
 from relay.deliver import Deliverer
+from relay.erase import Eraser
 from relay.errors import ConfigurationError
+from relay.key_check import KeyCheck
 from relay.ledger.database import Database
 from relay.oneup.client import FhirClient, open_http
 from relay.oneup.tokens import TokenClient
 from relay.provision import Provisioner
+from relay.read_back import Reader
 from relay.sealing import KeyRing
 from relay.settings import Settings
 from relay.sweep import Sweeper
 from relay.watch import Watcher
+
+# Redis that is away must show quickly: uploads hold their leases while they wait for it. One more
+# try, for a connection that a restart of Redis broke.
+_COUNTER: dict[str, Any] = {
+    "socket_connect_timeout": 1.0,
+    "socket_timeout": 2.0,
+    "retry": Retry(NoBackoff(), 1),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +45,16 @@ class Relay:
     settings: Settings
     database: Database
     ring: KeyRing
+    keys: KeyCheck
     bell: Bell
     acceptor: Acceptor
+    batch_acceptor: BatchAcceptor
     provisioner: Provisioner
     watcher: Watcher
     deliverer: Deliverer
     sweeper: Sweeper
+    eraser: Eraser
+    reader: Reader
 
 
 @asynccontextmanager
@@ -43,30 +65,56 @@ async def open_relay(settings: Settings) -> AsyncIterator[Relay]:
     """
     ring = key_ring(settings)
     database = Database.connect(settings)
+    keys = KeyCheck(database, ring)
     bell = Bell(settings)
     # One connection more than sends, so that a refresh never waits behind a full window.
     http = open_http(connections=settings.send_slots + 10)
-    tokens = TokenClient(http, settings)
+    counter = redis.asyncio.from_url(redis_url(settings), **_COUNTER)
+    tokens = TokenClient(http, settings, Budget(counter, settings))
     authorizer = Authorizer(database, tokens, settings)
-    attempter = Attempter(ring, authorizer, FhirClient(http, settings), settings)
+    fhir = FhirClient(http, settings)
+    attempter = Attempter(ring, authorizer, fhir, settings)
     watcher = Watcher(database)
+    eraser = Eraser(database)
     bell.start()
     try:
+        await keys.at_start()
         yield Relay(
             settings=settings,
             database=database,
             ring=ring,
+            keys=keys,
             bell=bell,
             acceptor=Acceptor(database, ring, bell, settings),
-            provisioner=Provisioner(database, ring, tokens),
+            batch_acceptor=BatchAcceptor(database, ring, bell, settings),
+            provisioner=Provisioner(database, ring, tokens, keys),
             watcher=watcher,
             deliverer=Deliverer(database, attempter, settings),
-            sweeper=Sweeper(database, bell, settings),
+            sweeper=Sweeper(database, bell, eraser, settings),
+            eraser=eraser,
+            reader=Reader(database, ring, authorizer, fhir, settings),
         )
     finally:
         await watcher.close()
         await bell.close()
         await http.aclose()
+        await counter.aclose()
+        await database.close()
+
+
+def check(settings: Settings) -> None:
+    """Raise the ConfigurationError that `open_relay` would, without opening anything."""
+    key_ring(settings)
+    Database.connect(settings)
+    redis_url(settings)
+
+
+async def check_keys(settings: Settings) -> None:
+    """Raise the ConfigurationError of a key ring that does not fit a ledger that answers now."""
+    database = Database.connect(settings)
+    try:
+        await KeyCheck(database, key_ring(settings)).at_start()
+    finally:
         await database.close()
 
 

@@ -32,6 +32,9 @@ class Change:
     maybe_sent: bool | None = None
     possible_duplicate: bool | None = None
     crashed: bool = False
+    # The attempt met a limit and tried nothing: it does not count, and the time to give up stands
+    # still while the upload waits.
+    uncounted: bool = False
     last_answer: str | None = None
     issues: dict[str, Any] | None = None
     sealed_receipt: bytes | None = None
@@ -41,6 +44,8 @@ class Change:
             raise ValueError(f"No upload goes from {self.source} to {self.target}.")
         if self.source is State.SENDING and self.lease_id is None:
             raise ValueError("Only who holds the lease may change an upload that is sending.")
+        if self.uncounted and (self.source, self.target) != (State.SENDING, State.QUEUED):
+            raise ValueError("Only an attempt that ends in the queue can go uncounted.")
 
     def _row(self) -> dict[str, Any]:
         return {
@@ -56,6 +61,7 @@ class Change:
             "maybe_sent": self.maybe_sent,
             "possible_duplicate": self.possible_duplicate,
             "crashed": self.crashed,
+            "uncounted": self.uncounted,
             "last_answer": self.last_answer,
             "issues": self.issues,
             "receipt": self.sealed_receipt.hex() if self.sealed_receipt else None,
@@ -69,7 +75,7 @@ _CHANGE = text("""
         reason = c.reason,
         revision = u.revision + 1,
         updated_at = now(),
-        attempts = u.attempts + (c.target = 'sending')::int,
+        attempts = u.attempts + (c.target = 'sending')::int - c.uncounted::int,
         crashes = CASE WHEN c.crashed THEN u.crashes + 1
                        WHEN c.source = 'sending' THEN 0 ELSE u.crashes END,
         next_attempt_at = CASE WHEN c.target = 'queued'
@@ -80,6 +86,7 @@ _CHANGE = text("""
                 THEN coalesce(u.give_up_at, now() + make_interval(secs => c.clock))
             WHEN c.target = 'parked' THEN now() + make_interval(secs => c.clock)
             WHEN c.target = 'queued' AND c.source <> 'sending' THEN NULL
+            WHEN c.uncounted THEN u.give_up_at + make_interval(secs => c.delay)
             ELSE u.give_up_at END,
         lease_id = CASE WHEN c.target = 'sending' THEN c.new_lease_id END,
         lease_until = CASE WHEN c.target = 'sending'
@@ -95,7 +102,8 @@ _CHANGE = text("""
     FROM jsonb_to_recordset(CAST(:changes AS jsonb)) AS c(
         id uuid, source text, target text, reason text, lease_id uuid, new_lease_id uuid,
         lease_seconds float8, delay float8, clock float8, maybe_sent bool,
-        possible_duplicate bool, crashed bool, last_answer text, issues jsonb, receipt text)
+        possible_duplicate bool, crashed bool, uncounted bool, last_answer text,
+        issues jsonb, receipt text)
     WHERE u.id = c.id AND u.state = c.source
       AND (c.source <> 'sending' OR u.lease_id = c.lease_id)
     RETURNING u.id

@@ -4,10 +4,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from sqlalchemy import make_url
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from relay.errors import ConfigurationError
 from relay.settings import Settings
+
+
+def is_away(error: Exception) -> bool:
+    """Whether the database could not be reached, so that any other use of it would fail as well."""
+    return isinstance(error, OperationalError | InterfaceError | PoolTimeout)
 
 
 class Database:

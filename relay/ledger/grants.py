@@ -27,6 +27,7 @@ class GrantRow:
     tokens: Tokens
     version: int
     updated_at: datetime
+    refreshing: bool  # somebody asks 1upHealth for the next version now
 
     def __repr__(self) -> str:
         return f"GrantRow(user_id={self.user_id}, active={self.active}, version={self.version})"
@@ -47,6 +48,9 @@ async def get_grant(connection: AsyncConnection, user_id: UUID, key: UserKey) ->
                 Grant.version,
                 Grant.updated_at,
                 func.extract("epoch", Grant.expires_at - func.now()).label("expires_in"),
+                func.coalesce(Grant.refreshing_until > func.now(), text("false")).label(
+                    "refreshing"
+                ),
             ).where(Grant.user_id == user_id)
         )
     ).one_or_none()
@@ -60,6 +64,7 @@ async def get_grant(connection: AsyncConnection, user_id: UUID, key: UserKey) ->
         tokens=Tokens(opened["access"], opened["refresh"], float(row.expires_in)),
         version=row.version,
         updated_at=row.updated_at,
+        refreshing=row.refreshing,
     )
 
 
@@ -88,16 +93,21 @@ async def put_grant(
         "refreshing_until": None,
         "updated_at": func.now(),
     }
-    row = await connection.execute(
-        insert(Grant)
-        .values(user_id=user_id, **values)
-        .on_conflict_do_update(
-            index_elements=[Grant.user_id],
-            set_={**values, "version": Grant.version + 1},
-            where=None if instead_of is None else Grant.version == instead_of,
+    newer = {**values, "version": Grant.version + 1}
+    if instead_of is None:
+        row = await connection.execute(
+            insert(Grant)
+            .values(user_id=user_id, **values)
+            .on_conflict_do_update(index_elements=[Grant.user_id], set_=newer)
+            .returning(Grant.version)
         )
-        .returning(Grant.version)
-    )
+    else:
+        row = await connection.execute(
+            update(Grant)
+            .where(Grant.user_id == user_id, Grant.version == instead_of)
+            .values(newer)
+            .returning(Grant.version)
+        )
     return row.scalar_one_or_none()
 
 

@@ -12,14 +12,21 @@ class GroupCommit(Generic[Item, Result]):
     """Runs items in groups: while one group is under way, the next gathers.
 
     No timer, so an idle system adds no delay. Each caller gets its own result; when a group
-    fails, its items run alone, and each caller gets its own error.
+    fails, its items run alone, and each caller gets its own error. Of a failure that
+    `concerns_all`, such as a database that is away, all callers get that one: a hundred items that
+    each find it out alone would take minutes.
     """
 
     def __init__(
-        self, run: Callable[[list[Item]], Awaitable[list[Result]]], *, most: int = 100
+        self,
+        run: Callable[[list[Item]], Awaitable[list[Result]]],
+        *,
+        most: int = 100,
+        concerns_all: Callable[[Exception], bool] = lambda _: False,
     ) -> None:
         self._run = run
         self._most = most
+        self._concerns_all = concerns_all
         self._gathering: list[tuple[Item, asyncio.Future[Result]]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -32,6 +39,7 @@ class GroupCommit(Generic[Item, Result]):
         return await future
 
     async def _run_groups(self) -> None:
+        group: list[tuple[Item, asyncio.Future[Result]]] = []
         try:
             while self._gathering:
                 group = self._gathering[: self._most]
@@ -39,16 +47,21 @@ class GroupCommit(Generic[Item, Result]):
                 await self._run_group(group)
         finally:
             self._task = None
+            # Anything is left only when this task was stopped: nobody may wait for it for ever.
+            for _, future in (*group, *self._gathering):
+                future.cancel()
+            self._gathering.clear()
 
     async def _run_group(self, group: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
             results = await self._run([item for item, _ in group])
         except Exception as error:  # noqa: BLE001  it goes to the callers
-            if len(group) > 1:
+            if len(group) > 1 and not self._concerns_all(error):
                 for single in group:
                     await self._run_group([single])
                 return
-            _settle(group[0][1], error=error)
+            for _, future in group:
+                _settle(future, error=error)
             return
         for (_, future), result in zip(group, results, strict=True):
             _settle(future, result=result)

@@ -6,13 +6,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, func, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import Row, Select, bindparam, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from relay.ledger.changes import Change, change_state
-from relay.ledger.tables import Record, Upload, User
+from relay.ledger.tables import Upload, User
 from relay.lifecycle import Reason, State
 
 # What ended without reaching 1upHealth because somebody stopped it, or time did: the same content
@@ -43,6 +42,7 @@ class NewUpload:
     body_bytes: int
     sealed_body: bytes
     queue: str
+    batch_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,71 +74,146 @@ class UploadRow:
 
 
 async def put_in(
-    connection: AsyncConnection, new: NewUpload, *, ring_seconds: float
-) -> tuple[UUID, bool]:
-    """Keep a new upload, unless its record has this content already.
+    connection: AsyncConnection, group: Sequence[NewUpload], *, ring_seconds: float
+) -> list[tuple[UUID, bool]]:
+    """Keep new uploads, but for those whose record has their content already.
 
-    The record's row lock makes twins that arrive at once take turns. Older versions that nobody
-    has tried to send are superseded; one that may be upstream is left to end first.
+    The locks on the records' rows make twins that arrive at once take turns, within the group as
+    between groups. Older versions that nobody has tried to send are superseded; one that may be
+    upstream is left to end first.
 
-    Returns the upload's id, and whether it was there before.
+    Returns for each, in the order of the group, the upload's id and whether it was there before.
     """
-    record = (
+    kept: dict[UUID, tuple[UUID, bool]] = {}
+    rounds, twins = _rounds(group)
+    for once_each in rounds:
+        kept |= await _put_in_once_each(connection, once_each, ring_seconds)
+    kept |= {twin.id: (kept[first.id][0], True) for twin, first in twins}
+    return [kept[new.id] for new in group]
+
+
+def _rounds(
+    group: Sequence[NewUpload],
+) -> tuple[list[list[NewUpload]], list[tuple[NewUpload, NewUpload]]]:
+    """The group in rounds that hold each record once, in its order; and twins with their first.
+
+    A twin has the content of the one before it of the same record, so nothing is to be done for it.
+    """
+    rounds: list[list[NewUpload]] = []
+    twins: list[tuple[NewUpload, NewUpload]] = []
+    seen: dict[tuple[UUID, bytes], tuple[NewUpload, int]] = {}
+    for new in group:
+        record = (new.user_id, new.identity)
+        before, round_ = seen.get(record, (None, -1))
+        if before is not None and before.digest == new.digest:
+            twins.append((new, before))
+            continue
+        if round_ + 1 == len(rounds):
+            rounds.append([])
+        rounds[round_ + 1].append(new)
+        seen[record] = (new, round_ + 1)
+    return rounds, twins
+
+
+# Arrays as parameters: the text stays the same for any number of uploads, so Postgres plans it
+# once. Sorted, so that groups with records in common lock them in one order and none waits for
+# another that waits for it. The update changes nothing, but takes the row's lock and returns it.
+_LOCK_RECORDS = text("""
+    INSERT INTO records AS r (id, user_id, identity)
+    SELECT n.id, n.user_id, n.identity
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:user_ids AS uuid[]), CAST(:identities AS bytea[]))
+        AS n(id, user_id, identity)
+    ORDER BY n.user_id, n.identity
+    ON CONFLICT (user_id, identity) DO UPDATE SET versions = r.versions
+    RETURNING r.id, r.user_id, r.identity, r.versions, r.latest_upload_id, r.latest_digest
+""")
+
+_STATES = text("SELECT id, state FROM uploads WHERE id = ANY(CAST(:ids AS uuid[]))")
+
+# The states stand in the text for the partial index, as `tables.state_is` explains.
+_UNSENT = text("""
+    SELECT id, state FROM uploads
+    WHERE record_id = ANY(CAST(:record_ids AS uuid[])) AND state IN ('queued', 'parked')
+        AND NOT maybe_sent
+    ORDER BY id FOR UPDATE
+""")
+
+_NEW = insert(Upload).values(
+    state=State.QUEUED,
+    reason=Reason.NEW,
+    next_attempt_at=func.now(),
+    rung_until=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("ring_seconds")),
+)
+
+_NOTE_LATEST = text("""
+    UPDATE records AS r
+    SET versions = r.versions + 1, latest_upload_id = n.upload_id, latest_digest = n.digest
+    FROM unnest(CAST(:record_ids AS uuid[]), CAST(:upload_ids AS uuid[]),
+                CAST(:digests AS bytea[])) AS n(record_id, upload_id, digest)
+    WHERE r.id = n.record_id
+""")
+
+
+async def _put_in_once_each(
+    connection: AsyncConnection, group: list[NewUpload], ring_seconds: float
+) -> dict[UUID, tuple[UUID, bool]]:
+    """`put_in` for uploads of as many different records."""
+    locked = await connection.execute(
+        _LOCK_RECORDS,
+        {
+            "ids": [uuid7() for _ in group],
+            "user_ids": [new.user_id for new in group],
+            "identities": [new.identity for new in group],
+        },
+    )
+    records = {(row.user_id, bytes(row.identity)): row for row in locked}
+    pairs = [(new, records[new.user_id, new.identity]) for new in group]
+    known = [row.latest_upload_id for new, row in pairs if row.latest_digest == new.digest]
+    states: dict[UUID, str] = {}
+    if known:
+        states = {row.id: row.state for row in await connection.execute(_STATES, {"ids": known})}
+    kept: dict[UUID, tuple[UUID, bool]] = {}
+    fresh: list[tuple[NewUpload, Row[Any]]] = []
+    for new, row in pairs:
+        same = row.latest_upload_id is not None and row.latest_digest == new.digest
+        if same and states.get(row.latest_upload_id) not in _GIVEN_UP:
+            kept[new.id] = (row.latest_upload_id, True)
+        else:
+            kept[new.id] = (new.id, False)
+            fresh.append((new, row))
+    if fresh:
+        await _supersede_unsent(connection, [row.id for _, row in fresh])
+        await connection.execute(_NEW, [_values(new, row, ring_seconds) for new, row in fresh])
         await connection.execute(
-            upsert(Record)
-            .values(id=uuid7(), user_id=new.user_id, identity=new.identity)
-            .on_conflict_do_update(
-                # Changes nothing, but takes the row's lock and returns it.
-                index_elements=[Record.user_id, Record.identity],
-                set_={"versions": Record.versions},
-            )
-            .returning(Record.id, Record.versions, Record.latest_upload_id, Record.latest_digest)
+            _NOTE_LATEST,
+            {
+                "record_ids": [row.id for _, row in fresh],
+                "upload_ids": [new.id for new, _ in fresh],
+                "digests": [new.digest for new, _ in fresh],
+            },
         )
-    ).one()
-    if record.latest_digest == new.digest and record.latest_upload_id is not None:
-        state = await connection.scalar(
-            select(Upload.state).where(Upload.id == record.latest_upload_id)
-        )
-        if state not in _GIVEN_UP:
-            return record.latest_upload_id, True
-    await _supersede_unsent(connection, record.id)
-    version = record.versions + 1
-    await connection.execute(
-        insert(Upload).values(
-            id=new.id,
-            user_id=new.user_id,
-            record_id=record.id,
-            version=version,
-            queue=new.queue,
-            fhir_version=new.fhir_version,
-            resource_type=new.resource_type,
-            digest=new.digest,
-            body_bytes=new.body_bytes,
-            sealed_body=new.sealed_body,
-            state=State.QUEUED,
-            reason=Reason.NEW,
-            next_attempt_at=func.now(),
-            rung_until=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, ring_seconds),
-        )
-    )
-    await connection.execute(
-        update(Record)
-        .where(Record.id == record.id)
-        .values(versions=version, latest_upload_id=new.id, latest_digest=new.digest)
-    )
-    return new.id, False
+    return kept
 
 
-async def _supersede_unsent(connection: AsyncConnection, record_id: UUID) -> None:
-    older = await connection.execute(
-        select(Upload.id, Upload.state)
-        .where(
-            Upload.record_id == record_id,
-            Upload.state.in_([State.QUEUED, State.PARKED]),
-            Upload.maybe_sent.is_(False),
-        )
-        .with_for_update()
-    )
+def _values(new: NewUpload, record: Row[Any], ring_seconds: float) -> dict[str, Any]:
+    return {
+        "id": new.id,
+        "user_id": new.user_id,
+        "record_id": record.id,
+        "version": record.versions + 1,
+        "batch_id": new.batch_id,
+        "queue": new.queue,
+        "fhir_version": new.fhir_version,
+        "resource_type": new.resource_type,
+        "digest": new.digest,
+        "body_bytes": new.body_bytes,
+        "sealed_body": new.sealed_body,
+        "ring_seconds": ring_seconds,
+    }
+
+
+async def _supersede_unsent(connection: AsyncConnection, record_ids: list[UUID]) -> None:
+    older = await connection.execute(_UNSENT, {"record_ids": record_ids})
     await change_state(
         connection,
         [
@@ -204,6 +279,7 @@ async def list_uploads(
     connection: AsyncConnection,
     *,
     user_id: UUID | None,
+    batch_id: UUID | None = None,
     states: Sequence[State],
     after: UUID | None,
     limit: int,
@@ -212,6 +288,8 @@ async def list_uploads(
     statement = _statuses().order_by(Upload.id).limit(limit)
     if user_id is not None:
         statement = statement.where(Upload.user_id == user_id)
+    if batch_id is not None:
+        statement = statement.where(Upload.batch_id == batch_id)
     if states:
         statement = statement.where(Upload.state.in_(states))
     if after is not None:

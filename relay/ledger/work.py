@@ -9,13 +9,13 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import SQLColumnExpression, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 from uuid_utils.compat import uuid4
 
 from relay.ledger.changes import Change, change_state
-from relay.ledger.tables import Attempt, Grant, Record, Upload, User
+from relay.ledger.tables import Attempt, Grant, Record, Upload, User, state_is
 from relay.lifecycle import UNFINISHED, Reason, State
 from relay.sealing import WrappedKey
 
@@ -65,21 +65,26 @@ def _blocked() -> Any:
         .where(
             older.record_id == Upload.record_id,
             older.version < Upload.version,
-            older.state.in_(UNFINISHED),
+            state_is(older.state, *sorted(UNFINISHED)),
         )
         .exists()
     )
 
 
-def _is_due() -> tuple[Any, ...]:
-    return (Upload.state == State.QUEUED, Upload.next_attempt_at <= func.now(), ~_blocked())
+def _is_due(state: SQLColumnExpression[str]) -> tuple[Any, ...]:
+    return (state_is(state, State.QUEUED), Upload.next_attempt_at <= func.now(), ~_blocked())
+
+
+# Where ids are given, they lead to the rows. Hidden so, the state does not offer the planner the
+# index of what is due, of which each claim would read all that waits.
+_STATE_OF_THESE = Upload.state.concat("")
 
 
 async def sizes_of_due(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, int]:
     """The body sizes, in bytes, of those of the uploads that are due now."""
     rows = await connection.execute(
         select(Upload.id, Upload.body_bytes)
-        .where(Upload.id.in_(ids), *_is_due())
+        .where(Upload.id.in_(ids), *_is_due(_STATE_OF_THESE))
         .order_by(Upload.id)
     )
     return {row.id: row.body_bytes for row in rows}
@@ -115,7 +120,7 @@ async def claim(
             )
             .join(User, User.id == Upload.user_id)
             .join(Record, Record.id == Upload.record_id)
-            .where(Upload.id.in_(ids), User.erased_at.is_(None), *_is_due())
+            .where(Upload.id.in_(ids), User.erased_at.is_(None), *_is_due(_STATE_OF_THESE))
             .order_by(Upload.id)
             .with_for_update(of=Upload, skip_locked=True)
         )
@@ -231,7 +236,7 @@ async def ring_due(
         select(Upload.id)
         .where(
             Upload.queue == queue,
-            *_is_due(),
+            *_is_due(Upload.state),
             func.coalesce(Upload.rung_until, text("'-infinity'")) <= func.now(),
         )
         .order_by(Upload.next_attempt_at)
@@ -251,7 +256,7 @@ async def recover_abandoned(connection: AsyncConnection, *, most: int, delay: fl
     """Queue uploads whose lease ran out again, to be asked about after `delay` seconds."""
     rows = await connection.execute(
         select(Upload.id, Upload.lease_id)
-        .where(Upload.state == State.SENDING, Upload.lease_until < func.now())
+        .where(state_is(Upload.state, State.SENDING), Upload.lease_until < func.now())
         .order_by(Upload.lease_until)
         .limit(most)
         .with_for_update(skip_locked=True)
@@ -281,8 +286,8 @@ async def expire_outlived(connection: AsyncConnection, *, most: int) -> set[UUID
     rows = await connection.execute(
         select(Upload.id, Upload.state)
         .where(
-            (Upload.state == State.PARKED)
-            | ((Upload.state == State.QUEUED) & Upload.maybe_sent.is_(False)),
+            state_is(Upload.state, State.PARKED)
+            | (state_is(Upload.state, State.QUEUED) & Upload.maybe_sent.is_(False)),
             Upload.give_up_at <= func.now(),
         )
         .limit(most)
@@ -306,7 +311,7 @@ async def park_waiting(connection: AsyncConnection, user_id: UUID, *, clock: flo
     """Park what a user has waiting: their grant is dead."""
     rows = await connection.execute(
         select(Upload.id)
-        .where(Upload.user_id == user_id, Upload.state == State.QUEUED)
+        .where(Upload.user_id == user_id, state_is(Upload.state, State.QUEUED))
         .order_by(Upload.id)
         .with_for_update()
     )
@@ -329,7 +334,7 @@ async def release_parked(connection: AsyncConnection, user_id: UUID) -> set[UUID
     """Queue all that a user has parked: there is a new grant."""
     rows = await connection.execute(
         select(Upload.id)
-        .where(Upload.user_id == user_id, Upload.state == State.PARKED)
+        .where(Upload.user_id == user_id, state_is(Upload.state, State.PARKED))
         .order_by(Upload.id)
         .with_for_update()
     )
@@ -345,11 +350,40 @@ async def release_authorized(connection: AsyncConnection, *, most: int) -> set[U
     rows = await connection.execute(
         select(Upload.id)
         .join(Grant, (Grant.user_id == Upload.user_id) & (Grant.state == "active"))
-        .where(Upload.state == State.PARKED)
+        .where(state_is(Upload.state, State.PARKED))
         .limit(most)
         .with_for_update(of=Upload, skip_locked=True)
     )
     return await _release(connection, list(rows.scalars()))
+
+
+_FOR_A_TOKEN = (Reason.PACED, Reason.NO_TOKEN)
+
+
+async def end_waits_for_token(connection: AsyncConnection, user_id: UUID) -> None:
+    """Make due what a user has queued and waits for nothing but a token: there is one."""
+    waiting = (
+        select(Upload.id)
+        .where(
+            Upload.user_id == user_id,
+            state_is(Upload.state, State.QUEUED),
+            Upload.reason.in_(_FOR_A_TOKEN),
+            Upload.next_attempt_at > func.now(),
+        )
+        .order_by(Upload.id)
+        # One that is being changed otherwise has its own time; waiting for it could deadlock.
+        .with_for_update(skip_locked=True)
+    )
+    await connection.execute(
+        update(Upload)
+        .where(Upload.id.in_(waiting.scalar_subquery()))
+        .values(
+            next_attempt_at=func.now(),
+            rung_until=None,
+            revision=Upload.revision + 1,
+            updated_at=func.now(),
+        )
+    )
 
 
 async def _release(connection: AsyncConnection, ids: list[UUID]) -> set[UUID]:

@@ -1,0 +1,67 @@
+"""Lines out of a stream of NDJSON, however it is cut into chunks. Pure.
+
+NDJSON (https://github.com/ndjson/ndjson-spec): JSON texts, each on a line; readers take `\\n` and
+`\\r\\n`, and may pass over empty lines. A byte order mark at the start is passed over, too.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line that is not blank, by its number from 1; without its text if that is too long."""
+
+    number: int
+    text: bytes | None
+
+
+class LineReader:
+    """Fed with chunks, it gives the lines they complete; holds `most` bytes, and a chunk."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._number = 1
+        self._begun = bytearray()
+        self._too_long = False
+
+    @property
+    def held(self) -> int:
+        """Bytes of the line that has begun and not ended."""
+        return len(self._begun)
+
+    def feed(self, chunk: bytes) -> Iterator[Line]:
+        """The lines that end in this chunk."""
+        start = 0
+        while (end := chunk.find(b"\n", start)) >= 0:
+            self._add(chunk[start:end])
+            yield from self._end_line()
+            start = end + 1
+        self._add(chunk[start:])
+
+    def end(self) -> Iterator[Line]:
+        """The last line, if no newline ended it."""
+        yield from self._end_line()
+
+    def _add(self, part: bytes) -> None:
+        # The byte over is for the carriage return, which is not counted.
+        if self._too_long or len(self._begun) + len(part) > self._most + len(_BOM) + 1:
+            self._too_long = True
+            self._begun.clear()
+        else:
+            self._begun += part
+
+    def _end_line(self) -> Iterator[Line]:
+        text = bytes(self._begun)
+        number, too_long = self._number, self._too_long
+        self._begun.clear()
+        self._number, self._too_long = number + 1, False
+        if number == 1:
+            text = text.removeprefix(_BOM)
+        text = text.removesuffix(b"\r")
+        if too_long or len(text) > self._most:
+            yield Line(number, None)
+        elif text and not text.isspace():
+            yield Line(number, text)

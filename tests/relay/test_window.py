@@ -1,0 +1,97 @@
+"""How much may be in flight."""
+
+import asyncio
+
+import pytest
+
+from relay.window import Window
+
+
+def test_as_many_bodies_are_taken_as_there_are_slots() -> None:
+    window = Window(slots=3, body_bytes=1000)
+    assert window.take([1, 1]) == 2
+    assert window.take([1, 1]) == 1
+    assert window.in_flight == 3
+
+
+def test_as_many_bodies_are_taken_in_their_order_as_fit_in_the_bytes() -> None:
+    window = Window(slots=10, body_bytes=100)
+    assert window.take([60, 40, 1]) == 2
+    assert window.in_flight == 2
+
+
+def test_a_body_that_does_not_fit_holds_back_those_behind_it() -> None:
+    window = Window(slots=10, body_bytes=100)
+    assert window.take([60, 50, 1]) == 1
+
+
+@pytest.mark.parametrize("behind", [[], [1], [500]])
+def test_a_body_larger_than_all_the_room_goes_alone(behind: list[int]) -> None:
+    window = Window(slots=10, body_bytes=100)
+    assert window.take([500, *behind]) == 1
+
+
+def test_nothing_asked_for_takes_nothing() -> None:
+    window = Window(slots=1, body_bytes=1)
+    assert window.take([]) == 0
+    assert window.in_flight == 0
+
+
+async def test_there_is_room_at_once_in_an_empty_window() -> None:
+    await asyncio.wait_for(Window(slots=1, body_bytes=1).wait_for_room(), 1)
+
+
+@pytest.mark.parametrize(
+    ("slots", "body_bytes", "taken"), [(1, 1000, [1]), (10, 100, [60, 40]), (10, 100, [500])]
+)
+async def test_room_is_waited_for_until_a_place_is_given_back(
+    slots: int, body_bytes: int, taken: list[int]
+) -> None:
+    window = Window(slots=slots, body_bytes=body_bytes)
+    assert window.take(taken) == len(taken)
+    waiting = asyncio.create_task(window.wait_for_room())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await window.give_back(taken[0])
+    await asyncio.wait_for(waiting, 1)
+
+
+async def test_after_a_body_found_no_room_asking_again_waits_until_some_was_freed() -> None:
+    # There are bytes left, only not enough of them: without a wait, who asks would spin.
+    window = Window(slots=10, body_bytes=100)
+    assert window.take([60, 50]) == 1
+    waiting = asyncio.create_task(window.wait_for_room())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await window.give_back(60)
+    await asyncio.wait_for(waiting, 1)
+    assert window.take([50]) == 1
+
+
+async def test_what_is_given_back_can_be_taken_again_to_the_last_byte() -> None:
+    window = Window(slots=2, body_bytes=100)
+    for _ in range(3):
+        assert window.take([70, 30]) == 2
+        await window.give_back(70)
+        await window.give_back(30)
+    assert window.in_flight == 0
+
+
+async def test_many_that_wait_all_get_their_turn() -> None:
+    window = Window(slots=2, body_bytes=100)
+    most = 0
+
+    async def use() -> None:
+        nonlocal most
+        while True:
+            await window.wait_for_room()
+            if window.take([40]):
+                break
+        most = max(most, window.in_flight)
+        await asyncio.sleep(0)
+        await window.give_back(40)
+
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(use() for _ in range(50)))
+    assert most == 2
+    assert window.in_flight == 0
