@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -118,7 +119,6 @@ class Attempter:
             if not report.valid:
                 return self._end(facts, State.REJECTED, Reason.INVALID, "invalid")
         target = self._delivered_as(facts)
-        facts.token = await self._token(facts)
         if facts.maybe_sent:
             ended = await self._look_first(facts, body, target)
             if ended is not None:
@@ -140,34 +140,38 @@ class Attempter:
         return await self._authorizer.token(person, refused=refused)
 
     async def _write(self, facts: _Facts, body: bytes, target: str | None) -> Answer:
-        assert facts.token is not None  # noqa: S101  every way here has asked for one
-        for may_renew in (True, False):
-            answer = await self._fhir.write(
-                token=facts.token.value,
+        return await self._authorized(
+            facts,
+            lambda token: self._fhir.write(
+                token=token,
                 version_path=_path(facts.claim),
                 resource_type=facts.claim.resource_type,
                 body=body,
                 deadline=facts.deadline,
                 resource_id=target,
-            )
-            if answer.outcome is not Outcome.UNAUTHORIZED or not may_renew:
-                break
-            facts.token = await self._token(facts, refused=facts.token.version)
-        return answer
+            ),
+        )
 
     async def _look(self, facts: _Facts, resource_id: str) -> Answer:
-        assert facts.token is not None  # noqa: S101  every way here has asked for one
-        for may_renew in (True, False):
-            answer = await self._fhir.look(
-                token=facts.token.value,
+        return await self._authorized(
+            facts,
+            lambda token: self._fhir.look(
+                token=token,
                 version_path=_path(facts.claim),
                 resource_type=facts.claim.resource_type,
                 resource_id=resource_id,
                 deadline=facts.deadline,
-            )
-            if answer.outcome is not Outcome.UNAUTHORIZED or not may_renew:
-                break
+            ),
+        )
+
+    async def _authorized(self, facts: _Facts, ask: Callable[[str], Awaitable[Answer]]) -> Answer:
+        """Ask with the user's token, and once more with a fresh one if it is refused."""
+        if facts.token is None:
+            facts.token = await self._token(facts)
+        answer = await ask(facts.token.value)
+        if answer.outcome is Outcome.UNAUTHORIZED:
             facts.token = await self._token(facts, refused=facts.token.version)
+            answer = await ask(facts.token.value)
         return answer
 
     async def _look_first(self, facts: _Facts, body: bytes, target: str | None) -> Ended | None:

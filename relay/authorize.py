@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from relay.errors import UpliftError
-from relay.ledger import grants, work
+from relay.ledger import grants, parking
 from relay.ledger.database import Database
 from relay.ledger.grants import GrantRow
 from relay.metrics import grants_ended, tokens_renewed, uploads_parked
@@ -202,7 +202,7 @@ class Authorizer:
                 instead_of=grant.version,
             )
             if version is not None:
-                await work.end_waits_for_token(connection, person.user_id)
+                await parking.end_waits_for_token(connection, person.user_id)
         if version is None:
             raise NotItsTurn("the_grant_was_replaced", retry_after=0.0)
         return AccessToken(tokens.access_token, version)
@@ -243,7 +243,7 @@ class Authorizer:
         async with self._database.transaction() as connection:
             ended = await grants.end_grant(connection, user_id, grant.version)
             parked = (
-                await work.park_waiting(connection, user_id, clock=self._parked_seconds)
+                await parking.park_waiting(connection, user_id, clock=self._parked_seconds)
                 if ended
                 else set()
             )

@@ -3,7 +3,7 @@
 from relay.authorize import exchange
 from relay.errors import Conflict, UpstreamUnavailable
 from relay.key_check import KeyCheck
-from relay.ledger import audit, grants, users, work
+from relay.ledger import audit, grants, parking, users
 from relay.ledger.audit import SYSTEM, Action, Actor
 from relay.ledger.database import Database
 from relay.ledger.users import UserRow
@@ -53,8 +53,8 @@ class Provisioner:
                 connection, user.id, user.key(self._ring), tokens, "user_management"
             )
             await audit.note(connection, by, Action.GRANT_OBTAINED, user_id=user.id)
-            await work.release_parked(connection, user.id)
-            await work.end_waits_for_token(connection, user.id)
+            await parking.release_parked(connection, user.id)
+            await parking.end_waits_for_token(connection, user.id)
             made = await users.get_user(connection, user.id)
         return made or user, True
 
@@ -68,8 +68,8 @@ class Provisioner:
             user = await users.add_user(connection, app_user_id, self._ring, by=by)
             await grants.put_grant(connection, user.id, user.key(self._ring), tokens, "backend")
             await audit.note(connection, by, Action.GRANT_BROUGHT, user_id=user.id)
-            await work.release_parked(connection, user.id)
-            await work.end_waits_for_token(connection, user.id)
+            await parking.release_parked(connection, user.id)
+            await parking.end_waits_for_token(connection, user.id)
             brought = await users.get_user(connection, user.id)
         return brought or user
 

@@ -9,7 +9,7 @@ import structlog
 
 from relay.bell import Bell
 from relay.erase import Eraser
-from relay.ledger import work
+from relay.ledger import parking, sweeping
 from relay.ledger.database import Database
 from relay.queues import BULK, MESSAGE_IDS_MOST, UPLOADS
 from relay.settings import Settings
@@ -47,13 +47,13 @@ class Sweeper:
     async def sweep(self) -> Swept:
         """One sweep."""
         async with self._database.transaction() as connection:
-            recovered = await work.recover_abandoned(
+            recovered = await sweeping.recover_abandoned(
                 connection, most=_ROWS_MOST, delay=self._recover_delay
             )
         async with self._database.transaction() as connection:
-            released = await work.release_authorized(connection, most=_ROWS_MOST)
+            released = await parking.release_authorized(connection, most=_ROWS_MOST)
         async with self._database.transaction() as connection:
-            expired = await work.expire_outlived(connection, most=_ROWS_MOST)
+            expired = await sweeping.expire_outlived(connection, most=_ROWS_MOST)
         rung = 0
         for queue in (UPLOADS, BULK):
             rung += await self._ring_due(queue)
@@ -76,7 +76,7 @@ class Sweeper:
             # Redis is away, or the workers have enough before them: ringing more only piles up.
             return 0
         async with self._database.transaction() as connection:
-            due = await work.ring_due(
+            due = await sweeping.ring_due(
                 connection,
                 queue=queue,
                 most=(self._messages_most - waiting) * MESSAGE_IDS_MOST,

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 from pydantic import SecretStr
 from sqlalchemy import text
 
@@ -22,10 +23,22 @@ from sandbox.testing import SandboxServer
 _ALL_TABLES = ", ".join(table.name for table in Table.metadata.sorted_tables)
 
 
+# What outlives a crash of the machine is not what these tests are about.
+_HASTY = {"fsync": "off", "synchronous_commit": "off"}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the tables that tests have counted: those of processes of their own print nothing."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "table":
+                terminalreporter.write_line(f"\n{value}")
+
+
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL for the whole run."""
-    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres")) as server:
+    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=_HASTY) as server:
         yield server
 
 
@@ -60,9 +73,19 @@ async def database(migrated: str) -> AsyncIterator[Database]:
     """The ledger, empty."""
     opened = Database.connect(Settings(database_url=SecretStr(migrated)))
     async with opened.transaction() as connection:
+        # The trigger that keeps the audit trail would not let it be emptied.
+        await connection.execute(text("SET LOCAL session_replication_role = replica"))
         await connection.execute(text(f"TRUNCATE {_ALL_TABLES} CASCADE"))
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+async def nobody_stays(database: Database) -> AsyncIterator[None]:
+    """For tests with master keys of their own: no relay opens over users whose key it lacks."""
+    yield
+    async with database.transaction() as connection:
+        await connection.execute(text("TRUNCATE users CASCADE"))
 
 
 @pytest.fixture
@@ -87,6 +110,8 @@ def settings(
     tmp_path: Path,
 ) -> Settings:
     """Settings for the servers of this test; waits are short."""
+    with redis.Redis.from_url(redis_server.url) as server:
+        server.flushdb()  # no test spends the calls of another
     return Settings(
         database_url=SecretStr(migrated),
         redis_url=SecretStr(redis_server.url),

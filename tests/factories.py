@@ -4,12 +4,15 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+from fakeredis import FakeAsyncRedis, FakeServer
 from uuid_utils.compat import uuid7
 
 from relay.accept import Accepted, Labels, Submission, read
+from relay.budget import Budget
 from relay.ledger import uploads, users
 from relay.ledger.uploads import UploadRow
 from relay.ledger.users import UserRow
+from relay.settings import Settings
 from relay.wiring import Relay
 
 
@@ -58,6 +61,11 @@ async def status(relay: Relay, accepted: Accepted) -> UploadRow:
     """The upload as it is now."""
     async with relay.database.transaction() as connection:
         return (await uploads.get_uploads(connection, [accepted.upload.id]))[accepted.upload.id]
+
+
+def own_budget(settings: Settings) -> Budget:
+    """A budget whose count nobody shares."""
+    return Budget(FakeAsyncRedis(server=FakeServer()), settings)
 
 
 def new_id() -> UUID:

@@ -1,4 +1,4 @@
-"""Uploads as workers see them: due, claimed under a lease, recorded, found again when abandoned.
+"""Uploads as workers see them: due, claimed under a lease, recorded.
 
 Lock order everywhere: a record's row before its uploads' rows.
 """
@@ -9,14 +9,14 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import SQLColumnExpression, func, insert, select, text, update
+from sqlalchemy import SQLColumnExpression, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 from uuid_utils.compat import uuid4
 
 from relay.ledger.changes import Change, change_state
-from relay.ledger.tables import Attempt, Grant, Record, Upload, User, state_is
-from relay.lifecycle import UNFINISHED, Reason, State
+from relay.ledger.tables import Attempt, Record, Upload, User, state_is
+from relay.lifecycle import UNFINISHED, State
 from relay.sealing import WrappedKey
 
 
@@ -71,7 +71,8 @@ def _blocked() -> Any:
     )
 
 
-def _is_due(state: SQLColumnExpression[str]) -> tuple[Any, ...]:
+def is_due(state: SQLColumnExpression[str]) -> tuple[Any, ...]:
+    """The conditions under which an upload may be claimed now."""
     return (state_is(state, State.QUEUED), Upload.next_attempt_at <= func.now(), ~_blocked())
 
 
@@ -84,7 +85,7 @@ async def sizes_of_due(connection: AsyncConnection, ids: Sequence[UUID]) -> dict
     """The body sizes, in bytes, of those of the uploads that are due now."""
     rows = await connection.execute(
         select(Upload.id, Upload.body_bytes)
-        .where(Upload.id.in_(ids), *_is_due(_STATE_OF_THESE))
+        .where(Upload.id.in_(ids), *is_due(_STATE_OF_THESE))
         .order_by(Upload.id)
     )
     return {row.id: row.body_bytes for row in rows}
@@ -120,7 +121,7 @@ async def claim(
             )
             .join(User, User.id == Upload.user_id)
             .join(Record, Record.id == Upload.record_id)
-            .where(Upload.id.in_(ids), User.erased_at.is_(None), *_is_due(_STATE_OF_THESE))
+            .where(Upload.id.in_(ids), User.erased_at.is_(None), *is_due(_STATE_OF_THESE))
             .order_by(Upload.id)
             .with_for_update(of=Upload, skip_locked=True)
         )
@@ -226,176 +227,3 @@ async def record(connection: AsyncConnection, ended: Sequence[Ended]) -> set[UUI
     if receipts:
         await connection.execute(_RECORD_DELIVERED, {"ended": orjson.dumps(receipts).decode()})
     return changed
-
-
-async def ring_due(
-    connection: AsyncConnection, *, queue: str, most: int, ring_seconds: float
-) -> list[UUID]:
-    """Due uploads of a queue that no bell has rung for lately; notes that it rings now."""
-    due = (
-        select(Upload.id)
-        .where(
-            Upload.queue == queue,
-            *_is_due(Upload.state),
-            func.coalesce(Upload.rung_until, text("'-infinity'")) <= func.now(),
-        )
-        .order_by(Upload.next_attempt_at)
-        .limit(most)
-        .with_for_update(of=Upload, skip_locked=True)
-    )
-    rows = await connection.execute(
-        update(Upload)
-        .where(Upload.id.in_(due.scalar_subquery()))
-        .values(rung_until=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, ring_seconds))
-        .returning(Upload.id)
-    )
-    return sorted(rows.scalars())
-
-
-async def recover_abandoned(connection: AsyncConnection, *, most: int, delay: float) -> set[UUID]:
-    """Queue uploads whose lease ran out again, to be asked about after `delay` seconds."""
-    rows = await connection.execute(
-        select(Upload.id, Upload.lease_id)
-        .where(state_is(Upload.state, State.SENDING), Upload.lease_until < func.now())
-        .order_by(Upload.lease_until)
-        .limit(most)
-        .with_for_update(skip_locked=True)
-    )
-    return await change_state(
-        connection,
-        [
-            Change(
-                upload_id=row.id,
-                source=State.SENDING,
-                target=State.QUEUED,
-                reason=Reason.RECOVERED,
-                lease_id=row.lease_id,
-                delay=delay,
-                crashed=True,
-            )
-            for row in rows
-        ],
-    )
-
-
-async def expire_outlived(connection: AsyncConnection, *, most: int) -> set[UUID]:
-    """End uploads whose time is up, but for those that may be upstream and can be asked about.
-
-    Those a worker claims once more: it looks, and then ends them.
-    """
-    rows = await connection.execute(
-        select(Upload.id, Upload.state)
-        .where(
-            state_is(Upload.state, State.PARKED)
-            | (state_is(Upload.state, State.QUEUED) & Upload.maybe_sent.is_(False)),
-            Upload.give_up_at <= func.now(),
-        )
-        .limit(most)
-        .with_for_update(skip_locked=True)
-    )
-    return await change_state(
-        connection,
-        [
-            Change(
-                upload_id=row.id,
-                source=State(row.state),
-                target=State.EXPIRED,
-                reason=Reason.GAVE_UP,
-            )
-            for row in rows
-        ],
-    )
-
-
-async def park_waiting(connection: AsyncConnection, user_id: UUID, *, clock: float) -> set[UUID]:
-    """Park what a user has waiting: their grant is dead."""
-    rows = await connection.execute(
-        select(Upload.id)
-        .where(Upload.user_id == user_id, state_is(Upload.state, State.QUEUED))
-        .order_by(Upload.id)
-        .with_for_update()
-    )
-    return await change_state(
-        connection,
-        [
-            Change(
-                upload_id=id_,
-                source=State.QUEUED,
-                target=State.PARKED,
-                reason=Reason.NEEDS_AUTHORIZATION,
-                clock=clock,
-            )
-            for id_ in rows.scalars()
-        ],
-    )
-
-
-async def release_parked(connection: AsyncConnection, user_id: UUID) -> set[UUID]:
-    """Queue all that a user has parked: there is a new grant."""
-    rows = await connection.execute(
-        select(Upload.id)
-        .where(Upload.user_id == user_id, state_is(Upload.state, State.PARKED))
-        .order_by(Upload.id)
-        .with_for_update()
-    )
-    return await _release(connection, list(rows.scalars()))
-
-
-async def release_authorized(connection: AsyncConnection, *, most: int) -> set[UUID]:
-    """Queue what was parked although its user's grant works.
-
-    An attempt that met the old grant may park its upload just after the new grant released the
-    others.
-    """
-    rows = await connection.execute(
-        select(Upload.id)
-        .join(Grant, (Grant.user_id == Upload.user_id) & (Grant.state == "active"))
-        .where(state_is(Upload.state, State.PARKED))
-        .limit(most)
-        .with_for_update(of=Upload, skip_locked=True)
-    )
-    return await _release(connection, list(rows.scalars()))
-
-
-_FOR_A_TOKEN = (Reason.PACED, Reason.NO_TOKEN)
-
-
-async def end_waits_for_token(connection: AsyncConnection, user_id: UUID) -> None:
-    """Make due what a user has queued and waits for nothing but a token: there is one."""
-    waiting = (
-        select(Upload.id)
-        .where(
-            Upload.user_id == user_id,
-            state_is(Upload.state, State.QUEUED),
-            Upload.reason.in_(_FOR_A_TOKEN),
-            Upload.next_attempt_at > func.now(),
-        )
-        .order_by(Upload.id)
-        # One that is being changed otherwise has its own time; waiting for it could deadlock.
-        .with_for_update(skip_locked=True)
-    )
-    await connection.execute(
-        update(Upload)
-        .where(Upload.id.in_(waiting.scalar_subquery()))
-        .values(
-            next_attempt_at=func.now(),
-            rung_until=None,
-            revision=Upload.revision + 1,
-            updated_at=func.now(),
-        )
-    )
-
-
-async def _release(connection: AsyncConnection, ids: list[UUID]) -> set[UUID]:
-    return await change_state(
-        connection,
-        [
-            Change(
-                upload_id=id_,
-                source=State.PARKED,
-                target=State.QUEUED,
-                reason=Reason.RELEASED,
-            )
-            for id_ in ids
-        ],
-    )

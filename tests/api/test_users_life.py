@@ -7,7 +7,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from relay.ledger import audit, grants, work
+from relay.ledger import audit, grants, parking
 from relay.ledger.audit import Event
 from relay.ledger.credentials import Scope, add_api_key, find_credential
 from relay.ledger.database import Database
@@ -109,7 +109,7 @@ async def test_a_summary_counts_by_status_and_by_type_and_says_when_all_is_there
     async with database.transaction() as connection:
         user = await find_user(connection, "alice")
         assert user is not None
-        await work.release_parked(connection, user.id)
+        await parking.release_parked(connection, user.id)
     await move(database, condition["id"], State.REFUSED)
     assert (await client.get("/v1/users/alice/summary")).json()["complete"] is True
 

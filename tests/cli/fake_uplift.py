@@ -25,7 +25,7 @@ class Upload:
 
     id: str
     body: bytes
-    query: dict[str, str]
+    labels: dict[str, str]
     status: str = "queued"
     looks_left: int = 0
     issues: dict[str, Any] = field(default_factory=lambda: {"total": 0, "issue": []})
@@ -39,7 +39,7 @@ class Upload:
             "reason": self.reason,
             "final": self.status not in ("queued", "sending", "parked"),
             "user": USER,
-            "fhirVersion": self.query["fhirVersion"],
+            "fhirVersion": self.labels["fhirVersion"],
             "resourceType": json.loads(self.body).get("resourceType"),
             "attempts": 1,
             "duplicate": duplicate,
@@ -61,6 +61,7 @@ class FakeUplift:
         self.page_size = 500
         self.listed = True
         self.judge: Callable[[Upload], None] = deliver
+        self.judge_line: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda _: None
         self.before: Callable[[Request], Response | None] = lambda _: None
         self._known: dict[tuple[str, ...], Upload] = {}
 
@@ -68,7 +69,7 @@ class FakeUplift:
         """The ASGI application."""
         return Starlette(
             routes=[
-                Route("/v1/uploads", self._submit, methods=["POST"]),
+                Route("/v1/batches", self._submit, methods=["POST"]),
                 Route("/v1/uploads", self._list, methods=["GET"]),
                 Route("/v1/uploads/{id}", self._one, methods=["GET"]),
             ]
@@ -85,25 +86,39 @@ class FakeUplift:
         return None
 
     async def _submit(self, request: Request) -> Response:
-        body = await request.body()
+        lines = (await request.body()).splitlines()
         if (answer := self._refuses(request)) is not None:
             return answer
         self.content_types.add(request.headers["Content-Type"])
-        query = dict(request.query_params)
-        resource_id = str(json.loads(body).get("id"))
+        outcomes = [self._take(number, line) for number, line in enumerate(lines, start=1)]
+        return self._answer(202, {"id": "b-1", "user": USER, "lines": outcomes})
+
+    def _take(self, number: int, line: bytes) -> dict[str, Any]:
+        envelope = json.loads(line)
+        if (problem := self.judge_line(envelope)) is not None:
+            return {"line": number, "problem": problem}
+        upload, duplicate = self._accept(line, envelope)
+        return {
+            "line": number, "id": upload.id, "status": upload.status, "duplicate": duplicate,
+        }  # fmt: skip
+
+    def _accept(self, line: bytes, envelope: dict[str, Any]) -> tuple[Upload, bool]:
+        # What stands in the line, to the byte.
+        body = line[line.index(b',"resource":') + len(b',"resource":') : -1]
+        resource = envelope.pop("resource")
         identity = (
-            query["fhirVersion"],
-            query.get("source", ""),
-            query.get("recordId", resource_id),
-            json.loads(body)["resourceType"],
+            envelope["fhirVersion"],
+            envelope.get("source", ""),
+            envelope.get("recordId", str(resource.get("id"))),
+            resource["resourceType"],
+            body.decode(),
         )
-        known = self._known.get((*identity, body.decode()))
-        if known is not None:
-            return self._answer(202, known.to_json(duplicate=True))
-        upload = Upload(f"u-{len(self.uploads):06}", body, query, looks_left=self.looks)
+        if (known := self._known.get(identity)) is not None:
+            return known, True
+        upload = Upload(f"u-{len(self.uploads):06}", body, envelope, looks_left=self.looks)
         self.uploads.append(upload)
-        self._known[(*identity, body.decode())] = upload
-        return self._answer(202, upload.to_json())
+        self._known[identity] = upload
+        return upload, False
 
     async def _list(self, request: Request) -> Response:
         if (answer := self._refuses(request)) is not None:

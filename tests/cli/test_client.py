@@ -9,9 +9,9 @@ from email.utils import format_datetime
 import httpx
 import pytest
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from cli.client import ApiClient, ApiRefused, ApiUnavailable, RecordNotTaken, _retry_after
+from cli.client import ApiClient, ApiRefused, ApiUnavailable, RecordsNotTaken, _retry_after
 from cli.records import Record
 from tests.cli.fake_uplift import KEY, FakeUplift, problem, serving
 
@@ -36,28 +36,49 @@ def answers(fake: FakeUplift, *responses: Response) -> None:
     fake.before = lambda _: waiting.pop(0) if waiting else None
 
 
-async def test_a_record_is_sent_with_its_own_bytes_and_its_facts_in_the_query(
+async def test_records_are_sent_with_their_own_bytes_and_their_facts_around_them(
     fake: FakeUplift,
 ) -> None:
+    plain = Record("there", "DSTU2", "Patient", b'{"resourceType":"Patient", "x": 1.50e0}')
     async with client(fake) as api:
-        status = await api.submit("alice", RECORD)
-    (upload,) = fake.uploads
-    assert status.id == upload.id
-    assert upload.body == RECORD.body
-    assert upload.query == {
-        "user": "alice",
+        lines = await api.submit("alice", [RECORD, plain, RECORD])
+    first, second = fake.uploads
+    assert [(line.id, line.duplicate) for line in lines] == [
+        (first.id, False),
+        (second.id, False),
+        (first.id, True),
+    ]
+    assert (first.body, second.body) == (RECORD.body, plain.body)
+    assert first.labels == {
         "fhirVersion": "4.0.1",
         "source": "St. Müller & Co",
         "recordId": "a/b",
     }
-    assert fake.content_types == {"application/fhir+json"}
+    assert second.labels == {"fhirVersion": "DSTU2"}
+    assert fake.content_types == {"application/x-ndjson"}
+    assert [query for _, _, query in fake.requests] == ["user=alice"]
+
+
+async def test_a_line_that_is_not_taken_says_why(fake: FakeUplift) -> None:
+    fake.judge_line = lambda _: {"status": 400, "title": "Bad", "detail": "It is no JSON."}
+    async with client(fake) as api:
+        (line,) = await api.submit("alice", [RECORD])
+    assert (line.id, str(line.problem)) == (None, "the API answers 400: It is no JSON.")
+
+
+async def test_an_answer_that_leaves_lines_out_is_not_believed(fake: FakeUplift) -> None:
+    lines = [{"line": 1, "id": "u-1", "status": "queued", "duplicate": False}]
+    answers(fake, JSONResponse({"lines": lines}, 202))
+    async with client(fake) as api:
+        with pytest.raises(ApiUnavailable, match="not Uplift's API"):
+            await api.submit("alice", [RECORD, RECORD])
 
 
 @pytest.mark.parametrize("code", [408, 429, 502, 503, 504, 500])
 async def test_a_busy_api_is_asked_again(fake: FakeUplift, code: int) -> None:
     answers(fake, problem(code, "Later"), problem(code, "Later"))
     async with client(fake) as api:
-        await api.submit("alice", RECORD)
+        await api.submit("alice", [RECORD])
     assert len(fake.requests) == 3
     assert len(fake.uploads) == 1
 
@@ -67,7 +88,7 @@ async def test_retry_after_is_a_floor(fake: FakeUplift) -> None:
     loop = asyncio.get_running_loop()
     async with client(fake) as api:
         begun = loop.time()
-        await api.submit("alice", RECORD)
+        await api.submit("alice", [RECORD])
     assert loop.time() - begun >= 1.0
 
 
@@ -85,13 +106,13 @@ def test_retry_after_may_be_a_date() -> None:
     assert 90 < _retry_after(httpx.Response(503, headers={"Retry-After": date})) <= 100
 
 
-async def test_an_api_that_goes_on_failing_a_record_does_not_stop_the_others(
+async def test_an_api_that_goes_on_failing_these_records_does_not_stop_the_others(
     fake: FakeUplift,
 ) -> None:
     fake.before = lambda _: problem(500, "Internal Server Error")
     async with client(fake) as api:
-        with pytest.raises(RecordNotTaken, match="500"):
-            await api.submit("alice", RECORD)
+        with pytest.raises(RecordsNotTaken, match="500"):
+            await api.submit("alice", [RECORD])
     assert len(fake.requests) == 3
 
 
@@ -99,7 +120,7 @@ async def test_an_api_that_stays_busy_ends_the_patience(fake: FakeUplift) -> Non
     fake.before = lambda _: problem(503, "Later")
     async with client(fake, patience=0.2) as api:
         with pytest.raises(ApiUnavailable, match="it answers 503"):
-            await api.submit("alice", RECORD)
+            await api.submit("alice", [RECORD])
     assert len(fake.requests) > 1
 
 
@@ -109,12 +130,12 @@ async def test_a_connection_that_comes_back_is_used() -> None:
         pass
     port = int(fake.url.rpartition(":")[2])
     async with ApiClient(fake.url, KEY, patience=20, first_pause=0.05) as api:
-        sending = asyncio.create_task(api.submit("alice", RECORD))
+        sending = asyncio.create_task(api.submit("alice", [RECORD]))
         await asyncio.sleep(0.2)
         assert not sending.done()
         server = await asyncio.start_server(_one_answer, "127.0.0.1", port)
         try:
-            assert (await sending).id == "u-1"
+            assert [line.id for line in await sending] == ["u-1"]
         finally:
             server.close()
             await server.wait_closed()
@@ -122,20 +143,20 @@ async def test_a_connection_that_comes_back_is_used() -> None:
 
 async def _one_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await reader.readuntil(b"\r\n\r\n")
-    body = b'{"id": "u-1", "status": "queued"}'
+    body = b'{"lines": [{"line": 1, "id": "u-1", "status": "queued"}]}'
     writer.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
     await writer.drain()
     writer.close()
 
 
 @pytest.mark.parametrize("code", [400, 413, 415, 422])
-async def test_an_answer_about_one_record_says_the_api_s_own_reason(
+async def test_an_answer_about_the_records_says_the_api_s_own_reason(
     fake: FakeUplift, code: int
 ) -> None:
     answers(fake, problem(code, "No good"))
     async with client(fake) as api:
-        with pytest.raises(RecordNotTaken, match=rf"answers {code}: No good \(detail\)"):
-            await api.submit("alice", RECORD)
+        with pytest.raises(RecordsNotTaken, match=rf"answers {code}: No good \(detail\)"):
+            await api.submit("alice", [RECORD])
     assert len(fake.requests) == 1
 
 
@@ -158,7 +179,7 @@ async def test_a_key_that_may_not_submit_is_told(fake: FakeUplift) -> None:
     answers(fake, problem(403, "Forbidden"))
     async with client(fake) as api:
         with pytest.raises(ApiRefused, match="backend"):
-            await api.submit("alice", RECORD)
+            await api.submit("alice", [RECORD])
 
 
 @pytest.mark.parametrize(

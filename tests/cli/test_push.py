@@ -107,8 +107,8 @@ def test_running_again_sends_nothing_anew_and_says_so(tmp_path: Path, fake: Fake
 def test_an_interrupted_push_is_resumed_by_running_it_again(
     tmp_path: Path, fake: FakeUplift
 ) -> None:
-    path = ndjson(tmp_path, 30)
-    limit = 10
+    path = ndjson(tmp_path, 900)
+    limit = 200
 
     def down_after_some(request: Request) -> Response | None:
         wanted = request.method == "POST" and len(fake.uploads) >= limit
@@ -121,9 +121,9 @@ def test_an_interrupted_push_is_resumed_by_running_it_again(
     limit = 1000
     code, out, _ = run(path, fake)
     assert code == 0
-    assert "All 30 arrived." in out
-    assert sorted(upload.query["recordId"] for upload in fake.uploads) == sorted(
-        f"r{number}" for number in range(30)
+    assert "All 900 arrived." in out
+    assert sorted(upload.labels["recordId"] for upload in fake.uploads) == sorted(
+        f"r{number}" for number in range(900)
     )
 
 
@@ -132,7 +132,7 @@ def test_what_was_rejected_is_told_with_record_element_and_reason(
 ) -> None:
     fake.judge = lambda upload: (
         reject(upload)
-        if upload.query["recordId"] == "r4"
+        if upload.labels["recordId"] == "r4"
         else setattr(upload, "status", "delivered")
     )
     code, out, _ = run(ndjson(tmp_path, 7), fake)
@@ -166,13 +166,37 @@ def test_what_cannot_be_read_is_skipped_told_and_counts_as_not_arrived(
 def test_a_record_that_the_api_does_not_take_does_not_stop_the_others(
     tmp_path: Path, fake: FakeUplift
 ) -> None:
-    fake.before = lambda request: (
-        problem(413, "Content Too Large") if request.query_params.get("recordId") == "r1" else None
+    fake.judge_line = lambda envelope: (
+        {"status": 413, "title": "Too large", "detail": "At most 8 bytes."}
+        if envelope["recordId"] == "r1"
+        else None
     )
     code, out, _ = run(ndjson(tmp_path, 3), fake)
     assert code == 1
     assert len(fake.uploads) == 2
-    assert "not taken Condition records.ndjson:2 (org.example.a): the API answers 413" in out
+    assert (
+        "not taken Condition records.ndjson:2 (org.example.a): the API answers 413:"
+        " At most 8 bytes." in out
+    )
+
+
+@pytest.mark.parametrize("status", [400, 413, 500])
+def test_a_batch_that_is_refused_as_a_whole_is_sent_in_parts(
+    tmp_path: Path, fake: FakeUplift, status: int
+) -> None:
+    handle = fake._submit
+
+    async def refuse(request: Request) -> Response:
+        if b'"r77"' in await request.body():
+            return problem(status, "No good")
+        return await handle(request)
+
+    fake._submit = refuse  # type: ignore[method-assign]
+    with serving(fake):
+        code, out, _ = run(ndjson(tmp_path, 100), fake)
+    assert code == 1
+    assert len(fake.uploads) == 99
+    assert f"not taken Condition records.ndjson:78 (org.example.a): the API answers {status}" in out
 
 
 @pytest.mark.parametrize(
@@ -218,7 +242,7 @@ def test_without_waiting_acceptance_is_enough(tmp_path: Path, fake: FakeUplift) 
 def test_the_json_report_tells_every_record(tmp_path: Path, fake: FakeUplift) -> None:
     fake.judge = lambda upload: (
         reject(upload)
-        if upload.query["recordId"] == "r1"
+        if upload.labels["recordId"] == "r1"
         else setattr(upload, "status", "delivered")
     )
     report = tmp_path / "report.json"
@@ -348,7 +372,7 @@ async def test_push_records_gives_the_result_to_code(tmp_path: Path, fake: FakeU
     assert {each.upload_id for each in result.records} == {each.id for each in fake.uploads}
 
 
-async def test_no_more_uploads_are_under_way_than_asked_for(
+async def test_no_more_batches_are_under_way_than_asked_for(
     tmp_path: Path, fake: FakeUplift
 ) -> None:
     under_way, most = 0, 0
@@ -365,7 +389,7 @@ async def test_no_more_uploads_are_under_way_than_asked_for(
     fake._submit = slowly  # type: ignore[method-assign]
     with serving(fake):
         async with ApiClient(fake.url, KEY) as client:
-            await push_records(client, ndjson(tmp_path, 20), user="alice", concurrency=3)
+            await push_records(client, ndjson(tmp_path, 3000), user="alice", concurrency=3)
     assert most == 3
 
 

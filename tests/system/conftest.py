@@ -18,6 +18,16 @@ from sandbox.testing import SandboxControl
 
 Result = TypeVar("Result")
 
+_HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run these tests in one process: they share one system."""
+    for item in items:
+        if item.path.is_relative_to(_HERE):
+            item.add_marker(pytest.mark.xdist_group("system"))
+
+
 BRISK = {
     "UPLIFT_ATTEMPT_SECONDS": "3",
     "UPLIFT_LEASE_SECONDS": "6",

@@ -21,7 +21,7 @@ _CREATE = {"api": "fhir", "method": "POST"}
 async def push(
     running: Running, export: Path, user: str, meanwhile: Callable[[], None] | None = None
 ) -> PushResult:
-    async with ApiClient(running.system.api_url, running.key, connections=16) as client:
+    async with ApiClient(running.system.api_url, running.key, connections=4) as client:
         pushing = asyncio.create_task(push_records(client, export, user=user, wait_seconds=90))
         if meanwhile is not None:
             await asyncio.to_thread(meanwhile)
@@ -87,8 +87,8 @@ def test_a_worker_that_is_killed_in_the_middle_loses_and_doubles_nothing(
     def kill_twice() -> None:
         for stored in (60, 150):
             until_stored(running, "killed", stored)
-            running.system.processes.kill("worker")
-            running.system.processes.restart("worker")
+            running.system.processes.kill("bulk")
+            running.system.processes.restart("bulk")
 
     result = asyncio.run(push(running, path, "killed", kill_twice))
     running.sandbox.clear_faults()
@@ -123,7 +123,7 @@ def test_a_worker_that_is_asked_to_stop_hands_back_what_it_has_not_sent(
 
     def stop_and_start() -> None:
         until_stored(running, "stopped", 60)
-        running.system.processes.restart("worker")
+        running.system.processes.restart("bulk")
 
     result = asyncio.run(push(running, path, "stopped", stop_and_start))
     running.sandbox.clear_faults()

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from relay.ledger import uploads, work
+from relay.ledger import parking, sweeping, uploads, work
 from relay.ledger.database import Database
 from relay.ledger.users import UserRow
 from relay.lifecycle import State
@@ -68,14 +68,14 @@ def _numbered(statement: str) -> str:
 
 _WAYS: dict[str, tuple[Callable[[AsyncConnection, UserRow], Awaitable[Any]], str]] = {
     "ring": (
-        lambda c, _: work.ring_due(c, queue="uploads", most=100, ring_seconds=1),
+        lambda c, _: sweeping.ring_due(c, queue="uploads", most=100, ring_seconds=1),
         "ix_uploads_due",
     ),
-    "recover": (lambda c, _: work.recover_abandoned(c, most=9, delay=0), "ix_uploads_leased"),
-    "expire": (lambda c, _: work.expire_outlived(c, most=9), "ix_uploads_giving_up"),
-    "release late": (lambda c, _: work.release_authorized(c, most=9), "ix_uploads_parked"),
-    "release": (lambda c, user: work.release_parked(c, user.id), "ix_uploads_parked"),
-    "park": (lambda c, user: work.park_waiting(c, user.id, clock=1), "ix_uploads_due"),
+    "recover": (lambda c, _: sweeping.recover_abandoned(c, most=9, delay=0), "ix_uploads_leased"),
+    "expire": (lambda c, _: sweeping.expire_outlived(c, most=9), "ix_uploads_giving_up"),
+    "release late": (lambda c, _: parking.release_authorized(c, most=9), "ix_uploads_parked"),
+    "release": (lambda c, user: parking.release_parked(c, user.id), "ix_uploads_parked"),
+    "park": (lambda c, user: parking.park_waiting(c, user.id, clock=1), "ix_uploads_due"),
     "put in": (
         lambda c, user: uploads.put_in(c, [rows.new_upload(user)], ring_seconds=1),
         "(ix_uploads_unfinished|uq_uploads_record_id_version)",
@@ -102,7 +102,8 @@ async def test_uploads_that_are_named_are_found_by_their_ids_however_many_wait(
         lambda c, _: work.claim(c, unfinished, lease_seconds=9, give_up_seconds=9),
     ):
         plan = await plans(database, use, alice)
-        assert re.search(r"(using|on) pk_uploads\b", plan)
+        # Either leads by the ids: PostgreSQL 18 may skip through the second.
+        assert re.search(r"(using|on) (pk_uploads|ix_uploads_user_id_id)\b", plan)
         # The statistics say that little waits; each claim would read the backlog that came since.
         assert "ix_uploads_due" not in plan
         assert "Seq Scan on uploads" not in plan

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from uuid_utils.compat import uuid4
 
-from relay.ledger import work
+from relay.ledger import parking, sweeping, work
 from relay.ledger.changes import Change
 from relay.ledger.database import Database
 from relay.ledger.users import UserRow
@@ -180,7 +180,7 @@ async def test_an_unfinished_older_version_blocks_the_newer(
     assert set(await sizes(database, second, other)) == {other}
     assert [claim.upload_id for claim in await rows.claim(database, second, other)] == [other]
     async with database.transaction() as connection:
-        rung = await work.ring_due(connection, queue="uploads", most=9, ring_seconds=0)
+        rung = await sweeping.ring_due(connection, queue="uploads", most=9, ring_seconds=0)
     assert second not in rung
 
 
@@ -270,7 +270,7 @@ async def test_a_worker_whose_lease_was_taken_over_cannot_record(
     upload_id = await rows.put(database, alice)
     (slow,) = await rows.claim(database, upload_id, lease_seconds=0.0)
     async with database.transaction() as connection:
-        assert await work.recover_abandoned(connection, most=9, delay=0) == {upload_id}
+        assert await sweeping.recover_abandoned(connection, most=9, delay=0) == {upload_id}
     (next_,) = await rows.claim(database, upload_id)
     assert await record(database, ended(slow, record_receipt=b"slow")) == set()
     row = await rows.row(database, upload_id)
@@ -287,7 +287,7 @@ async def test_a_worker_whose_lease_ran_out_may_still_record_if_nobody_took_it(
     (claim,) = await rows.claim(database, upload_id, lease_seconds=0.0)
     assert await record(database, ended(claim)) == {upload_id}
     async with database.transaction() as connection:
-        assert await work.recover_abandoned(connection, most=9, delay=0) == set()
+        assert await sweeping.recover_abandoned(connection, most=9, delay=0) == set()
 
 
 async def test_an_outcome_recorded_twice_counts_once(database: Database, alice: UserRow) -> None:
@@ -328,7 +328,7 @@ async def ring_for_due(
     database: Database, *, most: int = 100, ring_seconds: float = 60
 ) -> list[UUID]:
     async with database.transaction() as connection:
-        return await work.ring_due(
+        return await sweeping.ring_due(
             connection, queue="uploads", most=most, ring_seconds=ring_seconds
         )
 
@@ -397,7 +397,7 @@ async def test_an_abandoned_upload_is_queued_to_be_asked_about(
     await rows.claim(database, abandoned, lease_seconds=0.0)
     await rows.claim(database, held)
     async with database.transaction() as connection:
-        assert await work.recover_abandoned(connection, most=9, delay=30) == {abandoned}
+        assert await sweeping.recover_abandoned(connection, most=9, delay=30) == {abandoned}
     row = await rows.row(database, abandoned)
     assert (row.state, row.reason, row.crashes, row.maybe_sent) == ("queued", "recovered", 1, True)
     assert (row.next_attempt_at - row.updated_at).total_seconds() == 30
@@ -410,7 +410,7 @@ async def test_an_abandoned_attempt_stays_open_in_the_history(
     upload_id = await rows.put(database, alice)
     await rows.claim(database, upload_id, lease_seconds=0.0)
     async with database.transaction() as connection:
-        await work.recover_abandoned(connection, most=9, delay=0)
+        await sweeping.recover_abandoned(connection, most=9, delay=0)
     (claim,) = await rows.claim(database, upload_id)
     await record(database, ended(claim))
     outcomes = [attempt.outcome for attempt in await rows.attempts_of(database, upload_id)]
@@ -421,15 +421,15 @@ async def test_what_sweeps_move_at_once_has_a_limit(database: Database, alice: U
     ids = [await rows.put(database, alice) for _ in range(3)]
     await rows.claim(database, *ids, lease_seconds=0.0)
     async with database.transaction() as connection:
-        assert len(await work.recover_abandoned(connection, most=2, delay=0)) == 2
-        assert len(await work.recover_abandoned(connection, most=2, delay=0)) == 1
+        assert len(await sweeping.recover_abandoned(connection, most=2, delay=0)) == 2
+        assert len(await sweeping.recover_abandoned(connection, most=2, delay=0)) == 1
         for id_ in ids:
             await connection.execute(
                 text("UPDATE uploads SET give_up_at = now(), maybe_sent = false WHERE id = :id"),
                 {"id": id_},
             )
-        assert len(await work.expire_outlived(connection, most=2)) == 2
-        assert len(await work.expire_outlived(connection, most=2)) == 1
+        assert len(await sweeping.expire_outlived(connection, most=2)) == 2
+        assert len(await sweeping.expire_outlived(connection, most=2)) == 1
 
 
 @pytest.mark.parametrize(
@@ -458,7 +458,7 @@ async def test_only_what_waits_and_has_outlived_its_time_expires(
     upload_id = await rows.put(database, alice)
     await rows.bring_to(database, upload_id, state, maybe_sent=maybe_sent, give_up_at=give_up_at)
     async with database.transaction() as connection:
-        assert (upload_id in await work.expire_outlived(connection, most=9)) is expires
+        assert (upload_id in await sweeping.expire_outlived(connection, most=9)) is expires
     row = await rows.row(database, upload_id)
     assert row.state == (State.EXPIRED if expires else state)
     if expires:
@@ -474,15 +474,15 @@ async def test_parking_and_releasing_move_what_the_user_has_waiting_and_nobody_e
     await rows.claim(database, sending)
     theirs = await rows.put(database, bob)
     async with database.transaction() as connection:
-        assert await work.park_waiting(connection, alice.id, clock=100) == set(mine)
+        assert await parking.park_waiting(connection, alice.id, clock=100) == set(mine)
     row = await rows.row(database, mine[0])
     assert (row.state, row.reason) == ("parked", "needs_authorization")
     assert (row.give_up_at - row.updated_at).total_seconds() == 100
     assert (await rows.row(database, sending)).state == "sending"
     assert (await rows.row(database, theirs)).state == "queued"
     async with database.transaction() as connection:
-        assert await work.release_parked(connection, bob.id) == set()
-        assert await work.release_parked(connection, alice.id) == set(mine)
+        assert await parking.release_parked(connection, bob.id) == set()
+        assert await parking.release_parked(connection, alice.id) == set(mine)
     row = await rows.row(database, mine[0])
     assert (row.state, row.reason, row.give_up_at) == ("queued", "released", None)
 
@@ -504,5 +504,5 @@ async def test_what_was_parked_too_late_is_released_only_if_the_grant_works(
                 ),
                 {"user": alice.id, "state": grant},
             )
-        found = await work.release_authorized(connection, most=9)
+        found = await parking.release_authorized(connection, most=9)
     assert (upload_id in found) is released
