@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check format bench lock clean
+.PHONY: help demo up test check format fuzz bench lock clean
 
 help: ## Show these targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,7 +28,7 @@ up: $(READY) ## The same system, staying up until Ctrl-C
 	@$(BIN)/uplift up
 
 test: $(READY) ## All tests, on real servers on loopback
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup
 
 check: $(READY) ## Format, lint, types and import rules
 	$(BIN)/ruff format --check .
@@ -39,6 +39,9 @@ check: $(READY) ## Format, lint, types and import rules
 format: $(READY) ## Format and mend what ruff can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+fuzz: $(READY) ## The whole API against its OpenAPI, longer than `make test` does
+	UPLIFT_FUZZ_EXAMPLES=1000 $(BIN)/pytest tests/api/test_openapi_fuzz.py
 
 bench: $(READY) ## Bounded benchmarks on loopback
 	$(BIN)/python -m bench

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from bench import validation
+from bench import push_memory, validation
 
 if __name__ == "__main__":
-    results = {"validation": validation.main()}
+    results = {"validation": validation.main(), "push_memory": push_memory.main()}
     file = Path(__file__).with_name("results.json")
     file.write_text(json.dumps(results, indent=2) + "\n")
     print(f"Written to {file.name}")

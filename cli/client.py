@@ -3,13 +3,13 @@
 ApiError
 ├── ApiUnavailable    nothing answers, or it keeps asking to come back later
 ├── ApiRefused        the key or the user is wrong: no other record would fare better
-└── RecordNotTaken    the API does not take this one record
+└── RecordsNotTaken   the API does not take what was in this request
 """
 
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -32,6 +32,7 @@ _LATER = {
 }
 _TRIES_OF_A_FAILURE = 3
 _PAUSE_MOST_SECONDS = 15.0
+_WORKING = ("queued", "sending")
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 
 
@@ -47,8 +48,8 @@ class ApiRefused(ApiError):
     """The API refuses this key or this user."""
 
 
-class RecordNotTaken(ApiError):
-    """The API does not take this record; others may be fine."""
+class RecordsNotTaken(ApiError):
+    """The API does not take what was in this request; other records may be fine."""
 
 
 class Issue(msgspec.Struct):
@@ -82,7 +83,31 @@ class UploadStatus(msgspec.Struct, rename="camel"):
     @property
     def settled(self) -> bool:
         """Whether nothing more will happen by itself."""
-        return self.status not in ("queued", "sending")
+        return self.status not in _WORKING
+
+
+class LineProblem(msgspec.Struct):
+    """Why a line of a batch is no upload."""
+
+    status: int
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"the API answers {self.status}: {self.detail}"
+
+
+class BatchLine(msgspec.Struct):
+    """What became of a line of a batch: the upload that it is, or a problem."""
+
+    line: int
+    id: str | None = None
+    status: str | None = None
+    duplicate: bool = False
+    problem: LineProblem | None = None
+
+
+class _BatchReceipt(msgspec.Struct):
+    lines: list[BatchLine]
 
 
 class UploadPage(msgspec.Struct):
@@ -118,7 +143,7 @@ class ApiClient:
         url: str,
         key: str,
         *,
-        connections: int = 16,
+        connections: int = 4,
         patience: float = 120.0,
         first_pause: float = 0.5,
     ) -> None:
@@ -163,30 +188,29 @@ class ApiClient:
         elif response.status_code not in _LATER:
             raise self._error(response, user)
 
-    async def submit(self, user: str, record: Record) -> UploadStatus:
-        """`POST /v1/uploads` with the record's own bytes.
+    async def submit(self, user: str, records: Sequence[Record]) -> list[BatchLine]:
+        """`POST /v1/batches` with each record's own bytes on a line; what became of each.
 
-        Safe to repeat: the API knows the record again and answers `duplicate`.
+        Safe to repeat: the API knows the records again and answers `duplicate`.
 
         Raises:
-            ApiUnavailable, ApiRefused, RecordNotTaken.
+            ApiUnavailable, ApiRefused.
+            RecordsNotTaken: of the request as a whole; each record alone may fare better.
         """
-        named = {
-            "user": user,
-            "fhirVersion": record.fhir_version,
-            "source": record.source,
-            "recordId": record.record_id,
-        }
+        body = b"".join(record.to_line() for record in records)
         response = await self._patiently(
             lambda: self._http.post(
-                "/v1/uploads",
-                params={name: value for name, value in named.items() if value is not None},
-                content=record.body,
-                headers={"Content-Type": "application/fhir+json"},
+                "/v1/batches",
+                params={"user": user},
+                content=body,
+                headers={"Content-Type": "application/x-ndjson"},
             ),
             user,
         )
-        return self._decoded(response, UploadStatus)
+        lines = self._decoded(response, _BatchReceipt).lines
+        if [line.line for line in lines] != list(range(1, len(records) + 1)):
+            raise self._stranger()
+        return lines
 
     async def upload(self, upload_id: str) -> UploadStatus:
         """`GET /v1/uploads/{id}`. Raises: ApiUnavailable, ApiRefused."""
@@ -266,7 +290,7 @@ class ApiClient:
                     "with --api."
                 )
             case code:
-                return RecordNotTaken(f"the API answers {code}: {told}")
+                return RecordsNotTaken(f"the API answers {code}: {told}")
 
     def _decoded(self, response: httpx.Response, shape: type[_Shape]) -> _Shape:
         try:

@@ -19,6 +19,7 @@ from cli.processes import interrupted_by_signals
 from cli.push import push_records
 from cli.push_report import ConsoleProgress, print_report
 from cli.push_result import Outcome, PushResult
+from cli.running import actor
 from cli.system import System
 from examples.make_export import Manifest, write_export
 from relay.errors import UpliftError
@@ -125,7 +126,7 @@ def _show(system: System, data_dir: Path, records: int | None) -> int:
 
 
 async def _push(api_url: str, key: str, export: Path) -> PushResult:
-    async with ApiClient(api_url, key, connections=16) as client:
+    async with ApiClient(api_url, key, connections=4) as client:
         with ConsoleProgress(console) as progress:
             return await push_records(
                 client, export, user=_USER, wait_seconds=_OUTCOME_SECONDS, progress=progress
@@ -188,7 +189,9 @@ def _api_key(system: System) -> str:
         try:
             async with database.transaction() as connection:
                 scopes = frozenset({Scope.BACKEND, Scope.OPERATOR})
-                return (await credentials.add_api_key(connection, "uplift up", scopes))[1]
+                return (await credentials.add_api_key(connection, "uplift up", scopes, by=actor()))[
+                    1
+                ]
         finally:
             await database.close()
 

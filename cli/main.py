@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli import demo, push
+from cli import audit, demo, doctor, push, rotate
 from cli.environment import load_environment
 from cli.keys import keys
 from cli.running import read_settings, run_on_ledger
@@ -22,6 +22,9 @@ app = typer.Typer(
 app.add_typer(keys, name="keys")
 app.add_typer(users_commands, name="users")
 app.command()(push.push)
+app.command()(doctor.doctor)
+app.command()(rotate.rotate_keys)
+app.command()(audit.audit)
 
 
 @app.callback()

@@ -1,9 +1,7 @@
 """`uplift push`: everything in a file goes to Uplift, and what became of it is told."""
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated
@@ -12,10 +10,11 @@ import httpx
 import typer
 from rich.console import Console
 
-from cli.client import ApiClient, ApiError, RecordNotTaken, UploadStatus
+from cli.client import ApiClient, ApiError, UploadStatus
+from cli.push_batches import Sending
 from cli.push_report import ConsoleProgress, PushProgress, Silent, print_report, printable
-from cli.push_result import Outcome, PushedRecord, PushResult
-from cli.records import Record, Skipped, UnreadableSource
+from cli.push_result import PushedRecord, PushResult
+from cli.records import UnreadableSource
 from cli.sources import count_records, read_records
 
 _PAUSE_FIRST_SECONDS = 0.2
@@ -28,21 +27,21 @@ async def push_records(
     *,
     user: str,
     fhir_version: str | None = None,
-    concurrency: int = 16,
+    concurrency: int = 4,
     wait_seconds: float | None = 600.0,
     progress: PushProgress | None = None,
 ) -> PushResult:
     """Send every record at `path` for `user`, then wait until each has an outcome.
 
     Running it again is safe: what Uplift knows is not sent on twice. In memory are `concurrency`
-    records at most, and a few facts about each of the others.
+    batches of half a mebibyte, or of one larger record, and a few facts about each of the others.
 
     Args:
         client: an open client of the API.
         path: an Apple Health export, a folder of JSON files, an NDJSON or a JSON file.
         user: the backend's own name of the person.
         fhir_version: for records that state none.
-        concurrency: uploads under way at once.
+        concurrency: batches under way at once.
         wait_seconds: how long to wait for outcomes after the last upload; None: do not.
         progress: is told how far the push is.
 
@@ -56,7 +55,7 @@ async def push_records(
     result = PushResult(waited=wait_seconds is not None)
     accepted: dict[str, list[PushedRecord]] = {}
     async with aclosing(read_records(path, fhir_version=fhir_version)) as records:
-        sending = _Sending(client, user, records, total, result, accepted, progress)
+        sending = Sending(client, user, records, total, result, accepted, progress)
         # One failed sender cancels the others; the first failure is the one to tell.
         try:
             async with asyncio.TaskGroup() as senders:
@@ -70,86 +69,6 @@ async def push_records(
     if wait_seconds is not None and accepted:
         await _await_outcomes(client, user, accepted, wait_seconds, progress)
     return result
-
-
-class _Sending:
-    """What the senders share: one reader, one list of results."""
-
-    def __init__(
-        self,
-        client: ApiClient,
-        user: str,
-        records: AsyncIterator[Record | Skipped],
-        total: int,
-        result: PushResult,
-        accepted: dict[str, list[PushedRecord]],
-        progress: PushProgress,
-    ) -> None:
-        self._client = client
-        self._user = user
-        self._records = records
-        self._reading = asyncio.Lock()
-        self._ended = False
-        self._total = total
-        self._done = 0
-        self._result = result
-        self._accepted = accepted
-        self._progress = progress
-
-    async def run(self) -> None:
-        """Send one record after the other until the input ends."""
-        while (record := await self._next()) is not None:
-            kept = self._keep(record)
-            if isinstance(record, Record):
-                await self._send(record, kept)
-            self._done += 1
-            # The total is an estimate; that all is sent is said once, at the end.
-            if self._done < self._total:
-                self._progress.sent(self._done, self._total)
-
-    async def _next(self) -> Record | Skipped | None:
-        async with self._reading:
-            if self._ended:
-                return None
-            try:
-                return await anext(self._records)
-            except StopAsyncIteration:
-                self._ended = True
-            except UnreadableSource as error:
-                self._ended = True
-                self._result.unread = str(error)
-            return None
-
-    def _keep(self, record: Record | Skipped) -> PushedRecord:
-        if isinstance(record, Skipped):
-            kept = PushedRecord(
-                record.label, record.resource_type or "unknown", Outcome.SKIPPED, why=record.reason
-            )
-        else:
-            kept = PushedRecord(
-                record.label,
-                record.resource_type,
-                Outcome.WAITING if self._result.waited else Outcome.ACCEPTED,
-                record.fhir_version,
-                record.source,
-                record.record_id,
-            )
-        self._result.records.append(kept)
-        return kept
-
-    async def _send(self, record: Record, kept: PushedRecord) -> None:
-        try:
-            status = await self._client.submit(self._user, record)
-        except RecordNotTaken as error:
-            kept.outcome, kept.why = Outcome.NOT_TAKEN, str(error)
-            return
-        kept.upload_id = status.id
-        if not status.settled:
-            self._accepted.setdefault(status.id, []).append(kept)
-            return
-        kept.take(status)
-        if status.duplicate and kept.outcome is Outcome.DELIVERED:
-            kept.outcome = Outcome.DUPLICATE
 
 
 async def _await_outcomes(
@@ -231,7 +150,7 @@ def push(
         Path | None,
         typer.Option("--json", help="Write a machine-readable report here.", show_default=False),
     ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, max=256, help="Uploads at once.")] = 16,
+    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Batches at once.")] = 4,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Wait for the outcome of each record.")
     ] = True,
@@ -278,9 +197,8 @@ def push(
     print_report(out, result)
     if json_file is not None:
         try:
-            json_file.write_text(
-                json.dumps(result.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
+            with json_file.open("w", encoding="utf-8") as file:
+                file.writelines(result.json_pieces())
         except OSError as error:
             raise _fail(err, f"--json {json_file}: {error.strerror}.", code=1) from None
     raise typer.Exit(result.exit_code)

@@ -1,6 +1,8 @@
 """What became of each record of a push, and whether all of them arrived."""
 
+import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -138,9 +140,9 @@ class PushResult:
             for name, counts in sorted(found.items())
         }
 
-    def to_json(self) -> dict[str, Any]:
-        """The machine-readable report."""
-        return {
+    def json_pieces(self) -> Iterator[str]:
+        """The machine-readable report, a record at a time: it may be larger than all else."""
+        head = {
             "arrived": self.arrived,
             "unread": self.unread,
             "totals": {outcome.value: count for outcome, count in self.totals().items()},
@@ -148,5 +150,9 @@ class PushResult:
                 name: {outcome.value: count for outcome, count in counts.items()}
                 for name, counts in self.by_type().items()
             },
-            "records": [each.to_json() for each in self.records],
         }
+        yield json.dumps(head, indent=2, ensure_ascii=False).removesuffix("\n}")
+        yield ',\n  "records": ['
+        for number, each in enumerate(self.records):
+            yield f"{',' if number else ''}\n    {json.dumps(each.to_json(), ensure_ascii=False)}"
+        yield "\n  ]\n}\n"

@@ -1,6 +1,8 @@
 """Runs a command's use case on an opened relay, and tells errors so that a person can act."""
 
 import asyncio
+import getpass
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -10,6 +12,7 @@ from rich.console import Console
 from sqlalchemy.exc import DBAPIError
 
 from relay.errors import UpliftError
+from relay.ledger.audit import Actor
 from relay.ledger.database import Database
 from relay.settings import Settings
 from relay.wiring import Relay, open_relay
@@ -17,6 +20,15 @@ from relay.wiring import Relay, open_relay
 Result = TypeVar("Result")
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def actor() -> Actor:
+    """How the audit trail names who runs this command: their name at the operating system."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container may know its user by number only
+        name = str(os.getuid())
+    return Actor(f"cli:{name}")
 
 
 def read_settings() -> Settings:

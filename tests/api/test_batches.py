@@ -1,5 +1,6 @@
 """Batches at the door: what is taken in, what each line is answered, and who may ask later."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
@@ -8,6 +9,7 @@ import orjson
 import pytest
 from fastapi import FastAPI
 from jsonschema_rs import Draft202012Validator
+from sqlalchemy import text
 from uuid_utils.compat import uuid4
 
 from relay.ledger.database import Database
@@ -421,3 +423,36 @@ async def test_the_streamed_answer_is_what_the_description_says(
         batch = await taken(client, *lines)
         assert validator.is_valid(batch), list(validator.iter_errors(batch))
     assert not validator.is_valid({**batch, "lines": [{"line": 1}]})
+
+
+async def test_a_ledger_that_fails_meanwhile_is_told_with_where_the_accepted_lines_are(
+    client: httpx.AsyncClient, alice: str, database: Database
+) -> None:
+    batch_id = uuid4()
+
+    async def rename(old: str, new: str) -> None:
+        async with database.transaction() as connection:
+            await connection.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))
+
+    async def body() -> AsyncIterator[bytes]:
+        for number in range(300):
+            if number == 150:
+                await rename("batch_lines", "away")
+            yield envelope(number) + b"\n"
+
+    try:
+        response = await client.post(
+            f"/v1/batches?user=alice&batch={batch_id}",
+            content=body(),
+            headers={"Content-Type": NDJSON},
+        )
+    finally:
+        await rename("away", "batch_lines")
+    detail = assert_problem(response, 503)["detail"]
+    assert f"/v1/batches/{batch_id}/lines" in detail
+    assert "Nothing was accepted" not in detail
+    assert int(response.headers["Retry-After"]) > 0
+    batch = (await client.get(f"/v1/batches/{batch_id}")).json()
+    assert (batch["accepted"], batch["broken"]) == (100, True)
+    lines = (await client.get(f"/v1/batches/{batch_id}/lines")).json()["lines"]
+    assert [line["line"] for line in lines] == list(range(1, 101))

@@ -339,7 +339,7 @@ async def test_a_group_whose_connection_to_the_ledger_is_cut_is_put_in_again(
             bodies = (body(number) for number in range(150))
             taking = asyncio.create_task(acceptor.take(batch, entries(bodies)))
             async with database.transaction() as cutting:
-                while not await cutting.scalar(cut):
+                while not await cutting.scalar(cut):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
         row = await taking
     assert (numbers(row), row.broken) == ((150, 0, 0), False)
