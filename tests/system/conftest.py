@@ -21,6 +21,7 @@ Result = TypeVar("Result")
 _HERE = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run these tests in one process: they share one system."""
     for item in items:

@@ -71,8 +71,10 @@ def test_pushing_the_same_export_again_sends_nothing_on(
     running: Running, export: tuple[Path, Manifest]
 ) -> None:
     path, manifest = export
+    running.add_user("again")
+    asyncio.run(push(running, path, "again"))
     before = len(running.sandbox.requests(api="fhir"))
-    result = asyncio.run(push(running, path, "whole"))
+    result = asyncio.run(push(running, path, "again"))
     assert len(running.sandbox.requests(api="fhir")) == before
     assert result.totals().get(Outcome.DUPLICATE) == len(manifest.valid)
 
