@@ -126,7 +126,8 @@ def sort_look(status: int, headers: httpx.Headers, body: bytes, resource_type: s
             receipt = _receipt(headers, stored)
             return Answer(Outcome.FOUND, code, status, receipt=receipt, resource=stored)
         return Answer(Outcome.UNKNOWN, "not_the_resource", status)
-    if status in (404, 410):
+    if status in (404, 410) and _fhir_object(headers, body) is not None:
+        # Only in 1upHealth's own words: a gateway's page says 404 of everything while it is lost.
         return Answer(Outcome.ABSENT, code, status)
     if status == 401:
         return Answer(Outcome.UNAUTHORIZED, code, status)

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import select, text
 
 from relay.accept import Accepted, Labels, read
@@ -487,3 +488,104 @@ async def test_a_body_that_does_not_open_is_held_and_blocks_no_other(
 async def test_ids_that_nobody_knows_are_no_work(relay: Relay) -> None:
     accepted_by_nobody = factories.new_id()
     assert await relay.deliverer.deliver([accepted_by_nobody]) == []
+
+
+async def test_a_create_after_a_vanished_target_is_not_doubled_unmarked(
+    settings: Settings, relay: Relay
+) -> None:
+    with SandboxServer(SandboxConfig(ids="assigned")) as upstream:
+        assigning = settings.model_copy(
+            update={
+                "oneup_fhir_url": upstream.fhir_url,
+                "oneup_token_url": upstream.token_url,
+                "oneup_users_url": upstream.users_url,
+                "oneup_client_secret": SecretStr(upstream.config.client_secret),
+                "oneup_keeps_ids": False,
+            }
+        )
+        async with open_relay(assigning) as relay_:
+            await factories.user(relay_)
+            first = await factories.accepted(relay_)
+            await deliver(relay_, first)
+            target = upstream.resources()[0]["id"]
+            second = await factories.accepted(relay_, status="amended")
+            upstream.faults(
+                {"kind": "status", "status": 404, "match": {"api": "fhir", "path": f"*/{target}"}},
+                {"kind": "status", "status": 504, "commit": True, "match": _CREATE, "count": 1},
+            )
+            assert (await deliver(relay_, second)).maybe_sent
+            row = await deliver(relay_, second)
+    assert row.state is State.DELIVERED
+    assert row.possible_duplicate
+
+
+async def test_the_mark_of_a_possible_duplicate_comes_with_a_second_send_only(
+    relay: Relay, settings: Settings, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    upstream.faults({"kind": "cut", "match": _CREATE, "count": 1})
+    async with open_relay(settings.model_copy(update={"oneup_keeps_ids": False})) as unsure:
+        await deliver(unsure, accepted)
+        upstream.faults({"kind": "too_many_requests", "match": _CREATE, "count": 1})
+        row = await deliver(unsure, accepted)
+        assert (row.reason, row.possible_duplicate, row.maybe_sent) == (Reason.RETRY, False, True)
+        row = await deliver(unsure, accepted)
+    assert (row.state, row.possible_duplicate) == (State.DELIVERED, True)
+
+
+async def test_a_404_that_is_not_1uphealths_own_proves_nothing(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    upstream.faults(
+        {"kind": "status", "status": 504, "commit": True, "match": _CREATE, "count": 1},
+        {
+            "kind": "status",
+            "status": 404,
+            "body": "<h1>Not here</h1>",
+            "content_type": "text/html",
+            "match": {"api": "fhir", "method": "GET"},
+            "count": 1,
+        },
+    )
+    await deliver(relay, accepted)
+    row = await deliver(relay, accepted)
+    assert (row.state, row.reason) == (State.QUEUED, Reason.SETTLING)
+    assert (await deliver(relay, accepted)).state is State.DELIVERED
+    assert upstream.counts()["total"]["versions"] == 1
+
+
+async def test_an_error_before_the_send_does_not_count_as_sent(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    async with relay.database.transaction() as connection:
+        await connection.execute(text("ALTER TABLE grants RENAME TO grants_away"))
+    try:
+        row = await deliver(relay, accepted)
+    finally:
+        async with relay.database.transaction() as connection:
+            await connection.execute(text("ALTER TABLE grants_away RENAME TO grants"))
+    assert (row.state, row.reason, row.maybe_sent) == (State.QUEUED, Reason.RETRY, False)
+    assert row.last_answer == "failed_ProgrammingError"
+    row = await deliver(relay, accepted)
+    assert (row.state, row.possible_duplicate) == (State.DELIVERED, False)
+
+
+async def test_what_outlived_its_time_ends_also_while_there_is_no_token(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    upstream.faults({"kind": "cut", "match": _CREATE, "count": 1})
+    await deliver(relay, accepted)
+    async with relay.database.transaction() as connection:
+        await connection.execute(text("UPDATE uploads SET give_up_at = now()"))
+        await connection.execute(text("UPDATE grants SET expires_at = now()"))
+    upstream.faults({"kind": "status", "status": 503, "match": {"api": "token"}})
+    async with open_relay(relay.settings) as without_cache:
+        row = await deliver(without_cache, accepted)
+    assert (row.state, row.reason, row.maybe_sent) == (State.EXPIRED, Reason.GAVE_UP, True)

@@ -156,7 +156,16 @@ def test_a_look_that_finds_the_resource_hands_it_on() -> None:
 
 @pytest.mark.parametrize("status", [404, 410])
 def test_a_look_knows_absence(status: int) -> None:
-    assert look(status) == Answer(Outcome.ABSENT, f"http_{status}", status)
+    outcome = {"resourceType": "OperationOutcome", "issue": []}
+    assert look(status, outcome) == Answer(Outcome.ABSENT, f"http_{status}", status)
+
+
+@pytest.mark.parametrize("status", [404, 410])
+@pytest.mark.parametrize("body", [b"", b"<h1>Not here</h1>", b"null", b'"no"'])
+def test_an_absence_that_is_not_told_in_json_proves_nothing(status: int, body: bytes) -> None:
+    html = httpx.Headers({"content-type": "text/html"})
+    assert look(status, body).outcome is Outcome.UNKNOWN
+    assert look(status, {"message": "Not Found"}, html).outcome is Outcome.UNKNOWN
 
 
 def test_a_look_may_be_unauthorized() -> None:
