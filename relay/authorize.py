@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
 from relay.errors import UpliftError
 from relay.ledger import grants, parking
 from relay.ledger.database import Database
@@ -17,6 +20,8 @@ from relay.settings import Settings
 from relay.tokens import Tokens
 from relay.turns import LimitReached, NotItsTurn, TokenUnavailable, Turn, Turns
 
+_log = structlog.get_logger(__name__)
+
 _CACHE_SECONDS = 5.0
 _CACHE_MOST = 1000
 _CODE_TRIES = 4  # a fresh code may take a second to become valid
@@ -25,6 +30,13 @@ _CODE_PAUSE = 0.5
 _REFRESH_SECONDS = 30.0
 # The part of that time in which 1upHealth must answer, so that two never refresh at once.
 _ASKING_PART = 0.8
+# New tokens are tried to be kept for so many times the mark's time, with pauses that double: the
+# mark ends meanwhile, but nothing else can save the grant.
+_KEEPING_PART = 2.0
+_FIRST_KEEPING_PAUSE = 0.2
+_LONGEST_KEEPING_PAUSE = 2.0
+# A token that is refused so soon after another's refusal led to it: a third would not help.
+_FRESH_SECONDS = 60.0
 # Within this time another process usually has what it asks for. The pauses between looks double.
 _WAIT_SECONDS = 3.0
 _FIRST_PAUSE = 0.05
@@ -79,13 +91,23 @@ class Authorizer:
         self._turns = Turns()
         self._asking: set[asyncio.Task[AccessToken]] = set()
         self._cache: dict[UUID, tuple[AccessToken, float]] = {}  # good until
+        self._replaced_at: dict[UUID, float] = {}  # when a refused token last got a successor
+
+    async def close(self) -> None:
+        """Wait for the refreshes that are under way, as long as their marks hold at most.
+
+        Their old refresh tokens may be dead already. Call it before what they use is closed.
+        """
+        if self._asking:
+            await asyncio.wait(self._asking, timeout=self._refresh_seconds)
 
     async def token(self, person: Person, *, refused: int | None = None) -> AccessToken:
         """A token of the user that was not refused yet.
 
         `refused` is the grant's version that 1upHealth answered 401 to. Raises
         NeedsAuthorization if the grant is dead (all that the user has queued is parked then), and
-        TokenUnavailable if 1upHealth or another process is not done with it.
+        TokenUnavailable if 1upHealth or another process is not done with it, or if 1upHealth
+        refuses fresh tokens too.
         """
         came_at = time.monotonic()
         turn = self._turns.of(person.user_id)
@@ -102,15 +124,32 @@ class Authorizer:
             if not was_refused and good_for > 0:
                 self._keep(person.user_id, token, good_for)
                 return token
-            works = not was_refused and time.monotonic() < ends_at
+            unexpired = time.monotonic() < ends_at
+            works = not was_refused and unexpired
+            if was_refused and unexpired:
+                self._check_not_fresh(person.user_id)
             try:
-                return await self._renew_once(person, grant, turn, came_at, may_wait=not works)
+                renewed = await self._renew_once(person, grant, turn, came_at, may_wait=not works)
             except TokenUnavailable:
                 # Near its end, but not there yet: better to use it than to wait.
                 if works and time.monotonic() < ends_at:
                     self._keep(person.user_id, token, ends_at - time.monotonic())
                     return token
                 raise
+            if was_refused:
+                self._note_replaced(person.user_id)
+            return renewed
+
+    def _check_not_fresh(self, user_id: UUID) -> None:
+        # Whatever its version: processes that take turns would refresh each other's tokens.
+        left = self._replaced_at.get(user_id, -_FRESH_SECONDS) + _FRESH_SECONDS - time.monotonic()
+        if left > 0:
+            raise TokenUnavailable("fresh_token_refused", retry_after=left)
+
+    def _note_replaced(self, user_id: UUID) -> None:
+        if len(self._replaced_at) >= _CACHE_MOST:
+            self._replaced_at.clear()
+        self._replaced_at[user_id] = time.monotonic()
 
     async def _grant(self, person: Person) -> GrantRow:
         async with self._database.transaction() as connection:
@@ -192,6 +231,32 @@ class Authorizer:
             async with self._database.transaction() as connection:
                 await grants.end_refresh(connection, person.user_id, grant.version)
             raise self._unavailable(error) from None
+        version = await self._keep_grant(person, grant, tokens)
+        if version is None:
+            raise NotItsTurn("the_grant_was_replaced", retry_after=0.0)
+        return AccessToken(tokens.access_token, version)
+
+    async def _keep_grant(self, person: Person, grant: GrantRow, tokens: Tokens) -> int | None:
+        """The new version; None if the grant was replaced meanwhile.
+
+        1upHealth has ended the old tokens: a database that is away for a moment must not cost the
+        new ones. One that committed and could not say so is not overwritten: the version differs.
+        """
+        until = time.monotonic() + _KEEPING_PART * self._refresh_seconds
+        pause = _FIRST_KEEPING_PAUSE
+        while True:
+            try:
+                return await self._put_grant(person, grant, tokens)
+            except SQLAlchemyError as error:
+                told = {"user": str(person.user_id), "error": type(error).__name__}
+                if time.monotonic() + pause >= until:
+                    _log.error("new_tokens_lost", **told)
+                    raise
+                _log.warning("new_tokens_not_kept_yet", **told)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_KEEPING_PAUSE)
+
+    async def _put_grant(self, person: Person, grant: GrantRow, tokens: Tokens) -> int | None:
         async with self._database.transaction() as connection:
             version = await grants.put_grant(
                 connection,
@@ -203,9 +268,7 @@ class Authorizer:
             )
             if version is not None:
                 await parking.end_waits_for_token(connection, person.user_id)
-        if version is None:
-            raise NotItsTurn("the_grant_was_replaced", retry_after=0.0)
-        return AccessToken(tokens.access_token, version)
+        return version
 
     def _unavailable(self, error: TokenError) -> TokenUnavailable:
         if error.trouble is not Trouble.BUSY or error.retry_after is None:

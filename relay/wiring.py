@@ -95,6 +95,7 @@ async def open_relay(settings: Settings) -> AsyncIterator[Relay]:
             reader=Reader(database, ring, authorizer, fhir, settings),
         )
     finally:
+        await authorizer.close()
         await watcher.close()
         await bell.close()
         await http.aclose()

@@ -7,10 +7,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import psycopg
+import psycopg.sql
 import pytest
 import redis.asyncio
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+from structlog.testing import capture_logs
 
+from cli.embedded import EmbeddedPostgres
 from relay.authorize import AccessToken, Authorizer, NeedsAuthorization, Person
 from relay.budget import Budget
 from relay.ledger import grants, users
@@ -21,7 +26,7 @@ from relay.oneup.tokens import TokenClient
 from relay.settings import Settings
 from relay.tokens import Tokens
 from relay.turns import TokenUnavailable
-from relay.wiring import Relay
+from relay.wiring import Relay, open_relay
 from sandbox.config import SandboxConfig
 from sandbox.testing import SandboxServer
 from tests import factories
@@ -634,6 +639,145 @@ async def test_a_cancelled_caller_does_not_lose_the_new_refresh_token(
     assert new.active
     async with nothing_asked(upstream):
         assert (await authorizer.token(brought)).value == new.tokens.access_token
+
+
+@asynccontextmanager
+async def no_database(postgres: EmbeddedPostgres) -> AsyncIterator[None]:
+    """Within the block Postgres ends every connection to the ledger, and takes no new one."""
+    server, _, name = postgres.url.rpartition("/")
+    admin = await psycopg.AsyncConnection.connect(f"{server}/postgres", autocommit=True)
+    async with admin:
+        allow = psycopg.sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+        ledger = psycopg.sql.Identifier(name)
+        await admin.execute(allow.format(ledger, psycopg.sql.SQL("false")))
+        try:
+            await admin.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
+            )
+            yield
+        finally:
+            await admin.execute(allow.format(ledger, psycopg.sql.SQL("true")))
+
+
+async def refreshing(relay: Relay, person: Person) -> None:
+    """Wait until 1upHealth is being asked for the user."""
+    async with asyncio.timeout(10):
+        while not (await grant_of(relay, person)).refreshing:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(0.2)
+
+
+async def answered(upstream: SandboxServer) -> None:
+    """Wait until 1upHealth has answered a request for a token."""
+    async with asyncio.timeout(10):
+        while not asked(upstream):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def test_a_database_that_is_away_for_a_moment_does_not_lose_the_new_refresh_token(
+    relay: Relay,
+    authorizer: Authorizer,
+    brought: Person,
+    upstream: SandboxServer,
+    postgres: EmbeddedPostgres,
+) -> None:
+    old = await grant_of(relay, brought)
+    await age(relay, left=-1)
+    upstream.faults({**SLOW, "seconds": 1.0, "commit_first": True})
+
+    calling = asyncio.create_task(authorizer.token(brought))
+    await refreshing(relay, brought)
+    async with no_database(postgres):
+        await answered(upstream)
+        await asyncio.sleep(1.5)
+        assert not calling.done()
+    token = await calling
+
+    new = await grant_of(relay, brought)
+    assert (token.value, token.version) == (new.tokens.access_token, old.version + 1)
+    assert new.active
+
+
+async def test_a_database_that_stays_away_is_an_error_in_the_end(
+    relay: Relay,
+    make_authorizer: MakeAuthorizer,
+    brought: Person,
+    upstream: SandboxServer,
+    postgres: EmbeddedPostgres,
+) -> None:
+    await age(relay, left=-1)
+    upstream.faults({**SLOW, "seconds": 0.6})
+
+    calling = asyncio.create_task(make_authorizer(refresh_seconds=2.0).token(brought))
+    await refreshing(relay, brought)
+    async with no_database(postgres):
+        with pytest.raises(OperationalError), capture_logs() as logs:
+            await calling
+
+    events = [each["event"] for each in logs]
+    assert events[0] == "new_tokens_not_kept_yet"
+    assert events[-1] == "new_tokens_lost"
+
+
+async def test_closing_the_relay_does_not_lose_the_new_refresh_token(
+    relay: Relay, settings: Settings, brought: Person, upstream: SandboxServer
+) -> None:
+    old = await grant_of(relay, brought)
+    waiting = await factories.accepted(relay)
+    await age(relay, left=-1)
+    upstream.faults({**SLOW, "seconds": 1.0, "commit_first": True})
+
+    async with open_relay(settings) as closing:
+        delivering = asyncio.create_task(closing.deliverer.deliver([waiting.upload.id]))
+        await refreshing(relay, brought)
+        delivering.cancel()
+        await asyncio.gather(delivering, return_exceptions=True)
+
+    new = await grant_of(relay, brought)
+    assert (new.version, new.active) == (old.version + 1, True)
+
+
+# --- fresh tokens that are refused too -----------------------------------------------------------
+
+
+async def test_a_fresh_token_that_is_refused_too_is_not_refreshed_again_at_once(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    """Uploads one after the other would each cost a refresh, and none of them would help."""
+    await factories.user(relay)
+    uploads = [await factories.accepted(relay, id=f"o{number}") for number in range(5)]
+    upstream.faults({"kind": "status", "status": 401, "match": {"api": "fhir"}})
+    before = asked(upstream)
+
+    for each in uploads:
+        await relay.deliverer.deliver([each.upload.id])
+
+    assert asked(upstream) == before + 1
+    rows = [await factories.status(relay, each) for each in uploads]
+    assert [(row.state, row.reason) for row in rows] == [
+        (State.QUEUED, Reason.HELD),
+        *[(State.QUEUED, Reason.NO_TOKEN)] * 4,
+    ]
+
+
+async def test_a_refused_fresh_token_says_when_the_next_is_asked_for(
+    relay: Relay, make_authorizer: MakeAuthorizer, alice: Person, upstream: SandboxServer
+) -> None:
+    """Another process, whose token it was not, does not take turns with this one either."""
+    authorizer, other = make_authorizer(), make_authorizer()
+    first = await authorizer.token(alice)
+    second = await authorizer.token(alice, refused=first.version)
+    third = await other.token(alice, refused=second.version)
+
+    async with nothing_asked(upstream):
+        for process in (authorizer, other):
+            with pytest.raises(TokenUnavailable) as raised:
+                await process.token(alice, refused=third.version)
+            assert raised.value.code == "fresh_token_refused"
+            assert 0 < (raised.value.retry_after or 0.0) <= 60
+    # That it is over is another matter.
+    await age(relay, left=-1)
+    assert (await authorizer.token(alice, refused=third.version)).version > third.version
 
 
 # --- what is never told --------------------------------------------------------------------------

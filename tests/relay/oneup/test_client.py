@@ -733,7 +733,7 @@ async def test_only_an_update_takes_404_for_absence() -> None:
     async def nothing_here(connection: Connection) -> None:
         while True:
             await connection.read()
-            await connection.answer(404)
+            await connection.answer(404, b'{"message":"Not Found"}')
 
     async with serve(nothing_here) as remote, client(remote.url) as fhir:
         outcomes = [(await ask(fhir, kind)).outcome for kind in KINDS]
