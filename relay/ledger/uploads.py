@@ -6,13 +6,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, bindparam, func, insert, select, text
+from sqlalchemy import ARRAY, Row, Select, Uuid, any_, bindparam, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from relay.ledger.changes import Change, change_state
-from relay.ledger.tables import Upload, User
-from relay.lifecycle import Reason, State
+from relay.ledger.tables import Record, Upload, User, state_is
+from relay.lifecycle import UNFINISHED, Reason, State
 
 # What ended without reaching 1upHealth because somebody stopped it, or time did: the same content
 # coming again is a new wish to send it, not a duplicate.
@@ -80,7 +80,9 @@ async def put_in(
 
     The locks on the records' rows make twins that arrive at once take turns, within the group as
     between groups. Older versions that nobody has tried to send are superseded; one that may be
-    upstream is left to end first.
+    upstream is left to end first. Content that went back to what was delivered needs no upload,
+    unless another version may have reached 1upHealth since. What comes after a version that ended
+    while it may be upstream may be sent already too, so a worker looks first.
 
     Returns for each, in the order of the group, the upload's id and whether it was there before.
     """
@@ -125,7 +127,8 @@ _LOCK_RECORDS = text("""
         AS n(id, user_id, identity)
     ORDER BY n.user_id, n.identity
     ON CONFLICT (user_id, identity) DO UPDATE SET versions = r.versions
-    RETURNING r.id, r.user_id, r.identity, r.versions, r.latest_upload_id, r.latest_digest
+    RETURNING r.id, r.user_id, r.identity, r.versions, r.latest_upload_id, r.latest_digest,
+        r.delivered_digest
 """)
 
 _STATES = text("SELECT id, state FROM uploads WHERE id = ANY(CAST(:ids AS uuid[]))")
@@ -138,6 +141,35 @@ _UNSENT = text("""
     ORDER BY id FOR UPDATE
 """)
 
+_ENDED_OTHERWISE = frozenset(State) - UNFINISHED - {State.DELIVERED}
+
+# One statement, so that a version that ends meanwhile is seen either before or after it did.
+_STANDINGS = select(
+    Record.id,
+    select(1)
+    .where(Upload.record_id == Record.id, state_is(Upload.state, *sorted(UNFINISHED)))
+    .exists()
+    .label("unfinished"),
+    select(1)
+    .where(
+        Upload.record_id == Record.id,
+        Upload.version > Record.delivered_version,
+        Upload.maybe_sent,
+        state_is(Upload.state, *sorted(_ENDED_OTHERWISE)),
+    )
+    .exists()
+    .label("maybe_sent"),
+    select(Upload.id)
+    .where(
+        Upload.record_id == Record.id,
+        Upload.version == Record.delivered_version,
+        Upload.digest == Record.delivered_digest,
+        state_is(Upload.state, State.DELIVERED),
+    )
+    .scalar_subquery()
+    .label("delivered_upload_id"),
+).where(Record.id == any_(bindparam("record_ids", type_=ARRAY(Uuid))))
+
 _NEW = insert(Upload).values(
     state=State.QUEUED,
     reason=Reason.NEW,
@@ -147,9 +179,10 @@ _NEW = insert(Upload).values(
 
 _NOTE_LATEST = text("""
     UPDATE records AS r
-    SET versions = r.versions + 1, latest_upload_id = n.upload_id, latest_digest = n.digest
+    SET versions = r.versions + n.added, latest_upload_id = n.upload_id, latest_digest = n.digest
     FROM unnest(CAST(:record_ids AS uuid[]), CAST(:upload_ids AS uuid[]),
-                CAST(:digests AS bytea[])) AS n(record_id, upload_id, digest)
+                CAST(:digests AS bytea[]), CAST(:added AS int[]))
+        AS n(record_id, upload_id, digest, added)
     WHERE r.id = n.record_id
 """)
 
@@ -173,29 +206,57 @@ async def _put_in_once_each(
     if known:
         states = {row.id: row.state for row in await connection.execute(_STATES, {"ids": known})}
     kept: dict[UUID, tuple[UUID, bool]] = {}
-    fresh: list[tuple[NewUpload, Row[Any]]] = []
+    changed: list[tuple[NewUpload, Row[Any]]] = []
     for new, row in pairs:
         same = row.latest_upload_id is not None and row.latest_digest == new.digest
         if same and states.get(row.latest_upload_id) not in _GIVEN_UP:
             kept[new.id] = (row.latest_upload_id, True)
         else:
-            kept[new.id] = (new.id, False)
-            fresh.append((new, row))
-    if fresh:
-        await _supersede_unsent(connection, [row.id for _, row in fresh])
-        await connection.execute(_NEW, [_values(new, row, ring_seconds) for new, row in fresh])
+            changed.append((new, row))
+    if changed:
+        record_ids = [row.id for _, row in changed]
+        await _supersede_unsent(connection, record_ids)
+        standings = await _standings(connection, record_ids)
+        fresh: list[dict[str, Any]] = []
+        for new, row in changed:
+            standing = standings[row.id]
+            if row.delivered_digest == new.digest and _is_as_delivered(standing):
+                kept[new.id] = (standing.delivered_upload_id, True)
+            else:
+                kept[new.id] = (new.id, False)
+                fresh.append(_values(new, row, ring_seconds, maybe_sent=standing.maybe_sent))
+        if fresh:
+            await connection.execute(_NEW, fresh)
         await connection.execute(
             _NOTE_LATEST,
             {
-                "record_ids": [row.id for _, row in fresh],
-                "upload_ids": [new.id for new, _ in fresh],
-                "digests": [new.digest for new, _ in fresh],
+                "record_ids": record_ids,
+                "upload_ids": [kept[new.id][0] for new, _ in changed],
+                "digests": [new.digest for new, _ in changed],
+                "added": [0 if kept[new.id][1] else 1 for new, _ in changed],
             },
         )
     return kept
 
 
-def _values(new: NewUpload, record: Row[Any], ring_seconds: float) -> dict[str, Any]:
+async def _standings(connection: AsyncConnection, record_ids: list[UUID]) -> dict[UUID, Row[Any]]:
+    """Of each record: what is under way, what may be upstream unnoticed, what was delivered."""
+    rows = await connection.execute(_STANDINGS, {"record_ids": record_ids})
+    return {row.id: row for row in rows}
+
+
+def _is_as_delivered(standing: Row[Any]) -> bool:
+    """Whether 1upHealth has what was delivered last, nothing else, and its upload is still here."""
+    return (
+        standing.delivered_upload_id is not None
+        and not standing.unfinished
+        and not standing.maybe_sent
+    )
+
+
+def _values(
+    new: NewUpload, record: Row[Any], ring_seconds: float, *, maybe_sent: bool
+) -> dict[str, Any]:
     return {
         "id": new.id,
         "user_id": new.user_id,
@@ -208,6 +269,7 @@ def _values(new: NewUpload, record: Row[Any], ring_seconds: float) -> dict[str, 
         "digest": new.digest,
         "body_bytes": new.body_bytes,
         "sealed_body": new.sealed_body,
+        "maybe_sent": maybe_sent,
         "ring_seconds": ring_seconds,
     }
 

@@ -4,10 +4,11 @@ import asyncio
 import random
 from uuid import UUID
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from sqlalchemy import Row, event, func, select, text
+from sqlalchemy import Row, delete, event, func, select, text, update
 from uuid_utils.compat import uuid7
 
 from relay.ledger import uploads
@@ -54,6 +55,22 @@ async def latest(database: Database) -> list[Row[tuple[bytes, int, bytes | None,
                 .order_by(Record.identity)
             )
         )
+
+
+async def deliver(database: Database, upload_id: UUID) -> None:
+    """Bring it to delivered, and its record to say so."""
+    await rows.bring_to(database, upload_id, State.DELIVERED, maybe_sent=False)
+    delivered = await rows.row(database, upload_id)
+    async with database.transaction() as connection:
+        await connection.execute(
+            update(Record)
+            .where(Record.id == delivered.record_id)
+            .values(delivered_version=delivered.version, delivered_digest=delivered.digest)
+        )
+
+
+async def put_one(database: Database, upload: NewUpload) -> tuple[UUID, bool]:
+    return (await put(database, [upload]))[0]
 
 
 async def test_a_group_of_new_records_is_as_many_uploads(
@@ -121,9 +138,10 @@ async def test_a_group_may_be_of_several_users(
         max_size=3,
     ),
     state=st.sampled_from([State.QUEUED, State.PARKED, State.CANCELLED, State.DELIVERED]),
+    maybe_sent=st.booleans(),
 )
 def test_a_group_ends_as_its_uploads_would_one_by_one(
-    migrated: str, ring: KeyRing, steps: list[list[tuple[int, int]]], state: State
+    migrated: str, ring: KeyRing, steps: list[list[tuple[int, int]]], state: State, maybe_sent: bool
 ) -> None:
     async def outcome(*, together: bool) -> tuple[object, object, list[bool]]:
         database = Database.connect(Settings(database_url=SecretStr(migrated)))
@@ -139,7 +157,12 @@ def test_a_group_ends_as_its_uploads_would_one_by_one(
                     answers += await put(database, part)
                 # What the last one made is brought to another state, before the next comes.
                 if answers and not answers[-1][1]:
-                    await rows.bring_to(database, answers[-1][0], state)
+                    if state is State.DELIVERED:
+                        await deliver(database, answers[-1][0])
+                    else:
+                        await rows.bring_to(
+                            database, answers[-1][0], state, maybe_sent=maybe_sent, attempts=1
+                        )
             found = [row._tuple() for row in await latest(database)]
             return await ledger(database), found, [duplicate for _, duplicate in answers]
         finally:
@@ -202,3 +225,119 @@ async def test_bodies_of_several_mebibytes_are_kept_byte_for_byte(
     assert bytes((await rows.row(database, large.id)).sealed_body) == body
     async with database.transaction() as connection:
         assert await connection.scalar(select(func.count()).select_from(Upload)) == 2
+
+
+@pytest.mark.parametrize(
+    ("state", "content"),
+    [
+        (State.EXPIRED, 1),
+        (State.EXPIRED, 2),
+        (State.CANCELLED, 1),
+        (State.CANCELLED, 2),
+        (State.REFUSED, 2),
+        (State.REJECTED, 2),
+    ],
+)
+@pytest.mark.parametrize("maybe_sent", [True, False])
+async def test_what_may_be_upstream_still_may_be_when_the_record_comes_again(
+    database: Database, alice: UserRow, state: State, content: int, maybe_sent: bool
+) -> None:
+    first, _ = await put_one(database, new(alice, 1, 1))
+    await rows.bring_to(database, first, state, maybe_sent=maybe_sent, attempts=1)
+    again, duplicate = await put_one(database, new(alice, 1, content))
+    other, _ = await put_one(database, new(alice, 2, 1))
+    assert not duplicate
+    (claim,) = await rows.claim(database, again)
+    assert claim.maybe_sent is maybe_sent
+    assert not (await rows.row(database, other)).maybe_sent
+
+
+async def test_versions_after_one_that_may_be_upstream_all_look_first_and_go_in_order(
+    database: Database, alice: UserRow
+) -> None:
+    first, _ = await put_one(database, new(alice, 1, 1))
+    await rows.bring_to(database, first, State.EXPIRED, maybe_sent=True, attempts=1)
+    group = [new(alice, 1, content) for content in (2, 3, 4)]
+    await put(database, group)
+    found = [await rows.row(database, each.id) for each in group]
+    assert all(row.maybe_sent for row in found)
+    assert [row.state for row in found] == ["queued"] * 3
+    ids = [each.id for each in group]
+    assert [claim.upload_id for claim in await rows.claim(database, *ids)] == ids[:1]
+
+
+async def test_a_later_delivery_settles_what_may_have_been_upstream(
+    database: Database, alice: UserRow
+) -> None:
+    first, _ = await put_one(database, new(alice, 1, 1))
+    await rows.bring_to(database, first, State.EXPIRED, maybe_sent=True, attempts=1)
+    second, _ = await put_one(database, new(alice, 1, 2))
+    await deliver(database, second)
+    third, _ = await put_one(database, new(alice, 1, 3))
+    assert not (await rows.row(database, third)).maybe_sent
+
+
+async def test_a_record_that_went_back_to_what_was_delivered_is_not_sent_again(
+    database: Database, alice: UserRow
+) -> None:
+    records = range(3)
+    group = [new(alice, record, 1) for record in records]
+    await put(database, group)
+    for each in group:
+        await deliver(database, each.id)
+    await put(database, [new(alice, record, 2) for record in records])
+    back = [new(alice, record, 1) for record in records]
+    never_delivered = new(alice, 0, 3)
+    for _ in range(2):
+        assert await put(database, back) == [(each.id, True) for each in group]
+    states = [(version, state) for _, version, _, state in await ledger(database)]
+    assert states == [(1, "delivered"), (2, "superseded")] * 3
+    assert all(each.latest_digest == each.digest for each in await latest(database))
+    assert await put_one(database, never_delivered) == (never_delivered.id, False)
+    assert (await rows.row(database, never_delivered.id)).version == 3
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        State.QUEUED,
+        State.PARKED,
+        State.SENDING,
+        State.EXPIRED,
+        State.CANCELLED,
+        State.REFUSED,
+    ],
+)
+async def test_what_was_delivered_goes_out_again_when_other_content_may_be_upstream(
+    database: Database, alice: UserRow, state: State
+) -> None:
+    first, _ = await put_one(database, new(alice, 1, 1))
+    await deliver(database, first)
+    second, _ = await put_one(database, new(alice, 1, 2))
+    await rows.bring_to(database, second, state, maybe_sent=True, attempts=1)
+    back = new(alice, 1, 1)
+    assert await put_one(database, back) == (back.id, False)
+    assert (await rows.row(database, second)).state == state
+
+
+@pytest.mark.parametrize("state", [State.PARKED, State.EXPIRED, State.CANCELLED, State.REFUSED])
+async def test_other_content_that_never_arrived_does_not_make_what_was_delivered_go_out_again(
+    database: Database, alice: UserRow, state: State
+) -> None:
+    first, _ = await put_one(database, new(alice, 1, 1))
+    await deliver(database, first)
+    second, _ = await put_one(database, new(alice, 1, 2))
+    await rows.bring_to(database, second, state, attempts=1)
+    assert await put_one(database, new(alice, 1, 1)) == (first, True)
+
+
+async def test_what_was_delivered_and_is_no_longer_in_the_ledger_is_a_new_upload(
+    database: Database, alice: UserRow
+) -> None:
+    first, _ = await put_one(database, new(alice, 1, 1))
+    await deliver(database, first)
+    await put_one(database, new(alice, 1, 2))
+    async with database.transaction() as connection:
+        await connection.execute(delete(Upload).where(Upload.id == first))
+    back = new(alice, 1, 1)
+    assert await put_one(database, back) == (back.id, False)
