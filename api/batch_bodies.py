@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 import msgspec
 
 from api.intake import Intake
+from relay.accept import NOT_JSON
 from relay.accept_batch import GROUP_BYTES, Entry
 from relay.errors import UnreadableUpload
 from relay.ndjson import Line, LineReader
@@ -78,7 +79,7 @@ def read_bundle(body: bytes) -> list[msgspec.Raw]:
         # Its text names the field and the types, never a value.
         raise UnreadableUpload(f"The Bundle is wrong: {error}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise UnreadableUpload("The body is not JSON (RFC 8259, UTF-8).") from None
+        raise UnreadableUpload(NOT_JSON) from None
     except RecursionError:
         raise UnreadableUpload("The Bundle's arrays and objects are nested too deep.") from None
     if bundle.resource_type != "Bundle":

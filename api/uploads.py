@@ -12,7 +12,7 @@ from api.callers import CallerDep, RelayDep
 from api.intake import IntakeDep
 from api.problems import documented, not_found
 from api.schemas import AppUserId, UploadList, UploadStatus
-from relay.accept import Labels, read
+from relay.accept import Labels, read_apart
 from relay.ledger import uploads, users
 from relay.ledger.credentials import Scope
 from relay.ledger.uploads import UploadRow
@@ -117,7 +117,7 @@ async def submit(
     most = relay.settings.max_body_bytes
     async with intake.body(bytes_most(request, most)):
         body = await read_json_body(request, most)
-        submission = read(
+        submission = await read_apart(
             body,
             Labels(user=user, fhir_version=fhir_version, source=source, record_id=record_id),
         )

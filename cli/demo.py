@@ -1,6 +1,7 @@
 """`uplift demo` and `uplift up`: the whole system on this machine."""
 
 import asyncio
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from cli.push import push_records
 from cli.push_report import ConsoleProgress, print_report
 from cli.push_result import Outcome, PushResult
 from cli.running import actor
-from cli.system import System
+from cli.system import System, make_folder
 from examples.make_export import Manifest, write_export
 from relay.errors import UpliftError
 from relay.ledger import credentials
@@ -29,6 +30,7 @@ from relay.ledger.database import Database
 from relay.settings import Settings
 
 _USER = "demo-person"
+_KEY_NAME = "uplift up"
 _TEND_SECONDS = 0.5
 _OUTCOME_SECONDS = 120.0
 
@@ -49,14 +51,17 @@ console = Console(highlight=False)
 
 def run_demo(data_dir: Path, *, records: int | None = None) -> int:
     """Run the demo in an empty folder of its own; 0 if everything went as it must."""
-    data_dir.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = FolderLock(data_dir.parent / "demo.lock")
     try:
+        make_folder(data_dir.parent)
         lock.acquire()
         shutil.rmtree(data_dir, ignore_errors=True)
         with interrupted_by_signals(), System(data_dir, _BRISK, say=_say) as system:
             write_environment(data_dir, system.environment)
-            return _show(system, data_dir, records)
+            try:
+                return _show(system, data_dir, records)
+            finally:
+                remove_environment(data_dir)
     except UpliftError as error:
         console.print(str(error), style="red", markup=False)
         return 2
@@ -70,13 +75,19 @@ def run_demo(data_dir: Path, *, records: int | None = None) -> int:
 def run_up(data_dir: Path) -> int:
     """Run the system until Ctrl-C; its data stays for the next time."""
     try:
-        settings = {"UPLIFT_LOG_FORMAT": "text"}
+        is_new = not (data_dir / "master_keys").exists()
+        settings = {"UPLIFT_LOG_FORMAT": "text", **_chosen()}
         with interrupted_by_signals(), System(data_dir, settings, say=_say, echo=_echo) as system:
             system.environment["UPLIFT_API_KEY"] = _api_key(system)
             system.environment["UPLIFT_API_URL"] = system.api_url
             file = write_environment(data_dir, system.environment)
             try:
                 _print_addresses(system, file)
+                if system.sandbox_url is not None and not is_new:
+                    console.print(
+                        "The simulated 1upHealth starts empty each time; `uplift users add NAME`"
+                        " gives a person of before a grant again."
+                    )
                 with _tended(system):
                     threading.Event().wait()
             finally:
@@ -87,6 +98,15 @@ def run_up(data_dir: Path) -> int:
     except KeyboardInterrupt:
         console.print("Stopped. The data is kept; `uplift up` goes on from here.")
     return 0
+
+
+def _chosen() -> dict[str, str]:
+    """What the person who starts it has set: their addresses and numbers go before ours."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(("UPLIFT_", "FLOWER_")) and value
+    }
 
 
 def _show(system: System, data_dir: Path, records: int | None) -> int:
@@ -188,10 +208,12 @@ def _api_key(system: System) -> str:
         database = Database.connect(Settings(database_url=url))
         try:
             async with database.transaction() as connection:
+                # Keys of starts before: nobody needs them any more.
+                for key_id, name, _, _, revoked_at in await credentials.list_api_keys(connection):
+                    if name == _KEY_NAME and revoked_at is None:
+                        await credentials.revoke(connection, key_id)
                 scopes = frozenset({Scope.BACKEND, Scope.OPERATOR})
-                return (await credentials.add_api_key(connection, "uplift up", scopes, by=actor()))[
-                    1
-                ]
+                return (await credentials.add_api_key(connection, _KEY_NAME, scopes, by=actor()))[1]
         finally:
             await database.close()
 

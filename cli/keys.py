@@ -25,6 +25,10 @@ def add(
     ] = [Scope.BACKEND],  # noqa: B006  typer copies it
 ) -> None:
     """Make an API key and print it. It cannot be shown again."""
+    if not name.strip() or Scope.DEVICE in scope:
+        errors.print("A key needs a name, and the scope backend or operator. Device tokens are of")
+        errors.print("one person: `uplift users device-token NAME` makes them.")
+        raise typer.Exit(2)
 
     async def use(database: Database) -> str:
         async with database.transaction() as connection:

@@ -7,7 +7,7 @@ import typer
 from cli import audit, demo, doctor, push, rotate
 from cli.environment import load_environment
 from cli.keys import keys
-from cli.running import read_settings, run_on_ledger
+from cli.running import errors, read_settings, run_on_ledger
 from cli.users import users_commands
 from relay.ledger import migrate as migrations
 from relay.ledger.database import Database
@@ -58,13 +58,19 @@ def migrate() -> None:
 
 @app.command()
 def sandbox(
-    port: Annotated[int, typer.Option(help="Port on loopback; 0 takes a free one.")] = 8090,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port on loopback; 0 takes a free one.")
+    ] = 8090,
     ids: Annotated[
         Literal["kept", "assigned"], typer.Option(help="Who names new resources.")
     ] = "kept",
 ) -> None:
     """Run a simulated 1upHealth. `python -m sandbox --help` lists all it can be told."""
-    serve(port=port, config=SandboxConfig(ids=ids), ready=typer.echo)
+    try:
+        serve(port=port, config=SandboxConfig(ids=ids), ready=typer.echo)
+    except OSError as error:
+        errors.print(f"Cannot listen on port {port}: {error.strerror}. Try --port 0.")
+        raise typer.Exit(2) from None
 
 
 @app.command(hidden=True)

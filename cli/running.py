@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from sqlalchemy.exc import DBAPIError
 
-from relay.errors import UpliftError
+from relay.errors import ConfigurationError, UpliftError
 from relay.ledger.audit import Actor
 from relay.ledger.database import Database
 from relay.settings import Settings
@@ -42,11 +42,21 @@ def read_settings() -> Settings:
         raise typer.Exit(2) from None
 
 
+def _check_there_is_a_system(settings: Settings) -> None:
+    if settings.database_url is None:
+        raise ConfigurationError(
+            f"No Uplift runs here: there is none in {settings.data_dir}, and UPLIFT_DATABASE_URL is"
+            " not set. Start one with `uplift up`, or name its servers as .env.example says."
+        )
+
+
 def run(use: Callable[[Relay], Coroutine[Any, Any, Result]]) -> Result:
     """Open the relay, run the use case, close the relay."""
 
     async def opened() -> Result:
-        async with open_relay(read_settings()) as relay:
+        settings = read_settings()
+        _check_there_is_a_system(settings)
+        async with open_relay(settings) as relay:
             return await use(relay)
 
     return told(opened)
@@ -56,7 +66,9 @@ def run_on_ledger(use: Callable[[Database], Coroutine[Any, Any, Result]]) -> Res
     """Open the ledger alone, which needs neither Redis nor keys."""
 
     async def opened() -> Result:
-        database = Database.connect(read_settings())
+        settings = read_settings()
+        _check_there_is_a_system(settings)
+        database = Database.connect(settings)
         try:
             return await use(database)
         finally:

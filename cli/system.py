@@ -45,6 +45,17 @@ class NotReady(UpliftError):
     """A process did not begin to answer in time."""
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder for this user alone. Raises UpliftError if that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise UpliftError(
+            f"{path} cannot be made a folder ({error.strerror}). Choose another with"
+            " UPLIFT_DATA_DIR."
+        ) from None
+
+
 class System:
     """All of it, started in order on entering the block and stopped in reverse on leaving.
 
@@ -108,16 +119,22 @@ class System:
         return self.environment["FLOWER_BASIC_AUTH"]
 
     def tend(self) -> list[str]:
-        """Start again what has ended by itself; the names of those processes."""
-        ended = [name for name in self._wanted if self.processes[name].returncode is not None]
-        for name in ended:
-            self.processes.restart(name)
+        """Start again what has ended by itself; its names. Servers go before their users."""
+        ended = []
+        for server in (self.postgres, self.redis):
+            if server is not None and server.pid is None:
+                server.start()
+                ended.append(server.title)
+        for name in self._wanted:
+            if self.processes[name].returncode is not None:
+                self.processes.restart(name)
+                ended.append(name)
         return ended
 
     def _start(self) -> None:
         environment = self.environment
         environment["UPLIFT_DATA_DIR"] = str(self._data_dir)
-        self._data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self._data_dir)
         if "UPLIFT_DATABASE_URL" not in environment:
             self._say("Starting PostgreSQL")
             self.postgres = self._stack.enter_context(EmbeddedPostgres(self._data_dir))
@@ -160,13 +177,13 @@ class System:
             "UPLIFT_ONEUP_CLIENT_ID": "sandbox-client",
             "UPLIFT_ONEUP_CLIENT_SECRET": secrets.token_urlsafe(16),
         }
-        # The secret by environment would be better, but it guards nothing but play data.
+        # By the environment: every user of the machine sees the arguments of a process.
+        self.environment["SANDBOX_CLIENT_SECRET"] = self.environment["UPLIFT_ONEUP_CLIENT_SECRET"]
         self._run(
             "sandbox",
             [
                 *("sandbox", "--port", str(port)),
                 *("--client-id", self.environment["UPLIFT_ONEUP_CLIENT_ID"]),
-                *("--client-secret", self.environment["UPLIFT_ONEUP_CLIENT_SECRET"]),
                 *self._sandbox_options,
             ],
         )

@@ -114,6 +114,10 @@ def summary(name: _Name) -> None:
         table.add_row(resource_type, *(str(states.get(state, "")) for state in there))
     table.add_row("all", *(str(counted.by_state[state]) for state in there))
     Console(markup=False, highlight=False).print(table)
+    if counted.by_state[State.PARKED]:
+        typer.echo(
+            "The parked wait for the person's consent: `uplift users add`, once they gave it."
+        )
     typer.echo("Everything has come to its end." if counted.complete else "Some are on their way.")
     raise typer.Exit(0 if counted.complete else 1)
 

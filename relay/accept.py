@@ -1,8 +1,10 @@
 """Takes a resource in: read, sealed, committed, and only then rung for."""
 
+import asyncio
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -23,11 +25,19 @@ from relay.settings import Settings
 
 NO_SUCH_USER = "There is no such user. Create them first: POST /v1/users, or `uplift users add`."
 
+# For less, going to a thread and back takes longer than it spares the event loop.
+_INLINE_BYTES_MOST = 64 * 1024
+NOT_JSON = (
+    "The body is not JSON that can be kept: RFC 8259 in UTF-8, no number beyond a double, no half of"
+    " a surrogate pair, at most 200 levels deep."
+)
 _NAME_MOST = 1024
 _TYPE = re.compile(r"[A-Za-z]{1,64}", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9.]{1,16}", re.ASCII)
 # Postgres takes no U+0000 in a text, and UTF-8 no half of a surrogate pair.
 _UNKEEPABLE = re.compile("[\0\ud800-\udfff]")
+
+_Done = TypeVar("_Done")
 
 
 class _Envelope(msgspec.Struct, rename="camel"):
@@ -72,7 +82,7 @@ def read(body: bytes, labels: Labels) -> Submission:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise UnreadableUpload("The body is not JSON (RFC 8259, UTF-8).") from None
+        raise UnreadableUpload(NOT_JSON) from None
     if not isinstance(value, dict):
         raise UnreadableUpload("The body is not a JSON object.")
     if "resourceType" not in value and "resource" in value:
@@ -114,6 +124,16 @@ def read(body: bytes, labels: Labels) -> Submission:
     )
 
 
+async def read_apart(body: bytes, labels: Labels) -> Submission:
+    """`read`, without holding the event loop up for a large body."""
+    return await _apart(len(body), lambda: read(body, labels))
+
+
+async def _apart(size: int, work: Callable[[], _Done]) -> _Done:
+    """Do what takes time in proportion to `size`, in bytes: in a thread if that is long."""
+    return await asyncio.to_thread(work) if size > _INLINE_BYTES_MOST else work()
+
+
 def _check_name(name: str, text: str) -> None:
     if len(text) > _NAME_MOST:
         raise UnreadableUpload(f"{name} has more than {_NAME_MOST} characters.")
@@ -128,7 +148,7 @@ def _open_envelope(body: bytes, labels: Labels) -> tuple[bytes, Labels]:
         # Its text names the field and the types, never a value.
         raise UnreadableUpload(f"The envelope is wrong: {error}.") from None
     except msgspec.DecodeError:
-        raise UnreadableUpload("The body is not JSON (RFC 8259, UTF-8).") from None
+        raise UnreadableUpload(NOT_JSON) from None
     except RecursionError:
         raise UnreadableUpload("The envelope's arrays and objects are nested too deep.") from None
     return bytes(envelope.resource), Labels(
@@ -171,7 +191,10 @@ class Acceptor:
             user = await users.find_user(connection, app_user_id, hold=True)
             if user is None:
                 raise NotFound(NO_SUCH_USER)
-            new = sealed(submission, user.id, user.key(self._ring), queue=queue)
+            user_id, key = user.id, user.key(self._ring)
+            new = await _apart(
+                len(submission.body), lambda: sealed(submission, user_id, key, queue=queue)
+            )
             ((upload_id, duplicate),) = await uploads.put_in(
                 connection, [new], ring_seconds=self._ring_seconds
             )

@@ -4,9 +4,11 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from relay.attempt import Attempter
 from relay.ledger import work
@@ -21,7 +23,17 @@ from relay.window import Window
 _log = structlog.get_logger(__name__)
 
 _CLAIM_MOST = 100
-_RECORD_TRIES = 3
+_RECORD_TRIES = 3  # while the database answers; while it is away, until the lease ends
+_PAUSE_FIRST = 0.25  # seconds
+_PAUSE_MOST = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """How an attempt ended, and when its lease does, on time.monotonic."""
+
+    ended: Ended
+    lease_ends: float
 
 
 class Deliverer:
@@ -98,7 +110,8 @@ class Deliverer:
     async def _deliver_one(self, claim: Claim, deadline: float) -> None:
         try:
             ended = await self._attempter.attempt(claim, deadline)
-            await self._record(ended)
+            lease_ends = deadline - self._attempt_seconds + self._lease_seconds
+            await self._record(_Outcome(ended, lease_ends))
         except Exception as error:  # noqa: BLE001  one upload must not take the others with it
             # The lease runs out, and the sweep has it looked up: nothing is lost or doubled.
             # Only the type: an error's text may quote what it was given.
@@ -108,16 +121,28 @@ class Deliverer:
         finally:
             await self._window.give_back(claim.body_bytes)
 
-    async def _record_all(self, group: list[Ended]) -> list[bool]:
-        for left in reversed(range(_RECORD_TRIES)):
+    async def _record_all(self, outcomes: list[_Outcome]) -> list[bool]:
+        """Record how these attempts ended; which of them still held their lease.
+
+        While the database is away it tries again until the last lease ends: an answer that is not
+        recorded would be unknown. What waits keeps its slots, so nothing more is claimed meanwhile.
+        Raises SQLAlchemyError if it could not.
+        """
+        group = [outcome.ended for outcome in outcomes]
+        until = max(outcome.lease_ends for outcome in outcomes)
+        pause, refused = _PAUSE_FIRST, 0
+        while True:
             try:
                 async with self._database.transaction() as connection:
                     recorded = await work.record(connection, group)
                 break
-            except Exception:
-                if not left:
+            except SQLAlchemyError as error:
+                refused += not is_away(error)
+                if refused == _RECORD_TRIES or time.monotonic() + pause >= until:
                     raise
-                await asyncio.sleep(0.5)
+                _log.warning("recording_again", uploads=len(group), error=type(error).__name__)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _PAUSE_MOST)
         for ended in group:
             if ended.change.target is State.PARKED and ended.claim.upload_id in recorded:
                 uploads_parked.inc()

@@ -14,11 +14,12 @@ import structlog
 from relay.errors import NotFound
 from relay.ledger import erasing
 from relay.ledger.audit import SYSTEM, Actor
-from relay.ledger.database import Database
+from relay.ledger.database import Database, is_away
 
 _log = structlog.get_logger(__name__)
 
 _ROWS_MOST = 1000  # in one transaction
+_USERS_MOST = 100  # in one sweep
 _PAUSE_SECONDS = 0.2
 
 
@@ -46,7 +47,7 @@ class Eraser:
         until = time.monotonic() + wait
         async with self._database.transaction() as connection:
             began = await erasing.begin(connection, app_user_id, by)
-            user_ids = await erasing.begun(connection, app_user_id=app_user_id)
+            user_ids = await erasing.begun(connection, app_user_id)
         if not user_ids:
             raise NotFound("Nothing is kept under that name: erased already, or never there.")
         if began:
@@ -58,10 +59,22 @@ class Eraser:
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def finish(self) -> int:
-        """Go on with what was begun anywhere and is not under way there; how many are done."""
+        """Go on with what was begun anywhere and is not under way there; how many are done.
+
+        A user who cannot be erased is logged, and keeps no other waiting.
+        """
         async with self._database.transaction() as connection:
-            user_ids = await erasing.begun(connection)
-        return sum([(await self._go_on([user_id])).done for user_id in user_ids])
+            user_ids = await erasing.some_begun(connection, most=_USERS_MOST)
+        done = 0
+        for user_id in user_ids:
+            try:
+                done += (await self._go_on([user_id])).done
+            except Exception as error:
+                if is_away(error):
+                    raise
+                # Only the type: an error's text may quote what it was given.
+                _log.error("erasing_failed", error=type(error).__name__)
+        return done
 
     async def _go_on(self, user_ids: Sequence[UUID]) -> Erasure:
         """Remove all that can be removed now."""

@@ -6,14 +6,18 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
     """What a deployment may choose. `.env.example` lists the same names, kept equal by a test."""
 
     model_config = SettingsConfigDict(
-        env_prefix="UPLIFT_", env_ignore_empty=True, extra="ignore", frozen=True
+        env_prefix="UPLIFT_",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
     )
 
     # --- where things are -------------------------------------------------------------------
@@ -219,7 +223,8 @@ class Settings(BaseSettings):
     )
     queued_messages_most: PositiveInt = Field(
         default=200,
-        description="The sweep rings no more while a queue holds this many messages already.",
+        description="No more is rung for while a queue holds this many messages already; the sweep "
+        "rings later.",
     )
 
     # --- processes ----------------------------------------------------------------------------

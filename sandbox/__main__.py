@@ -1,6 +1,7 @@
 """`python -m sandbox`: a simulated 1upHealth on this machine."""
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,7 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--port", type=int, default=8090, help="port; 0 takes a free one")
     add("--ids", choices=["kept", "assigned"], default=default.ids, help="who names resources")
     add("--client-id", default=default.client_id, help="the application's client id")
-    add("--client-secret", default=default.client_secret, help="the application's client secret")
+    add(
+        "--client-secret",
+        default=os.environ.get("SANDBOX_CLIENT_SECRET", default.client_secret),
+        help="the application's client secret; better by SANDBOX_CLIENT_SECRET",
+    )
     add("--token-seconds", type=int, default=default.token_seconds, help="life of an access token")
     add(
         "--code-delay-seconds",

@@ -21,6 +21,9 @@ def _open(**_: object) -> None:
     except ConfigurationError as error:
         # Celery logs what a signal's handler raises and goes on; it lets only an exit through.
         sys.exit(f"The worker does not start: {error}")
+    except Exception as error:  # noqa: BLE001  a worker without its relay would fail each task
+        # Only the type: an error's text may quote what it was given.
+        sys.exit(f"The worker does not start: {type(error).__name__}")
 
 
 @worker_shutting_down.connect

@@ -4,17 +4,31 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from sqlalchemy import make_url
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from relay.errors import ConfigurationError
 from relay.settings import Settings
 
+# SQLSTATE: class 08 is a broken connection; 57P01 to 57P05 a server that stops, crashed, does not
+# take connections yet, lost its database, or ended an idle session (PostgreSQL, appendix A).
+_AWAY = ("08", "57P")
+
 
 def is_away(error: Exception) -> bool:
-    """Whether the database could not be reached, so that any other use of it would fail as well."""
-    return isinstance(error, OperationalError | InterfaceError | PoolTimeout)
+    """Whether the database could not be reached, so that any other use of it would fail as well.
+
+    So for a connection that was refused or lost, and for a pool that had none to give. Not for what
+    a server that answers says of one statement: a deadlock, a time-out, a failed serialization.
+    """
+    if isinstance(error, PoolTimeout):
+        return True
+    if not isinstance(error, OperationalError | InterfaceError):
+        return False
+    # psycopg's errors that no server sent, such as a refused connection, have none.
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    return sqlstate is None or sqlstate.startswith(_AWAY)
 
 
 class Database:
@@ -27,16 +41,16 @@ class Database:
     def connect(cls, settings: Settings) -> "Database":
         """A pool for UPLIFT_DATABASE_URL; connections open at first use.
 
-        Raises ConfigurationError if no URL is set.
+        Raises ConfigurationError if no URL is set, or it is malformed.
         """
         if settings.database_url is None:
             raise ConfigurationError(
                 "UPLIFT_DATABASE_URL is not set. `uplift up` starts an embedded PostgreSQL;"
                 " every other command needs the address of one."
             )
-        url = make_url(settings.database_url.get_secret_value())
-        return cls(
-            create_async_engine(
+        try:
+            url = make_url(settings.database_url.get_secret_value())
+            engine = create_async_engine(
                 url.set(drivername="postgresql+psycopg"),
                 pool_size=settings.database_connections,
                 max_overflow=0,
@@ -51,7 +65,14 @@ class Database:
                     " -c idle_in_transaction_session_timeout=30000",
                 },
             )
-        )
+        except (ArgumentError, ValueError):
+            # Not from it: its text may quote the address, with its password.
+            raise ConfigurationError(
+                "UPLIFT_DATABASE_URL is not an address. Write"
+                " postgresql://user:password@host/name; in a password, % stands for itself as"
+                " %25, / as %2F and @ as %40."
+            ) from None
+        return cls(engine)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:

@@ -55,12 +55,28 @@ async def begin(connection: AsyncConnection, app_user_id: str, by: Actor) -> boo
     return True
 
 
-async def begun(connection: AsyncConnection, *, app_user_id: str | None = None) -> Sequence[UUID]:
-    """Users whose erasing began and has not ended: of that name, or all."""
-    statement = select(User.id).where(User.erased_at.is_not(None)).order_by(User.erased_at)
-    if app_user_id is not None:
-        statement = statement.where(User.app_user_id == app_user_id)
-    return (await connection.scalars(statement)).all()
+async def begun(connection: AsyncConnection, app_user_id: str) -> Sequence[UUID]:
+    """Users of that name whose erasing began and has not ended."""
+    return (
+        await connection.scalars(
+            select(User.id)
+            .where(User.erased_at.is_not(None), User.app_user_id == app_user_id)
+            .order_by(User.erased_at)
+        )
+    ).all()
+
+
+async def some_begun(connection: AsyncConnection, *, most: int) -> Sequence[UUID]:
+    """Up to `most` users whose erasing began and has not ended, each time others."""
+    return (
+        await connection.scalars(
+            select(User.id)
+            .where(User.erased_at.is_not(None))
+            # Those that cannot be erased now must not keep the others out.
+            .order_by(func.random())
+            .limit(most)
+        )
+    ).all()
 
 
 async def remove_some(connection: AsyncConnection, user_id: UUID, *, most: int) -> Removal:

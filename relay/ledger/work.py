@@ -195,7 +195,8 @@ async def record(connection: AsyncConnection, ended: Sequence[Ended]) -> set[UUI
         await connection.execute(
             select(Record.id)
             .where(Record.id.in_([end.claim.record_id for end in delivered]))
-            .order_by(Record.id)
+            # As `uploads.put_in` locks them: neither waits for another that waits for it.
+            .order_by(Record.user_id, Record.identity)
             .with_for_update()
         )
     changed = await change_state(connection, [end.change for end in ended])

@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import sys
+from types import CodeType, FrameType
 from uuid import UUID
 
 import httpx
@@ -10,6 +12,7 @@ import pytest
 import redis.asyncio
 from sqlalchemy import text
 
+from relay.accept import read, sealed
 from relay.bell import redis_url
 from relay.ledger.database import Database
 from relay.queues import UPLOADS
@@ -392,3 +395,29 @@ async def test_a_user_of_whom_a_device_may_not_know_is_not_betrayed(
     ]
     assert answers[0].json() == answers[1].json()
     assert answers[0].status_code == answers[1].status_code == 403
+
+
+@pytest.mark.parametrize(("note_bytes", "in_the_loop"), [(1_000, True), (200_000, False)])
+async def test_a_large_body_is_read_and_sealed_outside_the_event_loop(
+    client: httpx.AsyncClient,
+    alice: str,
+    database: Database,
+    ring: KeyRing,
+    note_bytes: int,
+    in_the_loop: bool,
+) -> None:
+    body = orjson.dumps(resource(note=[{"text": "n" * note_bytes}]))
+    called: set[CodeType] = set()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            called.add(frame.f_code)
+
+    sys.setprofile(note)  # of this thread, which is the loop's, and no other
+    try:
+        response = await _post(client, body, _LABELS)
+    finally:
+        sys.setprofile(None)
+    assert response.status_code == 202
+    assert (read.__code__ in called, sealed.__code__ in called) == (in_the_loop, in_the_loop)
+    assert await stored_body(database, ring, response.json()["id"]) == body

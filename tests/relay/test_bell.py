@@ -221,3 +221,87 @@ async def test_what_is_pending_has_a_limit(nowhere: str) -> None:
 def test_without_an_address_the_error_says_which_setting_to_make() -> None:
     with pytest.raises(ConfigurationError, match="UPLIFT_REDIS_URL is not set"):
         redis_url(Settings(redis_url=None))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "canary",
+        "redis//:canary@host/0",
+        "http://:canary@host/0",
+        "redis://:canary@host:port/0",
+        "redis://:canary/1@host/0",
+        "redis://:canary@host/name",
+    ],
+)
+def test_an_address_that_is_none_is_named_and_not_shown(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="UPLIFT_REDIS_URL is not an address") as caught:
+        Bell(Settings(redis_url=SecretStr(url)))
+    assert "canary" not in str(caught.value)
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://host",
+        "redis://host:6379/",
+        "redis://:pass%2Fword@host:6379/3",
+        "rediss://user:word@[::1]:6380/0?ssl_cert_reqs=none",
+    ],
+)
+def test_an_address_of_redis_is_taken_as_it_is(url: str) -> None:
+    assert redis_url(Settings(redis_url=SecretStr(url))) == url
+
+
+async def published(bell: Bell) -> None:
+    async with asyncio.timeout(20):
+        while any(bell._pending.values()):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_while_nobody_takes_them_no_more_messages_are_sent_than_the_setting_says(
+    redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
+) -> None:
+    settings = Settings(redis_url=SecretStr(redis_server.url), queued_messages_most=3)
+    bell = Bell(settings)
+    bell.start()
+    for _ in range(10):
+        bell.ring(UPLOADS, [uuid4()])
+        await published(bell)
+    bell.ring(UPLOADS, [uuid4() for _ in range(1000)])
+    bell.ring(BULK, [uuid4()])
+    await bell.close()
+    assert len(await messages(client)) == 3
+    assert len(await messages(client, BULK)) == 1
+
+
+async def test_workers_that_keep_up_are_sent_every_message(
+    redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
+) -> None:
+    settings = Settings(redis_url=SecretStr(redis_server.url), queued_messages_most=3)
+    bell = Bell(settings)
+    bell.start()
+    ids = [uuid4() for _ in range(20)]
+    for id_ in ids:
+        bell.ring(UPLOADS, [id_])
+        assert await until_rung(client, UPLOADS, 1) == [id_]
+        await client.delete(UPLOADS)
+    await bell.close()
+
+
+async def test_when_a_full_queue_was_emptied_it_is_rung_for_again(
+    redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
+) -> None:
+    settings = Settings(redis_url=SecretStr(redis_server.url), queued_messages_most=1)
+    bell = Bell(settings)
+    bell.start()
+    await client.lpush(UPLOADS, b"message")
+    bell.ring(UPLOADS, [uuid4()])
+    await published(bell)
+    await client.delete(UPLOADS)
+    async with asyncio.timeout(20):
+        while not await messages(client):
+            bell.ring(UPLOADS, [uuid4()])
+            await asyncio.sleep(0.05)
+    await bell.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -9,7 +10,10 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select, text
 
+from cli.embedded import EmbeddedPostgres
 from relay.accept import Accepted, Labels, read
+from relay.ledger import migrate
+from relay.ledger.database import Database
 from relay.ledger.tables import Attempt, Upload
 from relay.ledger.uploads import UploadRow
 from relay.lifecycle import Reason, State
@@ -589,3 +593,45 @@ async def test_what_outlived_its_time_ends_also_while_there_is_no_token(
     async with open_relay(relay.settings) as without_cache:
         row = await deliver(without_cache, accepted)
     assert (row.state, row.reason, row.maybe_sent) == (State.EXPIRED, Reason.GAVE_UP, True)
+
+
+async def test_answers_that_come_while_postgres_restarts_are_recorded_and_nothing_is_sent_twice(
+    settings: Settings, upstream: SandboxServer, tmp_path: Path
+) -> None:
+    with EmbeddedPostgres(tmp_path / "own", settings={"fsync": "off"}) as own:
+        patient = settings.model_copy(
+            update={
+                "database_url": SecretStr(own.url),
+                "oneup_keeps_ids": False,
+                "attempt_seconds": 30.0,
+                "lease_seconds": 60.0,
+            }
+        )
+        opened = Database.connect(patient)
+        await migrate.upgrade(opened)
+        await opened.close()
+        async with open_relay(patient) as relay:
+            await factories.user(relay)
+            sent = [
+                await factories.accepted(relay, id=f"obs-{n}", valueQuantity={"value": n})
+                for n in range(10)
+            ]
+            upstream.faults({"kind": "slow", "seconds": 2, "commit_first": True, "match": _CREATE})
+            delivering = asyncio.create_task(
+                relay.deliverer.deliver([each.upload.id for each in sent])
+            )
+            async with asyncio.timeout(30):
+                while upstream.counts()["total"]["resources"] < len(sent):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            own.kill()
+            await asyncio.sleep(6)  # the answers come, and nobody takes them down
+            assert not delivering.done()
+            await asyncio.to_thread(own.restart)
+            assert await delivering == []
+            rows = [await factories.status(relay, each) for each in sent]
+    assert {(row.state, row.attempts, row.possible_duplicate) for row in rows} == {
+        (State.DELIVERED, 1, False)
+    }
+    total = upstream.counts()["total"]
+    assert (total["resources"], total["duplicates"]) == (len(sent), 0)
+    assert len(writes(upstream)) == len(sent)

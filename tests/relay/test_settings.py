@@ -80,3 +80,12 @@ def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UPLIFT_SEND_SLOTS", "many")
     with pytest.raises(ValidationError, match="send_slots"):
         Settings()
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "-1", "0"])
+def test_a_time_is_a_number_of_seconds_that_ends(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("UPLIFT_SWEEP_SECONDS", value)
+    with pytest.raises(ValidationError, match="sweep_seconds"):
+        Settings()

@@ -9,7 +9,8 @@ from sqlalchemy import text
 
 from relay.bell import Bell
 from relay.erase import Eraser
-from relay.ledger import grants
+from relay.ledger import erasing, grants
+from relay.ledger.audit import SYSTEM
 from relay.ledger.database import Database
 from relay.ledger.users import UserRow
 from relay.lifecycle import State
@@ -156,3 +157,56 @@ async def test_without_redis_a_sweep_still_mends_the_ledger_and_leaves_ringing_f
     assert await sweep(database, nowhere) == swept(1, 0, 0, 0)
     assert await sweep(database, own_settings) == swept(0, 0, 0, 1)
     assert await all_ids(client) == [abandoned]
+
+
+_REFUSE = """
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'canary'; END $$
+"""
+
+
+async def test_a_user_who_cannot_be_erased_keeps_no_other_waiting(
+    database: Database,
+    own_settings: Settings,
+    client: "redis.asyncio.Redis",
+    ring: KeyRing,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    users = [await rows.add_user(database, ring, f"user-{n}") for n in range(3)]
+    abandoned = await rows.put(database, await rows.add_user(database, ring))
+    await rows.claim(database, abandoned, lease_seconds=0.0)
+    async with database.transaction() as connection:
+        for user in users:
+            assert await erasing.begin(connection, user.app_user_id, SYSTEM)
+        await connection.execute(text(_REFUSE))
+        await connection.execute(
+            text(
+                "CREATE TRIGGER refuse BEFORE DELETE ON users FOR EACH ROW"
+                f" WHEN (OLD.id = '{users[0].id}') EXECUTE FUNCTION refuse()"
+            )
+        )
+    try:
+        found = await sweep(database, own_settings)
+    finally:
+        async with database.transaction() as connection:
+            await connection.execute(text("DROP FUNCTION refuse CASCADE"))
+    assert (found.recovered, found.erased) == (1, 2)
+    shown = "".join(capfd.readouterr())
+    assert "erasing_failed" in shown
+    assert "canary" not in shown
+    assert (await sweep(database, own_settings)).erased == 1
+
+
+async def test_a_sweep_erases_a_bounded_number_of_users_and_the_next_one_others(
+    database: Database, ring: KeyRing
+) -> None:
+    users = [await rows.add_user(database, ring, f"user-{n}") for n in range(6)]
+    seen: set[UUID] = set()
+    async with database.transaction() as connection:
+        for user in users:
+            assert await erasing.begin(connection, user.app_user_id, SYSTEM)
+        for _ in range(200):
+            some = await erasing.some_begun(connection, most=2)
+            assert len(some) == 2
+            seen |= set(some)
+    assert seen == {user.id for user in users}

@@ -13,6 +13,7 @@ from cli.client import ApiClient
 from cli.push import push_records
 from cli.push_result import Outcome, PushResult
 from examples.make_export import Manifest, write_export
+from tests.factories import resource
 from tests.system.conftest import Running
 
 _CREATE = {"api": "fhir", "method": "POST"}
@@ -157,3 +158,28 @@ def test_everything_listens_on_loopback_only(running: Running) -> None:
     ]
     assert listening
     assert set(listening) == {"127.0.0.1"}
+
+
+def test_servers_that_end_by_themselves_are_started_again(running: Running) -> None:
+    system = running.system
+    running.add_user("outage")
+    assert system.postgres is not None
+    assert system.redis is not None
+    system.postgres.kill()
+    system.redis.kill()
+    assert {system.postgres.title, system.redis.title} <= set(system.tend())
+    accepted = running.api.post(
+        "/v1/uploads", params={"user": "outage", "fhirVersion": "R4"}, json=resource()
+    )
+    deadline = time.monotonic() + 60
+    while accepted.is_error and time.monotonic() < deadline:
+        time.sleep(0.5)
+        accepted = running.api.post(
+            "/v1/uploads", params={"user": "outage", "fhirVersion": "R4"}, json=resource()
+        )
+    status_url = accepted.json()["statusUrl"]
+    while time.monotonic() < deadline:
+        status = running.api.get(status_url, params={"wait": 10}).json()
+        if status["final"]:
+            break
+    assert status["status"] == "delivered"

@@ -1,4 +1,4 @@
-"""A worker process with keys that do not fit: it refuses to start, or refuses to work."""
+"""A worker process with a wrong setting: it refuses to start, or refuses to work."""
 
 import asyncio
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 import psycopg
+import pytest
 from pydantic import SecretStr
 
 from cli.child_process import ChildProcess
@@ -121,3 +122,39 @@ async def said(worker: ChildProcess, word: str) -> None:
         assert worker.running, worker.tail()
         assert time.monotonic() < until, worker.tail()
         await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "word"),
+    [
+        ("UPLIFT_DATABASE_URL", "canary", "UPLIFT_DATABASE_URL is not an address"),
+        (
+            "UPLIFT_DATABASE_URL",
+            "postgresql://uplift:canary@host:port/uplift",
+            "UPLIFT_DATABASE_URL is not an address",
+        ),
+        (
+            "UPLIFT_REDIS_URL",
+            "redis://:canary@host:port/0",
+            "UPLIFT_REDIS_URL is not an address",
+        ),
+        # Nobody expects this one, so only its type is told.
+        ("SSL_CERT_FILE", "/canary.pem", "The worker does not start: FileNotFoundError"),
+    ],
+)
+async def test_a_worker_with_a_wrong_setting_does_not_start_and_does_not_show_it(
+    settings: Settings, database: Database, name: str, value: str, word: str
+) -> None:
+    assert settings.master_keys is not None
+    keys = settings.master_keys.get_secret_value()
+    ended = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", *PROCESSES["worker"]],
+        env={**environment(settings, keys), name: value},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert ended.returncode in (1, 2)  # 2 is Celery's, for an application that does not load
+    assert word in ended.stderr
+    assert "canary" not in ended.stdout + ended.stderr

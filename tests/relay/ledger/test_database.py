@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from relay.errors import ConfigurationError
-from relay.ledger.database import Database
+from relay.ledger.database import Database, is_away
 from relay.settings import Settings
 
 
@@ -102,3 +102,65 @@ async def test_a_server_that_is_away_is_an_error_without_the_password(
 def test_without_an_address_the_error_says_which_setting_to_make() -> None:
     with pytest.raises(ConfigurationError, match="UPLIFT_DATABASE_URL is not set"):
         Database.connect(Settings(database_url=None))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "canary",
+        "postgresql//uplift:canary@host/uplift",
+        "postgresql://uplift:canary@host:port/uplift",
+    ],
+)
+def test_an_address_that_is_none_is_named_and_not_shown(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="UPLIFT_DATABASE_URL is not an address") as caught:
+        Database.connect(Settings(database_url=SecretStr(url)))
+    assert "canary" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+async def error_of(database: Database, *statements: str) -> Exception:
+    async def run() -> None:
+        async with database.transaction() as connection:
+            for statement in statements:
+                await connection.execute(text(statement))
+
+    with pytest.raises(DBAPIError) as caught:
+        await run()
+    return caught.value
+
+
+async def test_a_connection_that_is_refused_or_lost_means_that_the_database_is_away(
+    database: Database, unused_tcp_port: int
+) -> None:
+    assert is_away(await error_of(database, "SELECT pg_terminate_backend(pg_backend_pid())"))
+    url = f"postgresql://uplift:secret@127.0.0.1:{unused_tcp_port}/uplift"
+    nowhere = Database.connect(Settings(database_url=SecretStr(url)))
+    assert is_away(await error_of(nowhere, "SELECT 1"))
+    await nowhere.close()
+
+
+@pytest.mark.parametrize(
+    "sqlstate", ["08006", "08001", "57P01", "57P02", "57P03"], ids=lambda sqlstate: str(sqlstate)
+)
+async def test_what_a_server_says_when_it_goes_means_that_it_is_away(
+    database: Database, sqlstate: str
+) -> None:
+    assert is_away(await error_of(database, _RAISE.format(sqlstate)))
+
+
+@pytest.mark.parametrize("sqlstate", ["40P01", "40001", "57014", "55P03", "53100", "23505"])
+async def test_what_a_server_says_of_one_statement_does_not_mean_that_it_is_away(
+    database: Database, sqlstate: str
+) -> None:
+    assert not is_away(await error_of(database, _RAISE.format(sqlstate)))
+
+
+async def test_a_statement_that_took_too_long_does_not_mean_that_the_database_is_away(
+    database: Database,
+) -> None:
+    error = await error_of(database, "SET LOCAL statement_timeout = 50", "SELECT pg_sleep(30)")
+    assert not is_away(error)
+
+
+_RAISE = "DO $$ BEGIN RAISE EXCEPTION SQLSTATE '{}'; END $$"

@@ -506,3 +506,25 @@ async def test_what_was_parked_too_late_is_released_only_if_the_grant_works(
             )
         found = await parking.release_authorized(connection, most=9)
     assert (upload_id in found) is released
+
+
+async def test_records_are_locked_in_the_order_in_which_uploads_are_put_in(
+    database: Database, alice: UserRow
+) -> None:
+    # Their ids have the opposite order: the one that is locked last was made first.
+    last = await rows.put(database, alice, identity=b"\2")
+    first = await rows.put(database, alice, identity=b"\1")
+    claims = await rows.claim(database, last, first)
+    lock = text("SELECT id FROM records WHERE id = :id FOR UPDATE SKIP LOCKED")
+    records = {claim.upload_id: claim.record_id for claim in claims}
+    assert records[last] < records[first]
+    async with database.transaction() as connection:
+        assert await connection.scalar(lock, {"id": records[first]})
+        recording = asyncio.create_task(record(database, *(ended(claim) for claim in claims)))
+        async with asyncio.timeout(20):
+            while not await connection.scalar(  # noqa: ASYNC110
+                text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            ):
+                await asyncio.sleep(0.02)
+        assert await connection.scalar(lock, {"id": records[last]})
+    assert await recording == {last, first}
