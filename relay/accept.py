@@ -28,8 +28,8 @@ NO_SUCH_USER = "There is no such user. Create them first: POST /v1/users, or `up
 # For less, going to a thread and back takes longer than it spares the event loop.
 _INLINE_BYTES_MOST = 64 * 1024
 NOT_JSON = (
-    "The body is not JSON that can be kept: RFC 8259 in UTF-8, no number beyond a double, no half of"
-    " a surrogate pair, at most 200 levels deep."
+    "The body is not JSON that can be kept: RFC 8259 in UTF-8, no number beyond a double, no half"
+    " of a surrogate pair, at most 200 levels deep."
 )
 _NAME_MOST = 1024
 _TYPE = re.compile(r"[A-Za-z]{1,64}", re.ASCII)
