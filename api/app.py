@@ -11,6 +11,7 @@ from api import batches, device_tokens, health, problems, reading, uploads, user
 from api.intake import Intake
 from api.slashes import KeepSlashes
 from relay.logs import configure_logs
+from relay.metrics import served
 from relay.settings import Settings
 from relay.wiring import open_relay
 
@@ -27,10 +28,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_relay(settings) as relay:
-            app.state.relay = relay
-            app.state.intake = Intake(settings)
-            yield
+        with served(settings):
+            async with open_relay(settings) as relay:
+                app.state.relay = relay
+                app.state.intake = Intake(settings)
+                yield
 
     app = FastAPI(
         title="Uplift",

@@ -1,6 +1,12 @@
 """What a process counts, by Prometheus' names and units. Labels are bounded, and never an id."""
 
-from prometheus_client import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import Counter, start_http_server
+
+from relay.errors import ConfigurationError
+from relay.settings import Settings
 
 library_disagreements = Counter(
     "uplift_library_disagreements_total",
@@ -30,3 +36,27 @@ uploads_parked = Counter(
     "uplift_uploads_parked_total",
     "Uploads that began to wait for a person's grant.",
 )
+
+
+@contextmanager
+def served(settings: Settings) -> Iterator[None]:
+    """Within, operators can read this process's counts at `/metrics` of UPLIFT_METRICS_PORT.
+
+    Does nothing if no port is set. Raises ConfigurationError if the port cannot be had.
+    """
+    if settings.metrics_port is None:
+        yield
+        return
+    try:
+        server, thread = start_http_server(settings.metrics_port, addr=settings.metrics_host)
+    except OSError as error:
+        raise ConfigurationError(
+            f"UPLIFT_METRICS_PORT {settings.metrics_port} cannot be listened on"
+            f" ({error.strerror}). Each process needs one of its own."
+        ) from None
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

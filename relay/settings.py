@@ -231,6 +231,14 @@ class Settings(BaseSettings):
     database_connections: PositiveInt = Field(
         default=8, description="PostgreSQL connections, per process."
     )
+    metrics_host: str = Field(default="127.0.0.1", description="Address of the operator port.")
+    metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Operator port: Prometheus reads /metrics there, without a login. One a"
+        " process; unset: none is opened.",
+    )
     log_format: Literal["json", "text"] = Field(
         default="json", description="json for collectors, text for a terminal."
     )

@@ -1,22 +1,26 @@
 """What workers answer to. Arguments are ids, nothing is returned, no content is raised."""
 
 import sys
+from contextlib import ExitStack
 from uuid import UUID
 
 from celery.signals import worker_init, worker_shutdown, worker_shutting_down
 
 from relay.errors import ConfigurationError
+from relay.metrics import served
 from relay.queues import DELIVER, SWEEP
 from relay.wiring import Relay
 from worker.app import app, settings
 from worker.bridge import Bridge
 
 bridge = Bridge(settings)
+_open_ports = ExitStack()
 
 
 @worker_init.connect
 def _open(**_: object) -> None:
     try:
+        _open_ports.enter_context(served(settings))
         bridge.open()
     except ConfigurationError as error:
         # Celery logs what a signal's handler raises and goes on; it lets only an exit through.
@@ -34,6 +38,7 @@ def _stop(**_: object) -> None:
 @worker_shutdown.connect
 def _close(**_: object) -> None:
     bridge.close()
+    _open_ports.close()
 
 
 @app.task(name=DELIVER, bind=True)
