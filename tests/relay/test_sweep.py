@@ -14,6 +14,7 @@ from relay.ledger.audit import SYSTEM
 from relay.ledger.database import Database
 from relay.ledger.users import UserRow
 from relay.lifecycle import State
+from relay.logs import configure_logs
 from relay.queues import BULK, UPLOADS
 from relay.sealing import KeyRing
 from relay.settings import Settings
@@ -172,6 +173,7 @@ async def test_a_user_who_cannot_be_erased_keeps_no_other_waiting(
     ring: KeyRing,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
+    configure_logs(own_settings)
     users = [await rows.add_user(database, ring, f"user-{n}") for n in range(3)]
     abandoned = await rows.put(database, await rows.add_user(database, ring))
     await rows.claim(database, abandoned, lease_seconds=0.0)

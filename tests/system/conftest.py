@@ -23,7 +23,10 @@ _HERE = Path(__file__).parent
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run these tests in one process: they share one system."""
+    """Run these tests in one process, since they share one system, and first, since the other
+    process has enough to do meanwhile.
+    """
+    items.sort(key=lambda item: not item.path.is_relative_to(_HERE))
     for item in items:
         if item.path.is_relative_to(_HERE):
             item.add_marker(pytest.mark.xdist_group("system"))
