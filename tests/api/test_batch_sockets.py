@@ -290,5 +290,7 @@ async def test_many_large_bodies_at_once_leave_the_process_within_its_setting(
                 ),
             )
         assert {answer.status_code for answer in answers} == {202}
-        # Without the setting it grows by more than three times that.
-        assert peak.growth < 100 * _MIB < sent
+        # Without the setting it grows by 330 MiB. Bodies are read in several threads, and what
+        # malloc keeps for each differs from run to run (71 to 103 MiB were seen).
+        assert peak.growth < 160 * _MIB
+        assert sent > 100 * _MIB
