@@ -38,6 +38,19 @@ async def deliver(relay: Relay, accepted: Accepted) -> UploadRow:
     return await factories.status(relay, accepted)
 
 
+def against(upstream: SandboxServer, settings: Settings, **more: Any) -> Settings:
+    """The settings for another upstream."""
+    return settings.model_copy(
+        update={
+            "oneup_fhir_url": upstream.fhir_url,
+            "oneup_token_url": upstream.token_url,
+            "oneup_users_url": upstream.users_url,
+            "oneup_client_secret": SecretStr(upstream.config.client_secret),
+            **more,
+        }
+    )
+
+
 def writes(upstream: SandboxServer) -> list[dict[str, Any]]:
     return [each for each in upstream.requests(api="fhir") if each["method"] == "POST"]
 
@@ -197,16 +210,7 @@ async def test_a_server_that_assigns_ids_is_updated_under_its_own_id(
     settings: Settings, relay: Relay
 ) -> None:
     with SandboxServer(SandboxConfig(ids="assigned")) as upstream:
-        assigning = settings.model_copy(
-            update={
-                "oneup_fhir_url": upstream.fhir_url,
-                "oneup_token_url": upstream.token_url,
-                "oneup_users_url": upstream.users_url,
-                "oneup_client_secret": settings.oneup_client_secret.__class__(
-                    upstream.config.client_secret
-                ),
-            }
-        )
+        assigning = against(upstream, settings)
         async with open_relay(assigning) as relay_:
             await factories.user(relay_)
             first = await factories.accepted(relay_)
@@ -498,15 +502,7 @@ async def test_a_create_after_a_vanished_target_is_not_doubled_unmarked(
     settings: Settings, relay: Relay
 ) -> None:
     with SandboxServer(SandboxConfig(ids="assigned")) as upstream:
-        assigning = settings.model_copy(
-            update={
-                "oneup_fhir_url": upstream.fhir_url,
-                "oneup_token_url": upstream.token_url,
-                "oneup_users_url": upstream.users_url,
-                "oneup_client_secret": SecretStr(upstream.config.client_secret),
-                "oneup_keeps_ids": False,
-            }
-        )
+        assigning = against(upstream, settings, oneup_keeps_ids=False)
         async with open_relay(assigning) as relay_:
             await factories.user(relay_)
             first = await factories.accepted(relay_)
