@@ -33,6 +33,7 @@ _LATER = {
 _TRIES_OF_A_FAILURE = 3
 _PAUSE_MOST_SECONDS = 15.0
 _WORKING = ("queued", "sending")
+_WORKING = ("queued", "sending")
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 
 

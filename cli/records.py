@@ -11,6 +11,8 @@ MAX_RECORD_BYTES = 32 * 1024 * 1024
 
 _BREAKS_TO_SPACES = bytes.maketrans(b"\r\n", b"  ")
 
+_BREAKS_TO_SPACES = bytes.maketrans(b"\r\n", b"  ")
+
 
 @dataclass(frozen=True, slots=True)
 class Record:

@@ -45,13 +45,14 @@ TRANSITIONS: dict[State, frozenset[State]] = {
             State.QUEUED,
             State.PARKED,
             State.EXPIRED,
+            State.CANCELLED,
         }
     ),
     State.PARKED: frozenset({State.QUEUED, State.CANCELLED, State.SUPERSEDED, State.EXPIRED}),
     State.DELIVERED: frozenset(),
-    State.REJECTED: frozenset({State.QUEUED}),
-    State.REFUSED: frozenset({State.QUEUED}),
-    State.EXPIRED: frozenset({State.QUEUED}),
+    State.REJECTED: frozenset({State.QUEUED, State.SUPERSEDED}),
+    State.REFUSED: frozenset({State.QUEUED, State.SUPERSEDED}),
+    State.EXPIRED: frozenset({State.QUEUED, State.SUPERSEDED}),
     State.CANCELLED: frozenset(),
     State.SUPERSEDED: frozenset(),
 }
@@ -77,6 +78,8 @@ class Reason(StrEnum):
     INVALID = "invalid"
     UPSTREAM_REFUSED = "upstream_refused"
     CRASHES_WORKER = "crashes_worker"
+    ID_COLLISION = "id_collision"  # another source's record is under this id at 1upHealth
+    CANCELLED_BY_OWNER = "cancelled_by_owner"
     GAVE_UP = "gave_up"
     NEWER_VERSION = "newer_version"
 

@@ -12,7 +12,16 @@ from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from relay.ledger.audit import Action, Actor, note
-from relay.ledger.tables import Batch, Credential, Grant, IdempotencyKey, Record, Upload, User
+from relay.ledger.tables import (
+    Batch,
+    Credential,
+    Grant,
+    IdempotencyKey,
+    Pause,
+    Record,
+    Upload,
+    User,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +129,8 @@ async def remove_some(connection: AsyncConnection, user_id: UUID, *, most: int) 
 
 
 async def _remove_access(connection: AsyncConnection, user_id: UUID) -> None:
-    """Remove the grant, and the device tokens with what they left."""
+    """Remove the grant, a pause, and the device tokens with what they left."""
+    await connection.execute(delete(Pause).where(Pause.user_id == user_id))
     await connection.execute(delete(Grant).where(Grant.user_id == user_id))
     theirs = select(Credential.id).where(Credential.user_id == user_id).scalar_subquery()
     await connection.execute(delete(IdempotencyKey).where(IdempotencyKey.credential_id.in_(theirs)))

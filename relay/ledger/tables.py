@@ -118,7 +118,15 @@ class Record(Table):
     """One row per identity: its lock serialises the versions of one record."""
 
     __tablename__ = "records"
-    __table_args__ = (UniqueConstraint("user_id", "identity"),)
+    __table_args__ = (
+        UniqueConstraint("user_id", "identity"),
+        Index(
+            "ix_records_upstream_key",
+            "user_id",
+            "upstream_key",
+            postgresql_where=text("upstream_key IS NOT NULL"),
+        ),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
@@ -130,6 +138,8 @@ class Record(Table):
     delivered_digest: Mapped[bytes | None]
     # Sealed JSON {"id", "version"}: what 1upHealth calls the record names a hospital's record.
     sealed_receipt: Mapped[bytes | None]
+    # Keyed hash of (FHIR version, type, the resource's own id): where it will be at 1upHealth.
+    upstream_key: Mapped[bytes | None]
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 
@@ -235,6 +245,9 @@ class Upload(Table):
     attempts: Mapped[int] = mapped_column(server_default=_ZERO)
     crashes: Mapped[int] = mapped_column(server_default=_ZERO)
     maybe_sent: Mapped[bool] = mapped_column(server_default=_FALSE)
+    # Whole searches that found nothing since it may have been sent last.
+    looks: Mapped[int] = mapped_column(server_default=_ZERO)
+    cancel_requested: Mapped[bool] = mapped_column(server_default=_FALSE)
     possible_duplicate: Mapped[bool] = mapped_column(server_default=_FALSE)
     last_answer: Mapped[str | None]
     issues: Mapped[dict[str, Any] | None]
@@ -274,6 +287,19 @@ class Attempt(Table):
     outcome: Mapped[str | None]
     status_code: Mapped[int | None]
     duration_ms: Mapped[int | None]
+
+
+class Pause(Table):
+    """Nothing is sent meanwhile: of one user, or, where it names none, of everybody."""
+
+    __tablename__ = "pauses"
+    __table_args__ = (
+        Index("uq_pauses_user_id", "user_id", unique=True, postgresql_nulls_not_distinct=True),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id"))
+    since: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 
 class Credential(Table):

@@ -8,12 +8,12 @@ from relay.lifecycle import TRANSITIONS, UNFINISHED, WORKING, State, allowed
 
 _WAYS = {
     "queued": {"sending", "cancelled", "superseded", "parked", "expired"},
-    "sending": {"delivered", "rejected", "refused", "queued", "parked", "expired"},
+    "sending": {"delivered", "rejected", "refused", "queued", "parked", "expired", "cancelled"},
     "parked": {"queued", "cancelled", "superseded", "expired"},
     "delivered": set(),
-    "rejected": {"queued"},
-    "refused": {"queued"},
-    "expired": {"queued"},
+    "rejected": {"queued", "superseded"},
+    "refused": {"queued", "superseded"},
+    "expired": {"queued", "superseded"},
     "cancelled": set(),
     "superseded": set(),
 }
@@ -45,10 +45,10 @@ def test_only_a_claim_leads_to_sending_and_only_sending_to_delivered() -> None:
     assert [source for source in State if allowed(source, State.DELIVERED)] == [State.SENDING]
 
 
-def test_from_a_final_state_there_is_no_way_but_back_to_the_queue() -> None:
+def test_from_a_final_state_only_a_redrive_leads_on() -> None:
     for state in State:
         if state.final:
-            assert TRANSITIONS[state] <= {State.QUEUED}
+            assert TRANSITIONS[state] in (set(), {State.QUEUED, State.SUPERSEDED})
 
 
 @pytest.mark.parametrize("state", State)
