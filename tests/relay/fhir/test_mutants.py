@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 
@@ -26,10 +27,14 @@ NOT_IN_EXAMPLES = {
 }
 
 
+# pytest forgets a parameter's fixture before the module ends.
+_tally = cache(tally)
+
+
 @pytest.fixture(scope="module", params=FhirVersion)
 def counted(request: pytest.FixtureRequest) -> Tally:
     version: FhirVersion = request.param
-    return tally(version)
+    return _tally(version)
 
 
 def test_at_least_93_percent_of_mutants_are_rejected(
