@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check format fuzz bench lock clean
+.PHONY: help demo up test check format fuzz bench storm lock clean
 
 help: ## Show these targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ fuzz: $(READY) ## The whole API against its OpenAPI, longer than `make test` doe
 
 bench: $(READY) ## Bounded benchmarks on loopback
 	$(BIN)/python -m bench
+
+storm: $(READY) ## Kill and freeze everything while uploads come in, then count (about 5 minutes)
+	$(BIN)/python -m storm $(STORM)
 
 lock: ## Resolve the pins anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \

@@ -1,5 +1,6 @@
 """The intake API: a thin door over the relay."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -7,11 +8,13 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from api import batches, device_tokens, health, problems, reading, uploads, users
+from api import batches, control, device_tokens, health, problems, reading, uploads, users
 from api.intake import Intake
+from api.limits import Limits
+from api.request_ids import RequestIds
 from api.slashes import KeepSlashes
 from relay.logs import configure_logs
-from relay.metrics import served
+from relay.operator_port import answers, served
 from relay.settings import Settings
 from relay.wiring import open_relay
 
@@ -28,10 +31,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with served(settings):
+        loop = asyncio.get_running_loop()
+        with served(settings, lambda: None if answers(loop) else "the event loop does not answer"):
             async with open_relay(settings) as relay:
                 app.state.relay = relay
                 app.state.intake = Intake(settings)
+                app.state.limits = Limits(settings)
                 yield
 
     app = FastAPI(
@@ -44,8 +49,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     problems.install(app)
     app.add_middleware(KeepSlashes)
+    app.add_middleware(RequestIds)
     for router in (
         uploads.router,
+        control.router,
         batches.router,
         users.router,
         device_tokens.router,
@@ -65,7 +72,8 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         )
         for path in schema["paths"].values():
             for operation in path.values():
-                operation["responses"].pop("422", None)
+                if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                    del operation["responses"]["422"]
         schemas = schema["components"]["schemas"]
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)

@@ -1,6 +1,6 @@
 """Batches over HTTP: many records of one person in one request."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -10,6 +10,7 @@ import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
+from structlog.contextvars import bind_contextvars
 from uuid_utils.compat import uuid7
 
 from api.batch_bodies import (
@@ -30,6 +31,7 @@ from api.batch_schemas import (
 from api.bodies import JSON_TYPES, bytes_most, check_type, read_chunks, read_json_body
 from api.callers import Caller, CallerDep, RelayDep
 from api.intake import IntakeDep
+from api.limits import LIMIT_HEADERS, Limits
 from api.problems import Problem, documented, not_found, problem_of
 from api.schemas import AppUserId
 from relay.accept import Labels
@@ -111,10 +113,11 @@ _BatchId = Annotated[UUID, Path(description="As in `Location`.")]
     responses={
         202: {
             "headers": {
-                "Location": {"schema": {"type": "string"}, "description": "The batch's address."}
+                "Location": {"schema": {"type": "string"}, "description": "The batch's address."},
+                **LIMIT_HEADERS,
             }
         },
-        **documented(400, 401, 403, 404, 408, 409, 413, 415, 503),
+        **documented(400, 401, 403, 404, 408, 409, 413, 415, 429, 503),
     },
 )
 async def submit(
@@ -142,9 +145,12 @@ async def submit(
     which.
     """
     caller.require(Scope.BACKEND, Scope.DEVICE)
+    limits: Limits = request.app.state.limits
+    limits.take(caller)
     most = relay.settings.max_body_bytes
     labels = Labels(fhir_version=fhir_version, source=source)
     batch_id = batch or uuid7()
+    bind_contextvars(batch=str(batch_id))
     content_type = check_type(request, (*NDJSON_TYPES, *JSON_TYPES))
     name = caller.user(user)
     async with intake.batch():
@@ -152,19 +158,20 @@ async def submit(
             opened = await relay.batch_acceptor.open(name, batch_id, labels, by=caller.actor)
             chunks = read_chunks(request)
             async with aclosing(chunks), aclosing(read_lines(chunks, most, intake)) as lines:
-                row = await _take(relay, opened, lines)
+                row = await _take(relay, opened, limits.count(caller, lines))
         else:
             async with intake.body(bytes_most(request, most)):
                 bundled = read_bundle(await read_json_body(request, most))
                 opened = await relay.batch_acceptor.open(name, batch_id, labels, by=caller.actor)
-                row = await _take(relay, opened, bundle_entries(bundled))
-    headers = {"Location": f"/v1/batches/{batch_id}"}
+                row = await _take(relay, opened, limits.count(caller, bundle_entries(bundled)))
+    headers = {"Location": f"/v1/batches/{batch_id}", **limits.headers(caller)}
     return StreamingResponse(_receipt(relay, row), 202, headers, media_type="application/json")
 
 
-async def _take(relay: Relay, opened: OpenBatch, entries: AsyncIterator[Entry]) -> BatchRow:
+async def _take(relay: Relay, opened: OpenBatch, entries: AsyncGenerator[Entry, None]) -> BatchRow:
     try:
-        return await relay.batch_acceptor.take(opened, entries)
+        async with aclosing(entries):
+            return await relay.batch_acceptor.take(opened, entries)
     except (ClientDisconnect, NotFound):
         raise
     except Exception as error:

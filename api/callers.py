@@ -4,24 +4,21 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.requests import HTTPConnection
+from fastapi.security import HTTPBearer
 from pydantic import TypeAdapter, ValidationError
 
 from api.problems import Problem, not_found
 from api.schemas import AppUserId
 from relay.ledger.audit import Actor
-from relay.ledger.credentials import CredentialRow, Scope, find_credential
+from relay.ledger.credentials import CredentialRow, Scope
 from relay.ledger.uploads import UploadRow
 from relay.wiring import Relay
 
 _APP_USER_ID: TypeAdapter[str] = TypeAdapter(AppUserId)
 
-_bearer = HTTPBearer(
-    auto_error=False, description="An API key (`uplift keys add`), or a device token."
-)
 
-
-def get_relay(request: Request) -> Relay:
+async def get_relay(request: Request) -> Relay:
     """The relay that the app's lifespan opened."""
     relay: Relay = request.app.state.relay
     return relay
@@ -89,23 +86,31 @@ class Caller:
         return row
 
 
-async def get_caller(
-    relay: RelayDep,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> Caller:
-    """The caller by their credential; the ledger is asked each time, so revoking is immediate."""
-    if bearer is not None:
-        async with relay.database.transaction() as connection:
-            credential = await find_credential(connection, bearer.credentials)
+class _Bearer(HTTPBearer):
+    """The caller by their credential; the ledger is asked each time, so revoking is immediate.
+
+    One dependency, for OpenAPI and for the routes: FastAPI takes its time with each.
+    """
+
+    async def __call__(self, request: HTTPConnection) -> Caller:  # type: ignore[override]
+        relay: Relay = request.app.state.relay
+        bearer = await super().__call__(request)
+        credential = await relay.authenticator.find(bearer.credentials) if bearer else None
         if credential is not None:
             return Caller(credential)
-    raise Problem(
-        401,
-        "No valid credential",
-        "Send Authorization: Bearer with an API key or a device token that is neither revoked"
-        " nor expired.",
-        headers={"WWW-Authenticate": "Bearer"},
-    )
+        raise Problem(
+            401,
+            "No valid credential",
+            "Send Authorization: Bearer with an API key or a device token that is neither revoked"
+            " nor expired.",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
 
 
-CallerDep = Annotated[Caller, Depends(get_caller)]
+_bearer = _Bearer(
+    auto_error=False,
+    scheme_name="HTTPBearer",
+    description="An API key (`uplift keys add`), or a device token.",
+)
+
+CallerDep = Annotated[Caller, Depends(_bearer)]

@@ -34,6 +34,17 @@ class Room:
         Raises a Problem (503) if there is no room for too long.
         """
         size = min(size, self._most)
+        if not self._turn.locked() and self._taken + size <= self._most:
+            self._taken += size
+        else:
+            await self._wait_for(size)
+        try:
+            yield
+        finally:
+            self._taken -= size
+            self._freed.set()
+
+    async def _wait_for(self, size: int) -> None:
         try:
             async with asyncio.timeout(self._wait_seconds), self._turn:
                 while self._taken + size > self._most:
@@ -47,11 +58,6 @@ class Room:
                 "Too much is coming in at once. Send again later.",
                 headers={"Retry-After": str(_RETRY_SECONDS)},
             ) from None
-        try:
-            yield
-        finally:
-            self._taken -= size
-            self._freed.set()
 
 
 class Intake:
@@ -77,7 +83,7 @@ class Intake:
         return (self._small if size <= _SMALL_BYTES else self._large).take(size)
 
 
-def get_intake(request: Request) -> Intake:
+async def get_intake(request: Request) -> Intake:
     """The intake that the app's lifespan opened."""
     intake: Intake = request.app.state.intake
     return intake

@@ -15,9 +15,11 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relay.errors import (
+    BacklogFull,
     ConfigurationError,
     Conflict,
     InvalidRead,
+    KeyReused,
     NotFound,
     SealError,
     UnreadableUpload,
@@ -90,6 +92,8 @@ TITLES = {
     409: "Conflict",
     413: "The body is too large",
     415: "The content type is not accepted",
+    422: "The Idempotency-Key is used already",
+    429: "Too many requests",
     500: "Something went wrong here",
     502: "1upHealth gave no usable answer",
     503: "Not available now",
@@ -146,6 +150,8 @@ def install(app: FastAPI) -> None:
         InvalidRead,
         NotFound,
         Conflict,
+        KeyReused,
+        BacklogFull,
         UnusableAnswer,
         UpstreamTimedOut,
         UpstreamUnavailable,
@@ -183,6 +189,7 @@ _STATUSES: dict[type, int] = {
     InvalidRead: 400,
     NotFound: 404,
     Conflict: 409,
+    KeyReused: 422,
     UnusableAnswer: 502,
     UpstreamTimedOut: 504,
 }
@@ -202,6 +209,13 @@ def problem_of(error: Exception) -> Problem:
         case UpstreamUnavailable():
             seconds = max(1, round(error.retry_after or _RETRY_SECONDS))
             return Problem(503, TITLES[503], str(error), headers={"Retry-After": str(seconds)})
+        case BacklogFull():
+            return Problem(
+                503,
+                TITLES[503],
+                f"{error} Nothing was accepted; send again later.",
+                headers={"Retry-After": str(round(error.retry_after))},
+            )
         case RequestValidationError():
             # Where and what, but not the input: it may be a name or a token.
             errors = [

@@ -20,6 +20,7 @@ AppUserId = Annotated[
     # No control characters: Postgres takes no NUL, and the name appears in addresses.
     StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$"),
 ]
+ResourceType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{1,64}$")]
 # What the header that carries it can hold: RFC 6749, appendix A.12, without the space.
 _VISIBLE = r"^[\x21-\x7e]+$"
 
@@ -33,6 +34,16 @@ class Receipt(Camel):
 
     id: str | None = Field(examples=["A1-77"])
     version: str | None = Field(examples=["1"])
+    stored_at: datetime | None = Field(
+        default=None,
+        description="When, by 1upHealth's own clock (`meta.lastUpdated`); without that, when it was"
+        " known.",
+    )
+    sha256: str | None = Field(
+        default=None,
+        description="SHA-256 of the bytes that were sent, in hexadecimal digits.",
+        examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
+    )
 
 
 class Issue(Camel):
@@ -70,6 +81,9 @@ class UploadStatus(Camel):
     maybe_stored: bool = Field(
         description="1upHealth may hold it although no answer says so; not yet looked up."
     )
+    cancel_requested: bool = Field(
+        description="Its owner asked to cancel it while it might have been sent already."
+    )
     created_at: datetime
     updated_at: datetime
     next_attempt_at: datetime | None
@@ -95,6 +109,7 @@ class UploadStatus(Camel):
             duplicate=duplicate,
             possible_duplicate=row.possible_duplicate,
             maybe_stored=row.maybe_sent,
+            cancel_requested=row.cancel_requested,
             created_at=row.created_at,
             updated_at=row.updated_at,
             next_attempt_at=row.next_attempt_at,
@@ -138,6 +153,9 @@ class UserStatus(Camel):
         description="Who obtained the grant. One that the backend brought is renewed by its refresh"
         " token only: when 1upHealth refuses that, the backend has to bring another."
     )
+    paused: bool = Field(
+        description="Nothing is sent for the user until an operator resumes them, or everybody."
+    )
     created_at: datetime
 
     @classmethod
@@ -148,6 +166,7 @@ class UserStatus(Camel):
             oneup_user_id=row.oneup_user_id,
             grant=GrantState(row.grant_state or GrantState.NONE),
             grant_origin=row.grant_origin,
+            paused=row.paused,
             created_at=row.created_at,
         )
 

@@ -4,19 +4,28 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 from uuid import UUID
 
+import structlog
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import AwareDatetime
 
 from api.bodies import JSON_TYPES, bytes_most, read_json_body
 from api.callers import CallerDep, RelayDep
-from api.intake import IntakeDep
+from api.idempotency import KEY_PATTERN, idempotency_key
+from api.intake import Intake
+from api.limits import LIMIT_HEADERS, Limits
 from api.problems import documented, not_found
-from api.schemas import AppUserId, UploadList, UploadStatus
+from api.schemas import AppUserId, ResourceType, UploadList, UploadStatus
 from relay.accept import Labels, read_apart
 from relay.ledger import uploads, users
 from relay.ledger.credentials import Scope
+from relay.ledger.filters import Filter
 from relay.ledger.uploads import UploadRow
-from relay.lifecycle import State
+from relay.lifecycle import Reason, State
+from relay.metrics import submissions
+from relay.wiring import Relay
+
+_log = structlog.get_logger(__name__)
 
 router = APIRouter(tags=["uploads"])
 
@@ -50,7 +59,42 @@ _ENVELOPE_SCHEMA: dict[str, Any] = {
         "resource": _RESOURCE_SCHEMA,
     },
 }
+_LABELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "user": (
+        "The backend's name of the person.",
+        {"minLength": 1, "maxLength": 256, "pattern": r"^[^\x00-\x1f\x7f]+$"},
+    ),
+    "fhirVersion": ("DSTU2, STU3, R4, 1.0.2 or 4.0.1.", {"pattern": "^[A-Za-z0-9.]{1,16}$"}),
+    "source": ("Where the record is from.", {"maxLength": 1024}),
+    "recordId": ("What its source calls it.", {"maxLength": 1024}),
+}
 _BODY: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": description,
+            "schema": {"type": "string", **limits},
+        }
+        for name, (description, limits) in _LABELS.items()
+    ]
+    + [
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "description": "A name of your own for this request, for a day: sent again with the"
+            " same key, it has the same answer.",
+            "schema": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": 255,
+                "pattern": KEY_PATTERN,
+            },
+            "example": '"8e03978e-40d5-43e8-bc93-6894a57f9324"',
+        }
+    ],
     "requestBody": {
         "required": True,
         "description": "A FHIR resource, or an envelope around one.",
@@ -73,7 +117,7 @@ _BODY: dict[str, Any] = {
             }
             for content_type in JSON_TYPES[:2]
         },
-    }
+    },
 }
 
 
@@ -86,47 +130,49 @@ _BODY: dict[str, Any] = {
     responses={
         202: {
             "headers": {
-                "Location": {"schema": {"type": "string"}, "description": "The status's address."}
+                "Location": {"schema": {"type": "string"}, "description": "The status's address."},
+                **LIMIT_HEADERS,
             }
         },
-        **documented(400, 401, 403, 404, 408, 413, 415, 503),
+        **documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 503),
     },
 )
-async def submit(
-    request: Request,
-    response: Response,
-    relay: RelayDep,
-    caller: CallerDep,
-    intake: IntakeDep,
-    user: Annotated[
-        AppUserId | None, Query(description="The backend's name of the person.")
-    ] = None,
-    fhir_version: Annotated[
-        str | None, Query(alias="fhirVersion", description="DSTU2, STU3, R4, 1.0.2 or 4.0.1.")
-    ] = None,
-    source: Annotated[str | None, Query(description="Where the record is from.")] = None,
-    record_id: Annotated[
-        str | None, Query(alias="recordId", description="What its source calls it.")
-    ] = None,
-) -> UploadStatus:
+async def submit(request: Request, caller: CallerDep) -> Response:
     """Take a resource in. 202 means it is committed; what comes of it is at `Location`.
 
     Send a bare FHIR resource with its labels in the query, or an envelope that holds them.
     """
     caller.require(Scope.BACKEND, Scope.DEVICE)
+    limits: Limits = request.app.state.limits
+    limits.take(caller)
+    key = idempotency_key(request, caller)
+    # FastAPI's own parameters and response model would take a quarter of the time that there is
+    # for a request.
+    relay: Relay = request.app.state.relay
+    intake: Intake = request.app.state.intake
+    query = request.query_params
+    labels = Labels(
+        user=query.get("user"),
+        fhir_version=query.get("fhirVersion"),
+        source=query.get("source"),
+        record_id=query.get("recordId"),
+    )
     most = relay.settings.max_body_bytes
     async with intake.body(bytes_most(request, most)):
         body = await read_json_body(request, most)
-        submission = await read_apart(
-            body,
-            Labels(user=user, fhir_version=fhir_version, source=source, record_id=record_id),
-        )
+        submission = await read_apart(body, labels)
         accepted = await relay.acceptor.accept(
-            caller.user(submission.labels.user), submission, by=caller.actor
+            caller.user(submission.labels.user), submission, by=caller.actor, key=key
         )
+    submissions.labels("single", "duplicate" if accepted.duplicate else "accepted").inc()
+    _log.info("upload_accepted", upload=str(accepted.upload.id), duplicate=accepted.duplicate)
     status = UploadStatus.of(accepted.upload, relay.ring, duplicate=accepted.duplicate)
-    response.headers["Location"] = status.status_url
-    return status
+    return Response(
+        status.model_dump_json(by_alias=True),
+        202,
+        {"Location": status.status_url, **limits.headers(caller)},
+        media_type="application/json",
+    )
 
 
 @router.get(
@@ -195,7 +241,15 @@ async def list_(
     caller: CallerDep,
     user: Annotated[AppUserId | None, Query(description="Only this user's.")] = None,
     status: Annotated[list[State] | None, Query(description="Only these; may be repeated.")] = None,
+    reason: Annotated[Reason | None, Query(description="Only with this reason.")] = None,
+    type_: Annotated[ResourceType | None, Query(alias="type", description="Only these.")] = None,
     batch: Annotated[UUID | None, Query(description="Only those that this batch made.")] = None,
+    since: Annotated[
+        AwareDatetime | None, Query(description="Only those that changed last at or after this.")
+    ] = None,
+    before: Annotated[
+        AwareDatetime | None, Query(description="Only those that changed last before this.")
+    ] = None,
     after: Annotated[UUID | None, Query(description="The last id of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=500, description="How many on a page.")] = 100,
 ) -> UploadList:
@@ -211,15 +265,26 @@ async def list_(
             if found is None:
                 raise not_found("There is no such user.")
             user_id = found.id
-        rows = await uploads.list_uploads(
-            connection, user_id=user_id, batch_id=batch, states=states, after=after, limit=limit
+        matching = Filter(
+            states=states,
+            reason=reason,
+            resource_type=type_,
+            user_id=user_id,
+            batch_id=batch,
+            since=since,
+            before=before,
         )
+        rows = await uploads.list_uploads(connection, matching, after=after, limit=limit)
     following = None
     if len(rows) == limit:
         query: list[tuple[str, str]] = [("after", str(rows[-1].id)), ("limit", str(limit))]
         query += [("user", user)] if user is not None else []
         query += [("batch", str(batch))] if batch is not None else []
         query += [("status", state) for state in states]
+        query += [("reason", reason)] if reason is not None else []
+        query += [("type", type_)] if type_ is not None else []
+        query += [("since", since.isoformat())] if since is not None else []
+        query += [("before", before.isoformat())] if before is not None else []
         following = f"/v1/uploads?{urlencode(query)}"
     return UploadList(uploads=[UploadStatus.of(row, relay.ring) for row in rows], next=following)
 

@@ -224,6 +224,8 @@ def _print_addresses(system: System, environment: Path | None) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("API", f"{system.api_url}/docs")
     table.add_row("Flower", f"{system.flower_url} (login {system.flower_login})")
+    for name, url in system.operator_urls.items():
+        table.add_row(f"Metrics of {name}", f"{url}/metrics")
     if system.sandbox_url is not None:
         table.add_row("Sandbox", f"{system.sandbox_url}/_sandbox/counts")
     if environment is not None:

@@ -4,10 +4,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli import audit, demo, doctor, push, rotate
+from cli import audit, demo, doctor, push, recover, rotate
+from cli.batches import batches_commands
 from cli.environment import load_environment
 from cli.keys import keys
+from cli.pause import pause, resume
 from cli.running import errors, read_settings, run_on_ledger
+from cli.uploads import uploads_commands
 from cli.users import users_commands
 from relay.ledger import migrate as migrations
 from relay.ledger.database import Database
@@ -17,14 +20,20 @@ from sandbox.server import serve
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="A durable relay of FHIR records from Apple Health to 1upHealth.",
+    help="A durable relay of FHIR records from Apple Health to 1upHealth."
+    " `uplift --install-completion` has your shell complete its commands, options and statuses.",
 )
 app.add_typer(keys, name="keys")
 app.add_typer(users_commands, name="users")
+app.add_typer(uploads_commands, name="uploads")
+app.add_typer(batches_commands, name="batches")
 app.command()(push.push)
 app.command()(doctor.doctor)
 app.command()(rotate.rotate_keys)
+app.command()(recover.recover)
 app.command()(audit.audit)
+app.command()(pause)
+app.command()(resume)
 
 
 @app.callback()

@@ -37,8 +37,11 @@ PROCESSES: Mapping[str, list[str]] = {
     "worker": [*_CELERY, "worker", "-Q", "uploads", "-n", "uploads@%h", "-c", "4", *_THREADS],
     "bulk": [*_CELERY, "worker", "-Q", "bulk", "-n", "bulk@%h", "-c", "4", *_THREADS],
     "beat": [*_CELERY, "worker", "-B", "-Q", "control", "-n", "control@%h", "-c", "2", *_THREADS],
-    "flower": [*_CELERY, "flower"],
+    "flower": ["worker.flower"],
 }
+
+# Where each is counted and asked whether it is alive; the Procfile has the same.
+OPERATOR_PORTS: Mapping[str, int] = {"web": 9801, "worker": 9802, "bulk": 9803, "beat": 9804}
 
 
 class NotReady(UpliftError):
@@ -86,6 +89,7 @@ class System:
         self.redis: EmbeddedRedis | None = None
         self.sandbox_url: str | None = None
         self.environment: dict[str, str] = dict(settings or {})
+        self.operator_urls: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         try:
@@ -158,13 +162,19 @@ class System:
         if "web" in self._wanted:
             self._await(f"{self.api_url}/readyz", "web")
         if "flower" in self._wanted:
-            self._await(f"{self.flower_url}/healthcheck", "flower")
+            # Without a login: that it asks for one is what is awaited.
+            self._await(f"{self.flower_url}/", "flower", status=httpx.codes.UNAUTHORIZED)
 
     def _run(self, name: str, arguments: list[str]) -> None:
         extra: list[str] = []
+        environment = self.environment
+        if name in OPERATOR_PORTS:
+            port = self._port(OPERATOR_PORTS[name])
+            self.operator_urls[name] = f"http://{HOST}:{port}"
+            environment = {**environment, "UPLIFT_METRICS_PORT": str(port)}
         if name == "beat":
             extra = ["-s", str(self._data_dir / "celerybeat-schedule")]
-        self.processes.start(name, [sys.executable, "-m", *arguments, *extra], env=self.environment)
+        self.processes.start(name, [sys.executable, "-m", *arguments, *extra], env=environment)
 
     def _start_sandbox(self) -> None:
         self._say("Starting the sandbox, a simulated 1upHealth")
@@ -202,11 +212,11 @@ class System:
 
         asyncio.run(upgrade())
 
-    def _await(self, url: str, name: str) -> None:
+    def _await(self, url: str, name: str, *, status: int = httpx.codes.OK) -> None:
         for _ in range(_READY_SECONDS * 10):
             self.processes.check()
             try:
-                if httpx.get(url, timeout=2).status_code == httpx.codes.OK:
+                if httpx.get(url, timeout=2).status_code == status:
                     return
             except httpx.TransportError:
                 pass

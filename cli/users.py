@@ -32,6 +32,7 @@ def _show(user: UserRow) -> None:
     typer.echo(f"1upHealth user  {user.oneup_user_id or 'not known'}")
     brought = ", brought by the backend" if user.grant_origin == "backend" else ""
     typer.echo(f"grant   {user.grant_state or 'none'}{brought}")
+    typer.echo(f"paused  {'yes' if user.paused else 'no'}")
     typer.echo(f"since   {user.created_at:%Y-%m-%d %H:%M} UTC")
 
 

@@ -2,23 +2,34 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
 import orjson
+from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
+from relay.back_pressure import BackPressure
 from relay.bell import Bell
-from relay.errors import NotFound, UnreadableUpload
+from relay.errors import KeyReused, NotFound, SealError, UnreadableUpload
 from relay.fhir.versions import FhirVersion
-from relay.identity import canonical, content_digest, record_identity
-from relay.ledger import audit, uploads, users
+from relay.identity import (
+    canonical,
+    content_digest,
+    record_identity,
+    request_digest,
+    upstream_key,
+)
+from relay.ledger import audit, idempotency, uploads, users
 from relay.ledger.audit import SYSTEM, Action, Actor
-from relay.ledger.database import Database
+from relay.ledger.database import Database, is_away
+from relay.ledger.group_commit import GroupCommit
+from relay.ledger.idempotency import CallersKey
 from relay.ledger.uploads import NewUpload, UploadRow
+from relay.ledger.users import UserRow
 from relay.queues import UPLOADS
 from relay.sealing import KeyRing, UserKey
 from relay.settings import Settings
@@ -169,14 +180,38 @@ class Accepted:
     duplicate: bool
 
 
-class Acceptor:
-    """Keeps submissions of users."""
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """A submission that somebody waits for."""
 
-    def __init__(self, database: Database, ring: KeyRing, bell: Bell, settings: Settings) -> None:
+    app_user_id: str
+    submission: Submission
+    queue: str
+    by: Actor
+    key: CallersKey | None
+
+
+class Acceptor:
+    """Keeps submissions of users.
+
+    Small ones that come together share one transaction: each still gets its own answer, and its
+    own error.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        ring: KeyRing,
+        bell: Bell,
+        pressure: BackPressure,
+        settings: Settings,
+    ) -> None:
         self._database = database
         self._ring = ring
         self._bell = bell
+        self._pressure = pressure
         self._ring_seconds = settings.ring_seconds
+        self._together = GroupCommit(self._accept_together, concerns_all=is_away)
 
     async def accept(
         self,
@@ -185,28 +220,153 @@ class Acceptor:
         *,
         queue: str = UPLOADS,
         by: Actor = SYSTEM,
+        key: CallersKey | None = None,
     ) -> Accepted:
-        """Commit a submission of that user. Raises NotFound if there is no such user."""
+        """Commit a submission of that user.
+
+        With a `key` that stands for the same request, the answer is that request's again: its
+        upload as it is now, and `duplicate` as it was.
+
+        Raises NotFound if there is no such user, KeyReused if the key stands for another request,
+        and BacklogFull if too much waits already.
+        """
+        self._pressure.check()
+        offer = _Offer(app_user_id, submission, queue, by, key)
+        if key is None and len(submission.body) <= _INLINE_BYTES_MOST:
+            accepted = await self._together(offer)
+            if accepted is not None:
+                return accepted
+        return await self._accept_alone(offer)
+
+    async def _accept_together(self, offers: list[_Offer]) -> list[Accepted | None]:
+        """Commit these; None for those of a user who is not there, is locked, or has no good key.
+
+        Those are for `_accept_alone`, which waits, or says what is wrong.
+        """
         async with self._database.transaction() as connection:
-            user = await users.find_user(connection, app_user_id, hold=True)
+            found = await users.hold_users(connection, {offer.app_user_id for offer in offers})
+            keys = {name: key for name, user in found.items() if (key := self._key(user))}
+            new = [
+                sealed(
+                    offer.submission,
+                    found[offer.app_user_id].id,
+                    keys[offer.app_user_id],
+                    queue=offer.queue,
+                )
+                if offer.app_user_id in keys
+                else None
+                for offer in offers
+            ]
+            accepted = await self._commit(connection, offers, new)
+        self._ring_for(offers, accepted)
+        return accepted
+
+    def _key(self, user: UserRow) -> UserKey | None:
+        try:
+            return user.key(self._ring)
+        except SealError:
+            return None
+
+    async def _accept_alone(self, offer: _Offer) -> Accepted:
+        async with self._database.transaction() as connection:
+            user = await users.find_user(connection, offer.app_user_id, hold=True)
             if user is None:
                 raise NotFound(NO_SUCH_USER)
             user_id, key = user.id, user.key(self._ring)
             new = await _apart(
-                len(submission.body), lambda: sealed(submission, user_id, key, queue=queue)
+                len(offer.submission.body),
+                lambda: sealed(offer.submission, user_id, key, queue=offer.queue),
             )
-            ((upload_id, duplicate),) = await uploads.put_in(
-                connection, [new], ring_seconds=self._ring_seconds
-            )
-            if not duplicate:
-                await audit.note_uploads(connection, by, Action.UPLOAD_ACCEPTED, [upload_id])
-            rows = await uploads.get_uploads(connection, [upload_id])
-            if upload_id not in rows:
-                # Their erasing began meanwhile, and what it began with is not shown any more.
-                raise NotFound(NO_SUCH_USER)
-        if not duplicate:
-            self._bell.ring(queue, [upload_id])
-        return Accepted(rows[upload_id], duplicate)
+            if offer.key is not None:
+                before = await _claim(connection, offer.key, offer.submission, key, new)
+                if before is not None:
+                    return before
+            (accepted,) = await self._commit(connection, [offer], [new])
+            if accepted is not None and offer.key is not None and accepted.duplicate:
+                await idempotency.name_upload(connection, offer.key, accepted.upload.id)
+        if accepted is None:
+            raise NotFound(NO_SUCH_USER)
+        self._ring_for([offer], [accepted])
+        return accepted
+
+    async def _commit(
+        self,
+        connection: AsyncConnection,
+        offers: Sequence[_Offer],
+        new: Sequence[NewUpload | None],
+    ) -> list[Accepted | None]:
+        """Put in what there is of `new`, which stands in the order of its offers."""
+        put = [each for each in new if each is not None]
+        kept = await uploads.put_in(connection, put, ring_seconds=self._ring_seconds)
+        outcomes = {each.id: outcome for each, outcome in zip(put, kept, strict=True)}
+        actors = {
+            each.id: offer.by
+            for offer, each in zip(offers, new, strict=True)
+            if each is not None and not outcomes[each.id][1]
+        }
+        await audit.note_uploads_by(connection, Action.UPLOAD_ACCEPTED, actors)
+        rows = await uploads.get_uploads(connection, [id_ for id_, _ in kept])
+        for offered in put:
+            upload_id, duplicate = outcomes[offered.id]
+            if duplicate and upload_id not in rows:
+                dropped = await uploads.get_dropped(
+                    connection,
+                    upload_id,
+                    user_id=offered.user_id,
+                    fhir_version=offered.fhir_version,
+                    resource_type=offered.resource_type,
+                )
+                rows |= {upload_id: dropped} if dropped is not None else {}
+        accepted: list[Accepted | None] = []
+        for each in new:
+            if each is None:
+                accepted.append(None)
+                continue
+            kept_id, duplicate = outcomes[each.id]
+            # Not in rows: their erasing began meanwhile, and what it began with is not shown.
+            row = rows.get(kept_id)
+            accepted.append(Accepted(row, duplicate) if row is not None else None)
+        return accepted
+
+    def _ring_for(self, offers: Sequence[_Offer], accepted: Sequence[Accepted | None]) -> None:
+        for offer, each in zip(offers, accepted, strict=True):
+            if each is not None and not each.duplicate:
+                self._bell.ring(offer.queue, [each.upload.id])
+
+
+async def _claim(
+    connection: AsyncConnection,
+    key: CallersKey,
+    submission: Submission,
+    user_key: UserKey,
+    new: NewUpload,
+) -> Accepted | None:
+    """Claim an idempotency key for an upload; what it stands for, if that is the same request."""
+    labels = submission.labels
+    digest = request_digest(
+        user_key.identity_key,
+        fhir_version=labels.fhir_version,
+        source=labels.source,
+        record_id=labels.record_id,
+        body=submission.body,
+    )
+    if await idempotency.claim(connection, key, digest, new.id):
+        return None
+    known = await idempotency.find(connection, key)
+    if known is None:
+        raise NotFound(NO_SUCH_USER)  # their device token is gone: they are being erased
+    row = (await uploads.get_uploads(connection, [known.upload_id])).get(known.upload_id)
+    if row is None:
+        # Its user was erased, and this is another of the same name.
+        await idempotency.claim(connection, key, digest, new.id, anew=True)
+        return None
+    if known.request_digest != digest:
+        raise KeyReused(
+            "This Idempotency-Key came with another request less than a day ago. Send each"
+            " request with a key of its own; only the same request again has the same."
+        )
+    # Both times are that of the transaction in which the upload was made, if that was the one.
+    return Accepted(row, duplicate=row.created_at != known.since)
 
 
 def sealed(
@@ -219,7 +379,8 @@ def sealed(
 ) -> NewUpload:
     """A submission as the ledger keeps it: identified, digested and sealed with the user's key."""
     digest = content_digest(key.identity_key, submission.content)
-    record_id = submission.labels.record_id or submission.resource.get("id")
+    resource_id = submission.resource.get("id")
+    record_id = submission.labels.record_id or resource_id
     upload_id = uuid7()
     return NewUpload(
         id=upload_id,
@@ -238,5 +399,15 @@ def sealed(
         body_bytes=len(submission.body),
         sealed_body=key.seal(submission.body, uploads.body_context(upload_id)),
         queue=queue,
+        upstream_key=(
+            upstream_key(
+                key.identity_key,
+                fhir_version=submission.fhir_version,
+                resource_type=submission.resource_type,
+                resource_id=resource_id,
+            )
+            if isinstance(resource_id, str) and resource_id
+            else None
+        ),
         batch_id=batch_id,
     )

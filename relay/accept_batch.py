@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy.exc import OperationalError
 
 from relay.accept import NO_SUCH_USER, Labels, read, sealed
+from relay.back_pressure import BackPressure
 from relay.bell import Bell
 from relay.errors import Conflict, NotFound, UnreadableUpload
 from relay.ledger import audit, batches, uploads, users
@@ -18,6 +19,7 @@ from relay.ledger.batches import BatchRow, NewLine
 from relay.ledger.database import Database
 from relay.ledger.uploads import NewUpload
 from relay.ledger.users import UserRow
+from relay.metrics import submissions
 from relay.queues import BULK
 from relay.sealing import KeyRing, UserKey
 from relay.settings import Settings
@@ -26,7 +28,7 @@ _log = structlog.get_logger(__name__)
 
 GROUP_BYTES = 1024 * 1024
 """Lines are held until they are this much together; a longer one makes a group by itself."""
-_GROUP_LINES = 100
+_GROUP_LINES = 250
 _COMMIT_TRIES = 3
 _RETRY_SECONDS = 0.5
 
@@ -48,10 +50,18 @@ class Entry:
 class BatchAcceptor:
     """Keeps batches of users."""
 
-    def __init__(self, database: Database, ring: KeyRing, bell: Bell, settings: Settings) -> None:
+    def __init__(
+        self,
+        database: Database,
+        ring: KeyRing,
+        bell: Bell,
+        pressure: BackPressure,
+        settings: Settings,
+    ) -> None:
         self._database = database
         self._ring = ring
         self._bell = bell
+        self._pressure = pressure
         self._ring_seconds = settings.ring_seconds
         self._lines_most = settings.batch_lines_max
 
@@ -61,8 +71,10 @@ class BatchAcceptor:
         """Begin a batch of that user: from now on it can be asked for.
 
         What `labels` say holds for entries that do not say it themselves; their user is this one.
-        Raises NotFound if there is no such user, Conflict if the id is taken.
+        Raises NotFound if there is no such user, Conflict if the id is taken, and BacklogFull if
+        too much waits already.
         """
+        self._pressure.check()
         async with self._database.transaction() as connection:
             user = await users.find_user(connection, app_user_id, hold=True)
             if user is None:
@@ -80,13 +92,12 @@ class BatchAcceptor:
 
         An entry that cannot be read is that line's problem, and costs no other. When `entries`
         raises, because the connection broke, what came before is committed all the same, the batch
-        is marked as broken, and the error goes on. Raises NotFound if the user is erased meanwhile.
+        is marked as broken, and the error goes on. So too when too much waits to be sent, with
+        BacklogFull. Raises NotFound if the user is erased meanwhile.
         """
         groups = _Groups(entries, self._lines_most)
         try:
-            async with aclosing(groups.read()) as read_groups:
-                async for group in read_groups:
-                    await self._take_group(batch, group)
+            await self._take_groups(batch, groups)
         except Exception:
             # It may be the ledger that failed; then the batch says only that it was not closed.
             with suppress(Exception):
@@ -94,10 +105,25 @@ class BatchAcceptor:
             raise
         return await self._close(batch, broken=groups.cut)
 
-    async def _take_group(self, batch: "OpenBatch", group: Sequence[Entry]) -> None:
-        # Some milliseconds a group, and up to a second for a large line: not on the loop that all
-        # requests share.
-        taken = await asyncio.to_thread(batch.seal, group)
+    async def _take_groups(self, batch: "OpenBatch", groups: "_Groups") -> None:
+        """Commit the groups in their order, each while the next is read and sealed."""
+        committing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        committing.set_result(None)
+        async with aclosing(groups.read()) as read_groups:
+            try:
+                async for group in read_groups:
+                    self._pressure.check()
+                    # Some milliseconds a group, and up to a second for a large line: not on the
+                    # loop that all requests share.
+                    taken = await asyncio.to_thread(batch.seal, group)
+                    await committing
+                    committing = asyncio.ensure_future(self._commit_group(batch, taken))
+                    if sum(len(entry.body) for entry in group) > GROUP_BYTES:
+                        await committing  # a long line is not held beside others
+            finally:
+                await committing
+
+    async def _commit_group(self, batch: "OpenBatch", taken: "_Taken") -> None:
         for left in reversed(range(_COMMIT_TRIES)):
             try:
                 rung = await self._commit(batch, taken)
@@ -110,6 +136,12 @@ class BatchAcceptor:
                 _log.warning("batch_group_retried", error=type(error).__name__)
                 await asyncio.sleep(_RETRY_SECONDS)
         self._bell.ring(BULK, rung)
+        for outcome, lines in (
+            ("accepted", len(rung)),
+            ("duplicate", len(taken.new) - len(rung)),
+            ("problem", len(taken.problems)),
+        ):
+            submissions.labels("batch", outcome).inc(lines)
 
     async def _commit(self, batch: "OpenBatch", taken: "_Taken") -> list[UUID]:
         """Commit a group with its lines; the uploads to ring for."""
@@ -134,6 +166,13 @@ class BatchAcceptor:
             row = await batches.get_batch(connection, batch.id)
         if row is None:
             raise NotFound(NO_SUCH_USER)  # erased meanwhile
+        _log.info(
+            "batch_accepted",
+            batch=str(batch.id),
+            uploads=row.accepted,
+            duplicates=row.duplicates,
+            problems=row.problems,
+        )
         return row
 
 

@@ -20,17 +20,16 @@ from relay.ledger.uploads import body_context, receipt_context
 from relay.ledger.users import key_context
 from relay.ledger.work import Claim, Ended
 from relay.lifecycle import Reason
-from relay.metrics import library_disagreements
+from relay.metrics import count_findings, library_disagreements
 from relay.oneup.answers import Answer, Outcome
 from relay.oneup.client import FhirClient
+from relay.pace import Pace
+from relay.reconcile import ById, Conclusion, Finding, Look, case_of, next_step, written_after
 from relay.sealing import KeyRing, UserKey
 from relay.settings import Settings
 from relay.turns import NotItsTurn, TokenUnavailable
 
 _log = structlog.get_logger(__name__)
-
-# Legal FHIR ids that are no path segment: they cannot be looked up.
-_UNADDRESSABLE = frozenset({"", ".", ".."})
 
 
 class _Stopping(Exception):
@@ -41,9 +40,15 @@ class Attempter:
     """Attempts uploads. Holds no state of theirs; the ledger does."""
 
     def __init__(
-        self, ring: KeyRing, authorizer: Authorizer, fhir: FhirClient, settings: Settings
+        self,
+        ring: KeyRing,
+        authorizer: Authorizer,
+        fhir: FhirClient,
+        pace: Pace,
+        settings: Settings,
     ) -> None:
         self._ring = ring
+        self._pace = pace
         self._authorizer = authorizer
         self._fhir = fhir
         self._endings = Endings(settings)
@@ -64,10 +69,14 @@ class Attempter:
         # Until its own key is unwrapped, one that opens nothing stands in.
         facts = Facts(claim, UserKey.generate(), time.monotonic(), deadline, claim.maybe_sent)
         upload = str(claim.upload_id)
+        if claim.cancel_requested and not claim.maybe_sent:
+            return self._endings.cancelled(facts)
+        if claim.collides and not claim.cancel_requested:
+            return self._endings.collided(facts)
         try:
             facts.key = self._ring.unwrap(claim.wrapped_key, key_context(claim.user_id))
-            body = facts.key.open(claim.sealed_body, body_context(claim.upload_id))
-            return await self._validate_and_send(facts, body)
+            facts.body = facts.key.open(claim.sealed_body, body_context(claim.upload_id))
+            return await self._validate_and_send(facts)
         except _Stopping:
             return self._endings.handed_back(facts)
         except NeedsAuthorization:
@@ -84,71 +93,92 @@ class Attempter:
             _log.error("attempt_failed", upload=upload, error=type(error).__name__)
             return self._endings.failed(facts, error)
 
-    async def _validate_and_send(self, facts: Facts, body: bytes) -> Ended:
+    async def _validate_and_send(self, facts: Facts) -> Ended:
         claim = facts.claim
-        if not claim.validated:
-            # Several milliseconds for a large record: not on the loop that all sends share.
-            report = await asyncio.to_thread(
-                validate,
-                body,
-                claim.fhir_version,
-                tolerances=self._tolerances,
-                second_opinion=self._second_opinion,
-            )
-            facts.issues = report.to_json()
-            if report.library_disagreement:
-                library_disagreements.labels(claim.fhir_version).inc()
-            if not report.valid:
-                return self._endings.rejected(facts)
+        # What its owner withdrew is only looked for.
+        checked = claim.validated or claim.cancel_requested
+        if not checked and not await self._is_valid(facts):
+            return self._endings.rejected(facts)
         target = self._delivered_as(facts)
         if facts.maybe_sent:
-            ended = await self._look_first(facts, body, target)
+            ended = await self._look_first(facts, target)
             if ended is not None:
                 return ended
+        if claim.cancel_requested:
+            return self._endings.cancelled(facts)
         if claim.outlived:
             return self._endings.expired(facts)
-        answer = await self._write(facts, body, target)
+        return await self._send(facts, target)
+
+    async def _is_valid(self, facts: Facts) -> bool:
+        # Several milliseconds for a large record: not on the loop that all sends share.
+        report = await asyncio.to_thread(
+            validate,
+            facts.body,
+            facts.claim.fhir_version,
+            tolerances=self._tolerances,
+            second_opinion=self._second_opinion,
+        )
+        facts.issues = report.to_json()
+        count_findings((issue.code, issue.severity) for issue in report.issues)
+        if report.library_disagreement:
+            library_disagreements.labels(facts.claim.fhir_version).inc()
+        return report.valid
+
+    async def _send(self, facts: Facts, target: str | None) -> Ended:
+        answer = await self._write(facts, target)
         if answer.outcome is Outcome.ABSENT and target is not None:
             # What was delivered before is gone: look, and if it really is, create it anew.
-            look = await self._look(facts, target)
+            look = await self._look(facts, ById(target), {})
             if look.outcome is Outcome.ABSENT:
-                answer = await self._write(facts, body, None)
+                answer = await self._write(facts, None)
         return self._endings.of_write(facts, answer)
 
-    async def _look_first(self, facts: Facts, body: bytes, target: str | None) -> Ended | None:
-        """Ask 1upHealth whether an earlier attempt arrived; None if sending is right."""
-        resource: dict[str, Any] = orjson.loads(body)
-        own_id = resource["id"] if isinstance(resource.get("id"), str) else None
-        # An update went to the target; a create is under its own id, if 1upHealth keeps ids.
-        ids = [id_ for id_ in (target, own_id) if id_ is not None and id_ not in _UNADDRESSABLE]
-        looks = {}
-        for resource_id in dict.fromkeys(ids):
-            look = looks[resource_id] = await self._look(facts, resource_id)
-            if look.outcome is Outcome.FOUND and same_content(resource, look.resource):
-                return self._endings.delivered(facts, look, "found")
-            if look.outcome not in (Outcome.FOUND, Outcome.ABSENT):
-                # A look that fails never permits a re-send.
-                floor = look.retry_after or 0.0
-                code = f"look_{look.code}"
-                return self._endings.again(facts, Reason.SETTLING, code, floor=floor)
-        # While the target is there, only updates of it were sent, and none arrived.
-        updates_only = target in looks and looks[target].outcome is Outcome.FOUND
-        if updates_only or (self._keeps_ids and own_id in looks):
-            facts.maybe_sent = False
-        else:
-            # It may be there under an id of 1upHealth's own, where no look by id finds it.
-            facts.unsure = True
+    async def _look_first(self, facts: Facts, target: str | None) -> Ended | None:
+        """Ask 1upHealth whether an earlier attempt arrived; None if it is known, or never will be,
+        that none did."""
+        resource: dict[str, Any] = orjson.loads(facts.body)
+        case = case_of(
+            resource,
+            fhir_version=facts.claim.fhir_version,
+            target=target,
+            keeps_ids=self._keeps_ids,
+            empty_searches=facts.claim.looks,
+        )
+        seen: list[tuple[Look, Finding]] = []
+        while not isinstance(step := next_step(case, seen), Conclusion):
+            answer = await self._look(facts, step, resource)
+            seen.append((step, _finding(answer, resource)))
+            if seen[-1][1] is Finding.OTHER and self._is_newer(facts, answer):
+                return self._endings.overtaken(facts)
+        match step:
+            case Conclusion.STORED:
+                return self._endings.delivered(facts, answer, "found")
+            case Conclusion.LOOK_AGAIN:
+                return self._endings.looked_in_vain(facts, answer)
+            case Conclusion.SEARCH_AGAIN:
+                return self._endings.search_again(facts)
+            case Conclusion.NOT_STORED:
+                facts.maybe_sent = False
+            case Conclusion.CANNOT_TELL:
+                facts.unsure = True
         return None
 
     def _delivered_as(self, facts: Facts) -> str | None:
         """The id under which an older version of this record is at 1upHealth."""
-        sealed = facts.claim.record_receipt
-        if sealed is None:
-            return None
-        opened = orjson.loads(facts.key.open(sealed, receipt_context(facts.claim.record_id)))
-        return opened["id"] or None
+        return _delivered(facts)["id"] or None
 
-    async def _write(self, facts: Facts, body: bytes, target: str | None) -> Answer:
+    def _is_newer(self, facts: Facts, found: Answer) -> bool:
+        """Whether other content came there after what the restored ledger has heard of."""
+        if facts.claim.restored_to is None:
+            return False
+        return written_after(
+            found.resource or {},
+            facts.claim.restored_to,
+            known_version=_delivered(facts)["version"],
+        )
+
+    async def _write(self, facts: Facts, target: str | None) -> Answer:
         async def send(token: AccessToken) -> Answer:
             # Getting the token may have taken a while.
             if self._stopping:
@@ -158,7 +188,7 @@ class Attempter:
                 token=token.value,
                 version_path=_path(facts.claim),
                 resource_type=facts.claim.resource_type,
-                body=body,
+                body=facts.body,
                 deadline=facts.deadline,
                 resource_id=target,
             )
@@ -168,17 +198,29 @@ class Attempter:
         facts.writing = answer.outcome in (Outcome.STORED, Outcome.UNKNOWN)
         return answer
 
-    async def _look(self, facts: Facts, resource_id: str) -> Answer:
-        return await self._authorized(
-            facts,
-            lambda token: self._fhir.look(
+    async def _look(self, facts: Facts, look: Look, resource: dict[str, Any]) -> Answer:
+        claim = facts.claim
+
+        async def ask(token: AccessToken) -> Answer:
+            if isinstance(look, ById):
+                return await self._fhir.look(
+                    token=token.value,
+                    version_path=_path(claim),
+                    resource_type=claim.resource_type,
+                    resource_id=look.resource_id,
+                    deadline=facts.deadline,
+                )
+            return await self._fhir.search(
                 token=token.value,
-                version_path=_path(facts.claim),
-                resource_type=facts.claim.resource_type,
-                resource_id=resource_id,
+                version=FhirVersion(claim.fhir_version),
+                resource_type=claim.resource_type,
+                identifier=look.token,
+                ours=resource,
+                body_bytes=len(facts.body),
                 deadline=facts.deadline,
-            ),
-        )
+            )
+
+        return await self._authorized(facts, ask)
 
     async def _authorized(
         self, facts: Facts, ask: Callable[[AccessToken], Awaitable[Answer]]
@@ -186,12 +228,24 @@ class Attempter:
         """Ask with the user's token, and once more with a fresh one if it is refused."""
         person = Person(facts.claim.user_id, facts.claim.app_user_id, facts.key)
         token = await self._authorizer.token(person)
+        asked_at = time.monotonic()
         answer = await ask(token)
         if answer.outcome is Outcome.UNAUTHORIZED:
             facts.writing = False
             token = await self._authorizer.token(person, refused=token.version)
+            asked_at = time.monotonic()
             answer = await ask(token)
+        self._pace.answered(facts.claim.upload_id, answer, asked_at)
         return answer
+
+
+def _finding(answer: Answer, resource: dict[str, Any]) -> Finding:
+    match answer.outcome:
+        case Outcome.FOUND:
+            return Finding.OURS if same_content(resource, answer.resource) else Finding.OTHER
+        case Outcome.ABSENT:
+            return Finding.NOTHING
+    return Finding.FAILED
 
 
 def tolerances(settings: Settings) -> Tolerances:
@@ -202,6 +256,17 @@ def tolerances(settings: Settings) -> Tolerances:
             for switch in fields(Tolerances)
         }
     )
+
+
+def _delivered(facts: Facts) -> dict[str, str | None]:
+    """What 1upHealth called the record's version that was delivered last: `id` and `version`."""
+    sealed = facts.claim.record_receipt
+    if sealed is None:
+        return {"id": None, "version": None}
+    opened: dict[str, str | None] = orjson.loads(
+        facts.key.open(sealed, receipt_context(facts.claim.record_id))
+    )
+    return opened
 
 
 def _path(claim: Claim) -> str:

@@ -55,6 +55,12 @@ redis.call('ZADD', KEYS[1], 'XX', now, ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 """
 
+# How many calls the window has, as nobody spends one; all of them while it is closed.
+_COUNT = f"""{_NOW}
+if redis.call('PTTL', KEYS[2]) > 0 then return tonumber(ARGV[2]) end
+return redis.call('ZCOUNT', KEYS[1], now - tonumber(ARGV[1]), '+inf')
+"""
+
 # Without Redis nobody can count for all: each process takes a small share of its own, so that a
 # dozen processes stay within the limit together.
 _ALONE_SHARE = 0.05
@@ -78,6 +84,7 @@ class Budget:
         self._redis = redis_client
         self._spend_script = redis_client.register_script(_SPEND)
         self._ended_script = redis_client.register_script(_ENDED)
+        self._count_script = redis_client.register_script(_COUNT)
         self._most = settings.oneup_user_calls
         self._reserve = settings.oneup_user_calls_reserve
         self._window = settings.oneup_user_calls_seconds
@@ -120,6 +127,20 @@ class Budget:
         except (RedisError, OSError) as error:
             _log.warning("budget_counted_alone", error=type(error).__name__)
         return seconds
+
+    async def left(self) -> tuple[int, int] | None:
+        """How many calls may be made now, in all and for users who are there already.
+
+        None if Redis does not answer.
+        """
+        try:
+            spent = await self._count_script(
+                keys=[_CALLS, _CLOSED], args=[round(self._window * 1000), self._most]
+            )
+        except (RedisError, OSError):
+            return None
+        left = max(0, self._most - int(spent))
+        return left, max(0, left - self._reserve)
 
     async def _spend(self, mark: str, most: int) -> float:
         """Count a call in. Seconds until there is room for it: 0 if it is counted."""

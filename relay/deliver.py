@@ -4,19 +4,22 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
+from structlog.contextvars import bound_contextvars
 
 from relay.attempt import Attempter
 from relay.ledger import work
 from relay.ledger.database import Database, is_away
 from relay.ledger.group_commit import GroupCommit
 from relay.ledger.work import Claim, Ended
-from relay.lifecycle import State
-from relay.metrics import uploads_parked
+from relay.lifecycle import ALONE_AFTER, Reason, State
+from relay.metrics import attempts_unrecorded, count_attempt, uploads_parked
+from relay.pace import Pace
 from relay.settings import Settings
 from relay.window import Window
 
@@ -26,6 +29,9 @@ _CLAIM_MOST = 100
 _RECORD_TRIES = 3  # while the database answers; while it is away, until the lease ends
 _PAUSE_FIRST = 0.25  # seconds
 _PAUSE_MOST = 2.0
+# How long a message waits for a permit, in seconds: it holds one of the worker's few threads.
+_PATIENCE = 1.0
+_SHORTEST_WAIT = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +45,16 @@ class _Outcome:
 class Deliverer:
     """Delivers uploads, for as many callers at once as there are, within one window."""
 
-    def __init__(self, database: Database, attempter: Attempter, settings: Settings) -> None:
+    def __init__(
+        self, database: Database, attempter: Attempter, pace: Pace, settings: Settings
+    ) -> None:
         self._database = database
         self._attempter = attempter
+        self._pace = pace
         self._attempt_seconds = settings.attempt_seconds
         self._lease_seconds = settings.lease_seconds
         self._give_up_seconds = settings.give_up_seconds
+        self._allow_shared_ids = settings.allow_shared_ids
         self._window = Window(slots=settings.send_slots, body_bytes=settings.send_bytes)
         self._record = GroupCommit(self._record_all, concerns_all=is_away)
         self._stopping = asyncio.Event()
@@ -58,38 +68,79 @@ class Deliverer:
         """Attempt each of these uploads that is due; those left over because of a stop.
 
         Returns when every attempt has ended and is recorded. Only as many are claimed as may be
-        sent now, so one slow send holds up no other, and a frozen process holds little.
+        sent now, so one slow send holds up no other, and a frozen process holds little. What the
+        pace does not let through soon stays queued in the ledger: the sweep rings for it.
         """
         waiting = deque(dict.fromkeys(ids))
+        suspects: deque[UUID] = deque()
         failure: Exception | None = None
         async with asyncio.TaskGroup() as sends:
-            while waiting and not self._stopping.is_set():
-                await self._window.wait_for_room()
-                if self._stopping.is_set():
-                    break
-                # The deadline counts from before the claim, so it ends before the lease does.
-                deadline = time.monotonic() + self._attempt_seconds
-                try:
-                    claims = await self._claim_next(waiting)
-                except Exception as error:  # noqa: BLE001  raised below
-                    # What is in flight ends first: cutting it off would leave it unknown.
-                    failure = error
-                    break
-                for claim in claims:
-                    sends.create_task(self._deliver_one(claim, deadline))
+            try:
+                await self._deliver_all(waiting, suspects, sends)
+            except Exception as error:  # noqa: BLE001  raised below
+                # What is in flight ends first: cutting it off would leave it unknown.
+                failure = error
         if failure is not None:
             raise failure
-        return list(waiting)
+        return [*waiting, *suspects] if self._stopping.is_set() else []
 
-    async def _claim_next(self, waiting: deque[UUID]) -> list[Claim]:
-        """Claim what there is room for; takes it, and what is not due, out of `waiting`."""
-        asked = [waiting.popleft() for _ in range(min(len(waiting), _CLAIM_MOST))]
-        async with self._database.transaction() as connection:
-            sizes = await work.sizes_of_due(connection, asked)
-        room = self._window.take(list(sizes.values()))
-        chosen = list(sizes)[:room]
-        # Back to the front: what is due but found no room is next.
-        waiting.extendleft(reversed(list(sizes)[room:]))
+    async def _deliver_all(
+        self, waiting: deque[UUID], suspects: deque[UUID], sends: asyncio.TaskGroup
+    ) -> None:
+        """Take out of both what is claimed, until they are empty, a stop, or the pace is shut."""
+        while waiting and not self._stopping.is_set():
+            await self._window.wait_for_room()
+            if self._stopping.is_set():
+                return
+            asked = [waiting.popleft() for _ in range(min(len(waiting), _CLAIM_MOST))]
+            async with self._database.transaction() as connection:
+                due = await work.due_among(connection, asked)
+            suspects += (id_ for id_, upload in due.items() if upload.crashes >= ALONE_AFTER)
+            sizes = {id_: due[id_].body_bytes for id_ in due if id_ not in suspects}
+            room = self._window.take(list(sizes.values()))
+            chosen = list(sizes)[:room]
+            # Back to the front: what is due but found no room is next.
+            waiting.extendleft(reversed(list(sizes)[room:]))
+            claims: list[Claim] = []
+            try:
+                permits = await self._permits(room)
+                waiting.extendleft(reversed(chosen[permits:]))
+                claims, deadline = await self._claim(chosen[:permits])
+            finally:
+                claimed = {claim.upload_id for claim in claims}
+                for id_ in chosen:
+                    if id_ not in claimed:
+                        await self._window.give_back(sizes[id_])
+            for claim in claims:
+                sends.create_task(self._deliver_in_window(claim, deadline))
+            if room and not permits:
+                return
+        while suspects and not self._stopping.is_set():
+            async with self._window.alone():
+                if not await self._permits(1):
+                    return
+                claims, deadline = await self._claim([suspects.popleft()])
+                for claim in claims:
+                    await self._deliver_one(claim, deadline)
+
+    async def _permits(self, most: int) -> int:
+        """Permits for some of so many attempts: waits a moment for one, else 0."""
+        until = time.monotonic() + _PATIENCE
+        while most and not self._stopping.is_set():
+            permits = await self._pace.take(most)
+            if permits:
+                return permits
+            wait = max(self._pace.wait, _SHORTEST_WAIT)
+            if self._pace.stands_still or time.monotonic() + wait > until:
+                break
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), wait)
+        return 0
+
+    async def _claim(self, chosen: list[UUID]) -> tuple[list[Claim], float]:
+        """Claim these with a permit each; and the deadline of the attempts, on time.monotonic."""
+        # It counts from before the claim, so it ends before the lease does.
+        deadline = time.monotonic() + self._attempt_seconds
         claims: list[Claim] = []
         try:
             if chosen:
@@ -99,27 +150,32 @@ class Deliverer:
                         chosen,
                         lease_seconds=self._lease_seconds,
                         give_up_seconds=self._give_up_seconds,
+                        allow_shared_ids=self._allow_shared_ids,
+                        stood_still=self._pace.stood_still,
                     )
         finally:
-            claimed = {claim.upload_id for claim in claims}
-            for id_ in chosen:
-                if id_ not in claimed:
-                    await self._window.give_back(sizes[id_])
-        return claims
+            self._pace.give_back(len(chosen) - len(claims))
+        return claims, deadline
+
+    async def _deliver_in_window(self, claim: Claim, deadline: float) -> None:
+        try:
+            await self._deliver_one(claim, deadline)
+        finally:
+            await self._window.give_back(claim.body_bytes)
 
     async def _deliver_one(self, claim: Claim, deadline: float) -> None:
         try:
-            ended = await self._attempter.attempt(claim, deadline)
+            with bound_contextvars(upload=str(claim.upload_id)):
+                ended = await self._attempter.attempt(claim, deadline)
             lease_ends = deadline - self._attempt_seconds + self._lease_seconds
             await self._record(_Outcome(ended, lease_ends))
         except Exception as error:  # noqa: BLE001  one upload must not take the others with it
             # The lease runs out, and the sweep has it looked up: nothing is lost or doubled.
             # Only the type: an error's text may quote what it was given.
+            attempts_unrecorded.labels("failed").inc()
             _log.error(
                 "attempt_not_recorded", upload=str(claim.upload_id), error=type(error).__name__
             )
-        finally:
-            await self._window.give_back(claim.body_bytes)
 
     async def _record_all(self, outcomes: list[_Outcome]) -> list[bool]:
         """Record how these attempts ended; which of them still held their lease.
@@ -144,8 +200,7 @@ class Deliverer:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _PAUSE_MOST)
         for ended in group:
-            if ended.change.target is State.PARKED and ended.claim.upload_id in recorded:
-                uploads_parked.inc()
+            _count(ended, recorded=ended.claim.upload_id in recorded)
             _log.info(
                 "attempt_ended",
                 upload=str(ended.claim.upload_id),
@@ -155,3 +210,20 @@ class Deliverer:
                 recorded=ended.claim.upload_id in recorded,
             )
         return [ended.claim.upload_id in recorded for ended in group]
+
+
+def _count(ended: Ended, *, recorded: bool) -> None:
+    if not recorded:
+        attempts_unrecorded.labels("lease_lost").inc()
+        return
+    state, reason = ended.change.target, ended.change.reason
+    if state is State.PARKED:
+        uploads_parked.inc()
+    count_attempt(
+        ended.claim.upload_id,
+        state=state,
+        reason=reason,
+        status_code=ended.status_code,
+        asked=reason in (Reason.RETRY, Reason.SETTLING),
+        seconds=ended.duration,
+    )

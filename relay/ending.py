@@ -1,8 +1,10 @@
 """How an attempt ends: from what it learnt to one change of its upload. Pure but for sealing."""
 
+import hashlib
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -23,7 +25,8 @@ class Facts:
     """What an attempt learns on its way.
 
     `maybe_sent` is whether 1upHealth may hold this content; `unsure` whether nobody can tell, so
-    that sending it may double it; `writing` whether this attempt has begun to send.
+    that sending it may double it; `writing` whether this attempt has begun to send; `looks` how
+    many searches found nothing, where this attempt changes that.
     """
 
     claim: Claim
@@ -33,6 +36,8 @@ class Facts:
     maybe_sent: bool
     unsure: bool = False
     writing: bool = False
+    looks: int | None = None
+    body: bytes = field(default=b"", repr=False)
     issues: dict[str, Any] | None = None
 
 
@@ -42,6 +47,7 @@ class Endings:
     def __init__(self, settings: Settings) -> None:
         self._backoff = Backoff(settings.retry_first_seconds, settings.retry_most_seconds)
         self._settle_seconds = settings.settle_seconds
+        self._index_lag_seconds = settings.index_lag_seconds
         self._hold_seconds = settings.hold_seconds
         self._parked_seconds = settings.parked_seconds
 
@@ -52,7 +58,7 @@ class Endings:
             case Outcome.STORED:
                 return self.delivered(facts, answer, "stored")
             case Outcome.UNKNOWN:
-                facts.maybe_sent = True
+                self._may_be_sent(facts)
                 floor = max(self._settle_seconds, wait)
                 return self.again(facts, Reason.SETTLING, answer.code, answer=answer, floor=floor)
             case Outcome.NOT_SENT | Outcome.BUSY:
@@ -64,6 +70,28 @@ class Endings:
             case Outcome.UNAUTHORIZED | Outcome.HOLD | Outcome.ABSENT | Outcome.FOUND:
                 return self.held(facts, answer.code, answer=answer, floor=wait)
 
+    def _may_be_sent(self, facts: Facts) -> None:
+        facts.maybe_sent = True
+        facts.looks = 0
+
+    def looked_in_vain(self, facts: Facts, answer: Answer) -> Ended:
+        """A look failed: nothing is sent, and it is looked for later."""
+        code = f"look_{answer.code}"
+        return self.again(facts, Reason.SETTLING, code, floor=answer.retry_after or 0.0)
+
+    def search_again(self, facts: Facts) -> Ended:
+        """A search found nothing: once 1upHealth's index has had its time, it is made again."""
+        facts.looks = facts.claim.looks + 1
+        return self.again(facts, Reason.SETTLING, "search_empty", floor=self._index_lag_seconds)
+
+    def cancelled(self, facts: Facts) -> Ended:
+        """Its owner withdrew it."""
+        return _end(facts, State.CANCELLED, Reason.CANCELLED_BY_OWNER, "cancelled")
+
+    def collided(self, facts: Facts) -> Ended:
+        """Another record is, or will be, at 1upHealth under its type and id."""
+        return _end(facts, State.REFUSED, Reason.ID_COLLISION, "id_collision")
+
     def delivered(self, facts: Facts, answer: Answer, outcome: str) -> Ended:
         """1upHealth has it."""
         facts.maybe_sent = False
@@ -72,6 +100,10 @@ class Endings:
     def rejected(self, facts: Facts) -> Ended:
         """It is not valid FHIR."""
         return _end(facts, State.REJECTED, Reason.INVALID, "invalid")
+
+    def overtaken(self, facts: Facts) -> Ended:
+        """1upHealth has something newer, which the ledger has forgotten: only a person can say."""
+        return _end(facts, State.REFUSED, Reason.NEWER_UPSTREAM, "newer_upstream")
 
     def parked(self, facts: Facts) -> Ended:
         """Its person must consent anew."""
@@ -102,7 +134,7 @@ class Endings:
         """By an error of our own. Only its type is kept: its text may quote the record."""
         outcome = f"failed_{type(error).__name__}"
         if facts.writing:
-            facts.maybe_sent = True
+            self._may_be_sent(facts)
             return self.again(facts, Reason.SETTLING, outcome, floor=self._settle_seconds)
         return self.again(facts, Reason.RETRY, outcome)
 
@@ -148,7 +180,7 @@ def _end(
     uncounted: bool = False,
 ) -> Ended:
     claim = facts.claim
-    named = orjson.dumps({"id": receipt.id, "version": receipt.version}) if receipt else None
+    named = _sealable(receipt, facts.body) if receipt else None
     sent = facts.writing and (answer is None or answer.outcome in _SENT)
     return Ended(
         claim=claim,
@@ -162,6 +194,7 @@ def _end(
             clock=clock,
             uncounted=uncounted,
             maybe_sent=facts.maybe_sent,
+            looks=facts.looks,
             possible_duplicate=True if facts.unsure and sent else None,
             last_answer=answer.code if answer else outcome,
             issues=facts.issues,
@@ -173,4 +206,17 @@ def _end(
         status_code=answer.status_code if answer else None,
         duration=time.monotonic() - facts.started,
         record_receipt=(facts.key.seal(named, receipt_context(claim.record_id)) if named else None),
+    )
+
+
+def _sealable(receipt: Receipt, body: bytes) -> bytes:
+    """The receipt as JSON. Its digest is of the bytes sent, so it is health data: seal it."""
+    stored_at = receipt.stored_at or datetime.now(UTC)
+    return orjson.dumps(
+        {
+            "id": receipt.id,
+            "version": receipt.version,
+            "stored_at": stored_at.isoformat(),
+            "sha256": hashlib.sha256(body).hexdigest(),
+        }
     )

@@ -5,6 +5,8 @@ UpliftError
 ├── SealError               a sealed value cannot be opened with the keys at hand
 ├── NotFound                no such thing, or not the caller's to see
 ├── Conflict                the thing is in a state that forbids the request
+├── KeyReused               an idempotency key stands for another request
+├── BacklogFull             too much waits to be sent already; try later
 ├── UnreadableUpload        what came in is no resource that can be kept
 ├── InvalidRead             what was asked for is nothing that can be read back
 ├── UnusableAnswer          1upHealth's answer to a read cannot be passed on
@@ -33,6 +35,18 @@ class NotFound(UpliftError):
 
 class Conflict(UpliftError):
     """The thing's state forbids what was asked."""
+
+
+class KeyReused(UpliftError):
+    """An Idempotency-Key came with another request than the one that it stands for."""
+
+
+class BacklogFull(UpliftError):
+    """Nothing more is accepted until some of what waits is sent."""
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class UnreadableUpload(UpliftError):

@@ -63,9 +63,38 @@ def record_identity(
     """
     parts = [fhir_version.encode(), resource_type.encode(), (source or "").encode()]
     parts.append(b"id:" + record_id.encode() if record_id else b"content:" + digest)
+    return _keyed(key, b"record\0", parts)
+
+
+def upstream_key(key: bytes, *, fhir_version: str, resource_type: str, resource_id: str) -> bytes:
+    """Where a resource of that id will be at 1upHealth, under the user's key (32 bytes).
+
+    Two records with the same one overwrite each other where 1upHealth keeps ids.
+    """
+    parts = [fhir_version.encode(), resource_type.encode(), resource_id.encode()]
+    return _keyed(key, b"upstream\0", parts)
+
+
+def request_digest(
+    key: bytes,
+    *,
+    fhir_version: str | None,
+    source: str | None,
+    record_id: str | None,
+    body: bytes,
+) -> bytes:
+    """A digest of a request's labels and of its resource's bytes, under the user's key (32 bytes).
+
+    What is left out and what is empty are the same.
+    """
+    parts = [(text or "").encode() for text in (fhir_version, source, record_id)]
+    return _keyed(key, b"request\0", [*parts, body])
+
+
+def _keyed(key: bytes, purpose: bytes, parts: list[bytes]) -> bytes:
     # Length-prefixed, so that no two different tuples read the same.
     message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
-    return hmac.digest(key, b"record\0" + message, "sha256")
+    return hmac.digest(key, purpose + message, "sha256")
 
 
 def same_content(ours: Any, stored: Any) -> bool:

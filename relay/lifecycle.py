@@ -32,6 +32,7 @@ class State(StrEnum):
 
 WORKING = frozenset({State.QUEUED, State.SENDING})
 UNFINISHED = WORKING | {State.PARKED}
+ENDED_OTHERWISE = frozenset(State) - UNFINISHED - {State.DELIVERED}
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset(
@@ -58,6 +59,15 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 }
 
 
+# An upload whose leases run out one after the other may be what ends its worker: after so many
+# it is attempted alone, and after so many it is not attempted again.
+ALONE_AFTER = 2
+REFUSED_AFTER = 5
+
+# Ended without being delivered or withdrawn; a redrive has them begin anew.
+DEAD_LETTERS = frozenset({State.REJECTED, State.REFUSED, State.EXPIRED})
+
+
 class Reason(StrEnum):
     """Why an upload is in its state: for people and metrics.
 
@@ -79,6 +89,7 @@ class Reason(StrEnum):
     UPSTREAM_REFUSED = "upstream_refused"
     CRASHES_WORKER = "crashes_worker"
     ID_COLLISION = "id_collision"  # another source's record is under this id at 1upHealth
+    NEWER_UPSTREAM = "newer_upstream"  # after a restore: other content came there since the backup
     CANCELLED_BY_OWNER = "cancelled_by_owner"
     GAVE_UP = "gave_up"
     NEWER_VERSION = "newer_version"

@@ -6,5 +6,6 @@ CONTROL = "control"  # sweeping, so that it never waits behind deliveries
 
 DELIVER = "uplift.deliver"
 SWEEP = "uplift.sweep"
+RETAIN = "uplift.retain"
 
 MESSAGE_IDS_MOST = 100  # ids in one message: Celery's cost a message is paid once for them all

@@ -20,7 +20,7 @@ from relay.errors import (
     UpstreamTimedOut,
     UpstreamUnavailable,
 )
-from relay.fhir.interactions import Interaction, parse_link
+from relay.fhir.interactions import Interaction, both_forms, parse_link
 from relay.fhir.versions import FhirVersion
 from relay.ledger import users
 from relay.ledger.audit import Action, Actor, note
@@ -57,7 +57,7 @@ class Reader:
         self._fhir = fhir
         self._bytes_most = settings.read_back_bytes_max
         self._seconds = settings.read_back_seconds
-        self._bases = _both_forms(settings.oneup_fhir_url)
+        self._bases = both_forms(settings.oneup_fhir_url)
         self._places = asyncio.Semaphore(_AT_ONCE)
 
     async def read(
@@ -194,11 +194,6 @@ class Reader:
                     " UPLIFT_ONEUP_FHIR_URL, so it is not followed. Check that setting."
                 )
         return rewritten
-
-
-def _both_forms(base: str) -> tuple[str, ...]:
-    """1upHealth serves its FHIR API with and without `/fhir`, and may link either."""
-    return base, base.removesuffix("/fhir") if base.endswith("/fhir") else f"{base}/fhir"
 
 
 def _unusable() -> UnusableAnswer:

@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, SecretStr, field_valida
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Days = Annotated[float, Field(ge=0, le=36525, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -65,8 +66,15 @@ class Settings(BaseSettings):
     oneup_keeps_ids: bool = Field(
         default=False,
         description="Whether 1upHealth is known to store a new resource under the id it was sent "
-        "with. If so, a look-up by id proves that an unknown outcome was not stored; if not, a "
-        "record sent again is marked possibleDuplicate.",
+        "with. If so, a look-up by id proves that an unknown outcome was not stored; if not, the "
+        "record's identifier is searched for, and a record without one that is sent again is "
+        "marked possibleDuplicate.",
+    )
+    allow_shared_ids: bool = Field(
+        default=False,
+        description="Whether records of two sources may have the same type and id for one user. "
+        "Where 1upHealth keeps ids they overwrite each other there; otherwise the second is "
+        "refused, with reason id_collision.",
     )
     oneup_user_calls: PositiveInt = Field(
         default=300,
@@ -110,6 +118,22 @@ class Settings(BaseSettings):
     )
     wait_seconds_max: Seconds = Field(
         default=30.0, description="Longest ?wait= of a status request, in seconds."
+    )
+    limit_key_records: PositiveInt = Field(
+        default=100_000,
+        description="Records that one API key may bring at once, to one API process; as many again"
+        " come with each UPLIFT_LIMIT_SECONDS. Beyond that, 429.",
+    )
+    limit_device_records: PositiveInt = Field(
+        default=10_000, description="The same for one device token."
+    )
+    limit_seconds: Seconds = Field(
+        default=60.0, description="How long it takes until the whole of these limits is back."
+    )
+    backlog_most: PositiveInt = Field(
+        default=1_000_000,
+        description="Nothing more is accepted, but answered 503, while this many uploads are"
+        " unfinished.",
     )
     device_token_seconds_max: PositiveInt = Field(
         default=24 * 3600, description="Longest life of a device token, in seconds."
@@ -179,6 +203,25 @@ class Settings(BaseSettings):
     send_slots: PositiveInt = Field(
         default=100, description="Sends in flight at once, per worker process."
     )
+    pace_most: float = Field(
+        default=5000.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Attempts a second that all workers together may begin, at the most. What "
+        "1upHealth takes is found out: a 429 halves the pace, success raises it again.",
+    )
+    pace_probe_seconds: Seconds = Field(
+        default=5.0,
+        description="While 1upHealth is away, one attempt at one upload begins each time this long "
+        "has passed, and nothing else.",
+    )
+    pace_alone: float = Field(
+        default=20.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Attempts a second that one worker process may begin while Redis is away, so "
+        "that nobody can count for all.",
+    )
     send_bytes: PositiveInt = Field(
         default=64 * 1024 * 1024,
         description="Bytes of bodies in flight at once, per worker process.",
@@ -193,6 +236,11 @@ class Settings(BaseSettings):
     settle_seconds: Seconds = Field(
         default=60.0,
         description="Wait after an unknown outcome before 1upHealth is asked what it stored.",
+    )
+    index_lag_seconds: Seconds = Field(
+        default=60.0,
+        description="How late 1upHealth's searches may see what was stored: one that finds nothing "
+        "is made again after this long, before anything is sent again.",
     )
     retry_first_seconds: Seconds = Field(
         default=5.0, description="Ceiling of the first back-off; it doubles with each attempt."
@@ -227,6 +275,36 @@ class Settings(BaseSettings):
         "rings later.",
     )
 
+    # --- retention: days; 0 keeps for ever ---------------------------------------------------
+    retain_delivered_days: Days = Field(
+        default=30,
+        description="Delivered uploads are thinned out this many days after delivery, with their "
+        "attempts. What their records hold stays, so the same content is still a duplicate.",
+    )
+    retain_receipts: bool = Field(
+        default=True,
+        description="Whether a thinned upload leaves a receipt, so that its status can still be "
+        "read; if not, it answers 404.",
+    )
+    retain_withdrawn_days: Days = Field(
+        default=30,
+        description="Cancelled and superseded uploads are removed after this many days.",
+    )
+    retain_bodies_days: Days = Field(
+        default=30,
+        description="Bodies of rejected, refused and expired uploads are shredded after this many "
+        "days; until then they can be redriven.",
+    )
+    retain_failed_days: Days = Field(
+        default=365,
+        description="Rejected, refused and expired uploads are removed after this many days.",
+    )
+    retain_batches_days: Days = Field(
+        default=90,
+        description="Batches are removed, with what became of their lines, this many days after "
+        "their last line, once none of their uploads is left.",
+    )
+
     # --- processes ----------------------------------------------------------------------------
     database_connections: PositiveInt = Field(
         default=8, description="PostgreSQL connections, per process."
@@ -236,11 +314,13 @@ class Settings(BaseSettings):
         default=None,
         ge=1,
         le=65535,
-        description="Operator port: Prometheus reads /metrics there, without a login. One a"
-        " process; unset: none is opened.",
+        description="Operator port: /metrics for Prometheus and /healthz for health checks, without"
+        " a login. Each process needs one of its own; unset: none is opened.",
     )
-    log_format: Literal["json", "text"] = Field(
-        default="json", description="json for collectors, text for a terminal."
+    log_format: Literal["json", "text"] | None = Field(
+        default=None,
+        description="json for collectors, or text for people. Unset: text in a terminal, else"
+        " json.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe level that is logged."

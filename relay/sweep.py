@@ -3,26 +3,37 @@
 Runs every few seconds on its own queue. Every part is safe to run anywhere, any number of times.
 """
 
-from dataclasses import dataclass
+import math
+import time
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from uuid import UUID
 
 import structlog
 
 from relay.bell import Bell
 from relay.erase import Eraser
-from relay.ledger import parking, sweeping
+from relay.ledger import cancelling, parking, sweeping
 from relay.ledger.database import Database
+from relay.metrics import sweep_duration, sweep_work
+from relay.pace import Pace, PaceState
 from relay.queues import BULK, MESSAGE_IDS_MOST, UPLOADS
 from relay.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
 _ROWS_MOST = 1000  # in one transaction
+# Sweeps are not punctual, and some of what is rung for is not to be sent.
+_RATHER_MORE = 2
+# The part of the time to give up that sending stood still for before it is written to what waits.
+_WORTH_IT = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Swept:
     """How many uploads a sweep moved, and how many users it finished erasing."""
 
+    refused: int
     recovered: int
     released: int
     expired: int
@@ -33,10 +44,15 @@ class Swept:
 class Sweeper:
     """Sweeps the ledger and rings for what it finds."""
 
-    def __init__(self, database: Database, bell: Bell, eraser: Eraser, settings: Settings) -> None:
+    def __init__(
+        self, database: Database, bell: Bell, eraser: Eraser, pace: Pace, settings: Settings
+    ) -> None:
         self._database = database
         self._bell = bell
         self._eraser = eraser
+        self._pace = pace
+        self._sweep_seconds = settings.sweep_seconds
+        self._give_up_seconds = settings.give_up_seconds
         self._ring_seconds = settings.ring_seconds
         self._messages_most = settings.queued_messages_most
         # A worker may have sent until its attempt's deadline; then 1upHealth gets its time.
@@ -44,21 +60,48 @@ class Sweeper:
             0.0, settings.attempt_seconds + settings.settle_seconds - settings.lease_seconds
         )
 
+        self.ended_at: float | None = None
+        """When the last sweep ended well, in seconds since 1970."""
+
     async def sweep(self) -> Swept:
         """One sweep."""
+        started = time.monotonic()
         async with self._database.transaction() as connection:
+            refused = await sweeping.refuse_crashing(connection, most=_ROWS_MOST)
             recovered = await sweeping.recover_abandoned(
                 connection, most=_ROWS_MOST, delay=self._recover_delay
             )
         async with self._database.transaction() as connection:
             released = await parking.release_authorized(connection, most=_ROWS_MOST)
         async with self._database.transaction() as connection:
-            expired = await sweeping.expire_outlived(connection, most=_ROWS_MOST)
+            await cancelling.cancel_parked(connection, most=_ROWS_MOST)
+        pace = await self._pace.state()
+        expired: set[UUID] = set()
         rung = 0
-        for queue in (UPLOADS, BULK):
-            rung += await self._ring_due(queue)
+        # While Redis is away nobody can be rung for, and nobody knows how long sending stood still.
+        if pace is not None:
+            await self._put_off_giving_up(pace.stood_still)
+            async with self._database.transaction() as connection:
+                expired = await sweeping.expire_outlived(
+                    connection, most=_ROWS_MOST, stood_still=self._pace.stood_still
+                )
+            for queue in (UPLOADS, BULK):
+                rung += await self._ring_due(queue, pace)
         erased = await self._eraser.finish()
-        swept = Swept(len(recovered), len(released), len(expired), rung, erased)
+        for upload_id in refused:
+            _log.error("upload_crashes_workers", upload=str(upload_id))
+        swept = Swept(
+            refused=len(refused),
+            recovered=len(recovered),
+            released=len(released),
+            expired=len(expired),
+            rung=rung,
+            erased=erased,
+        )
+        for kind, number in asdict(swept).items():
+            sweep_work.labels(kind).inc(number)
+        sweep_duration.observe(time.monotonic() - started)
+        self.ended_at = time.time()
         if recovered or released or expired or erased:
             _log.info(
                 "swept",
@@ -70,16 +113,42 @@ class Sweeper:
             )
         return swept
 
-    async def _ring_due(self, queue: str) -> int:
+    async def _put_off_giving_up(self, stood_still: float) -> None:
+        """Give what waits the time back during which sending stood still, once it is worth it."""
+        if stood_still < _WORTH_IT * self._give_up_seconds:
+            return
+        before: tuple[datetime, UUID] | None = None
+        while True:
+            async with self._database.transaction() as connection:
+                before = await sweeping.put_off_giving_up(
+                    connection, seconds=stood_still, before=before, most=_ROWS_MOST
+                )
+            if before is None:
+                break
+        # Were this lost, they would get it once more.
+        await self._pace.made_good(stood_still)
+
+    async def _ring_due(self, queue: str, pace: PaceState) -> int:
+        """Ring for what may be sent until the next sweep: while sending is shut, for a probe."""
+        if pace.phase in ("shut", "closed") and pace.wait:
+            return 0
+        messages_most = min(
+            self._messages_most,
+            math.ceil(pace.limit * self._ring_seconds / MESSAGE_IDS_MOST),
+        )
         waiting = await self._bell.waiting(queue)
-        if waiting is None or waiting >= self._messages_most:
+        if waiting is None or waiting >= messages_most:
             # Redis is away, or the workers have enough before them: ringing more only piles up.
             return 0
+        most = (messages_most - waiting) * MESSAGE_IDS_MOST
+        most = min(most, math.ceil(pace.limit * self._sweep_seconds * _RATHER_MORE))
+        if pace.phase == "shut":
+            most = 1
         async with self._database.transaction() as connection:
             due = await sweeping.ring_due(
                 connection,
                 queue=queue,
-                most=(self._messages_most - waiting) * MESSAGE_IDS_MOST,
+                most=most,
                 ring_seconds=self._ring_seconds,
             )
         self._bell.ring(queue, due)

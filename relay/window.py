@@ -1,6 +1,8 @@
 """How much a process has in flight: so many sends, and so many bytes of bodies."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 
 class Window:
@@ -14,6 +16,7 @@ class Window:
         # A body found no room: until some is given back, asking again would find none either.
         self._turned_away = False
         self._freed = asyncio.Condition()
+        self._one_alone = asyncio.Lock()
 
     @property
     def in_flight(self) -> int:
@@ -30,6 +33,7 @@ class Window:
             self._taken_slots < self._slots
             and self._taken_bytes < self._bytes
             and not self._turned_away
+            and not self._one_alone.locked()
         )
 
     def take(self, sizes: list[int]) -> int:
@@ -38,6 +42,8 @@ class Window:
         One body larger than all the room there is still goes, alone.
         """
         taken = 0
+        if self._one_alone.locked():
+            return taken
         for size in sizes:
             fits = self._taken_bytes + size <= self._bytes or not self._taken_slots
             if self._taken_slots >= self._slots or not fits:
@@ -55,3 +61,15 @@ class Window:
             self._taken_bytes -= size
             self._turned_away = False
             self._freed.notify_all()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Within, nothing is in flight: what is ends first, and nobody finds room until the end."""
+        try:
+            async with self._one_alone:
+                async with self._freed:
+                    await self._freed.wait_for(lambda: not self._taken_slots)
+                yield
+        finally:
+            async with self._freed:
+                self._freed.notify_all()

@@ -12,17 +12,25 @@ from redis.retry import Retry
 from relay.accept import Acceptor
 from relay.accept_batch import BatchAcceptor
 from relay.attempt import Attempter
+from relay.authenticate import Authenticator
 from relay.authorize import Authorizer
+from relay.back_pressure import BackPressure
 from relay.bell import Bell, redis_url
 from relay.budget import Budget
+from relay.cancel import Canceller
 from relay.deliver import Deliverer
 from relay.erase import Eraser
 from relay.key_check import KeyCheck
 from relay.ledger.database import Database
+from relay.measure import Measurer
 from relay.oneup.client import FhirClient, open_http
 from relay.oneup.tokens import TokenClient
+from relay.pace import Pace
+from relay.pause import Pauser
 from relay.provision import Provisioner
 from relay.read_back import Reader
+from relay.redrive import Redriver
+from relay.retain import Retainer
 from relay.sealing import KeyRing
 from relay.settings import Settings
 from relay.sweep import Sweeper
@@ -46,14 +54,21 @@ class Relay:
     ring: KeyRing
     keys: KeyCheck
     bell: Bell
+    pace: Pace
+    authenticator: Authenticator
     acceptor: Acceptor
     batch_acceptor: BatchAcceptor
     provisioner: Provisioner
     watcher: Watcher
     deliverer: Deliverer
     sweeper: Sweeper
+    retainer: Retainer
+    measurer: Measurer
     eraser: Eraser
     reader: Reader
+    redriver: Redriver
+    canceller: Canceller
+    pauser: Pauser
 
 
 @asynccontextmanager
@@ -66,15 +81,19 @@ async def open_relay(settings: Settings) -> AsyncIterator[Relay]:
     database = Database.connect(settings)
     keys = KeyCheck(database, ring)
     bell = Bell(settings)
+    pressure = BackPressure(database, settings)
     # One connection more than sends, so that a refresh never waits behind a full window.
     http = open_http(connections=settings.send_slots + 10)
     counter = redis.asyncio.from_url(redis_url(settings), **_COUNTER)
-    tokens = TokenClient(http, settings, Budget(counter, settings))
+    budget = Budget(counter, settings)
+    tokens = TokenClient(http, settings, budget)
     authorizer = Authorizer(database, tokens, settings)
     fhir = FhirClient(http, settings)
-    attempter = Attempter(ring, authorizer, fhir, settings)
+    pace = Pace(counter, settings)
+    attempter = Attempter(ring, authorizer, fhir, pace, settings)
     watcher = Watcher(database)
     eraser = Eraser(database)
+    sweeper = Sweeper(database, bell, eraser, pace, settings)
     bell.start()
     try:
         await keys.at_start()
@@ -84,18 +103,27 @@ async def open_relay(settings: Settings) -> AsyncIterator[Relay]:
             ring=ring,
             keys=keys,
             bell=bell,
-            acceptor=Acceptor(database, ring, bell, settings),
-            batch_acceptor=BatchAcceptor(database, ring, bell, settings),
+            pace=pace,
+            authenticator=Authenticator(database),
+            acceptor=Acceptor(database, ring, bell, pressure, settings),
+            batch_acceptor=BatchAcceptor(database, ring, bell, pressure, settings),
             provisioner=Provisioner(database, ring, tokens, keys),
             watcher=watcher,
-            deliverer=Deliverer(database, attempter, settings),
-            sweeper=Sweeper(database, bell, eraser, settings),
+            deliverer=Deliverer(database, attempter, pace, settings),
+            sweeper=sweeper,
+            measurer=Measurer(database, bell, budget, sweeper),
+            retainer=Retainer(database, settings),
             eraser=eraser,
             reader=Reader(database, ring, authorizer, fhir, settings),
+            redriver=Redriver(database, settings, bell),
+            canceller=Canceller(database),
+            pauser=Pauser(database),
         )
     finally:
         await authorizer.close()
+        await pace.close()
         await watcher.close()
+        await pressure.close()
         await bell.close()
         await http.aclose()
         await counter.aclose()

@@ -126,6 +126,7 @@ def settings(
         attempt_seconds=5,
         lease_seconds=10,
         settle_seconds=0.2,
+        index_lag_seconds=0.2,
         retry_first_seconds=0.1,
         retry_most_seconds=1,
         hold_seconds=0.5,

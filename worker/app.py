@@ -1,17 +1,25 @@
 """The Celery application. Every option with its reason; measurements in docs/decisions/."""
 
+import warnings
 from datetime import timedelta
 
 from celery import Celery
+from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging
 from kombu import Exchange, Queue
 
 from relay.bell import redis_url
 from relay.logs import configure_logs
-from relay.queues import BULK, CONTROL, SWEEP, UPLOADS
+from relay.queues import BULK, CONTROL, RETAIN, SWEEP, UPLOADS
 from relay.settings import Settings
 
 settings = Settings()
+
+# Celery warns of root because a message could be a pickle and run as root: here all are JSON.
+# Whether root is right is the deployment's to say; the image has an account of its own.
+warnings.filterwarnings("ignore", category=SecurityWarning)
+
+RETAIN_SECONDS = 5.0
 
 app = Celery("uplift", broker=redis_url(settings), include=["worker.tasks"])
 app.conf.update(
@@ -69,7 +77,13 @@ app.conf.update(
             "schedule": timedelta(seconds=settings.sweep_seconds),
             # While no control worker runs, sweeps must not pile up: one of them is enough.
             "options": {"queue": CONTROL, "expires": max(settings.sweep_seconds * 2, 5)},
-        }
+        },
+        "retain": {
+            "task": RETAIN,
+            # Most of which it rests, in the second of the process's two threads.
+            "schedule": timedelta(seconds=RETAIN_SECONDS),
+            "options": {"queue": CONTROL, "expires": RETAIN_SECONDS},
+        },
     },
     # Beat looks at its schedule at least this often.
     beat_max_loop_interval=max(settings.sweep_seconds / 2, 0.25),

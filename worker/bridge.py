@@ -3,13 +3,18 @@
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
+from relay.operator_port import answers
+from relay.queues import CONTROL
 from relay.settings import Settings
 from relay.wiring import Relay, open_relay
 
 Result = TypeVar("Result")
+
+_REDIS_SECONDS = 5.0
 
 
 class UseCaseFailed(Exception):
@@ -25,6 +30,7 @@ class Bridge:
         self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
         self._stack = AsyncExitStack()
         self._relay: Relay | None = None
+        self._begun: list[Future[Any]] = []
 
     def open(self) -> None:
         """Start the loop and open the relay. Raises ConfigurationError for a wrong setting."""
@@ -44,6 +50,27 @@ class Bridge:
             # Celery logs what a task raises, and Flower shows it, with its traceback and text.
             raise UseCaseFailed(type(error).__name__) from None
 
+    def begin(self, use: Callable[[Relay], Coroutine[Any, Any, Any]]) -> None:
+        """Run a use case that goes on until the bridge is closed."""
+        if self._relay is None:
+            raise RuntimeError("The bridge is not open.")
+        self._begun.append(asyncio.run_coroutine_threadsafe(use(self._relay), self._loop))
+
+    def answers(self, seconds: float = 5.0) -> bool:
+        """Whether the loop turns within that time."""
+        return answers(self._loop, seconds)
+
+    def redis_answers(self) -> bool:
+        """Whether Redis answers the relay within some seconds."""
+        if self._relay is None:
+            return False
+        asked = asyncio.run_coroutine_threadsafe(self._relay.bell.waiting(CONTROL), self._loop)
+        try:
+            return asked.result(_REDIS_SECONDS) is not None
+        except TimeoutError:
+            asked.cancel()
+            return False
+
     def stop(self) -> None:
         """Let the deliverer end what it has sent and hand back the rest. Returns at once."""
         if self._relay is not None:
@@ -51,6 +78,8 @@ class Bridge:
 
     def close(self) -> None:
         """Close the relay and end the loop."""
+        for begun in self._begun:
+            begun.cancel()
         if self._relay is not None:
             self._run(self._stack.aclose())
             self._relay = None

@@ -4,30 +4,46 @@ import sys
 from contextlib import ExitStack
 from uuid import UUID
 
-from celery.signals import worker_init, worker_shutdown, worker_shutting_down
+from celery.signals import heartbeat_sent, worker_init, worker_shutdown, worker_shutting_down
 
 from relay.errors import ConfigurationError
-from relay.metrics import served
-from relay.queues import DELIVER, SWEEP
+from relay.operator_port import served
+from relay.queues import CONTROL, DELIVER, RETAIN, SWEEP
 from relay.wiring import Relay
-from worker.app import app, settings
+from worker.app import RETAIN_SECONDS, app, settings
 from worker.bridge import Bridge
+from worker.health import Health, Signs
 
 bridge = Bridge(settings)
+signs = Signs()
 _open_ports = ExitStack()
 
 
 @worker_init.connect
 def _open(**_: object) -> None:
     try:
-        _open_ports.enter_context(served(settings))
         bridge.open()
+        if _sweeps():
+            bridge.begin(lambda relay: relay.measurer.run())
+        _open_ports.enter_context(served(settings, _check))
     except ConfigurationError as error:
         # Celery logs what a signal's handler raises and goes on; it lets only an exit through.
         sys.exit(f"The worker does not start: {error}")
     except Exception as error:  # noqa: BLE001  a worker without its relay would fail each task
         # Only the type: an error's text may quote what it was given.
         sys.exit(f"The worker does not start: {type(error).__name__}")
+
+
+def _sweeps() -> bool:
+    return CONTROL in app.amqp.queues.consume_from
+
+
+def _check() -> str | None:
+    pause = settings.sweep_seconds if _sweeps() else None
+    return Health(signs, bridge.answers, bridge.redis_answers, pause).check()
+
+
+heartbeat_sent.connect(signs.consumer_lives, weak=False)
 
 
 @worker_shutting_down.connect
@@ -37,8 +53,8 @@ def _stop(**_: object) -> None:
 
 @worker_shutdown.connect
 def _close(**_: object) -> None:
-    bridge.close()
     _open_ports.close()
+    bridge.close()
 
 
 @app.task(name=DELIVER, bind=True)
@@ -60,5 +76,18 @@ def sweep() -> None:
 
     async def use(relay: Relay) -> None:
         await relay.sweeper.sweep()
+
+    try:
+        bridge.call(use)
+    finally:
+        signs.swept()
+
+
+@app.task(name=RETAIN)
+def retain() -> None:
+    """Let go of some of what is old."""
+
+    async def use(relay: Relay) -> None:
+        await relay.retainer.retain(seconds=RETAIN_SECONDS)
 
     bridge.call(use)

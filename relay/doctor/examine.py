@@ -8,16 +8,19 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.parse import urlsplit
 
+import redis.asyncio
 from sqlalchemy.exc import SQLAlchemyError
 
-from relay.doctor import configuration, keys, ledger, queues, upstream
+from relay.doctor import configuration, keys, ledger, queues, upstream, work
 from relay.doctor.findings import Finding, fail, warn
 from relay.errors import ConfigurationError
 from relay.key_check import key_use
-from relay.ledger import migrate
+from relay.ledger import migrate, retention
+from relay.ledger.backlog import backlog
 from relay.ledger.database import Database
 from relay.ledger.overdue import overdue
 from relay.ledger.server import server_facts
+from relay.pace import Pace, PaceState
 from relay.sealing import KeyRing
 from relay.settings import Settings
 
@@ -69,7 +72,10 @@ async def _postgres(settings: Settings) -> list[Finding]:
         if at == head:
             found += await _keys(settings, database)
             async with database.transaction() as connection:
-                found += ledger.judge_work(await overdue(connection))
+                found += work.judge_work(await overdue(connection))
+                found += work.judge_backlog(await backlog(connection), settings.backlog_most)
+                late = await retention.lag(connection, retention.windows(settings))
+                found.append(work.judge_retention(late))
         return found
     except (SQLAlchemyError, OSError) as error:
         where = urlsplit(settings.database_url.get_secret_value()).hostname or "its address"
@@ -111,8 +117,18 @@ async def _redis(settings: Settings) -> list[Finding]:
                 " and delivered when it is back.",
             ),
             warn(queues.WORKERS, "not asked, for want of Redis", "Bring Redis back first."),
+            work.judge_pace(None),
         ]
-    return [*found, *queues.judge_consumers(await queues.queue_consumers(url))]
+    found += queues.judge_consumers(await queues.queue_consumers(url))
+    return [*found, work.judge_pace(await _pace(settings, url))]
+
+
+async def _pace(settings: Settings, url: str) -> PaceState | None:
+    client = redis.asyncio.from_url(url, **queues.FAST)
+    try:
+        return await Pace(client, settings).state()
+    finally:
+        await client.aclose()
 
 
 _EXAMINATIONS: tuple[tuple[str, Callable[[Settings], Awaitable[list[Finding]]]], ...] = (

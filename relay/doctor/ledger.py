@@ -1,20 +1,12 @@
-"""Is PostgreSQL fit to keep the truth, is it migrated, and is its work taken up?"""
-
-from collections.abc import Iterator
+"""Is PostgreSQL fit to keep the truth, and is it migrated?"""
 
 from relay.doctor.findings import Finding, fail, ok, warn
-from relay.ledger.overdue import Overdue
 from relay.ledger.server import ServerFacts
 
 PART = "postgres"
-WORK = "work"
 
 _LEAST_VERSION = 15
 _SKEW_SECONDS = 5.0
-# The sweep rings within seconds; what is due for longer waits for workers.
-_LATE_SECONDS = 60.0
-_VERY_LATE_SECONDS = 3600.0
-_ABANDONED_SECONDS = 60.0
 
 
 def judge_server(facts: ServerFacts) -> list[Finding]:
@@ -69,27 +61,3 @@ def judge_clock(skew: float) -> Finding:
         f"its clock is {abs(skew):.0f} s {'before' if skew > 0 else 'behind'} this machine's",
         "Run NTP on both. Uplift goes by PostgreSQL's clock; logs go by the machine's.",
     )
-
-
-def judge_work(facts: Overdue) -> list[Finding]:
-    """Whether somebody is at work."""
-    return list(_work(facts))
-
-
-def _work(facts: Overdue) -> Iterator[Finding]:
-    if facts.abandoned_seconds > _ABANDONED_SECONDS:
-        yield fail(
-            WORK,
-            f"{facts.abandoned} upload(s) were left by their worker, the first"
-            f" {facts.abandoned_seconds:.0f} s ago, and are not swept up",
-            "Start or restart the process `beat`: nothing is retried without it.",
-        )
-    if facts.due_seconds <= _LATE_SECONDS:
-        yield ok(WORK, f"{facts.due} upload(s) due, none for longer than {_LATE_SECONDS:.0f} s")
-        return
-    what = f"{facts.due} upload(s) due, the oldest for {facts.due_seconds:.0f} s"
-    do = (
-        "Is a worker alive (above)? Are they many? Start more `worker` and `bulk` processes."
-        " What waits for the same record's older version is among them."
-    )
-    yield (fail if facts.due_seconds > _VERY_LATE_SECONDS else warn)(WORK, what, do)

@@ -21,12 +21,12 @@ CONSUMERS = {UPLOADS: "worker", BULK: "bulk", CONTROL: "beat"}
 _LEAST_VERSION = 7
 _FULL = 0.8
 _ANSWER_SECONDS = 3.0
-_FAST: dict[str, Any] = {"socket_connect_timeout": 2.0, "socket_timeout": 5.0}
+FAST: dict[str, Any] = {"socket_connect_timeout": 2.0, "socket_timeout": 5.0}
 
 
 async def redis_info(url: str) -> Mapping[str, Any]:
     """Redis's INFO, which managed services leave open where they close CONFIG."""
-    client = redis.asyncio.from_url(url, **_FAST, retry=Retry(NoBackoff(), 0))
+    client = redis.asyncio.from_url(url, **FAST, retry=Retry(NoBackoff(), 0))
     try:
         info: Mapping[str, Any] = await client.info()
         return info
@@ -83,7 +83,7 @@ async def queue_consumers(url: str) -> dict[str, list[str]]:
         app.conf.update(
             result_backend=None,
             broker_connection_max_retries=1,
-            broker_transport_options={**_FAST, "max_retries": 1},
+            broker_transport_options={**FAST, "max_retries": 1},
         )
         with app:
             return app.control.inspect(timeout=_ANSWER_SECONDS).active_queues() or {}

@@ -81,6 +81,11 @@ def parse_interaction(version: FhirVersion, path: str, query: bytes) -> Interact
     )
 
 
+def both_forms(base: str) -> tuple[str, ...]:
+    """1upHealth serves its FHIR API with and without `/fhir`, and may link either."""
+    return base, base.removesuffix("/fhir") if base.endswith("/fhir") else f"{base}/fhir"
+
+
 def parse_link(version: FhirVersion, bases: tuple[str, ...], url: str) -> Interaction | None:
     """The interaction that an absolute link means, if it is one below one of these FHIR bases."""
     for base in bases:

@@ -1,4 +1,4 @@
-"""Which resource types 1upHealth accepts a create of, and which it lets read, by version.
+"""Which resource types 1upHealth lets create, read and search, by version.
 
 Taken from its capability statements: every type whose interactions include `create`.  R4 has
 `Binary` and `Provenance`, but no create of either.
@@ -93,3 +93,17 @@ READABLE_TYPES: Mapping[FhirVersion, frozenset[str]] = MappingProxyType(
     }
 )
 """The types that can be read, by version: those whose interactions include `read`."""
+
+_R4_UNSEARCHABLE = """
+Binary BiologicallyDerivedProduct CatalogEntry MedicinalProductIngredient
+MedicinalProductManufactured ObservationDefinition Provenance SubstanceNucleicAcid
+SubstancePolymer SubstanceProtein SubstanceReferenceInformation SubstanceSourceMaterial
+"""
+
+SEARCHABLE_TYPES: Mapping[FhirVersion, frozenset[str]] = MappingProxyType(
+    {
+        **READABLE_TYPES,
+        FhirVersion.R4: READABLE_TYPES[FhirVersion.R4] - set(_R4_UNSEARCHABLE.split()),
+    }
+)
+"""The types that can be searched, by version: those whose interactions include `search-type`."""

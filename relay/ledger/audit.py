@@ -4,7 +4,7 @@ A person stands in it under `users.pseudonym`, a random id. Erasing destroys tha
 stays true, and no longer leads to anybody. Every note is made in the transaction of the act.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -41,6 +41,7 @@ class Action(StrEnum):
     PAUSED = "paused"
     RESUMED = "resumed"
     KEYS_ROTATED = "keys_rotated"
+    RECOVERED = "recovered"  # after a restore, what may have been sent was marked
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +78,10 @@ async def note(
 
 _NOTE_UPLOADS = text("""
     INSERT INTO audit_events (actor, action, pseudonym, upload_id)
-    SELECT :actor, :action, users.pseudonym, uploads.id
-    FROM uploads JOIN users ON users.id = uploads.user_id
-    WHERE uploads.id = ANY(:ids)
+    SELECT n.actor, :action, users.pseudonym, uploads.id
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:actors AS text[])) AS n(upload_id, actor)
+    JOIN uploads ON uploads.id = n.upload_id
+    JOIN users ON users.id = uploads.user_id
     ORDER BY uploads.id
 """)
 
@@ -88,9 +90,16 @@ async def note_uploads(
     connection: AsyncConnection, actor: Actor, action: Action, upload_ids: Sequence[UUID]
 ) -> None:
     """Note an act on each of these uploads: one statement, however many there are."""
-    if upload_ids:
+    await note_uploads_by(connection, action, dict.fromkeys(upload_ids, actor))
+
+
+async def note_uploads_by(
+    connection: AsyncConnection, action: Action, actors: Mapping[UUID, Actor]
+) -> None:
+    """`note_uploads`, of several actors: each upload with its own."""
+    if actors:
         await connection.execute(
-            _NOTE_UPLOADS, {"actor": actor, "action": action, "ids": list(upload_ids)}
+            _NOTE_UPLOADS, {"action": action, "ids": list(actors), "actors": list(actors.values())}
         )
 
 

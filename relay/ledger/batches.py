@@ -7,12 +7,12 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Select, func, select, text, tuple_, update
+from sqlalchemy import Select, case, func, literal_column, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
-from relay.ledger.tables import Batch, BatchLine, Upload, User
+from relay.ledger.tables import Batch, BatchLine, Receipt, Upload, User
 from relay.lifecycle import State
 
 
@@ -140,6 +140,13 @@ async def list_batches(
     return [BatchRow(*row) for row in await connection.execute(statement)]
 
 
+# A thinned upload was delivered.
+_STATE_OF_LINE = func.coalesce(
+    Upload.state,
+    case((Receipt.upload_id.is_not(None), literal_column(f"'{State.DELIVERED}'"))),
+)
+
+
 async def list_lines(
     connection: AsyncConnection, batch_id: UUID, *, after: int, limit: int
 ) -> list[LineRow]:
@@ -148,12 +155,13 @@ async def list_lines(
         select(
             BatchLine.line,
             BatchLine.upload_id,
-            Upload.state,
+            _STATE_OF_LINE,
             BatchLine.duplicate,
             BatchLine.problem_status,
             BatchLine.problem,
         )
         .outerjoin(Upload, Upload.id == BatchLine.upload_id)
+        .outerjoin(Receipt, Receipt.upload_id == BatchLine.upload_id)
         .where(BatchLine.batch_id == batch_id, BatchLine.line > after)
         .order_by(BatchLine.line)
         .limit(limit)
@@ -167,9 +175,11 @@ async def list_lines(
 async def count_by_state(connection: AsyncConnection, batch_id: UUID) -> dict[State, int]:
     """How many lines of a batch have their upload in each state."""
     rows = await connection.execute(
-        select(Upload.state, func.count())
-        .join(BatchLine, BatchLine.upload_id == Upload.id)
+        select(_STATE_OF_LINE, func.count())
+        .select_from(BatchLine)
+        .outerjoin(Upload, Upload.id == BatchLine.upload_id)
+        .outerjoin(Receipt, Receipt.upload_id == BatchLine.upload_id)
         .where(BatchLine.batch_id == batch_id)
-        .group_by(Upload.state)
+        .group_by(_STATE_OF_LINE)
     )
-    return {State(state): count for state, count in rows}
+    return {State(state): count for state, count in rows if state is not None}

@@ -9,7 +9,7 @@ import orjson
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from relay.lifecycle import Reason, State, allowed
+from relay.lifecycle import DEAD_LETTERS, Reason, State, allowed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,9 @@ class Change:
     delay: float = 0.0  # until a queued upload is due
     clock: float | None = None  # until it gives up: starts with the first claim, and with parking
     maybe_sent: bool | None = None
+    # Whole searches that found nothing since it may have been sent last. A crash, and a return
+    # from outside of the queue, begin the count anew.
+    looks: int | None = None
     possible_duplicate: bool | None = None
     crashed: bool = False
     # The attempt met a limit and tried nothing: it does not count, and the time to give up stands
@@ -38,6 +41,8 @@ class Change:
     last_answer: str | None = None
     issues: dict[str, Any] | None = None
     sealed_receipt: bytes | None = None
+    # As if it had just been accepted: nothing tried or found yet, and nobody asked to cancel it.
+    anew: bool = False
 
     def __post_init__(self) -> None:
         if not allowed(self.source, self.target):
@@ -46,6 +51,8 @@ class Change:
             raise ValueError("Only who holds the lease may change an upload that is sending.")
         if self.uncounted and (self.source, self.target) != (State.SENDING, State.QUEUED):
             raise ValueError("Only an attempt that ends in the queue can go uncounted.")
+        if self.anew and (self.source not in DEAD_LETTERS or self.target is not State.QUEUED):
+            raise ValueError("Only a dead letter that is queued can begin anew.")
 
     def _row(self) -> dict[str, Any]:
         return {
@@ -59,12 +66,14 @@ class Change:
             "delay": self.delay,
             "clock": self.clock,
             "maybe_sent": self.maybe_sent,
+            "looks": self.looks,
             "possible_duplicate": self.possible_duplicate,
             "crashed": self.crashed,
             "uncounted": self.uncounted,
             "last_answer": self.last_answer,
             "issues": self.issues,
             "receipt": self.sealed_receipt.hex() if self.sealed_receipt else None,
+            "anew": self.anew,
         }
 
 
@@ -75,8 +84,10 @@ _CHANGE = text("""
         reason = c.reason,
         revision = u.revision + 1,
         updated_at = now(),
-        attempts = u.attempts + (c.target = 'sending')::int - c.uncounted::int,
-        crashes = CASE WHEN c.crashed THEN u.crashes + 1
+        attempts = CASE WHEN c.anew THEN 0
+            ELSE u.attempts + (c.target = 'sending')::int - c.uncounted::int END,
+        crashes = CASE WHEN c.anew THEN 0
+                       WHEN c.crashed THEN u.crashes + 1
                        WHEN c.source = 'sending' THEN 0 ELSE u.crashes END,
         next_attempt_at = CASE WHEN c.target = 'queued'
                                THEN now() + make_interval(secs => c.delay) END,
@@ -92,18 +103,21 @@ _CHANGE = text("""
         lease_until = CASE WHEN c.target = 'sending'
                            THEN now() + make_interval(secs => c.lease_seconds) END,
         maybe_sent = coalesce(c.maybe_sent, u.maybe_sent),
+        looks = CASE WHEN c.crashed OR (c.target = 'queued' AND c.source <> 'sending') THEN 0
+                     ELSE coalesce(c.looks, u.looks) END,
         possible_duplicate = coalesce(c.possible_duplicate, u.possible_duplicate),
         last_answer = coalesce(c.last_answer, u.last_answer),
-        issues = coalesce(c.issues, u.issues),
+        issues = CASE WHEN NOT c.anew THEN coalesce(c.issues, u.issues) END,
+        cancel_requested = u.cancel_requested AND NOT c.anew,
         sealed_receipt = coalesce(decode(c.receipt, 'hex'), u.sealed_receipt),
         sealed_body = CASE WHEN c.target IN ('delivered', 'cancelled', 'superseded')
                            THEN NULL ELSE u.sealed_body END,
         delivered_at = CASE WHEN c.target = 'delivered' THEN now() END
     FROM jsonb_to_recordset(CAST(:changes AS jsonb)) AS c(
         id uuid, source text, target text, reason text, lease_id uuid, new_lease_id uuid,
-        lease_seconds float8, delay float8, clock float8, maybe_sent bool,
+        lease_seconds float8, delay float8, clock float8, maybe_sent bool, looks int,
         possible_duplicate bool, crashed bool, uncounted bool, last_answer text,
-        issues jsonb, receipt text)
+        issues jsonb, receipt text, anew bool)
     WHERE u.id = c.id AND u.state = c.source
       AND (c.source <> 'sending' OR u.lease_id = c.lease_id)
     RETURNING u.id

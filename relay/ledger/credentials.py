@@ -6,13 +6,14 @@ hash would only slow every request (OWASP, Password Storage: it is for secrets p
 
 import hashlib
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import func, insert, or_, select, update
+from sqlalchemy import ARRAY, LargeBinary, any_, bindparam, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
@@ -100,29 +101,43 @@ async def add_device_token(
     return NewDeviceToken(secret, expires_at, token_id)
 
 
+_VALID = (
+    select(
+        Credential.id,
+        Credential.name,
+        Credential.scopes,
+        Credential.user_id,
+        Credential.secret_hash,
+        User.app_user_id,
+    )
+    .outerjoin(User, User.id == Credential.user_id)
+    .where(
+        Credential.secret_hash == any_(bindparam("hashes", type_=ARRAY(LargeBinary))),
+        Credential.revoked_at.is_(None),
+        or_(Credential.expires_at.is_(None), Credential.expires_at > func.now()),
+        User.erased_at.is_(None),
+    )
+)
+
+
+async def find_credentials(
+    connection: AsyncConnection, secrets_: Collection[str]
+) -> dict[str, CredentialRow]:
+    """The credentials of these secrets; those that are revoked, over or unknown are missing."""
+    hashes = {secret: _hash(secret) for secret in secrets_}
+    rows = await connection.execute(_VALID, {"hashes": list(set(hashes.values()))})
+    found = {
+        bytes(row.secret_hash): CredentialRow(
+            row.id, row.name, frozenset(row.scopes), row.user_id, row.app_user_id
+        )
+        for row in rows
+    }
+    return {secret: found[hash_] for secret, hash_ in hashes.items() if hash_ in found}
+
+
 async def find_credential(connection: AsyncConnection, secret: str) -> CredentialRow | None:
     """The credential of that secret, if it is neither revoked nor over."""
-    row = (
-        await connection.execute(
-            select(
-                Credential.id,
-                Credential.name,
-                Credential.scopes,
-                Credential.user_id,
-                User.app_user_id,
-            )
-            .outerjoin(User, User.id == Credential.user_id)
-            .where(
-                Credential.secret_hash == _hash(secret),
-                Credential.revoked_at.is_(None),
-                or_(Credential.expires_at.is_(None), Credential.expires_at > func.now()),
-                User.erased_at.is_(None),
-            )
-        )
-    ).one_or_none()
-    if row is None:
-        return None
-    return CredentialRow(row.id, row.name, frozenset(row.scopes), row.user_id, row.app_user_id)
+    return (await find_credentials(connection, [secret])).get(secret)
 
 
 async def list_api_keys(

@@ -1,12 +1,16 @@
 """The connection to Postgres, and the only place that commits."""
 
+import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
+from psycopg import AsyncConnection as AsyncPGConnection
+from sqlalchemy import event, make_url
+from sqlalchemy.exc import ArgumentError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from relay.errors import ConfigurationError
 from relay.settings import Settings
@@ -31,11 +35,25 @@ def is_away(error: Exception) -> bool:
     return sqlstate is None or sqlstate.startswith(_AWAY)
 
 
+def _check_open(dbapi_connection: Any, _: ConnectionPoolEntry, __: PoolProxiedConnection) -> None:
+    """Have the pool open another connection if Postgres ended this one while it was idle.
+
+    A server that dies or restarts closes its sockets, and a closed socket is readable. Asking the
+    server, as `pool_pre_ping` does, would take a round trip for each transaction.
+    """
+    connection: AsyncPGConnection = dbapi_connection.driver_connection
+    poller = select.poll()
+    poller.register(connection.pgconn.socket, select.POLLIN)
+    if poller.poll(0):
+        raise InvalidatePoolError
+
+
 class Database:
     """A pool of connections. Every use of the ledger is inside one `transaction`."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @classmethod
     def connect(cls, settings: Settings) -> "Database":
@@ -55,8 +73,6 @@ class Database:
                 pool_size=settings.database_connections,
                 max_overflow=0,
                 pool_timeout=10,
-                # A connection that Postgres dropped while idle is found before it is used.
-                pool_pre_ping=True,
                 # SQL errors print their parameters, and ours are sealed bodies and names.
                 hide_parameters=True,
                 connect_args={
@@ -72,12 +88,19 @@ class Database:
                 " postgresql://user:password@host/name; in a password, % stands for itself as"
                 " %25, / as %2F and @ as %40."
             ) from None
+        event.listen(engine.sync_engine, "checkout", _check_open)
         return cls(engine)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """One transaction: committed at the end of the block, rolled back if it raises."""
         async with self._engine.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """For statements that only read and need not see the same: each is by itself."""
+        async with self._autocommit.connect() as connection:
             yield connection
 
     async def close(self) -> None:

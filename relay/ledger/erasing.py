@@ -18,6 +18,7 @@ from relay.ledger.tables import (
     Grant,
     IdempotencyKey,
     Pause,
+    Receipt,
     Record,
     Upload,
     User,
@@ -114,6 +115,16 @@ async def remove_some(connection: AsyncConnection, user_id: UUID, *, most: int) 
     )
     if left:
         return Removal(done=False, moved=False, sending=left)
+    left_over = select(Receipt.upload_id).where(Receipt.user_id == user_id).limit(most)
+    removed = (
+        await connection.scalars(
+            delete(Receipt)
+            .where(Receipt.upload_id.in_(left_over.scalar_subquery()))
+            .returning(Receipt.upload_id)
+        )
+    ).all()
+    if removed:
+        return Removal(done=False, moved=True)
     records = select(Record.id).where(Record.user_id == user_id).limit(most)
     removed = (
         await connection.scalars(
@@ -133,6 +144,10 @@ async def _remove_access(connection: AsyncConnection, user_id: UUID) -> None:
     await connection.execute(delete(Pause).where(Pause.user_id == user_id))
     await connection.execute(delete(Grant).where(Grant.user_id == user_id))
     theirs = select(Credential.id).where(Credential.user_id == user_id).scalar_subquery()
+    # First, so that no idempotency key is added between the two removals.
+    await connection.execute(
+        select(Credential.id).where(Credential.user_id == user_id).with_for_update()
+    )
     await connection.execute(delete(IdempotencyKey).where(IdempotencyKey.credential_id.in_(theirs)))
     await connection.execute(delete(Credential).where(Credential.user_id == user_id))
 

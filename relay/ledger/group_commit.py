@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -35,7 +36,8 @@ class GroupCommit(Generic[Item, Result]):
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._gathering.append((item, future))
         if self._task is None:
-            self._task = asyncio.create_task(self._run_groups())
+            # In a context of its own: what is bound to the first caller's is not the group's.
+            self._task = asyncio.create_task(self._run_groups(), context=Context())
         return await future
 
     async def _run_groups(self) -> None:

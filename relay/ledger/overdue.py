@@ -7,12 +7,15 @@ from sqlalchemy import ColumnElement, SQLColumnExpression, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from relay.ledger.tables import Upload, state_is
+from relay.ledger.work import is_due
 from relay.lifecycle import State
 
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """Uploads that are due and since when, and leases that ran out and since when, in seconds."""
+    """Uploads that may be claimed and since when, and leases that ran out and since when, in
+    seconds. What is paused, or waits for an older version of its record, may not be claimed.
+    """
 
     due: int
     due_seconds: float
@@ -28,9 +31,7 @@ async def overdue(connection: AsyncConnection) -> Overdue:
 
     due = (
         await connection.execute(
-            select(func.count(), since(Upload.next_attempt_at)).where(
-                state_is(Upload.state, State.QUEUED), Upload.next_attempt_at <= func.now()
-            )
+            select(func.count(), since(Upload.next_attempt_at)).where(*is_due(Upload.state))
         )
     ).one()
     abandoned = (

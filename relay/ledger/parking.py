@@ -14,7 +14,13 @@ async def park_waiting(connection: AsyncConnection, user_id: UUID, *, clock: flo
     """Park what a user has waiting: their grant is dead."""
     rows = await connection.execute(
         select(Upload.id)
-        .where(Upload.user_id == user_id, state_is(Upload.state, State.QUEUED))
+        .where(
+            Upload.user_id == user_id,
+            state_is(Upload.state, State.QUEUED),
+            # What 1upHealth may just be storing is parked by its next attempt: a release at once
+            # must not have it looked for too early.
+            ~(Upload.maybe_sent & (Upload.next_attempt_at > func.now())),
+        )
         .order_by(Upload.id)
         .with_for_update()
     )

@@ -1,12 +1,13 @@
 """How far a user's uploads are, in numbers."""
 
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, literal_column, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from relay.ledger.tables import Upload
+from relay.ledger.tables import Receipt, Upload
 from relay.lifecycle import State
 
 
@@ -32,14 +33,24 @@ class Summary:
 
 
 async def summarize(connection: AsyncConnection, user_id: UUID) -> Summary:
-    """The summary of the uploads that the ledger has of a user."""
-    rows = await connection.execute(
-        select(Upload.resource_type, Upload.state, func.count())
+    """The summary of the uploads that the ledger has of a user, or has receipts of."""
+    uploads = (
+        select(Upload.resource_type, Upload.state, func.count().label("count"))
         .where(Upload.user_id == user_id)
         .group_by(Upload.resource_type, Upload.state)
-        .order_by(Upload.resource_type, Upload.state)
     )
+    thinned: Select[Any] = (
+        select(
+            Receipt.resource_type,
+            literal_column(f"'{State.DELIVERED}'").label("state"),
+            func.count().label("count"),
+        )
+        .where(Receipt.user_id == user_id)
+        .group_by(Receipt.resource_type)
+    )
+    rows = await connection.execute(union_all(uploads, thinned).order_by("resource_type", "state"))
     by_type: dict[str, dict[State, int]] = {}
     for resource_type, state, count in rows:
-        by_type.setdefault(resource_type, {})[State(state)] = count
+        states = by_type.setdefault(resource_type, {})
+        states[State(state)] = states.get(State(state), 0) + count
     return Summary(by_type)

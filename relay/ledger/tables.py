@@ -136,7 +136,8 @@ class Record(Table):
     latest_digest: Mapped[bytes | None]
     delivered_version: Mapped[int] = mapped_column(server_default=_ZERO)
     delivered_digest: Mapped[bytes | None]
-    # Sealed JSON {"id", "version"}: what 1upHealth calls the record names a hospital's record.
+    # Sealed JSON {"id", "version", "stored_at", "sha256"}: what 1upHealth calls the record names a
+    # hospital's record, and the digest of its bytes could be guessed.
     sealed_receipt: Mapped[bytes | None]
     # Keyed hash of (FHIR version, type, the resource's own id): where it will be at 1upHealth.
     upstream_key: Mapped[bytes | None]
@@ -289,6 +290,36 @@ class Attempt(Table):
     duration_ms: Mapped[int | None]
 
 
+class Receipt(Table):
+    """What is left of a delivered upload whose row was thinned out: enough to tell its status."""
+
+    __tablename__ = "receipts"
+    __table_args__ = (Index("ix_receipts_user_id_upload_id", "user_id", "upload_id"),)
+
+    upload_id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
+    # No foreign key: it outlives the batch.
+    batch_id: Mapped[UUID | None]
+    fhir_version: Mapped[str]
+    resource_type: Mapped[str]
+    revision: Mapped[int]
+    attempts: Mapped[int]
+    possible_duplicate: Mapped[bool]
+    sealed_receipt: Mapped[bytes | None]
+    created_at: Mapped[datetime]
+    delivered_at: Mapped[datetime]
+
+
+class Recovery(Table):
+    """A ledger that went back to `since`: what is put in until `look_until` may be upstream."""
+
+    __tablename__ = "recoveries"
+
+    since: Mapped[datetime] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    look_until: Mapped[datetime]
+
+
 class Pause(Table):
     """Nothing is sent meanwhile: of one user, or, where it names none, of everybody."""
 
@@ -314,6 +345,11 @@ class Credential(Table):
             name="device_token_has_user_and_end",
         ),
         Index("ix_credentials_user_id", "user_id", postgresql_where=text("user_id IS NOT NULL")),
+        Index(
+            "ix_credentials_expires_at",
+            "expires_at",
+            postgresql_where=text("expires_at IS NOT NULL"),
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

@@ -10,9 +10,11 @@ from sqlalchemy import ARRAY, Row, Select, Uuid, any_, bindparam, func, insert, 
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
+from relay.ledger import receipts
 from relay.ledger.changes import Change, change_state
+from relay.ledger.filters import Filter
 from relay.ledger.tables import Record, Upload, User, state_is
-from relay.lifecycle import UNFINISHED, Reason, State
+from relay.lifecycle import ENDED_OTHERWISE, UNFINISHED, Reason, State
 
 # What ended without reaching 1upHealth because somebody stopped it, or time did: the same content
 # coming again is a new wish to send it, not a duplicate.
@@ -42,6 +44,7 @@ class NewUpload:
     body_bytes: int
     sealed_body: bytes
     queue: str
+    upstream_key: bytes | None = None  # `relay.identity.upstream_key`; None if it has no id
     batch_id: UUID | None = None
 
 
@@ -71,6 +74,7 @@ class UploadRow:
     created_at: datetime
     updated_at: datetime
     delivered_at: datetime | None
+    cancel_requested: bool = False
 
 
 async def put_in(
@@ -83,6 +87,12 @@ async def put_in(
     upstream is left to end first. Content that went back to what was delivered needs no upload,
     unless another version may have reached 1upHealth since. What comes after a version that ended
     while it may be upstream may be sent already too, so a worker looks first.
+
+    Ended uploads may be thinned out: `records` knows what was delivered without them. The content
+    that came last and was delivered last stays a duplicate, under the id of its upload, for which
+    there may be no row any more; what ended otherwise and is gone is a new upload when it comes
+    again. So is what was delivered last, is gone, and comes back after other content; a worker
+    looks for it first, so that it is not sent twice.
 
     Returns for each, in the order of the group, the upload's id and whether it was there before.
     """
@@ -119,16 +129,19 @@ def _rounds(
 
 # Arrays as parameters: the text stays the same for any number of uploads, so Postgres plans it
 # once. Sorted, so that groups with records in common lock them in one order and none waits for
-# another that waits for it. The update changes nothing, but takes the row's lock and returns it.
+# another that waits for it. The update takes the row's lock and returns it; it changes the key of a
+# record whose id in the resource is another now, or that had none.
 _LOCK_RECORDS = text("""
-    INSERT INTO records AS r (id, user_id, identity)
-    SELECT n.id, n.user_id, n.identity
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:user_ids AS uuid[]), CAST(:identities AS bytea[]))
-        AS n(id, user_id, identity)
+    INSERT INTO records AS r (id, user_id, identity, upstream_key)
+    SELECT n.id, n.user_id, n.identity, n.upstream_key
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:user_ids AS uuid[]), CAST(:identities AS bytea[]),
+                CAST(:upstream_keys AS bytea[]))
+        AS n(id, user_id, identity, upstream_key)
     ORDER BY n.user_id, n.identity
-    ON CONFLICT (user_id, identity) DO UPDATE SET versions = r.versions
+    ON CONFLICT (user_id, identity) DO UPDATE SET upstream_key = excluded.upstream_key
     RETURNING r.id, r.user_id, r.identity, r.versions, r.latest_upload_id, r.latest_digest,
-        r.delivered_digest
+        r.delivered_digest,
+        EXISTS (SELECT 1 FROM recoveries WHERE look_until > now()) AS recovering
 """)
 
 _STATES = text("SELECT id, state FROM uploads WHERE id = ANY(CAST(:ids AS uuid[]))")
@@ -140,8 +153,6 @@ _UNSENT = text("""
         AND NOT maybe_sent
     ORDER BY id FOR UPDATE
 """)
-
-_ENDED_OTHERWISE = frozenset(State) - UNFINISHED - {State.DELIVERED}
 
 # One statement, so that a version that ends meanwhile is seen either before or after it did.
 _STANDINGS = select(
@@ -155,7 +166,7 @@ _STANDINGS = select(
         Upload.record_id == Record.id,
         Upload.version > Record.delivered_version,
         Upload.maybe_sent,
-        state_is(Upload.state, *sorted(_ENDED_OTHERWISE)),
+        state_is(Upload.state, *sorted(ENDED_OTHERWISE)),
     )
     .exists()
     .label("maybe_sent"),
@@ -197,6 +208,7 @@ async def _put_in_once_each(
             "ids": [uuid7() for _ in group],
             "user_ids": [new.user_id for new in group],
             "identities": [new.identity for new in group],
+            "upstream_keys": [new.upstream_key for new in group],
         },
     )
     records = {(row.user_id, bytes(row.identity)): row for row in locked}
@@ -209,22 +221,31 @@ async def _put_in_once_each(
     changed: list[tuple[NewUpload, Row[Any]]] = []
     for new, row in pairs:
         same = row.latest_upload_id is not None and row.latest_digest == new.digest
-        if same and states.get(row.latest_upload_id) not in _GIVEN_UP:
+        if same and _is_kept(states.get(row.latest_upload_id), row):
             kept[new.id] = (row.latest_upload_id, True)
         else:
             changed.append((new, row))
     if changed:
         record_ids = [row.id for _, row in changed]
-        await _supersede_unsent(connection, record_ids)
-        standings = await _standings(connection, record_ids)
+        # Of a record that never had an upload there is nothing to ask.
+        standings: dict[UUID, Row[Any]] = {}
+        if before := [row.id for _, row in changed if row.versions]:
+            await _supersede_unsent(connection, before)
+            standings = await _standings(connection, before)
         fresh: list[dict[str, Any]] = []
         for new, row in changed:
-            standing = standings[row.id]
-            if row.delivered_digest == new.digest and _is_as_delivered(standing):
+            standing = standings.get(row.id)
+            if standing and row.delivered_digest == new.digest and _is_as_delivered(standing):
                 kept[new.id] = (standing.delivered_upload_id, True)
             else:
                 kept[new.id] = (new.id, False)
-                fresh.append(_values(new, row, ring_seconds, maybe_sent=standing.maybe_sent))
+                # What was delivered last may be there still, after a version that never arrived.
+                # So may what a ledger that went back in time has forgotten.
+                maybe_sent = row.recovering or (
+                    standing is not None
+                    and (standing.maybe_sent or row.delivered_digest == new.digest)
+                )
+                fresh.append(_values(new, row, ring_seconds, maybe_sent=maybe_sent))
         if fresh:
             await connection.execute(_NEW, fresh)
         await connection.execute(
@@ -237,6 +258,16 @@ async def _put_in_once_each(
             },
         )
     return kept
+
+
+def _is_kept(state: str | None, record: Row[Any]) -> bool:
+    """Whether the content that came last needs no upload, given its upload's state.
+
+    None: that was thinned out. It still counts if it is what was delivered last.
+    """
+    if state is None:
+        return bool(record.delivered_digest == record.latest_digest)
+    return state not in _GIVEN_UP
 
 
 async def _standings(connection: AsyncConnection, record_ids: list[UUID]) -> dict[UUID, Row[Any]]:
@@ -314,6 +345,7 @@ def _statuses() -> Select[Any]:
         Upload.created_at,
         Upload.updated_at,
         Upload.delivered_at,
+        Upload.cancel_requested,
     ).join(User, (User.id == Upload.user_id) & User.erased_at.is_(None))
 
 
@@ -325,10 +357,42 @@ def _status(row: Row[Any]) -> UploadRow:
     return UploadRow(**values)
 
 
+# One text for any number of them, which Postgres plans once.
+_STATUSES_OF = _statuses().where(Upload.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
+
+
 async def get_uploads(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, UploadRow]:
-    """The status of each of these uploads; the unknown are missing."""
-    rows = await connection.execute(_statuses().where(Upload.id.in_(ids)))
-    return {row.id: _status(row) for row in rows}
+    """The status of each of these uploads, thinned ones by their receipts; the unknown are
+    missing.
+    """
+    rows = await connection.execute(_STATUSES_OF, {"ids": list(ids)})
+    found = {row.id: _status(row) for row in rows}
+    if missing := [id_ for id_ in ids if id_ not in found]:
+        rows = await connection.execute(receipts.STATUSES_OF, {"ids": missing})
+        found |= {row.id: _status(row) for row in rows}
+    return found
+
+
+async def get_dropped(
+    connection: AsyncConnection,
+    upload_id: UUID,
+    *,
+    user_id: UUID,
+    fhir_version: str,
+    resource_type: str,
+) -> UploadRow | None:
+    """What is known of a delivered upload that was thinned out and left no receipt.
+
+    None if its user is being erased.
+    """
+    values = await receipts.without_receipt(
+        connection,
+        upload_id,
+        user_id=user_id,
+        fhir_version=fhir_version,
+        resource_type=resource_type,
+    )
+    return UploadRow(**values) if values is not None else None
 
 
 async def get_revisions(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, int]:
@@ -338,22 +402,10 @@ async def get_revisions(connection: AsyncConnection, ids: Sequence[UUID]) -> dic
 
 
 async def list_uploads(
-    connection: AsyncConnection,
-    *,
-    user_id: UUID | None,
-    batch_id: UUID | None = None,
-    states: Sequence[State],
-    after: UUID | None,
-    limit: int,
+    connection: AsyncConnection, matching: Filter, *, after: UUID | None, limit: int
 ) -> list[UploadRow]:
-    """Uploads in the order of acceptance, from the one after `after`."""
-    statement = _statuses().order_by(Upload.id).limit(limit)
-    if user_id is not None:
-        statement = statement.where(Upload.user_id == user_id)
-    if batch_id is not None:
-        statement = statement.where(Upload.batch_id == batch_id)
-    if states:
-        statement = statement.where(Upload.state.in_(states))
+    """Uploads that match, in the order of acceptance, from the one after `after`."""
+    statement = _statuses().where(*matching.conditions()).order_by(Upload.id).limit(limit)
     if after is not None:
         statement = statement.where(Upload.id > after)
     return [_status(row) for row in await connection.execute(statement)]

@@ -1,17 +1,30 @@
 """Users in the ledger: their names, and the keys of what is sealed for them."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, select, text, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Row,
+    Select,
+    Text,
+    any_,
+    bindparam,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid4, uuid7
 
 from relay.ledger.audit import SYSTEM, Action, Actor, note
+from relay.ledger.pauses import is_paused
 from relay.ledger.tables import Grant, User
 from relay.sealing import KeyRing, UserKey, WrappedKey
 
@@ -37,6 +50,7 @@ class UserRow:
     created_at: datetime
     grant_state: str | None
     grant_origin: str | None
+    paused: bool
 
     def key(self, ring: KeyRing) -> UserKey:
         """The user's data key. Raises SealError if the ring cannot unwrap it."""
@@ -99,10 +113,29 @@ def _living() -> Select[Any]:
             User.created_at,
             Grant.state,
             Grant.origin,
+            is_paused().label("paused"),
         )
         .outerjoin(Grant, Grant.user_id == User.id)
         .where(User.erased_at.is_(None))
     )
+
+
+_HOLD_FREE = (
+    _living()
+    .where(User.app_user_id == any_(bindparam("names", type_=ARRAY(Text))))
+    .with_for_update(of=User, read=True, key_share=True, skip_locked=True)
+)
+
+
+async def hold_users(
+    connection: AsyncConnection, app_user_ids: Collection[str]
+) -> dict[str, UserRow]:
+    """The living users of these names, held as by `find_user`.
+
+    Whoever would have to be waited for is left out: one user must not hold the others up.
+    """
+    rows = await connection.execute(_HOLD_FREE, {"names": list(app_user_ids)})
+    return {user.app_user_id: user for user in map(_read, rows)}
 
 
 async def _find(
@@ -124,6 +157,7 @@ def _read(row: Row[Any]) -> UserRow:
         created_at=row.created_at,
         grant_state=row.state,
         grant_origin=row.origin,
+        paused=row.paused,
     )
 
 

@@ -5,18 +5,21 @@ Lock order everywhere: a record's row before its uploads' rows.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import SQLColumnExpression, func, insert, select, text
+from sqlalchemy import ColumnElement, SQLColumnExpression, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 from uuid_utils.compat import uuid4
 
 from relay.ledger.changes import Change, change_state
-from relay.ledger.tables import Attempt, Record, Upload, User, state_is
-from relay.lifecycle import UNFINISHED, State
+from relay.ledger.collisions import colliding
+from relay.ledger.pauses import not_paused
+from relay.ledger.tables import Attempt, Record, Recovery, Upload, User, state_is
+from relay.lifecycle import ENDED_OTHERWISE, UNFINISHED, Reason, State
 from relay.sealing import WrappedKey
 
 
@@ -24,8 +27,12 @@ from relay.sealing import WrappedKey
 class Claim:
     """An upload that this process holds until its lease ends.
 
-    `maybe_sent` is whether an earlier attempt may have reached 1upHealth; `outlived` whether its
-    time to give up has come.
+    `maybe_sent` is whether an earlier attempt may have reached 1upHealth, of this version or of an
+    older one that ended without it being known; `looks` how many searches found nothing since;
+    `outlived` whether its time to give up has come; `cancel_requested` whether its owner withdrew
+    it; `collides` whether another record is under its type and id at 1upHealth. What is withdrawn
+    or collides must not be sent. `restored_to` is the time up to which the ledger is whole, if it
+    was restored since the upload came.
     """
 
     upload_id: UUID
@@ -38,11 +45,15 @@ class Claim:
     body_bytes: int
     attempts: int
     maybe_sent: bool
+    looks: int
     validated: bool
     outlived: bool
+    cancel_requested: bool
+    collides: bool
     app_user_id: str
     wrapped_key: WrappedKey
     record_receipt: bytes | None
+    restored_to: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +84,35 @@ def _blocked() -> Any:
 
 def is_due(state: SQLColumnExpression[str]) -> tuple[Any, ...]:
     """The conditions under which an upload may be claimed now."""
-    return (state_is(state, State.QUEUED), Upload.next_attempt_at <= func.now(), ~_blocked())
+    return (
+        state_is(state, State.QUEUED),
+        Upload.next_attempt_at <= func.now(),
+        ~_blocked(),
+        not_paused(),
+    )
+
+
+def _maybe_sent() -> Any:
+    """Whether this content may be at 1upHealth: put there by its own attempts, or by those of an
+    older version that ended without it being known, since when nothing was delivered."""
+    older = aliased(Upload)
+    unknown = (
+        select(1)
+        .where(
+            older.record_id == Upload.record_id,
+            older.version < Upload.version,
+            older.version > Record.delivered_version,
+            older.maybe_sent,
+            state_is(older.state, *sorted(ENDED_OTHERWISE)),
+        )
+        .exists()
+    )
+    return Upload.maybe_sent | unknown
+
+
+def is_over(stood_still: float) -> ColumnElement[bool]:
+    """Whether the time to give up has come, of which so many seconds are not counted."""
+    return Upload.give_up_at <= func.now() - func.make_interval(0, 0, 0, 0, 0, 0, stood_still)
 
 
 # Where ids are given, they lead to the rows. Hidden so, the state does not offer the planner the
@@ -81,14 +120,23 @@ def is_due(state: SQLColumnExpression[str]) -> tuple[Any, ...]:
 _STATE_OF_THESE = Upload.state.concat("")
 
 
-async def sizes_of_due(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, int]:
-    """The body sizes, in bytes, of those of the uploads that are due now."""
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What there is to know of a due upload before it is claimed. `crashes` is how many of its
+    leases ran out, one after the other."""
+
+    body_bytes: int
+    crashes: int
+
+
+async def due_among(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, Due]:
+    """Those of the uploads that are due now, in the order of their ids."""
     rows = await connection.execute(
-        select(Upload.id, Upload.body_bytes)
+        select(Upload.id, Upload.body_bytes, Upload.crashes)
         .where(Upload.id.in_(ids), *is_due(_STATE_OF_THESE))
         .order_by(Upload.id)
     )
-    return {row.id: row.body_bytes for row in rows}
+    return {row.id: Due(row.body_bytes, row.crashes) for row in rows}
 
 
 async def claim(
@@ -97,8 +145,15 @@ async def claim(
     *,
     lease_seconds: float,
     give_up_seconds: float,
+    allow_shared_ids: bool = False,
+    stood_still: float = 0.0,
 ) -> list[Claim]:
-    """Lease those of the uploads that are due and not another's. Opens their attempts."""
+    """Lease those of the uploads that are due and not another's. Opens their attempts.
+
+    Their time to give up stood still for so many seconds that they did not get back yet.
+
+    What is leased counts as maybe sent from here on, unless it must not be sent.
+    """
     lease_id = uuid4()
     rows = (
         await connection.execute(
@@ -111,13 +166,21 @@ async def claim(
                 Upload.sealed_body,
                 Upload.body_bytes,
                 Upload.attempts,
-                Upload.maybe_sent,
+                _maybe_sent().label("maybe_sent"),
+                Upload.looks,
+                Upload.cancel_requested,
                 Upload.issues.is_not(None).label("validated"),
-                func.coalesce(Upload.give_up_at <= func.now(), text("false")).label("outlived"),
+                func.coalesce(is_over(stood_still), text("false")).label("outlived"),
                 User.app_user_id,
                 User.master_key_id,
                 User.wrapped_key,
                 Record.sealed_receipt.label("record_receipt"),
+                select(func.min(Recovery.since))
+                .where(Recovery.since >= Upload.created_at)
+                .scalar_subquery()
+                .label("restored_to"),
+                Upload.reason,
+                Record.upstream_key,
             )
             .join(User, User.id == Upload.user_id)
             .join(Record, Record.id == Upload.record_id)
@@ -126,6 +189,8 @@ async def claim(
             .with_for_update(of=Upload, skip_locked=True)
         )
     ).all()
+    keys = {row.record_id: bytes(row.upstream_key) for row in rows if row.upstream_key}
+    collisions = set() if allow_shared_ids else await colliding(connection, keys)
     claimed = await change_state(
         connection,
         [
@@ -136,7 +201,7 @@ async def claim(
                 new_lease_id=lease_id,
                 lease_seconds=lease_seconds,
                 clock=give_up_seconds,
-                maybe_sent=True,
+                maybe_sent=(None if row.cancel_requested or row.record_id in collisions else True),
             )
             for row in rows
         ],
@@ -157,11 +222,15 @@ async def claim(
             body_bytes=row.body_bytes,
             attempts=row.attempts + 1,
             maybe_sent=row.maybe_sent,
+            looks=row.looks,
             validated=row.validated,
             outlived=row.outlived,
+            cancel_requested=row.cancel_requested,
+            collides=row.record_id in collisions,
             app_user_id=row.app_user_id or "",
             wrapped_key=WrappedKey(row.master_key_id or "", row.wrapped_key or b""),
             record_receipt=row.record_receipt,
+            restored_to=row.restored_to if row.reason != Reason.REDRIVEN else None,
         )
         for row in rows
         if row.id in claimed
@@ -180,7 +249,8 @@ _RECORD_DELIVERED = text("""
     UPDATE records AS r SET delivered_version = u.version, delivered_digest = u.digest,
         sealed_receipt = decode(e.receipt, 'hex')
     FROM jsonb_to_recordset(CAST(:ended AS jsonb)) AS e(upload_id uuid, receipt text)
-    JOIN uploads AS u ON u.id = e.upload_id
+    -- Two ends of one upload may be in the group, and only one of them had the lease.
+    JOIN uploads AS u ON u.id = e.upload_id AND u.state = 'delivered'
     WHERE r.id = u.record_id AND r.delivered_version < u.version
 """)
 

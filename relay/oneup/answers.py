@@ -17,6 +17,8 @@ import httpx
 import msgspec
 import orjson
 
+from relay.identity import same_content
+
 # A server that asks for more than this is wrong about its own clock.
 _RETRY_AFTER_MOST = 24 * 3600.0
 # [base]/[type]/[id]/_history/[vid], https://hl7.org/fhir/http.html#create
@@ -34,7 +36,7 @@ class Outcome(StrEnum):
     UNAUTHORIZED = "unauthorized"
     HOLD = "hold"  # says more about the deployment than about the record
     FOUND = "found"  # a look-up found a resource
-    ABSENT = "absent"  # a look-up, or an update, found none
+    ABSENT = "absent"  # a look-up, a search or an update found none
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Receipt:
 
     id: str | None
     version: str | None
+    stored_at: datetime | None = None  # by 1upHealth's clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Answer:
     resource: dict[str, Any] | None = None
     content: bytes = b""  # what was read, as it came
     issues: tuple[str, ...] = ()  # FHIR's issue types, if it said any
+    next_page: str | None = None  # where a search that found nothing so far goes on
 
     def __repr__(self) -> str:
         return f"Answer({self.outcome}, {self.code})"
@@ -132,6 +136,39 @@ def sort_look(status: int, headers: httpx.Headers, body: bytes, resource_type: s
     if status == 401:
         return Answer(Outcome.UNAUTHORIZED, code, status)
     return Answer(Outcome.UNKNOWN, code, status, retry_after(headers))
+
+
+def sort_search(
+    status: int, headers: httpx.Headers, body: bytes, resource_type: str, ours: dict[str, Any]
+) -> Answer:
+    """Sort one page of a search: FOUND with the first resource whose content is `ours`.
+
+    ABSENT if the page has none, which says nothing yet while there is a next page.
+    """
+    code = f"http_{status}"
+    if status == 401:
+        return Answer(Outcome.UNAUTHORIZED, code, status)
+    if status != 200:
+        return Answer(Outcome.UNKNOWN, code, status, retry_after(headers))
+    page = _fhir_object(headers, body)
+    if page is None or page.get("resourceType") != "Bundle" or page.get("type") != "searchset":
+        return Answer(Outcome.UNKNOWN, "not_a_search", status)
+    entries, links = page.get("entry", []), page.get("link", [])
+    if not _are_objects(entries) or not _are_objects(links):
+        return Answer(Outcome.UNKNOWN, "not_a_search", status)
+    for resource in (entry.get("resource") for entry in entries):
+        if not isinstance(resource, dict) or _says_it_failed(resource):
+            return Answer(Outcome.UNKNOWN, "search_incomplete", status)
+        if resource.get("resourceType") == resource_type and same_content(ours, resource):
+            # The headers are the page's: neither its ETag nor its Location is the resource's.
+            receipt = _receipt(httpx.Headers(), resource)
+            return Answer(Outcome.FOUND, code, status, receipt=receipt, resource=resource)
+    following = [link.get("url") for link in links if link.get("relation") == "next"]
+    if not following:
+        return Answer(Outcome.ABSENT, code, status)
+    if not isinstance(following[0], str):
+        return Answer(Outcome.UNKNOWN, "not_a_search", status)
+    return Answer(Outcome.ABSENT, code, status, next_page=following[0])
 
 
 def sort_read(status: int, headers: httpx.Headers, body: bytes, resource_type: str) -> Answer:
@@ -219,9 +256,27 @@ def _issue_types(headers: httpx.Headers, body: bytes) -> tuple[str, ...]:
     return tuple(dict.fromkeys(told))
 
 
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
+
+
+def _says_it_failed(resource: dict[str, Any]) -> bool:
+    """Whether an entry of a search is an OperationOutcome of something worse than a warning.
+
+    A search may tell so what it left out: https://hl7.org/fhir/R4/search.html#errors
+    """
+    if resource.get("resourceType") != "OperationOutcome":
+        return False
+    issues = resource.get("issue")
+    return not _are_objects(issues) or any(
+        issue.get("severity") not in ("warning", "information", "success") for issue in issues or ()
+    )
+
+
 def _receipt(headers: httpx.Headers, stored: dict[str, Any]) -> Receipt:
     meta = stored.get("meta")
-    version = meta.get("versionId") if isinstance(meta, dict) else None
+    meta = meta if isinstance(meta, dict) else {}
+    version = meta.get("versionId")
     resource_id = stored.get("id")
     located = _LOCATION.search(headers.get("location", ""))
     if located is None or located[1] != stored["resourceType"]:
@@ -232,4 +287,13 @@ def _receipt(headers: httpx.Headers, stored: dict[str, Any]) -> Receipt:
             version = located[3]
     if not isinstance(resource_id, str) or not resource_id:
         resource_id = unquote(located[2]) if located is not None else None
-    return Receipt(resource_id, version)
+    return Receipt(resource_id, version, _instant(meta.get("lastUpdated")))
+
+
+def _instant(text: Any) -> datetime | None:
+    """A FHIR instant; None for what is none, or has no zone."""
+    try:
+        at = datetime.fromisoformat(text)
+        return at.astimezone(UTC) if at.tzinfo is not None else None
+    except (TypeError, ValueError, OverflowError):
+        return None

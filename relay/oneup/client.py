@@ -4,19 +4,35 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from urllib.parse import quote
+from typing import Any
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
 from relay.errors import ConfigurationError
-from relay.oneup.answers import Answer, Outcome, sort_error, sort_look, sort_read, sort_write
+from relay.fhir.interactions import both_forms, parse_link
+from relay.fhir.versions import FhirVersion
+from relay.oneup.answers import (
+    Answer,
+    Outcome,
+    sort_error,
+    sort_look,
+    sort_read,
+    sort_search,
+    sort_write,
+)
 from relay.settings import Settings
 
 _CONNECT_SECONDS = 10.0
 # A stored resource comes back with its create; beyond this it cannot be ours.
 _ANSWER_SLACK_BYTES = 1024 * 1024
+# 1upHealth's most on one page; and pages of one identifier beyond which something is wrong.
+_PAGE_MOST = 100
+_PAGES_MOST = 20
+# To take a larger page apart holds everything else up, so a thread does it.
+_INLINE_BYTES_MOST = 64 * 1024
 
 
 class DeadlinePassed(Exception):
@@ -64,6 +80,7 @@ class FhirClient:
             raise ConfigurationError("UPLIFT_ONEUP_FHIR_URL must start with https:// or http://.")
         self._http = http
         self._url = settings.oneup_fhir_url
+        self._bases = both_forms(settings.oneup_fhir_url)
         self._answer_most = settings.max_body_bytes + _ANSWER_SLACK_BYTES
 
     async def write(
@@ -141,6 +158,53 @@ class FhirClient:
             return response
         status, headers, content = response
         return sort_look(status, headers, content, resource_type)
+
+    async def search(
+        self,
+        *,
+        token: str,
+        version: FhirVersion,
+        resource_type: str,
+        identifier: str,
+        ours: dict[str, Any],
+        body_bytes: int,
+        deadline: float,
+    ) -> Answer:
+        """Search for a resource with the content of `ours`, by FHIR's token for its identifier.
+
+        Follows the pages. FOUND with the first that has the content, ABSENT if none of all has.
+        `body_bytes` is the size of ours, so that pages of such resources can be read; `deadline`
+        as in `write`.
+        """
+        if not _fits_a_header(token):
+            return Answer(Outcome.UNAUTHORIZED, "unusable_token")
+        count = min(_PAGE_MOST, max(1, self._answer_most // (4 * max(body_bytes, 1))))
+        query = urlencode({"identifier": identifier, "_count": count}, quote_via=quote, safe="")
+        address = f"{resource_type}?{query}"
+        for _ in range(_PAGES_MOST):
+            request = self._http.build_request(
+                "GET",
+                f"{self._url}/{version.path}/{address}",
+                headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
+            )
+            response = await self._exchange(request, deadline)
+            if isinstance(response, Answer):
+                return response
+            status, headers, content = response
+            if len(content) > _INLINE_BYTES_MOST:
+                answer = await asyncio.to_thread(
+                    sort_search, status, headers, content, resource_type, ours
+                )
+            else:
+                answer = sort_search(status, headers, content, resource_type, ours)
+            if answer.next_page is None:
+                return answer
+            # Only its path and query are followed, and only where this search is.
+            link = parse_link(version, self._bases, answer.next_page)
+            if link is None or link.path != resource_type:
+                return Answer(Outcome.UNKNOWN, "next_page_elsewhere", status)
+            address = link.address
+        return Answer(Outcome.UNKNOWN, "search_without_end")
 
     async def read(
         self, *, token: str, address: str, resource_type: str, deadline: float, most: int

@@ -436,7 +436,7 @@ async def test_a_ledger_that_fails_meanwhile_is_told_with_where_the_accepted_lin
 
     async def body() -> AsyncIterator[bytes]:
         for number in range(300):
-            if number == 150:
+            if number == 280:
                 await rename("batch_lines", "away")
             yield envelope(number) + b"\n"
 
@@ -453,6 +453,7 @@ async def test_a_ledger_that_fails_meanwhile_is_told_with_where_the_accepted_lin
     assert "Nothing was accepted" not in detail
     assert int(response.headers["Retry-After"]) > 0
     batch = (await client.get(f"/v1/batches/{batch_id}")).json()
-    assert (batch["accepted"], batch["broken"]) == (100, True)
-    lines = (await client.get(f"/v1/batches/{batch_id}/lines")).json()["lines"]
-    assert [line["line"] for line in lines] == list(range(1, 101))
+    assert batch["broken"]
+    assert batch["accepted"] in {0, 250}  # the first group may be under way then
+    lines = (await client.get(f"/v1/batches/{batch_id}/lines?limit=1000")).json()["lines"]
+    assert [line["line"] for line in lines] == list(range(1, batch["accepted"] + 1))

@@ -14,6 +14,12 @@ from tests.api.door import assert_problem
 
 _DOCS = Path(__file__).parents[2] / "docs" / "api.md"
 _PUBLIC = {"/healthz", "/readyz"}
+# Their addresses say all there is to say.
+_WITHOUT_BODY = {
+    "POST /v1/uploads/{upload_id}/redrive",
+    "PUT /v1/pause",
+    "PUT /v1/users/{user}/pause",
+}
 
 
 @pytest.fixture
@@ -52,13 +58,14 @@ def test_every_operation_documents_the_statuses_it_can_answer(openapi: dict[str,
         expected = {"200"} if path == "/healthz" else {"503"}
         if path not in _PUBLIC:
             expected |= {"400", "401", "403"}
-        if method in ("POST", "PUT"):
+        if method in ("POST", "PUT") and name not in _WITHOUT_BODY:
             expected |= {"413", "415"}
         if "{upload_id}" in path or (method, path) == ("GET", "/v1/users/{user}"):
             expected |= {"404"}
         assert expected <= statuses, name
         assert statuses & {"200", "201", "202", "204"}, name
-        assert "422" not in statuses, name
+        # Ours, of Idempotency-Key; FastAPI's own is a 400 here.
+        assert ("422" in statuses) == (name == "POST /v1/uploads"), name
 
 
 def test_every_error_is_documented_as_a_problem(openapi: dict[str, Any]) -> None:
@@ -76,7 +83,9 @@ def test_every_success_has_a_schema_and_every_body_too(openapi: dict[str, Any]) 
             if status in ("200", "201", "202"):
                 media = "application/fhir+json" if "/fhir/" in name else "application/json"
                 assert response["content"][media]["schema"], (name, status)
-        if name.startswith(("POST", "PUT")):
+        if name in _WITHOUT_BODY:
+            assert "requestBody" not in operation, name
+        elif name.startswith(("POST", "PUT")):
             body = operation["requestBody"]
             assert body["required"] is True
             assert all(content["schema"] for content in body["content"].values()), name

@@ -149,12 +149,16 @@ async def test_no_request_fails_or_is_answered_as_nobody_documented(
         for result in schema.get_all_operations():
             assert isinstance(result, Ok)
             operation = result.ok()
-            takes_nothing = not operation.body and not list(operation.iter_parameters())
+            named = {parameter.name for parameter in operation.iter_parameters()}
+            takes_nothing = not operation.body and named <= {"Authorization"}
             if takes_nothing and mode is GenerationMode.NEGATIVE:
                 continue  # there is nothing to get wrong
             about = reading if operation.path.endswith("/{path}") else known
             if operation.method.upper() == "DELETE":
-                about = _leaver(session, server.url, keys)
-            answered = _fuzz(operation, mode, about, callers, session)
+                about = {**known, **_leaver(session, server.url, keys)}
+            operators = operation.path.endswith(("/pause", "/v1/uploads/redrive"))
+            # The first is who asks most.
+            asking = [keys.operator, *callers] if operators else callers
+            answered = _fuzz(operation, mode, about, asking, session)
             meant = {200, 201, 202, 204} if mode is GenerationMode.POSITIVE else {400, 404, 415}
             assert meant & set(answered), f"{operation.label} was answered {dict(answered)} only"

@@ -1,6 +1,7 @@
 """Postgres or Redis away: nothing is lost, nothing is pretended, and it works again after."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,17 +10,21 @@ import httpx
 import orjson
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import text
 
 from api.app import create_app
 from cli.embedded import EmbeddedPostgres
 from relay.ledger import migrate
 from relay.ledger.database import Database
+from relay.ledger.users import add_user
+from relay.sealing import KeyRing
 from relay.settings import Settings
 from relay.wiring import open_relay
 from tests import factories
 from tests.api.door import NOBODYS_ID, Keys, assert_problem, bearer, make_keys, submit
 from tests.factories import resource
 
+_ALICE = {"user": "alice", "fhirVersion": "R4"}
 _NOWHERE = "127.0.0.1:1"  # nothing listens on port 1
 
 
@@ -93,8 +98,21 @@ async def test_a_postgres_that_dies_and_comes_back_costs_only_the_requests_meanw
                 await factories.user_without_grant(relay)
             before = await submit(client, id="before")
             held = asyncio.create_task(client.get(before["statusUrl"], params={"wait": 20}))
+            accepted = [before["id"]]
+
+            async def submit_until_refused(sender: int) -> None:
+                for number in range(10_000):
+                    request = {"resource": resource(id=f"{sender}-{number}"), **_ALICE}
+                    response = await client.post("/v1/uploads", json=request)
+                    if response.status_code != 202:
+                        assert_problem(response, 503)
+                        return
+                    accepted.append(response.json()["id"])
+
+            senders = [asyncio.create_task(submit_until_refused(n)) for n in range(8)]
             await asyncio.sleep(0.3)
             own.kill()
+            await asyncio.gather(*senders)
             for request in _requests(client):
                 assert_problem(await client.send(request), 503)
             own.restart()
@@ -102,8 +120,11 @@ async def test_a_postgres_that_dies_and_comes_back_costs_only_the_requests_meanw
             answers = await asyncio.gather(*(client.get(before["statusUrl"]) for _ in range(12)))
             assert {answer.status_code for answer in answers} == {200}
             after = await submit(client, id="after")
-            listed = (await client.get("/v1/uploads")).json()["uploads"]
-            assert [each["id"] for each in listed] == [before["id"], after["id"]]
+            ledger = Database.connect(settings)
+            async with ledger.transaction() as connection:
+                kept = set(await connection.scalars(text("SELECT id::text FROM uploads")))
+            await ledger.close()
+            assert {*accepted, after["id"]} <= kept
             assert (await client.get("/readyz")).json()["status"] == "ready"
             assert not held.done()  # a long-poll outlives the outage
             held.cancel()
@@ -124,6 +145,28 @@ async def test_without_redis_uploads_are_accepted_and_readiness_says_degraded(
         response = await client.get("/readyz")
     assert response.status_code == 200
     assert response.json().items() >= {"status": "degraded", "redis": False, "keys": "fit"}.items()
+
+
+async def test_a_redis_that_answers_nothing_holds_no_upload_up(
+    settings: Settings, database: Database, keys: Keys
+) -> None:
+    """It takes connections and stays silent: worse than one that is not there."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = SecretStr(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        settings = settings.model_copy(update={"redis_url": url})
+        async with _serving(settings, keys.backend) as client:
+            async with database.transaction() as connection:
+                await add_user(connection, "alice", KeyRing.parse(_keys_of(settings)))
+            # One try of ringing takes two seconds; each upload would wait for it.
+            async with asyncio.timeout(10):
+                for number in range(20):
+                    await submit(client, id=f"o{number}")
+            silent.close()  # so that the end need not wait for it
+
+
+def _keys_of(settings: Settings) -> str:
+    assert settings.master_keys is not None
+    return settings.master_keys.get_secret_value()
 
 
 async def test_when_every_connection_is_taken_the_answer_is_503_not_a_crash(

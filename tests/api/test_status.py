@@ -113,13 +113,37 @@ async def test_a_final_status_has_no_retry_after(
     assert response.json()["nextAttemptAt"] is None
 
 
+_NOT_SAID = {"storedAt": None, "sha256": None}
+
+
+@pytest.mark.parametrize(
+    ("receipt", "expected"),
+    [
+        (
+            {
+                "id": "A1-77",
+                "version": "3",
+                "stored_at": "2026-01-01T12:00:00+00:00",
+                "sha256": "5e",
+            },
+            {"id": "A1-77", "version": "3", "storedAt": "2026-01-01T12:00:00Z", "sha256": "5e"},
+        ),
+        # As receipts were before.
+        ({"id": "A1-77", "version": "3"}, {"id": "A1-77", "version": "3", **_NOT_SAID}),
+        ({"id": None, "version": None}, {"id": None, "version": None, **_NOT_SAID}),
+    ],
+)
 async def test_a_delivered_upload_shows_its_receipt(
-    client: httpx.AsyncClient, alice: str, database: Database, ring: KeyRing
+    client: httpx.AsyncClient,
+    alice: str,
+    database: Database,
+    ring: KeyRing,
+    receipt: dict[str, str | None],
+    expected: dict[str, str | None],
 ) -> None:
     status = await submit(client)
     row = await read_row(database, status["id"])
     key = ring.unwrap(WrappedKey(row.master_key_id, row.wrapped_key), key_context(row.user_id))
-    receipt = {"id": "A1-77", "version": "3"}
     await move(
         database,
         status["id"],
@@ -129,7 +153,7 @@ async def test_a_delivered_upload_shows_its_receipt(
     )
     shown = (await client.get(status["statusUrl"])).json()
     assert (shown["status"], shown["final"], shown["attempts"]) == ("delivered", True, 1)
-    assert shown["receipt"] == receipt
+    assert shown["receipt"] == expected
     assert shown["lastAnswer"] == "http_201"
     assert shown["deliveredAt"] is not None
     listed = (await client.get("/v1/uploads")).json()["uploads"]

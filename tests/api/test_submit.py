@@ -64,6 +64,7 @@ async def test_a_bare_resource_is_accepted_and_its_status_is_at_location(
         "duplicate": False,
         "possibleDuplicate": False,
         "maybeStored": False,
+        "cancelRequested": False,
         "createdAt": status["createdAt"],
         "updatedAt": status["createdAt"],
         "nextAttemptAt": status["createdAt"],

@@ -32,6 +32,7 @@ async def test_a_user_is_made_at_1uphealth_with_a_grant(
         "oneupUserId": made["oneupUserId"],
         "grant": "active",
         "grantOrigin": "user_management",
+        "paused": False,
         "createdAt": made["createdAt"],
     }
     assert made["oneupUserId"]

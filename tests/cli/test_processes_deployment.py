@@ -13,7 +13,7 @@ import yaml
 from honcho.environ import parse_procfile
 
 from cli.settings_file import example
-from cli.system import PROCESSES
+from cli.system import OPERATOR_PORTS, PROCESSES
 
 ROOT = Path(__file__).parents[2]
 PROCFILE = (ROOT / "Procfile").read_text()
@@ -36,9 +36,14 @@ INTERPOLATION = re.compile(r"(?<!\$)\$\{(?P<name>\w+)(?P<rest>[^}]*)\}")
 SECRET = re.compile(r"PASSWORD|SECRET|KEYS|AUTH")
 
 
+def procfile_command(name: str) -> str:
+    """The command, without what must hold before it (`… &&`)."""
+    return str(parse_procfile(PROCFILE).processes[name].rsplit("&& ", 1)[-1])
+
+
 def procfile_words(name: str) -> list[str]:
-    """The command as the shell would start it, without what must hold before it (`… &&`)."""
-    command = parse_procfile(PROCFILE).processes[name].rsplit("&& ", 1)[-1]
+    """The command as the shell would start it, without its operator port and `exec`."""
+    command = re.sub(r"^(\w+=\S+ )?exec ", "", procfile_command(name))
     done = subprocess.run(
         ["/bin/sh", "-euc", f"printf '%s\\n' {command}"],
         env=ENVIRONMENT,
@@ -70,8 +75,14 @@ def test_compose_starts_what_uplift_up_starts(name: str) -> None:
 
 
 def test_the_procfile_has_these_processes_and_no_others() -> None:
-    assert set(parse_procfile(PROCFILE).processes) == {"release", *PROCESSES}
-    assert procfile_words("release") == ["uplift", "migrate"]
+    # `honcho start` runs all of them, and ends when one does: nothing here may end by itself.
+    assert set(parse_procfile(PROCFILE).processes) == set(PROCESSES)
+
+
+def test_the_procfile_gives_each_process_the_operator_port_of_uplift_up() -> None:
+    for name in PROCESSES:
+        found = re.match(r"UPLIFT_METRICS_PORT=(\d+) ", procfile_command(name))
+        assert (int(found[1]) if found else None) == OPERATOR_PORTS.get(name)
 
 
 def test_compose_has_these_services_and_no_others() -> None:
@@ -103,6 +114,19 @@ def test_flower_does_not_start_without_a_login(tmp_path: Path) -> None:
         )
         assert done.returncode != 0
         assert "FLOWER_BASIC_AUTH: set it to user:password" in done.stderr
+
+
+def test_flower_itself_does_not_start_without_a_login() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "worker.flower"],
+        env={"UPLIFT_REDIS_URL": "redis://127.0.0.1:1/0", "FLOWER_BASIC_AUTH": ""},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "FLOWER_BASIC_AUTH: set it to user:password" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -168,6 +192,17 @@ def test_every_service_that_stays_up_has_a_health_check() -> None:
         if name != "migrate":
             assert service["healthcheck"]["test"], name
     assert "\nHEALTHCHECK " in DOCKERFILE
+
+
+def test_workers_are_asked_at_their_operator_port_which_is_not_published() -> None:
+    checks = [SERVICES[name]["healthcheck"] for name in ("worker", "bulk", "beat")]
+    for name, check in zip(("worker", "bulk", "beat"), checks, strict=True):
+        port = SERVICES[name]["environment"]["UPLIFT_METRICS_PORT"]
+        assert f"http://127.0.0.1:{port}/healthz" in check["test"][-1]
+        assert check == checks[0]
+        assert "ports" not in SERVICES[name]
+        # It asks the loop, and then Redis, for some seconds each.
+        assert int(check["timeout"].removesuffix("s")) > 10
 
 
 def test_redis_keeps_its_queue() -> None:

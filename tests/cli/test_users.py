@@ -1,59 +1,18 @@
 """`uplift users` and `uplift audit`, on a real ledger and a simulated 1upHealth."""
 
-import asyncio
 import getpass
 import re
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import TypeVar
 
 import orjson
 import pytest
-from typer.testing import CliRunner, Result
 
-from cli.main import app
 from relay.ledger import grants
 from relay.ledger.credentials import find_credential
-from relay.ledger.database import Database
 from relay.ledger.users import find_user
-from relay.settings import Settings
-from relay.wiring import Relay, open_relay
+from relay.wiring import Relay
 from sandbox.testing import SandboxServer
 from tests import factories
-
-Told = TypeVar("Told")
-
-
-class Cli:
-    """The command line, with the environment of a deployment."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-
-    def __call__(self, *arguments: str, stdin: str | None = None, code: int = 0) -> Result:
-        result = CliRunner().invoke(app, list(arguments), input=stdin)
-        assert result.exit_code == code, result.output
-        return result
-
-    def on_relay(self, use: Callable[[Relay], Awaitable[Told]]) -> Told:
-        async def opened() -> Told:
-            async with open_relay(self.settings) as relay:
-                return await use(relay)
-
-        return asyncio.run(opened())
-
-
-@pytest.fixture
-def cli(
-    database: Database, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Cli:
-    """The command line over an empty ledger."""
-    monkeypatch.chdir(tmp_path)
-    for name in settings.model_fields_set:
-        value = getattr(settings, name)
-        shown = value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
-        monkeypatch.setenv(f"UPLIFT_{name.upper()}", shown)
-    return Cli(settings)
+from tests.cli.command import Cli
 
 
 def test_a_person_is_added_shown_and_listed(cli: Cli, upstream: SandboxServer) -> None:

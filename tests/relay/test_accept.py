@@ -2,17 +2,22 @@
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 import orjson
 import pytest
 import redis.asyncio
 from pydantic import SecretStr
 from sqlalchemy import func, select, text
+from sqlalchemy.exc import IntegrityError
 
 from relay.accept import Accepted, Acceptor, Labels, read
+from relay.back_pressure import BackPressure
 from relay.bell import Bell
 from relay.errors import NotFound, SealError
 from relay.identity import canonical, content_digest
+from relay.ledger import audit
+from relay.ledger.audit import Action, Actor
 from relay.ledger.database import Database
 from relay.ledger.tables import Record, Upload
 from relay.ledger.uploads import body_context
@@ -33,7 +38,7 @@ async def alice(database: Database, ring: KeyRing) -> UserRow:
 
 @pytest.fixture
 def acceptor(database: Database, ring: KeyRing, bell: Bell, own_settings: Settings) -> Acceptor:
-    return Acceptor(database, ring, bell, own_settings)
+    return Acceptor(database, ring, bell, BackPressure(database, own_settings), own_settings)
 
 
 async def count(database: Database) -> tuple[int, int]:
@@ -88,7 +93,7 @@ async def test_without_redis_an_upload_is_accepted_all_the_same(
 ) -> None:
     bell = Bell(own_settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1/0")}))
     bell.start()
-    acceptor = Acceptor(database, ring, bell, own_settings)
+    acceptor = Acceptor(database, ring, bell, BackPressure(database, own_settings), own_settings)
     assert (await accept(acceptor)).upload.state is State.QUEUED
     await bell.close()
 
@@ -256,6 +261,118 @@ async def test_versions_submitted_at_once_are_all_kept_in_one_order(
     found.sort(key=lambda row: row.version)
     assert [row.version for row in found] == list(range(1, 13))
     assert [row.state for row in found] == ["superseded"] * 11 + ["queued"]
+
+
+async def test_those_who_come_together_share_a_transaction_and_get_each_their_own_answer(
+    acceptor: Acceptor, alice: UserRow, database: Database, ring: KeyRing
+) -> None:
+    bob = await rows.add_user(database, ring, "bob")
+    actors = {"alice": Actor("key:a"), "bob": Actor("device:b"), "nobody": Actor("key:n")}
+    offers = [
+        (name, submission(id=f"o{number % 15}"))
+        for number, name in enumerate(["alice", "bob", "nobody"] * 10)
+    ]
+    outcomes = await asyncio.gather(
+        *(acceptor.accept(name, each, by=actors[name]) for name, each in offers),
+        return_exceptions=True,
+    )
+    users = {"alice": alice.id, "bob": bob.id}
+    accepted: dict[UUID, str] = {}
+    for (name, _), outcome in zip(offers, outcomes, strict=True):
+        if name == "nobody":
+            assert isinstance(outcome, NotFound)
+        else:
+            assert isinstance(outcome, Accepted)
+            assert (outcome.upload.user_id, outcome.upload.app_user_id) == (users[name], name)
+            if not outcome.duplicate:
+                accepted[outcome.upload.id] = name
+    # Every record came twice.
+    assert await count(database) == (10, 10)
+    async with database.transaction() as connection:
+        ids = (await connection.scalars(select(Upload.id))).all()
+        transactions = await connection.execute(text("SELECT DISTINCT xmin::text FROM uploads"))
+        assert len(transactions.all()) <= 2
+        noted = await audit.list_events(connection)
+    assert set(ids) == set(accepted)
+    told = {e.upload_id: e.actor for e in noted if e.action == Action.UPLOAD_ACCEPTED}
+    assert told == {id_: actors[name] for id_, name in accepted.items()}
+
+
+async def test_a_user_whose_key_does_not_open_costs_no_other_their_upload(
+    acceptor: Acceptor, alice: UserRow, database: Database, ring: KeyRing
+) -> None:
+    await rows.add_user(database, ring, "bob")
+    async with database.transaction() as connection:
+        await connection.execute(
+            text("UPDATE users SET wrapped_key = 'x' WHERE app_user_id = 'bob'")
+        )
+    outcomes = await asyncio.gather(
+        *(acceptor.accept(name, submission(id=name)) for name in ["alice", "bob", "alice"]),
+        return_exceptions=True,
+    )
+    assert [type(each) for each in outcomes] == [Accepted, SealError, Accepted]
+
+
+async def test_what_fails_in_a_group_fails_alone(
+    acceptor: Acceptor, alice: UserRow, database: Database
+) -> None:
+    """A trigger stands for whatever Postgres may say of one row."""
+    async with database.transaction() as connection:
+        await connection.execute(
+            text("""
+                CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+                BEGIN RAISE 'no' USING ERRCODE = 'check_violation'; END $$
+            """)
+        )
+        await connection.execute(
+            text("""
+                CREATE TRIGGER refuse BEFORE INSERT ON uploads FOR EACH ROW
+                WHEN (NEW.resource_type = 'Bad') EXECUTE FUNCTION refuse()
+            """)
+        )
+    try:
+        outcomes = await asyncio.gather(
+            *(accept(acceptor, resourceType=t, id=f"{n}") for n, t in enumerate(["A", "Bad"] * 5)),
+            return_exceptions=True,
+        )
+    finally:
+        async with database.transaction() as connection:
+            await connection.execute(text("DROP FUNCTION refuse CASCADE"))
+    assert [type(each) for each in outcomes] == [Accepted, IntegrityError] * 5
+    assert await count(database) == (5, 5)
+
+
+async def test_somebody_who_is_being_removed_holds_nobody_up(
+    acceptor: Acceptor, alice: UserRow, database: Database, ring: KeyRing
+) -> None:
+    bob = await rows.add_user(database, ring, "bob")
+    async with database.transaction() as connection:
+        await connection.execute(
+            text("SELECT 1 FROM users WHERE id = :id FOR UPDATE"), {"id": bob.id}
+        )
+        waiting = asyncio.create_task(acceptor.accept("bob", submission()))
+        await asyncio.gather(*(accept(acceptor, id=f"o{n}") for n in range(5)))
+        assert not waiting.done()
+    assert (await waiting).upload.user_id == bob.id
+
+
+async def test_who_gives_up_waiting_costs_the_others_nothing(
+    acceptor: Acceptor,
+    alice: UserRow,
+    database: Database,
+    bell: Bell,
+    client: "redis.asyncio.Redis",
+) -> None:
+    bell.start()
+    tasks = [asyncio.create_task(accept(acceptor, id=f"o{n}")) for n in range(6)]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(each, Accepted) for each in outcomes[1::2])
+    await bell.close()
+    async with database.transaction() as connection:
+        assert set(await all_ids(client)) == set(await connection.scalars(select(Upload.id)))
 
 
 async def test_the_digest_kept_is_of_the_content_under_the_users_key(

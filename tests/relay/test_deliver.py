@@ -11,11 +11,10 @@ from pydantic import SecretStr
 from sqlalchemy import select, text
 
 from cli.embedded import EmbeddedPostgres
-from relay.accept import Accepted, Labels, read
+from relay.accept import Labels, read
 from relay.ledger import migrate
 from relay.ledger.database import Database
 from relay.ledger.tables import Attempt, Upload
-from relay.ledger.uploads import UploadRow
 from relay.lifecycle import Reason, State
 from relay.settings import Settings
 from relay.tokens import Tokens
@@ -23,36 +22,10 @@ from relay.wiring import Relay, open_relay
 from sandbox.config import SandboxConfig
 from sandbox.testing import SandboxServer
 from tests import factories
+from tests.relay.delivering import against, deliver, writes
 
 _FHIR = {"api": "fhir"}
 _CREATE = {"api": "fhir", "method": "POST"}
-
-
-async def deliver(relay: Relay, accepted: Accepted) -> UploadRow:
-    """One attempt, whatever the retry clock says."""
-    async with relay.database.transaction() as connection:
-        await connection.execute(
-            text("UPDATE uploads SET next_attempt_at = now() WHERE state = 'queued'")
-        )
-    await relay.deliverer.deliver([accepted.upload.id])
-    return await factories.status(relay, accepted)
-
-
-def against(upstream: SandboxServer, settings: Settings, **more: Any) -> Settings:
-    """The settings for another upstream."""
-    return settings.model_copy(
-        update={
-            "oneup_fhir_url": upstream.fhir_url,
-            "oneup_token_url": upstream.token_url,
-            "oneup_users_url": upstream.users_url,
-            "oneup_client_secret": SecretStr(upstream.config.client_secret),
-            **more,
-        }
-    )
-
-
-def writes(upstream: SandboxServer) -> list[dict[str, Any]]:
-    return [each for each in upstream.requests(api="fhir") if each["method"] == "POST"]
 
 
 async def test_the_bytes_that_arrive_are_the_bytes_submitted(

@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid4
 
 from relay.accept import Accepted, Labels, read
 from relay.errors import Conflict, NotFound
-from relay.ledger import credentials, erasing, users, work
+from relay.ledger import credentials, erasing, retention, users, work
 from relay.ledger.audit import Actor
 from relay.ledger.database import Database
 from relay.ledger.tables import Batch, Grant, IdempotencyKey, Record, Table, Upload, User
@@ -54,12 +54,14 @@ async def submit(relay: Relay, number: int, **elements: object) -> Accepted:
 
 
 async def a_person_with_everything(relay: Relay, upstream: SandboxServer) -> Person:
-    """Delivered, rejected, refused, queued and parked uploads, tokens, a batch, a device."""
+    """Uploads delivered, thinned, rejected, refused, queued, parked; tokens, a batch, a device."""
     user = await factories.user(relay, _NAME)
     await deliver(relay, await submit(relay, 1))
     await deliver(relay, await submit(relay, 2, status="no-such-code"))
     upstream.faults({"kind": "status", "status": 422, "match": _CREATE, "count": 1})
     await deliver(relay, await submit(relay, 3))
+    await deliver(relay, await submit(relay, 6))
+    await thin(relay)
     queued = await submit(relay, 4)
     await submit(relay, 5)
     async with relay.database.transaction() as connection:
@@ -106,6 +108,18 @@ async def a_person_with_everything(relay: Relay, upstream: SandboxServer) -> Per
         *(str(row.id).encode() for row in uploads),
     }
     return person
+
+
+async def thin(relay: Relay) -> None:
+    """Thin out the upload that was delivered last, as retention does."""
+    windows = retention.Windows(
+        delivered=0.0, receipts=True, withdrawn=None, bodies=None, failed=None, batches=None
+    )
+    async with relay.database.transaction() as connection:
+        delivered = select(Upload.id).where(Upload.state == State.DELIVERED).order_by(Upload.id)
+        *_, before, _ = (await connection.scalars(delivered)).all()
+        walked = await retention.walk_uploads(connection, windows, after=before, most=10)
+    assert walked.thinned == 1
 
 
 async def _insert(connection: AsyncConnection, row: Table) -> None:

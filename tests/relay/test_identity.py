@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.identity import canonical, content_digest, record_identity, same_content
+from relay.identity import (
+    canonical,
+    content_digest,
+    record_identity,
+    same_content,
+    upstream_key,
+)
 
 KEY = bytes(range(32))
 
@@ -194,3 +200,22 @@ def test_what_a_server_sets_or_spells_is_no_difference(stored: dict[str, Any]) -
 )
 def test_anything_else_is_a_difference(stored: Any) -> None:
     assert not same_content(OURS, stored)
+
+
+def test_where_a_resource_will_be_is_its_version_its_type_and_its_id() -> None:
+    def key(**parts: str) -> bytes:
+        named = {"fhir_version": "R4", "resource_type": "Condition", "resource_id": "1", **parts}
+        return upstream_key(named.pop("key", "").encode() or KEY, **named)
+
+    assert key() == key()
+    assert len(key()) == 32
+    others = [
+        key(key="another user's"),
+        key(fhir_version="DSTU2"),
+        key(resource_type="Observation"),
+        key(resource_id="2"),
+        key(resource_type="Conditio", resource_id="n1"),
+    ]
+    assert len({key(), *others}) == 6
+    # Nothing shows that a record has the identity of another's place.
+    assert key() != _identity(source=None)

@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from relay.lifecycle import TRANSITIONS, UNFINISHED, WORKING, State, allowed
+from relay.lifecycle import DEAD_LETTERS, TRANSITIONS, UNFINISHED, WORKING, State, allowed
 
 _WAYS = {
     "queued": {"sending", "cancelled", "superseded", "parked", "expired"},
@@ -49,6 +49,10 @@ def test_from_a_final_state_only_a_redrive_leads_on() -> None:
     for state in State:
         if state.final:
             assert TRANSITIONS[state] in (set(), {State.QUEUED, State.SUPERSEDED})
+
+
+def test_dead_letters_are_what_a_redrive_can_have_begin_anew() -> None:
+    assert {state for state in State if state.final and TRANSITIONS[state]} == DEAD_LETTERS
 
 
 @pytest.mark.parametrize("state", State)

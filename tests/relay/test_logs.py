@@ -1,6 +1,8 @@
 """What is logged, and what never is. In a process of its own: logging is set up once a process."""
 
 import json
+import os
+import pty
 import subprocess
 import sys
 from typing import Any
@@ -8,9 +10,9 @@ from typing import Any
 import pytest
 
 
-def logged(code: str, **settings: str) -> list[str]:
-    """The lines that `code` logs, after `configure_logs`."""
-    program = (
+def program(code: str, **settings: str) -> list[str]:
+    """The command that runs `code` after `configure_logs`."""
+    text = (
         "import logging, structlog\n"
         "from relay.logs import configure_logs\n"
         "from relay.settings import Settings\n"
@@ -18,8 +20,13 @@ def logged(code: str, **settings: str) -> list[str]:
         "log = structlog.get_logger('relay.test')\n"
         f"{code}\n"
     )
+    return [sys.executable, "-c", text]
+
+
+def logged(code: str, **settings: str) -> list[str]:
+    """The lines that `code` logs, after `configure_logs`."""
     ran = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+        program(code, **settings), capture_output=True, text=True, timeout=60, check=True
     )
     assert ran.stdout == ""
     return ran.stderr.splitlines()
@@ -107,3 +114,40 @@ def test_text_is_for_a_terminal_and_passes_the_same_list() -> None:
 
 def test_an_event_stays_one_line_whatever_is_in_it() -> None:
     assert len(logged("log.info('a\\nb', why='c\\nd')")) == 1
+
+
+def test_what_is_bound_to_a_task_is_in_every_line_on_its_way_and_passes_the_same_list() -> None:
+    ours, theirs, after = events(
+        "from structlog.contextvars import bound_contextvars\n"
+        "with bound_contextvars(request='r', upload='u', name='canary'):\n"
+        "    log.info('one', upload='another')\n"
+        "    logging.getLogger('library').error('two')\n"
+        "log.info('three')\n"
+    )
+    assert (ours["request"], ours["upload"]) == ("r", "another")
+    assert (theirs["request"], theirs["upload"]) == ("r", "u")
+    assert "request" not in after
+    assert "canary" not in str((ours, theirs))
+
+
+def test_a_warning_is_an_event_without_its_text() -> None:
+    (event,) = events("import warnings\nwarnings.warn('canary', UserWarning)")
+    assert (event["event"], event["error"], event["level"]) == ("warned", "UserWarning", "warning")
+    assert "canary" not in str(event)
+
+
+def test_a_terminal_gets_text_unless_a_format_is_set() -> None:
+    ours, terminal = pty.openpty()
+    for settings in ({}, {"log_format": "json"}):
+        subprocess.run(
+            program("log.info('swept', rung=3)", **settings),
+            stderr=terminal,
+            timeout=60,
+            check=True,
+        )
+    os.close(terminal)
+    text, json_ = os.read(ours, 65536).decode().splitlines()
+    os.close(ours)
+    assert "swept" in text
+    assert "rung=3" in text
+    assert json.loads(json_)["rung"] == 3

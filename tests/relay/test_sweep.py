@@ -1,5 +1,6 @@
 """One sweep: what it finds in the ledger, and what it rings for."""
 
+from datetime import UTC
 from uuid import UUID
 
 import pytest
@@ -7,14 +8,15 @@ import redis.asyncio
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from relay.bell import Bell
+from relay.bell import Bell, redis_url
 from relay.erase import Eraser
-from relay.ledger import erasing, grants
+from relay.ledger import erasing, grants, sweeping, work
 from relay.ledger.audit import SYSTEM
 from relay.ledger.database import Database
 from relay.ledger.users import UserRow
-from relay.lifecycle import State
+from relay.lifecycle import REFUSED_AFTER, Reason, State
 from relay.logs import configure_logs
+from relay.pace import Pace
 from relay.queues import BULK, UPLOADS
 from relay.sealing import KeyRing
 from relay.settings import Settings
@@ -36,13 +38,17 @@ async def sweep(database: Database, settings: Settings) -> Swept:
     bell = Bell(settings)
     bell.start()
     try:
-        return await Sweeper(database, bell, Eraser(database), settings).sweep()
+        async with redis.asyncio.from_url(redis_url(settings)) as counter:
+            pace = Pace(counter, settings)
+            return await Sweeper(database, bell, Eraser(database), pace, settings).sweep()
     finally:
         await bell.close()
 
 
 def swept(recovered: int, released: int, expired: int, rung: int) -> Swept:
-    return Swept(recovered=recovered, released=released, expired=expired, rung=rung, erased=0)
+    return Swept(
+        refused=0, recovered=recovered, released=released, expired=expired, rung=rung, erased=0
+    )
 
 
 async def states(database: Database, ids: list[UUID]) -> list[str]:
@@ -158,6 +164,140 @@ async def test_without_redis_a_sweep_still_mends_the_ledger_and_leaves_ringing_f
     assert await sweep(database, nowhere) == swept(1, 0, 0, 0)
     assert await sweep(database, own_settings) == swept(0, 0, 0, 1)
     assert await all_ids(client) == [abandoned]
+
+
+async def shut(client: "redis.asyncio.Redis", *, probe_in: float) -> None:
+    """1upHealth is away, and may be probed in so many seconds."""
+    now = (await client.time())[0] * 1000
+    await client.hset(
+        "uplift:pace",
+        mapping={"shut": now, "probe": now + probe_in * 1000, "at": now, "limit": 0.2},
+    )
+
+
+async def test_while_1uphealth_is_away_the_sweep_rings_for_a_probe_and_nothing_else(
+    database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
+) -> None:
+    ids = [await rows.put(database, alice) for _ in range(5)]
+    for nth, id_ in enumerate(ids):
+        tried = text(f"now() - interval '{nth} minutes'")
+        await rows.bring_to(database, id_, State.QUEUED, next_attempt_at=tried)
+    await shut(client, probe_in=60)
+    assert (await sweep(database, own_settings)).rung == 0
+    await shut(client, probe_in=-1)
+    assert (await sweep(database, own_settings)).rung == 1
+    assert await all_ids(client) == [ids[-1]]  # what waits longest: no probe is made twice
+    assert (await sweep(database, own_settings)).rung == 0  # nobody took it yet
+    await client.delete(UPLOADS)
+    assert (await sweep(database, own_settings)).rung == 1
+    assert await all_ids(client) == [ids[-2]]
+
+
+async def test_at_a_slow_pace_no_more_is_rung_for_than_can_be_sent(
+    database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
+) -> None:
+    for _ in range(30):
+        await rows.put(database, alice)
+    await client.hset("uplift:pace", mapping={"limit": 5})
+    assert (await sweep(database, own_settings)).rung == 5 * own_settings.sweep_seconds * 2
+    assert (await sweep(database, own_settings)).rung == 0
+
+
+async def test_the_time_to_give_up_stands_still_while_nothing_can_be_sent(
+    database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
+) -> None:
+    over, began = await rows.put(database, alice), await rows.put(database, alice)
+    new, parked = await rows.put(database, alice), await rows.put(database, alice)
+    await rows.bring_to(
+        database, over, State.QUEUED, give_up_at=text("now() - interval '1 minute'")
+    )
+    await rows.bring_to(database, began, State.QUEUED, give_up_at=_LATER)
+    await rows.bring_to(database, parked, State.PARKED, give_up_at=_LATER)
+    before = {id_: (await rows.row(database, id_)).give_up_at for id_ in (over, began, parked)}
+    settings = own_settings.model_copy(update={"give_up_seconds": 200 * 3600.0})
+    await shut(client, probe_in=60)
+
+    # Counted at once, and written to the rows once it is worth it.
+    await client.hset("uplift:pace", "stood", 3600_000)
+    assert (await sweep(database, settings)).expired == 0
+    assert (await rows.row(database, over)).give_up_at == before[over]
+    async with database.transaction() as connection:
+        (claim,) = await work.claim(
+            connection, [over], lease_seconds=60, give_up_seconds=60, stood_still=3600
+        )
+    assert not claim.outlived
+    await rows.bring_to(database, over, State.QUEUED)
+
+    await client.hset("uplift:pace", "stood", 3 * 3600_000)
+    assert (await sweep(database, settings)).expired == 0
+    for id_ in (over, began):
+        moved = (await rows.row(database, id_)).give_up_at - before[id_]
+        assert 3 * 3600 <= moved.total_seconds() < 3 * 3600 + 60
+    assert (await rows.row(database, new)).give_up_at is None
+    assert (await rows.row(database, parked)).give_up_at == before[parked]
+    assert float(await client.hget("uplift:pace", "stood") or "inf") < 60_000
+    await sweep(database, settings)
+    assert ((await rows.row(database, began)).give_up_at - before[began]).total_seconds() < 4 * 3600
+
+
+async def test_time_is_given_back_in_portions_to_every_upload_once(
+    database: Database, alice: UserRow
+) -> None:
+    ids = [await rows.put(database, alice) for _ in range(7)]
+    for nth, id_ in enumerate(ids):
+        at = text(f"timestamptz '2030-01-01' + interval '{nth // 3} seconds'")
+        await rows.bring_to(database, id_, State.QUEUED, give_up_at=at)
+    before, portions = None, 0
+    while True:
+        async with database.transaction() as connection:
+            before = await sweeping.put_off_giving_up(
+                connection, seconds=3600, before=before, most=2
+            )
+        if before is None:
+            break
+        portions += 1
+    assert portions == 4
+    found = [(await rows.row(database, id_)).give_up_at for id_ in ids]
+    assert {at.astimezone(UTC).isoformat()[:16] for at in found} == {"2030-01-01T01:00"}
+
+
+async def test_without_redis_nothing_expires_since_nobody_knows_how_long_sending_stood_still(
+    database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
+) -> None:
+    upload_id = await rows.put(database, alice)
+    over = text("now() - interval '1 second'")
+    await rows.bring_to(database, upload_id, State.QUEUED, give_up_at=over)
+    nowhere = own_settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1/0")})
+    assert (await sweep(database, nowhere)).expired == 0
+    assert (await sweep(database, own_settings)).expired == 1
+
+
+@pytest.mark.parametrize(
+    ("crashes", "state", "reason"),
+    [
+        (0, State.QUEUED, Reason.RECOVERED),
+        (REFUSED_AFTER - 2, State.QUEUED, Reason.RECOVERED),
+        (REFUSED_AFTER - 1, State.REFUSED, Reason.CRASHES_WORKER),
+    ],
+)
+async def test_what_ended_too_many_workers_is_refused_with_its_body_and_its_doubt(
+    database: Database,
+    own_settings: Settings,
+    client: "redis.asyncio.Redis",
+    alice: UserRow,
+    crashes: int,
+    state: State,
+    reason: Reason,
+) -> None:
+    upload_id = await rows.put(database, alice)
+    await rows.bring_to(database, upload_id, State.QUEUED, crashes=crashes)
+    await rows.claim(database, upload_id, lease_seconds=0.0)
+    found = await sweep(database, own_settings)
+    assert (found.refused, found.recovered) == ((1, 0) if state is State.REFUSED else (0, 1))
+    row = await rows.row(database, upload_id)
+    assert (row.state, row.reason, row.crashes) == (state, reason, crashes + 1)
+    assert row.maybe_sent
+    assert row.sealed_body is not None
 
 
 _REFUSE = """

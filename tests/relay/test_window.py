@@ -95,3 +95,46 @@ async def test_many_that_wait_all_get_their_turn() -> None:
         await asyncio.gather(*(use() for _ in range(50)))
     assert most == 2
     assert window.in_flight == 0
+
+
+async def test_one_that_goes_alone_waits_for_what_is_in_flight_and_keeps_all_others_out() -> None:
+    window = Window(slots=5, body_bytes=100)
+    assert window.take([1, 1]) == 2
+    told: list[str] = []
+
+    async def alone(name: str) -> None:
+        async with window.alone():
+            told.append(name)
+            assert window.in_flight == 0
+            await asyncio.sleep(0.01)
+            assert window.in_flight == 0
+
+    both = asyncio.gather(alone("one"), alone("two"))
+    await asyncio.sleep(0.01)
+    assert window.take([1]) == 0
+    other = asyncio.create_task(window.wait_for_room())
+    await window.give_back(1)
+    await asyncio.sleep(0.01)
+    assert not told
+    assert not other.done()
+    await window.give_back(1)
+    await both
+    assert told == ["one", "two"]
+    await asyncio.wait_for(other, 1)
+    assert window.take([1]) == 1
+
+
+async def test_one_that_no_longer_waits_to_go_alone_keeps_nobody_out() -> None:
+    window = Window(slots=2, body_bytes=100)
+    assert window.take([1]) == 1
+
+    async def alone() -> None:
+        async with window.alone():
+            raise AssertionError("something was in flight")
+
+    waiting = asyncio.create_task(alone())
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await asyncio.wait_for(window.wait_for_room(), 1)
+    assert window.take([1]) == 1

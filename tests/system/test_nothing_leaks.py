@@ -3,8 +3,11 @@
 import base64
 import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,14 @@ import httpx
 import orjson
 import pytest
 import redis
+from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
 from relay.ledger.database import Database
+from tests.cli.test_processes_deployment import SERVICES
 from tests.factories import resource
+from tests.ops.files import EXPRESSIONS
+from tests.ops.promql import series
 from tests.system.conftest import Running
 
 _USER = "canaryperson"
@@ -95,6 +102,57 @@ def assert_clean(text_: bytes, canaries: dict[str, str], where: str) -> None:
         assert canary.encode() not in text_, f"the {name} is in {where}"
 
 
+# First: another test restarts the worker, and counts begin anew.
+def test_metrics_hold_none_of_it_and_all_that_operators_look_at(
+    running: Running, canaries: dict[str, str]
+) -> None:
+    urls = running.system.operator_urls
+    pages = {
+        name: httpx.get(f"{url}/metrics", trust_env=False, timeout=30) for name, url in urls.items()
+    }
+    assert set(pages) == {"web", "worker", "bulk", "beat"}
+    for name, page in pages.items():
+        assert_clean(page.content, canaries, f"the metrics of {name}")
+    counted = {
+        name: {family.name for family in text_string_to_metric_families(page.text)}
+        for name, page in pages.items()
+    }
+    everywhere = set().union(*counted.values())
+    for expression in EXPRESSIONS:
+        for name, _ in series(expression):
+            assert name == "up" or re.sub("_(total|bucket)$", "", name) in everywhere, name
+    # What all share is exposed once.
+    assert [name for name in counted if "uplift_uploads_due" in counted[name]] == ["beat"]
+    assert 'uplift_submissions_total{kind="single",outcome="accepted"}' in pages["web"].text
+    assert 'uplift_attempts_total{reason="none",state="delivered"}' in pages["worker"].text
+    assert 'uplift_validation_findings_total{code="' in pages["worker"].text
+    for status in ("2xx", "4xx", "5xx", "none"):
+        (said,) = re.findall(
+            rf'^uplift_answers_total{{status="{status}"}} (\S+)$',
+            pages["worker"].text,
+            re.MULTILINE,
+        )
+        assert float(said) > 0, status
+
+
+def test_each_process_is_alive_and_the_health_checks_of_compose_hear_it(running: Running) -> None:
+    environment = running.system.environment
+    for name in ("web", "worker", "bulk", "beat"):
+        assert _health(running.system.operator_urls[name]) == {"status": "alive"}
+    worker = running.system.operator_urls["worker"].rpartition(":")[2]
+    checks = {
+        ("worker", "9800", worker): True,  # of bulk and beat it is the same
+        ("flower", "5555", environment["FLOWER_PORT"]): True,
+        ("api", "8080", environment["UPLIFT_API_PORT"]): True,
+        ("worker", "9800", "1"): False,
+        # One that answers without asking for a login is not well.
+        ("flower", "5555", environment["UPLIFT_API_PORT"]): False,
+    }
+    with ThreadPoolExecutor() as threads:
+        said = list(threads.map(lambda check: healthy(*check), checks))
+    assert dict(zip(checks, said, strict=True)) == checks
+
+
 def test_redis_holds_ids_only(running: Running, canaries: dict[str, str]) -> None:
     # With the workers away, messages stay to be looked at.
     assert running.system.redis is not None
@@ -151,6 +209,42 @@ def test_the_logs_hold_none_of_it(running: Running, canaries: dict[str, str]) ->
     assert b"attempt_ended" in (running.data_dir / "logs" / "worker.log").read_bytes()
 
 
+def test_all_that_our_processes_print_is_lines_of_json(
+    running: Running, canaries: dict[str, str]
+) -> None:
+    for name in ("web", "worker", "bulk", "beat", "flower"):
+        log = running.data_dir / "logs" / f"{name}.log"
+        for line in log.read_text().splitlines():
+            assert line.startswith("{") or not line.strip() or _of_the_banner(line), (name, line)
+
+
+def _of_the_banner(line: str) -> bool:
+    """Celery greets, and says goodbye, on standard output."""
+    return line[0] in " -*." or line.startswith(("[config]", "[queues]", "[tasks]", "worker: "))
+
+
+def _health(url: str) -> Any:
+    """What a process says of itself, once it has started."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return httpx.get(f"{url}/healthz", trust_env=False).json()
+        except httpx.ConnectError:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+
+def healthy(service: str, own: str, port: str) -> bool:
+    """What a service's health check says, at a port in place of its own."""
+    kind, *words = SERVICES[service]["healthcheck"]["test"]
+    assert kind == "CMD"
+    assert words[0] == "python"
+    assert own in words[-1]
+    words[-1] = words[-1].replace(own, port)
+    done = subprocess.run([sys.executable, *words[1:]], capture_output=True, timeout=60)
+    return done.returncode == 0
+
+
 def test_flower_shows_workers_and_queues_and_none_of_it(
     running: Running, canaries: dict[str, str]
 ) -> None:
@@ -165,10 +259,25 @@ def test_flower_shows_workers_and_queues_and_none_of_it(
         }
         for task in shown["/api/tasks"].json():
             shown[task] = flower.get(f"/task/{task}", auth=(user, password))
+        for worker in shown["/api/workers?refresh=1"].json():
+            shown[worker] = flower.get(f"/worker/{worker}", auth=(user, password))
+            stop = flower.post(f"/api/worker/shutdown/{worker}", auth=(user, password))
+            assert stop.status_code == httpx.codes.FORBIDDEN
+        for closed in ("/metrics", "/healthcheck"):
+            assert flower.get(closed).status_code == httpx.codes.NOT_FOUND
+            assert flower.get(closed, auth=(user, password)).status_code == httpx.codes.NOT_FOUND
     for page, answer in shown.items():
         assert answer.status_code == httpx.codes.OK, page
         assert_clean(answer.content, canaries, f"Flower's {page}")
-    assert shown["/api/tasks"].json()
+    tasks = shown["/api/tasks"].json().values()
+    assert {task["name"] for task in tasks} >= {"uplift.deliver", "uplift.sweep"}
+    consumed = {
+        worker.partition("@")[0]: [queue["name"] for queue in told["active_queues"]]
+        for worker, told in shown["/api/workers?refresh=1"].json().items()
+    }
+    assert consumed == {"uploads": ["uploads"], "bulk": ["bulk"], "control": ["control"]}
+    for queue in ("uploads", "bulk", "control"):
+        assert queue in shown["/broker"].text
 
 
 def _until_flower_knows_all_workers(flower: httpx.Client, login: tuple[str, str]) -> None:

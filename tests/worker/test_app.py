@@ -21,13 +21,13 @@ def test_every_queue_is_consumed_by_exactly_one_kind_of_process() -> None:
 
 def test_the_bells_tasks_are_the_workers_tasks() -> None:
     ours = {name for name in app.tasks if not name.startswith("celery.")}
-    assert ours == {queues.DELIVER, queues.SWEEP}
-    assert {tasks.deliver.name, tasks.sweep.name} == ours
+    assert ours == {queues.DELIVER, queues.SWEEP, queues.RETAIN}
+    assert {tasks.deliver.name, tasks.sweep.name, tasks.retain.name} == ours
 
 
-def test_beat_sends_its_sweeps_to_a_queue_of_their_own() -> None:
+def test_beat_sends_what_it_asks_for_to_a_queue_of_its_own() -> None:
     for entry in app.conf.beat_schedule.values():
-        assert entry["task"] == queues.SWEEP
+        assert entry["task"] in (queues.SWEEP, queues.RETAIN)
         assert entry["options"]["queue"] == queues.CONTROL
 
 

@@ -10,6 +10,8 @@ from sqlalchemy import text
 from cli.embedded import EmbeddedPostgres
 from relay.doctor.examine import examine
 from relay.doctor.findings import Finding, Verdict
+from relay.ledger import pauses
+from relay.ledger.audit import SYSTEM
 from relay.ledger.database import Database
 from relay.sealing import KeyRing
 from relay.settings import Settings
@@ -48,7 +50,8 @@ async def test_all_is_well_but_for_the_workers_that_nobody_started(
     assert "migrated, revision" in str(of(found, "postgres"))
     assert "knows the client" in str(of(found, "1upHealth"))
     assert {finding.part for finding in found} == {
-        "configuration", "postgres", "keys", "work", "redis", "workers", "1upHealth",
+        "configuration", "postgres", "keys", "work", "retention", "redis", "workers", "pace",
+        "1upHealth",
     }  # fmt: skip
     # No call of user management, which is limited, and nothing sent twice.
     asked = upstream.requests()[before:]
@@ -161,9 +164,33 @@ async def test_work_that_nobody_takes_up_is_told(relay: Relay, settings: Setting
             {"id": left.upload.id},
         )
     told = of(await findings(settings), "work")
-    assert [verdict for verdict, _ in told] == [Verdict.FAIL, Verdict.FAIL]
+    assert [verdict for verdict, _ in told] == [Verdict.FAIL, Verdict.FAIL, Verdict.OK]
     assert "1 upload(s) were left by their worker" in told[0][1]
     assert "1 upload(s) due, the oldest for 72" in told[1][1]
+
+
+async def test_what_may_not_be_claimed_is_not_overdue(relay: Relay, settings: Settings) -> None:
+    bob = await factories.user_without_grant(relay, "bob")
+    await factories.user_without_grant(relay)
+    older = await factories.accepted(relay, status="final")
+    async with relay.database.transaction() as connection:
+        await connection.execute(
+            text("UPDATE uploads SET maybe_sent = true, next_attempt_at = now() + interval '1 h'")
+        )
+    blocked = await factories.accepted(relay, status="amended")
+    paused = await factories.accepted(relay, "bob")
+    async with relay.database.transaction() as connection:
+        await pauses.pause(connection, bob.id, by=SYSTEM)
+        await connection.execute(
+            text("UPDATE uploads SET next_attempt_at = now() - interval '2 hours' WHERE id <> :id"),
+            {"id": older.upload.id},
+        )
+    assert blocked.upload.id != paused.upload.id
+    assert of(await findings(settings), "work") == [
+        (Verdict.OK, "0 upload(s) due, none for longer than 60 s"),
+        (Verdict.OK, "3 upload(s) unfinished, of 1000000 that are accepted"),
+        (Verdict.WARN, "1 user(s) are paused"),
+    ]
 
 
 async def test_a_postgres_that_may_forget_what_it_committed_is_a_failure(

@@ -5,12 +5,14 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from relay.doctor import configuration, findings, keys, ledger, queues, upstream
+from relay.doctor import configuration, findings, keys, ledger, queues, upstream, work
 from relay.doctor.findings import Finding, Verdict
 from relay.doctor.upstream import Reply
 from relay.key_check import KeyUse
+from relay.ledger.backlog import Backlog, Waiting
 from relay.ledger.overdue import Overdue
 from relay.ledger.server import ServerFacts
+from relay.pace import PaceState
 from relay.sealing import KeyRing
 from relay.settings import Settings
 
@@ -179,7 +181,52 @@ def test_clocks(skew: float, verdict: Verdict, said: str) -> None:
     ],
 )
 def test_work(facts: Overdue, expected: list[Verdict]) -> None:
-    assert verdicts(ledger.judge_work(facts)) == expected
+    assert verdicts(work.judge_work(facts)) == expected
+
+
+def backlog_of(uploads: int, *, all_paused: bool = False, users: int = 0) -> Backlog:
+    waiting = Waiting(
+        queue="uploads", state="queued", reason="new", uploads=uploads, due=0, due_seconds=0.0
+    )
+    return Backlog(
+        waiting=(waiting,), users_parked=users, all_paused=all_paused, users_paused=users
+    )
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (backlog_of(0), [OK]),
+        (backlog_of(80), [OK]),
+        (backlog_of(81), [WARN]),
+        (backlog_of(100), [FAIL]),
+        (backlog_of(0, all_paused=True), [OK, WARN]),
+        (backlog_of(0, users=3), [OK, WARN, OK]),
+    ],
+)
+def test_the_backlog(facts: Backlog, expected: list[Verdict]) -> None:
+    assert verdicts(work.judge_backlog(facts, 100)) == expected
+
+
+@pytest.mark.parametrize(
+    ("state", "verdict", "said"),
+    [
+        (None, WARN, "not known"),
+        (PaceState("open", 5000.0, 0.0, 0.0), OK, "5000 attempts"),
+        (PaceState("slowed", 12.0, 0.0, 0.0), OK, "slowed to 12"),
+        (PaceState("closed", 12.0, 30.0, 0.0), WARN, "closed for 30 s"),
+        (PaceState("shut", 0.2, 4.0, 60.0), WARN, "only a probe"),
+    ],
+)
+def test_the_pace(state: PaceState | None, verdict: Verdict, said: str) -> None:
+    found = work.judge_pace(state)
+    assert found.verdict is verdict
+    assert said in found.what
+
+
+@pytest.mark.parametrize(("days", "verdict"), [(0.0, OK), (1.9, OK), (2.1, WARN)])
+def test_retention(days: float, verdict: Verdict) -> None:
+    assert work.judge_retention(days * 86_400).verdict is verdict
 
 
 _REDIS = {

@@ -34,10 +34,18 @@ async def put(
     digest: bytes | None = None,
     queue: str = UPLOADS,
     body_bytes: int = 6,
+    upstream_key: bytes | None = None,
 ) -> UUID:
     """An upload that was just accepted: of a record of its own, unless `identity` says which."""
     async with database.transaction() as connection:
-        new = new_upload(user, identity=identity, digest=digest, queue=queue, body_bytes=body_bytes)
+        new = new_upload(
+            user,
+            identity=identity,
+            digest=digest,
+            queue=queue,
+            body_bytes=body_bytes,
+            upstream_key=upstream_key,
+        )
         return (await uploads.put_in(connection, [new], ring_seconds=0.0))[0][0]
 
 
@@ -48,6 +56,7 @@ def new_upload(
     digest: bytes | None = None,
     queue: str = UPLOADS,
     body_bytes: int = 6,
+    upstream_key: bytes | None = None,
 ) -> NewUpload:
     """What `uploads.put_in` takes; a new record with new content unless told otherwise."""
     return NewUpload(
@@ -60,6 +69,7 @@ def new_upload(
         body_bytes=body_bytes,
         sealed_body=b"sealed",
         queue=queue,
+        upstream_key=upstream_key,
     )
 
 

@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid4
 from relay.ledger.changes import Change, change_state
 from relay.ledger.database import Database
 from relay.ledger.users import UserRow
-from relay.lifecycle import TRANSITIONS, Reason, State, allowed
+from relay.lifecycle import DEAD_LETTERS, TRANSITIONS, Reason, State, allowed
 from tests.relay.ledger import rows
 
 _PAIRS = list(product(State, State))
@@ -97,6 +97,15 @@ async def test_a_change_under_another_lease_does_nothing(
     before = await rows.row(database, upload_id)
     assert await make(database, change(upload_id, State.SENDING, target)) == set()
     assert await rows.row(database, upload_id) == before
+
+
+@pytest.mark.parametrize(("source", "target"), [pair for pair in _PAIRS if allowed(*pair)])
+def test_only_a_dead_letter_that_is_queued_begins_anew(source: State, target: State) -> None:
+    if source in DEAD_LETTERS and target is State.QUEUED:
+        assert change(uuid4(), source, target, anew=True).anew
+    else:
+        with pytest.raises(ValueError, match="begin anew"):
+            change(uuid4(), source, target, anew=True)
 
 
 async def test_no_changes_need_no_statement(database: Database) -> None:
@@ -231,6 +240,32 @@ async def test_crashes_in_a_row_are_counted_and_an_attempt_that_ends_clears_them
         )
         counts.append((await rows.row(database, upload_id)).crashes)
     assert counts == [1, 2, 0, 1]
+
+
+async def test_searches_are_counted_until_it_may_have_been_sent_anew(
+    database: Database, alice: UserRow
+) -> None:
+    upload_id = await rows.put(database, alice)
+
+    async def looks(**change_: Any) -> int:
+        (claim,) = await rows.claim(database, upload_id)
+        await make(
+            database,
+            change(upload_id, State.SENDING, State.QUEUED, lease_id=claim.lease_id, **change_),
+        )
+        return int((await rows.row(database, upload_id)).looks)
+
+    assert await looks(looks=1) == 1
+    assert await looks() == 1
+    assert await looks(looks=0) == 0
+    assert await looks(looks=2) == 2
+    assert await looks(crashed=True) == 0
+    await looks(looks=1)
+    await make(database, change(upload_id, State.QUEUED, State.PARKED, clock=60.0))
+    assert (await rows.row(database, upload_id)).looks == 1
+    # Who knows how long ago it was searched for.
+    await make(database, change(upload_id, State.PARKED, State.QUEUED))
+    assert (await rows.row(database, upload_id)).looks == 0
 
 
 async def test_an_uncounted_attempt_costs_neither_an_attempt_nor_time(

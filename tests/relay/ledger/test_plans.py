@@ -13,7 +13,18 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from relay.ledger import parking, sweeping, uploads, work
+from relay.ledger import (
+    backlog,
+    cancelling,
+    collisions,
+    dead_letters,
+    parking,
+    pauses,
+    sweeping,
+    uploads,
+    work,
+)
+from relay.ledger.audit import SYSTEM
 from relay.ledger.database import Database
 from relay.ledger.users import UserRow
 from relay.lifecycle import State
@@ -55,7 +66,7 @@ async def plans(
         await raw.execute("SET LOCAL enable_seqscan = off")
         lines: list[str] = []
         for statement in sent:
-            if not statement.startswith("INSERT"):
+            if not statement.startswith(("INSERT", "SET")):
                 answer = await raw.execute(f"EXPLAIN (GENERIC_PLAN) {_numbered(statement)}")
                 lines += [line for (line,) in await answer.fetchall()]
         return "\n".join(lines)
@@ -66,22 +77,70 @@ def _numbered(statement: str) -> str:
     return _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", statement)
 
 
+async def _resume(connection: AsyncConnection, _: UserRow) -> None:
+    await pauses.pause(connection, None, by=SYSTEM)
+    await pauses.resume(connection, None, by=SYSTEM)
+
+
+async def _resume_user(connection: AsyncConnection, user: UserRow) -> None:
+    await pauses.pause(connection, user.id, by=SYSTEM)
+    await pauses.resume(connection, user.id, by=SYSTEM)
+
+
+async def _put_in(connection: AsyncConnection, user: UserRow) -> None:
+    # Nothing is asked about a record that is new.
+    for _ in range(2):
+        new = rows.new_upload(user, identity=b"record")
+        await uploads.put_in(connection, [new], ring_seconds=1)
+
+
+# Either leads by the ids: PostgreSQL 18 may skip through the second.
+_BY_ID = "(pk_uploads|ix_uploads_user_id_id)"
+
 _WAYS: dict[str, tuple[Callable[[AsyncConnection, UserRow], Awaitable[Any]], str]] = {
     "ring": (
         lambda c, _: sweeping.ring_due(c, queue="uploads", most=100, ring_seconds=1),
         "ix_uploads_due",
     ),
     "recover": (lambda c, _: sweeping.recover_abandoned(c, most=9, delay=0), "ix_uploads_leased"),
+    "refuse": (lambda c, _: sweeping.refuse_crashing(c, most=9), "ix_uploads_leased"),
+    "put off": (
+        lambda c, _: sweeping.put_off_giving_up(c, seconds=1, most=9),
+        "ix_uploads_giving_up",
+    ),
     "expire": (lambda c, _: sweeping.expire_outlived(c, most=9), "ix_uploads_giving_up"),
     "release late": (lambda c, _: parking.release_authorized(c, most=9), "ix_uploads_parked"),
     "release": (lambda c, user: parking.release_parked(c, user.id), "ix_uploads_parked"),
     "park": (lambda c, user: parking.park_waiting(c, user.id, clock=1), "ix_uploads_due"),
     "put in": (
-        lambda c, user: uploads.put_in(c, [rows.new_upload(user)], ring_seconds=1),
+        _put_in,
         "(ix_uploads_unfinished|uq_uploads_record_id_version)",
     ),
+    "measure": (lambda c, _: backlog.backlog(c), "ix_uploads_(unfinished|due|giving_up|parked)"),
+    "redrive": (
+        lambda c, user: dead_letters.redrive(
+            c, [user.id], settle_seconds=1, ring_seconds=1, by=SYSTEM
+        ),
+        _BY_ID,
+    ),
+    "cancel": (lambda c, user: cancelling.cancel(c, [user.id], by=SYSTEM), _BY_ID),
+    "cancel late": (lambda c, _: cancelling.cancel_parked(c, most=9), "ix_uploads_parked"),
+    "resume": (_resume, "ix_uploads_(giving_up|due)"),
+    "resume a user": (_resume_user, "ix_uploads_(giving_up|due|user_id_id)"),
+    "collide": (
+        lambda c, user: collisions.colliding(c, {user.id: b"key" * 9}),
+        "ix_records_upstream_key",
+    ),
+    "claim": (
+        lambda c, user: work.claim(c, [user.id], lease_seconds=1, give_up_seconds=1),
+        "uq_uploads_record_id_version",
+    ),
     "watch": (lambda c, user: uploads.get_revisions(c, [user.id]), "pk_uploads"),
-    "status": (lambda c, user: uploads.get_uploads(c, [user.id]), "pk_uploads"),
+    # By either index, only the rows that are asked for.
+    "status": (
+        lambda c, user: uploads.get_uploads(c, [user.id]),
+        "(pk_uploads|ix_uploads_user_id_id)",
+    ),
 }
 
 
@@ -98,7 +157,7 @@ async def test_uploads_that_are_named_are_found_by_their_ids_however_many_wait(
     database: Database, alice: UserRow, unfinished: list[UUID]
 ) -> None:
     for use in (
-        lambda c, _: work.sizes_of_due(c, unfinished),
+        lambda c, _: work.due_among(c, unfinished),
         lambda c, _: work.claim(c, unfinished, lease_seconds=9, give_up_seconds=9),
     ):
         plan = await plans(database, use, alice)

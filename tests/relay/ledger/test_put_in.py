@@ -331,13 +331,80 @@ async def test_other_content_that_never_arrived_does_not_make_what_was_delivered
     assert await put_one(database, new(alice, 1, 1)) == (first, True)
 
 
-async def test_what_was_delivered_and_is_no_longer_in_the_ledger_is_a_new_upload(
+async def thin_out(database: Database, upload_id: UUID) -> None:
+    async with database.transaction() as connection:
+        await connection.execute(delete(Upload).where(Upload.id == upload_id))
+
+
+async def test_what_was_delivered_last_is_a_duplicate_long_after_its_upload_was_thinned_out(
+    database: Database, alice: UserRow
+) -> None:
+    first, _ = await put_one(database, new(alice, 1, 1))
+    await deliver(database, first)
+    await thin_out(database, first)
+    for _ in range(2):
+        assert await put_one(database, new(alice, 1, 1)) == (first, True)
+    changed = new(alice, 1, 2)
+    assert await put_one(database, changed) == (changed.id, False)
+    assert (await rows.row(database, changed.id)).version == 2
+
+
+@pytest.mark.parametrize(
+    "state", [State.REFUSED, State.REJECTED, State.EXPIRED, State.CANCELLED, State.SUPERSEDED]
+)
+async def test_what_ended_otherwise_and_was_thinned_out_is_a_new_upload(
+    database: Database, alice: UserRow, state: State
+) -> None:
+    first, _ = await put_one(database, new(alice, 1, 1))
+    await rows.bring_to(database, first, state)
+    await thin_out(database, first)
+    again = new(alice, 1, 1)
+    assert await put_one(database, again) == (again.id, False)
+    assert (await rows.row(database, again.id)).version == 2
+
+
+async def test_what_was_delivered_and_thinned_out_is_looked_for_when_it_comes_back(
     database: Database, alice: UserRow
 ) -> None:
     first, _ = await put_one(database, new(alice, 1, 1))
     await deliver(database, first)
     await put_one(database, new(alice, 1, 2))
-    async with database.transaction() as connection:
-        await connection.execute(delete(Upload).where(Upload.id == first))
+    await thin_out(database, first)
     back = new(alice, 1, 1)
     assert await put_one(database, back) == (back.id, False)
+    (claim,) = await rows.claim(database, back.id)
+    # It is still there: sent unseen, it would be there twice.
+    assert claim.maybe_sent
+
+
+async def test_what_was_delivered_is_looked_for_when_it_comes_back_after_what_may_not_arrive(
+    database: Database, alice: UserRow
+) -> None:
+    first, _ = await put_one(database, new(alice, 1, 1))
+    await deliver(database, first)
+    second, _ = await put_one(database, new(alice, 1, 2))
+    await rows.claim(database, second)
+    back, _ = await put_one(database, new(alice, 1, 1))
+    await rows.bring_to(database, second, State.REFUSED, maybe_sent=False)
+    (claim,) = await rows.claim(database, back)
+    assert claim.maybe_sent
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+async def test_devices_that_send_one_record_at_once_make_one_upload(
+    database: Database, alice: UserRow, devices: int
+) -> None:
+    kept = await asyncio.gather(*(put_one(database, new(alice, 1, 1)) for _ in range(devices)))
+    assert len({id_ for id_, _ in kept}) == 1
+    assert sorted(duplicate for _, duplicate in kept) == [False] + [True] * (devices - 1)
+    assert len(await ledger(database)) == 1
+
+
+async def test_devices_that_send_different_versions_at_once_leave_the_last_one_waiting(
+    database: Database, alice: UserRow
+) -> None:
+    await asyncio.gather(*(put_one(database, new(alice, 1, content)) for content in range(8)))
+    found = await ledger(database)
+    assert [version for _, version, _, _ in found] == list(range(1, 9))
+    assert [state for *_, state in found] == ["superseded"] * 7 + ["queued"]
+    assert [each.latest_digest == found[-1][2] for each in await latest(database)] == [True]

@@ -10,6 +10,7 @@ from uuid_utils.compat import uuid4
 
 from relay.ledger import uploads, users
 from relay.ledger.database import Database
+from relay.ledger.filters import Filter
 from relay.ledger.tables import Record, Upload
 from relay.ledger.uploads import UploadRow
 from relay.ledger.users import UserRow
@@ -205,10 +206,7 @@ async def test_the_uploads_of_an_erased_user_are_not_shown(
     async with database.transaction() as connection:
         await connection.execute(text("UPDATE users SET erased_at = now(), wrapped_key = NULL"))
         assert await uploads.get_uploads(connection, [upload_id]) == {}
-        assert (
-            await uploads.list_uploads(connection, user_id=None, states=[], after=None, limit=9)
-            == []
-        )
+        assert await uploads.list_uploads(connection, Filter(), after=None, limit=9) == []
 
 
 async def test_a_revision_rises_with_every_change(database: Database, alice: UserRow) -> None:
@@ -230,7 +228,7 @@ async def _list(
 ) -> list[UploadRow]:
     async with database.transaction() as connection:
         return await uploads.list_uploads(
-            connection, user_id=user_id, states=states, after=after, limit=limit
+            connection, Filter(user_id=user_id, states=states), after=after, limit=limit
         )
 
 

@@ -46,7 +46,8 @@ async def record(database: Database, *attempts: Ended) -> set[UUID]:
 
 async def sizes(database: Database, *ids: UUID) -> dict[UUID, int]:
     async with database.transaction() as connection:
-        return await work.sizes_of_due(connection, ids)
+        due = await work.due_among(connection, ids)
+    return {id_: upload.body_bytes for id_, upload in due.items()}
 
 
 async def test_a_claim_leases_the_upload_and_opens_an_attempt(
@@ -81,6 +82,54 @@ async def test_a_claim_says_whether_an_earlier_attempt_may_have_arrived(
     (third,) = await rows.claim(database, upload_id)
     assert [claim.maybe_sent for claim in (first, second, third)] == [False, True, False]
     assert [claim.attempts for claim in (first, second, third)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("older", "maybe_sent", "delivered_version", "looks_first"),
+    [
+        (State.EXPIRED, True, 0, True),
+        (State.CANCELLED, True, 0, True),
+        (State.REFUSED, True, 0, True),
+        (State.REJECTED, True, 0, True),
+        (State.EXPIRED, False, 0, False),
+        (State.CANCELLED, False, 0, False),
+        # What was delivered since took its place.
+        (State.EXPIRED, True, 1, False),
+    ],
+)
+async def test_what_came_while_an_older_version_was_on_its_way_looks_first_if_that_may_be_there(
+    database: Database,
+    alice: UserRow,
+    older: State,
+    maybe_sent: bool,
+    delivered_version: int,
+    looks_first: bool,
+) -> None:
+    first = await rows.put(database, alice, identity=b"record")
+    await rows.claim(database, first)
+    second = await rows.put(database, alice, identity=b"record")
+    other = await rows.put(database, alice, identity=b"other")
+    # It ends only after the newer version was put in, which learnt nothing of it then.
+    await rows.bring_to(database, first, older, maybe_sent=maybe_sent)
+    async with database.transaction() as connection:
+        await connection.execute(
+            text("UPDATE records SET delivered_version = :v"), {"v": delivered_version}
+        )
+    assert not (await rows.row(database, second)).maybe_sent
+    claims = {claim.upload_id: claim for claim in await rows.claim(database, second, other)}
+    assert claims[second].maybe_sent is looks_first
+    assert not claims[other].maybe_sent
+
+
+async def test_a_claim_says_whether_it_is_withdrawn_and_how_often_it_was_searched_for(
+    database: Database, alice: UserRow
+) -> None:
+    upload_id = await rows.put(database, alice)
+    await rows.bring_to(database, upload_id, State.QUEUED, cancel_requested=True, looks=1)
+    (claim,) = await rows.claim(database, upload_id)
+    assert (claim.cancel_requested, claim.looks) == (True, 1)
+    # Nothing is sent of it, so a crash leaves nothing to look for.
+    assert not (await rows.row(database, upload_id)).maybe_sent
 
 
 async def test_a_claim_says_whether_the_record_was_found_valid_before(
@@ -278,6 +327,20 @@ async def test_a_worker_whose_lease_was_taken_over_cannot_record(
     assert (await rows.record_of(database, upload_id)).delivered_version == 0
     assert await record(database, ended(next_, record_receipt=b"next")) == {upload_id}
     assert (await rows.record_of(database, upload_id)).sealed_receipt == b"next"
+
+
+async def test_what_a_late_worker_delivered_is_not_noted_beside_the_end_that_counts(
+    database: Database, alice: UserRow
+) -> None:
+    upload_id = await rows.put(database, alice)
+    (late,) = await rows.claim(database, upload_id, lease_seconds=0.0)
+    async with database.transaction() as connection:
+        await sweeping.recover_abandoned(connection, most=9, delay=0)
+    (next_,) = await rows.claim(database, upload_id)
+    group = [ended(late, record_receipt=b"late"), ended(next_, State.REFUSED)]
+    assert await record(database, *group) == {upload_id}
+    assert (await rows.row(database, upload_id)).state == "refused"
+    assert (await rows.record_of(database, upload_id)).delivered_version == 0
 
 
 async def test_a_worker_whose_lease_ran_out_may_still_record_if_nobody_took_it(
@@ -485,6 +548,17 @@ async def test_parking_and_releasing_move_what_the_user_has_waiting_and_nobody_e
         assert await parking.release_parked(connection, alice.id) == set(mine)
     row = await rows.row(database, mine[0])
     assert (row.state, row.reason, row.give_up_at) == ("queued", "released", None)
+
+
+async def test_what_is_settling_is_not_parked_before_it_may_be_looked_for(
+    database: Database, alice: UserRow
+) -> None:
+    settling = await rows.put(database, alice)
+    due = await rows.put(database, alice)
+    await rows.bring_to(database, settling, State.QUEUED, maybe_sent=True, next_attempt_at=_LATER)
+    await rows.bring_to(database, due, State.QUEUED, maybe_sent=True)
+    async with database.transaction() as connection:
+        assert await parking.park_waiting(connection, alice.id, clock=60) == {due}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,66 @@
+"""Withdraws uploads, for their owner: at once, or once it is known whether 1upHealth has them."""
+
+from collections import Counter
+from collections.abc import Callable
+from uuid import UUID
+
+from relay.errors import Conflict, NotFound
+from relay.ledger import cancelling
+from relay.ledger.audit import SYSTEM, Actor
+from relay.ledger.cancelling import Cancelled
+from relay.ledger.database import Database
+from relay.ledger.filters import Filter
+
+_GROUP = 500  # uploads in one transaction
+
+_TOO_LATE = (
+    "It has ended already, and nothing of it is sent by itself any more; what was delivered cannot"
+    " be taken back from 1upHealth."
+)
+
+
+class Canceller:
+    """Cancels uploads. Repeat at will."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def cancel(self, upload_id: UUID, *, by: Actor = SYSTEM) -> bool:
+        """Cancel an upload; False if it is only asked for, because 1upHealth may have it.
+
+        Raises NotFound if there is no such upload, Conflict if it ended otherwise.
+        """
+        async with self._database.transaction() as connection:
+            answers = await cancelling.cancel(connection, [upload_id], by=by)
+        match answers.get(upload_id):
+            case None:
+                raise NotFound("There is no such upload.")
+            case Cancelled.TOO_LATE:
+                raise Conflict(_TOO_LATE)
+            case answer:
+                return answer is Cancelled.DONE
+
+    async def cancel_all(
+        self,
+        matching: Filter,
+        *,
+        by: Actor = SYSTEM,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> Counter[Cancelled]:
+        """Cancel what matches and has not ended, in groups; `progress` gets the size of each."""
+        answered = Counter[Cancelled]()
+        after: UUID | None = None
+        while True:
+            async with self._database.transaction() as connection:
+                ids = await cancelling.find(connection, matching, after=after, limit=_GROUP)
+                answers = await cancelling.cancel(connection, ids, by=by)
+            answered.update(answers.values())
+            progress(len(ids))
+            if len(ids) < _GROUP:
+                return answered
+            after = ids[-1]
+
+    async def count(self, matching: Filter) -> int:
+        """How many uploads `cancel_all` would concern now."""
+        async with self._database.transaction() as connection:
+            return await cancelling.count(connection, matching)

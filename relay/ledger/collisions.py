@@ -1,0 +1,50 @@
+"""Records that would overwrite each other at 1upHealth: of one user, with one type and id."""
+
+from collections.abc import Mapping
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+# Taken in one order, so that of claims with several in common none waits for another that waits
+# for it. Held until the transaction ends.
+_TAKE_TURNS = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
+
+# A statement of its own, after the locks: it sees what those before it have committed. OFFSET and
+# LIMIT keep it to lookups by index: joined or hashed, it would read through all history.
+_COLLIDING = text("""
+    SELECT DISTINCT r.id FROM records AS r
+    CROSS JOIN LATERAL (
+        SELECT id, delivered_version FROM records
+        WHERE user_id = r.user_id AND upstream_key = r.upstream_key AND id <> r.id OFFSET 0
+    ) AS o
+    CROSS JOIN LATERAL (
+        SELECT coalesce((SELECT true FROM uploads WHERE record_id = r.id AND maybe_sent LIMIT 1),
+                        false) AS mine_maybe_sent,
+               coalesce((SELECT true FROM uploads WHERE record_id = o.id AND maybe_sent LIMIT 1),
+                        false) AS maybe_sent,
+               coalesce((SELECT true FROM uploads WHERE record_id = o.id
+                         AND state IN ('parked', 'queued', 'sending') LIMIT 1), false) AS unfinished
+        OFFSET 0
+    ) AS now
+    WHERE r.id = ANY(CAST(:record_ids AS uuid[]))
+      AND (o.delivered_version > 0 OR now.maybe_sent
+           OR (o.id < r.id AND now.unfinished
+               AND r.delivered_version = 0 AND NOT now.mine_maybe_sent))
+""")
+
+
+async def colliding(connection: AsyncConnection, upstream_keys: Mapping[UUID, bytes]) -> set[UUID]:
+    """Which of these records, given with their keys, must not be sent because of another.
+
+    The other was delivered, or may be at 1upHealth; or it came first, has not ended, and this one
+    was never sent. Until the transaction ends no other claims a record with one of these keys, so
+    of two that are claimed at once exactly one goes: a claim counts as maybe sent.
+    """
+    if not upstream_keys:
+        return set()
+    # 64 bits of a keyed hash: two that agree by chance only wait for each other.
+    turns = {int.from_bytes(key[:8], "big", signed=True) for key in upstream_keys.values()}
+    await connection.execute(_TAKE_TURNS, {"keys": sorted(turns)})
+    rows = await connection.execute(_COLLIDING, {"record_ids": list(upstream_keys)})
+    return set(rows.scalars())

@@ -1,0 +1,212 @@
+"""Idempotency-Key: the same request again has the same answer, and happens once."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from sqlalchemy import text
+
+from relay.ledger.database import Database
+from relay.sealing import KeyRing
+from relay.wiring import Relay
+from tests import factories
+from tests.api.door import Keys, assert_problem, bearer, device_token, make_keys
+from tests.api.serving import ApiServer
+from tests.factories import resource
+from tests.relay.ledger import rows
+
+_KEY = "8e03978e-40d5-43e8-bc93-6894a57f9324"
+
+
+async def post(
+    client: httpx.AsyncClient,
+    key: str | list[str] | None = _KEY,
+    *,
+    secret: str | None = None,
+    query: dict[str, str] | None = None,
+    **elements: Any,
+) -> httpx.Response:
+    keys = [key] if isinstance(key, str) else key or []
+    headers = [("Idempotency-Key", each) for each in keys]
+    headers += list(bearer(secret).items()) if secret else []
+    return await client.post(
+        "/v1/uploads",
+        params={"user": "alice", "fhirVersion": "R4", "source": "hospital-a", **(query or {})},
+        content=orjson.dumps(resource(**elements)),
+        headers=[("Content-Type", "application/fhir+json"), *headers],
+    )
+
+
+async def accepted(client: httpx.AsyncClient, *args: Any, **more: Any) -> dict[str, Any]:
+    response = await post(client, *args, **more)
+    assert response.status_code == 202, response.text
+    status: dict[str, Any] = response.json()
+    assert response.headers["location"] == status["statusUrl"]
+    return status
+
+
+async def count(database: Database) -> int:
+    async with database.transaction() as connection:
+        return int((await connection.execute(text("SELECT count(*) FROM uploads"))).scalar_one())
+
+
+async def test_the_same_request_again_has_the_same_answer(
+    client: httpx.AsyncClient, alice: str, database: Database
+) -> None:
+    first = await accepted(client)
+    assert await accepted(client) == first
+    assert first["duplicate"] is False
+    assert await accepted(client, f'"{_KEY}"') == first  # quoted, it is the same key
+    assert await count(database) == 1
+
+
+async def test_a_duplicates_answer_stays_that_of_a_duplicate(
+    client: httpx.AsyncClient, alice: str
+) -> None:
+    there = await accepted(client, None)
+    for _ in range(2):
+        again = await accepted(client)
+        assert (again["id"], again["duplicate"]) == (there["id"], True)
+
+
+async def test_a_late_retry_does_not_bring_an_old_version_back(
+    client: httpx.AsyncClient, alice: str, database: Database
+) -> None:
+    first = await accepted(client, "one", status="preliminary")
+    second = await accepted(client, "two", status="final")
+    late = await accepted(client, "one", status="preliminary")
+    assert (late["id"], late["status"]) == (first["id"], "superseded")
+    assert (await client.get(second["statusUrl"])).json()["status"] == "queued"
+    assert await count(database) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"status": "amended"},
+        {"query": {"fhirVersion": "STU3"}},
+        {"query": {"source": "hospital-b"}},
+        {"query": {"recordId": "r"}},
+        {"query": {"user": "bob"}},
+    ],
+)
+async def test_another_request_with_the_key_is_refused_and_nothing_is_accepted(
+    client: httpx.AsyncClient, alice: str, bob: str, database: Database, other: dict[str, Any]
+) -> None:
+    first = await accepted(client)
+    problem = assert_problem(await post(client, **other), 422)
+    assert "key of its own" in problem["detail"]
+    assert await count(database) == 1
+    assert await accepted(client) == first
+
+
+async def test_what_was_refused_may_be_mended_and_sent_with_the_same_key(
+    client: httpx.AsyncClient, alice: str
+) -> None:
+    assert_problem(await post(client, query={"fhirVersion": "?"}), 400)
+    assert_problem(await post(client, query={"user": "nobody"}), 404)
+    await accepted(client)
+
+
+async def test_after_a_day_the_key_may_be_used_anew(
+    client: httpx.AsyncClient, alice: str, database: Database
+) -> None:
+    first = await accepted(client)
+    async with database.transaction() as connection:
+        await connection.execute(
+            text("UPDATE idempotency_keys SET expires_at = expires_at - interval '1 day'")
+        )
+    other = await accepted(client, status="amended")
+    assert other["id"] != first["id"]
+    assert await accepted(client, status="amended") == other
+
+
+async def test_two_callers_with_the_same_key_do_not_meet(
+    client: httpx.AsyncClient, alice: str, bob: str, database: Database
+) -> None:
+    backend = await accepted(client)
+    alices = await accepted(client, secret=await device_token(database, "alice"), status="amended")
+    bobs = await accepted(client, secret=await device_token(database, "bob"), query={"user": "bob"})
+    assert len({backend["id"], alices["id"], bobs["id"]}) == 3
+
+
+@pytest.mark.parametrize(
+    "key", ["", " ", '""', "x" * 256, '"open', 'in"side', "two words", "é", '"é"', ["a", "b"]]
+)
+async def test_what_is_no_key_is_refused_and_nothing_is_accepted(
+    client: httpx.AsyncClient, alice: str, database: Database, key: str | list[str]
+) -> None:
+    keys = [key] if isinstance(key, str) else key
+    response = await client.post(
+        "/v1/uploads?user=alice&fhirVersion=R4",
+        json=resource(),
+        headers=[(b"Idempotency-Key", each.encode()) for each in keys],
+    )
+    assert "255" in assert_problem(response, 400)["detail"]
+    assert await count(database) == 0
+
+
+@pytest.mark.parametrize("key", ["x", "x" * 255, '"with space, and \\" and \\\\"', "a:b/c=;,"])
+async def test_any_printable_key_of_up_to_255_characters_is_one(
+    client: httpx.AsyncClient, alice: str, key: str
+) -> None:
+    assert (await accepted(client, key))["id"] == (await accepted(client, key))["id"]
+
+
+async def test_twins_at_once_are_one_request(
+    server: ApiServer, database: Database, ring: KeyRing
+) -> None:
+    """Over sockets."""
+    keys = await make_keys(database)
+    await rows.add_user(database, ring)
+    async with httpx.AsyncClient(base_url=server.url, headers=bearer(keys.backend)) as client:
+        answers = await asyncio.gather(*(post(client) for _ in range(12)))
+        statuses = [answer.json() for answer in answers]
+        assert {answer.status_code for answer in answers} == {202}
+        assert {(each["id"], each["duplicate"]) for each in statuses} == {
+            (statuses[0]["id"], False)
+        }
+        different = await asyncio.gather(*(post(client, "k", id=f"o{n}") for n in range(6)))
+    assert sorted(answer.status_code for answer in different) == [202] + [422] * 5
+    assert await count(database) == 2
+
+
+async def test_nothing_of_a_key_survives_its_user(
+    client: httpx.AsyncClient, relay: Relay, alice: str, database: Database
+) -> None:
+    token = await device_token(database, "alice")
+    await accepted(client)
+    await accepted(client, secret=token, status="amended")
+    assert (await client.delete("/v1/users/alice")).status_code == 204
+    async with database.transaction() as connection:
+        left = await connection.scalar(text("SELECT count(*) FROM idempotency_keys"))
+    assert left == 0
+    assert_problem(await post(client), 404)
+    await factories.user_without_grant(relay, "alice")
+    assert (await accepted(client))["duplicate"] is False
+
+
+async def test_a_key_of_someone_who_is_being_erased_is_free_for_who_comes_under_their_name(
+    client: httpx.AsyncClient, relay: Relay, alice: str, database: Database
+) -> None:
+    first = await accepted(client)
+    async with database.transaction() as connection:
+        await connection.execute(
+            text("UPDATE users SET erased_at = now(), master_key_id = NULL, wrapped_key = NULL")
+        )
+    await factories.user_without_grant(relay, "alice")
+    again = await accepted(client)
+    assert again["id"] != first["id"]
+    assert await accepted(client) == again
+
+
+async def test_only_hashes_of_the_key_and_of_the_request_are_kept(
+    client: httpx.AsyncClient, alice: str, database: Database, keys: Keys
+) -> None:
+    await accepted(client, "canary-key", note=[{"text": "canary-note"}])
+    async with database.transaction() as connection:
+        kept = str((await connection.execute(text("SELECT * FROM idempotency_keys"))).all())
+    assert "canary" not in kept
+    assert b"canary".hex() not in kept
