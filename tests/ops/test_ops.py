@@ -1,0 +1,104 @@
+"""What ops/ and docs/metrics.md name is what Uplift counts; every alert has an entry to go to."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from cli.metrics_page import families, table
+from cli.system import OPERATOR_PORTS
+from tests.ops.files import DASHBOARD, EXPRESSIONS, OTHERS, PROMETHEUS, ROOT, RULES
+from tests.ops.promql import series
+
+
+def exposed() -> dict[str, set[str]]:
+    """The names under which series are exposed, each with its labels."""
+    found: dict[str, set[str]] = {}
+    for name, metric, labels in families():
+        if metric.type == "histogram":
+            found[f"{name}_bucket"] = {*labels, "le"}
+            found[f"{name}_sum"] = found[f"{name}_count"] = set(labels)
+        else:
+            found[name] = set(labels)
+    return found
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_an_expression_names_only_what_is_counted_and_its_labels(expression: str) -> None:
+    named = series(expression)
+    assert named, "it names no series"
+    for name, labels in named:
+        if name not in OTHERS:
+            assert name in exposed()
+            assert labels <= exposed()[name] | {"job", "process"}
+
+
+def test_most_of_what_is_counted_is_on_the_dashboard() -> None:
+    shown = {
+        name
+        for panel in DASHBOARD["panels"]
+        for target in panel.get("targets", ())
+        for name, _ in series(target["expr"])
+    }
+    assert {re.sub("_(bucket|sum|count)$", "", name) for name in shown} >= {
+        name for name, _, _ in families()
+    }
+
+
+def test_every_panel_has_a_place_of_its_own() -> None:
+    ids = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(ids) == len(set(ids))
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        at = panel["gridPos"]
+        assert at["x"] + at["w"] <= 24
+        cells = {
+            (x, y)
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        }
+        assert not cells & taken, panel["title"]
+        taken |= cells
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: str(rule["alert"]))
+def test_an_alert_says_how_urgent_it_is_and_where_its_entry_in_the_runbook_is(
+    rule: dict[str, Any],
+) -> None:
+    assert rule["labels"]["severity"] in ("page", "ticket")
+    assert rule["annotations"]["summary"].endswith(".")
+    page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+    assert anchor == rule["alert"].lower()
+    headings = re.findall(r"^#+ (.+)$", (ROOT / page).read_text(), re.MULTILINE)
+    assert rule["alert"] in [heading.strip("` ") for heading in headings]
+
+
+def test_alerts_have_names_of_their_own() -> None:
+    names = [rule["alert"] for rule in RULES]
+    assert len(names) == len(set(names))
+
+
+def test_the_page_lists_what_is_counted() -> None:
+    assert table() in (ROOT / "docs" / "metrics.md").read_text()
+
+
+def test_names_are_as_prometheus_asks_for() -> None:
+    for name, metric, labels in families():
+        assert re.fullmatch(r"uplift_[a-z_]+", name), name
+        assert (metric.type == "counter") == name.endswith("_total"), name
+        assert metric.documentation.endswith("."), name
+        if metric.type == "histogram":
+            assert name.endswith("_seconds"), name
+        assert not {"user", "upload", "record", "batch", "id"} & set(labels), name
+
+
+def test_the_example_reads_every_process_where_the_procfile_has_it() -> None:
+    (job,) = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["scrape_configs"]
+    assert job["job_name"] == "uplift"
+    read = {
+        each["labels"]["process"]: int(target.rpartition(":")[2])
+        for each in job["static_configs"]
+        for target in each["targets"]
+    }
+    assert read == OPERATOR_PORTS
