@@ -1,0 +1,81 @@
+"""The benchmarks' stand-in for 1upHealth, and what they post to it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from bench.resources import BYTES, bodies, of_all_types
+from bench.upstream import Connection, State
+from relay.fhir.validate import validate
+from relay.oneup.answers import Outcome, Receipt, sort_look, sort_write
+
+
+@pytest.fixture
+async def url() -> AsyncIterator[str]:
+    state = State()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(state), "127.0.0.1", 0)
+    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server.close()
+
+
+async def test_a_create_is_answered_as_1uphealth_answers_it(url: str) -> None:
+    ((resource_type, body),) = bodies("a", 1)
+
+    async with httpx.AsyncClient() as client:
+        answer = await client.post(f"{url}/r4/{resource_type}", content=body)
+
+    sorted_ = sort_write(answer.status_code, answer.headers, answer.content, resource_type)
+    assert sorted_.outcome is Outcome.STORED
+    assert sorted_.receipt == Receipt("up-0", "1")
+    sent, stored = json.loads(body), answer.json()
+    assert stored == {**sent, "id": "up-0", "meta": {"versionId": "1"}}
+
+
+async def test_what_is_looked_for_is_not_there(url: str) -> None:
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"{url}/r4/Observation/1")
+        counts = (await client.get(f"{url}/_bench")).json()
+
+    found = sort_look(answer.status_code, answer.headers, answer.content, "Observation")
+    assert found.outcome is Outcome.ABSENT
+    assert counts["other_requests"] == 1
+
+
+async def test_it_answers_after_its_latency_and_counts_what_is_in_flight(url: str) -> None:
+    async with httpx.AsyncClient() as client:
+        await client.post(f"{url}/_bench", params={"latency_ms": 50})
+        await asyncio.gather(
+            *(client.post(f"{url}/r4/{type_}", content=body) for type_, body in bodies("b", 5))
+        )
+        counts = (await client.get(f"{url}/_bench")).json()
+        await client.post(f"{url}/_bench", params={"latency_ms": 0})
+        anew = (await client.get(f"{url}/_bench")).json()
+
+    assert (counts["arrived"], counts["answered"], counts["in_flight"]) == (5, 5, 0)
+    assert counts["in_flight_most"] == 5
+    assert counts["own_seconds"] >= 5 * 0.049
+    assert counts["last_answer"] - counts["first_arrival"] >= 0.049
+    assert anew["arrived"] == 0
+
+
+def test_what_is_posted_is_valid_distinct_and_of_2_kb() -> None:
+    made = list(bodies("r1", 4))
+
+    assert len({json.loads(body)["id"] for _, body in made}) == 4
+    assert {len(body) for _, body in made} == {BYTES}
+    for _, body in made:
+        report = validate(body, "R4")
+        assert report.valid
+        assert not report.to_json()["issue"]
+
+
+def test_of_all_types_there_are_those_of_both_versions_and_all_are_valid() -> None:
+    made = list(of_all_types("r1", 22))
+
+    assert len({(version, type_) for version, type_, _ in made}) == 22
+    assert all(validate(body, version, second_opinion=False).valid for version, _, body in made)
+    assert all(0.9 * BYTES < len(body) < 1.2 * BYTES for _, _, body in made)
