@@ -1,0 +1,73 @@
+"""What a storm is told: how much, how bad, which seed, and the clocks that it runs under."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Ids = Literal["kept", "assigned"]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """One storm. Times are in seconds.
+
+    `beyond` has the simulated 1upHealth finish later than `settle` and index later than
+    `index_lag`: then copies are allowed, but each must carry the mark. What has not moved for
+    `patience`, longer than any clock here, is stuck; `give_up_waiting` bounds it all.
+    """
+
+    uploads: int = 10_000
+    kills: int = 54
+    seed: int = 1
+    ids: Ids = "kept"
+    beyond: bool = False
+    kill_every: float = 4.0
+    users: int = 10
+    devices: int = 60
+    second_processes: bool = True
+    attempt: float = 4.0
+    lease: float = 8.0
+    settle: float = 4.0
+    index_lag: float = 3.0
+    patience: float = 60.0
+    give_up_waiting: float = 300.0
+
+    @property
+    def seconds(self) -> float:
+        """How long the storm itself blows, before everything settles."""
+        return max(self.kills, 1) * self.kill_every
+
+    @property
+    def frozen(self) -> float:
+        """How long a frozen process stands still: beyond the lease."""
+        return self.lease + 1.5
+
+    @property
+    def late(self) -> float:
+        """How long after its request the simulated 1upHealth may store at the latest.
+
+        Within `settle` there is a margin: on a busy machine it reads a request late, too.
+        """
+        return self.settle * (2.5 if self.beyond else 0.5)
+
+    @property
+    def lag(self) -> float:
+        """How late its searches see a write."""
+        return self.index_lag * (3.0 if self.beyond else 0.5)
+
+    def environment(self) -> dict[str, str]:
+        """Uplift's settings for it: clocks so short that each runs out several times."""
+        return {
+            "UPLIFT_ATTEMPT_SECONDS": f"{self.attempt:g}",
+            "UPLIFT_LEASE_SECONDS": f"{self.lease:g}",
+            "UPLIFT_SETTLE_SECONDS": f"{self.settle:g}",
+            "UPLIFT_INDEX_LAG_SECONDS": f"{self.index_lag:g}",
+            "UPLIFT_SWEEP_SECONDS": "0.7",
+            "UPLIFT_RING_SECONDS": "3",
+            "UPLIFT_RETRY_FIRST_SECONDS": "0.5",
+            "UPLIFT_RETRY_MOST_SECONDS": "3",
+            "UPLIFT_HOLD_SECONDS": "1",
+            "UPLIFT_SEND_SLOTS": "40",
+            "UPLIFT_DATABASE_CONNECTIONS": "5",
+            "UPLIFT_SECOND_OPINION": "false",
+            "UPLIFT_ONEUP_KEEPS_IDS": "true" if self.ids == "kept" else "false",
+        }
