@@ -76,7 +76,7 @@ class UploadStatus(Camel):
     attempts: int
     duplicate: bool = Field(description="This content was accepted before: nothing new is sent.")
     possible_duplicate: bool = Field(
-        description="It was sent again after an unknown outcome that could not be looked up."
+        description="It was sent again after an unknown outcome, so it may be there twice."
     )
     maybe_stored: bool = Field(
         description="1upHealth may hold it although no answer says so; not yet looked up."

@@ -160,8 +160,9 @@ class Attempter:
                 return self._endings.search_again(facts)
             case Conclusion.NOT_STORED:
                 facts.maybe_sent = False
+                facts.again = True
             case Conclusion.CANNOT_TELL:
-                facts.unsure = True
+                facts.again = True
         return None
 
     def _delivered_as(self, facts: Facts) -> str | None:

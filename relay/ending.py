@@ -24,9 +24,10 @@ from relay.turns import NotItsTurn
 class Facts:
     """What an attempt learns on its way.
 
-    `maybe_sent` is whether 1upHealth may hold this content; `unsure` whether nobody can tell, so
-    that sending it may double it; `writing` whether this attempt has begun to send; `looks` how
-    many searches found nothing, where this attempt changes that.
+    `maybe_sent` is whether 1upHealth may hold this content; `again` whether it was sent before with
+    an unknown outcome: what looks like nothing now may still be stored later, so that sending it
+    may double it; `writing` whether this attempt has begun to send; `looks` how many searches
+    found nothing, where this attempt changes that.
     """
 
     claim: Claim
@@ -34,7 +35,7 @@ class Facts:
     started: float  # on time.monotonic
     deadline: float  # on time.monotonic
     maybe_sent: bool
-    unsure: bool = False
+    again: bool = False
     writing: bool = False
     looks: int | None = None
     body: bytes = field(default=b"", repr=False)
@@ -182,6 +183,9 @@ def _end(
     claim = facts.claim
     named = _sealable(receipt, facts.body) if receipt else None
     sent = facts.writing and (answer is None or answer.outcome in _SENT)
+    if facts.again and target is State.QUEUED:
+        # What was not sent after the look keeps its question: the next attempt looks, and marks.
+        facts.maybe_sent = True
     return Ended(
         claim=claim,
         change=Change(
@@ -195,7 +199,7 @@ def _end(
             uncounted=uncounted,
             maybe_sent=facts.maybe_sent,
             looks=facts.looks,
-            possible_duplicate=True if facts.unsure and sent else None,
+            possible_duplicate=True if facts.again and sent else None,
             last_answer=answer.code if answer else outcome,
             issues=facts.issues,
             sealed_receipt=(

@@ -67,8 +67,7 @@ class Settings(BaseSettings):
         default=False,
         description="Whether 1upHealth is known to store a new resource under the id it was sent "
         "with. If so, a look-up by id proves that an unknown outcome was not stored; if not, the "
-        "record's identifier is searched for, and a record without one that is sent again is "
-        "marked possibleDuplicate.",
+        "record's identifier is searched for, and of a record without one nobody can tell.",
     )
     allow_shared_ids: bool = Field(
         default=False,

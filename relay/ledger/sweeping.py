@@ -53,6 +53,8 @@ async def recover_abandoned(connection: AsyncConnection, *, most: int, delay: fl
                 lease_id=row.lease_id,
                 delay=delay,
                 crashed=True,
+                # It may have been a second send, of which nobody can tell any more.
+                possible_duplicate=True if row.attempts > 1 else None,
             )
             for row in rows
         ],
@@ -75,15 +77,16 @@ async def refuse_crashing(connection: AsyncConnection, *, most: int) -> set[UUID
                 reason=Reason.CRASHES_WORKER,
                 lease_id=row.lease_id,
                 crashed=True,
+                possible_duplicate=True,
             )
             for row in rows
         ],
     )
 
 
-def _abandoned(most: int) -> Select[tuple[UUID, UUID | None]]:
+def _abandoned(most: int) -> Select[tuple[UUID, UUID | None, int]]:
     return (
-        select(Upload.id, Upload.lease_id)
+        select(Upload.id, Upload.lease_id, Upload.attempts)
         .where(state_is(Upload.state, State.SENDING), Upload.lease_until < func.now())
         .limit(most)
         .with_for_update(skip_locked=True)

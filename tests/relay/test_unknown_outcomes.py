@@ -100,7 +100,7 @@ async def test_what_is_found_several_times_is_delivered_and_not_sent_again(
     assert len(writes(assigning)) == 2
 
 
-async def test_what_two_searches_did_not_find_is_sent_again_without_a_mark(
+async def test_what_two_searches_did_not_find_is_sent_again_and_marked(
     unsure: Relay, assigning: SandboxServer
 ) -> None:
     accepted = await factories.accepted(unsure, identifier=IDENTIFIER)
@@ -111,7 +111,7 @@ async def test_what_two_searches_did_not_find_is_sent_again_without_a_mark(
     assert row.last_answer == "search_empty"
     assert (searches(assigning), len(writes(assigning))) == (1, 1)
     row = await deliver(unsure, accepted)
-    assert (row.state, row.possible_duplicate) == (State.DELIVERED, False)
+    assert (row.state, row.possible_duplicate) == (State.DELIVERED, True)
     assert (searches(assigning), len(writes(assigning))) == (2, 2)
     assert assigning.counts()["total"]["versions"] == 1
 
@@ -210,7 +210,7 @@ async def test_a_lost_update_is_found_and_not_made_twice(
     assigning.faults(_NOT_STORED)
     await deliver(unsure, third)
     row = await deliver(unsure, third)
-    assert (row.state, row.possible_duplicate) == (State.DELIVERED, False)
+    assert (row.state, row.possible_duplicate) == (State.DELIVERED, True)
     total = assigning.counts()["total"]
     assert (total["resources"], total["versions"], total["duplicates"]) == (1, 3, 0)
     assert searches(assigning) == 0
@@ -273,7 +273,7 @@ async def test_a_newer_version_goes_out_although_an_older_one_was_never_heard_of
     assert len(writes(upstream)) == 1
     upstream.clear_faults()
     row = await deliver(relay, second)
-    assert (row.state, row.possible_duplicate) == (State.DELIVERED, False)
+    assert (row.state, row.possible_duplicate) == (State.DELIVERED, True)
     total = upstream.counts()["total"]
     assert (total["resources"], total["versions"], total["duplicates"]) == (1, 2, 0)
 

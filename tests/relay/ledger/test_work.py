@@ -467,6 +467,17 @@ async def test_an_abandoned_upload_is_queued_to_be_asked_about(
     assert (await rows.row(database, held)).state == "sending"
 
 
+async def test_an_abandoned_second_attempt_may_have_sent_it_twice(
+    database: Database, alice: UserRow
+) -> None:
+    upload_id = await rows.put(database, alice)
+    for possible_duplicate in (False, True):
+        await rows.claim(database, upload_id, lease_seconds=0.0)
+        async with database.transaction() as connection:
+            await sweeping.recover_abandoned(connection, most=9, delay=0)
+        assert (await rows.row(database, upload_id)).possible_duplicate is possible_duplicate
+
+
 async def test_an_abandoned_attempt_stays_open_in_the_history(
     database: Database, alice: UserRow
 ) -> None:
