@@ -145,7 +145,7 @@ async def test_a_commit_that_comes_later_than_the_look_is_marked(
     await deliver(relay, accepted)
     row = await deliver(relay, accepted)
     async with asyncio.timeout(10):
-        while upstream.counts()["total"]["versions"] < 2:
+        while upstream.counts()["total"]["versions"] < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     assert (row.state, row.possible_duplicate) == (State.DELIVERED, True)
 
