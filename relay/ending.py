@@ -166,6 +166,7 @@ class Endings:
 
 # Only these may have brought it to 1upHealth a second time.
 _SENT = frozenset({Outcome.STORED, Outcome.UNKNOWN})
+_KEEP_THE_QUESTION = frozenset({State.QUEUED, State.PARKED, State.REFUSED})
 
 
 def _end(
@@ -183,8 +184,8 @@ def _end(
     claim = facts.claim
     named = _sealable(receipt, facts.body) if receipt else None
     sent = facts.writing and (answer is None or answer.outcome in _SENT)
-    if facts.again and target is State.QUEUED:
-        # What was not sent after the look keeps its question: the next attempt looks, and marks.
+    if facts.again and target in _KEEP_THE_QUESTION:
+        # What was not sent after the look: the next attempt, or a redrive's, looks and marks.
         facts.maybe_sent = True
     return Ended(
         claim=claim,
