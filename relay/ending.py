@@ -166,7 +166,7 @@ class Endings:
 
 # Only these may have brought it to 1upHealth a second time.
 _SENT = frozenset({Outcome.STORED, Outcome.UNKNOWN})
-_KEEP_THE_QUESTION = frozenset({State.QUEUED, State.PARKED, State.REFUSED})
+_KEEP_THE_QUESTION = frozenset(State) - {State.DELIVERED}
 
 
 def _end(

@@ -11,12 +11,12 @@ from pydantic import SecretStr
 from sqlalchemy import select, text
 
 from cli.embedded import EmbeddedPostgres
-from relay.accept import Labels, read
 from relay.ledger import migrate
 from relay.ledger.database import Database
 from relay.ledger.tables import Attempt, Upload
 from relay.lifecycle import Reason, State
 from relay.settings import Settings
+from relay.submission import Labels, read
 from relay.tokens import Tokens
 from relay.wiring import Relay, open_relay
 from sandbox.config import SandboxConfig
@@ -393,7 +393,7 @@ async def test_what_outlived_its_time_is_looked_for_once_more_and_then_expires(
         await connection.execute(text("UPDATE uploads SET give_up_at = now()"))
     assert (await relay.sweeper.sweep()).expired == 0
     row = await deliver(relay, accepted)
-    assert (row.state, row.reason, row.maybe_sent) == (State.EXPIRED, Reason.GAVE_UP, False)
+    assert (row.state, row.reason, row.maybe_sent) == (State.EXPIRED, Reason.GAVE_UP, True)
     assert len(writes(upstream)) == 1
 
 
