@@ -6,10 +6,10 @@ from contextlib import AsyncExitStack
 import msgspec
 
 from api.intake import Intake
-from relay.accept import NOT_JSON
 from relay.accept_batch import GROUP_BYTES, Entry
 from relay.errors import UnreadableUpload
 from relay.ndjson import Line, LineReader
+from relay.submission import NOT_JSON
 
 NDJSON_TYPES = ("application/x-ndjson", "application/ndjson", "application/fhir+ndjson")
 

@@ -34,12 +34,12 @@ from api.intake import IntakeDep
 from api.limits import LIMIT_HEADERS, Limits
 from api.problems import Problem, documented, not_found, problem_of
 from api.schemas import AppUserId
-from relay.accept import Labels
 from relay.accept_batch import Entry, OpenBatch
 from relay.errors import NotFound
 from relay.ledger import batches, users
 from relay.ledger.batches import BatchRow
 from relay.ledger.credentials import Scope
+from relay.submission import Labels
 from relay.wiring import Relay
 
 router = APIRouter(tags=["batches"], prefix="/v1/batches")

@@ -4,17 +4,30 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from api.schemas import AppUserId, Camel, ResourceType
+from api.schemas import AppUserId, Camel, Instant, ResourceType
 from relay.ledger.dead_letters import Left
 from relay.ledger.filters import Filter
 from relay.ledger.pauses import PauseRow
-from relay.lifecycle import Reason, State
+from relay.lifecycle import DEAD_LETTERS, Reason, State
 from relay.redrive import Tally
 
 # Spelled out: the schema of a request body stands by itself, without references.
 _Reason = Annotated[Reason, WithJsonSchema({"type": "string", "enum": list(Reason)})]
+
+
+def _dead_letter(state: State) -> State:
+    if state not in DEAD_LETTERS:
+        raise ValueError("Only what is rejected, refused or expired can be redriven.")
+    return state
+
+
+_DeadLetter = Annotated[
+    State,
+    AfterValidator(_dead_letter),
+    WithJsonSchema({"type": "string", "enum": sorted(DEAD_LETTERS)}),
+]
 
 
 class RedriveRequest(Camel):
@@ -32,19 +45,17 @@ class RedriveRequest(Camel):
     )
 
     all: Literal[True] | None = Field(default=None, examples=[True])
-    status: list[Literal[State.REJECTED, State.REFUSED, State.EXPIRED]] = Field(
-        default=[], examples=[["expired"]]
-    )
+    status: list[_DeadLetter] = Field(default=[], examples=[["expired"]])
     reason: _Reason | None = Field(default=None, examples=["gave_up"])
     resource_type: ResourceType | None = Field(default=None, examples=["Observation"])
     user: AppUserId | None = Field(default=None, examples=["alice"])
     batch: UUID | None = None
-    updated_since: AwareDatetime | None = Field(
+    updated_since: Instant | None = Field(
         default=None,
         description="Ended at or after this.",
         examples=["2026-11-23T10:00:00Z"],
     )
-    updated_before: AwareDatetime | None = Field(
+    updated_before: Instant | None = Field(
         default=None, description="Ended before this.", examples=["2026-11-23T12:00:00Z"]
     )
     after: UUID | None = Field(
@@ -55,7 +66,9 @@ class RedriveRequest(Camel):
     def _says_how_far_it_goes(self) -> "RedriveRequest":
         # A user is resolved later; here only whether there is one counts.
         narrows = self.user is not None or self.filter(None).narrows
-        if narrows == bool(self.all):
+        if narrows and self.all:
+            raise ValueError('"all" leaves nothing out: send it alone, or the filter without it.')
+        if not narrows and not self.all:
             raise ValueError('Name what to redrive, or send {"all": true} for every dead letter.')
         return self
 

@@ -219,7 +219,11 @@ def problem_of(error: Exception) -> Problem:
         case RequestValidationError():
             # Where and what, but not the input: it may be a name or a token.
             errors = [
-                {"where": ".".join(map(str, each["loc"])), "what": each["msg"]}
+                # Before our own words Pydantic puts its own.
+                {
+                    "where": ".".join(map(str, each["loc"])),
+                    "what": each["msg"].removeprefix("Value error, "),
+                }
                 for each in error.errors()
             ]
             return Problem(400, TITLES[400], "See errors for what to change.", errors=errors)

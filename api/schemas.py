@@ -1,11 +1,12 @@
 """What the API says, as models: OpenAPI is made from them."""
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
 from relay.erase import Erasure
@@ -21,6 +22,16 @@ AppUserId = Annotated[
     StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$"),
 ]
 ResourceType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{1,64}$")]
+
+
+def _date_and_time(value: object) -> object:
+    # Pydantic would read "2026" as seconds after 1970: a redrive since then is one of everything.
+    if isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d[Tt ]", value, re.ASCII):
+        return value
+    raise ValueError("This must be a date and time of RFC 3339, such as 2026-11-23T10:00:00Z.")
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_date_and_time)]
 # What the header that carries it can hold: RFC 6749, appendix A.12, without the space.
 _VISIBLE = r"^[\x21-\x7e]+$"
 
@@ -79,7 +90,7 @@ class UploadStatus(Camel):
         description="It was sent again after an unknown outcome, so it may be there twice."
     )
     maybe_stored: bool = Field(
-        description="1upHealth may hold it although no answer says so; not yet looked up."
+        description="1upHealth may hold it, now or later, although no answer says so."
     )
     cancel_requested: bool = Field(
         description="Its owner asked to cancel it while it might have been sent already."

@@ -7,7 +7,6 @@ from uuid import UUID
 import structlog
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import AwareDatetime
 
 from api.bodies import JSON_TYPES, bytes_most, read_json_body
 from api.callers import CallerDep, RelayDep
@@ -15,14 +14,14 @@ from api.idempotency import KEY_PATTERN, idempotency_key
 from api.intake import Intake
 from api.limits import LIMIT_HEADERS, Limits
 from api.problems import documented, not_found
-from api.schemas import AppUserId, ResourceType, UploadList, UploadStatus
-from relay.accept import Labels, read_apart
+from api.schemas import AppUserId, Instant, ResourceType, UploadList, UploadStatus
 from relay.ledger import uploads, users
 from relay.ledger.credentials import Scope
 from relay.ledger.filters import Filter
 from relay.ledger.uploads import UploadRow
 from relay.lifecycle import Reason, State
 from relay.metrics import submissions
+from relay.submission import Labels, read_apart
 from relay.wiring import Relay
 
 _log = structlog.get_logger(__name__)
@@ -164,7 +163,8 @@ async def submit(request: Request, caller: CallerDep) -> Response:
         accepted = await relay.acceptor.accept(
             caller.user(submission.labels.user), submission, by=caller.actor, key=key
         )
-    submissions.labels("single", "duplicate" if accepted.duplicate else "accepted").inc()
+    before = accepted.duplicate or accepted.replayed
+    submissions.labels("single", "duplicate" if before else "accepted").inc()
     _log.info("upload_accepted", upload=str(accepted.upload.id), duplicate=accepted.duplicate)
     status = UploadStatus.of(accepted.upload, relay.ring, duplicate=accepted.duplicate)
     return Response(
@@ -245,10 +245,10 @@ async def list_(
     type_: Annotated[ResourceType | None, Query(alias="type", description="Only these.")] = None,
     batch: Annotated[UUID | None, Query(description="Only those that this batch made.")] = None,
     since: Annotated[
-        AwareDatetime | None, Query(description="Only those that changed last at or after this.")
+        Instant | None, Query(description="Only those that changed last at or after this.")
     ] = None,
     before: Annotated[
-        AwareDatetime | None, Query(description="Only those that changed last before this.")
+        Instant | None, Query(description="Only those that changed last before this.")
     ] = None,
     after: Annotated[UUID | None, Query(description="The last id of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=500, description="How many on a page.")] = 100,

@@ -8,7 +8,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import LiteralString
 from uuid import UUID
@@ -23,15 +23,16 @@ from cli.child_process import ChildProcess
 from cli.ports import HOST, free_port
 from cli.processes import Processes
 from cli.system import PROCESSES, System
-from relay.accept import Labels, read, sealed
+from relay.accept import sealed
 from relay.bell import Bell
-from relay.ledger import credentials, grants, uploads, users
+from relay.ledger import accepting, credentials, grants, users
+from relay.ledger.accepting import NewUpload
 from relay.ledger.credentials import Scope
 from relay.ledger.database import Database
-from relay.ledger.uploads import NewUpload
 from relay.queues import UPLOADS
 from relay.sealing import KeyRing
 from relay.settings import Settings
+from relay.submission import Labels, read
 from relay.tokens import Tokens
 
 USERS = 50
@@ -122,7 +123,7 @@ class Ground:
             for start in range(0, len(new), _GROUP):
                 async with database.transaction() as connection:
                     # The sweep leaves them alone until the round is over.
-                    await uploads.put_in(
+                    await accepting.put_in(
                         connection, new[start : start + _GROUP], ring_seconds=3600.0
                     )
         finally:
@@ -224,8 +225,9 @@ def _cpu_seconds(pid: int) -> float:
     root = psutil.Process(pid)
     total = 0.0
     for process in [root, *root.children(recursive=True)]:
-        times = process.cpu_times()
-        total += times.user + times.system
+        with suppress(psutil.NoSuchProcess):  # a connection of PostgreSQL's that just ended
+            times = process.cpu_times()
+            total += times.user + times.system
     # Of children that have ended and were waited for: PostgreSQL's closed connections.
     ended = root.cpu_times()
     return total + getattr(ended, "children_user", 0.0) + getattr(ended, "children_system", 0.0)

@@ -20,7 +20,7 @@ from bench.load import load
 from bench.plain import Plain
 from bench.plan import Plan
 from bench.resources import bodies
-from relay.ledger.uploads import NewUpload
+from relay.ledger.accepting import NewUpload
 
 CONNECTIONS = 32
 SECONDS = 4.0

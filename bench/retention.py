@@ -26,14 +26,15 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from cli.embedded import EmbeddedPostgres, EmbeddedRedis
-from relay.accept import Labels, read, sealed
-from relay.ledger import migrate, uploads, users
+from relay.accept import sealed
+from relay.ledger import accepting, migrate, users
 from relay.ledger.database import Database
 from relay.logs import configure_logs
 from relay.queues import UPLOADS
 from relay.retain import Retainer
 from relay.sealing import KeyRing
 from relay.settings import Settings
+from relay.submission import Labels, read
 from relay.wiring import Relay, key_ring, open_relay
 from sandbox.config import SandboxConfig
 from sandbox.testing import SandboxControl
@@ -125,7 +126,7 @@ async def accept(relay: Relay, count: int) -> list[Any]:
             submission = read(orjson.dumps(resource), Labels(fhir_version="R4", source="bench"))
             group.append(sealed(submission, user.id, key, queue=UPLOADS))
         async with relay.database.transaction() as connection:
-            kept = await uploads.put_in(connection, group, ring_seconds=600)
+            kept = await accepting.put_in(connection, group, ring_seconds=600)
         ids += [id_ for id_, _ in kept]
     return ids
 

@@ -77,6 +77,9 @@ def run_up(data_dir: Path) -> int:
     try:
         is_new = not (data_dir / "master_keys").exists()
         settings = {"UPLIFT_LOG_FORMAT": "text", **_chosen()}
+        if "UPLIFT_ONEUP_FHIR_URL" not in settings:
+            # Our own sandbox does. Without it, what a failure left unknown could not be looked up.
+            settings.setdefault("UPLIFT_ONEUP_KEEPS_IDS", "true")
         with interrupted_by_signals(), System(data_dir, settings, say=_say, echo=_echo) as system:
             system.environment["UPLIFT_API_KEY"] = _api_key(system)
             system.environment["UPLIFT_API_URL"] = system.api_url

@@ -5,10 +5,10 @@ from typing import Annotated
 from uuid import UUID
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
 from cli.running import actor, errors, run_on_ledger
+from cli.showing import print_json, print_table
 from relay.ledger import credentials
 from relay.ledger.credentials import Scope
 from relay.ledger.database import Database
@@ -39,8 +39,12 @@ def add(
 
 
 @keys.command("list")
-def list_() -> None:
-    """Every API key, by id and name."""
+def list_(
+    json: Annotated[
+        bool, typer.Option("--json", help="For programs: one JSON object a line.")
+    ] = False,
+) -> None:
+    """Every API key, by id and name. The keys themselves are not kept."""
 
     async def use(
         database: Database,
@@ -48,11 +52,17 @@ def list_() -> None:
         async with database.transaction() as connection:
             return await credentials.list_api_keys(connection)
 
+    found = run_on_ledger(use)
+    if json:
+        for key_id, name, scopes, created_at, revoked_at in found:
+            told = {"id": key_id, "name": name, "scopes": scopes}
+            print_json({**told, "createdAt": created_at, "revokedAt": revoked_at})
+        return
     table = Table(Column("id", no_wrap=True), "name", "scopes", "made", "revoked", box=None)
-    for key_id, name, scopes, created_at, revoked_at in run_on_ledger(use):
+    for key_id, name, scopes, created_at, revoked_at in found:
         revoked = f"{revoked_at:%Y-%m-%d %H:%M}" if revoked_at else ""
         table.add_row(str(key_id), name, " ".join(scopes), f"{created_at:%Y-%m-%d %H:%M}", revoked)
-    Console().print(table)
+    print_table(table)
 
 
 @keys.command()

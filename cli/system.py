@@ -157,13 +157,19 @@ class System:
         environment.setdefault("FLOWER_PORT", str(self._port(5555)))
         environment.setdefault("FLOWER_BASIC_AUTH", f"uplift:{secrets.token_urlsafe(16)}")
         for name in self._wanted:
-            self._say(f"Starting {name}")
-            self._run(name, PROCESSES[name])
+            if name != "flower":
+                self._start_one(name)
         if "web" in self._wanted:
             self._await(f"{self.api_url}/readyz", "web")
         if "flower" in self._wanted:
+            # Last: it asks workers for their queues once, and complains of those not up yet.
+            self._start_one("flower")
             # Without a login: that it asks for one is what is awaited.
             self._await(f"{self.flower_url}/", "flower", status=httpx.codes.UNAUTHORIZED)
+
+    def _start_one(self, name: str) -> None:
+        self._say(f"Starting {name}")
+        self._run(name, PROCESSES[name])
 
     def _run(self, name: str, arguments: list[str]) -> None:
         extra: list[str] = []

@@ -2,14 +2,15 @@
 
 import re
 import sys
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 from uuid import UUID
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from cli.running import actor, errors, run
+from cli.showing import print_json, print_table
 from relay.erase import Erasure
 from relay.ledger import credentials, users
 from relay.ledger.summary import Summary, summarize
@@ -21,6 +22,7 @@ from relay.wiring import Relay
 users_commands = typer.Typer(no_args_is_help=True, help="People whose records are relayed.")
 
 _Name = Annotated[str, typer.Argument(help="Your own name of the person.")]
+_Json = Annotated[bool, typer.Option("--json", help="For programs: one JSON object a line.")]
 
 _PAGE = 500
 # What the header that carries a token can hold: RFC 6749, appendix A.12, without the space.
@@ -34,6 +36,18 @@ def _show(user: UserRow) -> None:
     typer.echo(f"grant   {user.grant_state or 'none'}{brought}")
     typer.echo(f"paused  {'yes' if user.paused else 'no'}")
     typer.echo(f"since   {user.created_at:%Y-%m-%d %H:%M} UTC")
+
+
+def _json(user: UserRow) -> dict[str, Any]:
+    """The API's names."""
+    return {
+        "appUserId": user.app_user_id,
+        "oneupUserId": user.oneup_user_id,
+        "grant": user.grant_state or GrantState.NONE,
+        "grantOrigin": user.grant_origin,
+        "paused": user.paused,
+        "createdAt": user.created_at,
+    }
 
 
 async def _find(relay: Relay, name: str) -> UserRow:
@@ -51,6 +65,7 @@ def list_(
         GrantState | None,
         typer.Option(help="Only these; needs_authorization are the people to ask again."),
     ] = None,
+    json: _Json = False,
 ) -> None:
     """Everybody, in the order in which they were added."""
 
@@ -68,15 +83,20 @@ def list_(
             if len(page) < _PAGE:
                 return found
 
+    found = run(use)
+    if json:
+        for user in found:
+            print_json(_json(user))
+        return
     table = Table("user", "1upHealth user", "grant", "since", box=None)
-    for user in run(use):
+    for user in found:
         table.add_row(
             user.app_user_id,
             user.oneup_user_id or "",
             user.grant_state or GrantState.NONE,
             f"{user.created_at:%Y-%m-%d %H:%M}",
         )
-    Console(markup=False, highlight=False).print(table)
+    print_table(table)
 
 
 @users_commands.command()
@@ -90,17 +110,21 @@ def add(name: _Name) -> None:
 
 
 @users_commands.command()
-def show(name: _Name) -> None:
+def show(name: _Name, json: _Json = False) -> None:
     """The person, and whether their grant works."""
 
     async def use(relay: Relay) -> UserRow:
         return await _find(relay, name)
 
-    _show(run(use))
+    user = run(use)
+    if json:
+        print_json(_json(user))
+    else:
+        _show(user)
 
 
 @users_commands.command()
-def summary(name: _Name) -> None:
+def summary(name: _Name, json: _Json = False) -> None:
     """How far the person's uploads are. The exit code is 0 once nothing is on its way any more."""
 
     async def use(relay: Relay) -> Summary:
@@ -109,18 +133,27 @@ def summary(name: _Name) -> None:
             return await summarize(connection, user.id)
 
     counted = run(use)
+    if json:
+        by_type = {type_: _counts(states) for type_, states in counted.by_type.items()}
+        told = {"complete": counted.complete, "byStatus": _counts(counted.by_state)}
+        print_json({"appUserId": name, **told, "byType": by_type})
+        raise typer.Exit(0 if counted.complete else 1)
     there = [state for state in State if counted.by_state[state]]
     table = Table("type", *there, box=None)
     for resource_type, states in counted.by_type.items():
         table.add_row(resource_type, *(str(states.get(state, "")) for state in there))
     table.add_row("all", *(str(counted.by_state[state]) for state in there))
-    Console(markup=False, highlight=False).print(table)
+    print_table(table)
     if counted.by_state[State.PARKED]:
         typer.echo(
             "The parked wait for the person's consent: `uplift users add`, once they gave it."
         )
     typer.echo("Everything has come to its end." if counted.complete else "Some are on their way.")
     raise typer.Exit(0 if counted.complete else 1)
+
+
+def _counts(states: Mapping[State, int]) -> dict[str, int]:
+    return {str(state): count for state, count in states.items()}
 
 
 @users_commands.command()

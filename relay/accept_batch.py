@@ -9,20 +9,21 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import OperationalError
 
-from relay.accept import NO_SUCH_USER, Labels, read, sealed
+from relay.accept import NO_SUCH_USER, sealed
 from relay.back_pressure import BackPressure
 from relay.bell import Bell
 from relay.errors import Conflict, NotFound, UnreadableUpload
-from relay.ledger import audit, batches, uploads, users
-from relay.ledger.audit import SYSTEM, Action, Actor
+from relay.ledger import accepting, batches, users
+from relay.ledger.accepting import NewUpload
+from relay.ledger.audit import SYSTEM, Actor
 from relay.ledger.batches import BatchRow, NewLine
 from relay.ledger.database import Database
-from relay.ledger.uploads import NewUpload
 from relay.ledger.users import UserRow
 from relay.metrics import submissions
 from relay.queues import BULK
 from relay.sealing import KeyRing, UserKey
 from relay.settings import Settings
+from relay.submission import Labels, read
 
 _log = structlog.get_logger(__name__)
 
@@ -148,7 +149,7 @@ class BatchAcceptor:
         async with self._database.transaction() as connection:
             if await users.get_user(connection, batch.user.id, hold=True) is None:
                 raise NotFound(NO_SUCH_USER)
-            kept = await uploads.put_in(
+            kept = await accepting.put_in(
                 connection, list(taken.new.values()), ring_seconds=self._ring_seconds
             )
             lines = [
@@ -156,9 +157,7 @@ class BatchAcceptor:
                 for line, (upload_id, duplicate) in zip(taken.new, kept, strict=True)
             ]
             await batches.add_lines(connection, batch.id, lines + taken.problems)
-            new = [upload_id for upload_id, duplicate in kept if not duplicate]
-            await audit.note_uploads(connection, batch.by, Action.UPLOAD_ACCEPTED, new)
-        return new
+            return [upload_id for upload_id, duplicate in kept if not duplicate]
 
     async def _close(self, batch: "OpenBatch", *, broken: bool) -> BatchRow:
         async with self._database.transaction() as connection:
@@ -215,7 +214,7 @@ class OpenBatch:
                 "The envelope names another user than the batch. Send each user's records in a"
                 " batch of their own."
             )
-        return sealed(submission, self.user.id, self.key, queue=BULK, batch_id=self.id)
+        return sealed(submission, self.user.id, self.key, queue=BULK, by=self.by, batch_id=self.id)
 
 
 class _Groups:

@@ -32,6 +32,9 @@ from relay.turns import NotItsTurn, TokenUnavailable
 _log = structlog.get_logger(__name__)
 
 
+_STAND_IN = UserKey.generate()
+
+
 class _Stopping(Exception):
     """The process is to stop, and this upload is not sent yet."""
 
@@ -67,7 +70,7 @@ class Attempter:
         Raises nothing: whatever goes wrong is a way to end.
         """
         # Until its own key is unwrapped, one that opens nothing stands in.
-        facts = Facts(claim, UserKey.generate(), time.monotonic(), deadline, claim.maybe_sent)
+        facts = Facts(claim, _STAND_IN, time.monotonic(), deadline, claim.maybe_sent)
         upload = str(claim.upload_id)
         if claim.cancel_requested and not claim.maybe_sent:
             return self._endings.cancelled(facts)

@@ -1,17 +1,23 @@
 """Withdraws uploads, for their owner: at once, or once it is known whether 1upHealth has them."""
 
+import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from uuid import UUID
+
+from sqlalchemy.exc import OperationalError
 
 from relay.errors import Conflict, NotFound
 from relay.ledger import cancelling
 from relay.ledger.audit import SYSTEM, Actor
 from relay.ledger.cancelling import Cancelled
-from relay.ledger.database import Database
+from relay.ledger.database import Database, is_away
 from relay.ledger.filters import Filter
 
 _GROUP = 500  # uploads in one transaction
+# A worker that records may hold one of them, and wait for another (a deadlock).
+_TRIES = 3
+_RETRY_SECONDS = 0.2
 
 _TOO_LATE = (
     "It has ended already, and nothing of it is sent by itself any more; what was delivered cannot"
@@ -51,14 +57,27 @@ class Canceller:
         answered = Counter[Cancelled]()
         after: UUID | None = None
         while True:
-            async with self._database.transaction() as connection:
-                ids = await cancelling.find(connection, matching, after=after, limit=_GROUP)
-                answers = await cancelling.cancel(connection, ids, by=by)
+            ids, answers = await self._cancel_some(matching, after, by)
             answered.update(answers.values())
             progress(len(ids))
             if len(ids) < _GROUP:
                 return answered
             after = ids[-1]
+
+    async def _cancel_some(
+        self, matching: Filter, after: UUID | None, by: Actor
+    ) -> tuple[Sequence[UUID], dict[UUID, Cancelled]]:
+        for left in reversed(range(_TRIES)):
+            try:
+                async with self._database.transaction() as connection:
+                    ids = await cancelling.find(connection, matching, after=after, limit=_GROUP)
+                    answers = await cancelling.cancel(connection, ids, by=by)
+                break
+            except OperationalError as error:
+                if not left or is_away(error):
+                    raise
+            await asyncio.sleep(_RETRY_SECONDS)
+        return ids, answers
 
     async def count(self, matching: Filter) -> int:
         """How many uploads `cancel_all` would concern now."""

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from uuid import UUID
 
 import structlog
@@ -16,7 +17,7 @@ from relay.attempt import Attempter
 from relay.ledger import work
 from relay.ledger.database import Database, is_away
 from relay.ledger.group_commit import GroupCommit
-from relay.ledger.work import Claim, Ended
+from relay.ledger.work import Claim, Due, Ended, Terms
 from relay.lifecycle import ALONE_AFTER, Reason, State
 from relay.metrics import attempts_unrecorded, count_attempt, uploads_parked
 from relay.pace import Pace
@@ -53,8 +54,11 @@ class Deliverer:
         self._pace = pace
         self._attempt_seconds = settings.attempt_seconds
         self._lease_seconds = settings.lease_seconds
-        self._give_up_seconds = settings.give_up_seconds
-        self._allow_shared_ids = settings.allow_shared_ids
+        self._terms = Terms(
+            lease_seconds=settings.lease_seconds,
+            give_up_seconds=settings.give_up_seconds,
+            allow_shared_ids=settings.allow_shared_ids,
+        )
         self._window = Window(slots=settings.send_slots, body_bytes=settings.send_bytes)
         self._record = GroupCommit(self._record_all, concerns_all=is_away)
         self._stopping = asyncio.Event()
@@ -89,39 +93,32 @@ class Deliverer:
     ) -> None:
         """Take out of both what is claimed, until they are empty, a stop, or the pace is shut."""
         while waiting and not self._stopping.is_set():
-            await self._window.wait_for_room()
-            if self._stopping.is_set():
+            if self._pace.is_scarce and not await self._pass_over_what_is_not_due(waiting):
+                break
+            claimed = await self._claim(waiting, suspects)
+            if claimed is None:
                 return
-            asked = [waiting.popleft() for _ in range(min(len(waiting), _CLAIM_MOST))]
-            async with self._database.transaction() as connection:
-                due = await work.due_among(connection, asked)
-            suspects += (id_ for id_, upload in due.items() if upload.crashes >= ALONE_AFTER)
-            sizes = {id_: due[id_].body_bytes for id_ in due if id_ not in suspects}
-            room = self._window.take(list(sizes.values()))
-            chosen = list(sizes)[:room]
-            # Back to the front: what is due but found no room is next.
-            waiting.extendleft(reversed(list(sizes)[room:]))
-            claims: list[Claim] = []
-            try:
-                permits = await self._permits(room)
-                waiting.extendleft(reversed(chosen[permits:]))
-                claims, deadline = await self._claim(chosen[:permits])
-            finally:
-                claimed = {claim.upload_id for claim in claims}
-                for id_ in chosen:
-                    if id_ not in claimed:
-                        await self._window.give_back(sizes[id_])
+            claims, deadline = claimed
             for claim in claims:
                 sends.create_task(self._deliver_in_window(claim, deadline))
-            if room and not permits:
-                return
         while suspects and not self._stopping.is_set():
             async with self._window.alone():
                 if not await self._permits(1):
                     return
-                claims, deadline = await self._claim([suspects.popleft()])
+                claims, deadline = await self._claim_alone(suspects.popleft())
                 for claim in claims:
                     await self._deliver_one(claim, deadline)
+
+    async def _pass_over_what_is_not_due(self, waiting: deque[UUID]) -> bool:
+        """Whether any is left. What is not due would use up permits, and there are few."""
+        while waiting:
+            asked = [waiting.popleft() for _ in range(min(len(waiting), _CLAIM_MOST))]
+            async with self._database.transaction() as connection:
+                due = await work.due_among(connection, asked)
+            waiting.extendleft(reversed([id_ for id_ in asked if id_ in due]))
+            if due:
+                return True
+        return False
 
     async def _permits(self, most: int) -> int:
         """Permits for some of so many attempts: waits a moment for one, else 0."""
@@ -137,31 +134,59 @@ class Deliverer:
                 await asyncio.wait_for(self._stopping.wait(), wait)
         return 0
 
-    async def _claim(self, chosen: list[UUID]) -> tuple[list[Claim], float]:
-        """Claim these with a permit each; and the deadline of the attempts, on time.monotonic."""
-        # It counts from before the claim, so it ends before the lease does.
+    async def _claim(
+        self, waiting: deque[UUID], suspects: deque[UUID]
+    ) -> tuple[list[Claim], float] | None:
+        """Claim some of those that wait, once there is room; None if the pace lets none through.
+
+        With the deadline of their attempts, on time.monotonic.
+        """
+        slots = await self._window.take(min(len(waiting), _CLAIM_MOST))
+        permits = 0
+        fitting: dict[UUID, Due] = {}
+        claims: list[Claim] = []
+        try:
+            permits = await self._permits(slots)
+            if not permits:
+                return None
+            # It counts from before the claim, so it ends before the lease does.
+            deadline = time.monotonic() + self._attempt_seconds
+            asked = [waiting.popleft() for _ in range(permits)]
+            async with self._database.transaction() as connection:
+                due = await work.due_among(connection, asked, stood_still=self._pace.stood_still)
+                suspects += (id_ for id_, upload in due.items() if upload.crashes >= ALONE_AFTER)
+                due = {id_: due[id_] for id_ in due if id_ not in suspects}
+                room = self._window.fit([upload.body_bytes for upload in due.values()])
+                fitting = dict(islice(due.items(), room))
+                # Back to the front: what is due but found no room is next.
+                waiting.extendleft(reversed(list(due)[room:]))
+                leased = await work.lease(connection, fitting, **self._terms)
+            claims = leased
+        finally:
+            used = sum(claim.body_bytes for claim in claims)
+            unused = sum(upload.body_bytes for upload in fitting.values()) - used
+            await self._window.give_back(slots - len(claims), unused)
+            self._pace.give_back(permits - len(claims))
+        return claims, deadline
+
+    async def _claim_alone(self, upload_id: UUID) -> tuple[list[Claim], float]:
+        """Claim this one, for which there is a permit, if it is due."""
         deadline = time.monotonic() + self._attempt_seconds
         claims: list[Claim] = []
         try:
-            if chosen:
-                async with self._database.transaction() as connection:
-                    claims = await work.claim(
-                        connection,
-                        chosen,
-                        lease_seconds=self._lease_seconds,
-                        give_up_seconds=self._give_up_seconds,
-                        allow_shared_ids=self._allow_shared_ids,
-                        stood_still=self._pace.stood_still,
-                    )
+            async with self._database.transaction() as connection:
+                claims = await work.claim(
+                    connection, [upload_id], stood_still=self._pace.stood_still, **self._terms
+                )
         finally:
-            self._pace.give_back(len(chosen) - len(claims))
+            self._pace.give_back(1 - len(claims))
         return claims, deadline
 
     async def _deliver_in_window(self, claim: Claim, deadline: float) -> None:
         try:
             await self._deliver_one(claim, deadline)
         finally:
-            await self._window.give_back(claim.body_bytes)
+            await self._window.give_back(1, claim.body_bytes)
 
     async def _deliver_one(self, claim: Claim, deadline: float) -> None:
         try:

@@ -160,6 +160,11 @@ class Pace:
         return not alone and self._state.phase in ("shut", "closed")
 
     @property
+    def is_scarce(self) -> bool:
+        """Whether fewer may be sent than could be, as far as this process knows."""
+        return self._alone_now(time.monotonic()) or self._state.phase != "open"
+
+    @property
     def stood_still(self) -> float:
         """See `PaceState`; as of the last permit."""
         return self._state.stood_still

@@ -1,66 +1,84 @@
 """How much a process has in flight: so many sends, and so many bytes of bodies."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+
+# While many are in flight, so small a part of all slots is not worth a claim of its own.
+_PART = 16
 
 
 class Window:
-    """A sliding window: a place is taken before a claim and given back after its outcome."""
+    """A sliding window: slots are taken before a claim, bytes within it, and both given back after
+    the outcome."""
 
     def __init__(self, *, slots: int, body_bytes: int) -> None:
         self._slots = slots
+        self._few = max(1, slots // _PART)
         self._bytes = body_bytes
         self._taken_slots = 0
         self._taken_bytes = 0
         # A body found no room: until some is given back, asking again would find none either.
         self._turned_away = False
         self._freed = asyncio.Condition()
+        self._wanted: list[int] = []
         self._one_alone = asyncio.Lock()
 
     @property
     def in_flight(self) -> int:
-        """Places taken now."""
+        """Slots taken now."""
         return self._taken_slots
 
-    async def wait_for_room(self) -> None:
-        """Return when an upload may be claimed; after one found no room, when some was freed."""
-        async with self._freed:
-            await self._freed.wait_for(self._has_room)
+    async def take(self, most: int) -> int:
+        """Wait for room, and take slots for at least one and at most so many uploads.
 
-    def _has_room(self) -> bool:
+        While there are only a few free, it waits for some more: a claim of a handful costs hardly
+        less than one of dozens.
+        """
+        enough = min(most, self._few)
+        async with self._freed:
+            self._wanted.append(enough)
+            try:
+                await self._freed.wait_for(lambda: self._has_room(enough))
+            finally:
+                self._wanted.remove(enough)
+            taken = min(most, self._slots - self._taken_slots)
+            self._taken_slots += taken
+        return taken
+
+    def _has_room(self, slots: int) -> bool:
         return (
-            self._taken_slots < self._slots
+            self._slots - self._taken_slots >= slots
             and self._taken_bytes < self._bytes
             and not self._turned_away
             and not self._one_alone.locked()
         )
 
-    def take(self, sizes: list[int]) -> int:
-        """Take places for as many of these bodies, in their order, as there is room for now.
+    def fit(self, sizes: Sequence[int]) -> int:
+        """Take the bytes of as many of these bodies, in their order, as there is room for now.
 
-        One body larger than all the room there is still goes, alone.
+        Their slots are taken already. One body larger than all the room there is still goes, if
+        no other is in flight.
         """
-        taken = 0
-        if self._one_alone.locked():
-            return taken
+        fitting = 0
         for size in sizes:
-            fits = self._taken_bytes + size <= self._bytes or not self._taken_slots
-            if self._taken_slots >= self._slots or not fits:
+            if self._taken_bytes and self._taken_bytes + size > self._bytes:
                 self._turned_away = True
                 break
-            self._taken_slots += 1
             self._taken_bytes += size
-            taken += 1
-        return taken
+            fitting += 1
+        return fitting
 
-    async def give_back(self, size: int) -> None:
-        """Free the place of one body of that size."""
+    async def give_back(self, slots: int, body_bytes: int = 0) -> None:
+        """Free so many slots, and the bytes of the bodies that were in them."""
         async with self._freed:
-            self._taken_slots -= 1
-            self._taken_bytes -= size
-            self._turned_away = False
-            self._freed.notify_all()
+            self._taken_slots -= slots
+            self._taken_bytes -= body_bytes
+            # Where no body goes, its slots are given back for the same body that was turned away.
+            self._turned_away = self._turned_away and not body_bytes and self._taken_bytes > 0
+            free = self._slots - self._taken_slots
+            if not self._taken_slots or (self._wanted and free >= min(self._wanted)):
+                self._freed.notify_all()
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:

@@ -7,12 +7,13 @@ import orjson
 from fakeredis import FakeAsyncRedis, FakeServer
 from uuid_utils.compat import uuid7
 
-from relay.accept import Accepted, Labels, Submission, read
+from relay.accept import Accepted
 from relay.budget import Budget
 from relay.ledger import uploads, users
 from relay.ledger.uploads import UploadRow
 from relay.ledger.users import UserRow
 from relay.settings import Settings
+from relay.submission import Labels, Submission, read
 from relay.wiring import Relay
 
 

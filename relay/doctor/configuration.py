@@ -14,6 +14,7 @@ from relay.settings import Settings
 PART = "configuration"
 
 _SEE = "Set it; .env.example describes every setting."
+_CORRECT = "Correct it; .env.example describes every setting."
 
 
 def refused(error: ValidationError) -> list[Finding]:
@@ -24,7 +25,7 @@ def refused(error: ValidationError) -> list[Finding]:
             f"UPLIFT_{'_'.join(str(part).upper() for part in each['loc'])}: {each['msg']}"
             if each["loc"]
             else each["msg"],
-            _SEE,
+            _CORRECT,
         )
         for each in error.errors(include_input=False, include_url=False)
     ]

@@ -1,6 +1,7 @@
 """Is Redis fit to be the bell, and does somebody listen to every queue?"""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -78,7 +79,7 @@ def _judged(info: Mapping[str, Any]) -> Iterator[Finding]:
 async def queue_consumers(url: str) -> dict[str, list[str]]:
     """The names of the workers that consume each queue, by queue, asked over the broker."""
 
-    def ask() -> Mapping[str, Sequence[Mapping[str, Any]]]:
+    def ask() -> Sequence[Mapping[str, Sequence[Mapping[str, Any]]]]:
         app = Celery("doctor", broker=url, set_as_current=False)
         app.conf.update(
             result_backend=None,
@@ -86,18 +87,20 @@ async def queue_consumers(url: str) -> dict[str, list[str]]:
             broker_transport_options={**FAST, "max_retries": 1},
         )
         with app:
-            return app.control.inspect(timeout=_ANSWER_SECONDS).active_queues() or {}
+            # Not by `inspect`, which makes one of two workers that have the same name.
+            return app.control.broadcast("active_queues", reply=True, timeout=_ANSWER_SECONDS) or []
 
     consumers: dict[str, list[str]] = {}
-    for worker, consumed in (await asyncio.to_thread(ask)).items():
-        for queue in consumed:
-            consumers.setdefault(queue["name"], []).append(worker)
+    for reply in await asyncio.to_thread(ask):
+        for worker, consumed in reply.items():
+            for queue in consumed:
+                consumers.setdefault(queue["name"], []).append(worker)
     return consumers
 
 
 def judge_consumers(consumers: Mapping[str, list[str]]) -> list[Finding]:
-    """Whether every queue has one."""
-    return [
+    """Whether every queue has one, and each of them a name of its own."""
+    found = [
         ok(WORKERS, f"queue {queue}: {len(consumers[queue])} worker(s)")
         if consumers.get(queue)
         else fail(
@@ -107,3 +110,15 @@ def judge_consumers(consumers: Mapping[str, list[str]]) -> list[Finding]:
         )
         for queue, process in CONSUMERS.items()
     ]
+    # By queue: one worker may consume several.
+    counts = [Counter(consumers.get(queue, [])) for queue in CONSUMERS]
+    twins = sorted({name for each in counts for name, number in each.items() if number > 1})
+    found += [
+        warn(
+            WORKERS,
+            f"several workers are called {name}",
+            "They work, but Flower shows them as one. Give each a name of its own: celery's -n.",
+        )
+        for name in twins
+    ]
+    return found

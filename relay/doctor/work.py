@@ -99,8 +99,8 @@ def judge_pace(state: PaceState | None) -> Finding:
         case PaceState(phase="slowed"):
             return ok(
                 PACE,
-                f"slowed to {state.limit:.0f} attempts a second, as 1upHealth asked; success raises"
-                " it again",
+                f"slowed to {state.limit:.0f} attempts a second, after a 429 or an outage; success"
+                " raises it again",
             )
         case PaceState(phase="closed"):
             return warn(
@@ -112,7 +112,8 @@ def judge_pace(state: PaceState | None) -> Finding:
             return warn(
                 PACE,
                 "shut: only a probe goes out now and then, since nothing succeeds",
-                "Is 1upHealth away? It opens by itself with the first success.",
+                "`uplift uploads list --status queued` shows what it answers: is it away, or does"
+                " it refuse this deployment? The pace opens by itself with the first success.",
             )
 
 

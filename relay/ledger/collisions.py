@@ -28,9 +28,9 @@ _COLLIDING = text("""
         OFFSET 0
     ) AS now
     WHERE r.id = ANY(CAST(:record_ids AS uuid[]))
-      AND (o.delivered_version > 0 OR now.maybe_sent
-           OR (o.id < r.id AND now.unfinished
-               AND r.delivered_version = 0 AND NOT now.mine_maybe_sent))
+      AND (o.delivered_version > 0 OR (r.delivered_version = 0 AND CASE
+               WHEN now.mine_maybe_sent THEN now.maybe_sent AND o.id < r.id
+               ELSE now.maybe_sent OR (now.unfinished AND o.id < r.id) END))
 """)
 
 
@@ -38,8 +38,10 @@ async def colliding(connection: AsyncConnection, upstream_keys: Mapping[UUID, by
     """Which of these records, given with their keys, must not be sent because of another.
 
     The other was delivered, or may be at 1upHealth; or it came first, has not ended, and this one
-    was never sent. Until the transaction ends no other claims a record with one of these keys, so
-    of two that are claimed at once exactly one goes: a claim counts as maybe sent.
+    was never sent. Where that is so of both, as after `uplift recover`, which marks all that waits,
+    the one that was delivered goes, else the one that came first: never none. Until the transaction
+    ends no other claims a record with one of these keys, so of two that are claimed at once exactly
+    one goes: a claim counts as maybe sent.
     """
     if not upstream_keys:
         return set()

@@ -13,12 +13,12 @@ from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, LargeBinary, any_, bindparam, func, insert, or_, select, update
+from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from relay.ledger.audit import SYSTEM, Action, Actor, note
-from relay.ledger.tables import Credential, User
+from relay.ledger.tables import Credential
 
 
 class Scope(StrEnum):
@@ -101,23 +101,13 @@ async def add_device_token(
     return NewDeviceToken(secret, expires_at, token_id)
 
 
-_VALID = (
-    select(
-        Credential.id,
-        Credential.name,
-        Credential.scopes,
-        Credential.user_id,
-        Credential.secret_hash,
-        User.app_user_id,
-    )
-    .outerjoin(User, User.id == Credential.user_id)
-    .where(
-        Credential.secret_hash == any_(bindparam("hashes", type_=ARRAY(LargeBinary))),
-        Credential.revoked_at.is_(None),
-        or_(Credential.expires_at.is_(None), Credential.expires_at > func.now()),
-        User.erased_at.is_(None),
-    )
-)
+# As text: SQLAlchemy takes longer to look up a statement that it composed than Postgres to run it.
+_VALID = text("""
+    SELECT c.id, c.name, c.scopes, c.user_id, c.secret_hash, u.app_user_id
+    FROM credentials AS c LEFT JOIN users AS u ON u.id = c.user_id
+    WHERE c.secret_hash = ANY(CAST(:hashes AS bytea[])) AND c.revoked_at IS NULL
+        AND (c.expires_at IS NULL OR c.expires_at > now()) AND u.erased_at IS NULL
+""")
 
 
 async def find_credentials(

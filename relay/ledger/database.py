@@ -73,6 +73,8 @@ class Database:
                 pool_size=settings.database_connections,
                 max_overflow=0,
                 pool_timeout=10,
+                # The one used last: it is warm, and has its statements prepared.
+                pool_use_lifo=True,
                 # SQL errors print their parameters, and ours are sealed bodies and names.
                 hide_parameters=True,
                 connect_args={

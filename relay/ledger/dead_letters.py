@@ -1,6 +1,6 @@
 """Uploads that ended without being delivered, and may begin anew.
 
-Lock order: the records' rows, as `uploads.put_in` locks them, before their uploads' rows.
+Lock order: the records' rows, as `accepting.put_in` locks them, before their uploads' rows.
 """
 
 from collections.abc import Sequence

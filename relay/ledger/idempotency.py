@@ -57,7 +57,7 @@ _CLAIM = text("""
 _KNOWN = text("""
     SELECT request_digest, upload_id, expires_at - make_interval(secs => :seconds) AS since
     FROM idempotency_keys
-    WHERE credential_id = :credential_id AND key_hash = :key_hash
+    WHERE credential_id = :credential_id AND key_hash = :key_hash AND expires_at > now()
 """)
 
 _NAME = text("""
@@ -93,7 +93,7 @@ async def claim(
 
 
 async def find(connection: AsyncConnection, key: CallersKey) -> Known | None:
-    """What the key stands for."""
+    """What the key stands for, if its day is not over."""
     row = (
         await connection.execute(
             _KNOWN,

@@ -8,15 +8,24 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from relay.ledger.changes import Change, change_state
 from relay.ledger.pauses import not_paused
-from relay.ledger.tables import Upload, state_is
+from relay.ledger.tables import Attempt, Upload, state_is
 from relay.ledger.work import is_due, is_over
 from relay.lifecycle import REFUSED_AFTER, Reason, State
 
 
 async def ring_due(
-    connection: AsyncConnection, *, queue: str, most: int, ring_seconds: float
+    connection: AsyncConnection,
+    *,
+    queue: str,
+    most: int,
+    ring_seconds: float,
+    anywhere: bool = False,
 ) -> list[UUID]:
-    """Due uploads of a queue that no bell has rung for lately; notes that it rings now."""
+    """Due uploads of a queue that no bell has rung for lately; notes that it rings now.
+
+    Those that have been due longest come first. With `anywhere`, those that came due last before a
+    random time since then: many of one user, due at one time, do not stand before all others.
+    """
     due = (
         select(Upload.id)
         .where(
@@ -28,6 +37,16 @@ async def ring_due(
         .limit(most)
         .with_for_update(of=Upload, skip_locked=True)
     )
+    if anywhere:
+        first = func.min(Upload.next_attempt_at)
+        moment = select(first + func.random() * (func.now() - first)).where(
+            Upload.queue == queue, state_is(Upload.state, State.QUEUED)
+        )
+        due = (
+            due.where(Upload.next_attempt_at <= moment.scalar_subquery())
+            .order_by(None)
+            .order_by(Upload.next_attempt_at.desc())
+        )
     rows = await connection.execute(
         update(Upload)
         .where(Upload.id.in_(due.scalar_subquery()))
@@ -54,7 +73,7 @@ async def recover_abandoned(connection: AsyncConnection, *, most: int, delay: fl
                 delay=delay,
                 crashed=True,
                 # It may have been a second send, of which nobody can tell any more.
-                possible_duplicate=True if row.attempts > 1 else None,
+                possible_duplicate=True if row.attempted_before else None,
             )
             for row in rows
         ],
@@ -84,9 +103,11 @@ async def refuse_crashing(connection: AsyncConnection, *, most: int) -> set[UUID
     )
 
 
-def _abandoned(most: int) -> Select[tuple[UUID, UUID | None, int]]:
+def _abandoned(most: int) -> Select[tuple[UUID, UUID | None, bool]]:
+    # By its history: a redrive counts its attempts anew.
+    before = select(1).where(Attempt.upload_id == Upload.id, Attempt.lease_id != Upload.lease_id)
     return (
-        select(Upload.id, Upload.lease_id, Upload.attempts)
+        select(Upload.id, Upload.lease_id, before.exists().label("attempted_before"))
         .where(state_is(Upload.state, State.SENDING), Upload.lease_until < func.now())
         .limit(most)
         .with_for_update(skip_locked=True)

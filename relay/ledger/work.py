@@ -3,14 +3,26 @@
 Lock order everywhere: a record's row before its uploads' rows.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NotRequired, TypedDict, Unpack
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ColumnElement, SQLColumnExpression, func, insert, select, text
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Float,
+    Row,
+    SQLColumnExpression,
+    Uuid,
+    any_,
+    bindparam,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 from uuid_utils.compat import uuid4
@@ -18,7 +30,7 @@ from uuid_utils.compat import uuid4
 from relay.ledger.changes import Change, change_state
 from relay.ledger.collisions import colliding
 from relay.ledger.pauses import not_paused
-from relay.ledger.tables import Attempt, Record, Recovery, Upload, User, state_is
+from relay.ledger.tables import Record, Recovery, Upload, User, state_is
 from relay.lifecycle import ENDED_OTHERWISE, UNFINISHED, Reason, State
 from relay.sealing import WrappedKey
 
@@ -110,7 +122,7 @@ def _maybe_sent() -> Any:
     return Upload.maybe_sent | unknown
 
 
-def is_over(stood_still: float) -> ColumnElement[bool]:
+def is_over(stood_still: float | ColumnElement[float]) -> ColumnElement[bool]:
     """Whether the time to give up has come, of which so many seconds are not counted."""
     return Upload.give_up_at <= func.now() - func.make_interval(0, 0, 0, 0, 0, 0, stood_still)
 
@@ -120,77 +132,103 @@ def is_over(stood_still: float) -> ColumnElement[bool]:
 _STATE_OF_THESE = Upload.state.concat("")
 
 
+# Built once: that alone takes two milliseconds. And the ids are one parameter, so that the text is
+# the same for any number of them, and Postgres keeps its plan.
+_DUE = (
+    select(
+        Upload.id,
+        Upload.user_id,
+        Upload.record_id,
+        Upload.fhir_version,
+        Upload.resource_type,
+        Upload.body_bytes,
+        Upload.crashes,
+        Upload.attempts,
+        _maybe_sent().label("maybe_sent"),
+        Upload.looks,
+        Upload.cancel_requested,
+        Upload.issues.is_not(None).label("validated"),
+        func.coalesce(is_over(bindparam("stood_still", type_=Float)), text("false")).label(
+            "outlived"
+        ),
+        User.app_user_id,
+        User.master_key_id,
+        User.wrapped_key,
+        Record.sealed_receipt.label("record_receipt"),
+        select(func.min(Recovery.since))
+        .where(Recovery.since >= Upload.created_at)
+        .scalar_subquery()
+        .label("restored_to"),
+        Upload.reason,
+        Record.upstream_key,
+    )
+    .join(User, User.id == Upload.user_id)
+    .join(Record, Record.id == Upload.record_id)
+    .where(
+        Upload.id == any_(bindparam("ids", type_=ARRAY(Uuid))),
+        User.erased_at.is_(None),
+        *is_due(_STATE_OF_THESE),
+    )
+    .order_by(Upload.id)
+    .with_for_update(of=Upload, skip_locked=True)
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What there is to know of a due upload before it is claimed. `crashes` is how many of its
-    leases ran out, one after the other."""
+    """A due upload, which no other can claim until the transaction ends. `crashes` is how many of
+    its leases ran out, one after the other."""
 
     body_bytes: int
     crashes: int
+    row: Row[Any] = field(repr=False)
 
 
-async def due_among(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, Due]:
-    """Those of the uploads that are due now, in the order of their ids."""
-    rows = await connection.execute(
-        select(Upload.id, Upload.body_bytes, Upload.crashes)
-        .where(Upload.id.in_(ids), *is_due(_STATE_OF_THESE))
-        .order_by(Upload.id)
-    )
-    return {row.id: Due(row.body_bytes, row.crashes) for row in rows}
-
-
-async def claim(
-    connection: AsyncConnection,
-    ids: Sequence[UUID],
-    *,
-    lease_seconds: float,
-    give_up_seconds: float,
-    allow_shared_ids: bool = False,
-    stood_still: float = 0.0,
-) -> list[Claim]:
-    """Lease those of the uploads that are due and not another's. Opens their attempts.
+async def due_among(
+    connection: AsyncConnection, ids: Sequence[UUID], *, stood_still: float = 0.0
+) -> dict[UUID, Due]:
+    """Those of the uploads that are due now and not another's, in the order of their ids.
 
     Their time to give up stood still for so many seconds that they did not get back yet.
+    """
+    rows = await connection.execute(_DUE, {"ids": list(ids), "stood_still": stood_still})
+    return {row.id: Due(row.body_bytes, row.crashes, row) for row in rows}
+
+
+# Bodies are read only now: of those found due, not all may find room in memory.
+_OPEN_ATTEMPTS = text("""
+    WITH opened AS (
+        INSERT INTO attempts (lease_id, upload_id)
+        SELECT CAST(:lease_id AS uuid), id FROM unnest(CAST(:ids AS uuid[])) AS id
+    )
+    SELECT id, sealed_body FROM uploads WHERE id = ANY(CAST(:ids AS uuid[]))
+""")
+
+
+class Terms(TypedDict):
+    """For how long a claim holds and an upload is tried, in seconds; and whether records of one
+    user may have one id."""
+
+    lease_seconds: float
+    give_up_seconds: float
+    allow_shared_ids: NotRequired[bool]
+
+
+async def lease(
+    connection: AsyncConnection,
+    due: Mapping[UUID, Due],
+    **terms: Unpack[Terms],
+) -> list[Claim]:
+    """Lease these, found by `due_among` in the same transaction. Opens their attempts.
 
     What is leased counts as maybe sent from here on, unless it must not be sent.
     """
+    if not due:
+        return []
     lease_id = uuid4()
-    rows = (
-        await connection.execute(
-            select(
-                Upload.id,
-                Upload.user_id,
-                Upload.record_id,
-                Upload.fhir_version,
-                Upload.resource_type,
-                Upload.sealed_body,
-                Upload.body_bytes,
-                Upload.attempts,
-                _maybe_sent().label("maybe_sent"),
-                Upload.looks,
-                Upload.cancel_requested,
-                Upload.issues.is_not(None).label("validated"),
-                func.coalesce(is_over(stood_still), text("false")).label("outlived"),
-                User.app_user_id,
-                User.master_key_id,
-                User.wrapped_key,
-                Record.sealed_receipt.label("record_receipt"),
-                select(func.min(Recovery.since))
-                .where(Recovery.since >= Upload.created_at)
-                .scalar_subquery()
-                .label("restored_to"),
-                Upload.reason,
-                Record.upstream_key,
-            )
-            .join(User, User.id == Upload.user_id)
-            .join(Record, Record.id == Upload.record_id)
-            .where(Upload.id.in_(ids), User.erased_at.is_(None), *is_due(_STATE_OF_THESE))
-            .order_by(Upload.id)
-            .with_for_update(of=Upload, skip_locked=True)
-        )
-    ).all()
+    rows = [each.row for each in due.values()]
     keys = {row.record_id: bytes(row.upstream_key) for row in rows if row.upstream_key}
-    collisions = set() if allow_shared_ids else await colliding(connection, keys)
+    collisions = set() if terms.get("allow_shared_ids") else await colliding(connection, keys)
     claimed = await change_state(
         connection,
         [
@@ -199,17 +237,15 @@ async def claim(
                 source=State.QUEUED,
                 target=State.SENDING,
                 new_lease_id=lease_id,
-                lease_seconds=lease_seconds,
-                clock=give_up_seconds,
+                lease_seconds=terms["lease_seconds"],
+                clock=terms["give_up_seconds"],
                 maybe_sent=(None if row.cancel_requested or row.record_id in collisions else True),
             )
             for row in rows
         ],
     )
-    if claimed:
-        await connection.execute(
-            insert(Attempt), [{"lease_id": lease_id, "upload_id": id_} for id_ in claimed]
-        )
+    opened = await connection.execute(_OPEN_ATTEMPTS, {"lease_id": lease_id, "ids": [*claimed]})
+    bodies = {row.id: row.sealed_body or b"" for row in opened}
     return [
         Claim(
             upload_id=row.id,
@@ -218,7 +254,7 @@ async def claim(
             record_id=row.record_id,
             fhir_version=row.fhir_version,
             resource_type=row.resource_type,
-            sealed_body=row.sealed_body or b"",
+            sealed_body=bodies[row.id],
             body_bytes=row.body_bytes,
             attempts=row.attempts + 1,
             maybe_sent=row.maybe_sent,
@@ -236,6 +272,27 @@ async def claim(
         if row.id in claimed
     ]
 
+
+async def claim(
+    connection: AsyncConnection,
+    ids: Sequence[UUID],
+    *,
+    stood_still: float = 0.0,
+    **terms: Unpack[Terms],
+) -> list[Claim]:
+    """Lease those of the uploads that are due and not another's, whatever their size."""
+    return await lease(
+        connection, await due_among(connection, ids, stood_still=stood_still), **terms
+    )
+
+
+# In the order in which `accepting.put_in` locks them: neither waits for another that waits for it.
+_LOCK_RECORDS = (
+    select(Record.id)
+    .where(Record.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
+    .order_by(Record.user_id, Record.identity)
+    .with_for_update()
+)
 
 _CLOSE_ATTEMPTS = text("""
     UPDATE attempts AS a SET closed_at = now(), outcome = e.outcome,
@@ -262,13 +319,8 @@ async def record(connection: AsyncConnection, ended: Sequence[Ended]) -> set[UUI
     """
     delivered = [end for end in ended if end.change.target is State.DELIVERED]
     if delivered:
-        await connection.execute(
-            select(Record.id)
-            .where(Record.id.in_([end.claim.record_id for end in delivered]))
-            # As `uploads.put_in` locks them: neither waits for another that waits for it.
-            .order_by(Record.user_id, Record.identity)
-            .with_for_update()
-        )
+        record_ids = [end.claim.record_id for end in delivered]
+        await connection.execute(_LOCK_RECORDS, {"ids": record_ids})
     changed = await change_state(connection, [end.change for end in ended])
     await connection.execute(
         _CLOSE_ATTEMPTS,

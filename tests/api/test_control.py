@@ -121,6 +121,8 @@ async def test_many_are_redriven_by_a_filter(
         {"status": ["queued"]},
         {"everything": True},
         {"updatedSince": "2026-11-23T10:00:00"},
+        {"updatedSince": "2026"},
+        {"updatedSince": 1},
         {"status": []},
         [],
     ],
@@ -135,6 +137,23 @@ async def test_what_does_not_say_how_far_it_goes_redrives_nothing(
     upload_id = await _dead(client, database)
     assert_problem(await operator.post("/v1/uploads/redrive", json=wanted), 400)
     assert (await read_row(database, upload_id)).state is State.EXPIRED
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({}, 'Name what to redrive, or send {"all": true} for every dead letter.'),
+        ({"all": True, "user": "alice"}, '"all" leaves nothing out'),
+        ({"status": ["queued"]}, "Only what is rejected, refused or expired can be redriven."),
+        ({"updatedSince": "2026"}, "This must be a date and time of RFC 3339"),
+    ],
+)
+async def test_a_refused_redrive_says_what_to_change(
+    operator: httpx.AsyncClient, wanted: Any, said: str
+) -> None:
+    answer = await operator.post("/v1/uploads/redrive", json=wanted)
+    assert_problem(answer, 400)
+    assert answer.json()["errors"][0]["what"].startswith(said)
 
 
 async def test_a_redrive_of_an_unknown_users_uploads_is_a_404(operator: httpx.AsyncClient) -> None:
@@ -242,5 +261,5 @@ async def test_dead_letters_are_listed_by_reason_type_and_time(
     assert await listed(type="Observation") == ids[:1]
     assert await listed(before="2026-01-01T01:00:01+01:00") == ids[1:]
     assert await listed(since="2026-01-01T01:00:01+01:00") == ids[:1]
-    for query in ("reason=none", "type=1", "since=yesterday", "before=2026-01-01T00:00:00"):
+    for query in ("reason=none", "type=1", "since=2026", "before=2026-01-01T00:00:00"):
         assert_problem(await client.get(f"/v1/uploads?{query}"), 400)

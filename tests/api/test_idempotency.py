@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from relay.ledger.database import Database
+from relay.metrics import submissions
 from relay.sealing import KeyRing
 from relay.wiring import Relay
 from tests import factories
@@ -60,6 +61,21 @@ async def test_the_same_request_again_has_the_same_answer(
     assert first["duplicate"] is False
     assert await accepted(client, f'"{_KEY}"') == first  # quoted, it is the same key
     assert await count(database) == 1
+
+
+async def test_the_same_request_again_is_not_counted_as_accepted(
+    client: httpx.AsyncClient, alice: str
+) -> None:
+    def counted() -> list[float]:
+        return [
+            submissions.labels("single", outcome)._value.get()
+            for outcome in ("accepted", "duplicate")
+        ]
+
+    before = counted()
+    for _ in range(3):
+        await accepted(client)
+    assert counted() == [before[0] + 1, before[1] + 2]
 
 
 async def test_a_duplicates_answer_stays_that_of_a_duplicate(

@@ -135,6 +135,22 @@ async def test_a_full_backlog_accepts_nothing_and_says_when_to_come_again(
         assert (await client.get("/v1/batches")).json()["batches"] == []
 
 
+async def test_a_full_backlog_has_the_first_answer_for_what_was_accepted_before(
+    settings: Settings, database: Database, keys: Keys
+) -> None:
+    async with door(settings, keys.backend, backlog_most=1) as client:
+        pressure = client.app.state.relay.acceptor._pressure  # type: ignore[attr-defined]
+        first = await post(client, 0, headers={"Idempotency-Key": "one"})
+        pressure._next = 0.0
+        await post(client, 0, headers={"Idempotency-Key": "one"})
+        await pressure.counted()
+        again = await post(client, 0, headers={"Idempotency-Key": "one"})
+        assert (again.status_code, again.json()) == (202, first.json())
+        assert_problem(await post(client, 1, headers={"Idempotency-Key": "one"}), 422)
+        assert_problem(await post(client, 0, headers={"Idempotency-Key": "two"}), 503)
+        assert_problem(await post(client, 0), 503)
+
+
 async def test_a_batch_ends_where_the_backlog_is_full_and_its_lines_tell_the_truth(
     settings: Settings, database: Database, keys: Keys
 ) -> None:

@@ -12,12 +12,13 @@ import pytest
 import redis.asyncio
 from sqlalchemy import text
 
-from relay.accept import read, sealed
+from relay.accept import sealed
 from relay.bell import redis_url
 from relay.ledger.database import Database
 from relay.queues import UPLOADS
 from relay.sealing import KeyRing
 from relay.settings import Settings
+from relay.submission import read
 from tests.api.door import assert_problem, bearer, device_token, read_row, stored_body, submit
 from tests.factories import resource
 

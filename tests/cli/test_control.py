@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from relay.accept import Labels
 from relay.accept_batch import Entry
 from relay.lifecycle import State
+from relay.submission import Labels
 from relay.wiring import Relay
 from tests import factories
 from tests.cli.command import Cli

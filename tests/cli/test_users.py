@@ -28,6 +28,24 @@ def test_a_person_is_added_shown_and_listed(cli: Cli, upstream: SandboxServer) -
     cli("users", "show", "nobody", code=1)
 
 
+def test_programs_read_people_and_keys_as_json(cli: Cli) -> None:
+    cli("users", "add", "alice")
+    listed = orjson.loads(cli("users", "list", "--json").stdout)
+    assert listed == orjson.loads(cli("users", "show", "alice", "--json").stdout)
+    assert (listed["appUserId"], listed["grant"], listed["paused"]) == ("alice", "active", False)
+    summed = orjson.loads(cli("users", "summary", "alice", "--json").stdout)
+    assert (summed["complete"], summed["byStatus"]["queued"], summed["byType"]) == (True, 0, {})
+    secret = cli("keys", "add", "a-name-that-is-longer-than-a-narrow-column").stdout.strip()
+    shown = cli("keys", "list", "--json").stdout
+    key = orjson.loads(shown)
+    assert (key["name"], key["scopes"]) == (
+        "a-name-that-is-longer-than-a-narrow-column",
+        ["backend"],
+    )
+    assert secret not in shown
+    assert key["name"] in cli("keys", "list").stdout
+
+
 def test_whom_to_ask_again_is_listed(cli: Cli) -> None:
     cli("users", "add", "alice")
     cli("users", "add", "bob")

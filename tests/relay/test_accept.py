@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 
-from relay.accept import Accepted, Acceptor, Labels, read
+from relay.accept import Accepted, Acceptor
 from relay.back_pressure import BackPressure
 from relay.bell import Bell
 from relay.errors import NotFound, SealError
@@ -26,6 +26,7 @@ from relay.lifecycle import State
 from relay.queues import BULK, UPLOADS
 from relay.sealing import KeyRing
 from relay.settings import Settings
+from relay.submission import Labels, read
 from tests.factories import resource, submission
 from tests.relay.ledger import rows
 from tests.relay.test_bell import all_ids

@@ -11,7 +11,6 @@ import redis.asyncio
 from sqlalchemy import TextClause, select, text
 from uuid_utils.compat import uuid4
 
-from relay.accept import Labels
 from relay.accept_batch import GROUP_BYTES, BatchAcceptor, Entry
 from relay.back_pressure import BackPressure
 from relay.bell import Bell
@@ -26,6 +25,7 @@ from relay.ledger.users import UserRow
 from relay.queues import BULK, UPLOADS
 from relay.sealing import KeyRing
 from relay.settings import Settings
+from relay.submission import Labels
 from tests.factories import resource
 from tests.relay.ledger import rows
 from tests.relay.test_bell import all_ids

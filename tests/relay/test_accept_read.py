@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from relay.accept import Labels, read
 from relay.errors import UnreadableUpload
+from relay.submission import Labels, read
 
 R4 = Labels(fhir_version="R4")
 _BARE = b'{"resourceType": "Condition", "id": "1"}'

@@ -2,11 +2,11 @@
 
 import pytest
 
-from relay.accept import Labels, read
 from relay.fhir.types import CREATABLE_TYPES
 from relay.fhir.versions import FhirVersion
 from relay.ledger import uploads
 from relay.lifecycle import State
+from relay.submission import Labels, read
 from relay.wiring import Relay
 from sandbox.testing import SandboxServer
 from tests import factories

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from relay.bell import Bell
 from relay.errors import Conflict, NotFound
-from relay.ledger import uploads
+from relay.ledger import accepting
 from relay.ledger.audit import SYSTEM, Action, list_events
 from relay.ledger.database import Database
 from relay.ledger.dead_letters import Left
@@ -177,7 +177,7 @@ async def many(database: Database, ring: KeyRing) -> list[UUID]:
     alice = await rows.add_user(database, ring)
     group = [rows.new_upload(alice, queue=(UPLOADS, BULK)[n % 2]) for n in range(_MANY)]
     async with database.transaction() as connection:
-        await uploads.put_in(connection, group, ring_seconds=0.0)
+        await accepting.put_in(connection, group, ring_seconds=0.0)
         await connection.execute(
             text("UPDATE uploads SET state = 'expired', next_attempt_at = NULL, rung_until = NULL")
         )

@@ -11,7 +11,7 @@ from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid4
 
-from relay.accept import Accepted, Labels, read
+from relay.accept import Accepted
 from relay.errors import Conflict, NotFound
 from relay.ledger import credentials, erasing, retention, users, work
 from relay.ledger.audit import Actor
@@ -20,6 +20,7 @@ from relay.ledger.tables import Batch, Grant, IdempotencyKey, Record, Table, Upl
 from relay.ledger.users import UserRow
 from relay.lifecycle import State
 from relay.settings import Settings
+from relay.submission import Labels, read
 from relay.tokens import Tokens
 from relay.wiring import Relay
 from sandbox.testing import SandboxServer

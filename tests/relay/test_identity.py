@@ -46,6 +46,27 @@ def _identity(**parts: Any) -> bytes:
     )
 
 
+# Where orjson changes how it writes a float, and where a whole one is no integer of its any more.
+_EDGES = [-0.0, 72.0, 1e-7, 1e15, 1e16, -1e16, 9.5e18, -(2.0**63), 2.0**63, 2.0**64, 1e22]
+_LIKE_NUMBERS = st.sampled_from(["a.0", ".0,", "x.0]", "1e+16", "urn:oid:1.0"])
+
+
+def _whole_as_integers(value: Any) -> Any:
+    match value:
+        case float() if value.is_integer() and -(2.0**63) <= value < 2.0**64:
+            return int(value)
+        case dict():
+            return {name: _whole_as_integers(child) for name, child in value.items()}
+        case list():
+            return [_whole_as_integers(child) for child in value]
+    return value
+
+
+@given(_json(_ANY | st.sampled_from(_EDGES) | st.integers(10**15).map(float) | _LIKE_NUMBERS))
+def test_whole_floats_are_integers_wherever_they_are(value: Any) -> None:
+    assert canonical(value) == orjson.dumps(_whole_as_integers(value), option=orjson.OPT_SORT_KEYS)
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [

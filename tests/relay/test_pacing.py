@@ -150,6 +150,23 @@ async def test_a_slow_pace_is_waited_for_within_the_message(
     assert set(await states(relay, uploads)) == {State.DELIVERED}
 
 
+async def test_what_is_not_due_any_more_uses_up_no_permit_of_a_slow_pace(
+    relay: Relay, settings: Settings, upstream: SandboxServer
+) -> None:
+    before = await accept(relay, 30)
+    await relay.deliverer.deliver([each.upload.id for each in before])
+    late = await factories.accepted(relay, id="late")
+    async with redis.asyncio.from_url(redis_url(settings)) as client:
+        now = (await client.time())[0] * 1000
+        slow = {"limit": 0.8, "knee": 0.8, "raised": now + 60_000, "tokens": 1, "at": now}
+        for name, value in slow.items():
+            await client.hset("uplift:pace", name, str(value))
+    await relay.pace.state()
+    # The next permit comes after more than a second, and who waits for that long goes without.
+    await relay.deliverer.deliver([each.upload.id for each in [*before, late]])
+    assert await states(relay, [late]) == [State.DELIVERED]
+
+
 async def test_while_redis_is_away_deliveries_go_on_slowly(
     settings: Settings, relay: Relay, upstream: SandboxServer
 ) -> None:

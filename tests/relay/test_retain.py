@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, insert, select, text, update
 from uuid_utils.compat import uuid7
 
-from relay.ledger import batches, credentials, receipts, retention, uploads
+from relay.ledger import accepting, batches, credentials, receipts, retention, uploads
 from relay.ledger.batches import NewLine
 from relay.ledger.database import Database
 from relay.ledger.summary import summarize
@@ -57,7 +57,7 @@ async def old(
     upload_id = uuid7(nanoseconds=int((datetime.now(UTC) - timedelta(days=came)).timestamp() * 1e9))
     new = rows.new_upload(user)
     async with database.transaction() as connection:
-        await uploads.put_in(
+        await accepting.put_in(
             connection,
             [replace(new, id=upload_id, digest=upload_id.bytes, identity=upload_id.bytes)],
             ring_seconds=0,

@@ -193,6 +193,30 @@ async def test_while_1uphealth_is_away_the_sweep_rings_for_a_probe_and_nothing_e
     assert await all_ids(client) == [ids[-2]]
 
 
+async def test_a_probe_at_a_random_time_passes_by_the_many_that_came_due_at_once(
+    database: Database, ring: KeyRing, alice: UserRow
+) -> None:
+    long_ago = text("now() - interval '1 hour'")
+    for _ in range(20):
+        await rows.bring_to(
+            database, await rows.put(database, alice), State.QUEUED, next_attempt_at=long_ago
+        )
+    bob = await rows.add_user(database, ring, "bob")
+    others = await rows.put(database, bob)
+    await rows.bring_to(
+        database, others, State.QUEUED, next_attempt_at=text("now() - interval '59 minutes 59 s'")
+    )
+    rung = []
+    for _ in range(3):
+        async with database.transaction() as connection:
+            rung += await sweeping.ring_due(
+                connection, queue=UPLOADS, most=1, ring_seconds=60, anywhere=True
+            )
+    # Of an hour, only in the first second would it be another's.
+    assert others in rung
+    assert len(set(rung)) == 3
+
+
 async def test_at_a_slow_pace_no_more_is_rung_for_than_can_be_sent(
     database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
 ) -> None:

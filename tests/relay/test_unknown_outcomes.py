@@ -429,3 +429,33 @@ async def test_the_receipt_says_what_is_there_since_when_and_of_which_bytes(
     assert (receipt["id"], receipt["version"]) == (stored["id"], "1")
     assert receipt["sha256"] == version["sha256"] == hashlib.sha256(sent).hexdigest()
     assert receipt["stored_at"].endswith("+00:00")
+
+
+async def test_the_same_content_after_its_cancel_was_asked_is_a_new_wish_and_looks_first(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    first = await factories.accepted(relay)
+    upstream.faults(_NOT_STORED)
+    await deliver(relay, first)
+    await withdraw(relay, first)
+    again = await factories.accepted(relay)
+    assert not again.duplicate
+    assert (await deliver(relay, first)).state is State.CANCELLED
+    assert (await deliver(relay, again)).state is State.DELIVERED
+    assert upstream.counts()["total"]["versions"] == 1
+
+
+async def test_content_that_goes_back_to_what_is_under_way_makes_no_second_version(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    first = await factories.accepted(relay)
+    upstream.faults(_STORED_UNHEARD)
+    await deliver(relay, first)
+    between = await factories.accepted(relay, status="amended")
+    back = await factories.accepted(relay)
+    assert (await factories.status(relay, between)).state is State.SUPERSEDED
+    assert (await deliver(relay, first)).state is State.DELIVERED
+    assert (await deliver(relay, back)).state is State.DELIVERED
+    assert upstream.counts()["total"]["versions"] == 1

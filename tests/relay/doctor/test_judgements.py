@@ -262,6 +262,13 @@ def test_every_queue_needs_a_worker() -> None:
     assert "`bulk`" in (found[1].do or "")
 
 
+def test_workers_of_one_name_are_told_of_and_one_with_two_queues_is_not() -> None:
+    found = queues.judge_consumers({"uploads": ["a", "a"], "bulk": ["b"], "control": ["b"]})
+    assert verdicts(found) == [OK, OK, OK, WARN]
+    assert "2 worker(s)" in found[0].what
+    assert "called a" in found[3].what
+
+
 @pytest.mark.parametrize(
     ("reply", "verdict", "said"),
     [

@@ -6,10 +6,10 @@ from uuid import UUID
 from sqlalchemy import Row, select, text, update
 from uuid_utils.compat import uuid4, uuid7
 
-from relay.ledger import uploads, users, work
+from relay.ledger import accepting, users, work
+from relay.ledger.accepting import NewUpload
 from relay.ledger.database import Database
 from relay.ledger.tables import Attempt, Record, Upload
-from relay.ledger.uploads import NewUpload
 from relay.ledger.users import UserRow
 from relay.ledger.work import Claim
 from relay.lifecycle import State
@@ -46,7 +46,7 @@ async def put(
             body_bytes=body_bytes,
             upstream_key=upstream_key,
         )
-        return (await uploads.put_in(connection, [new], ring_seconds=0.0))[0][0]
+        return (await accepting.put_in(connection, [new], ring_seconds=0.0))[0][0]
 
 
 def new_upload(
@@ -58,7 +58,7 @@ def new_upload(
     body_bytes: int = 6,
     upstream_key: bytes | None = None,
 ) -> NewUpload:
-    """What `uploads.put_in` takes; a new record with new content unless told otherwise."""
+    """What `accepting.put_in` takes; a new record with new content unless told otherwise."""
     return NewUpload(
         id=uuid7(),
         user_id=user.id,

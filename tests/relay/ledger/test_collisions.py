@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from relay.ledger import uploads, work
+from relay.ledger import accepting, recovering, work
 from relay.ledger.changes import Change
 from relay.ledger.database import Database
 from relay.ledger.users import UserRow
@@ -94,7 +94,7 @@ async def test_what_is_on_its_way_goes_before_an_older_record_that_is_committed_
 ) -> None:
     older = rows.new_upload(alice, upstream_key=KEY)
     async with database.transaction() as connection:
-        await uploads.put_in(connection, [older], ring_seconds=0.0)
+        await accepting.put_in(connection, [older], ring_seconds=0.0)
         early = await put(database, alice)
         (claim,) = await rows.claim(database, early)
     assert not claim.collides
@@ -132,6 +132,34 @@ async def test_what_came_second_but_may_be_upstream_is_in_the_way(
     first, second = await put(database, alice), await put(database, alice)
     await rows.bring_to(database, second, state, maybe_sent=True)
     assert await collides(database, first)
+
+
+async def mark_all(database: Database) -> None:
+    async with database.transaction() as connection:
+        await recovering.mark_some(connection, after=recovering.FIRST, most=9, settle_seconds=0.0)
+
+
+async def test_of_two_that_a_recovery_marked_the_first_goes(
+    database: Database, alice: UserRow
+) -> None:
+    first, second = await put(database, alice), await put(database, alice)
+    await mark_all(database)
+    claims = await rows.claim(database, first, second)
+    assert [claim.collides for claim in claims] == [False, True]
+
+
+async def test_what_was_refused_before_a_recovery_is_not_in_the_way_of_what_was_delivered(
+    database: Database, alice: UserRow
+) -> None:
+    first, second = await put(database, alice), await put(database, alice)
+    (claim,) = await rows.claim(database, first)
+    await end(database, claim, State.DELIVERED)
+    (claim,) = await rows.claim(database, second)
+    await end(database, claim, State.REFUSED)
+    await mark_all(database)
+    assert not await collides(database, await again(database, alice, first))
+    await rows.bring_to(database, second, State.QUEUED)
+    assert await collides(database, second)
 
 
 async def test_what_may_be_upstream_is_looked_for_although_an_older_record_waits(

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from uuid_utils.compat import uuid4
 
-from relay.ledger import audit, dead_letters, uploads, work
+from relay.ledger import accepting, audit, dead_letters, work
 from relay.ledger.audit import SYSTEM
 from relay.ledger.changes import Change
 from relay.ledger.database import Database
@@ -228,9 +228,9 @@ async def test_a_redrive_and_a_newer_version_at_once_leave_one_of_them_to_be_sen
         old = await dead(database, alice, identity=identity)
         new = rows.new_upload(alice, identity=identity)
 
-        async def put_in(new: uploads.NewUpload = new) -> None:
+        async def put_in(new: accepting.NewUpload = new) -> None:
             async with database.transaction() as connection:
-                await uploads.put_in(connection, [new], ring_seconds=0.0)
+                await accepting.put_in(connection, [new], ring_seconds=0.0)
 
         await asyncio.gather(redrive(database, old), put_in())
         states = [(await rows.row(database, id_)).state for id_ in (old, new.id)]

@@ -14,6 +14,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from relay.ledger import (
+    accepting,
     backlog,
     cancelling,
     collisions,
@@ -91,7 +92,7 @@ async def _put_in(connection: AsyncConnection, user: UserRow) -> None:
     # Nothing is asked about a record that is new.
     for _ in range(2):
         new = rows.new_upload(user, identity=b"record")
-        await uploads.put_in(connection, [new], ring_seconds=1)
+        await accepting.put_in(connection, [new], ring_seconds=1)
 
 
 # Either leads by the ids: PostgreSQL 18 may skip through the second.

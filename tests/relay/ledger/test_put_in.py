@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -11,10 +12,11 @@ from pydantic import SecretStr
 from sqlalchemy import Row, delete, event, func, select, text, update
 from uuid_utils.compat import uuid7
 
-from relay.ledger import uploads
+from relay.ledger import accepting
+from relay.ledger.accepting import NewUpload
+from relay.ledger.audit import SYSTEM, Action, Actor, list_events
 from relay.ledger.database import Database
 from relay.ledger.tables import Record, Upload
-from relay.ledger.uploads import NewUpload
 from relay.ledger.users import UserRow
 from relay.lifecycle import State
 from relay.queues import BULK
@@ -31,7 +33,7 @@ def new(user: UserRow, identity: int, content: int) -> NewUpload:
 
 async def put(database: Database, group: list[NewUpload]) -> list[tuple[UUID, bool]]:
     async with database.transaction() as connection:
-        return await uploads.put_in(connection, group, ring_seconds=15)
+        return await accepting.put_in(connection, group, ring_seconds=15)
 
 
 async def ledger(database: Database) -> list[tuple[bytes, int, bytes, str]]:
@@ -103,6 +105,26 @@ async def test_twins_in_a_group_are_one_upload(database: Database, alice: UserRo
     group = [new(alice, 1, 1) for _ in range(5)]
     assert await put(database, group) == [(group[0].id, False)] + [(group[0].id, True)] * 4
     assert len(await ledger(database)) == 1
+
+
+async def test_what_is_kept_is_in_the_audit_trail_and_duplicates_are_not(
+    database: Database, alice: UserRow
+) -> None:
+    first, second = Actor("key:1"), Actor("key:2")
+    known = new(alice, 1, 1)
+    await put(database, [known])
+    group = [
+        replace(new(alice, *each), by=by)
+        for each, by in (((1, 1), first), ((1, 2), first), ((2, 1), second), ((2, 1), first))
+    ]
+    await put(database, group)
+    async with database.transaction() as connection:
+        events = await list_events(connection, user_id=alice.id)
+    noted = [
+        (event.upload_id, event.actor) for event in events if event.action == Action.UPLOAD_ACCEPTED
+    ]
+    assert noted[0] == (known.id, SYSTEM)
+    assert sorted(noted[1:]) == sorted([(group[1].id, first), (group[2].id, second)])
 
 
 async def test_versions_in_a_group_are_numbered_and_only_the_last_is_waiting(
@@ -201,7 +223,7 @@ async def test_a_group_costs_as_many_statements_as_one_upload(
         async with database.transaction() as connection:
             sent = statements(connection.sync_connection)
             group = [new(alice, offset + number, number) for number in range(size)]
-            await uploads.put_in(connection, group, ring_seconds=15)
+            await accepting.put_in(connection, group, ring_seconds=15)
             counts.append(len(sent))
     assert counts[0] == counts[1]
 

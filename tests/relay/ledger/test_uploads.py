@@ -2,15 +2,17 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
 from sqlalchemy import func, select, text
 from uuid_utils.compat import uuid4
 
-from relay.ledger import uploads, users
+from relay.ledger import accepting, uploads, users
 from relay.ledger.database import Database
 from relay.ledger.filters import Filter
+from relay.ledger.recovering import note_recovery
 from relay.ledger.tables import Record, Upload
 from relay.ledger.uploads import UploadRow
 from relay.ledger.users import UserRow
@@ -25,7 +27,7 @@ async def put(
 ) -> tuple[UUID, bool]:
     async with database.transaction() as connection:
         new = rows.new_upload(user, identity=identity, digest=digest)
-        return (await uploads.put_in(connection, [new], ring_seconds=15))[0]
+        return (await accepting.put_in(connection, [new], ring_seconds=15))[0]
 
 
 async def states(database: Database) -> list[tuple[int, str]]:
@@ -42,7 +44,7 @@ async def test_a_new_upload_is_queued_due_and_not_rung_for_again_at_once(
 ) -> None:
     async with database.transaction() as connection:
         new = rows.new_upload(alice, queue=BULK, body_bytes=77)
-        assert await uploads.put_in(connection, [new], ring_seconds=15) == [(new.id, False)]
+        assert await accepting.put_in(connection, [new], ring_seconds=15) == [(new.id, False)]
     row = await rows.row(database, new.id)
     assert (row.state, row.reason, row.version, row.attempts) == ("queued", "new", 1, 0)
     assert (row.queue, row.body_bytes, row.sealed_body) == (BULK, 77, b"sealed")
@@ -162,7 +164,7 @@ async def test_an_upload_whose_transaction_fails_leaves_nothing(
 ) -> None:
     async def fail() -> None:
         async with database.transaction() as connection:
-            await uploads.put_in(connection, [rows.new_upload(alice)], ring_seconds=0)
+            await accepting.put_in(connection, [rows.new_upload(alice)], ring_seconds=0)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -287,3 +289,18 @@ async def test_an_unknown_user_is_none(database: Database, alice: UserRow) -> No
         assert await users.find_user(connection, "Alice") is None
         assert await users.get_user(connection, uuid4()) is None
         assert await users.get_user(connection, alice.id) == alice
+
+
+@pytest.mark.parametrize("recovering", [False, True])
+async def test_what_is_said_of_a_new_upload_is_what_the_ledger_says(
+    database: Database, alice: UserRow, *, recovering: bool
+) -> None:
+    async with database.transaction() as connection:
+        if recovering:
+            await note_recovery(connection, datetime.now(UTC), look_seconds=60)
+        new = rows.new_upload(alice)
+        (kept,) = await accepting.put_in_timed(connection, [new], ring_seconds=15)
+        said = accepting.new_status(new, kept, alice)
+        assert said is not None
+        assert said.maybe_sent is recovering
+        assert {new.id: said} == await uploads.get_uploads(connection, [new.id])

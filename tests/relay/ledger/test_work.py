@@ -478,6 +478,19 @@ async def test_an_abandoned_second_attempt_may_have_sent_it_twice(
         assert (await rows.row(database, upload_id)).possible_duplicate is possible_duplicate
 
 
+async def test_an_abandoned_attempt_after_a_redrive_may_have_sent_it_twice(
+    database: Database, alice: UserRow
+) -> None:
+    upload_id = await rows.put(database, alice)
+    await rows.claim(database, upload_id)
+    # As a redrive leaves it: what was attempted before counts no more.
+    await rows.bring_to(database, upload_id, State.QUEUED, attempts=0)
+    await rows.claim(database, upload_id, lease_seconds=0.0)
+    async with database.transaction() as connection:
+        await sweeping.recover_abandoned(connection, most=9, delay=0)
+    assert (await rows.row(database, upload_id)).possible_duplicate
+
+
 async def test_an_abandoned_attempt_stays_open_in_the_history(
     database: Database, alice: UserRow
 ) -> None:

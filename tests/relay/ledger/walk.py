@@ -17,7 +17,15 @@ from uuid import UUID
 from sqlalchemy import Row, text
 
 from relay.ending import Endings, Facts
-from relay.ledger import cancelling, dead_letters, parking, pauses, sweeping, uploads, work
+from relay.ledger import (
+    accepting,
+    cancelling,
+    dead_letters,
+    parking,
+    pauses,
+    sweeping,
+    work,
+)
 from relay.ledger.audit import SYSTEM
 from relay.ledger.database import Database
 from relay.ledger.users import UserRow
@@ -140,7 +148,7 @@ class Walk:
             )
             for _ in range(self._dice.choice((1, 1, 3)))
         ]
-        await self._run(lambda connection: uploads.put_in(connection, group, ring_seconds=0.0))
+        await self._run(lambda connection: accepting.put_in(connection, group, ring_seconds=0.0))
 
     async def claim(self) -> None:
         """A worker takes what is due of some ids, as a message or an old message has them."""
