@@ -33,7 +33,7 @@ from tests.api.door import Keys, bearer, device_token
 from tests.api.serving import ApiServer
 from tests.factories import resource
 
-_EXAMPLES = int(os.environ.get("UPLIFT_FUZZ_EXAMPLES", "25"))
+_EXAMPLES = int(os.environ.get("UPLIFT_FUZZ_EXAMPLES", "15"))
 _CHECKS = [
     not_a_server_error,
     status_code_conformance,

@@ -20,6 +20,8 @@ from sandbox.testing import SandboxServer
 from tests import factories
 
 _NOWHERE = "127.0.0.1:1"  # nothing listens on port 1
+# Without Redis no workers are waited for, which takes three seconds.
+_NO_REDIS = {"redis_url": SecretStr(f"redis://{_NOWHERE}/0")}
 
 
 async def findings(settings: Settings, **changed: Any) -> list[Finding]:
@@ -62,7 +64,7 @@ async def test_all_is_well_but_for_the_workers_that_nobody_started(
 async def test_a_wrong_client_is_told_without_its_secret(
     database: Database, settings: Settings
 ) -> None:
-    found = await findings(settings, oneup_client_secret=SecretStr("canary-secret"))
+    found = await findings(settings, oneup_client_secret=SecretStr("canary-secret"), **_NO_REDIS)
     assert (Verdict.FAIL, "the token endpoint at 127.0.0.1 does not accept the client") in of(
         found, "1upHealth"
     )
@@ -73,7 +75,7 @@ async def test_a_failing_upstream_is_a_warning(
     database: Database, settings: Settings, upstream: SandboxServer
 ) -> None:
     upstream.faults({"kind": "status", "status": 503})
-    assert [verdict for verdict, _ in of(await findings(settings), "1upHealth")] == [
+    assert [verdict for verdict, _ in of(await findings(settings, **_NO_REDIS), "1upHealth")] == [
         Verdict.WARN,
         Verdict.WARN,
     ]
@@ -115,7 +117,7 @@ async def test_an_empty_database_is_told_to_migrate(
     settings: Settings, postgres: EmbeddedPostgres
 ) -> None:
     url = SecretStr(postgres.url.rpartition("/")[0] + "/postgres")
-    found = await findings(settings, database_url=url)
+    found = await findings(settings, database_url=url, **_NO_REDIS)
     (told,) = [finding for finding in found if "revision" in finding.what]
     assert (told.part, told.verdict) == ("postgres", Verdict.FAIL)
     assert "uplift migrate" in (told.do or "")
@@ -129,7 +131,7 @@ async def test_the_steps_of_a_rotation_as_they_look(
     new = KeyRing.new_entry("new")
 
     async def look(ring: str) -> list[tuple[Verdict, str]]:
-        return of(await findings(settings, master_keys=SecretStr(ring)), "keys")
+        return of(await findings(settings, master_keys=SecretStr(ring), **_NO_REDIS), "keys")
 
     assert await look(f"{master_keys},{new}") == [
         (Verdict.OK, "test: in use, 1 user(s)"),
@@ -163,7 +165,7 @@ async def test_work_that_nobody_takes_up_is_told(relay: Relay, settings: Setting
             ),
             {"id": left.upload.id},
         )
-    told = of(await findings(settings), "work")
+    told = of(await findings(settings, **_NO_REDIS), "work")
     assert [verdict for verdict, _ in told] == [Verdict.FAIL, Verdict.FAIL, Verdict.OK]
     assert "1 upload(s) were left by their worker" in told[0][1]
     assert "1 upload(s) due, the oldest for 72" in told[1][1]
@@ -186,7 +188,7 @@ async def test_what_may_not_be_claimed_is_not_overdue(relay: Relay, settings: Se
             {"id": older.upload.id},
         )
     assert blocked.upload.id != paused.upload.id
-    assert of(await findings(settings), "work") == [
+    assert of(await findings(settings, **_NO_REDIS), "work") == [
         (Verdict.OK, "0 upload(s) due, none for longer than 60 s"),
         (Verdict.OK, "3 upload(s) unfinished, of 1000000 that are accepted"),
         (Verdict.WARN, "1 user(s) are paused"),
@@ -197,7 +199,7 @@ async def test_a_postgres_that_may_forget_what_it_committed_is_a_failure(
     settings: Settings, tmp_path: Path
 ) -> None:
     with EmbeddedPostgres(tmp_path / "own", settings={"fsync": "off"}) as own:
-        found = await findings(settings, database_url=SecretStr(own.url))
+        found = await findings(settings, database_url=SecretStr(own.url), **_NO_REDIS)
     assert any(
         verdict is Verdict.FAIL and what.startswith("fsync = off")
         for verdict, what in of(found, "postgres")
