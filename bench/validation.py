@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable
 
 from relay.fhir.second_opinion import objection
+from relay.fhir.types import HEALTHKIT_TYPES
 from relay.fhir.validate import validate
 from relay.fhir.versions import FhirVersion
-from tests.relay.fhir.published import EXAMPLES, HEALTHKIT_TYPES, examples
+from tests.relay.fhir.published import EXAMPLES, examples
 
 ROUNDS = 5
 Judge = Callable[[bytes, FhirVersion, str], object]

@@ -6,7 +6,7 @@ from typing import Any
 
 from jsonschema_rs import ValidationError, ValidationErrorKind
 
-from relay.fhir.compiled import definitions, validator
+from relay.fhir.compiled import definition, validator
 from relay.fhir.document import JsonObject
 from relay.fhir.expressions import below, element_name
 from relay.fhir.findings import Finding, Kind
@@ -47,7 +47,7 @@ def schema_findings(
 ) -> Iterator[Finding]:
     """Every error of the schema of the resource's type, which must be one of the version."""
     resource_type: str = resource["resourceType"]
-    for error in validator(version, resource_type).iter_errors(resource):
+    for error in validator(version, resource_type).iter_errors({resource_type: resource}):
         yield from _Described(error, resource, expression, version).findings()
 
 
@@ -69,8 +69,9 @@ class _Described:
         # with a question mark where null may stand.
         _, self._type, *self._steps = map(str, error.schema_path)
         self._type = self._type.removesuffix("?")
-        self._where = below(expression, *error.instance_path)
-        self._value = _at(error.instance_path, resource)
+        _, *path = error.instance_path  # the first step is the resource's type
+        self._where = below(expression, *path)
+        self._value = _at(path, resource)
 
     def findings(self) -> Iterator[Finding]:
         kind = self._error.kind
@@ -107,8 +108,9 @@ class _Described:
 
     def _rule(self) -> Sequence[str]:
         """The generator's note at the failed keyword: see relay.fhir.generate.structures."""
-        schema: Any = definitions(self._version)
-        for step in self._error.schema_path[1:-1]:
+        _, name, *steps, _ = self._error.schema_path
+        schema: Any = definition(self._version, str(name))
+        for step in steps:
             schema = schema[step]
         noted: Sequence[str] = schema.get("rule", ()) if isinstance(schema, Mapping) else ()
         return noted
@@ -141,7 +143,7 @@ class _Described:
         )
 
     def _choice(self, name: str, *, given: bool) -> Finding:
-        known = definitions(self._version)[self._type]["properties"]
+        known = definition(self._version, self._type)["properties"]
         names = [each for each in known if re.fullmatch(f"{name}[A-Z].*", each)]
         listed = ", ".join(names) if len(names) <= _NAMES_LISTED else f"{name}[x]"
         if given:
@@ -212,7 +214,7 @@ class _Described:
         return Finding(kind, "value", self._where, diagnostics)
 
     def _lacks_only_a_zone(self, value: object) -> bool:
-        pattern = definitions(self._version)["instant"]["pattern"]
+        pattern = definition(self._version, "instant")["pattern"]
         return isinstance(value, str) and re.fullmatch(pattern, f"{value}Z", re.ASCII) is not None
 
     def _expected(self) -> str:

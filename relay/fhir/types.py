@@ -86,6 +86,13 @@ CREATABLE_TYPES: Mapping[FhirVersion, frozenset[str]] = MappingProxyType(
 )
 """The types that can be relayed, by version."""
 
+HEALTHKIT_TYPES = frozenset(
+    {"AllergyIntolerance", "Condition", "Coverage", "DiagnosticReport", "DocumentReference"}
+    | {"Immunization", "MedicationDispense", "MedicationOrder", "MedicationRequest"}
+    | {"MedicationStatement", "Observation", "Procedure"}
+)
+"""The types that HealthKit hands out: HKClinicalTypeIdentifier."""
+
 READABLE_TYPES: Mapping[FhirVersion, frozenset[str]] = MappingProxyType(
     {
         **CREATABLE_TYPES,

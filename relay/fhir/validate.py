@@ -79,7 +79,8 @@ def _issues(
 def _findings(resource: JsonObject, version: FhirVersion) -> Iterator[Finding]:
     left = DESCRIBED_VALUES
     for each, where in _known_resources(resource, version):
-        if validator(version, each["resourceType"]).is_valid(each):
+        inner_type = each["resourceType"]
+        if validator(version, inner_type).is_valid({inner_type: each}):
             continue
         described, left = excerpt(each, left)
         yield from schema_findings(described, where, version)

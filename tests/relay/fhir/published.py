@@ -17,13 +17,6 @@ FHIR_FOLDER = Path(
 DEFINITIONS = FHIR_FOLDER / "definitions"
 EXAMPLES = FHIR_FOLDER / "examples"
 
-HEALTHKIT_TYPES = frozenset(
-    {"AllergyIntolerance", "Condition", "Coverage", "DiagnosticReport", "DocumentReference"}
-    | {"Immunization", "MedicationDispense", "MedicationOrder", "MedicationRequest"}
-    | {"MedicationStatement", "Observation", "Procedure"}
-)
-"""The types that HealthKit hands out: HKClinicalTypeIdentifier."""
-
 needs_definitions = pytest.mark.skipif(
     not DEFINITIONS.is_dir(), reason=f"HL7's definitions are not in {DEFINITIONS}"
 )

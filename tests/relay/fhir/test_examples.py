@@ -2,9 +2,10 @@ import orjson
 import pytest
 
 from relay.fhir.tolerances import Tolerances
+from relay.fhir.types import HEALTHKIT_TYPES
 from relay.fhir.validate import validate
 from relay.fhir.versions import FhirVersion
-from tests.relay.fhir.published import HEALTHKIT_TYPES, examples, needs_examples
+from tests.relay.fhir.published import examples, needs_examples
 
 pytestmark = needs_examples
 
