@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any
-from urllib.parse import urlencode
 from uuid import UUID
 
 import orjson
@@ -32,6 +31,7 @@ from api.bodies import JSON_TYPES, bytes_most, check_type, read_chunks, read_jso
 from api.callers import Caller, CallerDep, RelayDep
 from api.intake import IntakeDep
 from api.limits import LIMIT_HEADERS, Limits
+from api.pages import next_page
 from api.problems import Problem, documented, not_found, problem_of
 from api.schemas import AppUserId
 from relay.accept_batch import Entry, OpenBatch
@@ -228,11 +228,8 @@ async def list_(
                 raise not_found("There is no such user.")
             user_id = found.id
         rows = await batches.list_batches(connection, user_id=user_id, after=after, limit=limit)
-    following = None
-    if len(rows) == limit:
-        query = {"after": str(rows[-1].id), "limit": str(limit)}
-        query |= {"user": user} if user is not None else {}
-        following = f"/v1/batches?{urlencode(query)}"
+    last = rows[-1].id if rows else None
+    following = next_page("/v1/batches", last, size=len(rows), limit=limit, query=[("user", user)])
     return BatchList(batches=[BatchSummary.of(row) for row in rows], next=following)
 
 
@@ -288,10 +285,8 @@ async def lines(
     async with relay.database.transaction() as connection:
         _check_sees(caller, await batches.get_batch(connection, batch_id))
         rows = await batches.list_lines(connection, batch_id, after=after, limit=limit)
-    following = None
-    if len(rows) == limit:
-        query = urlencode({"after": rows[-1].line, "limit": limit})
-        following = f"/v1/batches/{batch_id}/lines?{query}"
+    last = rows[-1].line if rows else None
+    following = next_page(f"/v1/batches/{batch_id}/lines", last, size=len(rows), limit=limit)
     return BatchLines(lines=[line_of(row) for row in rows], next=following)
 
 

@@ -1,7 +1,6 @@
 """Uploads over HTTP: resources in, statuses out."""
 
 from typing import Annotated, Any
-from urllib.parse import urlencode
 from uuid import UUID
 
 import structlog
@@ -13,6 +12,7 @@ from api.callers import CallerDep, RelayDep
 from api.idempotency import KEY_PATTERN, idempotency_key
 from api.intake import Intake
 from api.limits import LIMIT_HEADERS, Limits
+from api.pages import next_page
 from api.problems import documented, not_found
 from api.schemas import AppUserId, Instant, ResourceType, UploadList, UploadStatus
 from relay.ledger import uploads, users
@@ -275,17 +275,21 @@ async def list_(
             before=before,
         )
         rows = await uploads.list_uploads(connection, matching, after=after, limit=limit)
-    following = None
-    if len(rows) == limit:
-        query: list[tuple[str, str]] = [("after", str(rows[-1].id)), ("limit", str(limit))]
-        query += [("user", user)] if user is not None else []
-        query += [("batch", str(batch))] if batch is not None else []
-        query += [("status", state) for state in states]
-        query += [("reason", reason)] if reason is not None else []
-        query += [("type", type_)] if type_ is not None else []
-        query += [("since", since.isoformat())] if since is not None else []
-        query += [("before", before.isoformat())] if before is not None else []
-        following = f"/v1/uploads?{urlencode(query)}"
+    following = next_page(
+        "/v1/uploads",
+        rows[-1].id if rows else None,
+        size=len(rows),
+        limit=limit,
+        query=[
+            ("user", user),
+            ("batch", batch),
+            *(("status", state) for state in states),
+            ("reason", reason),
+            ("type", type_),
+            ("since", since and since.isoformat()),
+            ("before", before and before.isoformat()),
+        ],
+    )
     return UploadList(uploads=[UploadStatus.of(row, relay.ring) for row in rows], next=following)
 
 

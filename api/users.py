@@ -1,7 +1,6 @@
 """Users over HTTP: made at 1upHealth, given grants, watched, and erased."""
 
 from typing import Annotated
-from urllib.parse import urlencode
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
@@ -9,6 +8,7 @@ from fastapi.responses import JSONResponse
 
 from api.bodies import documented_body, read_model
 from api.callers import CallerDep, RelayDep
+from api.pages import next_page
 from api.problems import documented, not_found
 from api.schemas import (
     BroughtGrant,
@@ -72,11 +72,8 @@ async def list_(
     caller.require(Scope.BACKEND, Scope.OPERATOR)
     async with relay.database.transaction() as connection:
         rows = await users.list_users(connection, grant=grant, after=after, limit=limit)
-    following = None
-    if len(rows) == limit:
-        query = {"after": str(rows[-1].id), "limit": str(limit)}
-        query |= {"grant": grant} if grant is not None else {}
-        following = f"/v1/users?{urlencode(query)}"
+    last = rows[-1].id if rows else None
+    following = next_page("/v1/users", last, size=len(rows), limit=limit, query=[("grant", grant)])
     return UserList(users=[UserStatus.of(row) for row in rows], next=following)
 
 
