@@ -6,9 +6,9 @@ from uuid import UUID
 import typer
 from rich.table import Column, Table
 
-from cli.running import errors, run_on_ledger
+from cli.running import errors, find_person, run_on_ledger
 from cli.showing import moment, print_json, print_table
-from relay.ledger import batches, users
+from relay.ledger import batches
 from relay.ledger.batches import BatchRow, LineRow
 from relay.ledger.database import Database
 from relay.lifecycle import State
@@ -30,18 +30,14 @@ def list_(
     """Batches, the newest first."""
 
     async def use(database: Database) -> list[BatchRow]:
-        async with database.transaction() as connection:
-            person = await users.find_user(connection, user) if user else None
-        if user and person is None:
-            errors.print("There is no such user. See `uplift users list`.")
-            raise typer.Exit(1)
+        user_id = await find_person(database, user)
         found: list[BatchRow] = []
         while True:
             size = min(_PAGE, limit - len(found))
             async with database.transaction() as connection:
                 page = await batches.list_batches(
                     connection,
-                    user_id=person.id if person else None,
+                    user_id=user_id,
                     after=found[-1].id if found else None,
                     limit=size,
                 )

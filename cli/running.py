@@ -5,6 +5,7 @@ import getpass
 import os
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+from uuid import UUID
 
 import typer
 from pydantic import ValidationError
@@ -12,6 +13,7 @@ from rich.console import Console
 from sqlalchemy.exc import DBAPIError
 
 from relay.errors import ConfigurationError, UpliftError
+from relay.ledger import users
 from relay.ledger.audit import Actor
 from relay.ledger.database import Database
 from relay.settings import Settings
@@ -90,3 +92,15 @@ def told(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
             style="red",
         )
     raise typer.Exit(2)
+
+
+async def find_person(database: Database, name: str) -> UUID | None:
+    """The user of that name, None for no name. Ends the command if there is no such user."""
+    if not name:
+        return None
+    async with database.transaction() as connection:
+        found = await users.find_user(connection, name)
+    if found is None:
+        errors.print("There is no such user. See `uplift users list`.")
+        raise typer.Exit(1)
+    return found.id

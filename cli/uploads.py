@@ -9,11 +9,11 @@ from uuid import UUID
 import typer
 from rich.table import Column, Table
 
-from cli.running import actor, errors, read_settings, run_on_ledger
+from cli.running import actor, errors, find_person, read_settings, run_on_ledger
 from cli.showing import bar, moment, print_json, print_table
 from relay.cancel import Canceller
 from relay.errors import Conflict, NotFound
-from relay.ledger import uploads, users
+from relay.ledger import uploads
 from relay.ledger.cancelling import Cancelled
 from relay.ledger.database import Database
 from relay.ledger.filters import Filter
@@ -74,14 +74,7 @@ class _Wanted:
 
     async def find(self, database: Database) -> Filter:
         """The ledger's filter. Ends the command if there is no such user."""
-        if not self.user:
-            return self._filter(None)
-        async with database.transaction() as connection:
-            found = await users.find_user(connection, self.user)
-        if found is None:
-            errors.print("There is no such user. See `uplift users list`.")
-            raise typer.Exit(1)
-        return self._filter(found.id)
+        return self._filter(await find_person(database, self.user))
 
 
 @uploads_commands.command("list")
