@@ -9,10 +9,10 @@ import sys
 import uvicorn
 from fastapi import FastAPI
 
-from api.app import create_app
-from relay.errors import ConfigurationError
-from relay.settings import Settings
-from relay.wiring import Relay, check, check_keys
+from uplift.api.app import create_app
+from uplift.errors import ConfigurationError
+from uplift.settings import Settings
+from uplift.wiring import Relay, check, check_keys
 
 
 class _Server(uvicorn.Server):

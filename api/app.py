@@ -8,15 +8,24 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from api import batches, control, device_tokens, health, problems, reading, uploads, users
-from api.intake import Intake
-from api.limits import Limits
-from api.request_ids import RequestIds
-from api.slashes import KeepSlashes
-from relay.logs import configure_logs
-from relay.operator_port import answers, served
-from relay.settings import Settings
-from relay.wiring import open_relay
+from uplift.admin_port import answers, served
+from uplift.api import (
+    batches,
+    control,
+    device_tokens,
+    health,
+    problems,
+    reading,
+    uploads,
+    users,
+)
+from uplift.api.intake import Intake
+from uplift.api.limits import Limits
+from uplift.api.request_ids import RequestIds
+from uplift.api.slashes import KeepSlashes
+from uplift.logs import configure_logs
+from uplift.settings import Settings
+from uplift.wiring import open_relay
 
 _DESCRIPTION = """
 Takes FHIR resources of a person from a device and sees them safely to the person's 1upHealth

@@ -5,11 +5,11 @@ from contextlib import AsyncExitStack
 
 import msgspec
 
-from api.intake import Intake
-from relay.accept_batch import GROUP_BYTES, Entry
-from relay.errors import UnreadableUpload
-from relay.ndjson import Line, LineReader
-from relay.submission import NOT_JSON
+from uplift.api.intake import Intake
+from uplift.errors import UnreadableUpload
+from uplift.intake.accept_batch import GROUP_BYTES, Entry
+from uplift.intake.ndjson import Line, LineReader
+from uplift.intake.submission import NOT_JSON
 
 NDJSON_TYPES = ("application/x-ndjson", "application/ndjson", "application/fhir+ndjson")
 

@@ -5,10 +5,10 @@ from uuid import UUID
 
 from pydantic import Field
 
-from api.problems import TITLES
-from api.schemas import Camel
-from relay.ledger.batches import BatchRow, LineRow
-from relay.lifecycle import State
+from uplift.api.problems import TITLES
+from uplift.api.schemas import Camel
+from uplift.ledger.batches import BatchRow, LineRow
+from uplift.lifecycle import State
 
 
 class LineProblem(Camel):

@@ -12,14 +12,14 @@ from starlette.requests import ClientDisconnect
 from structlog.contextvars import bind_contextvars
 from uuid_utils.compat import uuid7
 
-from api.batch_bodies import (
+from uplift.api.batch_bodies import (
     BUNDLE_TYPES,
     NDJSON_TYPES,
     bundle_entries,
     read_bundle,
     read_lines,
 )
-from api.batch_schemas import (
+from uplift.api.batch_schemas import (
     BatchLines,
     BatchList,
     BatchReceipt,
@@ -27,20 +27,20 @@ from api.batch_schemas import (
     BatchSummary,
     line_of,
 )
-from api.bodies import JSON_TYPES, bytes_most, check_type, read_chunks, read_json_body
-from api.callers import Caller, CallerDep, RelayDep
-from api.intake import IntakeDep
-from api.limits import LIMIT_HEADERS, Limits
-from api.pages import next_page
-from api.problems import Problem, documented, not_found, problem_of
-from api.schemas import AppUserId
-from relay.accept_batch import Entry, OpenBatch
-from relay.errors import NotFound
-from relay.ledger import batches, users
-from relay.ledger.batches import BatchRow
-from relay.ledger.credentials import Scope
-from relay.submission import Labels
-from relay.wiring import Relay
+from uplift.api.bodies import JSON_TYPES, bytes_most, check_type, read_chunks, read_json_body
+from uplift.api.callers import Caller, CallerDep, RelayDep
+from uplift.api.intake import IntakeDep
+from uplift.api.limits import LIMIT_HEADERS, Limits
+from uplift.api.pages import next_page
+from uplift.api.problems import Problem, documented, not_found, problem_of
+from uplift.api.schemas import AppUserId
+from uplift.errors import NotFound
+from uplift.intake.accept_batch import Entry, OpenBatch
+from uplift.intake.submission import Labels
+from uplift.ledger import batches, users
+from uplift.ledger.batches import BatchRow
+from uplift.ledger.credentials import Scope
+from uplift.wiring import Relay
 
 router = APIRouter(tags=["batches"], prefix="/v1/batches")
 

@@ -11,7 +11,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
-from api.problems import Problem
+from uplift.api.problems import Problem
 
 JSON_TYPES = ("application/json", "application/fhir+json", "application/json+fhir")
 

@@ -8,12 +8,12 @@ from fastapi.requests import HTTPConnection
 from fastapi.security import HTTPBearer
 from pydantic import TypeAdapter, ValidationError
 
-from api.problems import Problem, not_found
-from api.schemas import AppUserId
-from relay.ledger.audit import Actor
-from relay.ledger.credentials import CredentialRow, Scope
-from relay.ledger.uploads import UploadRow
-from relay.wiring import Relay
+from uplift.api.problems import Problem, not_found
+from uplift.api.schemas import AppUserId
+from uplift.ledger.audit import Actor
+from uplift.ledger.credentials import CredentialRow, Scope
+from uplift.ledger.uploads import UploadRow
+from uplift.wiring import Relay
 
 _APP_USER_ID: TypeAdapter[str] = TypeAdapter(AppUserId)
 

@@ -5,17 +5,17 @@ from uuid import UUID
 
 from fastapi import APIRouter, Path, Request, Response
 
-from api.bodies import documented_body, read_model
-from api.callers import Caller, CallerDep, RelayDep
-from api.control_schemas import PauseList, PauseStatus, RedriveReport, RedriveRequest
-from api.problems import documented, not_found
-from api.schemas import UploadStatus
-from api.slashes import UserInPath
-from relay.ledger import uploads, users
-from relay.ledger.credentials import Scope
-from relay.ledger.uploads import UploadRow
-from relay.lifecycle import State
-from relay.wiring import Relay
+from uplift.api.bodies import documented_body, read_model
+from uplift.api.callers import Caller, CallerDep, RelayDep
+from uplift.api.control_schemas import PauseList, PauseStatus, RedriveReport, RedriveRequest
+from uplift.api.problems import documented, not_found
+from uplift.api.schemas import UploadStatus
+from uplift.api.slashes import UserInPath
+from uplift.ledger import uploads, users
+from uplift.ledger.credentials import Scope
+from uplift.ledger.uploads import UploadRow
+from uplift.lifecycle import State
+from uplift.wiring import Relay
 
 router = APIRouter()
 

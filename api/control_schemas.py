@@ -6,12 +6,12 @@ from uuid import UUID
 
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from api.schemas import AppUserId, Camel, Instant, ResourceType
-from relay.ledger.dead_letters import Left
-from relay.ledger.filters import Filter
-from relay.ledger.pauses import PauseRow
-from relay.lifecycle import DEAD_LETTERS, Reason, State
-from relay.redrive import Tally
+from uplift.api.schemas import AppUserId, Camel, Instant, ResourceType
+from uplift.control.redrive import Tally
+from uplift.ledger.dead_letters import Left
+from uplift.ledger.filters import Filter
+from uplift.ledger.pauses import PauseRow
+from uplift.lifecycle import DEAD_LETTERS, Reason, State
 
 # Spelled out: the schema of a request body stands by itself, without references.
 _Reason = Annotated[Reason, WithJsonSchema({"type": "string", "enum": list(Reason)})]

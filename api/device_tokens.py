@@ -6,14 +6,14 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Request
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.bodies import documented_body, read_model
-from api.callers import CallerDep, RelayDep
-from api.problems import Problem, documented, not_found
-from api.schemas import DeviceToken, DeviceTokenRequest
-from api.slashes import UserInPath
-from relay.ledger import credentials, users
-from relay.ledger.credentials import Scope
-from relay.ledger.users import UserRow
+from uplift.api.bodies import documented_body, read_model
+from uplift.api.callers import CallerDep, RelayDep
+from uplift.api.problems import Problem, documented, not_found
+from uplift.api.schemas import DeviceToken, DeviceTokenRequest
+from uplift.api.slashes import UserInPath
+from uplift.ledger import credentials, users
+from uplift.ledger.credentials import Scope
+from uplift.ledger.users import UserRow
 
 router = APIRouter(tags=["users"], prefix="/v1/users/{user}/device-tokens")
 

@@ -5,10 +5,10 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from api.callers import RelayDep
-from api.problems import Problem, documented
-from relay.errors import ConfigurationError
-from relay.ledger import migrate
+from uplift.api.callers import RelayDep
+from uplift.api.problems import Problem, documented
+from uplift.errors import ConfigurationError
+from uplift.ledger import migrate
 
 router = APIRouter(tags=["health"])
 

@@ -4,9 +4,9 @@ import re
 
 from fastapi import Request
 
-from api.callers import Caller
-from api.problems import TITLES, Problem
-from relay.ledger.idempotency import CallersKey
+from uplift.api.callers import Caller
+from uplift.api.problems import TITLES, Problem
+from uplift.ledger.idempotency import CallersKey
 
 _MOST = 255
 # A String of RFC 9651, 3.3.3; many clients send it without the quotes.

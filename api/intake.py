@@ -10,8 +10,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from api.problems import Problem
-from relay.settings import Settings
+from uplift.api.problems import Problem
+from uplift.settings import Settings
 
 _SMALL_BYTES = 64 * 1024
 _RETRY_SECONDS = 5

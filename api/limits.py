@@ -8,11 +8,11 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
-from api.callers import Caller
-from api.problems import Problem
-from relay.accept_batch import Entry
-from relay.allowance import Allowances, Policy
-from relay.settings import Settings
+from uplift.api.callers import Caller
+from uplift.api.problems import Problem
+from uplift.intake.accept_batch import Entry
+from uplift.intake.rate_limit import Allowances, Policy
+from uplift.settings import Settings
 
 _NAME = '"records"'
 

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from relay.errors import (
+from uplift.errors import (
     BacklogFull,
     ConfigurationError,
     Conflict,

@@ -6,13 +6,13 @@ from urllib.parse import quote
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BeforeValidator
 
-from api.callers import CallerDep, RelayDep
-from api.problems import TITLES, Problem, documented
-from api.schemas import AppUserId
-from api.slashes import with_slashes
-from relay.fhir.interactions import Interaction, parse_interaction
-from relay.fhir.versions import FhirVersion
-from relay.ledger.credentials import Scope
+from uplift.api.callers import CallerDep, RelayDep
+from uplift.api.problems import TITLES, Problem, documented
+from uplift.api.schemas import AppUserId
+from uplift.api.slashes import with_slashes
+from uplift.fhir.interactions import Interaction, parse_interaction
+from uplift.fhir.versions import FhirVersion
+from uplift.ledger.credentials import Scope
 
 router = APIRouter(tags=["reading back"])
 

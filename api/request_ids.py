@@ -6,7 +6,7 @@ from uuid import uuid4
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
-from relay.metrics import http_responses
+from uplift.metrics import http_responses
 
 _HEADER = b"x-request-id"
 

@@ -9,12 +9,12 @@ import orjson
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
-from relay.erase import Erasure
-from relay.ledger.summary import Summary
-from relay.ledger.uploads import UploadRow, receipt_context
-from relay.ledger.users import GrantState, UserRow, key_context
-from relay.lifecycle import State
-from relay.sealing import KeyRing, WrappedKey
+from uplift.ledger.summary import Summary
+from uplift.ledger.uploads import UploadRow, receipt_context
+from uplift.ledger.users import GrantState, UserRow, key_context
+from uplift.lifecycle import State
+from uplift.sealing import KeyRing, WrappedKey
+from uplift.users.erase import Erasure
 
 AppUserId = Annotated[
     str,

@@ -12,7 +12,7 @@ from fastapi import Path
 from pydantic import BeforeValidator
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.schemas import AppUserId
+from uplift.api.schemas import AppUserId
 
 # A lone surrogate: no decoded path can hold one, so it stands for nothing else.
 _STAND_IN = "\udc2f"

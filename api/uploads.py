@@ -7,22 +7,22 @@ import structlog
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from api.bodies import JSON_TYPES, bytes_most, read_json_body
-from api.callers import CallerDep, RelayDep
-from api.idempotency import KEY_PATTERN, idempotency_key
-from api.intake import Intake
-from api.limits import LIMIT_HEADERS, Limits
-from api.pages import next_page
-from api.problems import documented, not_found
-from api.schemas import AppUserId, Instant, ResourceType, UploadList, UploadStatus
-from relay.ledger import uploads, users
-from relay.ledger.credentials import Scope
-from relay.ledger.filters import Filter
-from relay.ledger.uploads import UploadRow
-from relay.lifecycle import Reason, State
-from relay.metrics import submissions
-from relay.submission import Labels, read_apart
-from relay.wiring import Relay
+from uplift.api.bodies import JSON_TYPES, bytes_most, read_json_body
+from uplift.api.callers import CallerDep, RelayDep
+from uplift.api.idempotency import KEY_PATTERN, idempotency_key
+from uplift.api.intake import Intake
+from uplift.api.limits import LIMIT_HEADERS, Limits
+from uplift.api.pages import next_page
+from uplift.api.problems import documented, not_found
+from uplift.api.schemas import AppUserId, Instant, ResourceType, UploadList, UploadStatus
+from uplift.intake.submission import Labels, read_apart
+from uplift.ledger import uploads, users
+from uplift.ledger.credentials import Scope
+from uplift.ledger.filters import Filter
+from uplift.ledger.uploads import UploadRow
+from uplift.lifecycle import Reason, State
+from uplift.metrics import submissions
+from uplift.wiring import Relay
 
 _log = structlog.get_logger(__name__)
 

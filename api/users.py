@@ -6,24 +6,17 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from api.bodies import documented_body, read_model
-from api.callers import CallerDep, RelayDep
-from api.pages import next_page
-from api.problems import documented, not_found
-from api.schemas import (
-    BroughtGrant,
-    Erasing,
-    NewUser,
-    UserList,
-    UserStatus,
-    UserSummary,
-)
-from api.slashes import UserInPath
-from relay.ledger import users
-from relay.ledger.credentials import Scope
-from relay.ledger.summary import summarize
-from relay.ledger.users import GrantState
-from relay.tokens import Tokens
+from uplift.api.bodies import documented_body, read_model
+from uplift.api.callers import CallerDep, RelayDep
+from uplift.api.pages import next_page
+from uplift.api.problems import documented, not_found
+from uplift.api.schemas import BroughtGrant, Erasing, NewUser, UserList, UserStatus, UserSummary
+from uplift.api.slashes import UserInPath
+from uplift.ledger import users
+from uplift.ledger.credentials import Scope
+from uplift.ledger.summary import summarize
+from uplift.ledger.token_pair import Tokens
+from uplift.ledger.users import GrantState
 
 router = APIRouter(tags=["users"], prefix="/v1/users")
 

@@ -19,7 +19,16 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from bench import delivery, growth, intake, latency, memory, push_memory, validation, workers
+from bench import (
+    delivery,
+    growth,
+    intake,
+    latency,
+    memory,
+    push_memory,
+    validation,
+    workers,
+)
 from bench.figures import Figure, Spread
 from bench.plan import FULL, QUICK, Plan
 

@@ -9,10 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from bench.baseline_plain import Plain
 from bench.figures import Figure, Target
-from bench.ground import Ground, ground, upstream
-from bench.plain import Plain
 from bench.plan import Plan
+from bench.testbed import Ground, ground, upstream
 from bench.upstream import rate
 
 IN_FLIGHT = 200
@@ -105,7 +105,7 @@ def post_bare(stood: Ground, count: int) -> float:
     stood.upstream.reset(stood.upstream_ms)
     subprocess.run(
         [
-            *(sys.executable, "-m", "bench.bare_loop", "--url", stood.upstream.url),
+            *(sys.executable, "-m", "bench.baseline_loop", "--url", stood.upstream.url),
             *("--count", str(count), "--in-flight", str(IN_FLIGHT)),
         ],
         check=True,

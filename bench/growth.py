@@ -10,12 +10,12 @@ from pathlib import Path
 
 import psycopg
 
+from bench.baseline_plain import beside
 from bench.delivery import IN_FLIGHT
 from bench.figures import Figure, Target
-from bench.ground import Ground, ground, upstream
 from bench.load import load
-from bench.plain import beside
 from bench.plan import Plan
+from bench.testbed import Ground, ground, upstream
 from bench.upstream import rate
 
 DELIVERED = 1_000_000

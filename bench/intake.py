@@ -14,13 +14,13 @@ import psycopg
 import redis
 from uuid_utils.compat import uuid7
 
+from bench.baseline_plain import Plain
 from bench.figures import Figure, Target
-from bench.ground import Ground, ground, upstream
 from bench.load import load
-from bench.plain import Plain
 from bench.plan import Plan
 from bench.resources import bodies
-from relay.ledger.accepting import NewUpload
+from bench.testbed import Ground, ground, upstream
+from uplift.ledger.accepting import NewUpload
 
 CONNECTIONS = 32
 SECONDS = 4.0

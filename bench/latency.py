@@ -11,11 +11,11 @@ from pathlib import Path
 import httpx
 import psycopg
 
+from bench.baseline_plain import Plain
 from bench.figures import Figure, Target, percentile
-from bench.ground import Ground, ground, upstream
-from bench.plain import Plain
 from bench.plan import Plan
 from bench.resources import body
+from bench.testbed import Ground, ground, upstream
 
 UPSTREAM_MS = 20
 UPLOADS = 100

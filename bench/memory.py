@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.baseline_plain import Plain
 from bench.figures import Figure, Target
-from bench.ground import Ground, ground, upstream
 from bench.load import load
-from bench.plain import Plain
 from bench.plan import Plan
 from bench.resources import of_all_types
+from bench.testbed import Ground, ground, upstream
 
 MB = 1_000_000
 IN_FLIGHT = (100, 500)

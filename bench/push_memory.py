@@ -19,12 +19,12 @@ import httpx
 import psutil
 from pydantic import SecretStr
 
-from cli.system import System
-from examples.make_export import write_export
-from relay.ledger import credentials
-from relay.ledger.credentials import Scope
-from relay.ledger.database import Database
-from relay.settings import Settings
+from uplift.cli.local.system import System
+from uplift.ledger import credentials
+from uplift.ledger.credentials import Scope
+from uplift.ledger.database import Database
+from uplift.sandbox.export.make_export import write_export
+from uplift.settings import Settings
 
 FEW, MANY = 500, 5000
 NOTE_BYTES = 12 * 1024

@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from examples import hospital_a, hospital_b
-from examples.make_export import SEED
+from uplift.sandbox.export import hospital_a, hospital_b
+from uplift.sandbox.export.make_export import SEED
 
 BYTES = 2048
 ID_LENGTH = 24

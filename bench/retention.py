@@ -25,22 +25,22 @@ import psycopg
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from cli.embedded import EmbeddedPostgres, EmbeddedRedis
-from relay.accept import sealed
-from relay.ledger import accepting, migrate, users
-from relay.ledger.database import Database
-from relay.logs import configure_logs
-from relay.queues import UPLOADS
-from relay.retain import Retainer
-from relay.sealing import KeyRing
-from relay.settings import Settings
-from relay.submission import Labels, read
-from relay.wiring import Relay, key_ring, open_relay
-from sandbox.config import SandboxConfig
-from sandbox.testing import SandboxControl
+from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
+from uplift.intake.accept import sealed
+from uplift.intake.submission import Labels, read
+from uplift.ledger import accepting, migrate, users
+from uplift.ledger.database import Database
+from uplift.logs import configure_logs
+from uplift.maintenance.retain import Retainer
+from uplift.queues import UPLOADS
+from uplift.sandbox.config import SandboxConfig
+from uplift.sandbox.testing import SandboxControl
+from uplift.sealing import KeyRing
+from uplift.settings import Settings
+from uplift.wiring import Relay, key_ring, open_relay
 
 ROWS = 1_000_000
-RETAIN_SECONDS = 5.0  # as worker.app has it
+RETAIN_SECONDS = 5.0  # as uplift.worker.app has it
 PAIRS = 10
 ROUND = 1000
 _AT_ONCE = 100_000

@@ -7,11 +7,11 @@ import statistics
 import time
 from collections.abc import Callable
 
-from relay.fhir.second_opinion import objection
-from relay.fhir.types import HEALTHKIT_TYPES
-from relay.fhir.validate import validate
-from relay.fhir.versions import FhirVersion
-from tests.relay.fhir.published import EXAMPLES, examples
+from tests.uplift.fhir.published import EXAMPLES, examples
+from uplift.fhir.second_opinion import objection
+from uplift.fhir.types import HEALTHKIT_TYPES
+from uplift.fhir.validate import validate
+from uplift.fhir.versions import FhirVersion
 
 ROUNDS = 5
 Judge = Callable[[bytes, FhirVersion, str], object]

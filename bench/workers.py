@@ -4,8 +4,8 @@ from pathlib import Path
 
 from bench.delivery import IN_FLIGHT
 from bench.figures import Figure
-from bench.ground import ground, upstream
 from bench.plan import Plan
+from bench.testbed import ground, upstream
 from bench.upstream import rate
 
 LATENCIES = (0, 200)

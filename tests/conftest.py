@@ -10,15 +10,15 @@ import redis
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from cli.embedded import EmbeddedPostgres, EmbeddedRedis
-from relay.ledger import migrate
-from relay.ledger.database import Database
-from relay.ledger.tables import Table
-from relay.sealing import KeyRing
-from relay.settings import Settings
-from relay.wiring import Relay, open_relay
-from sandbox.config import SandboxConfig
-from sandbox.testing import SandboxServer
+from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
+from uplift.ledger import migrate
+from uplift.ledger.database import Database
+from uplift.ledger.tables import Table
+from uplift.sandbox.config import SandboxConfig
+from uplift.sandbox.testing import SandboxServer
+from uplift.sealing import KeyRing
+from uplift.settings import Settings
+from uplift.wiring import Relay, open_relay
 
 _ALL_TABLES = ", ".join(table.name for table in Table.metadata.sorted_tables)
 

@@ -7,14 +7,14 @@ import orjson
 from fakeredis import FakeAsyncRedis, FakeServer
 from uuid_utils.compat import uuid7
 
-from relay.accept import Accepted
-from relay.budget import Budget
-from relay.ledger import uploads, users
-from relay.ledger.uploads import UploadRow
-from relay.ledger.users import UserRow
-from relay.settings import Settings
-from relay.submission import Labels, Submission, read
-from relay.wiring import Relay
+from uplift.intake.accept import Accepted
+from uplift.intake.submission import Labels, Submission, read
+from uplift.ledger import uploads, users
+from uplift.ledger.uploads import UploadRow
+from uplift.ledger.users import UserRow
+from uplift.settings import Settings
+from uplift.tokens.quota import Budget
+from uplift.wiring import Relay
 
 
 def resource(**elements: Any) -> dict[str, Any]:

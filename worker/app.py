@@ -8,10 +8,10 @@ from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging
 from kombu import Exchange, Queue
 
-from relay.bell import redis_url
-from relay.logs import configure_logs
-from relay.queues import BULK, CONTROL, RETAIN, SWEEP, UPLOADS
-from relay.settings import Settings
+from uplift.dispatch import redis_url
+from uplift.logs import configure_logs
+from uplift.queues import BULK, CONTROL, RETAIN, SWEEP, UPLOADS
+from uplift.settings import Settings
 
 settings = Settings()
 
@@ -21,7 +21,7 @@ warnings.filterwarnings("ignore", category=SecurityWarning)
 
 RETAIN_SECONDS = 5.0
 
-app = Celery("uplift", broker=redis_url(settings), include=["worker.tasks"])
+app = Celery("uplift", broker=redis_url(settings), include=["uplift.worker.tasks"])
 app.conf.update(
     # The queues by name, and no others: a message to a misspelt queue must fail, not wait for ever.
     # Each with an exchange of its own: without one, all three would share the default queue's.

@@ -7,10 +7,10 @@ from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
-from relay.operator_port import answers
-from relay.queues import CONTROL
-from relay.settings import Settings
-from relay.wiring import Relay, open_relay
+from uplift.admin_port import answers
+from uplift.queues import CONTROL
+from uplift.settings import Settings
+from uplift.wiring import Relay, open_relay
 
 Result = TypeVar("Result")
 

@@ -1,4 +1,4 @@
-"""`python -m worker.flower`: Flower's pages on Uplift's workers and queues, behind a login.
+"""`python -m uplift.worker.flower`: Flower's pages on Uplift's workers and queues, behind a login.
 
 Flower's own entry, `celery flower`, listens on every address, needs no login, and answers
 `/metrics` and `/healthcheck` to anybody even with one (flower/views/monitor.py of 2.2). Here both
@@ -12,8 +12,8 @@ import sys
 from flower.urls import handlers
 from tornado.routing import URLSpec
 
-from relay.logs import configure_logs
-from worker.app import app, settings
+from uplift.logs import configure_logs
+from uplift.worker.app import app, settings
 
 # Without a login, whatever the settings. Counts are at the operator ports of the processes.
 CLOSED = frozenset({"/metrics", "/healthcheck"})

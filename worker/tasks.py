@@ -6,13 +6,13 @@ from uuid import UUID
 
 from celery.signals import heartbeat_sent, worker_init, worker_shutdown, worker_shutting_down
 
-from relay.errors import ConfigurationError
-from relay.operator_port import served
-from relay.queues import CONTROL, DELIVER, RETAIN, SWEEP
-from relay.wiring import Relay
-from worker.app import RETAIN_SECONDS, app, settings
-from worker.bridge import Bridge
-from worker.health import Health, Signs
+from uplift.admin_port import served
+from uplift.errors import ConfigurationError
+from uplift.queues import CONTROL, DELIVER, RETAIN, SWEEP
+from uplift.wiring import Relay
+from uplift.worker.app import RETAIN_SECONDS, app, settings
+from uplift.worker.bridge import Bridge
+from uplift.worker.health import Health, Signs
 
 bridge = Bridge(settings)
 signs = Signs()

@@ -8,15 +8,15 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from api.app import create_app
-from relay.ledger.database import Database
-from relay.settings import Settings
-from relay.wiring import Relay
-from sandbox.config import SandboxConfig
-from sandbox.testing import SandboxServer
 from tests import factories
 from tests.api.door import Keys, bearer, make_keys
 from tests.api.serving import ApiServer
+from uplift.api.app import create_app
+from uplift.ledger.database import Database
+from uplift.sandbox.config import SandboxConfig
+from uplift.sandbox.testing import SandboxServer
+from uplift.settings import Settings
+from uplift.wiring import Relay
 
 
 @pytest.fixture(autouse=True)

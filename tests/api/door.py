@@ -8,15 +8,15 @@ import httpx
 import orjson
 from sqlalchemy import text
 
-from relay.ledger import uploads
-from relay.ledger.changes import Change, change_state
-from relay.ledger.credentials import Scope, add_api_key, add_device_token
-from relay.ledger.database import Database
-from relay.ledger.uploads import UploadRow
-from relay.ledger.users import find_user, key_context
-from relay.lifecycle import State
-from relay.sealing import KeyRing, WrappedKey
 from tests.factories import resource
+from uplift.ledger import uploads
+from uplift.ledger.credentials import Scope, add_api_key, add_device_token
+from uplift.ledger.database import Database
+from uplift.ledger.transitions import Change, change_state
+from uplift.ledger.uploads import UploadRow
+from uplift.ledger.users import find_user, key_context
+from uplift.lifecycle import State
+from uplift.sealing import KeyRing, WrappedKey
 
 PROBLEM_JSON = "application/problem+json"
 NOBODYS_ID = "01900000-0000-7000-8000-000000000000"

@@ -7,8 +7,8 @@ from typing import Self
 
 import uvicorn
 
-from api.app import create_app
-from relay.settings import Settings
+from uplift.api.app import create_app
+from uplift.settings import Settings
 
 
 class ApiServer:

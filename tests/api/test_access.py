@@ -7,11 +7,11 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
-from relay.ledger.credentials import Scope, add_api_key, add_device_token, revoke
-from relay.ledger.database import Database
-from relay.ledger.users import find_user
 from tests.api.door import Keys, assert_problem, bearer, device_token, submit
 from tests.factories import resource
+from uplift.ledger.credentials import Scope, add_api_key, add_device_token, revoke
+from uplift.ledger.database import Database
+from uplift.ledger.users import find_user
 
 _UPLOAD = {"fhirVersion": "R4", "resource": resource()}
 _GRANT = {"accessToken": "a", "refreshToken": "r", "expiresIn": 60}

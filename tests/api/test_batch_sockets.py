@@ -13,14 +13,14 @@ import psutil
 import pytest
 from uuid_utils.compat import uuid4
 
-from relay.ledger.database import Database
-from relay.settings import Settings
-from relay.wiring import open_relay
 from tests import factories
 from tests.api.door import assert_problem, bearer, make_keys
 from tests.api.serving import ApiServer, answer_on
 from tests.api.test_batches import NDJSON, envelope
 from tests.factories import resource
+from uplift.ledger.database import Database
+from uplift.settings import Settings
+from uplift.wiring import open_relay
 
 _MIB = 1024 * 1024
 

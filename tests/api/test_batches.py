@@ -12,10 +12,6 @@ from jsonschema_rs import Draft202012Validator
 from sqlalchemy import text
 from uuid_utils.compat import uuid4
 
-from relay.ledger.database import Database
-from relay.lifecycle import State
-from relay.sealing import KeyRing
-from relay.settings import Settings
 from tests.api.door import (
     NOBODYS_ID,
     Keys,
@@ -28,6 +24,10 @@ from tests.api.door import (
     submit,
 )
 from tests.factories import resource
+from uplift.ledger.database import Database
+from uplift.lifecycle import State
+from uplift.sealing import KeyRing
+from uplift.settings import Settings
 
 NDJSON = "application/x-ndjson"
 

@@ -3,9 +3,9 @@
 import httpx
 from sqlalchemy import text
 
-from relay.ledger.credentials import Scope, add_api_key, revoke
-from relay.ledger.database import Database
 from tests.api.door import Keys, assert_problem, bearer, device_token
+from uplift.ledger.credentials import Scope, add_api_key, revoke
+from uplift.ledger.database import Database
 
 _NOT_GOOD = [
     None,

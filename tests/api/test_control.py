@@ -9,9 +9,6 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import text
 
-from relay.ledger.audit import list_events
-from relay.ledger.database import Database
-from relay.lifecycle import State
 from tests.api.door import (
     NOBODYS_ID,
     Keys,
@@ -22,6 +19,9 @@ from tests.api.door import (
     read_row,
     submit,
 )
+from uplift.ledger.audit import list_events
+from uplift.ledger.database import Database
+from uplift.lifecycle import State
 
 
 @pytest.fixture

@@ -8,15 +8,15 @@ import orjson
 import pytest
 from sqlalchemy import text
 
-from relay.ledger.database import Database
-from relay.metrics import submissions
-from relay.sealing import KeyRing
-from relay.wiring import Relay
 from tests import factories
 from tests.api.door import Keys, assert_problem, bearer, device_token, make_keys
 from tests.api.serving import ApiServer
 from tests.factories import resource
-from tests.relay.ledger import rows
+from tests.uplift.ledger import rows
+from uplift.ledger.database import Database
+from uplift.metrics import submissions
+from uplift.sealing import KeyRing
+from uplift.wiring import Relay
 
 _KEY = "8e03978e-40d5-43e8-bc93-6894a57f9324"
 

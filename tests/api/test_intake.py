@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from api.intake import Intake, Room
-from api.problems import Problem
-from relay.settings import Settings
+from uplift.api.intake import Intake, Room
+from uplift.api.problems import Problem
+from uplift.settings import Settings
 
 
 @asynccontextmanager

@@ -11,16 +11,16 @@ import orjson
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from api.app import create_app
-from cli.embedded import EmbeddedPostgres
-from relay.ledger import migrate
-from relay.ledger.database import Database
-from relay.sealing import KeyRing
-from relay.settings import Settings
-from relay.wiring import open_relay
 from tests import factories
 from tests.api.door import assert_problem, bearer, make_keys
 from tests.factories import resource
+from uplift.api.app import create_app
+from uplift.cli.local.embedded import EmbeddedPostgres
+from uplift.ledger import migrate
+from uplift.ledger.database import Database
+from uplift.sealing import KeyRing
+from uplift.settings import Settings
+from uplift.wiring import open_relay
 
 WRONG = KeyRing.new_entry("test")  # the id of the test ring, with another key
 

@@ -9,13 +9,13 @@ import httpx
 import orjson
 import pytest
 
-from api.app import create_app
-from relay.accept_batch import GROUP_BYTES
-from relay.ledger.database import Database
-from relay.settings import Settings
 from tests import factories
 from tests.api.door import Keys, assert_problem, bearer, device_token, submit
 from tests.factories import resource
+from uplift.api.app import create_app
+from uplift.intake.accept_batch import GROUP_BYTES
+from uplift.ledger.database import Database
+from uplift.settings import Settings
 
 _NDJSON = {"Content-Type": "application/x-ndjson"}
 _LEFT = re.compile(r'"records";r=(\d+);t=(\d+)')

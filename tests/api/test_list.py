@@ -5,11 +5,11 @@ from typing import Any
 import httpx
 import pytest
 
-from relay.ledger.database import Database
-from relay.lifecycle import State
-from relay.wiring import Relay
 from tests import factories
 from tests.api.door import NOBODYS_ID, Keys, assert_problem, bearer, device_token, move, submit
+from uplift.ledger.database import Database
+from uplift.lifecycle import State
+from uplift.wiring import Relay
 
 
 async def _ids(client: httpx.AsyncClient, **params: Any) -> list[str]:

@@ -9,8 +9,8 @@ import pytest
 from fastapi import FastAPI
 from jsonschema_rs import Draft202012Validator
 
-from relay.lifecycle import State
 from tests.api.door import assert_problem
+from uplift.lifecycle import State
 
 _DOCS = Path(__file__).parents[2] / "docs" / "api.md"
 _PUBLIC = {"/healthz", "/readyz"}

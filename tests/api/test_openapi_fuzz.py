@@ -25,13 +25,13 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from relay.ledger.database import Database
-from relay.settings import Settings
-from sandbox.config import SandboxConfig
-from sandbox.testing import SandboxServer
 from tests.api.door import Keys, bearer, device_token
 from tests.api.serving import ApiServer
 from tests.factories import resource
+from uplift.ledger.database import Database
+from uplift.sandbox.config import SandboxConfig
+from uplift.sandbox.testing import SandboxServer
+from uplift.settings import Settings
 
 _EXAMPLES = int(os.environ.get("UPLIFT_FUZZ_EXAMPLES", "15"))
 _CHECKS = [

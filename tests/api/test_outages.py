@@ -12,17 +12,17 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from api.app import create_app
-from cli.embedded import EmbeddedPostgres
-from relay.ledger import migrate
-from relay.ledger.database import Database
-from relay.ledger.users import add_user
-from relay.sealing import KeyRing
-from relay.settings import Settings
-from relay.wiring import open_relay
 from tests import factories
 from tests.api.door import NOBODYS_ID, Keys, assert_problem, bearer, make_keys, submit
 from tests.factories import resource
+from uplift.api.app import create_app
+from uplift.cli.local.embedded import EmbeddedPostgres
+from uplift.ledger import migrate
+from uplift.ledger.database import Database
+from uplift.ledger.users import add_user
+from uplift.sealing import KeyRing
+from uplift.settings import Settings
+from uplift.wiring import open_relay
 
 _ALICE = {"user": "alice", "fhirVersion": "R4"}
 _NOWHERE = "127.0.0.1:1"  # nothing listens on port 1

@@ -8,9 +8,9 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
-from api.problems import Problem
-from relay.errors import Conflict
 from tests.api.door import NOBODYS_ID, assert_problem, submit
+from uplift.api.problems import Problem
+from uplift.errors import Conflict
 
 _UNKNOWN = [
     "/",

@@ -12,12 +12,12 @@ import httpx
 import orjson
 import pytest
 
-from relay.ledger.database import Database
-from relay.settings import Settings
-from relay.wiring import open_relay
 from tests import factories
 from tests.api.door import NOBODYS_ID, bearer, device_token, make_keys
 from tests.factories import resource
+from uplift.ledger.database import Database
+from uplift.settings import Settings
+from uplift.wiring import open_relay
 
 
 def _environment(settings: Settings, port: int) -> dict[str, str]:

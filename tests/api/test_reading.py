@@ -9,11 +9,11 @@ import httpx
 import orjson
 import pytest
 
-from relay.wiring import Relay
-from sandbox.testing import SandboxServer
 from tests import factories
 from tests.api.door import Keys, assert_problem, bearer
 from tests.api.serving import ApiServer, answer_on
+from uplift.sandbox.testing import SandboxServer
+from uplift.wiring import Relay
 
 FHIR = "/v1/users/alice/fhir"
 _READ = {"api": "fhir", "method": "GET"}

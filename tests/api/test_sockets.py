@@ -11,13 +11,13 @@ import orjson
 import pytest
 from sqlalchemy import text
 
-from relay.ledger.database import Database
-from relay.settings import Settings
-from relay.wiring import open_relay
 from tests import factories
 from tests.api.door import assert_problem, bearer, make_keys
 from tests.api.serving import ApiServer, answer_on
 from tests.factories import resource
+from uplift.ledger.database import Database
+from uplift.settings import Settings
+from uplift.wiring import open_relay
 
 _CAP = 100_000
 _PATH = "/v1/uploads?user=alice&fhirVersion=R4"

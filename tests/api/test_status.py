@@ -4,11 +4,6 @@ import httpx
 import orjson
 import pytest
 
-from relay.ledger.database import Database
-from relay.ledger.uploads import receipt_context
-from relay.ledger.users import key_context
-from relay.lifecycle import Reason, State
-from relay.sealing import KeyRing, WrappedKey
 from tests.api.door import (
     NOBODYS_ID,
     Keys,
@@ -19,6 +14,11 @@ from tests.api.door import (
     read_row,
     submit,
 )
+from uplift.ledger.database import Database
+from uplift.ledger.uploads import receipt_context
+from uplift.ledger.users import key_context
+from uplift.lifecycle import Reason, State
+from uplift.sealing import KeyRing, WrappedKey
 
 
 async def test_a_status_carries_an_etag_and_is_nobody_elses_to_cache(

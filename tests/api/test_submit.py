@@ -12,15 +12,15 @@ import pytest
 import redis.asyncio
 from sqlalchemy import text
 
-from relay.accept import sealed
-from relay.bell import redis_url
-from relay.ledger.database import Database
-from relay.queues import UPLOADS
-from relay.sealing import KeyRing
-from relay.settings import Settings
-from relay.submission import read
 from tests.api.door import assert_problem, bearer, device_token, read_row, stored_body, submit
 from tests.factories import resource
+from uplift.dispatch import redis_url
+from uplift.intake.accept import sealed
+from uplift.intake.submission import read
+from uplift.ledger.database import Database
+from uplift.queues import UPLOADS
+from uplift.sealing import KeyRing
+from uplift.settings import Settings
 
 _JSON = {"Content-Type": "application/json"}
 _LABELS = {"user": "alice", "fhirVersion": "R4"}

@@ -3,9 +3,9 @@
 import httpx
 import pytest
 
-from relay.settings import Settings
-from relay.wiring import Relay
-from sandbox.testing import SandboxServer
+from uplift.sandbox.testing import SandboxServer
+from uplift.settings import Settings
+from uplift.wiring import Relay
 
 
 @pytest.fixture

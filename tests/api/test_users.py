@@ -8,15 +8,15 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from relay.ledger import grants
-from relay.ledger.database import Database
-from relay.ledger.users import find_user
-from relay.lifecycle import State
-from relay.sealing import KeyRing
-from relay.settings import Settings
-from sandbox.testing import SandboxServer
 from tests.api.door import assert_problem, bearer, move, submit
 from tests.factories import resource
+from uplift.ledger import grants
+from uplift.ledger.database import Database
+from uplift.ledger.users import find_user
+from uplift.lifecycle import State
+from uplift.sandbox.testing import SandboxServer
+from uplift.sealing import KeyRing
+from uplift.settings import Settings
 
 _GRANT = {"accessToken": "access-1", "refreshToken": "refresh-1", "expiresIn": 7200}
 

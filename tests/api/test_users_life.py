@@ -7,16 +7,16 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from relay.ledger import audit, grants, parking
-from relay.ledger.audit import Event
-from relay.ledger.credentials import Scope, add_api_key, find_credential
-from relay.ledger.database import Database
-from relay.ledger.users import find_user
-from relay.lifecycle import State
-from relay.wiring import Relay
-from sandbox.testing import SandboxServer
 from tests import factories
 from tests.api.door import NOBODYS_ID, Keys, assert_problem, bearer, device_token, move, submit
+from uplift.ledger import audit, grants, parking
+from uplift.ledger.audit import Event
+from uplift.ledger.credentials import Scope, add_api_key, find_credential
+from uplift.ledger.database import Database
+from uplift.ledger.users import find_user
+from uplift.lifecycle import State
+from uplift.sandbox.testing import SandboxServer
+from uplift.wiring import Relay
 
 _GRANT = {"accessToken": "access-1", "refreshToken": "refresh-1", "expiresIn": 7200}
 

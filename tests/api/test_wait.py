@@ -10,12 +10,12 @@ import httpx
 import pytest
 from sqlalchemy import event
 
-from relay.ledger.database import Database
-from relay.lifecycle import State
-from relay.settings import Settings
-from relay.wiring import Relay
 from tests import factories
 from tests.api.door import assert_problem, move, submit
+from uplift.ledger.database import Database
+from uplift.lifecycle import State
+from uplift.settings import Settings
+from uplift.wiring import Relay
 
 
 @contextmanager

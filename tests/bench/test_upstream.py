@@ -9,8 +9,8 @@ import pytest
 
 from bench.resources import BYTES, bodies, of_all_types
 from bench.upstream import Connection, State
-from relay.fhir.validate import validate
-from relay.oneup.answers import Outcome, Receipt, sort_look, sort_write
+from uplift.destinations.responses import Outcome, Receipt, sort_look, sort_write
+from uplift.fhir.validate import validate
 
 
 @pytest.fixture

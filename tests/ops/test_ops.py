@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
-from cli.metrics_page import families, table
-from cli.system import OPERATOR_PORTS
 from tests.ops.files import DASHBOARD, EXPRESSIONS, OTHERS, PROMETHEUS, ROOT, RULES
 from tests.ops.promql import series
+from uplift.cli.local.system import OPERATOR_PORTS
+from uplift.cli.pages.metrics import families, table
 
 
 def exposed() -> dict[str, set[str]]:

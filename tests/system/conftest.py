@@ -9,12 +9,12 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from cli.system import System
-from relay.ledger import credentials
-from relay.ledger.credentials import Scope
-from relay.ledger.database import Database
-from relay.settings import Settings
-from sandbox.testing import SandboxControl
+from uplift.cli.local.system import System
+from uplift.ledger import credentials
+from uplift.ledger.credentials import Scope
+from uplift.ledger.database import Database
+from uplift.sandbox.testing import SandboxControl
+from uplift.settings import Settings
 
 Result = TypeVar("Result")
 

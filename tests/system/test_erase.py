@@ -5,10 +5,10 @@ import time
 import redis
 from sqlalchemy import text
 
-from relay.ledger.database import Database
 from tests.factories import resource
-from tests.relay import whereabouts
 from tests.system.conftest import Running
+from tests.uplift.users import whereabouts
+from uplift.ledger.database import Database
 
 _NAME = "forgotten-person"
 

@@ -9,12 +9,12 @@ import psutil
 import pytest
 import redis
 
-from cli.client import ApiClient
-from cli.push import push_records
-from cli.push_result import Outcome, PushResult
-from examples.make_export import Manifest, write_export
 from tests.factories import resource
 from tests.system.conftest import Running
+from uplift.cli.client import ApiClient
+from uplift.cli.push.push import push_records
+from uplift.cli.push.result import Outcome, PushResult
+from uplift.sandbox.export.make_export import Manifest, write_export
 
 _CREATE = {"api": "fhir", "method": "POST"}
 

@@ -18,12 +18,12 @@ import redis
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
-from relay.ledger.database import Database
-from tests.cli.test_processes_deployment import SERVICES
 from tests.factories import resource
 from tests.ops.files import EXPRESSIONS
 from tests.ops.promql import series
 from tests.system.conftest import Running
+from tests.uplift.cli.local.test_processes_deployment import SERVICES
+from uplift.ledger.database import Database
 
 _USER = "canaryperson"
 _NOTE = "canarynote"

@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, text, update
 
-from cli.system import PROCESSES, System
-from relay.ledger import grants, users
-from relay.ledger.database import Database
-from relay.ledger.tables import Grant, Upload, User
-from relay.sealing import KeyRing
-from relay.settings import Settings
-from relay.tokens import Tokens
-from relay.wiring import open_relay
 from tests import factories
 from tests.system.conftest import BRISK, Running
+from uplift.cli.local.system import PROCESSES, System
+from uplift.ledger import grants, users
+from uplift.ledger.database import Database
+from uplift.ledger.tables import Grant, Upload, User
+from uplift.ledger.token_pair import Tokens
+from uplift.sealing import KeyRing
+from uplift.settings import Settings
+from uplift.wiring import open_relay
 
 pytestmark = pytest.mark.timeout(300)  # seconds, for a machine that does much else
 

@@ -1,4 +1,4 @@
-"""`worker.app` reads its settings when it is imported, as Celery imports it."""
+"""`uplift.worker.app` reads its settings when it is imported, as Celery imports it."""
 
 import os
 

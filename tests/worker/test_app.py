@@ -2,10 +2,10 @@
 
 import shlex
 
-from cli.system import PROCESSES
-from relay import queues
-from worker import tasks
-from worker.app import app
+from uplift import queues
+from uplift.cli.local.system import PROCESSES
+from uplift.worker import tasks
+from uplift.worker.app import app
 
 
 def consumed_by(process: str) -> list[str]:

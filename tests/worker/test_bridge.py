@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from relay.errors import ConfigurationError
-from relay.ledger import users
-from relay.settings import Settings
-from relay.wiring import Relay
-from worker.bridge import Bridge, UseCaseFailed
+from uplift.errors import ConfigurationError
+from uplift.ledger import users
+from uplift.settings import Settings
+from uplift.wiring import Relay
+from uplift.worker.bridge import Bridge, UseCaseFailed
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
-"""Flower's addresses, as `python -m worker.flower` leaves them."""
+"""Flower's addresses, as `python -m uplift.worker.flower` leaves them."""
 
 from flower.urls import handlers
 
-from worker import flower
+from uplift.worker import flower
 
 
 def test_what_answers_without_a_login_is_not_there() -> None:

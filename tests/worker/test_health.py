@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from relay.settings import Settings
-from worker.bridge import Bridge
-from worker.health import CONSUMER_SECONDS, Health, Signs
+from uplift.settings import Settings
+from uplift.worker.bridge import Bridge
+from uplift.worker.health import CONSUMER_SECONDS, Health, Signs
 
 LONG_AGO = CONSUMER_SECONDS + 60
 

@@ -12,15 +12,15 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from cli.child_process import ChildProcess
-from cli.embedded import EmbeddedPostgres
-from cli.system import PROCESSES
-from relay.ledger import migrate
-from relay.ledger.database import Database
-from relay.sealing import KeyRing
-from relay.settings import Settings
-from relay.wiring import open_relay
 from tests import factories
+from uplift.cli.local.child_process import ChildProcess
+from uplift.cli.local.embedded import EmbeddedPostgres
+from uplift.cli.local.system import PROCESSES
+from uplift.ledger import migrate
+from uplift.ledger.database import Database
+from uplift.sealing import KeyRing
+from uplift.settings import Settings
+from uplift.wiring import open_relay
 
 WRONG = KeyRing.new_entry("test")  # the id of the test ring, with another key
 SECONDS = 60

@@ -1,0 +1,98 @@
+"""The plain way to take uploads in: look the key and the user up, INSERT, commit, `.delay()`.
+
+Written as one would from the manuals of FastAPI, SQLAlchemy and Celery. Served by one uvicorn with
+uvloop and httptools, as Uplift's is. `POST /nothing` reads the body and does nothing: the limit.
+"""
+
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import orjson
+from fastapi import Depends, FastAPI, HTTPException, Query, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from starlette.concurrency import run_in_threadpool
+
+from bench.baseline_celery import deliver
+from bench.baseline_plain_tables import ApiKey, Upload, User, database_url
+
+engine = create_async_engine(database_url(), pool_size=8, max_overflow=0)
+new_session = async_sessionmaker(engine, expire_on_commit=False)
+in_threads = os.environ.get("BENCH_ENQUEUE") == "threads"
+
+
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    """Close the pool at the end."""
+    yield
+    await engine.dispose()
+
+
+app = FastAPI(lifespan=lifespan)
+bearer = HTTPBearer()
+
+
+async def session() -> AsyncIterator[AsyncSession]:
+    """A session a request."""
+    async with new_session() as opened:
+        yield opened
+
+
+Session = Annotated[AsyncSession, Depends(session)]
+
+
+async def check_key(
+    credentials: Annotated[HTTPAuthorizationCredentials, Depends(bearer)], session: Session
+) -> None:
+    """401 for a key that nobody has."""
+    key_hash = hashlib.sha256(credentials.credentials.encode()).digest()
+    if await session.get(ApiKey, key_hash) is None:
+        raise HTTPException(401)
+
+
+@app.post("/uploads", status_code=202, dependencies=[Depends(check_key)])
+async def submit(
+    request: Request,
+    session: Session,
+    user: Annotated[str, Query()],
+    fhir_version: Annotated[str, Query(alias="fhirVersion")],
+) -> dict[str, Any]:
+    """Keep a resource and have it sent."""
+    body = await request.body()
+    try:
+        resource = orjson.loads(body)
+        resource_type = resource["resourceType"]
+    except (ValueError, KeyError, TypeError):
+        raise HTTPException(400) from None
+    user_id = await session.scalar(select(User.id).where(User.name == user))
+    if user_id is None:
+        raise HTTPException(404)
+    upload = Upload(
+        user_id=user_id,
+        fhir_version=fhir_version,
+        resource_type=resource_type,
+        digest=hashlib.sha256(body).digest(),
+        body=body,
+    )
+    session.add(upload)
+    await session.commit()
+    if in_threads:
+        await run_in_threadpool(deliver.delay, str(upload.id))
+    else:
+        deliver.delay(str(upload.id))
+    return {"id": str(upload.id), "status": "queued"}
+
+
+@app.post("/nothing", status_code=202)
+async def nothing(
+    request: Request,
+    user: Annotated[str, Query()],  # noqa: ARG001  read as the other reads them
+    fhir_version: Annotated[str, Query(alias="fhirVersion")],  # noqa: ARG001
+) -> dict[str, Any]:
+    """Read the body, and no more."""
+    await request.body()
+    return {"id": "00000000-0000-0000-0000-000000000000", "status": "queued"}

@@ -1,0 +1,299 @@
+"""What a benchmark stands on: servers, the stand-in for 1upHealth, and Uplift's own processes.
+
+Users, their grants and the API key are put straight into the ledger, with tokens that last: no
+benchmark is one of token calls.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import LiteralString
+from uuid import UUID
+
+import psutil
+import psycopg
+from pydantic import SecretStr
+
+from bench.resources import bodies
+from bench.upstream import Counts, Upstream
+from uplift.cli.local.child_process import ChildProcess
+from uplift.cli.local.ports import HOST, free_port
+from uplift.cli.local.processes import Processes
+from uplift.cli.local.system import PROCESSES, System
+from uplift.dispatch import Bell
+from uplift.intake.accept import sealed
+from uplift.intake.submission import Labels, read
+from uplift.ledger import accepting, credentials, grants, users
+from uplift.ledger.accepting import NewUpload
+from uplift.ledger.credentials import Scope
+from uplift.ledger.database import Database
+from uplift.ledger.token_pair import Tokens
+from uplift.queues import UPLOADS
+from uplift.sealing import KeyRing
+from uplift.settings import Settings
+
+USERS = 50
+_TOKEN_SECONDS = 365 * 24 * 3600.0
+_GROUP = 500
+_READY_SECONDS = 60.0
+
+Resource = tuple[str, str, bytes]
+"""FHIR version, type, bytes."""
+
+
+class Ground:
+    """A running Uplift over one ledger."""
+
+    def __init__(self, system: System, upstream: Upstream) -> None:
+        self.system = system
+        self.upstream = upstream
+        environment = system.environment
+        self.settings = Settings(
+            database_url=SecretStr(environment["UPLIFT_DATABASE_URL"]),
+            redis_url=SecretStr(environment["UPLIFT_REDIS_URL"]),
+            master_keys=SecretStr(environment["UPLIFT_MASTER_KEYS"]),
+            queued_messages_most=1_000_000,
+        )
+        self.ledger = psycopg.connect(environment["UPLIFT_DATABASE_URL"], autocommit=True)
+        self._ring = KeyRing.parse(environment["UPLIFT_MASTER_KEYS"])
+        self.key, self._users = asyncio.run(self._add_people())
+        self._labels = 0
+
+    @property
+    def port(self) -> int:
+        """Of the API."""
+        return int(self.system.environment["UPLIFT_API_PORT"])
+
+    def label(self) -> str:
+        """What the ids of one round begin with."""
+        self._labels += 1
+        return f"r{self._labels:04}"
+
+    async def _add_people(self) -> tuple[str, list[tuple[UUID, str]]]:
+        database = Database.connect(self.settings)
+        try:
+            async with database.transaction() as connection:
+                _, key = await credentials.add_api_key(
+                    connection, "bench", frozenset({Scope.BACKEND, Scope.OPERATOR})
+                )
+                people = []
+                for number in range(USERS):
+                    user = await users.add_user(connection, f"user-{number}", self._ring)
+                    await grants.put_grant(
+                        connection,
+                        user.id,
+                        user.key(self._ring),
+                        Tokens(f"token-{number}", f"refresh-{number}", _TOKEN_SECONDS),
+                        "backend",
+                    )
+                    people.append((user.id, user.app_user_id))
+            return key, people
+        finally:
+            await database.close()
+
+    def seal(self, resources: Iterable[Resource], *, queue: str = UPLOADS) -> list[NewUpload]:
+        """The resources as the ledger keeps them, the users in turn."""
+        return asyncio.run(self._seal(resources, queue))
+
+    async def _seal(self, resources: Iterable[Resource], queue: str) -> list[NewUpload]:
+        database = Database.connect(self.settings)
+        try:
+            async with database.transaction() as connection:
+                rows = [await users.get_user(connection, user_id) for user_id, _ in self._users]
+            keys = [(row.id, row.key(self._ring)) for row in rows if row is not None]
+        finally:
+            await database.close()
+        new = []
+        for number, (version, _, body) in enumerate(resources):
+            user_id, key = keys[number % len(keys)]
+            submission = read(body, Labels(fhir_version=version, source="bench"))
+            new.append(sealed(submission, user_id, key, queue=queue))
+        return new
+
+    def put_in(self, resources: Iterable[Resource], *, queue: str = UPLOADS) -> list[UUID]:
+        """Commit uploads as if they were accepted, and ring for none of them."""
+        return asyncio.run(self._put_in(self.seal(resources, queue=queue)))
+
+    async def _put_in(self, new: Sequence[NewUpload]) -> list[UUID]:
+        database = Database.connect(self.settings)
+        try:
+            for start in range(0, len(new), _GROUP):
+                async with database.transaction() as connection:
+                    # The sweep leaves them alone until the round is over.
+                    await accepting.put_in(
+                        connection, new[start : start + _GROUP], ring_seconds=3600.0
+                    )
+        finally:
+            await database.close()
+        return [upload.id for upload in new]
+
+    def ring(self, ids: Sequence[UUID], *, queue: str = UPLOADS) -> None:
+        """Ring for uploads, as the API does."""
+
+        async def ring() -> None:
+            bell = Bell(self.settings)
+            bell.start()
+            bell.ring(queue, ids)
+            await bell.close()
+
+        asyncio.run(ring())
+
+    def deliver(
+        self, count: int, *, resources: Iterable[Resource] | None = None, seconds: float = 120.0
+    ) -> Counts:
+        """Drain a backlog of so many; what the stand-in counted.
+
+        Raises AssertionError unless the ledger has each of them delivered, at the first attempt.
+        """
+        label = self.label()
+        if resources is None:
+            resources = (("R4", type_, body) for type_, body in bodies(label, count))
+        ids = self.put_in(resources)
+        self.upstream.reset(self.upstream_ms)
+        self.ring(ids)
+        counts = self.upstream.wait(count, seconds)
+        self.wait_recorded(ids, seconds)
+        sent = self.upstream.counts()
+        if sent.arrived != count or sent.other_requests:
+            raise AssertionError(f"{sent.arrived} creates came for {count} uploads.")
+        return counts
+
+    upstream_ms: float = 0.0
+    """How long the stand-in takes, for the rounds that follow."""
+
+    def wait_recorded(self, ids: Sequence[UUID], seconds: float) -> None:
+        """Return once all are delivered. Raises TimeoutError after `seconds`."""
+        ends = time.monotonic() + seconds
+        statement = (
+            "SELECT count(*) FROM uploads WHERE id = ANY(%s) AND state = 'delivered'"
+            " AND attempts = 1"
+        )
+        while (done := self.one(statement, [list(ids)])) < len(ids):
+            if time.monotonic() > ends:
+                raise TimeoutError(f"{done} of {len(ids)} are recorded as delivered.")
+            time.sleep(0.1)
+
+    def one(self, statement: LiteralString, parameters: Sequence[object] = ()) -> int:
+        """The one number that a statement answers."""
+        row = self.ledger.execute(statement, parameters).fetchone()
+        assert row is not None  # noqa: S101
+        return int(row[0])
+
+    def start_worker(self, name: str, *, slots: int, threads: int | None = None) -> ChildProcess:
+        """A worker of the uploads, as `uplift up` starts it, and ready."""
+        argv = list(PROCESSES["worker"])
+        argv[argv.index("uploads@%h")] = f"{name}@%h"
+        if threads is not None:
+            argv[argv.index("4")] = str(threads)
+        child = self.system.processes.start(
+            name,
+            [sys.executable, "-m", *argv],
+            env={**self.system.environment, "UPLIFT_SEND_SLOTS": str(slots)},
+        )
+        await_line(child, " ready.")
+        return child
+
+    def cpu_seconds(self, *names: str) -> float:
+        """What these processes, or PostgreSQL's or Redis's, have computed so far."""
+        return sum(_cpu_seconds(self._pid(name)) for name in names)
+
+    def pss(self, name: str) -> int:
+        """What a process holds in memory, in bytes."""
+        return pss(self._pid(name))
+
+    def _pid(self, name: str) -> int:
+        servers = {"postgres": self.system.postgres, "redis": self.system.redis}
+        server = servers.get(name)
+        pid = server.pid if server is not None else self.system.processes[name].pid
+        assert pid is not None  # noqa: S101
+        return pid
+
+
+def await_line(child: ChildProcess, text: str) -> None:
+    """Return once the child has logged it. Raises TimeoutError."""
+    ends = time.monotonic() + _READY_SECONDS
+    while text not in child.log.read_text(errors="replace"):
+        if child.returncode is not None or time.monotonic() > ends:
+            raise TimeoutError(f"{child.name} did not begin. See its log:\n{child.tail()}")
+        time.sleep(0.05)
+
+
+def _cpu_seconds(pid: int) -> float:
+    root = psutil.Process(pid)
+    total = 0.0
+    for process in [root, *root.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):  # a connection of PostgreSQL's that just ended
+            times = process.cpu_times()
+            total += times.user + times.system
+    # Of children that have ended and were waited for: PostgreSQL's closed connections.
+    ended = root.cpu_times()
+    return total + getattr(ended, "children_user", 0.0) + getattr(ended, "children_system", 0.0)
+
+
+def pss(pid: int) -> int:
+    """The proportional set size of a process and its children: shared pages count once in all.
+
+    Where the system does not tell it (it is Linux's), the resident set size, which counts shared
+    pages for each.
+    """
+    root = psutil.Process(pid)
+    total = 0
+    for process in [root, *root.children(recursive=True)]:
+        held = process.memory_full_info()
+        total += getattr(held, "pss", held.rss)
+    return total
+
+
+@contextmanager
+def upstream(folder: Path) -> Iterator[Upstream]:
+    """The stand-in for 1upHealth."""
+    port = free_port(None)
+    with Processes(folder / "upstream") as processes:
+        (folder / "upstream").mkdir(parents=True, exist_ok=True)
+        processes.start("upstream", [sys.executable, "-m", "bench.upstream", "--port", str(port)])
+        await_port(port)
+        yield Upstream(f"http://{HOST}:{port}")
+
+
+def await_port(port: int) -> None:
+    """Return once something listens there. Raises TimeoutError."""
+
+    async def connect() -> None:
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(HOST, port)
+            except OSError:
+                await asyncio.sleep(0.05)
+            else:
+                writer.close()
+                return
+
+    asyncio.run(asyncio.wait_for(connect(), _READY_SECONDS))
+
+
+@contextmanager
+def ground(
+    folder: Path,
+    stand_in: Upstream,
+    *,
+    processes: tuple[str, ...] = ("web", "beat"),
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Ground]:
+    """Servers of its own and these processes of Uplift; workers are started apart."""
+    environment = {
+        "UPLIFT_ONEUP_FHIR_URL": stand_in.url,
+        "UPLIFT_ONEUP_TOKEN_URL": f"{stand_in.url}/oauth2/token",
+        "UPLIFT_ONEUP_USERS_URL": f"{stand_in.url}/user-management/v1/user",
+        "UPLIFT_ONEUP_CLIENT_ID": "bench",
+        "UPLIFT_ONEUP_CLIENT_SECRET": "bench",
+        **(settings or {}),
+    }
+    with System(folder, environment, processes=processes, any_port=True) as system:
+        stood = Ground(system, stand_in)
+        try:
+            yield stood
+        finally:
+            stood.ledger.close()

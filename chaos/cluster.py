@@ -1,0 +1,204 @@
+"""The real processes of a storm: killed, frozen, started again."""
+
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import redis
+
+from chaos.scenario import Harm, kind_of
+from chaos.terms import Terms
+from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
+from uplift.cli.local.ports import HOST, free_port
+from uplift.cli.local.system import PROCESSES, System
+from uplift.sandbox.testing import SandboxControl
+
+_READY_SECONDS = 60.0
+_FIRST = ("web", "worker", "bulk", "beat")
+
+
+class Stage:
+    """The whole system on loopback, with more than one of most processes.
+
+    `done` counts what was done to it, such as `kill worker`. Use it from the main thread: the
+    kernel ends children of other threads with their thread.
+    """
+
+    def __init__(self, folder: Path, terms: Terms, processes: tuple[str, ...]) -> None:
+        self._processes = processes
+        self._system = System(
+            folder,
+            terms.environment(),
+            processes=_FIRST,
+            sandbox_options=("--ids", terms.ids),
+            any_port=True,
+        )
+        self._down: set[str] = set()
+        self._frozen: dict[str, int] = {}
+        self.api_urls: list[str] = []
+        self.done: Counter[str] = Counter()
+        self.weather = "calm"
+
+    def __enter__(self) -> Self:
+        system = self._system.__enter__()
+        try:
+            self.api_urls.append(system.api_url)
+            for name in self._processes:
+                if name not in _FIRST:
+                    self._start_second(name)
+            assert system.sandbox_url is not None  # noqa: S101  there is no other upstream here
+            self.sandbox = SandboxControl(system.sandbox_url)
+        except BaseException:
+            system.__exit__(*sys.exc_info())
+            raise
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._thaw_all()
+        self.sandbox.close()
+        self._system.__exit__(exc_type, exc, traceback)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The settings that the processes run with."""
+        return self._system.environment
+
+    def log(self, process: str) -> str:
+        """What a process has logged."""
+        return self._system.processes[process].log.read_text(errors="replace")
+
+    def do(self, harm: Harm) -> bool:
+        """Do it; False if there was nobody to do it to."""
+        match harm.kind:
+            case "kill":
+                happened = self._kill(harm.target)
+            case "start":
+                happened = self._start(harm.target)
+            case "freeze":
+                happened = self.freeze(harm.target)
+            case "thaw":
+                happened = self.thaw(harm.target)
+            case "flush":
+                happened = self._flush()
+            case _:
+                self.sandbox.faults(*harm.rules)
+                self.weather, happened = harm.target, True
+        if happened and harm.kind not in ("start", "thaw"):
+            self.done[f"{harm.kind} {kind_of(harm.target)}"] += 1
+        return happened
+
+    def tend(self) -> None:
+        """Start again what has ended by itself, as a supervisor does."""
+        for name in self._processes:
+            if name not in self._down and self._system.processes[name].returncode is not None:
+                self.done[f"ended by itself: {kind_of(name)}"] += 1
+                self._system.processes.restart(name)
+
+    def calm(self) -> None:
+        """End every fault; have everything run."""
+        self.sandbox.clear_faults()
+        self.weather = "calm"
+        self._thaw_all()
+        for name in ("postgres", "redis", *self._processes):
+            self._start(name)
+
+    def freeze(self, target: str) -> bool:
+        """SIGSTOP to the process and what it started."""
+        pid = self._pid(target)
+        if pid is None or target in self._frozen:
+            return False
+        os.killpg(pid, signal.SIGSTOP)
+        self._frozen[target] = pid
+        return True
+
+    def thaw(self, target: str) -> bool:
+        """SIGCONT, if it still is the process that was frozen."""
+        pid = self._frozen.pop(target, None)
+        if pid is None or pid != self._pid(target):
+            return False
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGCONT)
+        return True
+
+    def _thaw_all(self) -> None:
+        for target in list(self._frozen):
+            self.thaw(target)
+
+    def _kill(self, target: str) -> bool:
+        if self._pid(target) is None:
+            return False
+        self._frozen.pop(target, None)
+        self._down.add(target)
+        server = self._server(target)
+        if server is not None:
+            server.kill()
+        else:
+            self._system.processes.kill(target)
+        return True
+
+    def _start(self, target: str) -> bool:
+        self._down.discard(target)
+        if self._pid(target) is not None:
+            return False
+        server = self._server(target)
+        if server is not None:
+            server.start()
+        else:
+            self._system.processes.restart(target)
+        return True
+
+    def _flush(self) -> bool:
+        try:
+            with redis.Redis.from_url(
+                self._system.environment["UPLIFT_REDIS_URL"], socket_timeout=1
+            ) as server:
+                server.flushall()
+        except redis.RedisError:
+            return False
+        return True
+
+    def _server(self, target: str) -> EmbeddedPostgres | EmbeddedRedis | None:
+        match target:
+            case "redis":
+                return self._system.redis
+            case "postgres":
+                return self._system.postgres
+        return None
+
+    def _pid(self, target: str) -> int | None:
+        server = self._server(target)
+        return server.pid if server is not None else self._system.processes[target].pid
+
+    def _start_second(self, name: str) -> None:
+        kind = kind_of(name)
+        environment = dict(self._system.environment)
+        arguments = list(PROCESSES[kind])
+        if kind == "web":
+            port = free_port()
+            environment["UPLIFT_API_PORT"] = str(port)
+            self.api_urls.append(f"http://{HOST}:{port}")
+        else:
+            # Celery tells workers apart by their names.
+            arguments[arguments.index("-n") + 1] = f"{name}@%h"
+        self._system.processes.start(name, [sys.executable, "-m", *arguments], env=environment)
+
+    def until_ready(self) -> None:
+        """Wait until the workers take messages. Raises TimeoutError."""
+        deadline = time.monotonic() + _READY_SECONDS
+        workers = [name for name in self._processes if kind_of(name) in ("worker", "bulk", "beat")]
+        while not all(" ready." in self.log(name) for name in workers):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"Not all of {', '.join(workers)} became ready.")
+            time.sleep(0.1)

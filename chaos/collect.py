@@ -1,0 +1,87 @@
+"""Gathers the evidence: from the ledger, from the API, from the simulated 1upHealth."""
+
+from datetime import datetime
+from typing import Any
+
+import httpx
+import psycopg
+
+from chaos.devices import Diary
+from chaos.evidence import Attempt, Evidence, Request, Row, Stored
+from chaos.terms import Terms
+from uplift.sandbox.testing import SandboxControl
+
+_PAGE = 500
+_ROWS = """
+    SELECT u.id::text, p.app_user_id, u.version, u.state, u.reason, u.attempts, u.maybe_sent,
+        u.possible_duplicate
+    FROM uploads AS u JOIN users AS p ON p.id = u.user_id
+"""
+_ATTEMPTS = "SELECT upload_id::text, extract(epoch FROM opened_at)::float8, outcome FROM attempts"
+
+
+def gather(
+    terms: Terms,
+    diary: Diary,
+    *,
+    database_url: str,
+    api_url: str,
+    key: str,
+    upstream: SandboxControl,
+) -> Evidence:
+    """Everything that the checks read, as it is now."""
+    with psycopg.connect(database_url) as connection:
+        rows = [Row(*row) for row in connection.execute(_ROWS)]
+        attempts = [Attempt(*row) for row in connection.execute(_ATTEMPTS)]
+    resources = upstream.resources()
+    return Evidence(
+        terms=terms,
+        told=list(diary.told),
+        wrong=list(diary.wrong),
+        rows=rows,
+        shown=_shown(api_url, key, sorted({row.user for row in rows})),
+        attempts=attempts,
+        stored=[_stored(resource, one) for resource in resources for one in resource["versions"]],
+        requests=[_request(each) for each in upstream.requests(api="fhir")],
+    )
+
+
+def _shown(api_url: str, key: str, users: list[str]) -> dict[str, str]:
+    shown: dict[str, str] = {}
+    with httpx.Client(
+        base_url=api_url,
+        headers={"Authorization": f"Bearer {key}"},
+        timeout=60,
+        trust_env=False,
+    ) as api:
+        for user in users:
+            page: str | None = f"/v1/uploads?user={user}&limit={_PAGE}"
+            while page is not None:
+                answer = api.get(page)
+                answer.raise_for_status()
+                found = answer.json()
+                shown |= {each["id"]: each["status"] for each in found["uploads"]}
+                page = found["next"]
+    return shown
+
+
+def _stored(resource: dict[str, Any], version: dict[str, Any]) -> Stored:
+    return Stored(
+        user=resource["app_user_id"],
+        resource_id=resource["id"],
+        sha256=version["sha256"],
+        at=datetime.fromisoformat(version["last_updated"]).timestamp(),
+        copy=version["copy"],
+    )
+
+
+def _request(entry: dict[str, Any]) -> Request:
+    return Request(
+        number=entry["number"],
+        at=datetime.fromisoformat(entry["received_at"]).timestamp(),
+        method=entry["method"],
+        path=entry["path"],
+        query=entry["query"],
+        sha256=entry["sha256"],
+        whole=entry["fault"] != "client_disconnected",
+    )

@@ -1,0 +1,259 @@
+"""Each check of the storm is shown to fail on a system that does what it must not."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chaos import checks, figures
+from chaos.devices import Told
+from chaos.evidence import Attempt, Evidence, Request, Row, Stored
+from chaos.records import SYSTEM, Version
+from chaos.terms import Terms
+
+FIRST = Version("alice", "r1", 1)
+SECOND = Version("alice", "r1", 2)
+BROKEN = Version("alice", "r2", 1, valid=False)
+NAMELESS = Version("alice", "r3", 1, identified=False, findable=False)
+VERSIONS = {"u1": FIRST, "u2": SECOND, "u3": BROKEN, "u4": NAMELESS}
+NOW = 1_000_000.0
+
+
+def row(upload_id: str, state: str = "delivered", **fields: Any) -> Row:
+    values: dict[str, Any] = {
+        "id": upload_id,
+        "user": "alice",
+        "version": VERSIONS[upload_id].number,
+        "state": state,
+        "reason": None,
+        "attempts": 1,
+        "maybe_sent": False,
+        "marked": False,
+    }
+    return Row(**values | fields)
+
+
+def stored(version: Version, at: float = NOW, copy: str | None = None) -> Stored:
+    return Stored("alice", version.record, version.sha256, at, copy)
+
+
+def write(number: int, version: Version, at: float) -> Request:
+    path = f"/r4/Observation/{version.record}"
+    return Request(number, at, "POST", path, sha256=version.sha256)
+
+
+def good(**fields: Any) -> Evidence:
+    """What a system that kept its promises leaves."""
+    values: dict[str, Any] = {
+        "terms": Terms(),
+        "told": [Told(id_, version, NOW, False, False) for id_, version in VERSIONS.items()],
+        "rows": [row("u1"), row("u2"), row("u3", "rejected"), row("u4")],
+        "shown": {"u1": "delivered", "u2": "delivered", "u3": "rejected", "u4": "delivered"},
+        "attempts": [Attempt(id_, NOW) for id_ in VERSIONS],
+        "stored": [stored(FIRST, NOW + 1), stored(SECOND, NOW + 2), stored(NAMELESS, NOW + 3)],
+        "requests": [write(1, FIRST, NOW + 1), write(2, SECOND, NOW + 2)],
+    }
+    return Evidence(**values | fields)
+
+
+def without_first() -> list[Row]:
+    return good().rows[1:]
+
+
+def copies_of(version: Version) -> list[Stored]:
+    return [*good().stored, stored(version, NOW + 1.5, "version")]
+
+
+MARKED = [row("u1", marked=True), *without_first()]
+LATE = Terms().attempt + 60
+BEYOND = Terms(beyond=True)
+
+BAD: dict[str, tuple[checks.Check, Evidence]] = {
+    "an upload that was told 202 is nowhere": (
+        checks.every_202_is_in_exactly_one_state,
+        good(rows=without_first()),
+    ),
+    "an upload is in two states": (
+        checks.every_202_is_in_exactly_one_state,
+        good(rows=[*good().rows, row("u1", "queued")]),
+    ),
+    "an upload is in a state that there is not": (
+        checks.every_202_is_in_exactly_one_state,
+        good(rows=[row("u1", "lost"), *without_first()]),
+    ),
+    "the API says otherwise than the ledger": (
+        checks.every_202_is_in_exactly_one_state,
+        good(shown=good().shown | {"u1": "queued"}),
+    ),
+    "the API does not know it": (
+        checks.every_202_is_in_exactly_one_state,
+        good(shown={id_: state for id_, state in good().shown.items() if id_ != "u1"}),
+    ),
+    "one version became two uploads": (
+        checks.every_version_is_one_upload,
+        good(told=[*good().told, Told("u5", FIRST, NOW, False, False)]),
+    ),
+    "an upload that nobody was told of": (
+        checks.every_version_is_one_upload,
+        good(rows=[*good().rows, replace(row("u1"), id="u9")]),
+    ),
+    "a device met what it should not": (
+        checks.every_device_was_told,
+        good(wrong=["r1: 500"]),
+    ),
+    "an upload waits for ever": (
+        checks.nothing_is_stuck,
+        good(rows=[row("u1", "queued"), *without_first()]),
+    ),
+    "an upload stays with a worker that is gone": (
+        checks.nothing_is_stuck,
+        good(rows=[row("u1", "sending"), *without_first()]),
+    ),
+    "a valid record is refused": (
+        checks.everything_ended_as_it_must,
+        good(rows=[row("u4", "refused"), *good().rows[:3]]),
+    ),
+    "a broken record is delivered": (
+        checks.everything_ended_as_it_must,
+        good(rows=[row("u3", "delivered"), *good().rows[:2]]),
+    ),
+    "the newest version is superseded": (
+        checks.everything_ended_as_it_must,
+        good(rows=[row("u2", "superseded")]),
+    ),
+    "what is delivered is not upstream": (
+        checks.everything_delivered_is_upstream,
+        good(stored=good().stored[1:]),
+    ),
+    "it is upstream with other bytes": (
+        checks.everything_delivered_is_upstream,
+        good(stored=[replace(stored(FIRST), sha256="0" * 64), *good().stored[1:]]),
+    ),
+    "it is upstream with another person": (
+        checks.everything_delivered_is_upstream,
+        good(stored=[replace(stored(FIRST), user="bob"), *good().stored[1:]]),
+    ),
+    "a record is upstream twice": (
+        checks.nothing_upstream_is_there_twice,
+        good(stored=copies_of(FIRST)),
+    ),
+    "within the clocks the mark is no excuse": (
+        checks.nothing_upstream_is_there_twice,
+        good(stored=copies_of(FIRST), rows=MARKED),
+    ),
+    "what cannot be looked up is there twice, unmarked": (
+        checks.nothing_upstream_is_there_twice,
+        good(stored=copies_of(NAMELESS)),
+    ),
+    "beyond the clocks a record is there twice, unmarked": (
+        checks.nothing_upstream_is_there_twice,
+        good(terms=BEYOND, stored=copies_of(FIRST)),
+    ),
+    "bytes are upstream that nobody sent": (
+        checks.everything_upstream_was_told,
+        good(stored=[*good().stored, replace(stored(FIRST), sha256="0" * 64)]),
+    ),
+    "an old version came after a new one": (
+        checks.the_newest_version_is_the_last_upstream,
+        good(stored=[stored(SECOND, NOW + 1), stored(FIRST, NOW + 2)]),
+    ),
+    "a request came before any attempt": (
+        checks.every_request_belongs_to_an_attempt,
+        good(requests=[write(1, FIRST, NOW - 0.1)]),
+    ),
+    "a request came without an attempt at it": (
+        checks.every_request_belongs_to_an_attempt,
+        good(requests=[write(1, FIRST, NOW + 1)], attempts=[Attempt("u2", NOW)]),
+    ),
+    "a worker sent after its deadline": (
+        checks.every_request_belongs_to_an_attempt,
+        good(requests=[write(1, FIRST, NOW + LATE)]),
+    ),
+    "bytes came that nobody gave": (
+        checks.every_request_belongs_to_an_attempt,
+        good(requests=[replace(write(1, FIRST, NOW + 1), sha256="0" * 64)]),
+    ),
+    "a look by id came before any attempt": (
+        checks.every_request_belongs_to_an_attempt,
+        good(requests=[Request(1, NOW - 1, "GET", "/r4/Observation/r1")]),
+    ),
+    "a search by identifier came without an attempt": (
+        checks.every_request_belongs_to_an_attempt,
+        good(
+            attempts=[Attempt("u4", NOW)],
+            requests=[
+                Request(
+                    1,
+                    NOW + 1,
+                    "GET",
+                    "/r4/Observation",
+                    f"identifier={SYSTEM}%7Cr1",
+                )
+            ],
+        ),
+    ),
+}
+
+
+def test_what_kept_its_promises_passes_every_check() -> None:
+    assert not any(checks.run(good()).values())
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_check_finds(case: str) -> None:
+    check, evidence = BAD[case]
+    assert check(evidence)
+
+
+def test_every_check_has_been_seen_to_fail() -> None:
+    assert {check for check, _ in BAD.values()} == set(checks.CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("terms", "version", "marked"),
+    [(Terms(), NAMELESS, "u4"), (BEYOND, FIRST, "u1"), (BEYOND, NAMELESS, "u4")],
+)
+def test_a_copy_that_had_to_be_feared_is_forgiven_if_it_carries_the_mark(
+    terms: Terms, version: Version, marked: str
+) -> None:
+    rows = [replace(each, marked=each.id == marked) for each in good().rows]
+    evidence = good(terms=terms, stored=copies_of(version), rows=rows)
+    assert not checks.nothing_upstream_is_there_twice(evidence)
+
+
+def test_an_older_version_may_have_been_superseded() -> None:
+    evidence = good(rows=[row("u1", "superseded"), *without_first()])
+    assert not checks.everything_ended_as_it_must(evidence)
+
+
+def test_beyond_the_clocks_a_late_commit_may_come_last() -> None:
+    evidence = good(terms=BEYOND, stored=[stored(SECOND, NOW + 1), stored(FIRST, NOW + 2)])
+    assert not checks.the_newest_version_is_the_last_upstream(evidence)
+
+
+def test_a_look_under_the_id_that_1uphealth_gave_belongs_to_the_record() -> None:
+    given = replace(stored(FIRST), resource_id="given-1")
+    look = Request(1, NOW + 9, "GET", "/r4/Observation/given-1")
+    evidence = good(stored=[given], requests=[look], attempts=[Attempt("u1", NOW)])
+    assert not checks.every_request_belongs_to_an_attempt(evidence)
+    evidence = good(stored=[given], requests=[look], attempts=[Attempt("u4", NOW)])
+    assert checks.every_request_belongs_to_an_attempt(evidence)
+
+
+def test_a_request_whose_body_never_came_is_nobodys() -> None:
+    cut = Request(1, NOW - 9, "POST", "/r4/Observation", whole=False)
+    assert not checks.every_request_belongs_to_an_attempt(good(requests=[cut]))
+
+
+def test_the_report_ends_with_the_verdict() -> None:
+    def last_line(evidence: Evidence) -> str:
+        findings = checks.run(evidence)
+        told = figures.lines(
+            evidence, findings, done={"kill web": 2}, met={}, seconds=9.0, settling=1.0
+        )
+        return list(told)[-1]
+
+    assert last_line(good()) == "seed 1: every check holds"
+    assert (
+        last_line(good(rows=without_first())) == f"seed 1: 1 of {len(checks.CHECKS)} checks FAILED"
+    )

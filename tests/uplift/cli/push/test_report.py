@@ -1,0 +1,62 @@
+"""How a push looks on a terminal and off it."""
+
+import io
+
+from rich.console import Console
+
+from uplift.cli.client import Issue
+from uplift.cli.push.report import ConsoleProgress, Silent, print_report
+from uplift.cli.push.result import Outcome, PushedRecord, PushResult
+
+
+def console(*, terminal: bool) -> tuple[Console, io.StringIO]:
+    written = io.StringIO()
+    return Console(file=written, force_terminal=terminal, width=120, legacy_windows=False), written
+
+
+def test_a_terminal_gets_bars() -> None:
+    target, written = console(terminal=True)
+    with ConsoleProgress(target) as progress:
+        progress.sent(3, 10)
+        progress.settled(1, 3)
+    assert "Sending to Uplift" in written.getvalue()
+    assert "3/10" in written.getvalue()
+    assert "Arriving at 1upHealth" in written.getvalue()
+
+
+def test_elsewhere_a_line_comes_every_few_seconds_and_at_the_end() -> None:
+    target, written = console(terminal=False)
+    now = 0.0
+    with ConsoleProgress(target, clock=lambda: now) as progress:
+        for done in range(1, 101):
+            now += 0.5
+            progress.sent(done, 100)
+    assert written.getvalue().splitlines() == [f"Sent {done} of 100" for done in range(10, 101, 10)]
+
+
+def test_more_records_than_counted_is_no_more_than_all() -> None:
+    target, written = console(terminal=False)
+    ConsoleProgress(target).sent(12, 10)
+    assert written.getvalue() == "Sent 12 of 12\n"
+
+
+def test_silence_is_possible() -> None:
+    Silent().sent(1, 2)
+    Silent().settled(1, 2)
+
+
+def test_of_many_troubled_records_the_first_are_shown_and_the_rest_counted() -> None:
+    target, written = console(terminal=True)
+    records = [PushedRecord(f"line {n}", "Condition", Outcome.REJECTED) for n in range(100)]
+    records[0].issues = [Issue("error", "value", ["Condition.onsetDateTime"], "No date.")]
+    print_report(target, PushResult(records))
+    assert "line 39" in written.getvalue()
+    assert "line 40" not in written.getvalue()
+    assert "60 more" in written.getvalue()
+    assert "Condition.onsetDateTime" in written.getvalue()
+
+
+def test_nothing_to_push_is_said() -> None:
+    target, written = console(terminal=False)
+    print_report(target, PushResult())
+    assert written.getvalue() == "There is no record in it.\n"

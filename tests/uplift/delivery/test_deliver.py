@@ -1,0 +1,636 @@
+"""One upload through claim, validation, token, send and record, against a simulated 1upHealth."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import select, text
+
+from tests import factories
+from tests.uplift.delivery.delivering import against, deliver, writes
+from uplift.cli.local.embedded import EmbeddedPostgres
+from uplift.intake.submission import Labels, read
+from uplift.ledger import migrate
+from uplift.ledger.database import Database
+from uplift.ledger.tables import Attempt, Upload
+from uplift.ledger.token_pair import Tokens
+from uplift.lifecycle import Reason, State
+from uplift.sandbox.config import SandboxConfig
+from uplift.sandbox.testing import SandboxServer
+from uplift.settings import Settings
+from uplift.wiring import Relay, open_relay
+
+_FHIR = {"api": "fhir"}
+_CREATE = {"api": "fhir", "method": "POST"}
+
+
+async def test_the_bytes_that_arrive_are_the_bytes_submitted(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(
+        relay, valueQuantity={"value": 1.50}, note=[{"text": "Größe: 1 ☃ 🫁"}]
+    )
+    row = await deliver(relay, accepted)
+    assert row.state is State.DELIVERED
+    expected = factories.resource(valueQuantity={"value": 1.50}, note=[{"text": "Größe: 1 ☃ 🫁"}])
+    assert upstream.stored_bytes() == [orjson.dumps(expected)]
+
+
+async def test_a_delivered_upload_keeps_a_receipt_and_no_body(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    row = await deliver(relay, accepted)
+    assert row.delivered_at is not None
+    assert row.sealed_receipt is not None
+    assert row.last_answer == "http_201"
+    assert not row.maybe_sent
+    async with relay.database.transaction() as connection:
+        body = await connection.scalar(select(Upload.sealed_body))
+        attempts = (await connection.execute(select(Attempt.outcome, Attempt.status_code))).all()
+    assert body is None
+    assert [tuple(each) for each in attempts] == [("stored", 201)]
+
+
+@pytest.mark.parametrize(
+    ("fault", "state", "reason", "maybe_sent"),
+    [
+        ({"kind": "too_many_requests"}, State.QUEUED, Reason.RETRY, False),
+        ({"kind": "status", "status": 425}, State.QUEUED, Reason.RETRY, False),
+        ({"kind": "status", "status": 500}, State.QUEUED, Reason.SETTLING, True),
+        ({"kind": "status", "status": 503}, State.QUEUED, Reason.SETTLING, True),
+        ({"kind": "status", "status": 408}, State.QUEUED, Reason.SETTLING, True),
+        ({"kind": "cut"}, State.QUEUED, Reason.SETTLING, True),
+        ({"kind": "reset"}, State.QUEUED, Reason.SETTLING, True),
+        ({"kind": "html"}, State.QUEUED, Reason.SETTLING, True),
+        ({"kind": "error_body"}, State.QUEUED, Reason.SETTLING, True),
+        ({"kind": "status", "status": 403}, State.QUEUED, Reason.HELD, False),
+        ({"kind": "status", "status": 404}, State.QUEUED, Reason.HELD, False),
+        ({"kind": "status", "status": 302}, State.QUEUED, Reason.HELD, False),
+        ({"kind": "status", "status": 400}, State.REFUSED, Reason.UPSTREAM_REFUSED, False),
+        ({"kind": "status", "status": 409}, State.REFUSED, Reason.UPSTREAM_REFUSED, False),
+        ({"kind": "status", "status": 413}, State.REFUSED, Reason.UPSTREAM_REFUSED, False),
+        ({"kind": "status", "status": 422}, State.REFUSED, Reason.UPSTREAM_REFUSED, False),
+    ],
+)
+async def test_each_answer_leads_to_its_state(
+    relay: Relay,
+    upstream: SandboxServer,
+    fault: dict[str, Any],
+    state: State,
+    reason: Reason,
+    maybe_sent: bool,
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    upstream.faults({**fault, "match": _CREATE})
+    row = await deliver(relay, accepted)
+    assert (row.state, row.reason) == (state, reason)
+    assert row.maybe_sent is maybe_sent
+    assert upstream.counts()["total"]["resources"] == 0
+    assert len(writes(upstream)) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "status", "status": 504, "commit": True},
+        {"kind": "cut", "commit": True},
+        {"kind": "reset", "commit": True},
+        {"kind": "half_answer"},
+        {"kind": "html", "commit": True},
+    ],
+)
+async def test_what_was_stored_without_a_word_is_found_and_not_sent_again(
+    relay: Relay, upstream: SandboxServer, fault: dict[str, Any]
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    upstream.faults({**fault, "match": _CREATE, "count": 1})
+    assert (await deliver(relay, accepted)).maybe_sent
+    row = await deliver(relay, accepted)
+    assert row.state is State.DELIVERED
+    assert not row.possible_duplicate
+    assert row.sealed_receipt is not None
+    assert len(writes(upstream)) == 1
+    assert upstream.counts()["total"]["versions"] == 1
+
+
+async def test_what_was_not_stored_is_sent_again_after_a_look(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    upstream.faults({"kind": "cut", "match": _CREATE, "count": 1})
+    await deliver(relay, accepted)
+    row = await deliver(relay, accepted)
+    assert row.state is State.DELIVERED
+    # What was not there when it was looked for may still be stored later than settle_seconds.
+    assert row.possible_duplicate
+    assert [each["method"] for each in upstream.requests(api="fhir")] == ["POST", "GET", "POST"]
+
+
+async def test_a_commit_that_comes_later_than_the_look_is_marked(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    upstream.faults({"kind": "cut", "commit_after": 0.5, "match": _CREATE, "count": 1})
+    await deliver(relay, accepted)
+    row = await deliver(relay, accepted)
+    async with asyncio.timeout(10):
+        while upstream.counts()["total"]["versions"] < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert (row.state, row.possible_duplicate) == (State.DELIVERED, True)
+
+
+async def test_a_send_that_did_not_happen_after_the_look_is_looked_for_again(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    upstream.faults({"kind": "cut", "match": _CREATE, "count": 1})
+    await deliver(relay, accepted)
+    upstream.faults({"kind": "too_many_requests", "match": _CREATE, "count": 1})
+    row = await deliver(relay, accepted)
+    assert (row.reason, row.possible_duplicate, row.maybe_sent) == (Reason.RETRY, False, True)
+    assert (await deliver(relay, accepted)).possible_duplicate
+    methods = [each["method"] for each in upstream.requests(api="fhir")]
+    assert methods == ["POST", "GET", "POST", "GET", "POST"]
+
+
+@pytest.mark.parametrize("status", [400, 403, 429, 500, 503])
+async def test_a_look_that_fails_never_permits_a_second_send(
+    relay: Relay, upstream: SandboxServer, status: int
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    upstream.faults(
+        {"kind": "cut", "match": _CREATE},
+        {"kind": "status", "status": status, "match": {"api": "fhir", "method": "GET"}},
+    )
+    await deliver(relay, accepted)
+    row = await deliver(relay, accepted)
+    assert (row.state, row.reason, row.maybe_sent) == (State.QUEUED, Reason.SETTLING, True)
+    assert len(writes(upstream)) == 1
+
+
+async def test_a_record_without_an_id_is_sent_again_and_marked(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    without_id = factories.resource()
+    del without_id["id"]
+    submission = read(orjson.dumps(without_id), Labels(fhir_version="R4"))
+    accepted = await relay.acceptor.accept("alice", submission)
+    upstream.faults({"kind": "cut", "match": _CREATE, "count": 1})
+    await deliver(relay, accepted)
+    row = await deliver(relay, accepted)
+    assert row.state is State.DELIVERED
+    assert row.possible_duplicate
+
+
+async def test_where_ids_may_be_assigned_a_second_send_is_marked(
+    settings: Settings, relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    upstream.faults({"kind": "cut", "match": _CREATE, "count": 1})
+    async with open_relay(settings.model_copy(update={"oneup_keeps_ids": False})) as unsure:
+        await deliver(unsure, accepted)
+        row = await deliver(unsure, accepted)
+    assert row.state is State.DELIVERED
+    assert row.possible_duplicate
+
+
+async def test_a_server_that_assigns_ids_is_updated_under_its_own_id(
+    settings: Settings, relay: Relay
+) -> None:
+    with SandboxServer(SandboxConfig(ids="assigned")) as upstream:
+        assigning = against(upstream, settings)
+        async with open_relay(assigning) as relay_:
+            await factories.user(relay_)
+            first = await factories.accepted(relay_)
+            assert (await deliver(relay_, first)).state is State.DELIVERED
+            changed = await factories.accepted(relay_, status="amended")
+            assert (await deliver(relay_, changed)).state is State.DELIVERED
+        total = upstream.counts()["total"]
+        assert (total["resources"], total["versions"]) == (1, 2)
+
+
+async def test_a_newer_version_goes_out_as_an_update_after_the_older(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    first = await factories.accepted(relay)
+    assert (await deliver(relay, first)).state is State.DELIVERED
+    second = await factories.accepted(relay, status="amended")
+    assert (await deliver(relay, second)).state is State.DELIVERED
+    assert [each["path"] for each in writes(upstream)] == [
+        "/r4/Observation",
+        "/r4/Observation/obs-1",
+    ]
+    assert upstream.counts()["total"] | {} == {
+        "resources": 1,
+        "versions": 2,
+        "duplicate_resources": 0,
+        "duplicate_versions": 0,
+        "duplicates": 0,
+    }
+
+
+async def test_a_newer_version_waits_until_it_is_known_what_became_of_the_older(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    first = await factories.accepted(relay)
+    upstream.faults({"kind": "cut", "commit": True, "match": _CREATE, "count": 1})
+    await deliver(relay, first)
+    second = await factories.accepted(relay, status="amended")
+    assert (await deliver(relay, second)).state is State.QUEUED
+    assert (await deliver(relay, first)).state is State.DELIVERED
+    assert (await deliver(relay, second)).state is State.DELIVERED
+    total = upstream.counts()["total"]
+    assert (total["resources"], total["versions"]) == (1, 2)
+
+
+async def test_an_update_of_what_vanished_upstream_creates_it_anew(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    await deliver(relay, await factories.accepted(relay))
+    second = await factories.accepted(relay, status="amended")
+    upstream.faults({"kind": "status", "status": 404, "match": {"api": "fhir", "path": "*/obs-1"}})
+    assert (await deliver(relay, second)).state is State.DELIVERED
+    assert [each["method"] for each in upstream.requests(api="fhir")] == [
+        "POST",  # the first version
+        "POST",  # the update: 404
+        "GET",  # really gone
+        "POST",  # created anew
+    ]
+
+
+async def test_an_invalid_resource_is_rejected_with_the_element_and_sends_nothing(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay, valueQuantity={"value": "seventy"})
+    row = await deliver(relay, accepted)
+    assert (row.state, row.reason) == (State.REJECTED, Reason.INVALID)
+    assert row.issues is not None
+    assert row.issues["issue"][0]["expression"] == ["Observation.valueQuantity.value"]
+    assert "seventy" not in str(row.issues)
+    assert not row.maybe_sent
+    assert not upstream.requests(api="fhir")
+
+
+async def test_an_expired_token_is_refreshed_within_the_attempt(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    upstream.faults({"kind": "expire_tokens"})
+    row = await deliver(relay, accepted)
+    assert (row.state, row.attempts) == (State.DELIVERED, 1)
+    assert [each["status"] for each in writes(upstream)] == [401, 201]
+
+
+async def test_a_401_that_a_fresh_token_does_not_cure_holds_the_upload(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    upstream.faults({"kind": "status", "status": 401, "match": _FHIR})
+    row = await deliver(relay, accepted)
+    assert (row.state, row.reason) == (State.QUEUED, Reason.HELD)
+    assert len(writes(upstream)) == 2
+
+
+async def test_ended_consent_parks_and_a_new_grant_releases(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    other = await factories.accepted(relay, id="obs-2")
+    upstream.faults({"kind": "end_consent", "match": {"user": "alice"}})
+    row = await deliver(relay, accepted)
+    assert (row.state, row.reason) == (State.PARKED, Reason.NEEDS_AUTHORIZATION)
+    assert (await factories.status(relay, other)).state is State.PARKED
+    upstream.clear_faults()
+    granted = upstream.grant("alice")
+    await relay.provisioner.bring_grant(
+        "alice", Tokens(granted["access_token"], granted["refresh_token"], 7200)
+    )
+    assert (await factories.status(relay, accepted)).reason == Reason.RELEASED
+    assert (await deliver(relay, accepted)).state is State.DELIVERED
+    assert (await deliver(relay, other)).state is State.DELIVERED
+
+
+async def test_an_upload_that_parks_after_its_new_grant_came_is_released_by_the_sweep(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    async with relay.database.transaction() as connection:
+        await connection.execute(
+            text("UPDATE uploads SET state = 'parked', next_attempt_at = NULL")
+        )
+    assert (await relay.sweeper.sweep()).released == 1
+    assert (await deliver(relay, accepted)).state is State.DELIVERED
+
+
+async def test_a_token_endpoint_that_is_away_parks_nobody(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    upstream.faults(
+        {"kind": "expire_tokens"}, {"kind": "status", "status": 503, "match": {"api": "token"}}
+    )
+    row = await deliver(relay, accepted)
+    assert (row.state, row.reason) == (State.QUEUED, Reason.NO_TOKEN)
+
+
+async def test_retry_after_is_a_floor_for_the_next_attempt(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    upstream.faults({"kind": "too_many_requests", "retry_after": 90})
+    row = await deliver(relay, accepted)
+    assert row.due_in is not None
+    assert row.due_in > 85
+
+
+async def test_a_stalled_answer_ends_with_the_deadline(
+    settings: Settings, relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    upstream.faults({"kind": "stall", "seconds": 30, "match": _CREATE})
+    hasty = settings.model_copy(update={"attempt_seconds": 0.5})
+    started = time.monotonic()
+    async with open_relay(hasty) as relay_:
+        row = await deliver(relay_, accepted)
+    assert time.monotonic() - started < 10
+    assert (row.reason, row.last_answer) == (Reason.SETTLING, "no_answer")
+
+
+async def test_what_outlived_its_time_is_looked_for_once_more_and_then_expires(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    upstream.faults({"kind": "cut", "match": _CREATE, "count": 1})
+    await deliver(relay, accepted)
+    async with relay.database.transaction() as connection:
+        await connection.execute(text("UPDATE uploads SET give_up_at = now()"))
+    assert (await relay.sweeper.sweep()).expired == 0
+    row = await deliver(relay, accepted)
+    assert (row.state, row.reason, row.maybe_sent) == (State.EXPIRED, Reason.GAVE_UP, True)
+    assert len(writes(upstream)) == 1
+
+
+async def test_what_outlived_its_time_but_is_there_is_delivered(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    upstream.faults({"kind": "cut", "commit": True, "match": _CREATE, "count": 1})
+    await deliver(relay, accepted)
+    async with relay.database.transaction() as connection:
+        await connection.execute(text("UPDATE uploads SET give_up_at = now()"))
+    assert (await deliver(relay, accepted)).state is State.DELIVERED
+
+
+async def test_one_slow_send_holds_up_no_other(
+    settings: Settings, relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    uploads = [await factories.accepted(relay, id=f"obs-{n}") for n in range(12)]
+    upstream.faults({"kind": "slow", "seconds": 3, "match": {**_CREATE, "id": "obs-0"}})
+    async with open_relay(settings.model_copy(update={"send_slots": 3})) as narrow:
+        all_of_them = asyncio.create_task(
+            narrow.deliverer.deliver([each.upload.id for each in uploads])
+        )
+        await asyncio.sleep(1.5)
+        rows = [await factories.status(relay, each) for each in uploads]
+        assert [row.state for row in rows[1:]] == [State.DELIVERED] * 11
+        assert rows[0].state is State.SENDING
+        await all_of_them
+    assert (await factories.status(relay, uploads[0])).state is State.DELIVERED
+
+
+async def test_no_more_than_the_window_is_claimed_at_once(
+    settings: Settings, relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    uploads = [await factories.accepted(relay, id=f"obs-{n}") for n in range(8)]
+    upstream.faults({"kind": "slow", "seconds": 1, "match": _CREATE})
+    async with open_relay(settings.model_copy(update={"send_slots": 3})) as narrow:
+        all_of_them = asyncio.create_task(
+            narrow.deliverer.deliver([each.upload.id for each in uploads])
+        )
+        await asyncio.sleep(0.5)
+        rows = [await factories.status(relay, each) for each in uploads]
+        assert sum(row.state is State.SENDING for row in rows) == 3
+        await all_of_them
+    assert upstream.counts()["total"]["resources"] == 8
+
+
+async def test_a_stop_hands_back_what_is_not_sent_and_ends_what_is(
+    settings: Settings, relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    uploads = [await factories.accepted(relay, id=f"obs-{n}") for n in range(6)]
+    upstream.faults({"kind": "slow", "seconds": 1, "match": _CREATE})
+    async with open_relay(settings.model_copy(update={"send_slots": 2})) as narrow:
+        task = asyncio.create_task(narrow.deliverer.deliver([e.upload.id for e in uploads]))
+        await asyncio.sleep(0.5)
+        narrow.deliverer.stop()
+        left = await task
+    assert set(left) == {each.upload.id for each in uploads[2:]}
+    states = [(await factories.status(relay, each)).state for each in uploads]
+    assert states == [State.DELIVERED] * 2 + [State.QUEUED] * 4
+
+
+async def test_a_worker_whose_lease_was_taken_cannot_record(
+    settings: Settings, relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    upstream.faults({"kind": "slow", "seconds": 1.5, "match": _CREATE, "count": 1})
+    late = asyncio.create_task(relay.deliverer.deliver([accepted.upload.id]))
+    await asyncio.sleep(0.5)
+    async with relay.database.transaction() as connection:
+        await connection.execute(text("UPDATE uploads SET lease_until = now() - interval '1 s'"))
+    assert (await relay.sweeper.sweep()).recovered == 1
+    await late
+    row = await factories.status(relay, accepted)
+    assert (row.state, row.reason, row.maybe_sent) == (State.QUEUED, Reason.RECOVERED, True)
+    assert (await deliver(relay, accepted)).state is State.DELIVERED
+    assert upstream.counts()["total"]["versions"] == 1
+
+
+async def test_a_body_that_does_not_open_is_held_and_blocks_no_other(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    broken = await factories.accepted(relay)
+    good = await factories.accepted(relay, id="obs-2")
+    async with relay.database.transaction() as connection:
+        await connection.execute(
+            text("UPDATE uploads SET sealed_body = '\\x01ff' WHERE id = :id"),
+            {"id": broken.upload.id},
+        )
+    await relay.deliverer.deliver([broken.upload.id, good.upload.id])
+    row = await factories.status(relay, broken)
+    assert (row.state, row.reason) == (State.QUEUED, Reason.HELD)
+    assert not row.maybe_sent
+    assert (await factories.status(relay, good)).state is State.DELIVERED
+
+
+async def test_ids_that_nobody_knows_are_no_work(relay: Relay) -> None:
+    accepted_by_nobody = factories.new_id()
+    assert await relay.deliverer.deliver([accepted_by_nobody]) == []
+
+
+async def test_a_create_after_a_vanished_target_is_not_doubled_unmarked(
+    settings: Settings, relay: Relay
+) -> None:
+    with SandboxServer(SandboxConfig(ids="assigned")) as upstream:
+        assigning = against(upstream, settings, oneup_keeps_ids=False)
+        async with open_relay(assigning) as relay_:
+            await factories.user(relay_)
+            first = await factories.accepted(relay_)
+            await deliver(relay_, first)
+            target = upstream.resources()[0]["id"]
+            second = await factories.accepted(relay_, status="amended")
+            upstream.faults(
+                {"kind": "status", "status": 404, "match": {"api": "fhir", "path": f"*/{target}"}},
+                {"kind": "status", "status": 504, "commit": True, "match": _CREATE, "count": 1},
+            )
+            assert (await deliver(relay_, second)).maybe_sent
+            row = await deliver(relay_, second)
+    assert row.state is State.DELIVERED
+    assert row.possible_duplicate
+
+
+async def test_the_mark_of_a_possible_duplicate_comes_with_a_second_send_only(
+    relay: Relay, settings: Settings, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    upstream.faults({"kind": "cut", "match": _CREATE, "count": 1})
+    async with open_relay(settings.model_copy(update={"oneup_keeps_ids": False})) as unsure:
+        await deliver(unsure, accepted)
+        upstream.faults({"kind": "too_many_requests", "match": _CREATE, "count": 1})
+        row = await deliver(unsure, accepted)
+        assert (row.reason, row.possible_duplicate, row.maybe_sent) == (Reason.RETRY, False, True)
+        row = await deliver(unsure, accepted)
+    assert (row.state, row.possible_duplicate) == (State.DELIVERED, True)
+
+
+async def test_a_404_that_is_not_1uphealths_own_proves_nothing(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    upstream.faults(
+        {"kind": "status", "status": 504, "commit": True, "match": _CREATE, "count": 1},
+        {
+            "kind": "status",
+            "status": 404,
+            "body": "<h1>Not here</h1>",
+            "content_type": "text/html",
+            "match": {"api": "fhir", "method": "GET"},
+            "count": 1,
+        },
+    )
+    await deliver(relay, accepted)
+    row = await deliver(relay, accepted)
+    assert (row.state, row.reason) == (State.QUEUED, Reason.SETTLING)
+    assert (await deliver(relay, accepted)).state is State.DELIVERED
+    assert upstream.counts()["total"]["versions"] == 1
+
+
+async def test_an_error_before_the_send_does_not_count_as_sent(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    async with relay.database.transaction() as connection:
+        await connection.execute(text("ALTER TABLE grants RENAME TO grants_away"))
+    try:
+        row = await deliver(relay, accepted)
+    finally:
+        async with relay.database.transaction() as connection:
+            await connection.execute(text("ALTER TABLE grants_away RENAME TO grants"))
+    assert (row.state, row.reason, row.maybe_sent) == (State.QUEUED, Reason.RETRY, False)
+    assert row.last_answer == "failed_ProgrammingError"
+    row = await deliver(relay, accepted)
+    assert (row.state, row.possible_duplicate) == (State.DELIVERED, False)
+
+
+async def test_what_outlived_its_time_ends_also_while_there_is_no_token(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay)
+    upstream.faults({"kind": "cut", "match": _CREATE, "count": 1})
+    await deliver(relay, accepted)
+    async with relay.database.transaction() as connection:
+        await connection.execute(text("UPDATE uploads SET give_up_at = now()"))
+        await connection.execute(text("UPDATE grants SET expires_at = now()"))
+    upstream.faults({"kind": "status", "status": 503, "match": {"api": "token"}})
+    async with open_relay(relay.settings) as without_cache:
+        row = await deliver(without_cache, accepted)
+    assert (row.state, row.reason, row.maybe_sent) == (State.EXPIRED, Reason.GAVE_UP, True)
+
+
+async def test_answers_that_come_while_postgres_restarts_are_recorded_and_nothing_is_sent_twice(
+    settings: Settings, upstream: SandboxServer, tmp_path: Path
+) -> None:
+    with EmbeddedPostgres(tmp_path / "own", settings={"fsync": "off"}) as own:
+        patient = settings.model_copy(
+            update={
+                "database_url": SecretStr(own.url),
+                "oneup_keeps_ids": False,
+                "attempt_seconds": 30.0,
+                "lease_seconds": 60.0,
+            }
+        )
+        opened = Database.connect(patient)
+        await migrate.upgrade(opened)
+        await opened.close()
+        async with open_relay(patient) as relay:
+            await factories.user(relay)
+            sent = [
+                await factories.accepted(relay, id=f"obs-{n}", valueQuantity={"value": n})
+                for n in range(10)
+            ]
+            upstream.faults({"kind": "slow", "seconds": 2, "commit_first": True, "match": _CREATE})
+            delivering = asyncio.create_task(
+                relay.deliverer.deliver([each.upload.id for each in sent])
+            )
+            async with asyncio.timeout(30):
+                while upstream.counts()["total"]["resources"] < len(sent):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            own.kill()
+            await asyncio.sleep(6)  # the answers come, and nobody takes them down
+            assert not delivering.done()
+            await asyncio.to_thread(own.restart)
+            assert await delivering == []
+            rows = [await factories.status(relay, each) for each in sent]
+    assert {(row.state, row.attempts, row.possible_duplicate) for row in rows} == {
+        (State.DELIVERED, 1, False)
+    }
+    total = upstream.counts()["total"]
+    assert (total["resources"], total["duplicates"]) == (len(sent), 0)
+    assert len(writes(upstream)) == len(sent)

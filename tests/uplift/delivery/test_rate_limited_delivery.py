@@ -1,0 +1,262 @@
+"""Deliveries under a pace and past a poison, against a simulated 1upHealth."""
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from itertools import combinations
+from typing import Any
+from uuid import UUID
+
+import pytest
+import redis.asyncio
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from tests import factories
+from tests.uplift.ledger import rows
+from tests.uplift.test_dispatch import all_ids
+from uplift.dispatch import redis_url
+from uplift.intake.accept import Accepted
+from uplift.lifecycle import ALONE_AFTER, REFUSED_AFTER, Reason, State
+from uplift.queues import UPLOADS
+from uplift.sandbox.testing import SandboxServer
+from uplift.settings import Settings
+from uplift.wiring import Relay, open_relay
+
+_CREATE = {"api": "fhir", "method": "POST"}
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """As everywhere, but with a brisk sweep and brisk probes, and few sends at once."""
+    return settings.model_copy(
+        update={
+            "pace_probe_seconds": 0.3,
+            "sweep_seconds": 0.1,
+            "ring_seconds": 0.2,
+            "send_slots": 5,
+        }
+    )
+
+
+async def accept(relay: Relay, count: int) -> list[Accepted]:
+    await factories.user(relay)
+    return [
+        await factories.accepted(relay, id=f"obs-{n}", valueQuantity={"value": n})
+        for n in range(count)
+    ]
+
+
+async def work(relay: Relay, until: float) -> None:
+    """Sweep, and deliver what is rung for, as the processes do, until then on time.monotonic."""
+    async with (
+        redis.asyncio.from_url(redis_url(relay.settings)) as client,
+        asyncio.TaskGroup() as tasks,
+    ):
+        while time.monotonic() < until:
+            await relay.sweeper.sweep()
+            await asyncio.sleep(0.05)
+            ids = await all_ids(client)
+            await client.delete(UPLOADS)
+            tasks.create_task(relay.deliverer.deliver(ids))
+
+
+async def states(relay: Relay, accepted: list[Accepted]) -> list[State]:
+    return [(await factories.status(relay, each)).state for each in accepted]
+
+
+async def attempts(relay: Relay, accepted: list[Accepted]) -> list[int]:
+    return [(await factories.status(relay, each)).attempts for each in accepted]
+
+
+def sent(upstream: SandboxServer, after: int = 0) -> list[dict[str, Any]]:
+    return upstream.requests(api="fhir")[after:]
+
+
+async def test_an_outage_costs_no_attempts_but_probes_of_different_uploads_and_then_all_goes_out(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    uploads = await accept(relay, 18)
+    upstream.faults({"kind": "status", "status": 503, "match": {"api": "fhir"}})
+    await relay.deliverer.deliver([each.upload.id for each in uploads])
+    at_first = await attempts(relay, uploads)
+    # Ten tell that it is an outage; what was under way then is five at the most.
+    assert 10 <= sum(at_first) <= 15
+    assert len(sent(upstream)) == sum(at_first)
+
+    started = time.monotonic()
+    async with asyncio.timeout(30):
+        while len(sent(upstream)) < sum(at_first) + 3:
+            await work(relay, time.monotonic() + 0.3)
+    probes = sent(upstream, after=sum(at_first))
+    assert len(probes) <= (time.monotonic() - started) / 0.3 + 1
+    assert sum(await attempts(relay, uploads)) == sum(at_first) + len(probes)
+    assert len({(each["method"], each["sha256"], each["path"]) for each in probes}) == len(probes)
+
+    # One record still fails: it must not hold up the others.
+    upstream.clear_faults()
+    upstream.faults({"kind": "status", "status": 500, "match": {"id": "obs-0"}})
+    async with asyncio.timeout(20):
+        while set(await states(relay, uploads[1:])) != {State.DELIVERED}:
+            await work(relay, time.monotonic() + 0.3)
+    assert (await factories.status(relay, uploads[0])).state is not State.DELIVERED
+    total = upstream.counts()["total"]
+    assert (total["resources"], total["duplicates"]) == (17, 0)
+
+
+async def test_one_record_that_always_fails_slows_no_other(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    uploads = await accept(relay, 8)
+    upstream.faults({"kind": "status", "status": 500, "match": {"id": "obs-0"}})
+    for _ in range(12):
+        async with relay.database.transaction() as connection:
+            await connection.execute(
+                text("UPDATE uploads SET next_attempt_at = now() WHERE state = 'queued'")
+            )
+        await relay.deliverer.deliver([uploads[0].upload.id])
+    await relay.deliverer.deliver([each.upload.id for each in uploads])
+    assert set(await states(relay, uploads[1:])) == {State.DELIVERED}
+    pace = await relay.pace.state()
+    assert pace is not None
+    assert pace.phase == "open"
+
+
+async def test_a_retry_after_holds_for_every_process_and_costs_the_others_no_attempt(
+    settings: Settings, relay: Relay, upstream: SandboxServer
+) -> None:
+    uploads = await accept(relay, 6)
+    upstream.faults({"kind": "too_many_requests", "retry_after": 60, "count": 1})
+    await relay.deliverer.deliver([uploads[0].upload.id])
+    async with open_relay(settings) as other:
+        await relay.pace.state()  # told; a moment later it would be by itself
+        started = time.monotonic()
+        assert await other.deliverer.deliver([each.upload.id for each in uploads]) == []
+        assert time.monotonic() - started < 1  # no thread waits for it
+        assert (await other.sweeper.sweep()).rung == 0
+    assert len(sent(upstream)) == 1
+    assert await attempts(relay, uploads) == [1, 0, 0, 0, 0, 0]
+    assert set(await states(relay, uploads)) == {State.QUEUED}
+
+
+async def test_a_slow_pace_is_waited_for_within_the_message(
+    settings: Settings, relay: Relay, upstream: SandboxServer
+) -> None:
+    uploads = await accept(relay, 6)
+    async with open_relay(settings.model_copy(update={"pace_most": 20.0})) as slow:
+        started = time.monotonic()
+        await slow.deliverer.deliver([each.upload.id for each in uploads])
+        assert time.monotonic() - started > 0.15
+    assert set(await states(relay, uploads)) == {State.DELIVERED}
+
+
+async def test_what_is_not_due_any_more_uses_up_no_permit_of_a_slow_pace(
+    relay: Relay, settings: Settings, upstream: SandboxServer
+) -> None:
+    before = await accept(relay, 30)
+    await relay.deliverer.deliver([each.upload.id for each in before])
+    late = await factories.accepted(relay, id="late")
+    async with redis.asyncio.from_url(redis_url(settings)) as client:
+        now = (await client.time())[0] * 1000
+        slow = {"limit": 0.8, "knee": 0.8, "raised": now + 60_000, "tokens": 1, "at": now}
+        for name, value in slow.items():
+            await client.hset("uplift:pace", name, str(value))
+    await relay.pace.state()
+    # The next permit comes after more than a second, and who waits for that long goes without.
+    await relay.deliverer.deliver([each.upload.id for each in [*before, late]])
+    assert await states(relay, [late]) == [State.DELIVERED]
+
+
+async def test_while_redis_is_away_deliveries_go_on_slowly(
+    settings: Settings, relay: Relay, upstream: SandboxServer
+) -> None:
+    uploads = await accept(relay, 6)
+    nowhere = settings.model_copy(
+        update={
+            "redis_url": SecretStr("redis://127.0.0.1:1/0"),
+            "pace_alone": 5.0,
+        }
+    )
+    async with open_relay(nowhere) as alone:
+        await alone.deliverer.deliver([each.upload.id for each in uploads])
+    assert set(await states(relay, uploads)) == {State.DELIVERED}
+
+
+# --- poison --------------------------------------------------------------------------------------
+
+
+async def _times(relay: Relay, upload_id: UUID) -> list[tuple[float, float]]:
+    return [
+        (each.opened_at.timestamp(), each.closed_at.timestamp())
+        for each in await rows.attempts_of(relay.database, upload_id)
+    ]
+
+
+async def test_an_upload_whose_leases_ran_out_twice_is_attempted_while_nothing_else_is(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    uploads = await accept(relay, 12)
+    suspects = [uploads[n].upload.id for n in (0, 3)]
+    async with relay.database.transaction() as connection:
+        await connection.execute(
+            text("UPDATE uploads SET crashes = :n WHERE id = ANY(:ids)"),
+            {"n": ALONE_AFTER, "ids": suspects},
+        )
+    upstream.faults({"kind": "slow", "seconds": 0.1, "match": _CREATE})
+    ids = [each.upload.id for each in uploads]
+    await asyncio.gather(relay.deliverer.deliver(ids[:6]), relay.deliverer.deliver(ids[6:]))
+    assert set(await states(relay, uploads)) == {State.DELIVERED}
+    times = {id_: (await _times(relay, id_))[0] for id_ in ids}
+    for suspect in suspects:
+        opened, closed = times.pop(suspect)
+        assert all(end < opened or begin > closed for begin, end in times.values())
+        times[suspect] = (opened, closed)
+    others = [times[id_] for id_ in ids if id_ not in suspects]
+    assert any(a[0] < b[1] and b[0] < a[1] for a, b in combinations(others, 2))
+
+
+async def test_a_record_that_ends_each_worker_is_refused_and_takes_nothing_with_it(
+    settings: Settings, relay: Relay, upstream: SandboxServer
+) -> None:
+    uploads = await accept(relay, 5)
+    poison, companions = uploads[0], uploads[1:]
+    upstream.faults(
+        {"kind": "stall", "seconds": 3, "match": {**_CREATE, "id": "obs-0"}},
+        {"kind": "slow", "seconds": 0.5, "commit_first": True, "match": _CREATE},
+    )
+    together: list[int] = []
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as workers:
+        for life in range(REFUSED_AFTER):
+            worker = await stack.enter_async_context(open_relay(settings))
+            workers.create_task(worker.deliverer.deliver([each.upload.id for each in uploads]))
+            async with asyncio.timeout(20):
+                while State.SENDING not in await states(relay, [poison]):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            together.append((await states(relay, uploads)).count(State.SENDING))
+            # The worker is gone, as far as anybody can tell: what it held runs out.
+            async with relay.database.transaction() as connection:
+                await connection.execute(
+                    text(
+                        "UPDATE uploads SET lease_until = now() - interval '1 s'"
+                        " WHERE state = 'sending'"
+                    )
+                )
+            swept = await relay.sweeper.sweep()
+            assert swept.refused == (life == REFUSED_AFTER - 1)
+            await asyncio.sleep(0.3)  # 1upHealth gets its time
+            async with relay.database.transaction() as connection:
+                await connection.execute(
+                    text("UPDATE uploads SET next_attempt_at = now() WHERE state = 'queued'")
+                )
+
+    row = await factories.status(relay, poison)
+    assert (row.state, row.reason) == (State.REFUSED, Reason.CRASHES_WORKER)
+    assert (row.attempts, row.maybe_sent) == (REFUSED_AFTER, True)
+    assert (await rows.row(relay.database, poison.upload.id)).sealed_body is not None
+    assert together[0] == len(uploads)
+    assert together[ALONE_AFTER:] == [1] * (REFUSED_AFTER - ALONE_AFTER)
+    # They were with it while nobody knew yet; from then on they are not tried together.
+    await relay.deliverer.deliver([each.upload.id for each in companions])
+    assert set(await states(relay, companions)) == {State.DELIVERED}
+    total = upstream.counts()["total"]
+    assert (total["versions"], total["duplicates"]) == (len(companions), 0)

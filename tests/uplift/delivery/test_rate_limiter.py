@@ -1,0 +1,388 @@
+"""The pace, on a real Redis; each Pace is as one process."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from itertools import pairwise
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import redis.asyncio
+from prometheus_client import REGISTRY
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from tests import factories
+from uplift.cli.local.embedded import EmbeddedRedis
+from uplift.delivery import rate_limiter as pace_module
+from uplift.delivery.rate_limiter import Pace, PaceState
+from uplift.delivery.rate_limiter_rule import GENTLE, OUTAGE_UPLOADS
+from uplift.destinations.responses import Answer, Outcome
+from uplift.logs import configure_logs
+from uplift.settings import Settings
+
+MakePace = Callable[..., Pace]
+
+STORED = Answer(Outcome.STORED, "http_201", 201)
+BUSY = Answer(Outcome.BUSY, "http_429", 429)
+FAILURES = [
+    Answer(Outcome.UNKNOWN, "http_503", 503),
+    Answer(Outcome.UNKNOWN, "no_answer"),
+    Answer(Outcome.UNKNOWN, "connection_lost"),
+    Answer(Outcome.NOT_SENT, "no_connection"),
+    Answer(Outcome.HOLD, "http_403", 403),
+    Answer(Outcome.UNAUTHORIZED, "http_401", 401),
+]
+FAILED = FAILURES[0]
+
+
+@pytest.fixture
+async def make_pace(
+    client: "redis.asyncio.Redis", redis_server: EmbeddedRedis
+) -> AsyncIterator[MakePace]:
+    """Makes paces that share nothing but Redis, which is empty."""
+    async with AsyncExitStack() as stack:
+
+        def make(
+            most: float = 1000.0,
+            *,
+            probe: float = 1.0,
+            alone: float = 20.0,
+            url: str = redis_server.url,
+        ) -> Pace:
+            own = redis.asyncio.from_url(
+                url, socket_connect_timeout=1.0, socket_timeout=2.0, retry=Retry(NoBackoff(), 1)
+            )
+            stack.push_async_callback(own.aclose)
+            settings = Settings(pace_most=most, pace_probe_seconds=probe, pace_alone=alone)
+            opened = Pace(own, settings)
+            stack.push_async_callback(opened.close)
+            return opened
+
+        yield make
+
+
+async def state(pace: Pace) -> PaceState:
+    """What it is after all that was told so far."""
+    found = await pace.state()
+    assert found is not None
+    return found
+
+
+async def tell(pace: Pace, answer: Answer, count: int = 1, upload: UUID | None = None) -> PaceState:
+    """So many requests that are answered so, each of another upload unless told which."""
+    await state(pace)  # as any process did before it sends
+    for _ in range(count):
+        pace.answered(upload or factories.new_id(), answer, time.monotonic())
+    return await state(pace)
+
+
+async def pass_a_second(client: "redis.asyncio.Redis") -> None:
+    """Let the limit's next step be due."""
+    now = await client.hmget("uplift:pace", "changed", "raised")
+    changed, raised = (float(value or 0) for value in now)
+    await client.hset(
+        "uplift:pace", mapping={"changed": max(0.0, changed - 1000), "raised": raised - 1000}
+    )
+
+
+async def test_in_good_times_everything_asked_for_may_go_at_once(make_pace: MakePace) -> None:
+    pace = make_pace()
+    assert await pace.take(100) == 100
+    found = await state(pace)
+    assert (found.phase, found.limit) == ("open", 1000)
+    assert found.stood_still == 0
+
+
+async def test_all_processes_together_begin_no_more_than_the_limit(make_pace: MakePace) -> None:
+    paces = [make_pace(200) for _ in range(3)]
+    started = time.monotonic()
+    begun = 0
+
+    async def use(pace: Pace) -> None:
+        nonlocal begun
+        while time.monotonic() < started + 0.8:
+            begun += await pace.take(5)
+            await asyncio.sleep(pace.wait)
+
+    await asyncio.gather(*(use(pace) for pace in paces))
+    seconds = time.monotonic() - started
+    # How much of it is used is the machine's affair.
+    assert 5 < begun <= 200 * (seconds + 0.1) + 1
+
+
+async def test_one_429_slows_every_process(make_pace: MakePace) -> None:
+    one, other = make_pace(), make_pace()
+    assert await other.take(100) == 100
+    await tell(one, BUSY)
+    found = await state(other)
+    assert (found.phase, found.limit) == ("slowed", 50)  # half of what was used
+    assert await other.take(100) <= 5
+
+
+async def test_a_burst_of_429s_that_was_in_flight_counts_once(make_pace: MakePace) -> None:
+    one, other = make_pace(), make_pace()
+    await state(other)
+    in_flight = time.monotonic()
+    await tell(one, BUSY, 50)
+    for _ in range(50):
+        other.answered(factories.new_id(), BUSY, in_flight)
+    assert (await state(other)).limit == GENTLE / 2
+
+
+async def test_429s_that_go_on_slow_further_down_to_probes(
+    make_pace: MakePace, client: "redis.asyncio.Redis"
+) -> None:
+    pace = make_pace()
+    limits = []
+    for _ in range(3):
+        limits.append((await tell(pace, BUSY)).limit)
+        await pass_a_second(client)
+    assert limits == [5, 2.5, 1.25]
+    found = await tell(pace, BUSY)
+    assert (found.phase, found.limit) == ("shut", 1.0)
+
+
+async def test_retry_after_closes_it_for_all_and_opens_by_itself(make_pace: MakePace) -> None:
+    one, other = make_pace(), make_pace()
+    await tell(one, Answer(Outcome.BUSY, "http_429", 429, retry_after=0.4))
+    found = await state(other)
+    assert found.phase == "closed"
+    assert 0.2 < found.wait <= 0.4
+    assert await other.take(1) == 0
+    assert 0.1 < other.wait <= 0.4
+    await asyncio.sleep(found.wait + 0.05)
+    assert await other.take(1) == 1
+    assert (await state(other)).phase == "slowed"
+
+
+async def test_success_raises_it_by_doubling_and_carefully_beyond_what_was_too_much(
+    make_pace: MakePace, client: "redis.asyncio.Redis"
+) -> None:
+    pace = make_pace(14.5)
+    await tell(pace, BUSY)
+    await client.hset("uplift:pace", mapping={"limit": 3, "knee": 12})
+    limits = []
+    for _ in range(5):
+        await pass_a_second(client)
+        limits.append(round((await tell(pace, STORED, 3)).limit, 2))
+    assert limits == [6, 12, 13.2, 14.5, 14.5]
+    assert (await state(pace)).phase == "open"
+
+
+async def test_it_is_raised_once_a_second_however_much_succeeds(make_pace: MakePace) -> None:
+    pace = make_pace()
+    slowed = await tell(pace, BUSY)
+    assert (await tell(pace, STORED, 500)).limit == slowed.limit
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda answer: answer.code)
+async def test_when_many_different_uploads_fail_only_probes_go_out(
+    make_pace: MakePace, failure: Answer
+) -> None:
+    one, other = make_pace(), make_pace()
+    assert (await tell(one, failure, OUTAGE_UPLOADS - 1)).phase == "open"
+    assert (await tell(other, failure)).phase == "shut"
+    assert (await state(one)).phase == "shut"
+    assert await one.take(100) == 0
+
+
+async def test_one_record_that_always_fails_slows_nobody(make_pace: MakePace) -> None:
+    pace = make_pace()
+    upload = factories.new_id()
+    for _ in range(5):
+        assert (await tell(pace, FAILED, 20, upload)).phase == "open"
+
+
+async def test_a_third_that_fails_for_reasons_of_its_own_slows_nobody(make_pace: MakePace) -> None:
+    pace = make_pace()
+    for _ in range(30):
+        await tell(pace, FAILED, 3)
+        assert (await tell(pace, STORED, 6)).phase == "open"
+
+
+@pytest.mark.parametrize("outcome", [Outcome.REFUSED, Outcome.FOUND, Outcome.ABSENT])
+async def test_every_answer_about_the_record_is_a_sign_of_life(
+    make_pace: MakePace, outcome: Outcome
+) -> None:
+    pace = make_pace()
+    for _ in range(3):
+        await tell(pace, FAILED, OUTAGE_UPLOADS - 1)
+        await tell(pace, Answer(outcome, "code"), OUTAGE_UPLOADS)
+    assert (await state(pace)).phase == "open"
+
+
+async def test_while_it_is_shut_all_processes_share_one_probe_at_a_time(
+    make_pace: MakePace,
+) -> None:
+    paces = [make_pace(probe=0.2) for _ in range(3)]
+    await tell(paces[0], FAILED, OUTAGE_UPLOADS)
+    started, probes = time.monotonic(), []
+
+    async def use(pace: Pace) -> None:
+        while time.monotonic() < started + 0.9:
+            if await pace.take(10):
+                probes.append(time.monotonic())
+                pace.answered(factories.new_id(), FAILED, time.monotonic())
+            await asyncio.sleep(max(0.01, pace.wait))
+
+    await asyncio.gather(*(use(pace) for pace in paces))
+    assert 2 <= len(probes) <= 4
+    gaps = [after - before for before, after in pairwise(probes)]
+    assert min(gaps) > 0.15
+
+
+async def test_one_success_opens_it_again(
+    make_pace: MakePace, client: "redis.asyncio.Redis"
+) -> None:
+    one, other = make_pace(), make_pace()
+    await tell(one, FAILED, OUTAGE_UPLOADS)
+    assert (await tell(one, STORED)).phase == "slowed"
+    limits = [(await state(other)).limit]
+    for _ in range(8):
+        await pass_a_second(client)
+        limits.append((await tell(other, STORED)).limit)
+    assert limits == [10, 20, 40, 80, 160, 320, 640, 1000, 1000]
+
+
+async def test_what_was_asked_before_it_was_shut_does_not_open_it(make_pace: MakePace) -> None:
+    pace = make_pace()
+    await state(pace)
+    before = time.monotonic()
+    await asyncio.sleep(0.02)
+    await tell(pace, FAILED, OUTAGE_UPLOADS)
+    pace.answered(factories.new_id(), STORED, before)
+    assert (await state(pace)).phase == "shut"
+
+
+async def test_the_time_in_which_nothing_goes_out_is_counted_until_it_is_made_good(
+    make_pace: MakePace,
+) -> None:
+    one, other = make_pace(), make_pace()
+    await tell(one, FAILED, OUTAGE_UPLOADS)
+    await asyncio.sleep(0.3)
+    stood = (await state(other)).stood_still
+    assert 0.3 <= stood < 5
+    await other.made_good(stood)
+    await tell(one, STORED)
+    left = (await state(one)).stood_still
+    assert left < stood
+    await asyncio.sleep(0.1)
+    assert (await state(one)).stood_still == left  # open: it counts no further
+
+
+async def test_a_retry_after_counts_as_standing_still_for_as_long_as_it_says(
+    make_pace: MakePace,
+) -> None:
+    pace = make_pace()
+    await tell(pace, Answer(Outcome.BUSY, "http_429", 429, retry_after=0.2))
+    await asyncio.sleep(0.4)
+    assert (await state(pace)).stood_still == pytest.approx(0.2, abs=0.01)
+
+
+async def test_answers_are_told_soon_without_anybody_asking(make_pace: MakePace) -> None:
+    one, other = make_pace(), make_pace()
+    await state(one)
+    for _ in range(OUTAGE_UPLOADS):
+        one.answered(factories.new_id(), FAILED, time.monotonic())
+    async with asyncio.timeout(5):
+        while (await state(other)).phase != "shut":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_many_claims_share_one_call_of_redis(
+    make_pace: MakePace, client: "redis.asyncio.Redis"
+) -> None:
+    pace = make_pace(100_000)
+    assert await pace.take(1) == 1
+    await client.config_resetstat()
+    started, taken = time.monotonic(), 0
+    while time.monotonic() < started + 0.5:
+        taken += await pace.take(1)
+        pace.answered(factories.new_id(), STORED, time.monotonic())
+        await asyncio.sleep(0.001)
+    calls = (await client.info("commandstats"))["cmdstat_evalsha"]["calls"]
+    assert taken > 50
+    assert calls < taken / 4
+
+
+async def test_permits_that_were_not_used_can_be_taken_again(make_pace: MakePace) -> None:
+    pace = make_pace(10)
+    assert await pace.take(1) == 1
+    assert await pace.take(1) == 0
+    pace.give_back(1)
+    assert await pace.take(1) == 1
+
+
+# --- without Redis -------------------------------------------------------------------------------
+
+
+async def test_without_redis_each_process_keeps_to_a_low_limit_of_its_own(
+    make_pace: MakePace,
+) -> None:
+    pace = make_pace(alone=20, url="redis://127.0.0.1:1/0")
+    started, begun = time.monotonic(), 0
+    while time.monotonic() < started + 0.5:
+        begun += await pace.take(10)
+        pace.answered(factories.new_id(), STORED, time.monotonic())
+        await asyncio.sleep(pace.wait)
+    # A second's worth may have gone at once.
+    assert 15 <= begun <= 20 * (1 + time.monotonic() - started) + 1
+    assert await pace.state() is None
+
+
+async def test_without_redis_a_429_is_honoured_by_the_process_that_got_it(
+    make_pace: MakePace,
+) -> None:
+    pace = make_pace(url="redis://127.0.0.1:1/0")
+    assert await pace.take(1) == 1
+    pace.answered(factories.new_id(), Answer(Outcome.BUSY, "http_429", 429, 30.0), time.monotonic())
+    assert await pace.take(1) == 0
+    assert pace.wait > 25
+
+
+async def test_a_redis_that_comes_back_is_asked_again_and_one_that_was_emptied_begins_anew(
+    make_pace: MakePace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace_module, "_AWAY_SECONDS", 0.1)
+    with EmbeddedRedis(tmp_path / "own") as server:
+        pace = make_pace(url=server.url)
+        await tell(pace, FAILED, OUTAGE_UPLOADS)
+        server.kill()
+        assert await pace.state() is None
+        await asyncio.to_thread(server.restart)
+        await asyncio.sleep(0.15)
+        async with redis.asyncio.from_url(server.url) as own:
+            await own.flushall()
+        assert (await state(pace)).phase == "open"
+
+
+# --- what operators see --------------------------------------------------------------------------
+
+
+async def test_operators_see_the_pace_and_why_it_changed(
+    make_pace: MakePace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    configure_logs(Settings(log_format="json"))
+    pace = make_pace()
+
+    def sample(name: str, **labels: str) -> float:
+        return REGISTRY.get_sample_value(name, labels) or 0.0
+
+    slowed = sample("uplift_pace_slowed_total", cause="busy")
+    shut = sample("uplift_pace_slowed_total", cause="outage")
+    await tell(pace, BUSY)
+    assert sample("uplift_pace_limit") == 5
+    assert sample("uplift_pace_open") == 1
+    await tell(pace, FAILED, OUTAGE_UPLOADS)
+    assert sample("uplift_pace_limit") == 1
+    assert sample("uplift_pace_open") == 0
+    await tell(pace, STORED)
+    assert sample("uplift_pace_open") == 1
+    assert sample("uplift_pace_slowed_total", cause="busy") == slowed + 1
+    assert sample("uplift_pace_slowed_total", cause="outage") == shut + 1
+    shown = "".join(capfd.readouterr())
+    assert shown.count("pace_changed") == 3
+    assert '"why": "outage"' in shown

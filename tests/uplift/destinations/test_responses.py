@@ -1,0 +1,365 @@
+"""Every status and body shape that 1upHealth is known or may be feared to answer with."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import httpx
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uplift.destinations.responses import (
+    Answer,
+    Outcome,
+    Receipt,
+    retry_after,
+    sort_error,
+    sort_look,
+    sort_write,
+)
+
+JSON = httpx.Headers({"Content-Type": "application/json"})
+FHIR_JSON = httpx.Headers({"Content-Type": "application/fhir+json; charset=utf-8"})
+HTML = httpx.Headers({"Content-Type": "text/html"})
+STORED = {"resourceType": "Observation", "id": "1"}
+NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
+
+
+def write(
+    status: int, body: Any = None, headers: httpx.Headers = JSON, *, update: bool = False
+) -> Answer:
+    content = body if isinstance(body, bytes) else orjson.dumps(body)
+    return sort_write(status, headers, content, "Observation", update=update)
+
+
+def look(status: int, body: Any = None, headers: httpx.Headers = JSON) -> Answer:
+    content = body if isinstance(body, bytes) else orjson.dumps(body)
+    return sort_look(status, headers, content, "Observation")
+
+
+# The answer table of the design, and for each status a shape of body that the contract knows.
+WRITES = [
+    (400, Outcome.REFUSED, {"resourceType": "OperationOutcome", "issue": []}),
+    (401, Outcome.UNAUTHORIZED, {"message": "Unauthorized"}),
+    (402, Outcome.HOLD, {}),
+    (403, Outcome.HOLD, {"message": "Forbidden"}),
+    (404, Outcome.HOLD, {"message": "Not Found"}),
+    (405, Outcome.HOLD, None),
+    (406, Outcome.HOLD, None),
+    (408, Outcome.UNKNOWN, None),
+    (409, Outcome.REFUSED, None),
+    (410, Outcome.REFUSED, None),
+    (411, Outcome.HOLD, None),
+    (412, Outcome.REFUSED, None),
+    (413, Outcome.REFUSED, None),
+    (414, Outcome.HOLD, None),
+    (415, Outcome.REFUSED, None),
+    (418, Outcome.HOLD, None),
+    (422, Outcome.REFUSED, {"resourceType": "OperationOutcome", "issue": []}),
+    (423, Outcome.HOLD, None),
+    (425, Outcome.BUSY, None),
+    (429, Outcome.BUSY, {"message": "Too Many Requests"}),
+    (451, Outcome.HOLD, None),
+    (500, Outcome.UNKNOWN, {"error": "server_error", "error_description": "…"}),
+    (501, Outcome.UNKNOWN, None),
+    (502, Outcome.UNKNOWN, None),
+    (503, Outcome.UNKNOWN, {"message": "Service Unavailable"}),
+    (504, Outcome.UNKNOWN, None),
+    (599, Outcome.UNKNOWN, None),
+    (301, Outcome.HOLD, None),
+    (302, Outcome.HOLD, None),
+    (303, Outcome.HOLD, None),
+    (304, Outcome.HOLD, None),
+    (307, Outcome.HOLD, None),
+    (308, Outcome.HOLD, None),
+]
+
+
+@pytest.mark.parametrize("update", [False, True], ids=["create", "update"])
+@pytest.mark.parametrize(("status", "outcome", "body"), WRITES)
+def test_the_status_decides_what_a_failed_write_came_to(
+    status: int, outcome: Outcome, body: Any, update: bool
+) -> None:
+    answer = write(status, body, update=update)
+
+    if status == 404 and update:
+        outcome = Outcome.ABSENT
+    assert answer == Answer(outcome, f"http_{status}", status)
+
+
+@pytest.mark.parametrize(("status", "outcome", "body"), WRITES)
+def test_a_failed_write_is_none_the_better_for_a_resource_in_its_body(
+    status: int, outcome: Outcome, body: Any
+) -> None:
+    assert write(status, STORED).outcome is outcome
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 203, 299])
+@pytest.mark.parametrize("headers", [JSON, FHIR_JSON])
+@pytest.mark.parametrize("update", [False, True])
+def test_the_resource_under_a_2xx_is_stored(
+    status: int, headers: httpx.Headers, update: bool
+) -> None:
+    answer = write(status, STORED, headers, update=update)
+
+    assert answer == Answer(
+        Outcome.STORED, f"http_{status}", status, receipt=Receipt("1", None), resource=None
+    )
+
+
+NOT_THE_RESOURCE = [
+    pytest.param(b"<html>Log in</html>", HTML, id="a login page"),
+    pytest.param(b"<html>Log in</html>", JSON, id="a login page that says it is JSON"),
+    pytest.param(STORED, HTML, id="the resource, said to be HTML"),
+    pytest.param(STORED, httpx.Headers(), id="the resource, said to be nothing"),
+    pytest.param({"error": "server_error"}, JSON, id="an error"),
+    pytest.param({"success": False, "error": "x"}, JSON, id="an error of user management's kind"),
+    pytest.param({"message": "Unauthorized"}, JSON, id="a gateway's message"),
+    pytest.param({"resourceType": "OperationOutcome"}, FHIR_JSON, id="an OperationOutcome"),
+    pytest.param({"resourceType": "Patient", "id": "1"}, JSON, id="another type"),
+    pytest.param({"resourceType": "observation", "id": "1"}, JSON, id="the type in lower case"),
+    pytest.param({"resourceType": ["Observation"]}, JSON, id="a type that is no text"),
+    pytest.param({"id": "1"}, JSON, id="no type"),
+    pytest.param([STORED], JSON, id="an array"),
+    pytest.param("Observation", JSON, id="text"),
+    pytest.param(None, JSON, id="null"),
+    pytest.param(b"", JSON, id="nothing"),
+    pytest.param(b'{"resourceType": "Observation", "id": ', JSON, id="half of the resource"),
+    pytest.param(b'{"resourceType": "Observation", "id": "\xff"}', JSON, id="not UTF-8"),
+    pytest.param(b"[" * 100_000, JSON, id="nested without end"),
+]
+
+
+@pytest.mark.parametrize("status", [200, 201, 204])
+@pytest.mark.parametrize(("body", "headers"), NOT_THE_RESOURCE)
+def test_anything_else_under_a_2xx_is_unknown(
+    status: int, body: Any, headers: httpx.Headers
+) -> None:
+    assert write(status, body, headers) == Answer(Outcome.UNKNOWN, "not_the_resource", status)
+
+
+@pytest.mark.parametrize(("body", "headers"), NOT_THE_RESOURCE)
+def test_a_look_finds_nothing_but_the_resource(body: Any, headers: httpx.Headers) -> None:
+    assert look(200, body, headers) == Answer(Outcome.UNKNOWN, "not_the_resource", 200)
+
+
+def test_a_look_that_finds_the_resource_hands_it_on() -> None:
+    stored = {**STORED, "meta": {"versionId": "3"}, "status": "final"}
+
+    answer = look(200, stored)
+
+    assert (answer.outcome, answer.resource) == (Outcome.FOUND, stored)
+    assert answer.receipt == Receipt("1", "3")
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_a_look_knows_absence(status: int) -> None:
+    outcome = {"resourceType": "OperationOutcome", "issue": []}
+    assert look(status, outcome) == Answer(Outcome.ABSENT, f"http_{status}", status)
+
+
+@pytest.mark.parametrize("status", [404, 410])
+@pytest.mark.parametrize("body", [b"", b"<h1>Not here</h1>", b"null", b'"no"'])
+def test_an_absence_that_is_not_told_in_json_proves_nothing(status: int, body: bytes) -> None:
+    html = httpx.Headers({"content-type": "text/html"})
+    assert look(status, body).outcome is Outcome.UNKNOWN
+    assert look(status, {"message": "Not Found"}, html).outcome is Outcome.UNKNOWN
+
+
+def test_a_look_may_be_unauthorized() -> None:
+    assert look(401) == Answer(Outcome.UNAUTHORIZED, "http_401", 401)
+
+
+@pytest.mark.parametrize(
+    "status", [201, 204, 206, 301, 302, 304, 400, 403, 405, 408, 409, 422, 425, 429, 500, 503, 599]
+)
+def test_any_other_look_proves_nothing(status: int) -> None:
+    assert look(status, STORED) == Answer(Outcome.UNKNOWN, f"http_{status}", status)
+
+
+@pytest.mark.parametrize("sort", [write, look])
+@pytest.mark.parametrize("status", [403, 429, 500, 503])
+def test_retry_after_is_kept_where_it_may_matter(sort: Any, status: int) -> None:
+    answer = sort(status, None, httpx.Headers({"Retry-After": "7"}))
+
+    assert answer.retry_after == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0.0),
+        ("7", 7.0),
+        (" 7 ", 7.0),
+        ("007", 7.0),
+        ("86400", 86_400.0),
+        ("86401", 86_400.0),
+        ("9" * 5000, 86_400.0),
+        ("Thu, 01 Jan 2026 12:02:00 GMT", 120.0),
+        ("Thursday, 01-Jan-26 12:02:00 GMT", 120.0),  # RFC 850: a recipient must accept it
+        ("Thu Jan  1 12:02:00 2026", 120.0),  # asctime: likewise
+        ("Thu, 01 Jan 2026 13:02:00 +0100", 120.0),
+        ("Thu, 01 Jan 2026 11:00:00 GMT", 0.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("Thu, 01 Jan 2099 12:00:00 GMT", 86_400.0),
+        ("", None),
+        ("-1", None),
+        ("1.5", None),
+        ("+7", None),
+        ("7 seconds", None),
+        ("1e3", None),
+        ("7, 8", None),
+        ("soon", None),
+        ("inf", None),
+        ("nan", None),
+        ("²", None),
+        ("\N{ARABIC-INDIC DIGIT SEVEN}", None),
+        ("Thu, 32 Jan 2026 12:00:00 GMT", None),
+        ("Thu, 01 Jan 2026 12:00:00 +9999", None),
+        ("Thu, 01 Jan 2026 12:00:00 +99999999999999999999", None),
+        ("Thu, 01 Jan 2026 12:00:99999999999999999999 GMT", None),
+    ],
+)
+def test_retry_after_is_a_number_or_a_date(text: str, seconds: float | None) -> None:
+    headers = httpx.Headers([(b"Retry-After", text.encode())])
+
+    assert retry_after(headers, now=NOW) == seconds
+
+
+def test_no_retry_after_is_none() -> None:
+    assert retry_after(httpx.Headers()) is None
+
+
+def test_a_date_counts_from_now() -> None:
+    in_1999 = httpx.Headers({"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"})
+
+    assert retry_after(in_1999) == 0.0
+
+
+_FRAGMENTS = st.sampled_from(
+    f"Mon, 1 31 Jan 2026 99999 0000 - + 00:00:00 61:61 : GMT +9999 -0000 ( ) , . é {10**20}".split()
+)
+
+
+@given(st.lists(_FRAGMENTS, max_size=10).map(" ".join) | st.text(max_size=40))
+def test_no_retry_after_is_silly_enough_to_raise(text: str) -> None:
+    headers = httpx.Headers([(b"Retry-After", text.encode(errors="replace"))])
+
+    seconds = retry_after(headers, now=NOW)
+
+    assert seconds is None or 0 <= seconds <= 86_400
+
+
+BASE = "https://api.1up.health/r4/Observation"
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "receipt"),
+    [
+        pytest.param({"id": "1"}, {}, Receipt("1", None), id="id only"),
+        pytest.param(
+            {"id": "1", "meta": {"versionId": "2"}},
+            {"ETag": 'W/"9"', "Location": f"{BASE}/8/_history/9"},
+            Receipt("1", "2"),
+            id="the body counts first",
+        ),
+        pytest.param({"id": "1"}, {"ETag": 'W/"2"'}, Receipt("1", "2"), id="weak ETag"),
+        pytest.param({"id": "1"}, {"ETag": '"2"'}, Receipt("1", "2"), id="strong ETag"),
+        pytest.param({"id": "1"}, {"ETag": "2"}, Receipt("1", "2"), id="bare ETag"),
+        pytest.param({"id": "1"}, {"ETag": 'W/""'}, Receipt("1", None), id="empty ETag"),
+        pytest.param(
+            {"id": "1", "meta": {"versionId": ""}},
+            {"ETag": 'W/"2"'},
+            Receipt("1", "2"),
+            id="an empty version is none",
+        ),
+        pytest.param(
+            {}, {"Location": f"{BASE}/1/_history/2"}, Receipt("1", "2"), id="absolute Location"
+        ),
+        pytest.param(
+            {}, {"Location": "Observation/1/_history/2"}, Receipt("1", "2"), id="relative Location"
+        ),
+        pytest.param({}, {"Location": "/r4/Observation/1"}, Receipt("1", None), id="no history"),
+        pytest.param({}, {"Location": f"{BASE}/1/"}, Receipt("1", None), id="trailing slash"),
+        pytest.param({}, {"Location": f"{BASE}/a%2Fb"}, Receipt("a/b", None), id="encoded id"),
+        pytest.param(
+            {"id": ""}, {"Location": f"{BASE}/1"}, Receipt("1", None), id="an empty id is none"
+        ),
+        pytest.param({"id": 1}, {}, Receipt(None, None), id="an id that is a number"),
+        pytest.param({}, {}, Receipt(None, None), id="nothing"),
+        pytest.param({}, {"Location": BASE}, Receipt(None, None), id="the type's address"),
+        pytest.param({}, {"Location": "/login"}, Receipt(None, None), id="another page"),
+        pytest.param(
+            {},
+            {"Location": "https://api.1up.health/r4/Patient/1"},
+            Receipt(None, None),
+            id="another type's address",
+        ),
+        pytest.param(
+            {"id": "1", "meta": None, "extra": {}}, {}, Receipt("1", None), id="meta is null"
+        ),
+        pytest.param(
+            {"id": "1", "meta": {"versionId": 3}}, {}, Receipt("1", None), id="version is a number"
+        ),
+    ],
+)
+def test_the_receipt_is_what_1uphealth_calls_the_resource(
+    body: dict[str, Any], headers: dict[str, str], receipt: Receipt
+) -> None:
+    answer = write(201, {"resourceType": "Observation", **body}, httpx.Headers({**JSON, **headers}))
+
+    assert answer.receipt == receipt
+
+
+def _caused(error: Exception, cause: Exception | None) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+_KEY: Any = None  # aiohttp's connection key: only for its messages
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (
+            _caused(
+                httpx.ConnectError("x"),
+                aiohttp.ClientConnectorError(_KEY, ConnectionRefusedError(111, "x")),
+            ),
+            Outcome.NOT_SENT,
+        ),
+        (
+            _caused(
+                httpx.ConnectError("x"), aiohttp.ClientConnectorDNSError(_KEY, OSError(1, "x"))
+            ),
+            Outcome.NOT_SENT,
+        ),
+        (_caused(httpx.TimeoutException("x"), aiohttp.ConnectionTimeoutError()), Outcome.NOT_SENT),
+        # What httpx-aiohttp makes of a connection that was cut after sending.
+        (_caused(httpx.ConnectTimeout("x"), aiohttp.ServerDisconnectedError()), Outcome.UNKNOWN),
+        (_caused(httpx.ConnectTimeout("x"), aiohttp.ClientOSError(104, "x")), Outcome.UNKNOWN),
+        (_caused(httpx.ReadTimeout("x"), aiohttp.SocketTimeoutError()), Outcome.UNKNOWN),
+        (_caused(httpx.ReadError("x"), aiohttp.ClientPayloadError()), Outcome.UNKNOWN),
+        (httpx.ConnectError("no cause, so no proof"), Outcome.UNKNOWN),
+        (httpx.ConnectTimeout("no cause, so no proof"), Outcome.UNKNOWN),
+        (httpx.DecodingError("x"), Outcome.UNKNOWN),
+        (aiohttp.ClientConnectionError("x"), Outcome.UNKNOWN),
+        (OSError("x"), Outcome.UNKNOWN),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_only_a_connection_never_made_proves_that_nothing_was_sent(
+    error: Exception, outcome: Outcome
+) -> None:
+    assert sort_error(error).outcome is outcome
+
+
+def test_neither_texts_nor_resources_show_in_an_answer() -> None:
+    secret = {"resourceType": "Observation", "id": "1", "note": "canary"}
+
+    assert "canary" not in repr(look(200, secret))
+    assert "canary" not in repr(write(201, secret))
+    assert "canary" not in repr(write(400, {"issue": [{"diagnostics": "canary"}]}))

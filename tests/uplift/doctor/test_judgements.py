@@ -1,0 +1,315 @@
+"""What is said of given facts: pure, so in tables."""
+
+from typing import Any
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from uplift.delivery.rate_limiter import PaceState
+from uplift.doctor import configuration, findings, keys, ledger, queues, upstream, work
+from uplift.doctor.findings import Finding, Verdict
+from uplift.doctor.upstream import Reply
+from uplift.key_check import KeyUse
+from uplift.ledger.backlog import Backlog, Waiting
+from uplift.ledger.overdue import Overdue
+from uplift.ledger.server import ServerFacts
+from uplift.sealing import KeyRing
+from uplift.settings import Settings
+
+OK, WARN, FAIL = Verdict.OK, Verdict.WARN, Verdict.FAIL
+
+
+def verdicts(found: list[Finding]) -> list[Verdict]:
+    return [finding.verdict for finding in found]
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [([], OK), ([OK, OK], OK), ([OK, WARN], WARN), ([FAIL, WARN, OK], FAIL)],
+)
+def test_the_worst_line_is_the_verdict(found: list[Verdict], expected: Verdict) -> None:
+    assert findings.worst(Finding("x", verdict, "") for verdict in found) is expected
+
+
+def whole(**changed: Any) -> Settings:
+    return Settings.model_validate(
+        {
+            "database_url": "postgresql://u:canary@127.0.0.1/x",
+            "redis_url": "redis://:canary@127.0.0.1/0",
+            "master_keys": "k:canary",
+            "oneup_client_id": "client",
+            "oneup_client_secret": "canary",
+            **changed,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "verdict", "said"),
+    [
+        ({}, OK, "complete"),
+        ({"database_url": None}, FAIL, "UPLIFT_DATABASE_URL is not set"),
+        ({"redis_url": None}, FAIL, "UPLIFT_REDIS_URL is not set"),
+        ({"master_keys": None}, FAIL, "UPLIFT_MASTER_KEYS is not set"),
+        ({"database_url": "canary"}, FAIL, "UPLIFT_DATABASE_URL is not an address"),
+        ({"database_url": "postgresql://u:canary@h:canary/x"}, FAIL, "is not an address"),
+        ({"oneup_client_id": ""}, FAIL, "UPLIFT_ONEUP_CLIENT_ID is not set"),
+        ({"oneup_client_secret": ""}, FAIL, "UPLIFT_ONEUP_CLIENT_SECRET is not set"),
+        ({"oneup_client_secret": "canary\n"}, FAIL, "CLIENT_SECRET is not visible ASCII"),
+        ({"oneup_fhir_url": "api.1up.health"}, FAIL, "UPLIFT_ONEUP_FHIR_URL is not an address"),
+        ({"oneup_token_url": "https://"}, FAIL, "UPLIFT_ONEUP_TOKEN_URL is not an address"),
+        ({"oneup_users_url": "http://192.0.2.1/u"}, WARN, "UPLIFT_ONEUP_USERS_URL is not https"),
+        ({"oneup_users_url": "http://127.0.0.1:8090/u"}, OK, "complete"),
+        ({"oneup_users_url": "http://localhost/u"}, OK, "complete"),
+    ],
+)
+def test_settings(changed: dict[str, Any], verdict: Verdict, said: str) -> None:
+    (found,) = configuration.judge_settings(whole(**changed))
+    assert found.verdict is verdict
+    assert said in found.what
+    assert "canary" not in f"{found}"
+    assert (found.do is None) == (verdict is OK)
+
+
+def test_settings_that_are_refused_are_named_without_their_values() -> None:
+    with pytest.raises(ValidationError) as caught:
+        whole(api_port="canary", lease_seconds=-1)
+    found = configuration.refused(caught.value)
+    assert [finding.what.partition(":")[0] for finding in found] == [
+        "UPLIFT_API_PORT",
+        "UPLIFT_LEASE_SECONDS",
+    ]
+    assert verdicts(found) == [FAIL, FAIL]
+    assert "canary" not in f"{found}"
+
+
+_RING = KeyRing.parse(f"{KeyRing.new_entry('new')},{KeyRing.new_entry('old')}")
+
+
+@pytest.mark.parametrize(
+    ("users", "missing", "different", "expected"),
+    [
+        ({"new": 9}, [], [], [(OK, "new: in use, 9"), (OK, "old: wraps nobody, count 0")]),
+        ({"new": 4, "old": 5}, [], [], [(OK, "new: in use, 4"), (WARN, "old: still wraps 5")]),
+        ({}, [], [], [(OK, "new: in use, 0"), (OK, "old: wraps nobody")]),
+        (
+            {"new": 4, "old": 5},
+            [],
+            ["old"],
+            [(OK, "new: in use, 4"), (FAIL, "old: another key than the one that wraps 5")],
+        ),
+        (
+            {"new": 4, "gone": 2},
+            ["gone"],
+            ["new"],
+            [
+                (FAIL, "new: another key than the one that wraps 4"),
+                (OK, "old: wraps nobody"),
+                (FAIL, "gone: not on the ring, but wraps 2"),
+            ],
+        ),
+    ],
+)
+def test_keys(
+    users: dict[str, int],
+    missing: list[str],
+    different: list[str],
+    expected: list[tuple[Verdict, str]],
+) -> None:
+    found = keys.judge_keys(_RING, KeyUse(users, frozenset(missing), frozenset(different)))
+    assert verdicts(found) == [verdict for verdict, _ in expected]
+    for finding, (_, said) in zip(found, expected, strict=True):
+        assert said in finding.what
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, [OK]),
+        ({"version": 150000}, [OK]),
+        ({"version": 140019}, [FAIL]),
+        ({"synchronous_commit": "off"}, [OK, FAIL]),
+        ({"synchronous_commit": "remote_apply"}, [OK]),
+        ({"fsync": False}, [OK, FAIL]),
+    ],
+)
+def test_postgres(changed: dict[str, Any], expected: list[Verdict]) -> None:
+    facts = ServerFacts(
+        **{
+            "version": 180004,
+            "version_text": "18.4",
+            "fsync": True,
+            "synchronous_commit": "on",
+            "clock": 0.0,
+            **changed,
+        }
+    )
+    assert verdicts(ledger.judge_server(facts)) == expected
+
+
+def test_a_ledger_that_is_not_migrated_or_too_new() -> None:
+    assert ledger.judge_revision("0002", "0002").verdict is OK
+    for at in (None, "0001", "0003"):
+        found = ledger.judge_revision(at, "0002")
+        assert found.verdict is FAIL
+        assert "uplift migrate" in (found.do or "")
+
+
+@pytest.mark.parametrize(
+    ("skew", "verdict", "said"),
+    [
+        (0.0, OK, "agree"),
+        (-4.9, OK, "agree"),
+        (61.0, WARN, "61 s before"),
+        (-6, WARN, "6 s behind"),
+    ],
+)
+def test_clocks(skew: float, verdict: Verdict, said: str) -> None:
+    found = ledger.judge_clock(skew)
+    assert found.verdict is verdict
+    assert said in found.what
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (Overdue(0, 0.0, 0, 0.0), [OK]),
+        (Overdue(500, 30.0, 3, 2.0), [OK]),
+        (Overdue(500, 61.0, 0, 0.0), [WARN]),
+        (Overdue(500, 4000.0, 0, 0.0), [FAIL]),
+        (Overdue(0, 0.0, 3, 61.0), [FAIL, OK]),
+    ],
+)
+def test_work(facts: Overdue, expected: list[Verdict]) -> None:
+    assert verdicts(work.judge_work(facts)) == expected
+
+
+def backlog_of(uploads: int, *, all_paused: bool = False, users: int = 0) -> Backlog:
+    waiting = Waiting(
+        queue="uploads", state="queued", reason="new", uploads=uploads, due=0, due_seconds=0.0
+    )
+    return Backlog(
+        waiting=(waiting,), users_parked=users, all_paused=all_paused, users_paused=users
+    )
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (backlog_of(0), [OK]),
+        (backlog_of(80), [OK]),
+        (backlog_of(81), [WARN]),
+        (backlog_of(100), [FAIL]),
+        (backlog_of(0, all_paused=True), [OK, WARN]),
+        (backlog_of(0, users=3), [OK, WARN, OK]),
+    ],
+)
+def test_the_backlog(facts: Backlog, expected: list[Verdict]) -> None:
+    assert verdicts(work.judge_backlog(facts, 100)) == expected
+
+
+@pytest.mark.parametrize(
+    ("state", "verdict", "said"),
+    [
+        (None, WARN, "not known"),
+        (PaceState("open", 5000.0, 0.0, 0.0), OK, "5000 attempts"),
+        (PaceState("slowed", 12.0, 0.0, 0.0), OK, "slowed to 12"),
+        (PaceState("closed", 12.0, 30.0, 0.0), WARN, "closed for 30 s"),
+        (PaceState("shut", 0.2, 4.0, 60.0), WARN, "only a probe"),
+    ],
+)
+def test_the_pace(state: PaceState | None, verdict: Verdict, said: str) -> None:
+    found = work.judge_pace(state)
+    assert found.verdict is verdict
+    assert said in found.what
+
+
+@pytest.mark.parametrize(("days", "verdict"), [(0.0, OK), (1.9, OK), (2.1, WARN)])
+def test_retention(days: float, verdict: Verdict) -> None:
+    assert work.judge_retention(days * 86_400).verdict is verdict
+
+
+_REDIS = {
+    "redis_version": "7.2.4",
+    "maxmemory_policy": "noeviction",
+    "aof_enabled": 1,
+    "used_memory": 90,
+    "maxmemory": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, [OK, OK, OK]),
+        ({"valkey_version": "9.0.1"}, [OK, OK, OK]),
+        ({"redis_version": "6.2.14"}, [FAIL, OK, OK]),
+        ({"redis_version": "10.0.0"}, [OK, OK, OK]),
+        ({"maxmemory_policy": "allkeys-lru"}, [OK, FAIL, OK]),
+        ({"aof_enabled": 0}, [OK, OK, WARN]),
+        ({"maxmemory": 100}, [OK, OK, OK, WARN]),
+        ({"maxmemory": 1000}, [OK, OK, OK]),
+    ],
+)
+def test_redis(changed: dict[str, Any], expected: list[Verdict]) -> None:
+    assert verdicts(queues.judge_redis({**_REDIS, **changed})) == expected
+
+
+def test_every_queue_needs_a_worker() -> None:
+    found = queues.judge_consumers({"uploads": ["a", "b"], "control": ["c"], "bulk": []})
+    assert verdicts(found) == [OK, FAIL, OK]
+    assert "2 worker(s)" in found[0].what
+    assert "`bulk`" in (found[1].do or "")
+
+
+def test_workers_of_one_name_are_told_of_and_one_with_two_queues_is_not() -> None:
+    found = queues.judge_consumers({"uploads": ["a", "a"], "bulk": ["b"], "control": ["b"]})
+    assert verdicts(found) == [OK, OK, OK, WARN]
+    assert "2 worker(s)" in found[0].what
+    assert "called a" in found[3].what
+
+
+@pytest.mark.parametrize(
+    ("reply", "verdict", "said"),
+    [
+        (None, FAIL, "does not answer"),
+        (Reply(400, "invalid_grant"), OK, "knows the client"),
+        (Reply(401, "invalid_grant"), OK, "knows the client"),
+        (Reply(401, "invalid_client"), FAIL, "does not accept the client"),
+        (Reply(400, "invalid_client"), FAIL, "does not accept the client"),
+        (Reply(401), FAIL, "does not accept the client"),
+        (Reply(404), FAIL, "no token endpoint"),
+        (Reply(302), FAIL, "no token endpoint"),
+        (Reply(429), WARN, "busy"),
+        (Reply(503), WARN, "says nothing"),
+        (Reply(200), WARN, "says nothing"),
+        (Reply(400, "server_error"), WARN, "says nothing"),
+    ],
+)
+def test_the_token_endpoint(reply: Reply | None, verdict: Verdict, said: str) -> None:
+    found = upstream.judge_token(reply, "auth.example")
+    assert found.verdict is verdict
+    assert said in found.what
+
+
+@pytest.mark.parametrize(
+    ("reply", "verdict"),
+    [
+        (None, FAIL),
+        (Reply(200), OK),
+        (Reply(401), OK),
+        (Reply(403), OK),
+        (Reply(404), WARN),
+        (Reply(301), WARN),
+        (Reply(502), WARN),
+    ],
+)
+def test_the_fhir_api(reply: Reply | None, verdict: Verdict) -> None:
+    assert upstream.judge_fhir(reply, "api.example").verdict is verdict
+
+
+def test_what_works_needs_nothing_done_and_all_else_does() -> None:
+    assert whole().master_keys == SecretStr("k:canary")
+    for make, expected in ((findings.warn, WARN), (findings.fail, FAIL)):
+        assert make("p", "w", "d") == Finding("p", expected, "w", "d")
+    assert findings.ok("p", "w") == Finding("p", OK, "w", None)

@@ -1,0 +1,163 @@
+"""Rows of the ledger to test with: users, and uploads in any state."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, select, text, update
+from uuid_utils.compat import uuid4, uuid7
+
+from uplift.ledger import accepting, leases, users
+from uplift.ledger.accepting import NewUpload
+from uplift.ledger.database import Database
+from uplift.ledger.leases import Claim
+from uplift.ledger.tables import Attempt, Record, Upload
+from uplift.ledger.users import UserRow
+from uplift.lifecycle import State
+from uplift.queues import UPLOADS
+from uplift.sealing import KeyRing
+
+LEASE_SECONDS = 120.0
+GIVE_UP_SECONDS = 3600.0
+
+
+async def add_user(database: Database, ring: KeyRing, name: str = "alice") -> UserRow:
+    """A user without a grant."""
+    async with database.transaction() as connection:
+        return await users.add_user(connection, name, ring)
+
+
+async def put(
+    database: Database,
+    user: UserRow,
+    *,
+    identity: bytes | None = None,
+    digest: bytes | None = None,
+    queue: str = UPLOADS,
+    body_bytes: int = 6,
+    upstream_key: bytes | None = None,
+) -> UUID:
+    """An upload that was just accepted: of a record of its own, unless `identity` says which."""
+    async with database.transaction() as connection:
+        new = new_upload(
+            user,
+            identity=identity,
+            digest=digest,
+            queue=queue,
+            body_bytes=body_bytes,
+            upstream_key=upstream_key,
+        )
+        return (await accepting.put_in(connection, [new], ring_seconds=0.0))[0][0]
+
+
+def new_upload(
+    user: UserRow,
+    *,
+    identity: bytes | None = None,
+    digest: bytes | None = None,
+    queue: str = UPLOADS,
+    body_bytes: int = 6,
+    upstream_key: bytes | None = None,
+) -> NewUpload:
+    """What `accepting.put_in` takes; a new record with new content unless told otherwise."""
+    return NewUpload(
+        id=uuid7(),
+        user_id=user.id,
+        identity=identity or uuid4().bytes,
+        digest=digest or uuid4().bytes,
+        fhir_version="R4",
+        resource_type="Observation",
+        body_bytes=body_bytes,
+        sealed_body=b"sealed",
+        queue=queue,
+        upstream_key=upstream_key,
+    )
+
+
+async def claim(
+    database: Database, *ids: UUID, lease_seconds: float = LEASE_SECONDS
+) -> list[Claim]:
+    """Lease these uploads in a transaction of its own."""
+    async with database.transaction() as connection:
+        return await leases.claim(
+            connection, ids, lease_seconds=lease_seconds, give_up_seconds=GIVE_UP_SECONDS
+        )
+
+
+async def row(database: Database, upload_id: UUID) -> Row[Any]:
+    """Every column of the upload."""
+    async with database.transaction() as connection:
+        return (
+            await connection.execute(select(*Upload.__table__.c).where(Upload.id == upload_id))
+        ).one()
+
+
+async def record_of(database: Database, upload_id: UUID) -> Row[Any]:
+    """Every column of the upload's record."""
+    async with database.transaction() as connection:
+        return (
+            await connection.execute(
+                select(*Record.__table__.c)
+                .join(Upload, Upload.record_id == Record.id)
+                .where(Upload.id == upload_id)
+            )
+        ).one()
+
+
+async def attempts_of(database: Database, upload_id: UUID) -> list[Row[Any]]:
+    """The upload's attempts, in their order."""
+    async with database.transaction() as connection:
+        return list(
+            await connection.execute(
+                select(*Attempt.__table__.c)
+                .where(Attempt.upload_id == upload_id)
+                .order_by(Attempt.opened_at)
+            )
+        )
+
+
+async def bring_to(database: Database, upload_id: UUID, state: State, **columns: Any) -> None:
+    """Put the upload into a state by hand, with what the constraints want of a row in it."""
+    wanted: dict[str, Any] = {
+        "state": state,
+        "next_attempt_at": None,
+        "lease_id": None,
+        "lease_until": None,
+    }
+    match state:
+        case State.QUEUED:
+            wanted["next_attempt_at"] = text("now()")
+        case State.SENDING:
+            wanted |= {"lease_id": uuid4(), "lease_until": text("now() + interval '1 minute'")}
+        case State.DELIVERED:
+            wanted |= {"sealed_body": None, "delivered_at": text("now()")}
+        case State.CANCELLED | State.SUPERSEDED:
+            wanted["sealed_body"] = None
+    async with database.transaction() as connection:
+        await connection.execute(
+            update(Upload).where(Upload.id == upload_id).values({**wanted, **columns})
+        )
+
+
+_HISTORY = (
+    """
+    INSERT INTO records (id, user_id, identity, versions)
+    SELECT gen_random_uuid(), :user, uuid_send(gen_random_uuid()), 1
+    FROM generate_series(1, :count)
+    """,
+    """
+    INSERT INTO uploads (id, user_id, record_id, version, queue, fhir_version, resource_type,
+        digest, body_bytes, state, delivered_at)
+    SELECT gen_random_uuid(), user_id, id, 1, 'uploads', 'R4', 'Observation', '', 6,
+        'delivered', now()
+    FROM records
+    """,
+    "ANALYZE records",
+    "ANALYZE uploads",
+)
+
+
+async def add_history(database: Database, user: UserRow, count: int) -> None:
+    """So many delivered uploads of as many records, and fresh statistics."""
+    async with database.transaction() as connection:
+        for statement in _HISTORY:
+            await connection.execute(text(statement), {"user": user.id, "count": count})

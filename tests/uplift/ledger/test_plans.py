@@ -1,0 +1,169 @@
+"""The ways that Postgres takes: through what is unfinished, never through all history.
+
+What is asked for is the generic plan: the one that a prepared statement of a process that has run
+for long may have, and that knows no parameter's value.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import event, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tests.uplift.ledger import rows
+from uplift.ledger import (
+    accepting,
+    backlog,
+    cancelling,
+    collisions,
+    dead_letters,
+    leases,
+    parking,
+    pauses,
+    sweeping,
+    uploads,
+)
+from uplift.ledger.audit import SYSTEM
+from uplift.ledger.database import Database
+from uplift.ledger.users import UserRow
+from uplift.lifecycle import State
+
+_HISTORY = 3000
+_PARAMETER = re.compile(r"%\((\w+)\)s")
+
+
+@pytest.fixture
+async def unfinished(database: Database, alice: UserRow) -> list[UUID]:
+    """A few unfinished uploads in front of much history, as the planner's statistics know."""
+    await rows.add_history(database, alice, _HISTORY)
+    ids = [await rows.put(database, alice) for _ in range(6)]
+    await rows.bring_to(database, ids[0], State.SENDING)
+    await rows.bring_to(database, ids[1], State.PARKED)
+    async with database.transaction() as connection:
+        await connection.execute(text("ANALYZE uploads"))
+    return ids
+
+
+async def plans(
+    database: Database, use: Callable[[AsyncConnection, UserRow], Awaitable[Any]], user: UserRow
+) -> str:
+    """The generic plans of the statements that `use` sends."""
+    sent: list[str] = []
+
+    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+        sent.append(statement)
+
+    async with database.transaction() as connection:
+        sync = connection.sync_connection
+        assert sync is not None
+        event.listen(sync, "before_cursor_execute", note)
+        await use(connection, user)
+        event.remove(sync, "before_cursor_execute", note)
+        raw: Any = (await connection.get_raw_connection()).driver_connection
+        # This history is still short enough for a few plans to read all of it; none may have to.
+        await raw.execute("SET LOCAL enable_seqscan = off")
+        lines: list[str] = []
+        for statement in sent:
+            if not statement.startswith(("INSERT", "SET")):
+                answer = await raw.execute(f"EXPLAIN (GENERIC_PLAN) {_numbered(statement)}")
+                lines += [line for (line,) in await answer.fetchall()]
+        return "\n".join(lines)
+
+
+def _numbered(statement: str) -> str:
+    names: list[str] = list(dict.fromkeys(_PARAMETER.findall(statement)))
+    return _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", statement)
+
+
+async def _resume(connection: AsyncConnection, _: UserRow) -> None:
+    await pauses.pause(connection, None, by=SYSTEM)
+    await pauses.resume(connection, None, by=SYSTEM)
+
+
+async def _resume_user(connection: AsyncConnection, user: UserRow) -> None:
+    await pauses.pause(connection, user.id, by=SYSTEM)
+    await pauses.resume(connection, user.id, by=SYSTEM)
+
+
+async def _put_in(connection: AsyncConnection, user: UserRow) -> None:
+    # Nothing is asked about a record that is new.
+    for _ in range(2):
+        new = rows.new_upload(user, identity=b"record")
+        await accepting.put_in(connection, [new], ring_seconds=1)
+
+
+# Either leads by the ids: PostgreSQL 18 may skip through the second.
+_BY_ID = "(pk_uploads|ix_uploads_user_id_id)"
+
+_WAYS: dict[str, tuple[Callable[[AsyncConnection, UserRow], Awaitable[Any]], str]] = {
+    "ring": (
+        lambda c, _: sweeping.ring_due(c, queue="uploads", most=100, ring_seconds=1),
+        "ix_uploads_due",
+    ),
+    "recover": (lambda c, _: sweeping.recover_abandoned(c, most=9, delay=0), "ix_uploads_leased"),
+    "refuse": (lambda c, _: sweeping.refuse_crashing(c, most=9), "ix_uploads_leased"),
+    "put off": (
+        lambda c, _: sweeping.put_off_giving_up(c, seconds=1, most=9),
+        "ix_uploads_giving_up",
+    ),
+    "expire": (lambda c, _: sweeping.expire_outlived(c, most=9), "ix_uploads_giving_up"),
+    "release late": (lambda c, _: parking.release_authorized(c, most=9), "ix_uploads_parked"),
+    "release": (lambda c, user: parking.release_parked(c, user.id), "ix_uploads_parked"),
+    "park": (lambda c, user: parking.park_waiting(c, user.id, clock=1), "ix_uploads_due"),
+    "put in": (
+        _put_in,
+        "(ix_uploads_unfinished|uq_uploads_record_id_version)",
+    ),
+    "measure": (lambda c, _: backlog.backlog(c), "ix_uploads_(unfinished|due|giving_up|parked)"),
+    "redrive": (
+        lambda c, user: dead_letters.redrive(
+            c, [user.id], settle_seconds=1, ring_seconds=1, by=SYSTEM
+        ),
+        _BY_ID,
+    ),
+    "cancel": (lambda c, user: cancelling.cancel(c, [user.id], by=SYSTEM), _BY_ID),
+    "cancel late": (lambda c, _: cancelling.cancel_parked(c, most=9), "ix_uploads_parked"),
+    "resume": (_resume, "ix_uploads_(giving_up|due)"),
+    "resume a user": (_resume_user, "ix_uploads_(giving_up|due|user_id_id)"),
+    "collide": (
+        lambda c, user: collisions.colliding(c, {user.id: b"key" * 9}),
+        "ix_records_upstream_key",
+    ),
+    "claim": (
+        lambda c, user: leases.claim(c, [user.id], lease_seconds=1, give_up_seconds=1),
+        "uq_uploads_record_id_version",
+    ),
+    "watch": (lambda c, user: uploads.get_revisions(c, [user.id]), "pk_uploads"),
+    # By either index, only the rows that are asked for.
+    "status": (
+        lambda c, user: uploads.get_uploads(c, [user.id]),
+        "(pk_uploads|ix_uploads_user_id_id)",
+    ),
+}
+
+
+async def test_no_work_reads_through_history(
+    database: Database, alice: UserRow, unfinished: list[UUID]
+) -> None:
+    for name, (use, index) in _WAYS.items():
+        plan = await plans(database, use, alice)
+        assert re.search(rf"(using|on) {index}\b", plan), name
+        assert "Seq Scan on uploads" not in plan, name
+
+
+async def test_uploads_that_are_named_are_found_by_their_ids_however_many_wait(
+    database: Database, alice: UserRow, unfinished: list[UUID]
+) -> None:
+    for use in (
+        lambda c, _: leases.due_among(c, unfinished),
+        lambda c, _: leases.claim(c, unfinished, lease_seconds=9, give_up_seconds=9),
+    ):
+        plan = await plans(database, use, alice)
+        # Either leads by the ids: PostgreSQL 18 may skip through the second.
+        assert re.search(r"(using|on) (pk_uploads|ix_uploads_user_id_id)\b", plan)
+        # The statistics say that little waits; each claim would read the backlog that came since.
+        assert "ix_uploads_due" not in plan
+        assert "Seq Scan on uploads" not in plan

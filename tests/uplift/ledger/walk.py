@@ -1,0 +1,399 @@
+"""A random walk through the life of a few records, on the real ledger, beside a model of 1upHealth.
+
+Each step is one transaction of the API's, a worker's, the sweep's or an operator's; sometimes two
+run at once. Workers die, freeze and come back late. After each step the ledger must be in a state
+that follows from the one before, and 1upHealth must hold nothing that the ledger does not know of.
+"""
+
+import asyncio
+import random
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+
+from tests.uplift.ledger.rows import new_upload
+from uplift.delivery.outcome import Endings, Facts
+from uplift.destinations.responses import Answer, Outcome, Receipt
+from uplift.ledger import (
+    accepting,
+    cancelling,
+    dead_letters,
+    leases,
+    parking,
+    pauses,
+    sweeping,
+)
+from uplift.ledger.audit import SYSTEM
+from uplift.ledger.database import Database
+from uplift.ledger.leases import Claim, Ended
+from uplift.ledger.users import UserRow
+from uplift.lifecycle import UNFINISHED, State, allowed
+from uplift.queues import UPLOADS
+from uplift.sealing import UserKey
+from uplift.settings import Settings
+from uplift.tokens.single_flight import NotItsTurn
+
+RECORDS = 4
+CONTENTS = 3
+_MOST = 100
+
+# Polling would miss what one transaction does in two steps: the trigger sees each.
+WATCH = (
+    "CREATE TABLE walked (step bigserial, upload_id uuid, source text, target text)",
+    """
+    CREATE FUNCTION note_walked() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF TG_OP = 'DELETE' THEN
+            INSERT INTO walked (upload_id, source, target) VALUES (OLD.id, OLD.state, 'gone');
+        ELSIF OLD.state <> NEW.state THEN
+            INSERT INTO walked (upload_id, source, target) VALUES (OLD.id, OLD.state, NEW.state);
+        END IF;
+        RETURN NULL;
+    END $$
+    """,
+    """
+    CREATE TRIGGER walked AFTER UPDATE OR DELETE ON uploads
+    FOR EACH ROW EXECUTE FUNCTION note_walked()
+    """,
+)
+UNWATCH = (
+    "DROP TRIGGER walked ON uploads",
+    "DROP FUNCTION note_walked",
+    "DROP TABLE walked",
+)
+
+_LOOK = """
+    SELECT u.id, u.record_id, u.version, u.state, u.revision, u.digest, u.maybe_sent,
+        u.lease_id, r.delivered_version
+    FROM uploads AS u JOIN records AS r ON r.id = u.record_id
+    ORDER BY u.record_id, u.version
+"""
+
+
+@dataclass(eq=False)
+class Held:
+    """A claim in the hands of a worker, which may come late.
+
+    `live`: its attempt may still send. `taken`: its lease is not the upload's any more.
+    """
+
+    claim: Claim
+    version: int
+    digest: bytes
+    live: bool = True
+    taken: bool = False
+    ended: Ended | None = None
+
+
+@dataclass
+class Upstream:
+    """What the modelled 1upHealth holds of each record, and who put it there how often."""
+
+    contents: dict[UUID, list[bytes]] = field(default_factory=lambda: defaultdict(list))
+    versions: dict[UUID, int] = field(default_factory=lambda: defaultdict(int))
+    stores: dict[UUID, int] = field(default_factory=lambda: defaultdict(int))
+
+    def store(self, held: Held) -> None:
+        """It arrives, whether anybody learns of it or not."""
+        record, upload = held.claim.record_id, held.claim.upload_id
+        assert held.version >= self.versions[record], f"{upload} overwrites a newer version"
+        assert not self.stores[upload], f"{upload} is stored a second time"
+        self.contents[record].append(held.digest)
+        self.versions[record] = held.version
+        self.stores[upload] += 1
+
+    def has(self, held: Held) -> bool:
+        """What a look finds: the content as it is now."""
+        contents = self.contents[held.claim.record_id]
+        return bool(contents) and contents[-1] == held.digest
+
+
+class Walk:
+    """One walk. `trail` says what was done, for whoever has to find out why."""
+
+    def __init__(self, database: Database, user: UserRow, seed: int) -> None:
+        self._database = database
+        self._user = user
+        self._dice = random.Random(seed)
+        self._endings = Endings(Settings())
+        self._held: list[Held] = []
+        self._upstream = Upstream()
+        self._known: dict[UUID, Row[Any]] = {}
+        self.trail: list[str] = []
+        self.transitions: set[tuple[str, str]] = set()
+
+    async def step(self) -> None:
+        """Do one thing, or two at once, and see that all is well."""
+        chosen = self._dice.choices(list(self._ways), list(self._ways.values()), k=2)
+        together = chosen if self._dice.random() < 0.3 else chosen[:1]
+        self.trail.append(" + ".join(way.__name__ for way in together))
+        await asyncio.gather(*(way(self) for way in together))
+        await self._see_that_all_is_well()
+
+    async def _run(self, use: Callable[[Any], Awaitable[Any]]) -> Any:
+        async with self._database.transaction() as connection:
+            return await use(connection)
+
+    async def submit(self) -> None:
+        """A device sends some content of some record, perhaps one that it had before."""
+        group = [
+            new_upload(
+                self._user,
+                identity=b"record %d" % self._dice.randrange(RECORDS),
+                digest=b"content %d" % self._dice.randrange(CONTENTS),
+            )
+            for _ in range(self._dice.choice((1, 1, 3)))
+        ]
+        await self._run(lambda connection: accepting.put_in(connection, group, ring_seconds=0.0))
+
+    async def claim(self) -> None:
+        """A worker takes what is due of some ids, as a message or an old message has them."""
+        ids = [id_ for id_ in self._known if self._dice.random() < 0.7]
+
+        async def use(connection: Any) -> list[Held]:
+            claims = await leases.claim(
+                connection, ids, lease_seconds=600.0, give_up_seconds=self._dice.choice((0, 600))
+            )
+            held = []
+            for claim in claims:
+                found = text("SELECT version, digest FROM uploads WHERE id = :id")
+                row = (await connection.execute(found, {"id": claim.upload_id})).one()
+                held.append(Held(claim, row.version, bytes(row.digest)))
+            return held
+
+        for new in await self._run(use):
+            others = [each for each in self._held if each.live]
+            assert new.claim.record_id not in {each.claim.record_id for each in others}
+            self._held.append(new)
+
+    async def attempt(self) -> None:
+        """A worker does what `uplift.delivery.attempt` does: look where it must, send where it may."""
+        waiting = [each for each in self._held if each.live and each.ended is None]
+        if waiting:
+            held = self._dice.choice(waiting)
+            held.ended = self._attempted(held)
+
+    def _attempted(self, held: Held) -> Ended:
+        claim = held.claim
+        now = time.monotonic()
+        facts = Facts(claim, UserKey.generate(), now, now + 600, claim.maybe_sent)
+        if claim.cancel_requested and not claim.maybe_sent:
+            return self._endings.cancelled(facts)
+        ended = self._stopped_early(facts) or (
+            self._looked_for(facts, held) if claim.maybe_sent else None
+        )
+        if ended is not None:
+            return ended
+        if claim.cancel_requested:
+            return self._endings.cancelled(facts)
+        if claim.outlived:
+            return self._endings.expired(facts)
+        return self._sent(facts, held)
+
+    def _stopped_early(self, facts: Facts) -> Ended | None:
+        luck = self._dice.random()
+        if luck < 0.05:
+            return self._endings.parked(facts)
+        if luck < 0.1:
+            return self._endings.handed_back(facts)
+        if luck < 0.15:
+            return self._endings.in_turn(facts, NotItsTurn("busy", retry_after=1))
+        if luck < 0.2 and not facts.claim.validated:
+            return self._endings.rejected(facts)
+        return None
+
+    def _looked_for(self, facts: Facts, held: Held) -> Ended | None:
+        if self._dice.random() < 0.2:
+            return self._endings.looked_in_vain(facts, Answer(Outcome.UNKNOWN, "http_502"))
+        if self._upstream.has(held):
+            found = Answer(Outcome.FOUND, "http_200", receipt=Receipt("1", "1"))
+            return self._endings.delivered(facts, found, "found")
+        if not facts.claim.looks and self._dice.random() < 0.3:
+            return self._endings.search_again(facts)
+        facts.maybe_sent = False
+        return None
+
+    def _sent(self, facts: Facts, held: Held) -> Ended:
+        outcome = self._dice.choice(
+            (
+                *(Outcome.STORED,) * 4,
+                *(Outcome.UNKNOWN,) * 4,
+                Outcome.BUSY,
+                Outcome.NOT_SENT,
+                Outcome.REFUSED,
+                Outcome.HOLD,
+            )
+        )
+        facts.writing = outcome in (Outcome.STORED, Outcome.UNKNOWN)
+        if outcome is Outcome.STORED or (outcome is Outcome.UNKNOWN and self._dice.random() < 0.5):
+            self._upstream.store(held)
+        receipt = Receipt("1", "1") if outcome is Outcome.STORED else None
+        return self._endings.of_write(facts, Answer(outcome, outcome.value, receipt=receipt))
+
+    async def record(self) -> None:
+        """Workers record how attempts ended, in time or too late."""
+        ended = [each for each in self._held if each.ended and self._dice.random() < 0.7]
+        endings = [each.ended for each in ended if each.ended]
+        if not endings:
+            return
+        self.trail[-1] += ": " + ", ".join(
+            f"{each.claim.upload_id} {each.ended and each.ended.change.target}" for each in ended
+        )
+        recorded = await self._run(lambda connection: leases.record(connection, endings))
+        for held in ended:
+            if held in self._held:
+                self._held.remove(held)
+            # Of one upload there may be two in the group: then the other may have been in time.
+            alone = sum(each.claim.upload_id == held.claim.upload_id for each in ended) == 1
+            late = held.taken and alone and held.claim.upload_id in recorded
+            assert not late, "a late worker recorded"
+
+    async def die(self) -> None:
+        """A worker is killed: with it goes what it knew."""
+        for held in [each for each in self._held if self._dice.random() < 0.3]:
+            self._held.remove(held)
+
+    async def run_out(self) -> None:
+        """Leases run out, of the dead and of the frozen, before their end is recorded."""
+        leased = text(
+            "UPDATE uploads SET lease_until = now() - interval '1 s'"
+            " WHERE state = 'sending' AND random() < 0.5 RETURNING lease_id, id"
+        )
+        rows = await self._run(lambda connection: connection.execute(leased))
+        gone = {(row.lease_id, row.id) for row in rows}
+        for held in self._held:
+            if (held.claim.lease_id, held.claim.upload_id) in gone:
+                held.live = False
+        await self._run(
+            lambda connection: sweeping.recover_abandoned(connection, most=_MOST, delay=0.0)
+        )
+        await self._run(lambda connection: sweeping.refuse_crashing(connection, most=_MOST))
+
+    async def wait(self) -> None:
+        """Time passes: what waits becomes due."""
+        due = text("UPDATE uploads SET next_attempt_at = now() WHERE state = 'queued'")
+        await self._run(lambda connection: connection.execute(due))
+
+    async def outlive(self) -> None:
+        """The time of some is up."""
+        over = text(
+            "UPDATE uploads SET give_up_at = now() - interval '1 s'"
+            " WHERE state IN ('queued', 'parked') AND random() < 0.3"
+        )
+        await self._run(lambda connection: connection.execute(over))
+        await self._run(lambda connection: sweeping.expire_outlived(connection, most=_MOST))
+
+    async def ring(self) -> None:
+        """The sweep rings for what is due."""
+        await self._run(
+            lambda connection: sweeping.ring_due(
+                connection, queue=UPLOADS, most=_MOST, ring_seconds=0.0
+            )
+        )
+
+    async def park(self) -> None:
+        """The person's consent ends."""
+        await self._run(
+            lambda connection: parking.park_waiting(connection, self._user.id, clock=600.0)
+        )
+
+    async def release(self) -> None:
+        """The person consents anew."""
+        await self._run(lambda connection: parking.release_parked(connection, self._user.id))
+
+    async def cancel(self) -> None:
+        """The owner withdraws some."""
+        ids = [id_ for id_ in self._known if self._dice.random() < 0.2]
+        await self._run(lambda connection: cancelling.cancel(connection, ids, by=SYSTEM))
+        await self._run(lambda connection: cancelling.cancel_parked(connection, most=_MOST))
+
+    async def redrive(self) -> None:
+        """An operator has dead letters begin anew."""
+        ids = [id_ for id_ in self._known if self._dice.random() < 0.5]
+        await self._run(
+            lambda connection: dead_letters.redrive(
+                connection, ids, settle_seconds=0.0, ring_seconds=0.0, by=SYSTEM
+            )
+        )
+
+    async def pause(self) -> None:
+        """An operator pauses the user."""
+        await self._run(lambda connection: pauses.pause(connection, self._user.id, by=SYSTEM))
+
+    async def resume(self) -> None:
+        """An operator lets them go on."""
+        await self._run(lambda connection: pauses.resume(connection, self._user.id, by=SYSTEM))
+
+    _ways: dict[Callable[["Walk"], Awaitable[None]], int] = {  # noqa: RUF012
+        submit: 12,
+        claim: 14,
+        attempt: 30,
+        record: 18,
+        wait: 10,
+        die: 3,
+        run_out: 4,
+        outlive: 2,
+        ring: 1,
+        park: 1,
+        release: 5,
+        cancel: 2,
+        redrive: 5,
+        pause: 1,
+        resume: 8,
+    }
+
+    async def _see_that_all_is_well(self) -> None:
+        async def use(connection: Any) -> tuple[list[Row[Any]], list[Row[Any]]]:
+            taken = text("DELETE FROM walked RETURNING source, target, upload_id")
+            return (
+                (await connection.execute(text(_LOOK))).all(),
+                (await connection.execute(taken)).all(),
+            )
+
+        rows, walked = await self._run(use)
+        for step in walked:
+            assert step.target in set(State), f"{step.upload_id} is {step.target}"
+            assert allowed(State(step.source), State(step.target)), step
+            self.transitions.add((step.source, step.target))
+        found = {row.id: row for row in rows}
+        assert self._known.keys() <= found.keys(), "an upload vanished"
+        self._see_that_it_goes_forwards(found)
+        _see_that_versions_take_turns(rows)
+        for row in rows:
+            self._see_that_1uphealth_agrees(row)
+        for held in self._held:
+            held.taken = found[held.claim.upload_id].lease_id != held.claim.lease_id
+        self._known = found
+
+    def _see_that_it_goes_forwards(self, found: dict[UUID, Row[Any]]) -> None:
+        for id_, before in self._known.items():
+            row = found[id_]
+            assert row.revision >= before.revision
+            assert row.delivered_version >= before.delivered_version
+            assert (row.version, row.digest) == (before.version, before.digest)
+
+    def _see_that_1uphealth_agrees(self, row: Row[Any]) -> None:
+        if row.state == State.DELIVERED:
+            contents = self._upstream.contents[row.record_id]
+            assert bytes(row.digest) in contents, f"{row.id} never arrived"
+            assert row.delivered_version >= row.version
+        elif self._upstream.stores[row.id]:
+            assert row.maybe_sent, f"nobody knows that {row.id} is at 1upHealth"
+
+
+def _see_that_versions_take_turns(rows: list[Row[Any]]) -> None:
+    """`rows` has the older versions of a record first."""
+    delivered = {(row.record_id, row.version) for row in rows if row.state == State.DELIVERED}
+    unfinished: set[UUID] = set()
+    for row in rows:
+        if row.delivered_version:
+            of = (row.record_id, row.delivered_version)
+            assert of in delivered, f"{of} is noted as delivered, and is not"
+        if row.state == State.SENDING:
+            assert row.record_id not in unfinished, f"{row.id} is not its turn"
+        if row.state in set(UNFINISHED):
+            unfinished.add(row.record_id)

@@ -1,0 +1,84 @@
+"""What operators see of the ledger and of Redis, and what is absent while it cannot be seen."""
+
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+
+from tests import factories
+from uplift.ledger.database import Database
+from uplift.lifecycle import Reason, State
+from uplift.metrics import ledger_gauges
+from uplift.settings import Settings
+from uplift.tokens.quota import Budget
+from uplift.wiring import Relay, open_relay
+
+NOWHERE = "redis://127.0.0.1:1/0"
+
+
+def shown() -> dict[str, dict[tuple[str, ...], float]]:
+    """The measured values by name and labels."""
+    registry = CollectorRegistry()
+    registry.register(ledger_gauges)
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in registry.collect():
+        found[family.name] = {
+            tuple(sample.labels.values()): sample.value for sample in family.samples
+        }
+    return found
+
+
+async def test_the_backlog_the_queues_and_the_budget_are_measured(relay: Relay) -> None:
+    await factories.user_without_grant(relay)
+    await factories.accepted(relay)
+    await relay.sweeper.sweep()
+    pause = await relay.measurer.measure()
+    assert 15 <= pause <= 60
+    found = shown()
+    assert found.keys() == ledger_gauges.NAMES.keys()
+    assert found["uplift_uploads_unfinished"] == {("uploads", State.QUEUED, Reason.NEW): 1}
+    assert found["uplift_uploads_due"] == {("uploads",): 1, ("bulk",): 0}
+    assert found["uplift_due_oldest_seconds"]["bulk",] == 0
+    assert 0 <= found["uplift_due_oldest_seconds"]["uploads",] < 60
+    assert found["uplift_redis_up"] == {(): 1}
+    assert found["uplift_queue_messages"].keys() == {("uploads",), ("bulk",), ("control",)}
+    settings = relay.settings
+    assert found["uplift_user_calls_left"] == {
+        ("all",): settings.oneup_user_calls,
+        ("known",): settings.oneup_user_calls - settings.oneup_user_calls_reserve,
+    }
+    assert found["uplift_pauses"] == {("all",): 0, ("user",): 0}
+    assert found["uplift_sweep_ended_timestamp_seconds"][()] > 0
+
+
+async def test_calls_that_are_spent_are_not_left(relay: Relay, settings: Settings) -> None:
+    budget: Budget = relay.measurer._budget
+    for _ in range(3):
+        async with budget.call(new_user=True):
+            pass
+    left = settings.oneup_user_calls - 3
+    assert await budget.left() == (left, left - settings.oneup_user_calls_reserve)
+    await budget.used_up(60)
+    assert await budget.left() == (0, 0)
+
+
+async def test_without_redis_the_ledger_is_measured_still(
+    settings: Settings, database: Database
+) -> None:
+    away = settings.model_copy(update={"redis_url": SecretStr(NOWHERE)})
+    async with open_relay(away) as relay:
+        await relay.measurer.measure()
+    found = shown()
+    assert found["uplift_redis_up"] == {(): 0}
+    assert found["uplift_queue_messages"] == found["uplift_user_calls_left"] == {}
+    assert found["uplift_uploads_due"] == {("uploads",): 0, ("bulk",): 0}
+
+
+async def test_without_its_ledger_what_it_holds_is_absent_and_redis_is_measured_still(
+    settings: Settings,
+) -> None:
+    nowhere = SecretStr("postgresql://uplift@127.0.0.1:1/uplift")
+    async with open_relay(settings.model_copy(update={"database_url": nowhere})) as relay:
+        await relay.measurer.measure()
+    found = shown()
+    assert "uplift_uploads_due" not in found
+    assert found["uplift_redis_up"] == {(): 1}
+    assert found["uplift_sweep_ended_timestamp_seconds"] == {}

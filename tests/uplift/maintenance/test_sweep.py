@@ -1,0 +1,378 @@
+"""One sweep: what it finds in the ledger, and what it rings for."""
+
+from datetime import UTC
+from uuid import UUID
+
+import pytest
+import redis.asyncio
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from tests.uplift.ledger import rows
+from tests.uplift.test_dispatch import all_ids, messages
+from uplift.delivery.rate_limiter import Pace
+from uplift.dispatch import Bell, redis_url
+from uplift.ledger import erasing, grants, leases, sweeping
+from uplift.ledger.audit import SYSTEM
+from uplift.ledger.database import Database
+from uplift.ledger.token_pair import Tokens
+from uplift.ledger.users import UserRow
+from uplift.lifecycle import REFUSED_AFTER, Reason, State
+from uplift.logs import configure_logs
+from uplift.maintenance.sweep import Sweeper, Swept
+from uplift.queues import BULK, UPLOADS
+from uplift.sealing import KeyRing
+from uplift.settings import Settings
+from uplift.users.erase import Eraser
+
+_LATER = text("now() + interval '1 hour'")
+
+
+@pytest.fixture
+async def alice(database: Database, ring: KeyRing) -> UserRow:
+    return await rows.add_user(database, ring)
+
+
+async def sweep(database: Database, settings: Settings) -> Swept:
+    """One sweep, and all that it rings for published."""
+    bell = Bell(settings)
+    bell.start()
+    try:
+        async with redis.asyncio.from_url(redis_url(settings)) as counter:
+            pace = Pace(counter, settings)
+            return await Sweeper(database, bell, Eraser(database), pace, settings).sweep()
+    finally:
+        await bell.close()
+
+
+def swept(recovered: int, released: int, expired: int, rung: int) -> Swept:
+    return Swept(
+        refused=0, recovered=recovered, released=released, expired=expired, rung=rung, erased=0
+    )
+
+
+async def states(database: Database, ids: list[UUID]) -> list[str]:
+    return [(await rows.row(database, id_)).state for id_ in ids]
+
+
+async def test_an_empty_ledger_gives_nothing_to_do(
+    database: Database, own_settings: Settings, client: "redis.asyncio.Redis"
+) -> None:
+    assert await sweep(database, own_settings) == swept(0, 0, 0, 0)
+    assert await messages(client) == []
+
+
+async def test_due_uploads_are_rung_for_in_their_queue_and_not_again_at_once(
+    database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
+) -> None:
+    due = [await rows.put(database, alice) for _ in range(3)]
+    bulk = await rows.put(database, alice, queue=BULK)
+    later = await rows.put(database, alice)
+    await rows.bring_to(database, later, State.QUEUED, next_attempt_at=_LATER)
+    assert await sweep(database, own_settings) == swept(0, 0, 0, 4)
+    assert await sweep(database, own_settings) == swept(0, 0, 0, 0)
+    assert sorted(await all_ids(client, UPLOADS)) == due
+    assert await all_ids(client, BULK) == [bulk]
+
+
+async def test_what_a_vanished_worker_held_is_queued_and_rung_for(
+    database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
+) -> None:
+    abandoned, held = await rows.put(database, alice), await rows.put(database, alice)
+    await rows.claim(database, abandoned, lease_seconds=0.0)
+    await rows.claim(database, held)
+    assert await sweep(database, own_settings) == swept(1, 0, 0, 1)
+    assert await states(database, [abandoned, held]) == ["queued", "sending"]
+    assert await all_ids(client) == [abandoned]
+
+
+@pytest.mark.parametrize(
+    ("attempt", "settle", "lease", "delay"), [(60, 60, 120, 0), (60, 90, 120, 30), (5, 60, 10, 55)]
+)
+async def test_what_a_vanished_worker_may_have_sent_last_is_given_its_time_to_settle(
+    database: Database,
+    own_settings: Settings,
+    client: "redis.asyncio.Redis",
+    alice: UserRow,
+    attempt: float,
+    settle: float,
+    lease: float,
+    delay: float,
+) -> None:
+    settings = own_settings.model_copy(
+        update={"attempt_seconds": attempt, "settle_seconds": settle, "lease_seconds": lease}
+    )
+    upload_id = await rows.put(database, alice)
+    await rows.claim(database, upload_id, lease_seconds=0.0)
+    await sweep(database, settings)
+    row = await rows.row(database, upload_id)
+    assert (row.next_attempt_at - row.updated_at).total_seconds() == delay
+
+
+async def test_what_has_outlived_its_time_expires_but_for_what_may_be_upstream(
+    database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
+) -> None:
+    ids = [await rows.put(database, alice) for _ in range(3)]
+    over = text("now() - interval '1 second'")
+    await rows.bring_to(database, ids[0], State.QUEUED, give_up_at=over)
+    await rows.bring_to(database, ids[1], State.QUEUED, give_up_at=over, maybe_sent=True)
+    await rows.bring_to(database, ids[2], State.PARKED, give_up_at=over, maybe_sent=True)
+    assert await sweep(database, own_settings) == swept(0, 0, 2, 1)
+    assert await states(database, ids) == ["expired", "queued", "expired"]
+    assert await all_ids(client) == [ids[1]]
+
+
+async def test_what_was_parked_just_after_its_user_came_back_is_released_and_rung_for(
+    database: Database,
+    own_settings: Settings,
+    client: "redis.asyncio.Redis",
+    alice: UserRow,
+    ring: KeyRing,
+) -> None:
+    upload_id = await rows.put(database, alice)
+    await rows.bring_to(database, upload_id, State.PARKED)
+    assert await sweep(database, own_settings) == swept(0, 0, 0, 0)
+    async with database.transaction() as connection:
+        await grants.put_grant(
+            connection, alice.id, alice.key(ring), Tokens("a", None, 60.0), "backend"
+        )
+    assert await sweep(database, own_settings) == swept(0, 1, 0, 1)
+    assert await all_ids(client) == [upload_id]
+
+
+async def test_while_a_queue_is_full_the_sweep_rings_no_more(
+    database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
+) -> None:
+    settings = own_settings.model_copy(update={"queued_messages_most": 2})
+    ids = [await rows.put(database, alice) for _ in range(120)]
+    await client.lpush(UPLOADS, b"message", b"message")
+    assert (await sweep(database, settings)).rung == 0
+    await client.lpop(UPLOADS)
+    assert (await sweep(database, settings)).rung == 100
+    assert (await sweep(database, settings)).rung == 0
+    await client.delete(UPLOADS)
+    assert (await sweep(database, settings)).rung == 20
+    assert set(await all_ids(client)) <= set(ids)
+
+
+async def test_without_redis_a_sweep_still_mends_the_ledger_and_leaves_ringing_for_later(
+    database: Database, own_settings: Settings, alice: UserRow, client: "redis.asyncio.Redis"
+) -> None:
+    abandoned = await rows.put(database, alice)
+    await rows.claim(database, abandoned, lease_seconds=0.0)
+    nowhere = own_settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1/0")})
+    assert await sweep(database, nowhere) == swept(1, 0, 0, 0)
+    assert await sweep(database, own_settings) == swept(0, 0, 0, 1)
+    assert await all_ids(client) == [abandoned]
+
+
+async def shut(client: "redis.asyncio.Redis", *, probe_in: float) -> None:
+    """1upHealth is away, and may be probed in so many seconds."""
+    now = (await client.time())[0] * 1000
+    await client.hset(
+        "uplift:pace",
+        mapping={"shut": now, "probe": now + probe_in * 1000, "at": now, "limit": 0.2},
+    )
+
+
+async def test_while_1uphealth_is_away_the_sweep_rings_for_a_probe_and_nothing_else(
+    database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
+) -> None:
+    ids = [await rows.put(database, alice) for _ in range(5)]
+    for nth, id_ in enumerate(ids):
+        tried = text(f"now() - interval '{nth} minutes'")
+        await rows.bring_to(database, id_, State.QUEUED, next_attempt_at=tried)
+    await shut(client, probe_in=60)
+    assert (await sweep(database, own_settings)).rung == 0
+    await shut(client, probe_in=-1)
+    assert (await sweep(database, own_settings)).rung == 1
+    assert await all_ids(client) == [ids[-1]]  # what waits longest: no probe is made twice
+    assert (await sweep(database, own_settings)).rung == 0  # nobody took it yet
+    await client.delete(UPLOADS)
+    assert (await sweep(database, own_settings)).rung == 1
+    assert await all_ids(client) == [ids[-2]]
+
+
+async def test_a_probe_at_a_random_time_passes_by_the_many_that_came_due_at_once(
+    database: Database, ring: KeyRing, alice: UserRow
+) -> None:
+    long_ago = text("now() - interval '1 hour'")
+    for _ in range(20):
+        await rows.bring_to(
+            database, await rows.put(database, alice), State.QUEUED, next_attempt_at=long_ago
+        )
+    bob = await rows.add_user(database, ring, "bob")
+    others = await rows.put(database, bob)
+    await rows.bring_to(
+        database, others, State.QUEUED, next_attempt_at=text("now() - interval '59 minutes 59 s'")
+    )
+    rung = []
+    for _ in range(3):
+        async with database.transaction() as connection:
+            rung += await sweeping.ring_due(
+                connection, queue=UPLOADS, most=1, ring_seconds=60, anywhere=True
+            )
+    # Of an hour, only in the first second would it be another's.
+    assert others in rung
+    assert len(set(rung)) == 3
+
+
+async def test_at_a_slow_pace_no_more_is_rung_for_than_can_be_sent(
+    database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
+) -> None:
+    for _ in range(30):
+        await rows.put(database, alice)
+    await client.hset("uplift:pace", mapping={"limit": 5})
+    assert (await sweep(database, own_settings)).rung == 5 * own_settings.sweep_seconds * 2
+    assert (await sweep(database, own_settings)).rung == 0
+
+
+async def test_the_time_to_give_up_stands_still_while_nothing_can_be_sent(
+    database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
+) -> None:
+    over, began = await rows.put(database, alice), await rows.put(database, alice)
+    new, parked = await rows.put(database, alice), await rows.put(database, alice)
+    await rows.bring_to(
+        database, over, State.QUEUED, give_up_at=text("now() - interval '1 minute'")
+    )
+    await rows.bring_to(database, began, State.QUEUED, give_up_at=_LATER)
+    await rows.bring_to(database, parked, State.PARKED, give_up_at=_LATER)
+    before = {id_: (await rows.row(database, id_)).give_up_at for id_ in (over, began, parked)}
+    settings = own_settings.model_copy(update={"give_up_seconds": 200 * 3600.0})
+    await shut(client, probe_in=60)
+
+    # Counted at once, and written to the rows once it is worth it.
+    await client.hset("uplift:pace", "stood", 3600_000)
+    assert (await sweep(database, settings)).expired == 0
+    assert (await rows.row(database, over)).give_up_at == before[over]
+    async with database.transaction() as connection:
+        (claim,) = await leases.claim(
+            connection, [over], lease_seconds=60, give_up_seconds=60, stood_still=3600
+        )
+    assert not claim.outlived
+    await rows.bring_to(database, over, State.QUEUED)
+
+    await client.hset("uplift:pace", "stood", 3 * 3600_000)
+    assert (await sweep(database, settings)).expired == 0
+    for id_ in (over, began):
+        moved = (await rows.row(database, id_)).give_up_at - before[id_]
+        assert 3 * 3600 <= moved.total_seconds() < 3 * 3600 + 60
+    assert (await rows.row(database, new)).give_up_at is None
+    assert (await rows.row(database, parked)).give_up_at == before[parked]
+    assert float(await client.hget("uplift:pace", "stood") or "inf") < 60_000
+    await sweep(database, settings)
+    assert ((await rows.row(database, began)).give_up_at - before[began]).total_seconds() < 4 * 3600
+
+
+async def test_time_is_given_back_in_portions_to_every_upload_once(
+    database: Database, alice: UserRow
+) -> None:
+    ids = [await rows.put(database, alice) for _ in range(7)]
+    for nth, id_ in enumerate(ids):
+        at = text(f"timestamptz '2030-01-01' + interval '{nth // 3} seconds'")
+        await rows.bring_to(database, id_, State.QUEUED, give_up_at=at)
+    before, portions = None, 0
+    while True:
+        async with database.transaction() as connection:
+            before = await sweeping.put_off_giving_up(
+                connection, seconds=3600, before=before, most=2
+            )
+        if before is None:
+            break
+        portions += 1
+    assert portions == 4
+    found = [(await rows.row(database, id_)).give_up_at for id_ in ids]
+    assert {at.astimezone(UTC).isoformat()[:16] for at in found} == {"2030-01-01T01:00"}
+
+
+async def test_without_redis_nothing_expires_since_nobody_knows_how_long_sending_stood_still(
+    database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
+) -> None:
+    upload_id = await rows.put(database, alice)
+    over = text("now() - interval '1 second'")
+    await rows.bring_to(database, upload_id, State.QUEUED, give_up_at=over)
+    nowhere = own_settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1/0")})
+    assert (await sweep(database, nowhere)).expired == 0
+    assert (await sweep(database, own_settings)).expired == 1
+
+
+@pytest.mark.parametrize(
+    ("crashes", "state", "reason"),
+    [
+        (0, State.QUEUED, Reason.RECOVERED),
+        (REFUSED_AFTER - 2, State.QUEUED, Reason.RECOVERED),
+        (REFUSED_AFTER - 1, State.REFUSED, Reason.CRASHES_WORKER),
+    ],
+)
+async def test_what_ended_too_many_workers_is_refused_with_its_body_and_its_doubt(
+    database: Database,
+    own_settings: Settings,
+    client: "redis.asyncio.Redis",
+    alice: UserRow,
+    crashes: int,
+    state: State,
+    reason: Reason,
+) -> None:
+    upload_id = await rows.put(database, alice)
+    await rows.bring_to(database, upload_id, State.QUEUED, crashes=crashes)
+    await rows.claim(database, upload_id, lease_seconds=0.0)
+    found = await sweep(database, own_settings)
+    assert (found.refused, found.recovered) == ((1, 0) if state is State.REFUSED else (0, 1))
+    row = await rows.row(database, upload_id)
+    assert (row.state, row.reason, row.crashes) == (state, reason, crashes + 1)
+    assert row.maybe_sent
+    assert row.sealed_body is not None
+
+
+_REFUSE = """
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'canary'; END $$
+"""
+
+
+async def test_a_user_who_cannot_be_erased_keeps_no_other_waiting(
+    database: Database,
+    own_settings: Settings,
+    client: "redis.asyncio.Redis",
+    ring: KeyRing,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    configure_logs(own_settings)
+    users = [await rows.add_user(database, ring, f"user-{n}") for n in range(3)]
+    abandoned = await rows.put(database, await rows.add_user(database, ring))
+    await rows.claim(database, abandoned, lease_seconds=0.0)
+    async with database.transaction() as connection:
+        for user in users:
+            assert await erasing.begin(connection, user.app_user_id, SYSTEM)
+        await connection.execute(text(_REFUSE))
+        await connection.execute(
+            text(
+                "CREATE TRIGGER refuse BEFORE DELETE ON users FOR EACH ROW"
+                f" WHEN (OLD.id = '{users[0].id}') EXECUTE FUNCTION refuse()"
+            )
+        )
+    try:
+        found = await sweep(database, own_settings)
+    finally:
+        async with database.transaction() as connection:
+            await connection.execute(text("DROP FUNCTION refuse CASCADE"))
+    assert (found.recovered, found.erased) == (1, 2)
+    shown = "".join(capfd.readouterr())
+    assert "erasing_failed" in shown
+    assert "canary" not in shown
+    assert (await sweep(database, own_settings)).erased == 1
+
+
+async def test_a_sweep_erases_a_bounded_number_of_users_and_the_next_one_others(
+    database: Database, ring: KeyRing
+) -> None:
+    users = [await rows.add_user(database, ring, f"user-{n}") for n in range(6)]
+    seen: set[UUID] = set()
+    async with database.transaction() as connection:
+        for user in users:
+            assert await erasing.begin(connection, user.app_user_id, SYSTEM)
+        for _ in range(200):
+            some = await erasing.some_begun(connection, most=2)
+            assert len(some) == 2
+            seen |= set(some)
+    assert seen == {user.id for user in users}

@@ -1,0 +1,42 @@
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from uplift.sandbox.__main__ import main
+from uplift.sandbox.testing import SandboxControl
+
+
+@contextmanager
+def running(*options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    command = [sys.executable, "-m", "sandbox", "--port", "0", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().rpartition(" ")[2].strip(), process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_prints_its_address_serves_and_stops(stop: signal.Signals) -> None:
+    with running("--ids", "assigned", "--token-seconds", "60") as (url, process):
+        assert url.startswith("http://127.0.0.1:")
+        sandbox = SandboxControl(url)
+        assert sandbox.grant("alice")["expires_in"] == 60
+        sandbox.close()
+        process.send_signal(stop)
+        assert process.wait(10) == 0
+
+
+def test_a_taken_port_is_a_clear_message(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["--port", str(port)]) == 1
+    assert f"Cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err

@@ -1,0 +1,91 @@
+"""What operators can read of a process, and what a health check is told."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from uplift.admin_port import Check, answers, served
+from uplift.cli.local.ports import HOST, free_port
+from uplift.errors import ConfigurationError
+from uplift.metrics import uploads_parked
+from uplift.settings import Settings
+
+
+def get(path: str, check: Check = lambda: None) -> httpx.Response:
+    port = free_port()
+    with served(Settings(metrics_port=port), check):
+        return httpx.get(f"http://{HOST}:{port}{path}", trust_env=False)
+
+
+def test_counts_are_read_at_the_operator_port_while_it_is_open() -> None:
+    port = free_port()
+    with served(Settings(metrics_port=port)):
+        before = uploads_parked._value.get()
+        uploads_parked.inc()
+        page = httpx.get(f"http://{HOST}:{port}/metrics", trust_env=False)
+    assert f"uplift_uploads_parked_total {before + 1}" in page.text
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://{HOST}:{port}/metrics", trust_env=False)
+
+
+def test_a_process_that_is_well_is_alive() -> None:
+    answer = get("/healthz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "alive"})
+
+
+def test_a_process_that_is_not_well_says_why() -> None:
+    answer = get("/healthz", lambda: "the event loop does not answer")
+    assert answer.status_code == 503
+    assert answer.json() == {"status": "failing", "why": "the event loop does not answer"}
+
+
+def test_there_is_nothing_else_at_it() -> None:
+    assert get("/").status_code == get("/metricsx").status_code == 404
+
+
+def test_without_a_port_nothing_listens() -> None:
+    threads = threading.active_count()
+    with served(Settings()):
+        assert threading.active_count() == threads
+
+
+def test_a_port_that_is_taken_is_told_by_the_name_of_its_setting() -> None:
+    with socket.create_server((HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(ConfigurationError, match="UPLIFT_METRICS_PORT"),
+            served(Settings(metrics_port=port)),
+        ):
+            pass
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """A loop that runs in a thread of its own."""
+    made = asyncio.new_event_loop()
+    thread = threading.Thread(target=made.run_forever)
+    thread.start()
+    yield made
+    made.call_soon_threadsafe(made.stop)
+    thread.join()
+    made.close()
+
+
+def test_a_loop_that_turns_answers_and_one_that_hangs_does_not(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    assert answers(loop)
+    loop.call_soon_threadsafe(time.sleep, 0.3)
+    assert not answers(loop, 0.1)
+    assert answers(loop)
+
+
+def test_a_loop_that_is_closed_does_not_answer() -> None:
+    closed = asyncio.new_event_loop()
+    closed.close()
+    assert not answers(closed)

@@ -1,0 +1,307 @@
+"""Ringing: what arrives in Redis, and what happens when there is none."""
+
+import asyncio
+import base64
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pytest
+import redis.asyncio
+from pydantic import SecretStr
+from uuid_utils.compat import uuid4
+
+from uplift.cli.local.embedded import EmbeddedRedis
+from uplift.dispatch import Bell, redis_url
+from uplift.errors import ConfigurationError
+from uplift.queues import BULK, DELIVER, UPLOADS
+from uplift.settings import Settings
+
+
+@asynccontextmanager
+async def bell_at(url: str, *, start: bool = True) -> AsyncIterator[Bell]:
+    bell = Bell(Settings(redis_url=SecretStr(url)))
+    if start:
+        bell.start()
+    yield bell
+    await bell.close()
+
+
+@pytest.fixture
+def nowhere() -> Iterator[str]:
+    """An address at which nobody listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"redis://127.0.0.1:{bound.getsockname()[1]}/0"
+
+
+async def messages(client: "redis.asyncio.Redis", queue: str = UPLOADS) -> list[dict[str, Any]]:
+    """The messages in a queue, the oldest first."""
+    found = await client.lrange(queue, 0, -1)
+    return [orjson.loads(message) for message in reversed(found)]
+
+
+def ids_in(message: dict[str, Any]) -> list[UUID]:
+    args, kwargs, _ = orjson.loads(base64.b64decode(message["body"]))
+    assert kwargs == {}
+    (ids,) = args
+    return [UUID(id_) for id_ in ids]
+
+
+async def all_ids(client: "redis.asyncio.Redis", queue: str = UPLOADS) -> list[UUID]:
+    return [id_ for message in await messages(client, queue) for id_ in ids_in(message)]
+
+
+async def until_rung(client: "redis.asyncio.Redis", queue: str, count: int) -> list[UUID]:
+    async with asyncio.timeout(20):
+        while len(found := await all_ids(client, queue)) < count:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    return found
+
+
+async def test_an_id_that_is_rung_arrives_in_its_queue_as_a_call_of_the_task(
+    redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
+) -> None:
+    id_ = uuid4()
+    async with bell_at(redis_server.url) as bell:
+        bell.ring(UPLOADS, [id_])
+        assert await until_rung(client, UPLOADS, 1) == [id_]
+    (message,) = await messages(client)
+    assert message["headers"]["task"] == DELIVER
+    assert message["content-type"] == "application/json"
+    assert await all_ids(client, BULK) == []
+
+
+async def test_many_ids_arrive_once_each_in_messages_of_at_most_a_hundred(
+    redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
+) -> None:
+    ids = [uuid4() for _ in range(250)]
+    async with bell_at(redis_server.url) as bell:
+        for id_ in ids:
+            bell.ring(UPLOADS, [id_])
+            bell.ring(UPLOADS, [id_])
+        assert await until_rung(client, UPLOADS, 250) == ids
+    assert [len(ids_in(message)) for message in await messages(client)] == [100, 100, 50]
+
+
+async def test_a_queue_rung_for_the_first_time_while_another_is_published_is_not_lost(
+    redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
+) -> None:
+    async with bell_at(redis_server.url) as bell:
+        bell.ring(UPLOADS, [uuid4() for _ in range(1000)])
+        await until_rung(client, UPLOADS, 1)
+        bell.ring(BULK, [uuid4()])
+        await until_rung(client, BULK, 1)
+        await until_rung(client, UPLOADS, 1000)
+        bell.ring(UPLOADS, [uuid4()])
+        await until_rung(client, UPLOADS, 1001)
+
+
+async def test_nothing_but_ids_goes_into_redis(
+    redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
+) -> None:
+    ids = [uuid4(), uuid4()]
+    async with bell_at(redis_server.url) as bell:
+        bell.ring(UPLOADS, ids)
+        await until_rung(client, UPLOADS, 2)
+    (message,) = await messages(client)
+    assert message["headers"]["argsrepr"] == repr([[str(id_) for id_ in ids]])
+    assert message["headers"]["kwargsrepr"] == "{}"
+    keys = set(await client.keys("*"))
+    assert keys <= {b"uploads", b"_kombu.binding.uploads", b"_kombu.binding.celery"}
+
+
+async def test_what_is_pending_at_the_end_is_still_published(
+    redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
+) -> None:
+    ids = [uuid4() for _ in range(300)]
+    async with bell_at(redis_server.url) as bell:
+        bell.ring(UPLOADS, ids)
+    assert await all_ids(client) == ids
+
+
+async def test_what_is_being_published_at_the_end_is_not_cut_off(
+    redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
+) -> None:
+    for _ in range(20):
+        await client.flushall()
+        id_ = uuid4()
+        async with bell_at(redis_server.url) as bell:
+            bell.ring(UPLOADS, [id_])
+            await asyncio.sleep(0)  # the publisher has taken it
+        assert await all_ids(client) == [id_]
+
+
+async def test_ringing_for_nothing_publishes_nothing(
+    redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
+) -> None:
+    async with bell_at(redis_server.url) as bell:
+        bell.ring(UPLOADS, [])
+        bell.ring(BULK, [uuid4()])
+        await until_rung(client, BULK, 1)
+    assert await messages(client) == []
+
+
+async def test_waiting_counts_the_messages_that_nobody_has_taken(
+    redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
+) -> None:
+    async with bell_at(redis_server.url) as bell:
+        assert await bell.waiting(UPLOADS) == 0
+        bell.ring(UPLOADS, [uuid4() for _ in range(201)])
+        await until_rung(client, UPLOADS, 201)
+        assert await bell.waiting(UPLOADS) == 3
+        assert await bell.waiting(BULK) == 0
+
+
+async def test_without_redis_ringing_does_not_raise_and_what_is_pending_is_dropped(
+    nowhere: str,
+) -> None:
+    async with asyncio.timeout(60), bell_at(nowhere) as bell:
+        bell.ring(UPLOADS, [uuid4() for _ in range(1000)])
+        assert await bell.waiting(UPLOADS) is None
+        while any(bell._pending.values()):
+            bell.ring(BULK, [])
+            await asyncio.sleep(0.01)
+
+
+async def test_ringing_goes_on_when_redis_was_full_and_has_room_again(
+    redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
+) -> None:
+    lost, id_ = uuid4(), uuid4()
+    await client.config_resetstat()
+    async with asyncio.timeout(30), bell_at(redis_server.url) as bell:
+        await client.config_set("maxmemory", 1)  # and noeviction: it takes nothing more
+        try:
+            bell.ring(UPLOADS, [lost])
+            while "errorstat_OOM" not in await client.info("errorstats"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        finally:
+            await client.config_set("maxmemory", 0)
+        while id_ not in await all_ids(client):
+            bell.ring(UPLOADS, [id_])
+            await asyncio.sleep(0.01)
+    assert lost not in await all_ids(client)
+
+
+async def test_ringing_goes_on_when_connections_are_cut(
+    redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
+) -> None:
+    async with asyncio.timeout(30), bell_at(redis_server.url) as bell:
+        bell.ring(UPLOADS, [uuid4()])
+        await until_rung(client, UPLOADS, 1)
+        await client.client_kill_filter(_type="normal", skipme=True)
+        id_ = uuid4()
+        while id_ not in await all_ids(client):
+            bell.ring(UPLOADS, [id_])  # at worst the first is lost with its connection
+            await asyncio.sleep(0.05)
+
+
+async def test_a_redis_that_never_answers_is_not_waited_for() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        async with asyncio.timeout(30), bell_at(url, start=False) as bell:
+            bell.ring(UPLOADS, [uuid4()])
+            assert await bell.waiting(UPLOADS) is None
+
+
+async def test_what_is_pending_has_a_limit(nowhere: str) -> None:
+    async with bell_at(nowhere, start=False) as bell:
+        for _ in range(1200):
+            bell.ring(UPLOADS, [uuid4() for _ in range(100)])
+        bell.ring(BULK, [uuid4()])
+        assert len(bell._pending[UPLOADS]) == 100_000
+        assert len(bell._pending[BULK]) == 1
+
+
+def test_without_an_address_the_error_says_which_setting_to_make() -> None:
+    with pytest.raises(ConfigurationError, match="UPLIFT_REDIS_URL is not set"):
+        redis_url(Settings(redis_url=None))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "canary",
+        "redis//:canary@host/0",
+        "http://:canary@host/0",
+        "redis://:canary@host:port/0",
+        "redis://:canary/1@host/0",
+        "redis://:canary@host/name",
+    ],
+)
+def test_an_address_that_is_none_is_named_and_not_shown(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="UPLIFT_REDIS_URL is not an address") as caught:
+        Bell(Settings(redis_url=SecretStr(url)))
+    assert "canary" not in str(caught.value)
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://host",
+        "redis://host:6379/",
+        "redis://:pass%2Fword@host:6379/3",
+        "rediss://user:word@[::1]:6380/0?ssl_cert_reqs=none",
+    ],
+)
+def test_an_address_of_redis_is_taken_as_it_is(url: str) -> None:
+    assert redis_url(Settings(redis_url=SecretStr(url))) == url
+
+
+async def published(bell: Bell) -> None:
+    async with asyncio.timeout(20):
+        while any(bell._pending.values()):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_while_nobody_takes_them_no_more_messages_are_sent_than_the_setting_says(
+    redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
+) -> None:
+    settings = Settings(redis_url=SecretStr(redis_server.url), queued_messages_most=3)
+    bell = Bell(settings)
+    bell.start()
+    for _ in range(10):
+        bell.ring(UPLOADS, [uuid4()])
+        await published(bell)
+    bell.ring(UPLOADS, [uuid4() for _ in range(1000)])
+    bell.ring(BULK, [uuid4()])
+    await bell.close()
+    assert len(await messages(client)) == 3
+    assert len(await messages(client, BULK)) == 1
+
+
+async def test_workers_that_keep_up_are_sent_every_message(
+    redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
+) -> None:
+    settings = Settings(redis_url=SecretStr(redis_server.url), queued_messages_most=3)
+    bell = Bell(settings)
+    bell.start()
+    ids = [uuid4() for _ in range(20)]
+    for id_ in ids:
+        bell.ring(UPLOADS, [id_])
+        assert await until_rung(client, UPLOADS, 1) == [id_]
+        await client.delete(UPLOADS)
+    await bell.close()
+
+
+async def test_when_a_full_queue_was_emptied_it_is_rung_for_again(
+    redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
+) -> None:
+    settings = Settings(redis_url=SecretStr(redis_server.url), queued_messages_most=1)
+    bell = Bell(settings)
+    bell.start()
+    await client.lpush(UPLOADS, b"message")
+    bell.ring(UPLOADS, [uuid4()])
+    await published(bell)
+    await client.delete(UPLOADS)
+    async with asyncio.timeout(20):
+        while not await messages(client):
+            bell.ring(UPLOADS, [uuid4()])
+            await asyncio.sleep(0.05)
+    await bell.close()

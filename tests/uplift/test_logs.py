@@ -1,0 +1,153 @@
+"""What is logged, and what never is. In a process of its own: logging is set up once a process."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+
+def program(code: str, **settings: str) -> list[str]:
+    """The command that runs `code` after `configure_logs`."""
+    text = (
+        "import logging, structlog\n"
+        "from uplift.logs import configure_logs\n"
+        "from uplift.settings import Settings\n"
+        f"configure_logs(Settings(**{settings!r}))\n"
+        "log = structlog.get_logger('relay.test')\n"
+        f"{code}\n"
+    )
+    return [sys.executable, "-c", text]
+
+
+def logged(code: str, **settings: str) -> list[str]:
+    """The lines that `code` logs, after `configure_logs`."""
+    ran = subprocess.run(
+        program(code, **settings), capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ran.stdout == ""
+    return ran.stderr.splitlines()
+
+
+def events(code: str, **settings: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in logged(code, **settings)]
+
+
+def test_an_event_is_a_line_of_json_with_its_fields_its_level_and_its_time() -> None:
+    (event,) = events("log.info('swept', rung=3, recovered=0)")
+    assert event.pop("timestamp").endswith("Z")
+    assert event == {
+        "event": "swept",
+        "level": "info",
+        "logger": "relay.test",
+        "rung": 3,
+        "recovered": 0,
+    }
+
+
+def test_a_field_that_is_not_on_the_list_is_dropped() -> None:
+    (event,) = events("log.warning('x', upload='1', body='canary', user='canary', token='canary')")
+    assert event["upload"] == "1"
+    assert "canary" not in str(event)
+
+
+def test_what_is_bound_to_a_logger_passes_the_same_list() -> None:
+    (event,) = events("log.bind(queue='bulk', name='canary').info('x')")
+    assert event["queue"] == "bulk"
+    assert "canary" not in str(event)
+
+
+@pytest.mark.parametrize("format_", ["json", "text"])
+def test_the_text_and_the_traceback_of_an_exception_are_not_logged(format_: str) -> None:
+    lines = logged(
+        "try:\n    raise ValueError('canary')\n"
+        "except ValueError:\n"
+        "    log.exception('failed')\n"
+        "    logging.getLogger('library').exception('failed')\n"
+        "    logging.getLogger('library').error('failed', exc_info=True, stack_info=True)\n",
+        log_format=format_,
+    )
+    assert len(lines) == 3
+    assert "canary" not in "".join(lines)
+
+
+def test_extra_fields_of_the_standard_library_are_dropped() -> None:
+    (event,) = events("logging.getLogger('library').error('x', extra={'body': 'canary'})")
+    assert (event["event"], event["logger"], event["level"]) == ("x", "library", "error")
+    assert "canary" not in str(event)
+
+
+@pytest.mark.parametrize(
+    "library", ["httpx", "httpcore", "aiohttp.client", "sqlalchemy.engine", "psycopg.pool", "kombu"]
+)
+def test_libraries_that_print_addresses_and_statements_are_quiet_even_when_debugging(
+    library: str,
+) -> None:
+    assert (
+        events(
+            f"logging.getLogger('{library}').info('GET /canary')\n"
+            f"logging.getLogger('{library}').debug('INSERT canary')",
+            log_level="debug",
+        )
+        == []
+    )
+
+
+def test_a_level_below_the_one_set_is_not_logged() -> None:
+    found = events(
+        "log.info('one'); log.warning('two'); log.error('three')\n"
+        "logging.getLogger('library').info('four')",
+        log_level="warning",
+    )
+    assert [event["event"] for event in found] == ["two", "three"]
+
+
+def test_text_is_for_a_terminal_and_passes_the_same_list() -> None:
+    (line,) = logged("log.info('swept', rung=3, body='canary')", log_format="text")
+    assert "swept" in line
+    assert "rung=3" in line
+    assert "canary" not in line
+
+
+def test_an_event_stays_one_line_whatever_is_in_it() -> None:
+    assert len(logged("log.info('a\\nb', why='c\\nd')")) == 1
+
+
+def test_what_is_bound_to_a_task_is_in_every_line_on_its_way_and_passes_the_same_list() -> None:
+    ours, theirs, after = events(
+        "from structlog.contextvars import bound_contextvars\n"
+        "with bound_contextvars(request='r', upload='u', name='canary'):\n"
+        "    log.info('one', upload='another')\n"
+        "    logging.getLogger('library').error('two')\n"
+        "log.info('three')\n"
+    )
+    assert (ours["request"], ours["upload"]) == ("r", "another")
+    assert (theirs["request"], theirs["upload"]) == ("r", "u")
+    assert "request" not in after
+    assert "canary" not in str((ours, theirs))
+
+
+def test_a_warning_is_an_event_without_its_text() -> None:
+    (event,) = events("import warnings\nwarnings.warn('canary', UserWarning)")
+    assert (event["event"], event["error"], event["level"]) == ("warned", "UserWarning", "warning")
+    assert "canary" not in str(event)
+
+
+def test_a_terminal_gets_text_unless_a_format_is_set() -> None:
+    ours, terminal = pty.openpty()
+    for settings in ({}, {"log_format": "json"}):
+        subprocess.run(
+            program("log.info('swept', rung=3)", **settings),
+            stderr=terminal,
+            timeout=60,
+            check=True,
+        )
+    os.close(terminal)
+    text, json_ = os.read(ours, 65536).decode().splitlines()
+    os.close(ours)
+    assert "swept" in text
+    assert "rung=3" in text
+    assert json.loads(json_)["rung"] == 3

@@ -1,0 +1,5 @@
+"""`python -m cli`: the same as `uplift`."""
+
+from uplift.cli.main import app
+
+app()

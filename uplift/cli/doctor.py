@@ -1,0 +1,60 @@
+"""`uplift doctor`: a line for each part, and what to do."""
+
+import asyncio
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import orjson
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from uplift.doctor import configuration
+from uplift.doctor.examine import examine
+from uplift.doctor.findings import Finding, Verdict, worst
+from uplift.settings import Settings
+
+_STYLES = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
+
+
+def doctor(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs, as one object.")] = False,
+) -> None:
+    """Examine configuration, keys, PostgreSQL, Redis, 1upHealth and workers; say what to do.
+
+    Changes nothing. Exit code 0 if all works (warnings allowed), 1 if anything fails.
+    """
+    with Console(stderr=True).status("Examining"):
+        findings = asyncio.run(_findings())
+    verdict = worst(findings)
+    if as_json:
+        answer = {"verdict": verdict, "findings": [asdict(finding) for finding in findings]}
+        sys.stdout.write(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        Console().print(_table(findings))
+    raise typer.Exit(int(verdict is Verdict.FAIL))
+
+
+async def _findings() -> list[Finding]:
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        return configuration.refused(error)
+    return [finding async for finding in examine(settings)]
+
+
+def _table(findings: list[Finding]) -> Table:
+    table = Table(
+        Column(no_wrap=True), Column(no_wrap=True), Column(overflow="fold"),
+        box=None, show_header=False,
+    )  # fmt: skip
+    for finding in findings:
+        said = Text(finding.what)
+        if finding.do is not None:
+            said.append(f"\n→ {finding.do}", style="dim" if finding.verdict is Verdict.OK else "")
+        table.add_row(Text(finding.verdict, style=_STYLES[finding.verdict]), finding.part, said)
+    return table

@@ -1,0 +1,89 @@
+"""`uplift keys`: API keys, and new master keys."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+from uuid import UUID
+
+import typer
+from rich.table import Column, Table
+
+from uplift.cli.running import actor, errors, run_on_ledger
+from uplift.cli.showing import print_json, print_table
+from uplift.ledger import credentials
+from uplift.ledger.credentials import Scope
+from uplift.ledger.database import Database
+from uplift.sealing import KeyRing
+
+keys = typer.Typer(no_args_is_help=True, help="API keys, and master keys to seal with.")
+
+
+@keys.command()
+def add(
+    name: Annotated[str, typer.Argument(help="What it is for, such as mobile-backend.")],
+    scope: Annotated[
+        list[Scope], typer.Option(help="backend: submit and manage users. operator: see and steer.")
+    ] = [Scope.BACKEND],  # noqa: B006  typer copies it
+) -> None:
+    """Make an API key and print it. It cannot be shown again."""
+    if not name.strip() or Scope.DEVICE in scope:
+        errors.print("A key needs a name, and the scope backend or operator. Device tokens are of")
+        errors.print("one person: `uplift users device-token NAME` makes them.")
+        raise typer.Exit(2)
+
+    async def use(database: Database) -> str:
+        async with database.transaction() as connection:
+            made = await credentials.add_api_key(connection, name, frozenset(scope), by=actor())
+            return made[1]
+
+    typer.echo(run_on_ledger(use))
+
+
+@keys.command("list")
+def list_(
+    json: Annotated[
+        bool, typer.Option("--json", help="For programs: one JSON object a line.")
+    ] = False,
+) -> None:
+    """Every API key, by id and name. The keys themselves are not kept."""
+
+    async def use(
+        database: Database,
+    ) -> list[tuple[UUID, str, list[str], datetime, datetime | None]]:
+        async with database.transaction() as connection:
+            return await credentials.list_api_keys(connection)
+
+    found = run_on_ledger(use)
+    if json:
+        for key_id, name, scopes, created_at, revoked_at in found:
+            told = {"id": key_id, "name": name, "scopes": scopes}
+            print_json({**told, "createdAt": created_at, "revokedAt": revoked_at})
+        return
+    table = Table(Column("id", no_wrap=True), "name", "scopes", "made", "revoked", box=None)
+    for key_id, name, scopes, created_at, revoked_at in found:
+        revoked = f"{revoked_at:%Y-%m-%d %H:%M}" if revoked_at else ""
+        table.add_row(str(key_id), name, " ".join(scopes), f"{created_at:%Y-%m-%d %H:%M}", revoked)
+    print_table(table)
+
+
+@keys.command()
+def revoke(key_id: Annotated[UUID, typer.Argument(help="The id that `keys list` shows.")]) -> None:
+    """End an API key or a device token at once."""
+
+    async def use(database: Database) -> bool:
+        async with database.transaction() as connection:
+            return await credentials.revoke(connection, key_id, by=actor())
+
+    if not run_on_ledger(use):
+        errors.print("There is no such key, or it is revoked already. See `uplift keys list`.")
+        raise typer.Exit(1)
+    typer.echo("Revoked.")
+
+
+@keys.command()
+def master(
+    key_id: Annotated[
+        str, typer.Argument(help="Its id in UPLIFT_MASTER_KEYS; today's date if not given.")
+    ] = "",
+) -> None:
+    """Print a new master key for UPLIFT_MASTER_KEYS. Keep it where your secrets are."""
+    typer.echo(KeyRing.new_entry(key_id or f"{datetime.now(UTC):k%Y%m%d}"))

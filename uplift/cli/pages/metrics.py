@@ -1,0 +1,36 @@
+"""Writes the table of docs/metrics.md: `python -m uplift.cli.pages.metrics`.
+
+A test keeps the page equal to what is counted.
+"""
+
+import sys
+from collections.abc import Iterator
+
+from prometheus_client import Metric
+
+from uplift import metrics
+
+
+def families() -> Iterator[tuple[str, Metric, tuple[str, ...]]]:
+    """Every metric of Uplift's own: its name as it is exposed, what it is, and its labels."""
+    for collector in vars(metrics).values():
+        if hasattr(collector, "describe") and not isinstance(collector, type):
+            for metric in collector.describe():
+                # Prometheus' own name of a counter is without its ending.
+                name = metric.name + ("_total" if metric.type == "counter" else "")
+                gauge = metrics.ledger_gauges.NAMES.get(name)
+                yield name, metric, gauge[1] if gauge else getattr(collector, "_labelnames", ())
+
+
+def table() -> str:
+    """A row of Markdown for each, by name."""
+    rows = [
+        f"| `{name}` | {metric.type} | {', '.join(f'`{each}`' for each in labels)} |"
+        f" {metric.documentation} |"
+        for name, metric, labels in sorted(families(), key=lambda each: each[0])
+    ]
+    return "\n".join(["| metric | type | labels | what it is |", "|---|---|---|---|", *rows]) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table())

@@ -1,0 +1,60 @@
+"""Writes `.env.example` from the settings: `python -m uplift.cli.pages.settings > .env.example`."""
+
+import sys
+import textwrap
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from uplift.settings import Settings
+
+_DEPLOYMENT = {
+    "POSTGRES_PASSWORD": "PostgreSQL's password for docker-compose.yml: letters and digits, since "
+    "it becomes part of an address.",
+    "REDIS_PASSWORD": "The same for Redis.",
+    "FLOWER_BASIC_AUTH": "The login of Flower's pages, as user:password. Required by the Procfile "
+    "and docker-compose.yml.",
+}
+"""What the deployment files read besides the settings. None has a default: all are secrets."""
+
+
+def example() -> str:
+    """The text of `.env.example`: every setting with its description and its default."""
+    parts = [
+        _comment(
+            "Uplift's settings with their defaults; an empty value counts as not set. Made from "
+            "uplift/settings.py by `python -m uplift.cli.pages.settings > .env.example`."
+        )
+    ]
+    for name, field in Settings.model_fields.items():
+        line = f"UPLIFT_{name.upper()}={_written(field.default)}"
+        parts.append(f"{_comment(field.description or '')}{line}\n")
+    parts.extend(f"{_comment(text)}{name}=\n" for name, text in _DEPLOYMENT.items())
+    return "\n".join(parts)
+
+
+def _written(default: object) -> str:
+    match default:
+        case None:
+            return ""
+        case SecretStr():
+            return default.get_secret_value()
+        case bool():
+            return str(default).lower()
+        case str() | int() | float() | Path():
+            return str(default)
+        case _:
+            raise TypeError(f"No way to write {default!r} is known.")
+
+
+def _comment(text: str) -> str:
+    if not text:
+        return ""
+    filled = textwrap.fill(
+        text, 100, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False
+    )
+    return filled + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(example())

@@ -1,0 +1,121 @@
+"""One record as it leaves a file: its bytes untouched, with what the upload must say about it."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from uplift.errors import UpliftError
+
+MAX_RECORD_BYTES = 32 * 1024 * 1024
+"""A file or line beyond this is skipped: well above what an API takes, well below what hurts."""
+
+_BREAKS_TO_SPACES = bytes.maketrans(b"\r\n", b"  ")
+
+_BREAKS_TO_SPACES = bytes.maketrans(b"\r\n", b"  ")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A FHIR resource ready to send."""
+
+    label: str
+    """Where it came from, for messages: a file or a line."""
+    fhir_version: str
+    """As the file says it: `DSTU2` or `1.0.2`, `R4` or `4.0.1`."""
+    resource_type: str
+    body: bytes
+    """The resource exactly as it stood in the file."""
+    source: str | None = None
+    record_id: str | None = None
+
+    def to_line(self) -> bytes:
+        """The record as a line of NDJSON: an envelope around the resource's own bytes.
+
+        A line may hold no line break. In JSON one can stand only between tokens, never inside a
+        string (RFC 8259, 2 and 7), so a space in its place changes no value. Nothing else changes.
+        """
+        labels = {
+            "fhirVersion": self.fhir_version,
+            "source": self.source,
+            "recordId": self.record_id,
+        }
+        named = {name: value for name, value in labels.items() if value is not None}
+        return b"".join(
+            (
+                msgspec.json.encode(named)[:-1],
+                b',"resource":',
+                self.body.translate(_BREAKS_TO_SPACES),
+                b"}\n",
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something that should have been a record and cannot be sent."""
+
+    label: str
+    reason: str
+    resource_type: str | None = None
+
+
+class UnreadableSource(UpliftError):
+    """The file or folder cannot be read (any further); says what to do about it."""
+
+
+class _Sent(msgspec.Struct, rename="camel"):
+    """Either a resource or an envelope around one; anything else in it is passed over."""
+
+    resource_type: str | None = None
+    fhir_version: str | None = None
+    source: str | None = None
+    record_id: str | None = None
+    # Raw keeps the resource's own bytes: what is decoded and encoded again is no longer what the
+    # hospital wrote (0.40 becomes 0.4).
+    resource: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Resource(msgspec.Struct, rename="camel"):
+    resource_type: str | None = None
+
+
+# Two decoders, because a bare resource may have an element `source` that is no string.
+_SENT: msgspec.json.Decoder[_Sent] = msgspec.json.Decoder(_Sent)
+_RESOURCE: msgspec.json.Decoder[_Resource] = msgspec.json.Decoder(_Resource)
+_NO_RESOURCE = "not a JSON object with a resourceType"
+
+
+def resource_type_of(body: bytes) -> str | None:
+    """The body's resourceType; None when it is no JSON object or has none."""
+    try:
+        return _RESOURCE.decode(body).resource_type
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def parse_record(data: bytes, label: str, *, fhir_version: str | None) -> Record | Skipped:
+    """A record from an envelope `{fhirVersion, source, recordId, resource}` or a bare resource.
+
+    `fhir_version` is taken where the data states none; a resource itself never does.
+    """
+    bare = resource_type_of(data)
+    if bare is not None:
+        if fhir_version is None:
+            return Skipped(label, "states no FHIR version; give one with --fhir-version", bare)
+        return Record(label, fhir_version, bare, data)
+    try:
+        sent = _SENT.decode(data)
+    except msgspec.ValidationError as error:
+        return Skipped(label, f"neither a resource nor an envelope: {error}")
+    except (msgspec.DecodeError, RecursionError):
+        return Skipped(label, _NO_RESOURCE)
+    body = bytes(sent.resource)
+    resource_type = resource_type_of(body)
+    if resource_type is None:
+        return Skipped(label, _NO_RESOURCE)
+    version = sent.fhir_version or fhir_version
+    if version is None:
+        return Skipped(
+            label, "the envelope has no fhirVersion; give one with --fhir-version", resource_type
+        )
+    return Record(label, version, resource_type, body, sent.source, sent.record_id)

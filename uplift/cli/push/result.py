@@ -1,0 +1,158 @@
+"""What became of each record of a push, and whether all of them arrived."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from uplift.cli.client import Issue, UploadStatus
+
+
+class Outcome(StrEnum):
+    """What became of a record; in the order in which the table shows them."""
+
+    DELIVERED = "delivered"
+    """1upHealth has it, since now."""
+    DUPLICATE = "duplicate"
+    """1upHealth had it already: the same record with the same content was delivered before."""
+    SUPERSEDED = "superseded"
+    """A newer version of the same record goes in its place."""
+    ACCEPTED = "accepted"
+    """Uplift has it; with --no-wait nobody looked further."""
+    WAITING = "waiting"
+    """Uplift has it and goes on trying; the push did not wait longer."""
+    PARKED = "parked"
+    """Waits until the user authorises again."""
+    REJECTED = "rejected"
+    """Not valid FHIR; its issues say where."""
+    REFUSED = "refused"
+    """1upHealth does not want it."""
+    EXPIRED = "expired"
+    """Uplift gave up after trying for days."""
+    CANCELLED = "cancelled"
+    """Called back by its owner."""
+    NOT_TAKEN = "not taken"
+    """Uplift's API did not accept it."""
+    SKIPPED = "skipped"
+    """Could not be read from the input, so it was never sent."""
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the record, or a newer version of it, is where it should be."""
+        return self in (Outcome.DELIVERED, Outcome.DUPLICATE, Outcome.SUPERSEDED)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether it needs nothing but time."""
+        return self in (Outcome.ACCEPTED, Outcome.WAITING)
+
+
+@dataclass(slots=True)
+class PushedRecord:
+    """The few facts kept of one record of the input."""
+
+    label: str
+    resource_type: str
+    outcome: Outcome
+    fhir_version: str | None = None
+    source: str | None = None
+    record_id: str | None = None
+    upload_id: str | None = None
+    why: str | None = None
+    issues: list[Issue] = field(default_factory=list)
+    issues_total: int = 0
+
+    def take(self, status: UploadStatus) -> None:
+        """Remember what a settled status says."""
+        self.outcome = Outcome(status.status)
+        if self.outcome.arrived:
+            return
+        told = dict.fromkeys(each for each in (status.reason, status.last_answer) if each)
+        self.why = ", ".join(told) or None
+        if status.issues is not None:
+            self.issues = status.issues.issue
+            self.issues_total = status.issues.total
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`: never a value of the record itself."""
+        return {
+            "label": self.label,
+            "resourceType": self.resource_type,
+            "fhirVersion": self.fhir_version,
+            "source": self.source,
+            "recordId": self.record_id,
+            "outcome": self.outcome.value,
+            "uploadId": self.upload_id,
+            "why": self.why,
+            "issues": {
+                "total": self.issues_total,
+                "issue": [
+                    {
+                        "severity": issue.severity,
+                        "code": issue.code,
+                        "expression": issue.expression,
+                        "diagnostics": issue.diagnostics,
+                    }
+                    for issue in self.issues
+                ],
+            },
+        }
+
+
+@dataclass(slots=True)
+class PushResult:
+    """Every record of the input, in its order, and what became of it."""
+
+    records: list[PushedRecord] = field(default_factory=list)
+    unread: str | None = None
+    """Why the input could not be read to its end, if so."""
+    waited: bool = True
+    """Whether the push looked at the outcomes, and not only at the acceptance."""
+
+    @property
+    def arrived(self) -> bool:
+        """Whether everything in the input is at 1upHealth."""
+        return self.unread is None and all(each.outcome.arrived for each in self.records)
+
+    @property
+    def exit_code(self) -> int:
+        """0 when everything arrived (without waiting: was accepted); else 1."""
+        fine = self.unread is None and all(
+            each.outcome.arrived or (not self.waited and each.outcome.under_way)
+            for each in self.records
+        )
+        return 0 if fine else 1
+
+    def totals(self) -> dict[Outcome, int]:
+        """How many records have each outcome that occurs."""
+        found = Counter(each.outcome for each in self.records)
+        return {outcome: found[outcome] for outcome in Outcome if found[outcome]}
+
+    def by_type(self) -> dict[str, dict[Outcome, int]]:
+        """The same for each resource type, by its name."""
+        found: dict[str, Counter[Outcome]] = {}
+        for each in self.records:
+            found.setdefault(each.resource_type, Counter())[each.outcome] += 1
+        return {
+            name: {outcome: counts[outcome] for outcome in Outcome if counts[outcome]}
+            for name, counts in sorted(found.items())
+        }
+
+    def json_pieces(self) -> Iterator[str]:
+        """The machine-readable report, a record at a time: it may be larger than all else."""
+        head = {
+            "arrived": self.arrived,
+            "unread": self.unread,
+            "totals": {outcome.value: count for outcome, count in self.totals().items()},
+            "byType": {
+                name: {outcome.value: count for outcome, count in counts.items()}
+                for name, counts in self.by_type().items()
+            },
+        }
+        yield json.dumps(head, indent=2, ensure_ascii=False).removesuffix("\n}")
+        yield ',\n  "records": ['
+        for number, each in enumerate(self.records):
+            yield f"{',' if number else ''}\n    {json.dumps(each.to_json(), ensure_ascii=False)}"
+        yield "\n  ]\n}\n"

@@ -1,0 +1,254 @@
+"""Takes uploads from the ledger to 1upHealth: claim, open, validate, token, look, send, record."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from uuid import UUID
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from structlog.contextvars import bound_contextvars
+
+from uplift.coalesce import GroupCommit
+from uplift.delivery.attempt import Attempter
+from uplift.delivery.in_flight import Window
+from uplift.delivery.rate_limiter import Pace
+from uplift.ledger import leases
+from uplift.ledger.database import Database, is_away
+from uplift.ledger.leases import Claim, Due, Ended, Terms
+from uplift.lifecycle import ALONE_AFTER, Reason, State
+from uplift.metrics import attempts_unrecorded, count_attempt, uploads_parked
+from uplift.settings import Settings
+
+_log = structlog.get_logger(__name__)
+
+_CLAIM_MOST = 100
+_RECORD_TRIES = 3  # while the database answers; while it is away, until the lease ends
+_PAUSE_FIRST = 0.25  # seconds
+_PAUSE_MOST = 2.0
+# How long a message waits for a permit, in seconds: it holds one of the worker's few threads.
+_PATIENCE = 1.0
+_SHORTEST_WAIT = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """How an attempt ended, and when its lease does, on time.monotonic."""
+
+    ended: Ended
+    lease_ends: float
+
+
+class Deliverer:
+    """Delivers uploads, for as many callers at once as there are, within one window."""
+
+    def __init__(
+        self, database: Database, attempter: Attempter, pace: Pace, settings: Settings
+    ) -> None:
+        self._database = database
+        self._attempter = attempter
+        self._pace = pace
+        self._attempt_seconds = settings.attempt_seconds
+        self._lease_seconds = settings.lease_seconds
+        self._terms = Terms(
+            lease_seconds=settings.lease_seconds,
+            give_up_seconds=settings.give_up_seconds,
+            allow_shared_ids=settings.allow_shared_ids,
+        )
+        self._window = Window(slots=settings.send_slots, body_bytes=settings.send_bytes)
+        self._record = GroupCommit(self._record_all, concerns_all=is_away)
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Claim nothing more, and hand back what is claimed but not sent yet."""
+        self._stopping.set()
+        self._attempter.stop()
+
+    async def deliver(self, ids: Sequence[UUID]) -> list[UUID]:
+        """Attempt each of these uploads that is due; those left over because of a stop.
+
+        Returns when every attempt has ended and is recorded. Only as many are claimed as may be
+        sent now, so one slow send holds up no other, and a frozen process holds little. What the
+        pace does not let through soon stays queued in the ledger: the sweep rings for it.
+        """
+        waiting = deque(dict.fromkeys(ids))
+        suspects: deque[UUID] = deque()
+        failure: Exception | None = None
+        async with asyncio.TaskGroup() as sends:
+            try:
+                await self._deliver_all(waiting, suspects, sends)
+            except Exception as error:  # noqa: BLE001  raised below
+                # What is in flight ends first: cutting it off would leave it unknown.
+                failure = error
+        if failure is not None:
+            raise failure
+        return [*waiting, *suspects] if self._stopping.is_set() else []
+
+    async def _deliver_all(
+        self, waiting: deque[UUID], suspects: deque[UUID], sends: asyncio.TaskGroup
+    ) -> None:
+        """Take out of both what is claimed, until they are empty, a stop, or the pace is shut."""
+        while waiting and not self._stopping.is_set():
+            if self._pace.is_scarce and not await self._pass_over_what_is_not_due(waiting):
+                break
+            claimed = await self._claim(waiting, suspects)
+            if claimed is None:
+                return
+            claims, deadline = claimed
+            for claim in claims:
+                sends.create_task(self._deliver_in_window(claim, deadline))
+        while suspects and not self._stopping.is_set():
+            async with self._window.alone():
+                if not await self._permits(1):
+                    return
+                claims, deadline = await self._claim_alone(suspects.popleft())
+                for claim in claims:
+                    await self._deliver_one(claim, deadline)
+
+    async def _pass_over_what_is_not_due(self, waiting: deque[UUID]) -> bool:
+        """Whether any is left. What is not due would use up permits, and there are few."""
+        while waiting:
+            asked = [waiting.popleft() for _ in range(min(len(waiting), _CLAIM_MOST))]
+            async with self._database.transaction() as connection:
+                due = await leases.due_among(connection, asked)
+            waiting.extendleft(reversed([id_ for id_ in asked if id_ in due]))
+            if due:
+                return True
+        return False
+
+    async def _permits(self, most: int) -> int:
+        """Permits for some of so many attempts: waits a moment for one, else 0."""
+        until = time.monotonic() + _PATIENCE
+        while most and not self._stopping.is_set():
+            permits = await self._pace.take(most)
+            if permits:
+                return permits
+            wait = max(self._pace.wait, _SHORTEST_WAIT)
+            if self._pace.stands_still or time.monotonic() + wait > until:
+                break
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), wait)
+        return 0
+
+    async def _claim(
+        self, waiting: deque[UUID], suspects: deque[UUID]
+    ) -> tuple[list[Claim], float] | None:
+        """Claim some of those that wait, once there is room; None if the pace lets none through.
+
+        With the deadline of their attempts, on time.monotonic.
+        """
+        slots = await self._window.take(min(len(waiting), _CLAIM_MOST))
+        permits = 0
+        fitting: dict[UUID, Due] = {}
+        claims: list[Claim] = []
+        try:
+            permits = await self._permits(slots)
+            if not permits:
+                return None
+            # It counts from before the claim, so it ends before the lease does.
+            deadline = time.monotonic() + self._attempt_seconds
+            asked = [waiting.popleft() for _ in range(permits)]
+            async with self._database.transaction() as connection:
+                due = await leases.due_among(connection, asked, stood_still=self._pace.stood_still)
+                suspects += (id_ for id_, upload in due.items() if upload.crashes >= ALONE_AFTER)
+                due = {id_: due[id_] for id_ in due if id_ not in suspects}
+                room = self._window.fit([upload.body_bytes for upload in due.values()])
+                fitting = dict(islice(due.items(), room))
+                # Back to the front: what is due but found no room is next.
+                waiting.extendleft(reversed(list(due)[room:]))
+                leased = await leases.lease(connection, fitting, **self._terms)
+            claims = leased
+        finally:
+            used = sum(claim.body_bytes for claim in claims)
+            unused = sum(upload.body_bytes for upload in fitting.values()) - used
+            await self._window.give_back(slots - len(claims), unused)
+            self._pace.give_back(permits - len(claims))
+        return claims, deadline
+
+    async def _claim_alone(self, upload_id: UUID) -> tuple[list[Claim], float]:
+        """Claim this one, for which there is a permit, if it is due."""
+        deadline = time.monotonic() + self._attempt_seconds
+        claims: list[Claim] = []
+        try:
+            async with self._database.transaction() as connection:
+                claims = await leases.claim(
+                    connection, [upload_id], stood_still=self._pace.stood_still, **self._terms
+                )
+        finally:
+            self._pace.give_back(1 - len(claims))
+        return claims, deadline
+
+    async def _deliver_in_window(self, claim: Claim, deadline: float) -> None:
+        try:
+            await self._deliver_one(claim, deadline)
+        finally:
+            await self._window.give_back(1, claim.body_bytes)
+
+    async def _deliver_one(self, claim: Claim, deadline: float) -> None:
+        try:
+            with bound_contextvars(upload=str(claim.upload_id)):
+                ended = await self._attempter.attempt(claim, deadline)
+            lease_ends = deadline - self._attempt_seconds + self._lease_seconds
+            await self._record(_Outcome(ended, lease_ends))
+        except Exception as error:  # noqa: BLE001  one upload must not take the others with it
+            # The lease runs out, and the sweep has it looked up: nothing is lost or doubled.
+            # Only the type: an error's text may quote what it was given.
+            attempts_unrecorded.labels("failed").inc()
+            _log.error(
+                "attempt_not_recorded", upload=str(claim.upload_id), error=type(error).__name__
+            )
+
+    async def _record_all(self, outcomes: list[_Outcome]) -> list[bool]:
+        """Record how these attempts ended; which of them still held their lease.
+
+        While the database is away it tries again until the last lease ends: an answer that is not
+        recorded would be unknown. What waits keeps its slots, so nothing more is claimed meanwhile.
+        Raises SQLAlchemyError if it could not.
+        """
+        group = [outcome.ended for outcome in outcomes]
+        until = max(outcome.lease_ends for outcome in outcomes)
+        pause, refused = _PAUSE_FIRST, 0
+        while True:
+            try:
+                async with self._database.transaction() as connection:
+                    recorded = await leases.record(connection, group)
+                break
+            except SQLAlchemyError as error:
+                refused += not is_away(error)
+                if refused == _RECORD_TRIES or time.monotonic() + pause >= until:
+                    raise
+                _log.warning("recording_again", uploads=len(group), error=type(error).__name__)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _PAUSE_MOST)
+        for ended in group:
+            _count(ended, recorded=ended.claim.upload_id in recorded)
+            _log.info(
+                "attempt_ended",
+                upload=str(ended.claim.upload_id),
+                state=ended.change.target.value,
+                outcome=ended.outcome,
+                attempt=ended.claim.attempts,
+                recorded=ended.claim.upload_id in recorded,
+            )
+        return [ended.claim.upload_id in recorded for ended in group]
+
+
+def _count(ended: Ended, *, recorded: bool) -> None:
+    if not recorded:
+        attempts_unrecorded.labels("lease_lost").inc()
+        return
+    state, reason = ended.change.target, ended.change.reason
+    if state is State.PARKED:
+        uploads_parked.inc()
+    count_attempt(
+        ended.claim.upload_id,
+        state=state,
+        reason=reason,
+        status_code=ended.status_code,
+        asked=reason in (Reason.RETRY, Reason.SETTLING),
+        seconds=ended.duration,
+    )

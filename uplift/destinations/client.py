@@ -1,0 +1,277 @@
+"""The connection to 1upHealth: one request in, one sorted `Answer` out."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+
+from uplift.destinations.responses import (
+    Answer,
+    Outcome,
+    sort_error,
+    sort_look,
+    sort_read,
+    sort_search,
+    sort_write,
+)
+from uplift.errors import ConfigurationError
+from uplift.fhir.interactions import both_forms, parse_link
+from uplift.fhir.versions import FhirVersion
+from uplift.settings import Settings
+
+_CONNECT_SECONDS = 10.0
+# A stored resource comes back with its create; beyond this it cannot be ours.
+_ANSWER_SLACK_BYTES = 1024 * 1024
+# 1upHealth's most on one page; and pages of one identifier beyond which something is wrong.
+_PAGE_MOST = 100
+_PAGES_MOST = 20
+# To take a larger page apart holds everything else up, so a thread does it.
+_INLINE_BYTES_MOST = 64 * 1024
+
+
+class DeadlinePassed(Exception):
+    """The attempt's time was over before the first byte of the body was asked for."""
+
+
+class AnswerTooLarge(Exception):
+    """The response has more bytes than any answer of 1upHealth's should."""
+
+
+def open_http(*, connections: int) -> httpx.AsyncClient:
+    """An HTTP client for a process's whole traffic to 1upHealth. Call it on the running loop.
+
+    httpx's own pool falls to 50 requests a second at 100 in flight (httpx#3215); aiohttp's does
+    not. aiohttp would send a cut GET or PUT again by itself: that is off, since sending again is
+    a decision of ours. No cookies: one client serves all users.
+    """
+
+    def session() -> aiohttp.ClientSession:
+        opened = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=connections, ssl=httpx.create_ssl_context(), ttl_dns_cache=60
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers={"User-Agent"},
+        )
+        opened._retry_connection = False  # noqa: SLF001  aiohttp has no public switch
+        return opened
+
+    return httpx.AsyncClient(
+        transport=AiohttpTransport(client=session),
+        timeout=httpx.Timeout(60.0, connect=_CONNECT_SECONDS),
+        follow_redirects=False,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        headers={"User-Agent": "uplift"},
+        trust_env=False,
+    )
+
+
+class FhirClient:
+    """1upHealth's FHIR API, as one user's token may use it."""
+
+    def __init__(self, http: httpx.AsyncClient, settings: Settings) -> None:
+        if not settings.oneup_fhir_url.startswith(("https://", "http://")):
+            raise ConfigurationError("UPLIFT_ONEUP_FHIR_URL must start with https:// or http://.")
+        self._http = http
+        self._url = settings.oneup_fhir_url
+        self._bases = both_forms(settings.oneup_fhir_url)
+        self._answer_most = settings.max_body_bytes + _ANSWER_SLACK_BYTES
+
+    async def write(
+        self,
+        *,
+        token: str,
+        version_path: str,
+        resource_type: str,
+        body: bytes,
+        deadline: float,
+        resource_id: str | None = None,
+    ) -> Answer:
+        """Create a resource, or update the one of that id, with the bytes as they are.
+
+        `deadline` is on `time.monotonic`: after it nothing is sent any more, and no answer is
+        waited for. An update is a POST to the resource, as 1upHealth documents it.
+        """
+        if not _fits_a_header(token):
+            return Answer(Outcome.UNAUTHORIZED, "unusable_token")
+        url = self._resource_url(version_path, resource_type, resource_id)
+        if url is None:
+            return Answer(Outcome.HOLD, "unaddressable_id")
+        started = False
+
+        async def stream() -> AsyncIterator[bytes]:
+            # A process that was frozen after its decision to send must not send late: by then
+            # another may have taken the upload over.
+            nonlocal started
+            if time.monotonic() >= deadline:
+                raise DeadlinePassed
+            started = True
+            yield body
+
+        request = self._http.build_request(
+            "POST",
+            url,
+            content=stream(),
+            headers={
+                "Authorization": f"Bearer {token}",
+                "Content-Type": "application/json",
+                "Content-Length": str(len(body)),
+                "Accept": "application/json",
+            },
+        )
+        response = await self._exchange(request, deadline)
+        if isinstance(response, Answer):
+            if not started:
+                return Answer(Outcome.NOT_SENT, response.code)
+            return response
+        status, headers, content = response
+        return sort_write(status, headers, content, resource_type, update=resource_id is not None)
+
+    async def look(
+        self,
+        *,
+        token: str,
+        version_path: str,
+        resource_type: str,
+        resource_id: str,
+        deadline: float,
+    ) -> Answer:
+        """Read a resource by id. `deadline` as in `write`."""
+        if not _fits_a_header(token):
+            return Answer(Outcome.UNAUTHORIZED, "unusable_token")
+        url = self._resource_url(version_path, resource_type, resource_id)
+        if url is None:
+            return Answer(Outcome.UNKNOWN, "unaddressable_id")
+        request = self._http.build_request(
+            "GET",
+            url,
+            headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
+        )
+        response = await self._exchange(request, deadline)
+        if isinstance(response, Answer):
+            return response
+        status, headers, content = response
+        return sort_look(status, headers, content, resource_type)
+
+    async def search(
+        self,
+        *,
+        token: str,
+        version: FhirVersion,
+        resource_type: str,
+        identifier: str,
+        ours: dict[str, Any],
+        body_bytes: int,
+        deadline: float,
+    ) -> Answer:
+        """Search for a resource with the content of `ours`, by FHIR's token for its identifier.
+
+        Follows the pages. FOUND with the first that has the content, ABSENT if none of all has.
+        `body_bytes` is the size of ours, so that pages of such resources can be read; `deadline`
+        as in `write`.
+        """
+        if not _fits_a_header(token):
+            return Answer(Outcome.UNAUTHORIZED, "unusable_token")
+        count = min(_PAGE_MOST, max(1, self._answer_most // (4 * max(body_bytes, 1))))
+        query = urlencode({"identifier": identifier, "_count": count}, quote_via=quote, safe="")
+        address = f"{resource_type}?{query}"
+        for _ in range(_PAGES_MOST):
+            request = self._http.build_request(
+                "GET",
+                f"{self._url}/{version.path}/{address}",
+                headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
+            )
+            response = await self._exchange(request, deadline)
+            if isinstance(response, Answer):
+                return response
+            status, headers, content = response
+            if len(content) > _INLINE_BYTES_MOST:
+                answer = await asyncio.to_thread(
+                    sort_search, status, headers, content, resource_type, ours
+                )
+            else:
+                answer = sort_search(status, headers, content, resource_type, ours)
+            if answer.next_page is None:
+                return answer
+            # Only its path and query are followed, and only where this search is.
+            link = parse_link(version, self._bases, answer.next_page)
+            if link is None or link.path != resource_type:
+                return Answer(Outcome.UNKNOWN, "next_page_elsewhere", status)
+            address = link.address
+        return Answer(Outcome.UNKNOWN, "search_without_end")
+
+    async def read(
+        self, *, token: str, address: str, resource_type: str, deadline: float, most: int
+    ) -> Answer:
+        """Read what is at an address below the base, version included: a resource, or a page.
+
+        The address is used as it is. The answer holds the bytes as they came, `most` at most, if
+        they are a resource of that type. `deadline` as in `write`.
+        """
+        if not _fits_a_header(token):
+            return Answer(Outcome.UNAUTHORIZED, "unusable_token")
+        request = self._http.build_request(
+            "GET",
+            f"{self._url}/{address}",
+            headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
+        )
+        response = await self._exchange(request, deadline, most)
+        if isinstance(response, Answer):
+            return response
+        status, headers, content = response
+        return sort_read(status, headers, content, resource_type)
+
+    async def _exchange(
+        self, request: httpx.Request, deadline: float, most: int | None = None
+    ) -> tuple[int, httpx.Headers, bytes] | Answer:
+        most = self._answer_most if most is None else most
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                response = await self._http.send(request, stream=True)
+                try:
+                    return response.status_code, response.headers, await _read(response, most)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            return Answer(Outcome.UNKNOWN, "no_answer")
+        except AnswerTooLarge:
+            return Answer(Outcome.UNKNOWN, "answer_too_large")
+        except (httpx.RequestError, aiohttp.ClientError, DeadlinePassed, OSError) as error:
+            return sort_error(error)
+        except ValueError:
+            # What aiohttp and the resolver say of an address that they cannot use.
+            return Answer(Outcome.UNKNOWN, "unusable_address")
+
+    def _resource_url(
+        self, version_path: str, resource_type: str, resource_id: str | None
+    ) -> str | None:
+        """The address of the type, or of one resource; None if no URL can say that id."""
+        url = f"{self._url}/{version_path}/{resource_type}"
+        if not resource_id:
+            return url
+        # FHIR allows these two as ids, but in a path they mean another place, percent-encoded too:
+        # https://www.rfc-editor.org/rfc/rfc3986#section-5.2.4
+        if resource_id in {".", ".."}:
+            return None
+        # safe="": an id is one path segment, whatever a hospital put into it.
+        return f"{url}/{quote(resource_id, safe='')}"
+
+
+async def _read(response: httpx.Response, most: int) -> bytes:
+    content = bytearray()
+    async for chunk in response.aiter_bytes():
+        content += chunk
+        if len(content) > most:
+            raise AnswerTooLarge
+    return bytes(content)
+
+
+def _fits_a_header(token: str) -> bool:
+    # RFC 6749, A.12: visible ASCII. A token that a backend brought may be anything.
+    return token.isascii() and token.isprintable()

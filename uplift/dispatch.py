@@ -1,0 +1,157 @@
+"""Rings the workers: tells the queue which uploads are due. Best effort by design.
+
+Postgres holds the truth; a message that is lost, or never sent, costs seconds until the next
+sweep. So ringing never fails a request, never waits for Redis, and remembers only so much.
+"""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import redis.asyncio
+import structlog
+from celery import Celery
+from redis.asyncio.connection import parse_url
+from redis.exceptions import RedisError
+
+from uplift.errors import ConfigurationError
+from uplift.queues import DELIVER, MESSAGE_IDS_MOST
+from uplift.settings import Settings
+
+_log = structlog.get_logger(__name__)
+
+_PENDING_MOST = 100_000
+_LOOK_SECONDS = 1.0
+_FAST = {"socket_connect_timeout": 1.0, "socket_timeout": 2.0}
+
+
+def redis_url(settings: Settings) -> str:
+    """The address of Redis. Raises ConfigurationError if none is set, or it is malformed."""
+    if settings.redis_url is None:
+        raise ConfigurationError(
+            "UPLIFT_REDIS_URL is not set. `uplift up` starts an embedded server;"
+            " every other command needs the address of one."
+        )
+    url = settings.redis_url.get_secret_value()
+    if not _is_address(url):
+        # Without the address: it may hold a password.
+        raise ConfigurationError(
+            "UPLIFT_REDIS_URL is not an address. Write redis://user:password@host:6379/0 or"
+            " rediss://…; in a password, % stands for itself as %25, / as %2F and @ as %40."
+        )
+    return url
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parse_url(url)
+        # redis-py passes over a database that is not a number; Celery fails on it when it connects.
+        return (urlsplit(url).path.strip("/") or "0").isdecimal() or url.startswith("unix:")
+    except ValueError:
+        return False
+
+
+@dataclass(slots=True)
+class _Room:
+    """How many messages a queue takes at least, and until when, on time.monotonic, that holds."""
+
+    messages: int = 0
+    until: float = 0.0
+
+
+class Bell:
+    """Coalesces what is rung and publishes it from one background task."""
+
+    def __init__(self, settings: Settings) -> None:
+        url = redis_url(settings)
+        self._celery = Celery("bell", broker=url, set_as_current=False)
+        self._celery.conf.update(
+            task_ignore_result=True,
+            # A dead Redis must show within seconds: the sweep will ring instead.
+            broker_transport_options={**_FAST, "max_retries": 1},
+            task_publish_retry=False,
+        )
+        self._redis = redis.asyncio.from_url(url, **_FAST)
+        self._pending: dict[str, dict[UUID, None]] = defaultdict(dict)
+        self._messages_most = settings.queued_messages_most
+        self._rooms: dict[str, _Room] = defaultdict(_Room)
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to publish, on the running loop."""
+        self._task = asyncio.create_task(self._publish_all(), name="bell")
+
+    def ring(self, queue: str, ids: Iterable[UUID]) -> None:
+        """Let workers know of these uploads soon. Returns at once and never fails."""
+        pending = self._pending[queue]
+        if len(pending) < _PENDING_MOST:
+            pending.update(dict.fromkeys(ids))
+            self._wake.set()
+
+    async def waiting(self, queue: str) -> int | None:
+        """How many messages nobody has taken yet; None if Redis does not answer."""
+        try:
+            return int(await self._redis.llen(queue))
+        except (RedisError, OSError):
+            return None
+
+    async def close(self) -> None:
+        """Publish what is pending, and stop."""
+        if self._task is not None:
+            # Not cancelled: a message that a thread is publishing would be cut off.
+            self._closing = True
+            self._wake.set()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._redis.aclose()
+        self._celery.close()
+
+    async def _publish_all(self) -> None:
+        while not self._closing:
+            await self._wake.wait()
+            self._wake.clear()
+            await self._publish_pending()
+        await self._publish_pending()
+
+    async def _publish_pending(self) -> None:
+        # A copy: another queue may be rung for the first time while this one is published.
+        for queue, pending in list(self._pending.items()):
+            while pending:
+                if not await self._has_room(queue):
+                    # The workers are away, or have enough before them: the sweep rings later.
+                    pending.clear()
+                    break
+                ids = list(pending)[:MESSAGE_IDS_MOST]
+                for id_ in ids:
+                    del pending[id_]
+                try:
+                    # Kombu is synchronous; its half millisecond must not stop the loop.
+                    await asyncio.to_thread(self._publish, queue, ids)
+                except Exception as error:  # noqa: BLE001  whatever Redis does, the sweep rings
+                    _log.warning("bell_failed", queue=queue, error=type(error).__name__)
+                    pending.clear()
+
+    async def _has_room(self, queue: str) -> bool:
+        """Whether the queue takes one more message; looks when it must, and each second."""
+        room = self._rooms[queue]
+        now = time.monotonic()
+        if now >= room.until:
+            waiting = await self.waiting(queue)
+            # If Redis does not answer, publishing finds out, and says, what is wrong.
+            room.messages = 1 if waiting is None else self._messages_most - waiting
+            room.until = now + _LOOK_SECONDS
+        if room.messages <= 0:
+            return False
+        room.messages -= 1
+        if room.messages <= 0:
+            # Used up by our own: the workers may have taken many of them meanwhile.
+            room.until = now
+        return True
+
+    def _publish(self, queue: str, ids: list[UUID]) -> None:
+        self._celery.send_task(DELIVER, args=[[str(id_) for id_ in ids]], queue=queue)

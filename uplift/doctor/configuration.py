@@ -1,0 +1,97 @@
+"""Are the settings complete, and do they make sense together?"""
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+import httpx
+from pydantic import ValidationError
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+from uplift.doctor.findings import Finding, fail, ok, warn
+from uplift.settings import Settings
+
+PART = "configuration"
+
+_SEE = "Set it; .env.example describes every setting."
+_CORRECT = "Correct it; .env.example describes every setting."
+
+
+def refused(error: ValidationError) -> list[Finding]:
+    """The settings that were not accepted at all, without their values."""
+    return [
+        fail(
+            PART,
+            f"UPLIFT_{'_'.join(str(part).upper() for part in each['loc'])}: {each['msg']}"
+            if each["loc"]
+            else each["msg"],
+            _CORRECT,
+        )
+        for each in error.errors(include_input=False, include_url=False)
+    ]
+
+
+def judge_settings(settings: Settings) -> list[Finding]:
+    """What is missing or looks wrong."""
+    return list(_troubles(settings)) or [ok(PART, "the settings are complete")]
+
+
+def _troubles(settings: Settings) -> Iterator[Finding]:
+    for name in ("database_url", "redis_url", "master_keys"):
+        if getattr(settings, name) is None:
+            yield fail(PART, f"UPLIFT_{name.upper()} is not set", _SEE)
+    for name, value in (
+        ("oneup_client_id", settings.oneup_client_id),
+        ("oneup_client_secret", settings.oneup_client_secret.get_secret_value()),
+    ):
+        if not value:
+            yield fail(
+                PART,
+                f"UPLIFT_{name.upper()} is not set",
+                "Set it to what 1upHealth gave your application.",
+            )
+        elif not (value.isascii() and value.isprintable()):
+            yield fail(
+                PART,
+                f"UPLIFT_{name.upper()} is not visible ASCII",
+                "It goes into a header. Is there a line break at its end?",
+            )
+    if settings.database_url is not None:
+        yield from _database_url(settings.database_url.get_secret_value())
+    for name in ("oneup_fhir_url", "oneup_token_url", "oneup_users_url"):
+        yield from _oneup_url(f"UPLIFT_{name.upper()}", getattr(settings, name))
+
+
+def _database_url(text: str) -> Iterator[Finding]:
+    try:
+        make_url(text)
+    except (ArgumentError, ValueError):
+        # The error's text may quote the address, with its password.
+        yield fail(
+            PART,
+            "UPLIFT_DATABASE_URL is not an address",
+            "Write postgresql://user:password@host/name; in a password, % stands for itself as"
+            " %25, / as %2F and @ as %40.",
+        )
+
+
+def _oneup_url(name: str, text: str) -> Iterator[Finding]:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        url = httpx.URL("")
+    if url.scheme not in ("https", "http") or not url.host:
+        yield fail(PART, f"{name} is not an address", "It must start with https:// and a host.")
+    elif url.scheme == "http" and not _is_loopback(url.host):
+        yield warn(
+            PART,
+            f"{name} is not https",
+            "Tokens and health data would cross the network in the clear: use https.",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

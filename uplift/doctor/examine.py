@@ -1,0 +1,139 @@
+"""Looks at every part, one after the other. A part that cannot be asked is a finding like others.
+
+A new part: write a module with its judgements, and add its examination to `_EXAMINATIONS`.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from urllib.parse import urlsplit
+
+import redis.asyncio
+from sqlalchemy.exc import SQLAlchemyError
+
+from uplift.delivery.rate_limiter import Pace, PaceState
+from uplift.doctor import configuration, keys, ledger, queues, upstream, work
+from uplift.doctor.findings import Finding, fail, warn
+from uplift.errors import ConfigurationError
+from uplift.key_check import key_use
+from uplift.ledger import migrate, retention
+from uplift.ledger.backlog import backlog
+from uplift.ledger.database import Database
+from uplift.ledger.overdue import overdue
+from uplift.ledger.server import server_facts
+from uplift.sealing import KeyRing
+from uplift.settings import Settings
+
+_PART_SECONDS = 40.0  # beyond any time-out of one part's own
+
+
+async def examine(settings: Settings) -> AsyncIterator[Finding]:
+    """Every finding, in the order in which an operator would look."""
+    for part, examination in _EXAMINATIONS:
+        for finding in await _examined(part, examination, settings):
+            yield finding
+
+
+async def _examined(
+    part: str, examination: Callable[[Settings], Awaitable[list[Finding]]], settings: Settings
+) -> list[Finding]:
+    try:
+        async with asyncio.timeout(_PART_SECONDS):
+            return await examination(settings)
+    except Exception as error:  # noqa: BLE001  the other parts are worth knowing
+        # Only the type: an error's text may hold an address with its password.
+        return [fail(part, f"cannot be examined ({type(error).__name__})", "See the lines above.")]
+
+
+async def _configuration(settings: Settings) -> list[Finding]:
+    return configuration.judge_settings(settings)
+
+
+async def _postgres(settings: Settings) -> list[Finding]:
+    """The server, the schema, and, if it is this version's, keys and work."""
+    if settings.database_url is None:
+        return []
+    database = Database.connect(settings)
+    try:
+        asked = time.time()
+        async with database.transaction() as connection:
+            facts = await server_facts(connection)
+        # Halfway between question and answer; the first one also connected.
+        async with database.transaction() as connection:
+            asked = time.time()
+            facts = await server_facts(connection)
+            skew = facts.clock - (asked + time.time()) / 2
+        at, head = await migrate.current(database), migrate.head()
+        found = [
+            *ledger.judge_server(facts),
+            ledger.judge_revision(at, head),
+            ledger.judge_clock(skew),
+        ]
+        if at == head:
+            found += await _keys(settings, database)
+            async with database.transaction() as connection:
+                found += work.judge_work(await overdue(connection))
+                found += work.judge_backlog(await backlog(connection), settings.backlog_most)
+                late = await retention.lag(connection, retention.windows(settings))
+                found.append(work.judge_retention(late))
+        return found
+    except (SQLAlchemyError, OSError) as error:
+        where = urlsplit(settings.database_url.get_secret_value()).hostname or "its address"
+        return [
+            fail(
+                ledger.PART,
+                f"PostgreSQL at {where} cannot be used ({type(error).__name__})",
+                "Check UPLIFT_DATABASE_URL, that the server runs and that this machine may reach"
+                " it. The API answers 503 meanwhile.",
+            )
+        ]
+    finally:
+        await database.close()
+
+
+async def _keys(settings: Settings, database: Database) -> list[Finding]:
+    if settings.master_keys is None:
+        return []
+    try:
+        ring = KeyRing.parse(settings.master_keys.get_secret_value())
+    except ConfigurationError as error:
+        return [fail(keys.PART, str(error), "Correct UPLIFT_MASTER_KEYS; docs/keys.md says how.")]
+    async with database.transaction() as connection:
+        return keys.judge_keys(ring, await key_use(connection, ring))
+
+
+async def _redis(settings: Settings) -> list[Finding]:
+    if settings.redis_url is None:
+        return []
+    url = settings.redis_url.get_secret_value()
+    try:
+        found = queues.judge_redis(await queues.redis_info(url))
+    except Exception as error:  # noqa: BLE001  redis-py raises its own, sockets' and URLs' errors
+        return [
+            fail(
+                queues.REDIS,
+                f"does not answer ({type(error).__name__})",
+                "Check UPLIFT_REDIS_URL and that the server runs. Uploads are accepted meanwhile,"
+                " and delivered when it is back.",
+            ),
+            warn(queues.WORKERS, "not asked, for want of Redis", "Bring Redis back first."),
+            work.judge_pace(None),
+        ]
+    found += queues.judge_consumers(await queues.queue_consumers(url))
+    return [*found, work.judge_pace(await _pace(settings, url))]
+
+
+async def _pace(settings: Settings, url: str) -> PaceState | None:
+    client = redis.asyncio.from_url(url, **queues.FAST)
+    try:
+        return await Pace(client, settings).state()
+    finally:
+        await client.aclose()
+
+
+_EXAMINATIONS: tuple[tuple[str, Callable[[Settings], Awaitable[list[Finding]]]], ...] = (
+    (configuration.PART, _configuration),
+    (ledger.PART, _postgres),
+    (queues.REDIS, _redis),
+    (upstream.PART, upstream.ask),
+)

@@ -1,0 +1,124 @@
+"""Is Redis fit to be the bell, and does somebody listen to every queue?"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import redis.asyncio
+from celery import Celery
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from uplift.doctor.findings import Finding, fail, ok, warn
+from uplift.queues import BULK, CONTROL, UPLOADS
+
+REDIS = "redis"
+WORKERS = "workers"
+
+# Which process of the Procfile and of docker-compose.yml consumes which queue.
+CONSUMERS = {UPLOADS: "worker", BULK: "bulk", CONTROL: "beat"}
+
+_LEAST_VERSION = 7
+_FULL = 0.8
+_ANSWER_SECONDS = 3.0
+FAST: dict[str, Any] = {"socket_connect_timeout": 2.0, "socket_timeout": 5.0}
+
+
+async def redis_info(url: str) -> Mapping[str, Any]:
+    """Redis's INFO, which managed services leave open where they close CONFIG."""
+    client = redis.asyncio.from_url(url, **FAST, retry=Retry(NoBackoff(), 0))
+    try:
+        info: Mapping[str, Any] = await client.info()
+        return info
+    finally:
+        await client.aclose()
+
+
+def judge_redis(info: Mapping[str, Any]) -> list[Finding]:
+    """Its version, policy and persistence."""
+    return list(_judged(info))
+
+
+def _judged(info: Mapping[str, Any]) -> Iterator[Finding]:
+    # Valkey names the version of Redis that it is compatible with here, its own elsewhere.
+    version = str(info.get("redis_version", "0"))
+    name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {version}"
+    if int(version.split(".")[0]) < _LEAST_VERSION:
+        yield fail(
+            REDIS, f"version {name}", f"Upgrade to Redis {_LEAST_VERSION} or newer, or Valkey."
+        )
+    else:
+        yield ok(REDIS, f"version {name}")
+    policy = info.get("maxmemory_policy")
+    if policy == "noeviction":
+        yield ok(REDIS, "maxmemory-policy noeviction")
+    else:
+        yield fail(
+            REDIS,
+            f"maxmemory-policy {policy}: when it is full it drops queues, and the budget with them",
+            "Set maxmemory-policy noeviction. Give Uplift a Redis of its own.",
+        )
+    if info.get("aof_enabled"):
+        yield ok(REDIS, "append-only file on")
+    else:
+        yield warn(
+            REDIS,
+            "append-only file off: a restart forgets queues and the count of 1upHealth's limit",
+            "Set appendonly yes. No upload is lost without it; the sweep rings again.",
+        )
+    used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    if most and used > _FULL * most:
+        yield warn(
+            REDIS,
+            f"{used / most:.0%} of maxmemory is used",
+            "Raise maxmemory, or look for what else uses this Redis: full, it takes no messages.",
+        )
+
+
+async def queue_consumers(url: str) -> dict[str, list[str]]:
+    """The names of the workers that consume each queue, by queue, asked over the broker."""
+
+    def ask() -> Sequence[Mapping[str, Sequence[Mapping[str, Any]]]]:
+        app = Celery("doctor", broker=url, set_as_current=False)
+        app.conf.update(
+            result_backend=None,
+            broker_connection_max_retries=1,
+            broker_transport_options={**FAST, "max_retries": 1},
+        )
+        with app:
+            # Not by `inspect`, which makes one of two workers that have the same name.
+            return app.control.broadcast("active_queues", reply=True, timeout=_ANSWER_SECONDS) or []
+
+    consumers: dict[str, list[str]] = {}
+    for reply in await asyncio.to_thread(ask):
+        for worker, consumed in reply.items():
+            for queue in consumed:
+                consumers.setdefault(queue["name"], []).append(worker)
+    return consumers
+
+
+def judge_consumers(consumers: Mapping[str, list[str]]) -> list[Finding]:
+    """Whether every queue has one, and each of them a name of its own."""
+    found = [
+        ok(WORKERS, f"queue {queue}: {len(consumers[queue])} worker(s)")
+        if consumers.get(queue)
+        else fail(
+            WORKERS,
+            f"queue {queue}: no worker answers within {_ANSWER_SECONDS:.0f} s",
+            f"Start the process `{process}`. If it runs, its log says what keeps it.",
+        )
+        for queue, process in CONSUMERS.items()
+    ]
+    # By queue: one worker may consume several.
+    counts = [Counter(consumers.get(queue, [])) for queue in CONSUMERS]
+    twins = sorted({name for each in counts for name, number in each.items() if number > 1})
+    found += [
+        warn(
+            WORKERS,
+            f"several workers are called {name}",
+            "They work, but Flower shows them as one. Give each a name of its own: celery's -n.",
+        )
+        for name in twins
+    ]
+    return found

@@ -1,0 +1,129 @@
+"""Does 1upHealth answer, and does it know the application?
+
+The credentials are tried at the token endpoint with a refresh token that nobody has. RFC 6749,
+5.2: `invalid_client` blames the client and `invalid_grant` the token, so the second says that the
+client is known. That is no user-management call and takes nothing from its limit, and no user's
+tokens are touched. User management itself is not asked: each call counts.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import aiohttp
+import httpx
+import orjson
+
+from uplift.destinations.client import open_http
+from uplift.doctor.findings import Finding, fail, ok, warn
+from uplift.settings import Settings
+
+PART = "1upHealth"
+
+_SECONDS = 10.0
+_ANSWER_BYTES_MOST = 64 * 1024
+_NOBODYS_TOKEN = "uplift-doctor-asks-whether-the-client-is-known"  # noqa: S105
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A status code, and the OAuth error code if there was one."""
+
+    status: int
+    error: str | None = None
+
+
+async def ask(settings: Settings) -> list[Finding]:
+    """The token endpoint, and the FHIR API's public capability statement."""
+    form = {
+        "grant_type": "refresh_token",
+        "refresh_token": _NOBODYS_TOKEN,
+        "client_id": settings.oneup_client_id,
+        "client_secret": settings.oneup_client_secret.get_secret_value(),
+    }
+    async with open_http(connections=2) as http:
+        token = await _reply(http, "POST", settings.oneup_token_url, form)
+        fhir = await _reply(http, "GET", f"{settings.oneup_fhir_url}/r4/metadata", None)
+    return [
+        judge_token(token, _host(settings.oneup_token_url)),
+        judge_fhir(fhir, _host(settings.oneup_fhir_url)),
+    ]
+
+
+async def _reply(
+    http: httpx.AsyncClient, method: str, url: str, form: dict[str, str] | None
+) -> Reply | None:
+    content = bytearray()
+    try:
+        async with (
+            asyncio.timeout(_SECONDS),
+            http.stream(method, url, data=form, headers={"Accept": "application/json"}) as response,
+        ):
+            async for chunk in response.aiter_bytes():
+                content += chunk
+                if form is None or len(content) > _ANSWER_BYTES_MOST:
+                    break
+    except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError, ValueError):
+        # Its text would hold the address, and its request the secret.
+        return None
+    try:
+        answer = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        answer = None
+    error = answer.get("error") if isinstance(answer, dict) else None
+    return Reply(response.status_code, error if isinstance(error, str) else None)
+
+
+def judge_token(reply: Reply | None, host: str) -> Finding:
+    """What the answer to a made-up refresh token says of the address and the client."""
+    match reply:
+        case None:
+            return fail(PART, f"the token endpoint at {host} does not answer", _AWAY)
+        case Reply(error="invalid_grant"):
+            return ok(PART, f"the token endpoint at {host} knows the client")
+        case Reply(error="invalid_client" | "unauthorized_client") | Reply(status=401):
+            return fail(
+                PART,
+                f"the token endpoint at {host} does not accept the client",
+                "Check UPLIFT_ONEUP_CLIENT_ID and UPLIFT_ONEUP_CLIENT_SECRET.",
+            )
+        case Reply(status=404 | 405) | Reply(status=301 | 302 | 303 | 307 | 308):
+            return fail(
+                PART,
+                f"there is no token endpoint at {host} (HTTP {reply.status})",
+                "Check UPLIFT_ONEUP_TOKEN_URL.",
+            )
+        case Reply(status=429):
+            return warn(PART, f"the token endpoint at {host} is busy (HTTP 429)", "Try later.")
+        case Reply():
+            return warn(
+                PART,
+                f"the token endpoint at {host} answers HTTP {reply.status}, which says nothing of"
+                " the client",
+                "Try later. `uplift users add` shows whether the client works; it costs a call.",
+            )
+
+
+def judge_fhir(reply: Reply | None, host: str) -> Finding:
+    """Whether the FHIR API is there. It may ask for a token even for its description."""
+    if reply is None:
+        return fail(PART, f"the FHIR API at {host} does not answer", _AWAY)
+    what = f"the FHIR API at {host} answers HTTP {reply.status}"
+    if reply.status >= 500:
+        return warn(
+            PART, what, "1upHealth has trouble, or a proxy. Uploads wait for it; try later."
+        )
+    if reply.status == 404 or 300 <= reply.status < 400:
+        return warn(PART, what, "Check UPLIFT_ONEUP_FHIR_URL: uploads are held while it is wrong.")
+    return ok(PART, what)
+
+
+_AWAY = (
+    "Check the address and that this machine may reach it (DNS, firewall, TLS). Uploads wait"
+    " meanwhile."
+)
+
+
+def _host(url: str) -> str:
+    # Without a user or password that somebody may have put there.
+    return urlsplit(url).hostname or "?"

@@ -1,0 +1,125 @@
+"""The FHIR interactions that only read, as addresses: read, vread, search and `$everything`. Pure.
+
+What stands in such an address comes from a caller, or from a link that 1upHealth wrote. Nothing of
+it is passed on as it came: it is taken apart by a strict grammar and written anew, so that it
+cannot mean another place to whoever reads it next.
+"""
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, quote, unquote, urlencode
+
+from uplift.errors import InvalidRead, NotFound
+from uplift.fhir.types import READABLE_TYPES
+from uplift.fhir.versions import FhirVersion
+
+# FHIR's own ids have at most 64 characters and no underscore; Epic's are longer, Cerner's have it.
+# All of these stand in a URL as they are (RFC 3986, 2.3).
+_ID = r"[A-Za-z0-9\-._]{1,255}"
+_PATH = re.compile(
+    rf"(?P<type>[A-Za-z]{{1,64}})"
+    rf"(?:/(?P<id>{_ID})(?:/(?P<operation>\$everything|_history/(?P<version>{_ID})))?)?",
+    re.ASCII,
+)
+# Dots mean another place in a path (RFC 3986, 5.2.4), percent-encoded too; the others are names of
+# interactions on a type (https://hl7.org/fhir/R4/http.html).
+_NO_IDS = frozenset({".", "..", "_history", "_search"})
+
+_QUERY_MOST = 8192
+_PARAMETERS_MOST = 100
+# Chains, modifiers and reverse chains: https://hl7.org/fhir/R4/search.html
+_PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_.:\-]{0,254}", re.ASCII)
+# They would speak for somebody else (RFC 6750, 2.3), or ask for another method.
+_NO_PARAMETERS = frozenset({"access_token", "client_id", "client_secret", "_method"})
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """One read, in an address below a version's base."""
+
+    version: FhirVersion
+    path: str = field(repr=False)
+    query: str = field(repr=False)
+    """Percent-encoded; without the question mark."""
+    answer_type: str
+    """The resourceType of what comes back."""
+    paged: bool
+    """Whether that is a page of a search or an operation, with links to others."""
+
+    @property
+    def address(self) -> str:
+        """The path, and the query if there is one."""
+        return f"{self.path}?{self.query}" if self.query else self.path
+
+
+def parse_interaction(version: FhirVersion, path: str, query: bytes) -> Interaction:
+    """Read a path (decoded, below the version's base) and a query (percent-encoded).
+
+    Raises InvalidRead if that is no such interaction, and NotFound if the version has no such type.
+    The messages hold nothing of either.
+    """
+    found = _PATH.fullmatch(path)
+    if found is None or not _NO_IDS.isdisjoint({found["id"], found["version"]}):
+        raise InvalidRead(
+            "This address cannot be read back. It is {Type}?{search}, {Type}/{id},"
+            " {Type}/{id}/_history/{version} or Patient/{id}/$everything."
+        )
+    resource_type, operation = found["type"], found["operation"]
+    if resource_type not in READABLE_TYPES[version]:
+        raise NotFound(f"1upHealth has no such resource type in {version}; mind upper case.")
+    everything = operation == "$everything"
+    if everything and resource_type != "Patient":
+        raise InvalidRead("$everything is asked of a Patient: Patient/{id}/$everything.")
+    paged = everything or found["id"] is None
+    return Interaction(
+        version=version,
+        path=path,
+        query=_written_anew(query),
+        answer_type="Bundle" if paged else resource_type,
+        paged=paged,
+    )
+
+
+def both_forms(base: str) -> tuple[str, ...]:
+    """1upHealth serves its FHIR API with and without `/fhir`, and may link either."""
+    return base, base.removesuffix("/fhir") if base.endswith("/fhir") else f"{base}/fhir"
+
+
+def parse_link(version: FhirVersion, bases: tuple[str, ...], url: str) -> Interaction | None:
+    """The interaction that an absolute link means, if it is one below one of these FHIR bases."""
+    for base in bases:
+        start = f"{base}/{version.path}/"
+        if not url.startswith(start):
+            continue
+        path, _, query = url.removeprefix(start).partition("?")
+        try:
+            return parse_interaction(version, unquote(path), query.encode())
+        except (InvalidRead, NotFound):
+            return None
+    return None
+
+
+def _written_anew(query: bytes) -> str:
+    """The same parameters, with everything encoded that could end a value or the query."""
+    if len(query) > _QUERY_MOST:
+        raise InvalidRead(f"The query has more than {_QUERY_MOST} bytes.")
+    try:
+        parameters = parse_qsl(
+            query.decode("ascii"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=_PARAMETERS_MOST,
+        )
+    except ValueError:
+        raise InvalidRead(
+            f"The query is not percent-encoded UTF-8 of at most {_PARAMETERS_MOST} parameters."
+        ) from None
+    for name, value in parameters:
+        if not _PARAMETER.fullmatch(name) or name.lower() in _NO_PARAMETERS:
+            raise InvalidRead("The query has a name that is no search parameter of FHIR's.")
+        if _CONTROL.search(value):
+            raise InvalidRead("The query has a value with a control character.")
+        if name == "_format" and "json" not in value.lower():
+            raise InvalidRead("Only JSON is read back: leave _format out, or say _format=json.")
+    return urlencode(parameters, quote_via=quote, safe="")

@@ -1,0 +1,67 @@
+"""What fhir.resources thinks of a resource."""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from threading import Lock
+from typing import Protocol, cast
+
+from pydantic import ValidationError
+
+from uplift.fhir.versions import FhirVersion
+
+# R4 is judged by the R4B models: the package's root is R5, and for every HealthKit type R4B differs
+# from R4 only in wider reference targets and `valueMeta`.  fhir.resources 8 has no DSTU2.
+_PACKAGES = {FhirVersion.STU3: "STU3", FhirVersion.R4: "R4B"}
+
+_importing = Lock()
+
+
+class _Model(Protocol):
+    @staticmethod
+    def model_validate_json(body: bytes) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """Why fhir.resources refuses a resource; no value of it, and not the library's message, which
+    may quote one."""
+
+    kind: str
+    """Pydantic's name of the error, or the name of the exception that the library died of."""
+    path: Sequence[str | int] = ()
+
+
+@cache
+def _model(version: FhirVersion, resource_type: str) -> _Model | None:
+    package = _PACKAGES.get(version)
+    if package is None:
+        return None
+    name = f"fhir.resources.{package}.{resource_type.lower()}"
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as missing:
+        if missing.name != name:
+            raise
+        return None  # R4B dropped some types of R4
+    return cast("_Model", getattr(module, resource_type))
+
+
+def objection(body: bytes, version: FhirVersion, resource_type: str) -> Objection | None:
+    """The first error that fhir.resources finds; None if it finds none or has no such model.
+
+    A model is imported at its first use: all of R4B takes 1.5 s and 100 MB.
+    """
+    try:
+        with _importing:
+            model = _model(version, resource_type)
+        if model is not None:
+            model.model_validate_json(body)
+    except ValidationError as refused:
+        # str() of the exception would print field values.
+        first = refused.errors(include_input=False, include_url=False, include_context=False)[0]
+        return Objection(first["type"], first["loc"])
+    except Exception as crash:  # noqa: BLE001  KeyError, TypeError and RecursionError were seen
+        return Objection(type(crash).__name__)
+    return None

@@ -1,0 +1,130 @@
+"""Is this a resource of its version?  Reads the bytes; never rewrites them."""
+
+from collections.abc import Iterator
+
+from uplift.fhir.compiled import resource_types, validator
+from uplift.fhir.document import JsonObject, Unreadable, excerpt, read, resources_in
+from uplift.fhir.expressions import below
+from uplift.fhir.findings import Finding, Kind
+from uplift.fhir.invariants import invariant_findings
+from uplift.fhir.issues import Code, Issue, Report
+from uplift.fhir.schema_findings import schema_findings
+from uplift.fhir.second_opinion import Objection, objection
+from uplift.fhir.tolerances import DEFAULT_TOLERANCES, Tolerances
+from uplift.fhir.types import CREATABLE_TYPES
+from uplift.fhir.versions import FhirVersion
+
+DESCRIBED_VALUES = 50_000
+"""What is wrong is described for this many values; a document with more to describe is refused."""
+
+SECOND_OPINION_BYTES = 512 * 1024
+"""fhir.resources is not asked about more: a megabyte can take it a second and 100 MB."""
+
+# The library says nothing about these, so that its opinion on the rest is still worth having.
+_OUTSIDE_THE_LIBRARY = frozenset(
+    {Kind.REFERENCE_TARGET, Kind.PERIOD_REVERSED, Kind.NARRATIVE_NOT_XHTML}
+)
+
+
+def validate(
+    body: bytes,
+    version: str,
+    *,
+    tolerances: Tolerances = DEFAULT_TOLERANCES,
+    second_opinion: bool = True,
+) -> Report:
+    """The verdict on one resource, whatever the bytes are.
+
+    The schema generated from HL7's definitions decides; fhir.resources is asked about what passes,
+    and its objection is a warning, since it refuses some valid records and misses many others.
+    Without `second_opinion` it is not asked, which takes about a third of the time.
+    """
+    fhir_version = FhirVersion.parse(version)
+    if fhir_version is None:
+        return _fatal("not-supported", "The fhirVersion is none of DSTU2, STU3 and R4.")
+    try:
+        resource = read(body)
+    except Unreadable as error:
+        return _fatal("structure", str(error))
+    resource_type = resource.get("resourceType")
+    if not isinstance(resource_type, str) or not resource_type:
+        return _fatal("structure", "The object has no resourceType.")
+    if resource_type not in CREATABLE_TYPES[fhir_version]:
+        return _fatal(
+            "not-supported",
+            f"The resourceType is none that 1upHealth accepts in {fhir_version}. Check the "
+            "spelling and the fhirVersion.",
+        )
+    ask_library = second_opinion and len(body) <= SECOND_OPINION_BYTES
+    return Report.of(_issues(body, resource, fhir_version, tolerances, ask_library=ask_library))
+
+
+def _issues(
+    body: bytes,
+    resource: JsonObject,
+    version: FhirVersion,
+    tolerances: Tolerances,
+    *,
+    ask_library: bool,
+) -> Iterator[tuple[Issue, int]]:
+    for finding in _findings(resource, version):
+        ask_library &= finding.kind in _OUTSIDE_THE_LIBRARY
+        yield _issue(finding, version, tolerances), finding.times
+    if ask_library:
+        resource_type: str = resource["resourceType"]
+        if disagreement := objection(body, version, resource_type):
+            yield _disagreement_issue(disagreement, resource_type), 1
+
+
+def _findings(resource: JsonObject, version: FhirVersion) -> Iterator[Finding]:
+    left = DESCRIBED_VALUES
+    for each, where in _known_resources(resource, version):
+        inner_type = each["resourceType"]
+        if validator(version, inner_type).is_valid({inner_type: each}):
+            continue
+        described, left = excerpt(each, left)
+        yield from schema_findings(described, where, version)
+        if left <= 0:
+            yield Finding(
+                Kind.STRUCTURE,
+                "too-long",
+                where,
+                f"More than {DESCRIBED_VALUES} values stand where something is wrong; the rest is "
+                "not looked at. Mend what is named, or send less at once.",
+            )
+            break
+    yield from invariant_findings(resource, resource["resourceType"])
+
+
+def _known_resources(
+    resource: JsonObject, version: FhirVersion
+) -> Iterator[tuple[JsonObject, str]]:
+    """The resource and those inside it; the schema around an unknown type refuses it."""
+    types = resource_types(version)
+    for each, where in resources_in(resource, resource["resourceType"]):
+        inner_type = each.get("resourceType")
+        if isinstance(inner_type, str) and inner_type in types:
+            yield each, where
+
+
+def _issue(finding: Finding, version: FhirVersion, tolerances: Tolerances) -> Issue:
+    return Issue(
+        "warning" if tolerances.tolerates(finding.kind, version) else "error",
+        finding.code,
+        finding.expression,
+        finding.diagnostics,
+    )
+
+
+def _disagreement_issue(disagreement: Objection, resource_type: str) -> Issue:
+    return Issue(
+        "warning",
+        "library-disagreement",
+        below(resource_type, *disagreement.path),
+        "HL7's definitions accept this; the library fhir.resources does not "
+        f"({disagreement.kind}). It is relayed.",
+    )
+
+
+def _fatal(code: Code, diagnostics: str) -> Report:
+    return Report.of([(Issue("fatal", code, "Resource", diagnostics), 1)])

@@ -1,0 +1,310 @@
+"""Takes a resource in: read, sealed, committed, and only then rung for."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
+
+from uplift.coalesce import GroupCommit
+from uplift.dispatch import Bell
+from uplift.errors import BacklogFull, KeyReused, NotFound, SealError
+from uplift.identity import content_digest, record_identity, request_digest, upstream_key
+from uplift.intake.back_pressure import BackPressure
+from uplift.intake.submission import INLINE_BYTES_MOST, Submission, apart
+from uplift.ledger import accepting, idempotency, uploads, users
+from uplift.ledger.accepting import NewUpload
+from uplift.ledger.audit import SYSTEM, Actor
+from uplift.ledger.database import Database, is_away
+from uplift.ledger.idempotency import CallersKey, Known
+from uplift.ledger.uploads import UploadRow
+from uplift.ledger.users import HeldUser
+from uplift.queues import UPLOADS
+from uplift.sealing import KeyRing, UserKey
+from uplift.settings import Settings
+
+NO_SUCH_USER = "There is no such user. Create them first: POST /v1/users, or `uplift users add`."
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """An upload that is committed, and whether it was there before.
+
+    `replayed` if this is the answer to an earlier request once more: nothing was taken in.
+    """
+
+    upload: UploadRow
+    duplicate: bool
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """A submission that somebody waits for."""
+
+    app_user_id: str
+    submission: Submission
+    queue: str
+    by: Actor
+    key: CallersKey | None
+
+
+class Acceptor:
+    """Keeps submissions of users.
+
+    Small ones that come together share one transaction: each still gets its own answer, and its
+    own error.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        ring: KeyRing,
+        bell: Bell,
+        pressure: BackPressure,
+        settings: Settings,
+    ) -> None:
+        self._database = database
+        self._ring = ring
+        self._bell = bell
+        self._pressure = pressure
+        self._ring_seconds = settings.ring_seconds
+        self._together = GroupCommit(self._accept_together, concerns_all=is_away)
+
+    async def accept(
+        self,
+        app_user_id: str,
+        submission: Submission,
+        *,
+        queue: str = UPLOADS,
+        by: Actor = SYSTEM,
+        key: CallersKey | None = None,
+    ) -> Accepted:
+        """Commit a submission of that user.
+
+        With a `key` that stands for the same request, the answer is that request's again: its
+        upload as it is now, and `duplicate` as it was.
+
+        Raises NotFound if there is no such user, KeyReused if the key stands for another request,
+        and BacklogFull if too much waits already, unless the key has an answer.
+        """
+        offer = _Offer(app_user_id, submission, queue, by, key)
+        try:
+            self._pressure.check()
+        except BacklogFull:
+            before = await self._answered(offer)
+            if before is None:
+                raise
+            return before
+        if key is None and len(submission.body) <= INLINE_BYTES_MOST:
+            accepted = await self._together(offer)
+            if accepted is not None:
+                return accepted
+        return await self._accept_alone(offer)
+
+    async def _accept_together(self, offers: list[_Offer]) -> list[Accepted | None]:
+        """Commit these; None for those of a user who is not there, is locked, or has no good key.
+
+        Those are for `_accept_alone`, which waits, or says what is wrong.
+        """
+        async with self._database.transaction() as connection:
+            found = await users.hold_users(connection, {offer.app_user_id for offer in offers})
+            keys = {name: key for name, user in found.items() if (key := self._key(user))}
+            new = [
+                sealed(
+                    offer.submission,
+                    found[offer.app_user_id].id,
+                    keys[offer.app_user_id],
+                    queue=offer.queue,
+                    by=offer.by,
+                )
+                if offer.app_user_id in keys
+                else None
+                for offer in offers
+            ]
+            accepted = await self._commit(connection, found, new)
+        self._ring_for(offers, accepted)
+        return accepted
+
+    def _key(self, user: HeldUser) -> UserKey | None:
+        try:
+            return user.key(self._ring)
+        except SealError:
+            return None
+
+    async def _accept_alone(self, offer: _Offer) -> Accepted:
+        async with self._database.transaction() as connection:
+            user = await users.find_user(connection, offer.app_user_id, hold=True)
+            if user is None:
+                raise NotFound(NO_SUCH_USER)
+            user_id, key = user.id, user.key(self._ring)
+            new = await apart(
+                len(offer.submission.body),
+                lambda: sealed(offer.submission, user_id, key, queue=offer.queue, by=offer.by),
+            )
+            if offer.key is not None:
+                digest = _digest(offer.submission, key)
+                before = await _claim(connection, offer.key, digest, new.id)
+                if before is not None:
+                    return before
+            (accepted,) = await self._commit(connection, {offer.app_user_id: user}, [new])
+            if accepted is not None and offer.key is not None and accepted.duplicate:
+                await idempotency.name_upload(connection, offer.key, accepted.upload.id)
+        if accepted is None:
+            raise NotFound(NO_SUCH_USER)
+        self._ring_for([offer], [accepted])
+        return accepted
+
+    async def _answered(self, offer: _Offer) -> Accepted | None:
+        """What the offer's idempotency key stands for, if it has one and that stands for anything.
+
+        Raises as `accept`.
+        """
+        if offer.key is None:
+            return None
+        async with self._database.transaction() as connection:
+            user = await users.find_user(connection, offer.app_user_id)
+            if user is None:
+                raise NotFound(NO_SUCH_USER)
+            known = await idempotency.find(connection, offer.key)
+            if known is None:
+                return None
+            return await _again(connection, known, _digest(offer.submission, user.key(self._ring)))
+
+    async def _commit(
+        self,
+        connection: AsyncConnection,
+        found: Mapping[str, HeldUser],
+        new: Sequence[NewUpload | None],
+    ) -> list[Accepted | None]:
+        """Put in what there is of `new`, whose users are those that were `found`."""
+        put = [each for each in new if each is not None]
+        kept = await accepting.put_in_timed(connection, put, ring_seconds=self._ring_seconds)
+        outcomes = {each.id: outcome for each, outcome in zip(put, kept, strict=True)}
+        # Held, a user is not gone; but their erasing may have begun while a lock was waited for.
+        erased = await users.find_erased(connection, {each.user_id for each in put})
+        owners = {user.id: user for user in found.values() if user.id not in erased}
+        rows = {
+            each.id: row
+            for each, outcome in zip(put, kept, strict=True)
+            if each.user_id in owners
+            and (row := accepting.new_status(each, outcome, owners[each.user_id]))
+        }
+        if missing := [outcome.id for outcome in kept if outcome.id not in rows]:
+            rows |= await uploads.get_uploads(connection, missing)
+        for offered in put:
+            outcome = outcomes[offered.id]
+            if outcome.duplicate and outcome.id not in rows:
+                dropped = await uploads.get_dropped(
+                    connection,
+                    outcome.id,
+                    user_id=offered.user_id,
+                    fhir_version=offered.fhir_version,
+                    resource_type=offered.resource_type,
+                )
+                rows |= {outcome.id: dropped} if dropped is not None else {}
+        accepted: list[Accepted | None] = []
+        for each in new:
+            if each is None:
+                accepted.append(None)
+                continue
+            outcome = outcomes[each.id]
+            # Not in rows: their erasing began meanwhile, and what it began with is not shown.
+            row = rows.get(outcome.id)
+            accepted.append(Accepted(row, outcome.duplicate) if row is not None else None)
+        return accepted
+
+    def _ring_for(self, offers: Sequence[_Offer], accepted: Sequence[Accepted | None]) -> None:
+        for offer, each in zip(offers, accepted, strict=True):
+            if each is not None and not each.duplicate:
+                self._bell.ring(offer.queue, [each.upload.id])
+
+
+def _digest(submission: Submission, user_key: UserKey) -> bytes:
+    labels = submission.labels
+    return request_digest(
+        user_key.identity_key,
+        fhir_version=labels.fhir_version,
+        source=labels.source,
+        record_id=labels.record_id,
+        body=submission.body,
+    )
+
+
+async def _claim(
+    connection: AsyncConnection, key: CallersKey, digest: bytes, upload_id: UUID
+) -> Accepted | None:
+    """Claim an idempotency key for an upload; what it stands for, if that is the same request."""
+    if await idempotency.claim(connection, key, digest, upload_id):
+        return None
+    known = await idempotency.find(connection, key)
+    if known is None:
+        raise NotFound(NO_SUCH_USER)  # their device token is gone: they are being erased
+    before = await _again(connection, known, digest)
+    if before is None:
+        await idempotency.claim(connection, key, digest, upload_id, anew=True)
+    return before
+
+
+async def _again(connection: AsyncConnection, known: Known, digest: bytes) -> Accepted | None:
+    """The answer that the request of that digest had before; None if it is not kept any more.
+
+    Raises KeyReused if that was another request.
+    """
+    row = (await uploads.get_uploads(connection, [known.upload_id])).get(known.upload_id)
+    if row is None:
+        return None  # its user was erased, and this is another of the same name
+    if known.request_digest != digest:
+        raise KeyReused(
+            "This Idempotency-Key came with another request less than a day ago. Send each"
+            " request with a key of its own; only the same request again has the same."
+        )
+    # Both times are that of the transaction in which the upload was made, if that was the one.
+    return Accepted(row, duplicate=row.created_at != known.since, replayed=True)
+
+
+def sealed(
+    submission: Submission,
+    user_id: UUID,
+    key: UserKey,
+    *,
+    queue: str,
+    by: Actor = SYSTEM,
+    batch_id: UUID | None = None,
+) -> NewUpload:
+    """A submission as the ledger keeps it: identified, digested and sealed with the user's key."""
+    digest = content_digest(key.identity_key, submission.content)
+    resource_id = submission.resource.get("id")
+    record_id = submission.labels.record_id or resource_id
+    upload_id = uuid7()
+    return NewUpload(
+        id=upload_id,
+        user_id=user_id,
+        identity=record_identity(
+            key.identity_key,
+            fhir_version=submission.fhir_version,
+            resource_type=submission.resource_type,
+            source=submission.labels.source,
+            record_id=record_id if isinstance(record_id, str) else None,
+            digest=digest,
+        ),
+        digest=digest,
+        fhir_version=submission.fhir_version,
+        resource_type=submission.resource_type,
+        body_bytes=len(submission.body),
+        sealed_body=key.seal(submission.body, uploads.body_context(upload_id)),
+        queue=queue,
+        upstream_key=(
+            upstream_key(
+                key.identity_key,
+                fhir_version=submission.fhir_version,
+                resource_type=submission.resource_type,
+                resource_id=resource_id,
+            )
+            if isinstance(resource_id, str) and resource_id
+            else None
+        ),
+        batch_id=batch_id,
+        by=by,
+    )

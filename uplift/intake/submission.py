@@ -1,0 +1,150 @@
+"""Submissions: resources as they come, read but not judged. Pure, but for a thread."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+import orjson
+
+from uplift.errors import UnreadableUpload
+from uplift.fhir.versions import FhirVersion
+from uplift.identity import canonical
+
+INLINE_BYTES_MOST = 64 * 1024
+"""For less, going to a thread and back takes longer than it spares the event loop."""
+
+NOT_JSON = (
+    "The body is not JSON that can be kept: RFC 8259 in UTF-8, no number beyond a double, no half"
+    " of a surrogate pair, at most 200 levels deep."
+)
+_NAME_MOST = 1024
+_TYPE = re.compile(r"[A-Za-z]{1,64}", re.ASCII)
+_VERSION = re.compile(r"[A-Za-z0-9.]{1,16}", re.ASCII)
+# Postgres takes no U+0000 in a text, and UTF-8 no half of a surrogate pair.
+_UNKEEPABLE = re.compile("[\0\ud800-\udfff]")
+
+_Done = TypeVar("_Done")
+
+
+class _Envelope(msgspec.Struct, rename="camel"):
+    resource: msgspec.Raw
+    user: str | None = None
+    fhir_version: str | None = None
+    source: str | None = None
+    record_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """What comes with a resource from outside of it, in the query or in the envelope."""
+
+    user: str | None = None
+    fhir_version: str | None = None
+    source: str | None = None
+    record_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A readable resource: its bytes as they came, and what they say.
+
+    `content` is `uplift.identity.canonical` of it.
+    """
+
+    labels: Labels
+    fhir_version: str
+    resource_type: str
+    resource: dict[str, Any]
+    content: bytes
+    body: bytes
+
+
+def read(body: bytes, labels: Labels) -> Submission:
+    """Read a bare resource, or an envelope around one.
+
+    What the envelope names goes before the same name in `labels`. Raises UnreadableUpload that
+    says what to change; judging the resource itself is the worker's.
+    """
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise UnreadableUpload(NOT_JSON) from None
+    if not isinstance(value, dict):
+        raise UnreadableUpload("The body is not a JSON object.")
+    if "resourceType" not in value and "resource" in value:
+        body, labels = _open_envelope(body, labels)
+        value = value["resource"]
+        if not isinstance(value, dict):
+            raise UnreadableUpload("The envelope's resource is not a JSON object.")
+    resource_type = value.get("resourceType")
+    if not isinstance(resource_type, str) or not _TYPE.fullmatch(resource_type):
+        raise UnreadableUpload(
+            "There is no resourceType that could be a FHIR type. Send a FHIR resource, or an"
+            " envelope {user, fhirVersion, source, recordId, resource}."
+        )
+    if labels.fhir_version is None:
+        raise UnreadableUpload(
+            "There is no fhirVersion. Send what HealthKit says: DSTU2, STU3 or R4"
+            " (or 1.0.2, 3.0.1, 4.0.1)."
+        )
+    if not _VERSION.fullmatch(labels.fhir_version):
+        raise UnreadableUpload("fhirVersion is not a FHIR version such as R4 or 4.0.1.")
+    for name, text in (
+        ("user", labels.user),
+        ("source", labels.source),
+        ("recordId", labels.record_id),
+    ):
+        _check_name(name, text or "")
+    try:
+        content = canonical(value)
+    except ValueError as error:
+        raise UnreadableUpload(f"The resource cannot be kept. {error}") from None
+    version = FhirVersion.parse(labels.fhir_version)
+    return Submission(
+        labels=labels,
+        fhir_version=version.value if version else labels.fhir_version,
+        resource_type=resource_type,
+        resource=value,
+        content=content,
+        body=body,
+    )
+
+
+async def read_apart(body: bytes, labels: Labels) -> Submission:
+    """`read`, without holding the event loop up for a large body."""
+    return await apart(len(body), lambda: read(body, labels))
+
+
+async def apart(size: int, work: Callable[[], _Done]) -> _Done:
+    """Do what takes time in proportion to `size`, in bytes: in a thread if that is long."""
+    return await asyncio.to_thread(work) if size > INLINE_BYTES_MOST else work()
+
+
+def _check_name(name: str, text: str) -> None:
+    if len(text) > _NAME_MOST:
+        raise UnreadableUpload(f"{name} has more than {_NAME_MOST} characters.")
+    if _UNKEEPABLE.search(text):
+        raise UnreadableUpload(f"{name} holds U+0000, or half of a surrogate pair.")
+
+
+def _open_envelope(body: bytes, labels: Labels) -> tuple[bytes, Labels]:
+    try:
+        envelope = msgspec.json.decode(body, type=_Envelope)
+    except msgspec.ValidationError as error:
+        # Its text names the field and the types, never a value.
+        raise UnreadableUpload(f"The envelope is wrong: {error}.") from None
+    except msgspec.DecodeError:
+        raise UnreadableUpload(NOT_JSON) from None
+    except RecursionError:
+        raise UnreadableUpload("The envelope's arrays and objects are nested too deep.") from None
+    return bytes(envelope.resource), Labels(
+        user=envelope.user if envelope.user is not None else labels.user,
+        fhir_version=(
+            envelope.fhir_version if envelope.fhir_version is not None else labels.fhir_version
+        ),
+        source=envelope.source if envelope.source is not None else labels.source,
+        record_id=envelope.record_id if envelope.record_id is not None else labels.record_id,
+    )

@@ -1,0 +1,352 @@
+"""Uploads as workers see them: due, claimed under a lease, recorded.
+
+Lock order everywhere: a record's row before its uploads' rows.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NotRequired, TypedDict, Unpack
+from uuid import UUID
+
+import orjson
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Float,
+    Row,
+    SQLColumnExpression,
+    Uuid,
+    any_,
+    bindparam,
+    func,
+    select,
+    text,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import aliased
+from uuid_utils.compat import uuid4
+
+from uplift.ledger.collisions import colliding
+from uplift.ledger.pauses import not_paused
+from uplift.ledger.tables import Record, Recovery, Upload, User, state_is
+from uplift.ledger.transitions import Change, change_state
+from uplift.lifecycle import ENDED_OTHERWISE, UNFINISHED, Reason, State
+from uplift.sealing import WrappedKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """An upload that this process holds until its lease ends.
+
+    `maybe_sent` is whether an earlier attempt may have reached 1upHealth, of this version or of an
+    older one that ended without it being known; `looks` how many searches found nothing since;
+    `outlived` whether its time to give up has come; `cancel_requested` whether its owner withdrew
+    it; `collides` whether another record is under its type and id at 1upHealth. What is withdrawn
+    or collides must not be sent. `restored_to` is the time up to which the ledger is whole, if it
+    was restored since the upload came.
+    """
+
+    upload_id: UUID
+    lease_id: UUID
+    user_id: UUID
+    record_id: UUID
+    fhir_version: str
+    resource_type: str
+    sealed_body: bytes
+    body_bytes: int
+    attempts: int
+    maybe_sent: bool
+    looks: int
+    validated: bool
+    outlived: bool
+    cancel_requested: bool
+    collides: bool
+    app_user_id: str
+    wrapped_key: WrappedKey
+    record_receipt: bytes | None
+    restored_to: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How an attempt ended: the upload's change, codes for its history, the record's receipt."""
+
+    claim: Claim
+    change: Change
+    outcome: str
+    status_code: int | None = None
+    duration: float = 0.0  # seconds
+    record_receipt: bytes | None = None
+
+
+def _blocked() -> Any:
+    """Whether an older version of the same record has not ended: versions go out in order."""
+    older = aliased(Upload)
+    return (
+        select(1)
+        .where(
+            older.record_id == Upload.record_id,
+            older.version < Upload.version,
+            state_is(older.state, *sorted(UNFINISHED)),
+        )
+        .exists()
+    )
+
+
+def is_due(state: SQLColumnExpression[str]) -> tuple[Any, ...]:
+    """The conditions under which an upload may be claimed now."""
+    return (
+        state_is(state, State.QUEUED),
+        Upload.next_attempt_at <= func.now(),
+        ~_blocked(),
+        not_paused(),
+    )
+
+
+def _maybe_sent() -> Any:
+    """Whether this content may be at 1upHealth: put there by its own attempts, or by those of an
+    older version that ended without it being known, since when nothing was delivered."""
+    older = aliased(Upload)
+    unknown = (
+        select(1)
+        .where(
+            older.record_id == Upload.record_id,
+            older.version < Upload.version,
+            older.version > Record.delivered_version,
+            older.maybe_sent,
+            state_is(older.state, *sorted(ENDED_OTHERWISE)),
+        )
+        .exists()
+    )
+    return Upload.maybe_sent | unknown
+
+
+def is_over(stood_still: float | ColumnElement[float]) -> ColumnElement[bool]:
+    """Whether the time to give up has come, of which so many seconds are not counted."""
+    return Upload.give_up_at <= func.now() - func.make_interval(0, 0, 0, 0, 0, 0, stood_still)
+
+
+# Where ids are given, they lead to the rows. Hidden so, the state does not offer the planner the
+# index of what is due, of which each claim would read all that waits.
+_STATE_OF_THESE = Upload.state.concat("")
+
+
+# Built once: that alone takes two milliseconds. And the ids are one parameter, so that the text is
+# the same for any number of them, and Postgres keeps its plan.
+_DUE = (
+    select(
+        Upload.id,
+        Upload.user_id,
+        Upload.record_id,
+        Upload.fhir_version,
+        Upload.resource_type,
+        Upload.body_bytes,
+        Upload.crashes,
+        Upload.attempts,
+        _maybe_sent().label("maybe_sent"),
+        Upload.looks,
+        Upload.cancel_requested,
+        Upload.issues.is_not(None).label("validated"),
+        func.coalesce(is_over(bindparam("stood_still", type_=Float)), text("false")).label(
+            "outlived"
+        ),
+        User.app_user_id,
+        User.master_key_id,
+        User.wrapped_key,
+        Record.sealed_receipt.label("record_receipt"),
+        select(func.min(Recovery.since))
+        .where(Recovery.since >= Upload.created_at)
+        .scalar_subquery()
+        .label("restored_to"),
+        Upload.reason,
+        Record.upstream_key,
+    )
+    .join(User, User.id == Upload.user_id)
+    .join(Record, Record.id == Upload.record_id)
+    .where(
+        Upload.id == any_(bindparam("ids", type_=ARRAY(Uuid))),
+        User.erased_at.is_(None),
+        *is_due(_STATE_OF_THESE),
+    )
+    .order_by(Upload.id)
+    .with_for_update(of=Upload, skip_locked=True)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A due upload, which no other can claim until the transaction ends. `crashes` is how many of
+    its leases ran out, one after the other."""
+
+    body_bytes: int
+    crashes: int
+    row: Row[Any] = field(repr=False)
+
+
+async def due_among(
+    connection: AsyncConnection, ids: Sequence[UUID], *, stood_still: float = 0.0
+) -> dict[UUID, Due]:
+    """Those of the uploads that are due now and not another's, in the order of their ids.
+
+    Their time to give up stood still for so many seconds that they did not get back yet.
+    """
+    rows = await connection.execute(_DUE, {"ids": list(ids), "stood_still": stood_still})
+    return {row.id: Due(row.body_bytes, row.crashes, row) for row in rows}
+
+
+# Bodies are read only now: of those found due, not all may find room in memory.
+_OPEN_ATTEMPTS = text("""
+    WITH opened AS (
+        INSERT INTO attempts (lease_id, upload_id)
+        SELECT CAST(:lease_id AS uuid), id FROM unnest(CAST(:ids AS uuid[])) AS id
+    )
+    SELECT id, sealed_body FROM uploads WHERE id = ANY(CAST(:ids AS uuid[]))
+""")
+
+
+class Terms(TypedDict):
+    """For how long a claim holds and an upload is tried, in seconds; and whether records of one
+    user may have one id."""
+
+    lease_seconds: float
+    give_up_seconds: float
+    allow_shared_ids: NotRequired[bool]
+
+
+async def lease(
+    connection: AsyncConnection,
+    due: Mapping[UUID, Due],
+    **terms: Unpack[Terms],
+) -> list[Claim]:
+    """Lease these, found by `due_among` in the same transaction. Opens their attempts.
+
+    What is leased counts as maybe sent from here on, unless it must not be sent.
+    """
+    if not due:
+        return []
+    lease_id = uuid4()
+    rows = [each.row for each in due.values()]
+    keys = {row.record_id: bytes(row.upstream_key) for row in rows if row.upstream_key}
+    collisions = set() if terms.get("allow_shared_ids") else await colliding(connection, keys)
+    claimed = await change_state(
+        connection,
+        [
+            Change(
+                upload_id=row.id,
+                source=State.QUEUED,
+                target=State.SENDING,
+                new_lease_id=lease_id,
+                lease_seconds=terms["lease_seconds"],
+                clock=terms["give_up_seconds"],
+                maybe_sent=(None if row.cancel_requested or row.record_id in collisions else True),
+            )
+            for row in rows
+        ],
+    )
+    opened = await connection.execute(_OPEN_ATTEMPTS, {"lease_id": lease_id, "ids": [*claimed]})
+    bodies = {row.id: row.sealed_body or b"" for row in opened}
+    return [
+        Claim(
+            upload_id=row.id,
+            lease_id=lease_id,
+            user_id=row.user_id,
+            record_id=row.record_id,
+            fhir_version=row.fhir_version,
+            resource_type=row.resource_type,
+            sealed_body=bodies[row.id],
+            body_bytes=row.body_bytes,
+            attempts=row.attempts + 1,
+            maybe_sent=row.maybe_sent,
+            looks=row.looks,
+            validated=row.validated,
+            outlived=row.outlived,
+            cancel_requested=row.cancel_requested,
+            collides=row.record_id in collisions,
+            app_user_id=row.app_user_id or "",
+            wrapped_key=WrappedKey(row.master_key_id or "", row.wrapped_key or b""),
+            record_receipt=row.record_receipt,
+            restored_to=row.restored_to if row.reason != Reason.REDRIVEN else None,
+        )
+        for row in rows
+        if row.id in claimed
+    ]
+
+
+async def claim(
+    connection: AsyncConnection,
+    ids: Sequence[UUID],
+    *,
+    stood_still: float = 0.0,
+    **terms: Unpack[Terms],
+) -> list[Claim]:
+    """Lease those of the uploads that are due and not another's, whatever their size."""
+    return await lease(
+        connection, await due_among(connection, ids, stood_still=stood_still), **terms
+    )
+
+
+# In the order in which `accepting.put_in` locks them: neither waits for another that waits for it.
+_LOCK_RECORDS = (
+    select(Record.id)
+    .where(Record.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
+    .order_by(Record.user_id, Record.identity)
+    .with_for_update()
+)
+
+_CLOSE_ATTEMPTS = text("""
+    UPDATE attempts AS a SET closed_at = now(), outcome = e.outcome,
+        status_code = e.status_code, duration_ms = e.duration_ms
+    FROM jsonb_to_recordset(CAST(:ended AS jsonb)) AS e(
+        lease_id uuid, upload_id uuid, outcome text, status_code int, duration_ms int)
+    WHERE a.lease_id = e.lease_id AND a.upload_id = e.upload_id
+""")
+
+_RECORD_DELIVERED = text("""
+    UPDATE records AS r SET delivered_version = u.version, delivered_digest = u.digest,
+        sealed_receipt = decode(e.receipt, 'hex')
+    FROM jsonb_to_recordset(CAST(:ended AS jsonb)) AS e(upload_id uuid, receipt text)
+    -- Two ends of one upload may be in the group, and only one of them had the lease.
+    JOIN uploads AS u ON u.id = e.upload_id AND u.state = 'delivered'
+    WHERE r.id = u.record_id AND r.delivered_version < u.version
+""")
+
+
+async def record(connection: AsyncConnection, ended: Sequence[Ended]) -> set[UUID]:
+    """Write how attempts ended: the states, the history and the records, all or nothing.
+
+    Returns the uploads whose lease still held; the others were taken over and keep their state.
+    """
+    delivered = [end for end in ended if end.change.target is State.DELIVERED]
+    if delivered:
+        record_ids = [end.claim.record_id for end in delivered]
+        await connection.execute(_LOCK_RECORDS, {"ids": record_ids})
+    changed = await change_state(connection, [end.change for end in ended])
+    await connection.execute(
+        _CLOSE_ATTEMPTS,
+        {
+            "ended": orjson.dumps(
+                [
+                    {
+                        "lease_id": end.claim.lease_id,
+                        "upload_id": end.claim.upload_id,
+                        "outcome": end.outcome,
+                        "status_code": end.status_code,
+                        "duration_ms": round(end.duration * 1000),
+                    }
+                    for end in ended
+                ]
+            ).decode()
+        },
+    )
+    receipts = [
+        {
+            "upload_id": end.claim.upload_id,
+            "receipt": end.record_receipt.hex() if end.record_receipt else None,
+        }
+        for end in delivered
+        if end.claim.upload_id in changed
+    ]
+    if receipts:
+        await connection.execute(_RECORD_DELIVERED, {"ended": orjson.dumps(receipts).decode()})
+    return changed

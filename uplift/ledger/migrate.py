@@ -1,0 +1,91 @@
+"""Brings the ledger's schema to a revision, by Alembic."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+from uplift.ledger.database import Database
+from uplift.ledger.tables import Table
+
+# Any fixed number: two processes that migrate at once take turns.
+_LOCK = 7_364_119
+
+
+def _config(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _prepare(connection: Connection) -> None:
+    # The limits that protect the service from a stuck query would end a long migration.
+    connection.execute(text("SET LOCAL statement_timeout = 0"))
+    connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+
+
+def head() -> str | None:
+    """The newest revision this version of Uplift knows."""
+    return ScriptDirectory.from_config(_config()).get_current_head()
+
+
+async def upgrade(database: Database, revision: str = "head") -> None:
+    """Migrate up to `revision`; does nothing if the schema is there already."""
+
+    def run(connection: Connection) -> None:
+        _prepare(connection)
+        command.upgrade(_config(connection), revision)
+
+    async with database.transaction() as connection:
+        await connection.run_sync(run)
+
+
+async def downgrade(database: Database, revision: str) -> None:
+    """Migrate down to `revision`; "base" is an empty schema. Data goes with the tables."""
+
+    def run(connection: Connection) -> None:
+        _prepare(connection)
+        command.downgrade(_config(connection), revision)
+
+    async with database.transaction() as connection:
+        await connection.run_sync(run)
+
+
+async def current(database: Database) -> str | None:
+    """The revision the database is at, or None for an empty one."""
+
+    def run(connection: Connection) -> str | None:
+        return MigrationContext.configure(connection).get_current_revision()
+
+    async with database.transaction() as connection:
+        return await connection.run_sync(run)
+
+
+async def drift(database: Database) -> list[object]:
+    """What differs between the tables and the database; empty when they agree."""
+
+    def run(connection: Connection) -> list[object]:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        return list(compare_metadata(context, Table.metadata))
+
+    async with database.transaction() as connection:
+        return await connection.run_sync(run)
+
+
+async def draft(database: Database, message: str) -> None:
+    """Write the next migration from the difference between the tables and the database."""
+
+    def run(connection: Connection) -> None:
+        number = f"{int(head() or 0) + 1:04}"
+        command.revision(_config(connection), message, autogenerate=True, rev_id=number)
+
+    async with database.transaction() as connection:
+        await connection.run_sync(run)

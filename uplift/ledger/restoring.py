@@ -1,0 +1,125 @@
+"""A ledger that went back in time: by a restore, or by a failover that lost the last commits.
+
+What it says was not sent may have been sent since, and what it has never heard of as well.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import func, select, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from uplift.ledger.tables import Grant, Recovery, Upload, state_is
+from uplift.lifecycle import State
+
+FIRST = UUID(int=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """What a step came to; `last` is None when there was nothing more to walk."""
+
+    last: UUID | None
+    unfinished: int = 0
+    ended: int = 0
+    locked: int = 0
+
+
+async def note_recovery(
+    connection: AsyncConnection, since: datetime, *, look_seconds: float
+) -> datetime:
+    """Note that the ledger went back to `since`: what is put in for so long may be upstream.
+
+    Returns until when; once noted, it is only ever made later.
+    """
+    until = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, look_seconds)
+    row = await connection.execute(
+        insert(Recovery)
+        .values(since=since, look_until=until)
+        .on_conflict_do_update(
+            index_elements=[Recovery.since],
+            set_={"look_until": func.greatest(Recovery.look_until, until)},
+        )
+        .returning(Recovery.look_until)
+    )
+    return row.scalar_one()
+
+
+async def is_in_the_future(connection: AsyncConnection, since: datetime) -> bool:
+    """Whether the time is still to come, by the database's clock."""
+    return bool(await connection.scalar(select(func.now() < since)))
+
+
+# Queued ones wait until whatever was sent before the ledger went back has had its time. What ended
+# with its body is marked too: it can be redriven, and later versions of its record look for it.
+# What a worker holds is marked by its claim. Locked rows are counted, for another pass.
+_MARK = text("""
+    WITH walked AS (
+        SELECT id FROM uploads
+        WHERE id > :after AND (state IN ('queued', 'parked') OR (
+            state IN ('rejected', 'refused', 'expired')
+            AND sealed_body IS NOT NULL AND NOT maybe_sent))
+        ORDER BY id LIMIT :most
+    ), free AS (
+        SELECT u.id, u.state IN ('queued', 'parked') AS unfinished, u.state = 'queued' AS queued
+        FROM uploads AS u JOIN walked USING (id)
+        WHERE u.state NOT IN ('delivered', 'sending', 'cancelled', 'superseded')
+        ORDER BY u.id FOR UPDATE OF u SKIP LOCKED
+    ), marked AS (
+        UPDATE uploads AS u SET
+            maybe_sent = true,
+            looks = 0,
+            rung_until = NULL,
+            revision = u.revision + 1,
+            reason = CASE WHEN free.queued THEN 'recovered' ELSE u.reason END,
+            next_attempt_at = CASE WHEN free.queued THEN greatest(
+                u.next_attempt_at, now() + make_interval(secs => :settle)) END,
+            updated_at = CASE WHEN free.unfinished THEN now() ELSE u.updated_at END
+        FROM free WHERE u.id = free.id
+        RETURNING free.unfinished
+    )
+    SELECT (SELECT id FROM walked ORDER BY id DESC LIMIT 1) AS last,
+        (SELECT count(*) FROM walked) AS walked,
+        count(*) FILTER (WHERE unfinished) AS unfinished,
+        count(*) FILTER (WHERE NOT unfinished) AS ended
+    FROM marked
+""")
+
+
+async def mark_some(
+    connection: AsyncConnection, *, after: UUID, most: int, settle_seconds: float
+) -> Marked:
+    """Mark up to `most` undelivered uploads after that id as maybe sent."""
+    row = (
+        await connection.execute(_MARK, {"after": after, "most": most, "settle": settle_seconds})
+    ).one()
+    return Marked(
+        last=row.last if row.walked == most else None,
+        unfinished=row.unfinished,
+        ended=row.ended,
+        locked=row.walked - row.unfinished - row.ended,
+    )
+
+
+async def count_unfinished(connection: AsyncConnection) -> int:
+    """How many uploads are to be marked, but for those that can be redriven."""
+    return (
+        await connection.scalar(
+            select(func.count())
+            .select_from(Upload)
+            .where(state_is(Upload.state, State.QUEUED, State.PARKED))
+        )
+    ) or 0
+
+
+async def count_grants(connection: AsyncConnection) -> tuple[int, int]:
+    """Working grants: those that Uplift obtained, and those that the backend brought."""
+    rows = await connection.execute(
+        select(Grant.origin, func.count().label("grants"))
+        .where(Grant.state == "active")
+        .group_by(Grant.origin)
+    )
+    counted: dict[str, int] = {row.origin: row.grants for row in rows}
+    return counted.get("user_management", 0), counted.get("backend", 0)

@@ -1,0 +1,401 @@
+"""The ledger's tables. What the code believes of a row is a constraint here.
+
+Sealed columns hold `uplift.sealing` values under the user's data key; `docs/privacy.md` says of
+every column what it holds. Migrations are in `migrations/`; a test keeps both equal.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ColumnElement,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    LargeBinary,
+    MetaData,
+    SQLColumnExpression,
+    Text,
+    UniqueConstraint,
+    bindparam,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from uplift.lifecycle import UNFINISHED, State
+
+
+def _one_of(column: str, values: Iterable[str]) -> str:
+    quoted = ", ".join(f"'{value}'" for value in values)
+    return f"{column} IN ({quoted})"
+
+
+class Table(DeclarativeBase):
+    """Names every constraint, so that migrations can speak of them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012  the shape that SQLAlchemy asks for
+        datetime: DateTime(timezone=True),
+        str: Text,
+        bytes: LargeBinary,
+        dict[str, Any]: JSONB,
+        list[str]: ARRAY(Text),
+    }
+
+
+_NOW = text("now()")
+_FALSE = text("false")
+_ZERO = text("0")
+
+
+class User(Table):
+    """A person, as the backend names them, and the key of everything sealed for them."""
+
+    __tablename__ = "users"
+    __table_args__ = (
+        Index(
+            "uq_users_app_user_id",
+            "app_user_id",
+            unique=True,
+            postgresql_where=text("erased_at IS NULL"),
+        ),
+        CheckConstraint(
+            "(erased_at IS NULL) = (wrapped_key IS NOT NULL)", name="erased_has_no_key"
+        ),
+        # Whose erasing began and has not ended: the row goes with the last that refers to it.
+        Index("ix_users_erasing", "erased_at", postgresql_where=text("erased_at IS NOT NULL")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    app_user_id: Mapped[str | None]
+    oneup_user_id: Mapped[str | None]
+    master_key_id: Mapped[str | None]
+    wrapped_key: Mapped[bytes | None]
+    pseudonym: Mapped[UUID | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    erased_at: Mapped[datetime | None]
+
+
+class Grant(Table):
+    """A user's tokens at 1upHealth. `version` rises with every new pair of tokens."""
+
+    __tablename__ = "grants"
+    __table_args__ = (
+        CheckConstraint(_one_of("state", ["active", "needs_authorization"]), name="state"),
+        CheckConstraint(_one_of("origin", ["user_management", "backend"]), name="origin"),
+        Index(
+            "ix_grants_needing_authorization",
+            "user_id",
+            postgresql_where=text("state = 'needs_authorization'"),
+        ),
+    )
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"), primary_key=True)
+    state: Mapped[str]
+    origin: Mapped[str]
+    sealed_tokens: Mapped[bytes]
+    expires_at: Mapped[datetime]
+    version: Mapped[int] = mapped_column(server_default=text("1"))
+    refreshing_until: Mapped[datetime | None]
+    updated_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+
+class Record(Table):
+    """One row per identity: its lock serialises the versions of one record."""
+
+    __tablename__ = "records"
+    __table_args__ = (
+        UniqueConstraint("user_id", "identity"),
+        Index(
+            "ix_records_upstream_key",
+            "user_id",
+            "upstream_key",
+            postgresql_where=text("upstream_key IS NOT NULL"),
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
+    identity: Mapped[bytes]
+    versions: Mapped[int] = mapped_column(server_default=_ZERO)
+    latest_upload_id: Mapped[UUID | None]
+    latest_digest: Mapped[bytes | None]
+    delivered_version: Mapped[int] = mapped_column(server_default=_ZERO)
+    delivered_digest: Mapped[bytes | None]
+    # Sealed JSON {"id", "version", "stored_at", "sha256"}: what 1upHealth calls the record names a
+    # hospital's record, and the digest of its bytes could be guessed.
+    sealed_receipt: Mapped[bytes | None]
+    # Keyed hash of (FHIR version, type, the resource's own id): where it will be at 1upHealth.
+    upstream_key: Mapped[bytes | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+
+class Batch(Table):
+    """Uploads that came in one request. The counters are of its lines."""
+
+    __tablename__ = "batches"
+    __table_args__ = (
+        CheckConstraint("NOT broken OR closed_at IS NOT NULL", name="broken_is_closed"),
+        Index("ix_batches_created_at", "created_at", "id"),
+        Index("ix_batches_user_id", "user_id", "created_at", "id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    updated_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    # When its input ended; broken is whether it ended before it was whole.
+    closed_at: Mapped[datetime | None]
+    broken: Mapped[bool] = mapped_column(server_default=_FALSE)
+    accepted: Mapped[int] = mapped_column(server_default=_ZERO)
+    duplicates: Mapped[int] = mapped_column(server_default=_ZERO)
+    problems: Mapped[int] = mapped_column(server_default=_ZERO)
+
+
+class BatchLine(Table):
+    """What became of one line of a batch: an upload, or a problem. Never a value of the line."""
+
+    __tablename__ = "batch_lines"
+    __table_args__ = (
+        CheckConstraint(
+            "(upload_id IS NULL) = (problem IS NOT NULL AND problem_status IS NOT NULL)",
+            name="upload_or_problem",
+        ),
+    )
+
+    batch_id: Mapped[UUID] = mapped_column(
+        ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True
+    )
+    line: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    # No foreign key: the line outlives an upload that is thinned out.
+    upload_id: Mapped[UUID | None]
+    duplicate: Mapped[bool] = mapped_column(server_default=_FALSE)
+    problem_status: Mapped[int | None]
+    problem: Mapped[str | None]
+
+
+class Upload(Table):
+    """One version of one record, on its way to 1upHealth."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (
+        CheckConstraint(_one_of("state", State), name="state"),
+        CheckConstraint(
+            "(state = 'sending') = (lease_id IS NOT NULL AND lease_until IS NOT NULL)",
+            name="sending_is_leased",
+        ),
+        CheckConstraint("(state = 'queued') = (next_attempt_at IS NOT NULL)", name="queued_is_due"),
+        CheckConstraint(
+            f"NOT ({_one_of('state', sorted(UNFINISHED))}) OR sealed_body IS NOT NULL",
+            name="unfinished_has_body",
+        ),
+        CheckConstraint(
+            "state <> 'delivered' OR (sealed_body IS NULL AND delivered_at IS NOT NULL)",
+            name="delivered_is_shredded",
+        ),
+        UniqueConstraint("record_id", "version"),
+        # History must not slow the work: what the claim and the sweep look for is indexed apart
+        # from everything that has ended.
+        Index("ix_uploads_due", "next_attempt_at", postgresql_where=text("state = 'queued'")),
+        Index("ix_uploads_leased", "lease_until", postgresql_where=text("state = 'sending'")),
+        Index("ix_uploads_parked", "user_id", postgresql_where=text("state = 'parked'")),
+        Index(
+            "ix_uploads_unfinished",
+            "record_id",
+            "version",
+            postgresql_where=text(_one_of("state", sorted(UNFINISHED))),
+        ),
+        Index(
+            "ix_uploads_giving_up",
+            "give_up_at",
+            postgresql_where=text("state IN ('queued', 'parked')"),
+        ),
+        Index("ix_uploads_user_id_id", "user_id", "id"),
+        Index("ix_uploads_batch_id", "batch_id", postgresql_where=text("batch_id IS NOT NULL")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
+    record_id: Mapped[UUID] = mapped_column(ForeignKey("records.id"))
+    version: Mapped[int]
+    batch_id: Mapped[UUID | None] = mapped_column(ForeignKey("batches.id"))
+    queue: Mapped[str]
+    fhir_version: Mapped[str]
+    resource_type: Mapped[str]
+    digest: Mapped[bytes]
+    body_bytes: Mapped[int]
+    sealed_body: Mapped[bytes | None]
+
+    state: Mapped[str]
+    reason: Mapped[str | None]
+    revision: Mapped[int] = mapped_column(server_default=text("1"))
+    attempts: Mapped[int] = mapped_column(server_default=_ZERO)
+    crashes: Mapped[int] = mapped_column(server_default=_ZERO)
+    maybe_sent: Mapped[bool] = mapped_column(server_default=_FALSE)
+    # Whole searches that found nothing since it may have been sent last.
+    looks: Mapped[int] = mapped_column(server_default=_ZERO)
+    cancel_requested: Mapped[bool] = mapped_column(server_default=_FALSE)
+    possible_duplicate: Mapped[bool] = mapped_column(server_default=_FALSE)
+    last_answer: Mapped[str | None]
+    issues: Mapped[dict[str, Any] | None]
+    sealed_receipt: Mapped[bytes | None]
+
+    next_attempt_at: Mapped[datetime | None]
+    rung_until: Mapped[datetime | None]
+    give_up_at: Mapped[datetime | None]
+    lease_id: Mapped[UUID | None]
+    lease_until: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    updated_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    delivered_at: Mapped[datetime | None]
+
+
+def state_is(column: SQLColumnExpression[str], *states: State) -> ColumnElement[bool]:
+    """Whether an upload's state is one of these.
+
+    The states stand in the SQL itself. Were they parameters, the generic plan of a prepared
+    statement could not use the partial indexes, and would read through all history.
+    """
+    return column.in_(bindparam(None, states, expanding=True, literal_execute=True))
+
+
+class Attempt(Table):
+    """One claim of an upload: opened with the claim, closed with its outcome. Codes only."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (Index("ix_attempts_upload_id", "upload_id"),)
+
+    lease_id: Mapped[UUID] = mapped_column(primary_key=True)
+    upload_id: Mapped[UUID] = mapped_column(
+        ForeignKey("uploads.id", ondelete="CASCADE"), primary_key=True
+    )
+    opened_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    closed_at: Mapped[datetime | None]
+    outcome: Mapped[str | None]
+    status_code: Mapped[int | None]
+    duration_ms: Mapped[int | None]
+
+
+class Receipt(Table):
+    """What is left of a delivered upload whose row was thinned out: enough to tell its status."""
+
+    __tablename__ = "receipts"
+    __table_args__ = (Index("ix_receipts_user_id_upload_id", "user_id", "upload_id"),)
+
+    upload_id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
+    # No foreign key: it outlives the batch.
+    batch_id: Mapped[UUID | None]
+    fhir_version: Mapped[str]
+    resource_type: Mapped[str]
+    revision: Mapped[int]
+    attempts: Mapped[int]
+    possible_duplicate: Mapped[bool]
+    sealed_receipt: Mapped[bytes | None]
+    created_at: Mapped[datetime]
+    delivered_at: Mapped[datetime]
+
+
+class Recovery(Table):
+    """A ledger that went back to `since`: what is put in until `look_until` may be upstream."""
+
+    __tablename__ = "recoveries"
+
+    since: Mapped[datetime] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    look_until: Mapped[datetime]
+
+
+class Pause(Table):
+    """Nothing is sent meanwhile: of one user, or, where it names none, of everybody."""
+
+    __tablename__ = "pauses"
+    __table_args__ = (
+        Index("uq_pauses_user_id", "user_id", unique=True, postgresql_nulls_not_distinct=True),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id"))
+    since: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+
+class Credential(Table):
+    """An API key, or a device token of one user. Only a hash of the secret is kept."""
+
+    __tablename__ = "credentials"
+    __table_args__ = (
+        UniqueConstraint("secret_hash"),
+        CheckConstraint(_one_of("kind", ["api_key", "device_token"]), name="kind"),
+        CheckConstraint(
+            "(kind = 'device_token') = (user_id IS NOT NULL AND expires_at IS NOT NULL)",
+            name="device_token_has_user_and_end",
+        ),
+        Index("ix_credentials_user_id", "user_id", postgresql_where=text("user_id IS NOT NULL")),
+        Index(
+            "ix_credentials_expires_at",
+            "expires_at",
+            postgresql_where=text("expires_at IS NOT NULL"),
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    name: Mapped[str]
+    secret_hash: Mapped[bytes]
+    scopes: Mapped[list[str]]
+    user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id"))
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class IdempotencyKey(Table):
+    """The answer that an Idempotency-Key of one caller already has."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (
+        Index("ix_idempotency_keys_expires_at", "expires_at"),
+        Index("ix_idempotency_keys_upload_id", "upload_id"),
+    )
+
+    credential_id: Mapped[UUID] = mapped_column(ForeignKey("credentials.id"), primary_key=True)
+    key_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    request_digest: Mapped[bytes]
+    upload_id: Mapped[UUID]
+    expires_at: Mapped[datetime]
+
+
+class AuditEvent(Table):
+    """Who did what, when, about whom under a pseudonym that erasing destroys.
+
+    A trigger, made by its migration, lets nobody change or remove a row.
+    """
+
+    __tablename__ = "audit_events"
+    __table_args__ = (
+        Index("ix_audit_events_pseudonym_id", "pseudonym", "id"),
+        # A few bytes for many rows: they are added in the order of their time.
+        Index("ix_audit_events_at", "at", postgresql_using="brin"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    actor: Mapped[str]
+    action: Mapped[str]
+    pseudonym: Mapped[UUID | None]
+    upload_id: Mapped[UUID | None]
+    credential_id: Mapped[UUID | None]

@@ -1,0 +1,98 @@
+"""What is left of uploads that were thinned out: a small receipt, or nothing but their record."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ARRAY, Select, Uuid, any_, bindparam, literal, null, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from uplift.ledger.tables import Receipt, User
+from uplift.lifecycle import State
+
+
+def status_columns() -> Select[Any]:
+    """Delivered uploads by their receipts, in the columns of `uploads.UploadRow`.
+
+    What validation found and 1upHealth's last answer are not kept.
+    """
+    return select(
+        Receipt.upload_id.label("id"),
+        Receipt.user_id,
+        User.app_user_id,
+        Receipt.batch_id,
+        Receipt.fhir_version,
+        Receipt.resource_type,
+        literal(State.DELIVERED.value).label("state"),
+        null().label("reason"),
+        Receipt.revision,
+        Receipt.attempts,
+        literal(value=False).label("maybe_sent"),
+        literal(value=False).label("cancel_requested"),
+        Receipt.possible_duplicate,
+        null().label("last_answer"),
+        null().label("issues"),
+        Receipt.sealed_receipt,
+        User.master_key_id,
+        User.wrapped_key,
+        null().label("next_attempt_at"),
+        null().label("due_in"),
+        Receipt.created_at,
+        Receipt.delivered_at.label("updated_at"),
+        Receipt.delivered_at,
+    ).join(User, (User.id == Receipt.user_id) & User.erased_at.is_(None))
+
+
+STATUSES_OF = status_columns().where(Receipt.upload_id == any_(bindparam("ids", type_=ARRAY(Uuid))))
+"""The statuses of the thinned uploads `ids`."""
+
+
+async def without_receipt(
+    connection: AsyncConnection,
+    upload_id: UUID,
+    *,
+    user_id: UUID,
+    fhir_version: str,
+    resource_type: str,
+) -> dict[str, Any] | None:
+    """A delivered upload that left no receipt, in the columns of `uploads.UploadRow`.
+
+    Whoever submits the same content again knows its type; when it was accepted is in its id
+    (RFC 9562, 5.7). Nothing tells any more how often it was tried, when it was delivered or what
+    1upHealth calls it. None if the user's erasing has begun.
+    """
+    user = (
+        await connection.execute(
+            select(User.app_user_id, User.master_key_id, User.wrapped_key).where(
+                User.id == user_id, User.erased_at.is_(None)
+            )
+        )
+    ).one_or_none()
+    if user is None:
+        return None
+    accepted_at = datetime.fromtimestamp((upload_id.int >> 80) / 1000, UTC)
+    return {
+        "id": upload_id,
+        "user_id": user_id,
+        "app_user_id": user.app_user_id,
+        "batch_id": None,
+        "fhir_version": fhir_version,
+        "resource_type": resource_type,
+        "state": State.DELIVERED,
+        "reason": None,
+        "revision": 0,
+        "attempts": 0,
+        "maybe_sent": False,
+        "cancel_requested": False,
+        "possible_duplicate": False,
+        "last_answer": None,
+        "issues": None,
+        "sealed_receipt": None,
+        "master_key_id": user.master_key_id,
+        "wrapped_key": user.wrapped_key,
+        "next_attempt_at": None,
+        "due_in": None,
+        "created_at": accepted_at,
+        "updated_at": accepted_at,
+        "delivered_at": None,
+    }

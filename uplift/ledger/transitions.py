@@ -1,0 +1,138 @@
+"""The one function that changes an upload's state, against the table in `uplift.lifecycle`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from uplift.lifecycle import DEAD_LETTERS, Reason, State, allowed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One upload's step from a state to another. What is None stays as it is.
+
+    `source` and, where a worker holds the upload, `lease_id` must still be true of the row, or
+    the change does nothing: somebody else was first. Times are in seconds from the database's now.
+    """
+
+    upload_id: UUID
+    source: State
+    target: State
+    reason: Reason | None = None
+    lease_id: UUID | None = None  # the lease that must hold the row now
+    new_lease_id: UUID | None = None  # the lease that a claim sets
+    lease_seconds: float | None = None
+    delay: float = 0.0  # until a queued upload is due
+    clock: float | None = None  # until it gives up: starts with the first claim, and with parking
+    maybe_sent: bool | None = None
+    # Whole searches that found nothing since it may have been sent last. A crash, and a return
+    # from outside of the queue, begin the count anew.
+    looks: int | None = None
+    possible_duplicate: bool | None = None
+    crashed: bool = False
+    # The attempt met a limit and tried nothing: it does not count, and the time to give up stands
+    # still while the upload waits.
+    uncounted: bool = False
+    last_answer: str | None = None
+    issues: dict[str, Any] | None = None
+    sealed_receipt: bytes | None = None
+    # As if it had just been accepted: nothing tried or found yet, and nobody asked to cancel it.
+    anew: bool = False
+
+    def __post_init__(self) -> None:
+        if not allowed(self.source, self.target):
+            raise ValueError(f"No upload goes from {self.source} to {self.target}.")
+        if self.source is State.SENDING and self.lease_id is None:
+            raise ValueError("Only who holds the lease may change an upload that is sending.")
+        if self.uncounted and (self.source, self.target) != (State.SENDING, State.QUEUED):
+            raise ValueError("Only an attempt that ends in the queue can go uncounted.")
+        if self.anew and (self.source not in DEAD_LETTERS or self.target is not State.QUEUED):
+            raise ValueError("Only a dead letter that is queued can begin anew.")
+
+    def _row(self) -> dict[str, Any]:
+        return {
+            "id": self.upload_id,
+            "source": self.source,
+            "target": self.target,
+            "reason": self.reason,
+            "lease_id": self.lease_id,
+            "new_lease_id": self.new_lease_id,
+            "lease_seconds": self.lease_seconds,
+            "delay": self.delay,
+            "clock": self.clock,
+            "maybe_sent": self.maybe_sent,
+            "looks": self.looks,
+            "possible_duplicate": self.possible_duplicate,
+            "crashed": self.crashed,
+            "uncounted": self.uncounted,
+            "last_answer": self.last_answer,
+            "issues": self.issues,
+            "receipt": self.sealed_receipt.hex() if self.sealed_receipt else None,
+            "anew": self.anew,
+        }
+
+
+# One JSON parameter: the text stays the same for any number of changes, so Postgres plans it once.
+_CHANGE = text("""
+    UPDATE uploads AS u SET
+        state = c.target,
+        reason = c.reason,
+        revision = u.revision + 1,
+        updated_at = now(),
+        attempts = CASE WHEN c.anew THEN 0
+            ELSE u.attempts + (c.target = 'sending')::int - c.uncounted::int END,
+        crashes = CASE WHEN c.anew THEN 0
+                       WHEN c.crashed THEN u.crashes + 1
+                       WHEN c.source = 'sending' THEN 0 ELSE u.crashes END,
+        next_attempt_at = CASE WHEN c.target = 'queued'
+                               THEN now() + make_interval(secs => c.delay) END,
+        rung_until = NULL,
+        give_up_at = CASE
+            WHEN c.target = 'sending'
+                THEN coalesce(u.give_up_at, now() + make_interval(secs => c.clock))
+            WHEN c.target = 'parked' THEN now() + make_interval(secs => c.clock)
+            WHEN c.target = 'queued' AND c.source <> 'sending' THEN NULL
+            WHEN c.uncounted THEN u.give_up_at + make_interval(secs => c.delay)
+            ELSE u.give_up_at END,
+        lease_id = CASE WHEN c.target = 'sending' THEN c.new_lease_id END,
+        lease_until = CASE WHEN c.target = 'sending'
+                           THEN now() + make_interval(secs => c.lease_seconds) END,
+        maybe_sent = coalesce(c.maybe_sent, u.maybe_sent),
+        looks = CASE WHEN c.crashed OR (c.target = 'queued' AND c.source <> 'sending') THEN 0
+                     ELSE coalesce(c.looks, u.looks) END,
+        possible_duplicate = coalesce(c.possible_duplicate, u.possible_duplicate),
+        last_answer = coalesce(c.last_answer, u.last_answer),
+        issues = CASE WHEN NOT c.anew THEN coalesce(c.issues, u.issues) END,
+        cancel_requested = u.cancel_requested AND NOT c.anew,
+        sealed_receipt = coalesce(decode(c.receipt, 'hex'), u.sealed_receipt),
+        sealed_body = CASE WHEN c.target IN ('delivered', 'cancelled', 'superseded')
+                           THEN NULL ELSE u.sealed_body END,
+        delivered_at = CASE WHEN c.target = 'delivered' THEN now() END
+    FROM jsonb_to_recordset(CAST(:changes AS jsonb)) AS c(
+        id uuid, source text, target text, reason text, lease_id uuid, new_lease_id uuid,
+        lease_seconds float8, delay float8, clock float8, maybe_sent bool, looks int,
+        possible_duplicate bool, crashed bool, uncounted bool, last_answer text,
+        issues jsonb, receipt text, anew bool)
+    WHERE u.id = c.id AND u.state = c.source
+      AND (c.source <> 'sending' OR u.lease_id = c.lease_id)
+    RETURNING u.id
+""")
+
+
+async def change_state(connection: AsyncConnection, changes: Sequence[Change]) -> set[UUID]:
+    """Make the changes; the ids of the uploads for which they took place.
+
+    An upload that is missing from the answer was no longer where its change took it to be.
+    """
+    if not changes:
+        return set()
+    rows = await connection.execute(
+        _CHANGE,
+        {"changes": orjson.dumps([change._row() for change in changes]).decode()},  # noqa: SLF001
+    )
+    return {row.id for row in rows}

@@ -1,0 +1,217 @@
+"""Users in the ledger: their names, and the keys of what is sealed for them."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid4, uuid7
+
+from uplift.ledger.audit import SYSTEM, Action, Actor, note
+from uplift.ledger.pauses import is_paused
+from uplift.ledger.tables import Grant, User
+from uplift.sealing import KeyRing, UserKey, WrappedKey
+
+_ADD_TRIES = 5
+
+
+class GrantState(StrEnum):
+    """Whether 1upHealth lets Uplift act for a user."""
+
+    ACTIVE = "active"
+    NEEDS_AUTHORIZATION = "needs_authorization"  # only the person can give a new one
+    NONE = "none"  # there never was one
+
+
+@dataclass(frozen=True, slots=True)
+class HeldUser:
+    """What it takes to keep something for a living user."""
+
+    id: UUID
+    app_user_id: str
+    wrapped_key: WrappedKey
+
+    def key(self, ring: KeyRing) -> UserKey:
+        """The user's data key. Raises SealError if the ring cannot unwrap it."""
+        return ring.unwrap(self.wrapped_key, key_context(self.id))
+
+
+@dataclass(frozen=True, slots=True)
+class UserRow(HeldUser):
+    """A living user: none whose erasing has begun."""
+
+    oneup_user_id: str | None
+    created_at: datetime
+    grant_state: str | None
+    grant_origin: str | None
+    paused: bool
+
+
+def key_context(user_id: UUID) -> bytes:
+    """What a wrapped data key is bound to."""
+    return b"user key " + user_id.bytes
+
+
+async def find_user(
+    connection: AsyncConnection, app_user_id: str, *, hold: bool = False
+) -> UserRow | None:
+    """The living user of that name.
+
+    Whoever is about to write something that belongs to the user must `hold` them: their erasing
+    then does not end before this transaction, and what it wrote goes with the rest.
+    """
+    return await _find(connection, User.app_user_id == app_user_id, hold=hold)
+
+
+async def get_user(
+    connection: AsyncConnection, user_id: UUID, *, hold: bool = False
+) -> UserRow | None:
+    """The living user with that id; `hold` as in `find_user`."""
+    return await _find(connection, User.id == user_id, hold=hold)
+
+
+async def list_users(
+    connection: AsyncConnection,
+    *,
+    grant: GrantState | None = None,
+    after: UUID | None = None,
+    limit: int,
+) -> list[UserRow]:
+    """Living users in the order in which they were added, from the one after `after`."""
+    statement = _living().order_by(User.id).limit(limit)
+    match grant:
+        case GrantState.NONE:
+            statement = statement.where(Grant.state.is_(None))
+        case GrantState.NEEDS_AUTHORIZATION:
+            # In the SQL itself, so that every plan may use the index of just these.
+            statement = statement.where(text("grants.state = 'needs_authorization'"))
+        case GrantState.ACTIVE:
+            statement = statement.where(Grant.state == grant)
+    if after is not None:
+        statement = statement.where(User.id > after)
+    return [_read(row) for row in await connection.execute(statement)]
+
+
+def _living() -> Select[Any]:
+    return (
+        select(
+            User.id,
+            User.app_user_id,
+            User.oneup_user_id,
+            User.master_key_id,
+            User.wrapped_key,
+            User.created_at,
+            Grant.state,
+            Grant.origin,
+            is_paused().label("paused"),
+        )
+        .outerjoin(Grant, Grant.user_id == User.id)
+        .where(User.erased_at.is_(None))
+    )
+
+
+# As text: SQLAlchemy takes longer to look up a statement that it composed than Postgres to run it.
+_HOLD_FREE = text("""
+    SELECT u.id, u.app_user_id, u.master_key_id, u.wrapped_key
+    FROM users AS u
+    WHERE u.app_user_id = ANY(CAST(:names AS text[])) AND u.erased_at IS NULL
+    FOR KEY SHARE OF u SKIP LOCKED
+""")
+
+
+async def hold_users(
+    connection: AsyncConnection, app_user_ids: Collection[str]
+) -> dict[str, HeldUser]:
+    """The living users of these names, held as by `find_user`.
+
+    Whoever would have to be waited for is left out: one user must not hold the others up.
+    """
+    rows = await connection.execute(_HOLD_FREE, {"names": list(app_user_ids)})
+    return {
+        name: HeldUser(id_, name, WrappedKey(master_id, bytes(wrapped)))
+        for id_, name, master_id, wrapped in rows
+    }
+
+
+_ERASED = text(
+    "SELECT id FROM users WHERE id = ANY(CAST(:ids AS uuid[])) AND erased_at IS NOT NULL"
+)
+
+
+async def find_erased(connection: AsyncConnection, ids: Collection[UUID]) -> set[UUID]:
+    """Those of these users whose erasing has begun by now, although they are held."""
+    return set(await connection.scalars(_ERASED, {"ids": list(ids)}))
+
+
+async def _find(
+    connection: AsyncConnection, condition: ColumnElement[bool], *, hold: bool
+) -> UserRow | None:
+    statement = _living().where(condition)
+    if hold:
+        statement = statement.with_for_update(of=User, read=True, key_share=True)
+    row = (await connection.execute(statement)).one_or_none()
+    return None if row is None else _read(row)
+
+
+def _read(row: Row[Any]) -> UserRow:
+    return UserRow(
+        id=row.id,
+        app_user_id=row.app_user_id or "",
+        oneup_user_id=row.oneup_user_id,
+        wrapped_key=WrappedKey(row.master_key_id or "", row.wrapped_key or b""),
+        created_at=row.created_at,
+        grant_state=row.state,
+        grant_origin=row.origin,
+        paused=row.paused,
+    )
+
+
+async def add_user(
+    connection: AsyncConnection, app_user_id: str, ring: KeyRing, *, by: Actor = SYSTEM
+) -> UserRow:
+    """The living user of that name, held; made with a new data key if there was none."""
+    for _ in range(_ADD_TRIES):
+        user_id = uuid7()
+        wrapped = ring.wrap(UserKey.generate(), key_context(user_id))
+        added = await connection.scalar(
+            insert(User)
+            .values(
+                id=user_id,
+                app_user_id=app_user_id,
+                master_key_id=wrapped.master_id,
+                wrapped_key=wrapped.sealed,
+                pseudonym=uuid4(),
+            )
+            .on_conflict_do_nothing(
+                index_elements=[User.app_user_id], index_where=User.erased_at.is_(None)
+            )
+            .returning(User.id)
+        )
+        if added is not None:
+            await note(connection, by, Action.USER_ADDED, user_id=added)
+        user = await find_user(connection, app_user_id, hold=True)
+        if user is not None:
+            return user
+        # Erased between the two statements: the name is free again.
+    raise LookupError("The user was erased again and again while being added.")
+
+
+async def set_oneup_user(connection: AsyncConnection, user_id: UUID, oneup_user_id: str) -> None:
+    """Note what 1upHealth calls the user."""
+    await connection.execute(
+        update(User)
+        .where(User.id == user_id, User.erased_at.is_(None))
+        .values(oneup_user_id=oneup_user_id)
+    )

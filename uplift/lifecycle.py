@@ -1,0 +1,100 @@
+"""The states of an upload and the only ways between them. Pure.
+
+`docs/lifecycle.md` draws this table; `uplift.ledger.transitions.change_state` enforces it.
+"""
+
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where an upload is: always exactly one of these."""
+
+    QUEUED = "queued"  # waits for a worker, due at next_attempt_at
+    SENDING = "sending"  # leased by one worker until lease_until
+    PARKED = "parked"  # waits for a person: the user's grant is dead
+    DELIVERED = "delivered"  # 1upHealth has it
+    REJECTED = "rejected"  # not valid FHIR; the issues say where
+    REFUSED = "refused"  # 1upHealth will not take this record
+    EXPIRED = "expired"  # gave up: a dead letter
+    CANCELLED = "cancelled"  # withdrawn by its owner
+    SUPERSEDED = "superseded"  # a newer version of the same record took its place
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing happens to it any more unless a person asks."""
+        return self not in UNFINISHED
+
+    @property
+    def settled(self) -> bool:
+        """Whether no worker will touch it by itself: final, or waiting for a person."""
+        return self not in WORKING
+
+
+WORKING = frozenset({State.QUEUED, State.SENDING})
+UNFINISHED = WORKING | {State.PARKED}
+ENDED_OTHERWISE = frozenset(State) - UNFINISHED - {State.DELIVERED}
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.QUEUED: frozenset(
+        {State.SENDING, State.CANCELLED, State.SUPERSEDED, State.PARKED, State.EXPIRED}
+    ),
+    State.SENDING: frozenset(
+        {
+            State.DELIVERED,
+            State.REJECTED,
+            State.REFUSED,
+            State.QUEUED,
+            State.PARKED,
+            State.EXPIRED,
+            State.CANCELLED,
+        }
+    ),
+    State.PARKED: frozenset({State.QUEUED, State.CANCELLED, State.SUPERSEDED, State.EXPIRED}),
+    State.DELIVERED: frozenset(),
+    State.REJECTED: frozenset({State.QUEUED, State.SUPERSEDED}),
+    State.REFUSED: frozenset({State.QUEUED, State.SUPERSEDED}),
+    State.EXPIRED: frozenset({State.QUEUED, State.SUPERSEDED}),
+    State.CANCELLED: frozenset(),
+    State.SUPERSEDED: frozenset(),
+}
+
+
+# An upload whose leases run out one after the other may be what ends its worker: after so many
+# it is attempted alone, and after so many it is not attempted again.
+ALONE_AFTER = 2
+REFUSED_AFTER = 5
+
+# Ended without being delivered or withdrawn; a redrive has them begin anew.
+DEAD_LETTERS = frozenset({State.REJECTED, State.REFUSED, State.EXPIRED})
+
+
+class Reason(StrEnum):
+    """Why an upload is in its state: for people and metrics.
+
+    One decision asks for it: a new token ends the waits that were for a token.
+    """
+
+    NEW = "new"
+    RETRY = "retry"  # 1upHealth was busy, or could not be reached: nothing was stored
+    SETTLING = "settling"  # 1upHealth may have stored it: wait, then ask
+    HELD = "held"  # an answer that says more about the deployment than about the record
+    RECOVERED = "recovered"  # the worker that had it vanished: wait, then ask
+    HANDED_BACK = "handed_back"  # a stopping worker had not sent it yet
+    NO_TOKEN = "no_token"  # noqa: S105  the token endpoint did not answer
+    PACED = "paced"  # waits its turn: a limit on calls at 1upHealth is reached
+    REDRIVEN = "redriven"
+    RELEASED = "released"  # consent is back
+    NEEDS_AUTHORIZATION = "needs_authorization"
+    INVALID = "invalid"
+    UPSTREAM_REFUSED = "upstream_refused"
+    CRASHES_WORKER = "crashes_worker"
+    ID_COLLISION = "id_collision"  # another source's record is under this id at 1upHealth
+    NEWER_UPSTREAM = "newer_upstream"  # after a restore: other content came there since the backup
+    CANCELLED_BY_OWNER = "cancelled_by_owner"
+    GAVE_UP = "gave_up"
+    NEWER_VERSION = "newer_version"
+
+
+def allowed(source: State, target: State) -> bool:
+    """Whether an upload may go from `source` to `target`."""
+    return target in TRANSITIONS[source]

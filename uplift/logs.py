@@ -1,0 +1,97 @@
+"""Logs: events with an allow-list of fields, JSON for collectors or text for a terminal.
+
+What is bound with `structlog.contextvars` (request, batch, upload) is in every line of the task
+that bound it, those of libraries too. Only codes, counts and ids of Uplift's own, or of the form
+that `uplift.api.request_ids` lets through, may be logged. A field that is not on the list is dropped, so
+that a careless line cannot print health data; a test looks for canaries in all output.
+"""
+
+import logging
+import logging.config
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, TextIO
+
+import structlog
+
+from uplift.settings import Settings
+
+_FIELDS = frozenset(
+    {
+        "event", "level", "timestamp", "logger",
+        "request", "upload", "uploads", "batch", "duplicate", "duplicates", "problems",
+        "queue", "state", "outcome", "attempt", "recorded",
+        "error", "why", "recovered", "released", "expired", "rung", "count", "seconds", "setting",
+        "thinned", "shredded", "removed", "batches", "tokens",
+    }
+)  # fmt: skip
+
+# They print addresses, headers or bodies at INFO or DEBUG.
+_TALKATIVE = ("httpx", "httpcore", "aiohttp", "asyncio", "sqlalchemy", "psycopg", "kombu", "amqp")
+# A line for every message received and every task done says nothing of any upload.
+_ROUTINE = ("celery.worker.strategy", "celery.app.trace", "celery.beat", "alembic")
+
+
+def _allow_listed(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return {name: value for name, value in event.items() if name in _FIELDS}
+
+
+def _log_warning(
+    message: Warning | str,  # noqa: ARG001
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,  # noqa: ARG001
+    line: str | None = None,  # noqa: ARG001
+) -> None:
+    """A Python warning as an event, without its text, which may quote what was given."""
+    where = f"{Path(filename).name}:{lineno}"
+    structlog.get_logger("py.warnings").warning("warned", error=category.__name__, why=where)
+
+
+def configure_logs(settings: Settings) -> None:
+    """Send structlog's events, the standard library's records and warnings to standard error."""
+    warnings.showwarning = _log_warning
+    format_ = settings.log_format or ("text" if sys.stderr.isatty() else "json")
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if format_ == "json"
+        else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {
+                "events": {
+                    "()": structlog.stdlib.ProcessorFormatter,
+                    "foreign_pre_chain": shared,
+                    "processors": [
+                        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                        _allow_listed,
+                        renderer,
+                    ],
+                }
+            },
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "events"}},
+            "root": {"handlers": ["stderr"], "level": settings.log_level.upper()},
+            "loggers": {name: {"level": "WARNING"} for name in _TALKATIVE + _ROUTINE},
+        }
+    )

@@ -1,0 +1,101 @@
+"""Measures for operators what all processes share: the backlog, the queues, the budget.
+
+Runs in the process that sweeps, so that one exposes it and not each; on a clock of its own, since
+no sweep is asked for while Redis is away.
+"""
+
+import asyncio
+import time
+from collections import defaultdict
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from uplift.dispatch import Bell
+from uplift.ledger import backlog
+from uplift.ledger.database import Database
+from uplift.maintenance.sweep import Sweeper
+from uplift.metrics import ledger_gauges
+from uplift.queues import BULK, CONTROL, UPLOADS
+from uplift.tokens.quota import Budget
+
+_log = structlog.get_logger(__name__)
+
+_Samples = dict[str, dict[tuple[str, ...], float]]
+
+_PAUSE_LEAST = 15.0  # seconds
+_PAUSE_MOST = 60.0
+# A long backlog takes long to count: of the ledger's time this is a small part still.
+_PAUSE_TIMES = 20
+
+
+class Measurer:
+    """Measures, and exposes what it found in this process's metrics."""
+
+    def __init__(self, database: Database, bell: Bell, budget: Budget, sweeper: Sweeper) -> None:
+        self._database = database
+        self._bell = bell
+        self._budget = budget
+        self._sweeper = sweeper
+
+    async def run(self) -> None:
+        """Measure again and again, until cancelled. What cannot be measured is absent meanwhile."""
+        while True:
+            pause = await self.measure()
+            await asyncio.sleep(pause)
+
+    async def measure(self) -> float:
+        """Measure once; after how many seconds it should be done again. Raises nothing."""
+        started = time.monotonic()
+        ledger = await self._of_ledger()
+        took = time.monotonic() - started
+        swept = self._sweeper.ended_at
+        ledger_gauges.show(
+            {
+                **ledger,
+                **await self._of_redis(),
+                "uplift_sweep_ended_timestamp_seconds": {} if swept is None else {(): swept},
+            }
+        )
+        return min(_PAUSE_MOST, max(_PAUSE_LEAST, took * _PAUSE_TIMES))
+
+    async def _of_ledger(self) -> _Samples:
+        try:
+            async with self._database.transaction() as connection:
+                found = await backlog.backlog(connection)
+        except SQLAlchemyError as error:
+            _log.warning("ledger_not_measured", error=type(error).__name__)
+            return {}
+        return _of_backlog(found)
+
+    async def _of_redis(self) -> _Samples:
+        messages = {queue: await self._bell.waiting(queue) for queue in (UPLOADS, BULK, CONTROL)}
+        up = None not in messages.values()
+        left = await self._budget.left() if up else None
+        return {
+            "uplift_redis_up": {(): float(up)},
+            "uplift_queue_messages": {
+                (queue,): count for queue, count in messages.items() if count is not None
+            },
+            "uplift_user_calls_left": (
+                {} if left is None else {("all",): left[0], ("known",): left[1]}
+            ),
+        }
+
+
+def _of_backlog(found: backlog.Backlog) -> _Samples:
+    due: dict[tuple[str, ...], float] = {(UPLOADS,): 0, (BULK,): 0}
+    oldest: dict[tuple[str, ...], float] = defaultdict(float, {(UPLOADS,): 0, (BULK,): 0})
+    for each in found.waiting:
+        due[each.queue,] = due.get((each.queue,), 0) + each.due
+        oldest[each.queue,] = max(oldest[each.queue,], each.due_seconds)
+    return {
+        "uplift_uploads_unfinished": {
+            (each.queue, each.state, each.reason or "none"): each.uploads for each in found.waiting
+        },
+        "uplift_uploads_due": due,
+        "uplift_due_oldest_seconds": oldest,
+        "uplift_users_parked": {(): found.users_parked},
+        "uplift_ledger_measured_timestamp_seconds": {(): time.time()},
+        "uplift_pauses": {("all",): float(found.all_paused), ("user",): found.users_paused},
+    }

@@ -1,0 +1,93 @@
+"""Waits for uploads to change, for many requests at once, with one query per process and tick."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+from uuid import UUID
+
+import structlog
+
+from uplift.errors import NotFound
+from uplift.ledger import uploads
+from uplift.ledger.database import Database
+from uplift.ledger.uploads import UploadRow
+
+_log = structlog.get_logger(__name__)
+
+_TICK_SECONDS = 0.25
+
+
+class Watcher:
+    """Long-polls are many and changes are few: all that wait share one SELECT a tick."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: defaultdict[UUID, set[asyncio.Event]] = defaultdict(set)
+        self._revisions: dict[UUID, int | None] = {}  # None: it is gone
+        self._task: asyncio.Task[None] | None = None
+        self._released = False
+
+    async def wait(
+        self, row: UploadRow, until: Callable[[UploadRow], bool], seconds: float
+    ) -> UploadRow:
+        """The upload as soon as `until` holds of it, or as it is after so many seconds.
+
+        Raises NotFound as soon as it is gone.
+        """
+        changed = asyncio.Event()
+        self._waiting[row.id].add(changed)
+        if self._revisions.setdefault(row.id, row.revision) != row.revision:
+            changed.set()  # others who wait have seen it change since this row was read
+        if self._task is None:
+            self._task = asyncio.create_task(self._watch(), name="watcher")
+        try:
+            async with asyncio.timeout(seconds):
+                while not (until(row) or self._released):
+                    await changed.wait()
+                    changed.clear()
+                    row = await self._read(row)
+        except TimeoutError:
+            row = await self._read(row)
+        finally:
+            self._waiting[row.id].discard(changed)
+            if not self._waiting[row.id]:
+                del self._waiting[row.id]
+                self._revisions.pop(row.id, None)
+        return row
+
+    def release(self) -> None:
+        """Give all that wait, now or later, the upload as it is: the process is to stop."""
+        self._released = True
+        for waiting in self._waiting.values():
+            for changed in waiting:
+                changed.set()
+
+    async def close(self) -> None:
+        """Stop watching; those who wait get their time-out."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _read(self, row: UploadRow) -> UploadRow:
+        async with self._database.transaction() as connection:
+            found = (await uploads.get_uploads(connection, [row.id])).get(row.id)
+        if found is None:
+            raise NotFound("There is no such upload.")
+        return found
+
+    async def _watch(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(_TICK_SECONDS)
+            asked = list(self._waiting)
+            try:
+                async with self._database.transaction() as connection:
+                    revisions = await uploads.get_revisions(connection, asked)
+            except Exception as error:  # noqa: BLE001  a database that is away comes back
+                _log.warning("watch_failed", error=type(error).__name__)
+                continue
+            for id_ in asked:
+                if id_ in self._waiting and self._revisions.get(id_) != revisions.get(id_):
+                    self._revisions[id_] = revisions.get(id_)
+                    for changed in self._waiting.get(id_, ()):
+                        changed.set()
+        self._task = None

@@ -1,0 +1,203 @@
+"""Reads back what 1upHealth holds of a user, through the user's own token.
+
+One request in, one answer of bounded size out. Bytes are passed on as they came, but for the links
+of a page: they are rewritten to where the caller reads, so that paging stays with Uplift.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from uplift.destinations.client import FhirClient
+from uplift.destinations.responses import Answer, Outcome
+from uplift.errors import (
+    Conflict,
+    InvalidRead,
+    NotFound,
+    UnusableAnswer,
+    UpstreamTimedOut,
+    UpstreamUnavailable,
+)
+from uplift.fhir.interactions import Interaction, both_forms, parse_link
+from uplift.fhir.versions import FhirVersion
+from uplift.ledger import users
+from uplift.ledger.audit import Action, Actor, note
+from uplift.ledger.database import Database
+from uplift.sealing import KeyRing
+from uplift.settings import Settings
+from uplift.tokens.access import AccessToken, Authorizer, NeedsAuthorization, Person
+from uplift.tokens.single_flight import TokenUnavailable
+
+# Each may hold an answer of the size cap, and a copy of it: the rest wait.
+_AT_ONCE = 16
+# RFC 8288's names; `prev` is FHIR's in R5, `previous` in the versions before.
+_RELATIONS = frozenset({"self", "first", "previous", "prev", "next", "last"})
+
+AddressOf = Callable[[Interaction], str]
+"""Where the caller reads that interaction."""
+
+
+class Reader:
+    """Reads at 1upHealth for callers."""
+
+    def __init__(
+        self,
+        database: Database,
+        ring: KeyRing,
+        authorizer: Authorizer,
+        fhir: FhirClient,
+        settings: Settings,
+    ) -> None:
+        self._database = database
+        self._ring = ring
+        self._authorizer = authorizer
+        self._fhir = fhir
+        self._bytes_most = settings.read_back_bytes_max
+        self._seconds = settings.read_back_seconds
+        self._bases = both_forms(settings.oneup_fhir_url)
+        self._places = asyncio.Semaphore(_AT_ONCE)
+
+    async def read(
+        self, app_user_id: str, interaction: Interaction, address_of: AddressOf, *, by: Actor
+    ) -> bytes:
+        """The resource, or the page with its links as `address_of` gives them. Audited.
+
+        Raises NotFound for an unknown user or resource, Conflict if the person must consent again,
+        InvalidRead if 1upHealth refuses the request, UpstreamUnavailable if it asks for patience,
+        UpstreamTimedOut, and UnusableAnswer for all else that it may say.
+        """
+        deadline = time.monotonic() + self._seconds
+        person = await self._person(app_user_id, by)
+        try:
+            async with asyncio.timeout(self._seconds), self._places:
+                answer = await self._ask(person, interaction, deadline)
+                if answer.outcome is not Outcome.FOUND:
+                    raise self._failure(answer, interaction)
+                if not interaction.paged:
+                    return answer.content
+                return self._relinked(answer.content, interaction.version, address_of)
+        except TimeoutError:
+            raise self._timed_out() from None
+        except NeedsAuthorization:
+            raise Conflict(
+                "1upHealth no longer accepts the user's grant, or there never was one. Let the"
+                " person authorise again: PUT …/grant brings the new one, POST /v1/users asks"
+                " 1upHealth for one."
+            ) from None
+        except TokenUnavailable as error:
+            raise UpstreamUnavailable(
+                f"1upHealth gives no token for the user now ({error.code}). Try later.",
+                retry_after=error.retry_after,
+            ) from None
+
+    async def _person(self, app_user_id: str, by: Actor) -> Person:
+        async with self._database.transaction() as connection:
+            user = await users.find_user(connection, app_user_id, hold=True)
+            if user is None:
+                raise NotFound("There is no such user.")
+            # Before anything is asked: what was read must never be missing from the trail.
+            await note(connection, by, Action.READ_BACK, user_id=user.id)
+        return Person(user.id, user.app_user_id, user.key(self._ring))
+
+    async def _ask(self, person: Person, interaction: Interaction, deadline: float) -> Answer:
+        token = await self._authorizer.token(person)
+        answer = await self._request(token, interaction, deadline)
+        if answer.outcome is Outcome.UNAUTHORIZED:
+            token = await self._authorizer.token(person, refused=token.version)
+            answer = await self._request(token, interaction, deadline)
+        return answer
+
+    async def _request(
+        self, token: AccessToken, interaction: Interaction, deadline: float
+    ) -> Answer:
+        return await self._fhir.read(
+            token=token.value,
+            address=f"{interaction.version.path}/{interaction.address}",
+            resource_type=interaction.answer_type,
+            deadline=deadline,
+            most=self._bytes_most,
+        )
+
+    def _failure(self, answer: Answer, interaction: Interaction) -> Exception:
+        code = answer.code
+        match answer.outcome:
+            case Outcome.ABSENT if code == "http_410":
+                return NotFound("The resource was deleted at 1upHealth.")
+            case Outcome.ABSENT:
+                return NotFound("1upHealth has no such resource of this user.")
+            case Outcome.REFUSED:
+                said = ", ".join((code, *answer.issues))
+                return InvalidRead(
+                    f"1upHealth refuses this request ({said}). Check the search parameters, and"
+                    " whether the type can be searched."
+                )
+            case Outcome.BUSY:
+                return UpstreamUnavailable(
+                    f"1upHealth asks to slow down ({code}). Try later.",
+                    retry_after=answer.retry_after,
+                )
+            case Outcome.UNAUTHORIZED:
+                return UnusableAnswer(
+                    f"1upHealth refuses the user's token although it was just renewed ({code})."
+                )
+        if code in ("no_answer", "http_408", "http_504"):
+            return self._timed_out()
+        if code == "answer_too_large":
+            how = "Ask with a lower _count" if interaction.paged else "Raise the limit"
+            return UnusableAnswer(
+                f"The answer has more than {self._bytes_most} bytes"
+                f" (UPLIFT_READ_BACK_BYTES_MAX). {how}."
+            )
+        if code == "not_the_resource":
+            return _unusable()
+        return UnusableAnswer(
+            f"1upHealth did not answer the read ({code}). Try again; if it stays so, check"
+            " UPLIFT_ONEUP_FHIR_URL and whether 1upHealth lets this application read."
+        )
+
+    def _timed_out(self) -> UpstreamTimedOut:
+        return UpstreamTimedOut(
+            f"There was no answer within {self._seconds:g} seconds (UPLIFT_READ_BACK_SECONDS)."
+            " Try again, a search with a lower _count."
+        )
+
+    def _relinked(self, page: bytes, version: FhirVersion, address_of: AddressOf) -> bytes:
+        """The page with other links; everything else keeps its bytes, decimals too."""
+        try:
+            elements = msgspec.json.decode(page, type=dict[str, msgspec.Raw])
+            if "link" in elements:
+                links = msgspec.json.decode(elements["link"], type=list[dict[str, Any]])
+                rewritten = self._rewritten(links, version, address_of)
+                elements["link"] = msgspec.Raw(msgspec.json.encode(rewritten))
+            return msgspec.json.encode(elements)
+        except (ValueError, RecursionError):
+            raise _unusable() from None
+
+    def _rewritten(
+        self, links: list[dict[str, Any]], version: FhirVersion, address_of: AddressOf
+    ) -> list[dict[str, str]]:
+        rewritten = []
+        for link in links:
+            relation, url = link.get("relation"), link.get("url")
+            if not isinstance(relation, str) or relation not in _RELATIONS:
+                continue
+            target = parse_link(version, self._bases, url) if isinstance(url, str) else None
+            if target is not None and target.paged:
+                rewritten.append({"relation": relation, "url": address_of(target)})
+            elif relation == "next":
+                # Without it the page would look like the last one, and the rest be missed.
+                raise UnusableAnswer(
+                    "1upHealth's link to the next page leads elsewhere than"
+                    " UPLIFT_ONEUP_FHIR_URL, so it is not followed. Check that setting."
+                )
+        return rewritten
+
+
+def _unusable() -> UnusableAnswer:
+    return UnusableAnswer(
+        "1upHealth answered with something else than what was asked for. Check"
+        " UPLIFT_ONEUP_FHIR_URL."
+    )

@@ -1,0 +1,210 @@
+"""Which of the rules fire for a request, and what they do to it."""
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from fnmatch import fnmatchcase
+from typing import Any
+
+from starlette.responses import Response
+
+from uplift.sandbox import answers, rules
+from uplift.sandbox.accounts import Account
+from uplift.sandbox.exchange import Exchange
+from uplift.sandbox.sockets import Cut, HalfAnswer, Reset, Stall
+
+Handler = Callable[[Exchange], Response]
+
+
+class ArmedRule:
+    """A rule with its dice and its counters."""
+
+    def __init__(self, rule: rules.LastingRule) -> None:
+        self.rule = rule
+        self.matched = 0
+        self.fired = 0
+        self._dice = random.Random(rule.seed)  # noqa: S311 - dice, not secrets
+        self._passed: deque[float] = deque()
+
+    def fires(self, exchange: Exchange) -> bool:
+        """Whether it happens to this request; counts it if so."""
+        rule = self.rule
+        if rule.count is not None and self.fired >= rule.count:
+            return False
+        if not _matches(rule.match, exchange):
+            return False
+        self.matched += 1
+        if self.matched <= rule.skip:
+            return False
+        if rule.probability < 1 and self._dice.random() >= rule.probability:
+            return False
+        if isinstance(rule, rules.RateLimit) and self._within(rule):
+            return False
+        self.fired += 1
+        return True
+
+    def _within(self, rule: rules.RateLimit) -> bool:
+        now = time.monotonic()
+        while self._passed and self._passed[0] <= now - rule.per_seconds:
+            self._passed.popleft()
+        if len(self._passed) >= rule.requests:
+            return False
+        self._passed.append(now)
+        return True
+
+
+def _matches(match: rules.Match, exchange: Exchange) -> bool:
+    account = exchange.account
+    return (
+        (match.api is None or match.api == exchange.api)
+        and (match.method is None or match.method == exchange.method)
+        and (match.version is None or match.version == exchange.version)
+        and (match.type is None or match.type == exchange.resource_type)
+        and (match.path is None or fnmatchcase(exchange.path, match.path))
+        and (match.user is None or (account is not None and account.is_called(match.user)))
+        and (match.contains is None or match.contains.encode() in exchange.body)
+        and (match.id is None or match.id == exchange.resource_id)
+    )
+
+
+class Faults:
+    """The rules in force."""
+
+    def __init__(self) -> None:
+        self.armed: list[ArmedRule] = []
+        self.stopping = asyncio.Event()
+        self._consented_again: set[str] = set()
+        self._late: set[asyncio.Task[None]] = set()
+
+    def arm(self, rule_list: Iterable[rules.LastingRule]) -> None:
+        """Add rules after those in force."""
+        self.armed += [ArmedRule(rule) for rule in rule_list]
+
+    def clear(self) -> None:
+        """Drop every rule. What was promised to commit late still does."""
+        self.armed.clear()
+        self._consented_again.clear()
+
+    def stop(self) -> None:
+        """Let everything that waits end now, and drop late commits."""
+        self.stopping.set()
+        for task in self._late:
+            task.cancel()
+
+    def consent_given(self, account: Account) -> None:
+        """This user has consented anew: `end_consent` no longer applies to them."""
+        self._consented_again.add(account.oneup_user_id)
+
+    def consent_ended(self, exchange: Exchange) -> bool:
+        """Whether this request's user has withdrawn consent."""
+        account = exchange.account
+        if account is None or account.oneup_user_id in self._consented_again:
+            return False
+        return self._any(rules.EndConsent, exchange)
+
+    def refresh_refused(self, exchange: Exchange) -> bool:
+        """Whether this refresh is to answer invalid_grant."""
+        return self._any(rules.RefuseRefresh, exchange)
+
+    def index_lag(self, exchange: Exchange) -> float:
+        """Seconds before searches see what this request writes."""
+        return max(
+            (
+                armed.rule.seconds
+                for armed in self.armed
+                if isinstance(armed.rule, rules.IndexLag) and armed.fires(exchange)
+            ),
+            default=0.0,
+        )
+
+    def _any(self, kind: type[rules.LastingRule], exchange: Exchange) -> bool:
+        return any(isinstance(armed.rule, kind) and armed.fires(exchange) for armed in self.armed)
+
+    async def apply(self, exchange: Exchange, handler: Handler) -> tuple[Response, str | None]:
+        """Handle a request under the rules in force. The kind of fault that decided, if any."""
+        before = after = 0.0
+        ending: rules.Ending | None = None
+        for armed in self.armed:
+            if isinstance(armed.rule, rules.Slow) and armed.fires(exchange):
+                if armed.rule.commit_first:
+                    after += armed.rule.seconds
+                else:
+                    before += armed.rule.seconds
+            elif ending is None and isinstance(armed.rule, rules.Ending) and armed.fires(exchange):
+                ending = armed.rule
+        await self._pause(before)
+        if ending is None:
+            real = handler(exchange)
+            await self._pause(after)
+            return real, "slow" if before or after else None
+        real_or_none = handler(exchange) if ending.commit and ending.commit_after is None else None
+        if ending.commit_after is not None:
+            self._commit_later(ending.commit_after, exchange, handler)
+        await self._pause(after)
+        return self._answer(ending, exchange, real_or_none), ending.kind
+
+    async def _pause(self, seconds: float) -> None:
+        if seconds:
+            await asyncio.wait(
+                [stop := asyncio.ensure_future(self.stopping.wait())], timeout=seconds
+            )
+            stop.cancel()
+
+    def _commit_later(self, seconds: float, exchange: Exchange, handler: Handler) -> None:
+        async def commit() -> None:
+            await asyncio.sleep(seconds)
+            handler(exchange)
+
+        task = asyncio.create_task(commit())
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+
+    def _answer(self, ending: rules.Ending, exchange: Exchange, real: Response | None) -> Response:
+        match ending:
+            case rules.TooManyRequests() | rules.RateLimit():
+                refusal = answers.for_status(429)
+                if ending.retry_after is not None:
+                    refusal.headers["Retry-After"] = _retry_after(
+                        ending.retry_after, ending.retry_after_form
+                    )
+                return refusal
+            case rules.Status():
+                return _status(ending)
+            case rules.Html():
+                return Response(answers.LOGIN_PAGE, media_type="text/html")
+            case rules.ErrorBody():
+                return answers.answer({"error": ending.error})
+            case rules.CutConnection():
+                return Cut()
+            case rules.ResetConnection():
+                return Reset()
+            case rules.HalfOfAnswer():
+                return HalfAnswer(real or Response(exchange.body or b"{}", 200))
+            case rules.Stalled():
+                return Stall(ending.seconds, self.stopping)
+
+
+def _retry_after(value: float | str, form: str) -> str:
+    if isinstance(value, str):
+        return value
+    if form == "date":
+        return format_datetime(datetime.now(UTC) + timedelta(seconds=value), usegmt=True)
+    return f"{value:g}"
+
+
+def _status(rule: rules.Status) -> Response:
+    body: Any = rule.body
+    if body is None:
+        made = answers.for_status(rule.status)
+    elif isinstance(body, str):
+        made = Response(body, rule.status, media_type="text/plain")
+    else:
+        made = answers.answer(body, rule.status)
+    if rule.content_type:
+        made.headers["Content-Type"] = rule.content_type
+    made.headers.update(rule.headers)
+    return made

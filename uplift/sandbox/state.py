@@ -1,0 +1,59 @@
+"""Everything one sandbox holds, in memory."""
+
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from uplift.sandbox.accounts import Accounts
+from uplift.sandbox.config import SandboxConfig
+from uplift.sandbox.faults import Faults
+from uplift.sandbox.store import Store
+
+
+@dataclass(slots=True)
+class LogEntry:
+    """One request, from its arrival on. Holds no header, no form and no body."""
+
+    number: int
+    received_at: datetime
+    api: str
+    method: str
+    path: str
+    query: str = ""
+    request_id: str | None = None
+    version: str | None = None
+    type: str | None = None
+    id: str | None = None
+    user: str | None = None
+    grant_type: str | None = None
+    size: int = 0
+    sha256: str | None = None
+    status: int | None = None
+    """None while unanswered, and for good when the answer was a cut, a reset or a stall."""
+    fault: str | None = None
+    seconds: float | None = None
+    stored: str | None = None
+    """`Type/id/_history/version` of what it committed, however late."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For the control API."""
+        entry = {name: getattr(self, name) for name in self.__slots__}
+        return {**entry, "received_at": self.received_at.isoformat()}
+
+
+class Sandbox:
+    """The simulated 1upHealth behind one app."""
+
+    def __init__(self, config: SandboxConfig) -> None:
+        self.config = config
+        self.faults = Faults()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget users, tokens, resources, rules and the request log."""
+        self.faults.clear()
+        self.accounts = Accounts(self.config)
+        self.store = Store()
+        self.log: deque[LogEntry] = deque(maxlen=self.config.request_log)
+        self.requests_seen = 0

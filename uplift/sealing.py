@@ -1,0 +1,148 @@
+"""Envelope encryption: a random data key a user, wrapped by a master key from the ring. Pure.
+
+A sealed value is `1 byte format · 12 bytes nonce · AES-256-GCM ciphertext and tag`, with the row
+it belongs to as associated data: a value moved to another row does not open.
+Erasing a user's wrapped key makes everything sealed under it unreadable at once.
+"""
+
+import base64
+import os
+from dataclasses import dataclass
+from functools import cached_property
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from uplift.errors import ConfigurationError, SealError
+
+_FORMAT = b"\x01"
+_NONCE_BYTES = 12  # what GCM is defined for, NIST SP 800-38D
+_KEY_BYTES = 32
+
+
+def _seal(key: bytes, plaintext: bytes, context: bytes) -> bytes:
+    nonce = os.urandom(_NONCE_BYTES)
+    return _FORMAT + nonce + AESGCM(key).encrypt(nonce, plaintext, context)
+
+
+def _open(key: bytes, sealed: bytes, context: bytes) -> bytes:
+    if sealed[:1] != _FORMAT:
+        raise SealError("A sealed value has a format that this version does not know.")
+    start = len(_FORMAT) + _NONCE_BYTES
+    try:
+        return AESGCM(key).decrypt(sealed[len(_FORMAT) : start], sealed[start:], context)
+    except (InvalidTag, ValueError) as error:
+        raise SealError("A sealed value does not open with the key of its row.") from error
+
+
+class UserKey:
+    """A user's data key. Its bytes never leave this object but wrapped."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def __repr__(self) -> str:
+        return "UserKey(…)"
+
+    @classmethod
+    def generate(cls) -> "UserKey":
+        """A new random data key."""
+        return cls(os.urandom(_KEY_BYTES))
+
+    def seal(self, plaintext: bytes, context: bytes) -> bytes:
+        """Encrypt; `context` names the row and the column, and must be given to open."""
+        return _seal(self._key, plaintext, context)
+
+    def open(self, sealed: bytes, context: bytes) -> bytes:
+        """Decrypt.
+
+        Raises SealError if the value was sealed by another key, for another row, or altered.
+        """
+        return _open(self._key, sealed, context)
+
+    @cached_property
+    def identity_key(self) -> bytes:
+        """The key of the user's record identities and digests."""
+        return HKDF(SHA256(), _KEY_BYTES, salt=None, info=b"uplift identity").derive(self._key)
+
+
+@dataclass(frozen=True, slots=True)
+class WrappedKey:
+    """A data key as the ledger keeps it: under which master key, and the sealed bytes."""
+
+    master_id: str
+    sealed: bytes
+
+
+class KeyRing:
+    """The master keys: one in use, the others only to open what they wrapped before."""
+
+    def __init__(self, keys: dict[str, bytes]) -> None:
+        if not keys:
+            raise ConfigurationError(_HOW_TO_MAKE_A_RING)
+        self._keys = keys
+        self.current = next(iter(keys))
+
+    def __repr__(self) -> str:
+        return f"KeyRing({', '.join(self._keys)})"
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of all keys, the one in use first."""
+        return tuple(self._keys)
+
+    @classmethod
+    def parse(cls, text: str) -> "KeyRing":
+        """A ring from `id:base64,id:base64`, the one in use first.
+
+        Raises ConfigurationError that says which entry is wrong, without its key.
+        """
+        keys: dict[str, bytes] = {}
+        for position, entry in enumerate(filter(None, map(str.strip, text.split(","))), start=1):
+            master_id, _, encoded = entry.partition(":")
+            try:
+                key = base64.b64decode(encoded, validate=True)
+            except ValueError:  # binascii.Error is one; text beyond ASCII raises it bare
+                key = b""
+            if not master_id or len(key) != _KEY_BYTES:
+                raise ConfigurationError(
+                    f"UPLIFT_MASTER_KEYS: entry {position} is not id:base64 of {_KEY_BYTES} bytes."
+                    " `uplift keys master` prints a new one."
+                )
+            if master_id in keys:
+                raise ConfigurationError(
+                    f"UPLIFT_MASTER_KEYS: the id {master_id!r} is there twice."
+                )
+            keys[master_id] = key
+        return cls(keys)
+
+    @staticmethod
+    def new_entry(master_id: str) -> str:
+        """A new random `id:base64` for the environment."""
+        return f"{master_id}:{base64.b64encode(os.urandom(_KEY_BYTES)).decode()}"
+
+    def wrap(self, key: UserKey, context: bytes) -> WrappedKey:
+        """Wrap a data key under the master key in use; `context` names the user."""
+        return WrappedKey(self.current, _seal(self._keys[self.current], key._key, context))  # noqa: SLF001
+
+    def unwrap(self, wrapped: WrappedKey, context: bytes) -> UserKey:
+        """The data key again.
+
+        Raises SealError if its master key is not on the ring, or is another under the same id.
+        """
+        try:
+            master = self._keys[wrapped.master_id]
+        except KeyError:
+            raise SealError(
+                f"A user's data key is wrapped by the master key {wrapped.master_id!r}, which"
+                " UPLIFT_MASTER_KEYS does not hold. Put it back, behind the one in use."
+            ) from None
+        return UserKey(_open(master, wrapped.sealed, context))
+
+
+_HOW_TO_MAKE_A_RING = (
+    "UPLIFT_MASTER_KEYS is not set. `uplift keys master` prints a new key; keep it where your"
+    " secrets are: what it sealed cannot be read without it."
+)

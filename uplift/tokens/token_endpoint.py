@@ -1,0 +1,202 @@
+"""1upHealth's user management and token endpoint: users, codes and tokens over HTTP."""
+
+import asyncio
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import aiohttp
+import httpx
+import orjson
+
+from uplift.destinations.responses import retry_after
+from uplift.errors import ConfigurationError
+from uplift.ledger.token_pair import Tokens
+from uplift.settings import Settings
+from uplift.tokens.quota import Budget, BudgetSpent
+
+# The code of a call that was not made: the budget that all processes share has no room.
+USER_CALLS_SPENT = "user_calls_spent"
+_SECONDS = 20.0
+_ANSWER_BYTES_MOST = 64 * 1024
+
+
+class Trouble(StrEnum):
+    """Why there are no tokens."""
+
+    REFUSED = "refused"  # this code, refresh token or user is not accepted: trying again is vain
+    UNAVAILABLE = "unavailable"  # no useful answer: try later
+    BUSY = "busy"  # the limit on calls is reached
+
+
+class TokenError(Exception):
+    """1upHealth gave no tokens. Its text is not kept: it may quote what was sent."""
+
+    def __init__(self, trouble: Trouble, code: str, *, retry_after: float | None = None) -> None:
+        super().__init__(f"1upHealth gave no tokens: {code}")
+        self.trouble = trouble
+        self.code = code
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """An authorization code of a user at 1upHealth."""
+
+    code: str
+    oneup_user_id: str | None
+
+    def __repr__(self) -> str:
+        return "Code(…)"
+
+
+class TokenClient:
+    """Makes users and trades codes and refresh tokens for tokens.
+
+    Waits `seconds` for an answer. Calls to user management are made within `budget`; what is over
+    it is BUSY, as 1upHealth's own 429 is. Raises ConfigurationError for credentials that cannot
+    be sent.
+    """
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        settings: Settings,
+        budget: Budget,
+        *,
+        seconds: float = _SECONDS,
+    ) -> None:
+        self._http = http
+        self._budget = budget
+        self._seconds = seconds
+        self._token_url = settings.oneup_token_url
+        self._users_url = settings.oneup_users_url
+        self._client = {
+            "client_id": settings.oneup_client_id,
+            "client_secret": settings.oneup_client_secret.get_secret_value(),
+        }
+        for name, value in self._client.items():
+            if not (value.isascii() and value.isprintable()):
+                raise ConfigurationError(
+                    f"UPLIFT_ONEUP_{name.upper()} must be visible ASCII: it goes into a header."
+                    " Is there a line break at its end?"
+                )
+
+    async def create_user(self, app_user_id: str) -> Code | None:
+        """Create a user at 1upHealth; None if there is one already. Raises TokenError."""
+        status, answer, headers = await self._call(self._users_url, app_user_id, new_user=True)
+        # "this user already exists" comes with 200 and with 400.
+        if answer.get("success") is False and "already exists" in str(answer.get("error")):
+            return None
+        return _code(status, answer, headers)
+
+    async def auth_code(self, app_user_id: str, *, new_user: bool = False) -> Code:
+        """A new code for a user who is at 1upHealth already. Raises TokenError.
+
+        `new_user`: they are new to Uplift, so the budget's reserve is theirs too.
+        """
+        status, answer, headers = await self._call(
+            f"{self._users_url}/auth-code", app_user_id, new_user=new_user
+        )
+        return _code(status, answer, headers)
+
+    async def exchange_code(self, code: str) -> Tokens:
+        """Trade a code for tokens. Raises TokenError."""
+        return await self._tokens({"grant_type": "authorization_code", "code": code})
+
+    async def refresh(self, refresh_token: str) -> Tokens:
+        """Trade a refresh token for new tokens; the old pair is over. Raises TokenError."""
+        return await self._tokens({"grant_type": "refresh_token", "refresh_token": refresh_token})
+
+    async def _call(
+        self, url: str, app_user_id: str, *, new_user: bool
+    ) -> tuple[int, dict[str, Any], httpx.Headers]:
+        try:
+            async with self._budget.call(new_user=new_user):
+                # Credentials in headers, ids as form fields: 1upHealth's newest page. They stay
+                # out of the URL, which proxies and servers log.
+                status, answer, headers = await self._post(
+                    url, {"app_user_id": app_user_id}, headers=self._client
+                )
+        except BudgetSpent as spent:
+            raise TokenError(
+                Trouble.BUSY, USER_CALLS_SPENT, retry_after=spent.retry_after
+            ) from None
+        if status == 429:
+            seconds = await self._budget.used_up(retry_after(headers))
+            raise TokenError(Trouble.BUSY, "http_429", retry_after=seconds)
+        return status, answer, headers
+
+    async def _tokens(self, form: dict[str, str]) -> Tokens:
+        status, answer, headers = await self._post(self._token_url, {**self._client, **form})
+        access, refresh = answer.get("access_token"), answer.get("refresh_token")
+        if status == 200 and isinstance(access, str) and access:
+            return Tokens(
+                access,
+                refresh if isinstance(refresh, str) and refresh else None,
+                _seconds(answer.get("expires_in")),
+            )
+        raise _trouble(status, answer, headers)
+
+    async def _post(
+        self, url: str, form: dict[str, str], headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, Any], httpx.Headers]:
+        content = bytearray()
+        try:
+            # httpx's own time-outs are for each step: an answer that trickles never ends.
+            async with (
+                asyncio.timeout(self._seconds),
+                self._http.stream(
+                    "POST",
+                    url,
+                    data=form,
+                    headers={"Accept": "application/json", **(headers or {})},
+                ) as response,
+            ):
+                async for chunk in response.aiter_bytes():
+                    content += chunk
+                    if len(content) > _ANSWER_BYTES_MOST:
+                        break
+        except (httpx.RequestError, aiohttp.ClientError, OSError, ValueError):
+            # From None: the cause's text holds the URL, and its request holds the secrets.
+            raise TokenError(Trouble.UNAVAILABLE, "no_answer") from None
+        try:
+            answer = orjson.loads(content)
+        except orjson.JSONDecodeError:
+            answer = None
+        return (
+            response.status_code,
+            answer if isinstance(answer, dict) else {},
+            response.headers,
+        )
+
+
+def _code(status: int, answer: dict[str, Any], headers: httpx.Headers) -> Code:
+    code, user = answer.get("code"), answer.get("oneup_user_id")
+    if 200 <= status < 300 and isinstance(code, str) and code:
+        return Code(code, str(user) if isinstance(user, str | int) else None)
+    raise _trouble(status, answer, headers)
+
+
+def _trouble(status: int, answer: dict[str, Any], headers: httpx.Headers) -> TokenError:
+    code = f"http_{status}"
+    if status == 429:
+        return TokenError(Trouble.BUSY, code, retry_after=retry_after(headers))
+    error = answer.get("error")
+    # RFC 6749, 5.2: invalid_grant says that this code or refresh token is over. A wrong client
+    # (invalid_client) is the deployment's fault, and must end nobody's consent.
+    # User management says success: false of a user it will not speak for; a wrong address or
+    # client has other shapes there.
+    if error == "invalid_grant" or (answer.get("success") is False and status in {400, 404}):
+        return TokenError(Trouble.REFUSED, code)
+    return TokenError(Trouble.UNAVAILABLE, code, retry_after=retry_after(headers))
+
+
+def _seconds(expires_in: Any) -> float:
+    # 7200, 7199 and 3599 are documented; a missing or silly value means "use it soon".
+    try:
+        seconds = float(expires_in)
+    except (TypeError, ValueError):
+        return 600.0
+    return min(max(seconds, 1.0), 24 * 3600.0) if math.isfinite(seconds) else 600.0

@@ -1,0 +1,83 @@
+"""Makes a person a user: here, at 1upHealth, and with a grant that works."""
+
+from uplift.errors import Conflict, UpstreamUnavailable
+from uplift.key_check import KeyCheck
+from uplift.ledger import audit, grants, parking, users
+from uplift.ledger.audit import SYSTEM, Action, Actor
+from uplift.ledger.database import Database
+from uplift.ledger.token_pair import Tokens
+from uplift.ledger.users import UserRow
+from uplift.sealing import KeyRing
+from uplift.tokens.access import exchange
+from uplift.tokens.token_endpoint import TokenClient, TokenError, Trouble
+
+
+class Provisioner:
+    """Creates users and keeps the grants they come with."""
+
+    def __init__(
+        self, database: Database, ring: KeyRing, tokens: TokenClient, keys: KeyCheck
+    ) -> None:
+        self._database = database
+        self._ring = ring
+        self._tokens = tokens
+        self._keys = keys
+
+    async def provision(self, app_user_id: str, *, by: Actor = SYSTEM) -> tuple[UserRow, bool]:
+        """The user of that name with a working grant; and whether anything had to be made.
+
+        Creates the user at 1upHealth, or adopts the one that is there already. May be repeated
+        at will. Raises UpstreamUnavailable if 1upHealth gives no tokens now; the user stays, and
+        the next call goes on from there. Raises Conflict if they are erased meanwhile.
+        """
+        await self._keys.ensure()
+        async with self._database.transaction() as connection:
+            user = await users.add_user(connection, app_user_id, self._ring, by=by)
+        if user.grant_state == "active":
+            return user, False
+        try:
+            code = await self._tokens.create_user(app_user_id)
+            if code is None:
+                code = await self._tokens.auth_code(app_user_id, new_user=True)
+            tokens = await exchange(self._tokens, code.code)
+        except TokenError as error:
+            raise UpstreamUnavailable(
+                _WHY_NOT[error.trouble].format(code=error.code), retry_after=error.retry_after
+            ) from None
+        async with self._database.transaction() as connection:
+            if await users.get_user(connection, user.id, hold=True) is None:
+                raise Conflict("The user was erased while being made. Send it again.")
+            if code.oneup_user_id is not None:
+                await users.set_oneup_user(connection, user.id, code.oneup_user_id)
+            await grants.put_grant(
+                connection, user.id, user.key(self._ring), tokens, "user_management"
+            )
+            await audit.note(connection, by, Action.GRANT_OBTAINED, user_id=user.id)
+            await parking.release_parked(connection, user.id)
+            await parking.end_waits_for_token(connection, user.id)
+            made = await users.get_user(connection, user.id)
+        return made or user, True
+
+    async def bring_grant(self, app_user_id: str, tokens: Tokens, *, by: Actor = SYSTEM) -> UserRow:
+        """Keep a grant that the backend obtained itself, making the user if there is none.
+
+        What the user has parked, or waiting for a token, is released in the same transaction.
+        """
+        await self._keys.ensure()
+        async with self._database.transaction() as connection:
+            user = await users.add_user(connection, app_user_id, self._ring, by=by)
+            await grants.put_grant(connection, user.id, user.key(self._ring), tokens, "backend")
+            await audit.note(connection, by, Action.GRANT_BROUGHT, user_id=user.id)
+            await parking.release_parked(connection, user.id)
+            await parking.end_waits_for_token(connection, user.id)
+            brought = await users.get_user(connection, user.id)
+        return brought or user
+
+
+_WHY_NOT = {
+    Trouble.BUSY: "1upHealth's limit of user-management calls is reached ({code}). Try later.",
+    Trouble.REFUSED: "1upHealth refused the user ({code}). Check the app user id and"
+    " UPLIFT_ONEUP_CLIENT_ID.",
+    Trouble.UNAVAILABLE: "1upHealth gave no tokens ({code}). Check UPLIFT_ONEUP_USERS_URL,"
+    " UPLIFT_ONEUP_TOKEN_URL and the client's id and secret, or try later.",
+}
