@@ -25,7 +25,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what is held, then shut down; uvicorn would answer it 500."""
         relay: Relay = self._app.state.relay
-        relay.watcher.release()
+        relay.long_poll.release()
         await super().shutdown(sockets)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from uplift.admin_port import answers, served
+from uplift.admin_port import loop_responds, served
 from uplift.api import (
     batches,
     control,
@@ -41,7 +41,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
-        with served(settings, lambda: None if answers(loop) else "the event loop does not answer"):
+        with served(
+            settings, lambda: None if loop_responds(loop) else "the event loop does not answer"
+        ):
             async with open_relay(settings) as relay:
                 app.state.relay = relay
                 app.state.intake = Intake(settings)
@@ -81,8 +83,10 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         )
         for path in schema["paths"].values():
             for operation in path.values():
-                if "application/json" in operation["responses"].get("422", {}).get("content", {}):
-                    del operation["responses"]["422"]
+                if "application/json" in operation["loop_responds"].get("422", {}).get(
+                    "content", {}
+                ):
+                    del operation["loop_responds"]["422"]
         schemas = schema["components"]["schemas"]
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)

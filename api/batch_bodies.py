@@ -19,36 +19,36 @@ BUNDLE_TYPES = ("collection", "batch", "transaction", "searchset")
 
 
 async def read_lines(
-    chunks: AsyncIterator[bytes], most: int, intake: Intake
+    chunks: AsyncIterator[bytes], limit: int, intake: Intake
 ) -> AsyncGenerator[Entry, None]:
     """The lines of a stream, each as soon as it is whole; one longer than `most` is a problem.
 
     A stream that breaks gives its whole lines, and then its error. Raises a Problem (503) if
     there is no room for a long line.
     """
-    lines = LineReader(most)
+    lines = LineReader(limit)
     async with AsyncExitStack() as room:
         has_room = False
         async for chunk in chunks:
             if not has_room and lines.held + len(chunk) > GROUP_BYTES:
-                await room.enter_async_context(intake.body(most))
+                await room.enter_async_context(intake.body(limit))
                 has_room = True
             for line in lines.feed(chunk):
-                yield _entry(line, most)
+                yield _entry(line, limit)
             # Whoever asks for more has committed the long line.
             if has_room and lines.held <= GROUP_BYTES:
                 await room.aclose()
                 has_room = False
         for line in lines.end():
-            yield _entry(line, most)
+            yield _entry(line, limit)
 
 
-def _entry(line: Line, most: int) -> Entry:
+def _entry(line: Line, limit: int) -> Entry:
     if line.text is None:
         return Entry(
             line.number,
             problem_status=413,
-            problem=f"The line has more than {most} bytes. It was not read.",
+            problem=f"The line has more than {limit} bytes. It was not read.",
         )
     return Entry(line.number, line.text)
 

@@ -27,7 +27,7 @@ from uplift.api.batch_schemas import (
     BatchSummary,
     line_of,
 )
-from uplift.api.bodies import JSON_TYPES, bytes_most, check_type, read_chunks, read_json_body
+from uplift.api.bodies import JSON_TYPES, check_type, max_bytes, read_chunks, read_json_body
 from uplift.api.callers import Caller, CallerDep, RelayDep
 from uplift.api.intake import IntakeDep
 from uplift.api.limits import LIMIT_HEADERS, Limits
@@ -46,7 +46,7 @@ router = APIRouter(tags=["batches"], prefix="/v1/batches")
 
 _READERS = (Scope.BACKEND, Scope.OPERATOR, Scope.DEVICE)
 _LINES_AT_ONCE = 1000
-_RETRY_AFTER_MOST = 30
+_MAX_RETRY_AFTER = 30
 _UPLOADS_A_SECOND = 100  # a guess that only spreads questions
 
 _RESOURCE = {"resourceType": "Condition", "id": "A1-77", "code": {"text": "Asthma"}}
@@ -146,8 +146,8 @@ async def submit(
     """
     caller.require(Scope.BACKEND, Scope.DEVICE)
     limits: Limits = request.app.state.limits
-    limits.take(caller)
-    most = relay.settings.max_body_bytes
+    limits.acquire(caller)
+    limit = relay.settings.max_body_bytes
     labels = Labels(fhir_version=fhir_version, source=source)
     batch_id = batch or uuid7()
     bind_contextvars(batch=str(batch_id))
@@ -157,11 +157,11 @@ async def submit(
         if content_type in NDJSON_TYPES:
             opened = await relay.batch_acceptor.open(name, batch_id, labels, by=caller.actor)
             chunks = read_chunks(request)
-            async with aclosing(chunks), aclosing(read_lines(chunks, most, intake)) as lines:
+            async with aclosing(chunks), aclosing(read_lines(chunks, limit, intake)) as lines:
                 row = await _take(relay, opened, limits.count(caller, lines))
         else:
-            async with intake.body(bytes_most(request, most)):
-                bundled = read_bundle(await read_json_body(request, most))
+            async with intake.body(max_bytes(request, limit)):
+                bundled = read_bundle(await read_json_body(request, limit))
                 opened = await relay.batch_acceptor.open(name, batch_id, labels, by=caller.actor)
                 row = await _take(relay, opened, limits.count(caller, bundle_entries(bundled)))
     headers = {"Location": f"/v1/batches/{batch_id}", **limits.headers(caller)}
@@ -260,7 +260,7 @@ async def status(
     shown = BatchStatus.counted(row, by_status)
     if not shown.settled:
         working = sum(count for state, count in by_status.items() if not state.settled)
-        seconds = min(max(1, working // _UPLOADS_A_SECOND), _RETRY_AFTER_MOST)
+        seconds = min(max(1, working // _UPLOADS_A_SECOND), _MAX_RETRY_AFTER)
         response.headers["Retry-After"] = str(seconds)
     return shown
 

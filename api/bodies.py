@@ -15,14 +15,14 @@ from uplift.api.problems import Problem
 
 JSON_TYPES = ("application/json", "application/fhir+json", "application/json+fhir")
 
-_MODEL_BYTES_MOST = 64 * 1024
+_MAX_MODEL_BYTES = 64 * 1024
 # More digits than any length we could take; Python refuses to read numbers of thousands of them.
-_DIGITS_MOST = 18
+_MAX_DIGITS = 18
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-async def read_json_body(request: Request, most: int) -> bytes:
+async def read_json_body(request: Request, limit: int) -> bytes:
     """The body of a JSON request.
 
     Raises a Problem: 415 for another content type or a compressed body, 413 once more than `most`
@@ -30,13 +30,13 @@ async def read_json_body(request: Request, most: int) -> bytes:
     """
     check_type(request, JSON_TYPES)
     announced = _announced(request)
-    if announced is not None and announced > most:
-        raise _too_large(most)
+    if announced is not None and announced > limit:
+        raise _too_large(limit)
     body = bytearray()
     async for chunk in read_chunks(request):
         body += chunk
-        if len(body) > most:
-            raise _too_large(most)
+        if len(body) > limit:
+            raise _too_large(limit)
     return bytes(body)
 
 
@@ -85,10 +85,10 @@ async def read_chunks(request: Request) -> AsyncGenerator[bytes, None]:
             yield chunk
 
 
-def bytes_most(request: Request, most: int) -> int:
+def max_bytes(request: Request, limit: int) -> int:
     """How large the body of a request is at most, where `most` is its cap."""
     announced = _announced(request)
-    return most if announced is None else min(announced, most)
+    return limit if announced is None else min(announced, limit)
 
 
 def _announced(request: Request) -> int | None:
@@ -97,7 +97,7 @@ def _announced(request: Request) -> int | None:
         return None
     digits = announced.lstrip("0") or "0"
     # Whatever has more digits is too large.
-    return int(digits[:_DIGITS_MOST])
+    return int(digits[:_MAX_DIGITS])
 
 
 async def read_model(request: Request, model: type[_Model]) -> _Model:
@@ -105,7 +105,7 @@ async def read_model(request: Request, model: type[_Model]) -> _Model:
 
     Raises as `read_json_body` does, and RequestValidationError if the body is not such a model.
     """
-    body = await read_json_body(request, _MODEL_BYTES_MOST)
+    body = await read_json_body(request, _MAX_MODEL_BYTES)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
@@ -120,11 +120,11 @@ def documented_body(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def _too_large(most: int) -> Problem:
+def _too_large(limit: int) -> Problem:
     return Problem(
         413,
         "The body is too large",
-        f"At most {most} bytes are taken in this request.",
+        f"At most {limit} bytes are taken in this request.",
         # The rest of the body is not read; the connection cannot be used again.
         headers={"Connection": "close"},
     )

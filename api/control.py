@@ -49,7 +49,7 @@ async def redrive_many(request: Request, relay: RelayDep, caller: CallerDep) -> 
             raise not_found("There is no such user.")
         user_id = user.id
     tally = await relay.redriver.redrive_all(
-        wanted.filter(user_id), by=caller.actor, after=wanted.after, most=_REDRIVEN_AT_ONCE
+        wanted.filter(user_id), by=caller.actor, after=wanted.after, limit=_REDRIVEN_AT_ONCE
     )
     return RedriveReport.of(tally)
 
@@ -77,7 +77,7 @@ async def redrive(
     caller.require(Scope.BACKEND, Scope.OPERATOR)
     outcome = await relay.redriver.redrive(upload_id, by=caller.actor)
     response.status_code = 202 if outcome is State.QUEUED else 200
-    return UploadStatus.of(await _row(relay, caller, upload_id), relay.ring)
+    return UploadStatus.of(await _row(relay, caller, upload_id), relay.key_ring)
 
 
 @router.delete(
@@ -106,7 +106,7 @@ async def cancel(
     await _row(relay, caller, upload_id)
     done = await relay.canceller.cancel(upload_id, by=caller.actor)
     response.status_code = 200 if done else 202
-    return UploadStatus.of(await _row(relay, caller, upload_id), relay.ring)
+    return UploadStatus.of(await _row(relay, caller, upload_id), relay.key_ring)
 
 
 async def _row(relay: Relay, caller: Caller, upload_id: UUID) -> UploadRow:

@@ -52,11 +52,11 @@ class RedriveRequest(Camel):
     batch: UUID | None = None
     updated_since: Instant | None = Field(
         default=None,
-        description="Ended at or after this.",
+        description="Outcome at or after this.",
         examples=["2026-11-23T10:00:00Z"],
     )
     updated_before: Instant | None = Field(
-        default=None, description="Ended before this.", examples=["2026-11-23T12:00:00Z"]
+        default=None, description="Outcome before this.", examples=["2026-11-23T12:00:00Z"]
     )
     after: UUID | None = Field(
         default=None, description="`after` of the answer before, to go on where it stopped."

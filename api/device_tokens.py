@@ -32,12 +32,12 @@ async def add(
     """A token with which a device submits and reads this user's uploads, and nothing else."""
     caller.require(Scope.BACKEND)
     wanted = await read_model(request, DeviceTokenRequest)
-    most = relay.settings.device_token_seconds_max
-    if wanted.expires_in > most:
+    limit = relay.settings.max_device_token_seconds
+    if wanted.expires_in > limit:
         raise Problem(
             400,
             "The request is malformed",
-            f"expiresIn is at most {most} seconds (UPLIFT_DEVICE_TOKEN_SECONDS_MAX).",
+            f"expiresIn is at most {limit} seconds (UPLIFT_MAX_DEVICE_TOKEN_SECONDS).",
         )
     async with relay.database.transaction() as connection:
         found = await _find(connection, user)
@@ -83,7 +83,7 @@ async def revoke(
 
 
 async def _find(connection: AsyncConnection, user: str) -> UserRow:
-    found = await users.find_user(connection, user, hold=True)
+    found = await users.find_user(connection, user, lock=True)
     if found is None:
         raise not_found("There is no such user.")
     return found

@@ -65,5 +65,5 @@ async def readyz(relay: RelayDep) -> Readiness:
             "Not available now",
             "The master keys do not fit the ledger. Run `uplift doctor`.",
         ) from None
-    bell = await relay.bell.waiting("uploads") is not None
-    return Readiness(status="ready" if bell else "degraded", redis=bell, keys="fit")
+    dispatcher = await relay.dispatcher.waiting("uploads") is not None
+    return Readiness(status="ready" if dispatcher else "degraded", redis=dispatcher, keys="fit")

@@ -8,7 +8,7 @@ from uplift.api.callers import Caller
 from uplift.api.problems import TITLES, Problem
 from uplift.ledger.idempotency import CallersKey
 
-_MOST = 255
+_MAX = 255
 # A String of RFC 9651, 3.3.3; many clients send it without the quotes.
 KEY_PATTERN = r'^("([ !#-\[\]-~]|\\["\\])+"|[!#-\[\]-~]+)$'
 """For OpenAPI: what `_QUOTED` and `_BARE` say."""
@@ -22,11 +22,11 @@ def idempotency_key(request: Request, caller: Caller) -> CallersKey | None:
     if not values:
         return None
     key = _read(values[0].strip()) if len(values) == 1 else None
-    if not key or len(key) > _MOST:
+    if not key or len(key) > _MAX:
         raise Problem(
             400,
             TITLES[400],
-            f"Idempotency-Key is not one string of 1 to {_MOST} printable ASCII characters,"
+            f"Idempotency-Key is not one string of 1 to {_MAX} printable ASCII characters,"
             ' such as "8e03978e-40d5-43e8-bc93-6894a57f9324".',
         )
     return CallersKey(caller.credential.id, key)

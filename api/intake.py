@@ -20,8 +20,8 @@ _RETRY_SECONDS = 5
 class Room:
     """So much may be taken at once. Requests take their turns, so that a large one gets its own."""
 
-    def __init__(self, most: int, wait_seconds: float) -> None:
-        self._most = most
+    def __init__(self, limit: int, wait_seconds: float) -> None:
+        self._limit = limit
         self._wait_seconds = wait_seconds
         self._taken = 0
         self._turn = asyncio.Lock()
@@ -33,8 +33,8 @@ class Room:
 
         Raises a Problem (503) if there is no room for too long.
         """
-        size = min(size, self._most)
-        if not self._turn.locked() and self._taken + size <= self._most:
+        size = min(size, self._limit)
+        if not self._turn.locked() and self._taken + size <= self._limit:
             self._taken += size
         else:
             await self._wait_for(size)
@@ -47,7 +47,7 @@ class Room:
     async def _wait_for(self, size: int) -> None:
         try:
             async with asyncio.timeout(self._wait_seconds), self._turn:
-                while self._taken + size > self._most:
+                while self._taken + size > self._limit:
                     self._freed.clear()
                     await self._freed.wait()
                 self._taken += size
@@ -68,11 +68,11 @@ class Intake:
     """
 
     def __init__(self, settings: Settings) -> None:
-        wait = settings.intake_wait_seconds
-        small = settings.intake_bytes // 4
-        self._batches = Room(settings.batches_at_once, wait)
+        wait = settings.admission_wait_seconds
+        small = settings.max_intake_bytes // 4
+        self._batches = Room(settings.max_concurrent_batches, wait)
         self._small = Room(small, wait)
-        self._large = Room(settings.intake_bytes - small, wait)
+        self._large = Room(settings.max_intake_bytes - small, wait)
 
     def batch(self) -> AbstractAsyncContextManager[None]:
         """Room for one batch: its group of lines, and a line that is no longer than a group."""

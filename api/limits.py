@@ -11,7 +11,7 @@ from typing import Any
 from uplift.api.callers import Caller
 from uplift.api.problems import Problem
 from uplift.intake.accept_batch import Entry
-from uplift.intake.rate_limit import Allowances, Policy
+from uplift.intake.rate_limit import Policy, TokenBuckets
 from uplift.settings import Settings
 
 _NAME = '"records"'
@@ -34,14 +34,14 @@ class Limits:
     """The limits of one process: one for API keys, one for device tokens, each caller apart."""
 
     def __init__(self, settings: Settings) -> None:
-        seconds = settings.limit_seconds
-        self._key = Policy(settings.limit_key_records, seconds)
-        self._device = Policy(settings.limit_device_records, seconds)
-        self._allowances = Allowances()
+        seconds = settings.rate_limit_seconds
+        self._key = Policy(settings.rate_limit_key_records, seconds)
+        self._device = Policy(settings.rate_limit_device_records, seconds)
+        self._buckets = TokenBuckets()
 
-    def take(self, caller: Caller) -> None:
+    def acquire(self, caller: Caller) -> None:
         """Take one record off what the caller has left. Raises a Problem (429) if it is nothing."""
-        taken = self._allowances.take(
+        taken = self._buckets.acquire(
             caller.credential.id, self._policy(caller), 1, now=time.monotonic()
         )
         if not taken:
@@ -60,13 +60,13 @@ class Limits:
         """The entries of a batch, each taken off what the caller has left, into debt if need be."""
         policy = self._policy(caller)
         async for entry in entries:
-            self._allowances.charge(caller.credential.id, policy, 1, now=time.monotonic())
+            self._buckets.charge(caller.credential.id, policy, 1, now=time.monotonic())
             yield entry
 
     def headers(self, caller: Caller) -> dict[str, str]:
         """RateLimit and RateLimit-Policy, for an answer of any status."""
         policy = self._policy(caller)
-        standing = self._allowances.standing(caller.credential.id, policy, now=time.monotonic())
+        standing = self._buckets.standing(caller.credential.id, policy, now=time.monotonic())
         return {
             "RateLimit-Policy": f"{_NAME};q={policy.records};w={math.ceil(policy.seconds)}",
             "RateLimit": f"{_NAME};r={standing.left};t={math.ceil(standing.seconds)}",

@@ -101,11 +101,11 @@ class UploadStatus(Camel):
     delivered_at: datetime | None
     receipt: Receipt | None
     issues: Issues
-    last_answer: str | None = Field(examples=["http_201"])
+    last_response: str | None = Field(examples=["http_201"])
     status_url: str = Field(examples=["/v1/uploads/0199c5a4-…"])
 
     @classmethod
-    def of(cls, row: UploadRow, ring: KeyRing, *, duplicate: bool = False) -> "UploadStatus":
+    def of(cls, row: UploadRow, key_ring: KeyRing, *, duplicate: bool = False) -> "UploadStatus":
         """The status of a row."""
         return cls(
             id=row.id,
@@ -125,18 +125,18 @@ class UploadStatus(Camel):
             updated_at=row.updated_at,
             next_attempt_at=row.next_attempt_at,
             delivered_at=row.delivered_at,
-            receipt=_receipt(row, ring),
+            receipt=_receipt(row, key_ring),
             issues=Issues.model_validate(row.issues or {}),
-            last_answer=row.last_answer,
+            last_response=row.last_response,
             status_url=f"/v1/uploads/{row.id}",
         )
 
 
-def _receipt(row: UploadRow, ring: KeyRing) -> Receipt | None:
+def _receipt(row: UploadRow, key_ring: KeyRing) -> Receipt | None:
     if row.sealed_receipt is None:
         return None
     wrapped = WrappedKey(row.master_key_id, row.wrapped_key)
-    key = ring.unwrap(wrapped, key_context(row.user_id))
+    key = key_ring.unwrap(wrapped, key_context(row.user_id))
     opened: dict[str, Any] = orjson.loads(key.open(row.sealed_receipt, receipt_context(row.id)))
     return Receipt(**opened)
 

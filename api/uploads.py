@@ -7,7 +7,7 @@ import structlog
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from uplift.api.bodies import JSON_TYPES, bytes_most, read_json_body
+from uplift.api.bodies import JSON_TYPES, max_bytes, read_json_body
 from uplift.api.callers import CallerDep, RelayDep
 from uplift.api.idempotency import KEY_PATTERN, idempotency_key
 from uplift.api.intake import Intake
@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 router = APIRouter(tags=["uploads"])
 
 _READERS = (Scope.BACKEND, Scope.OPERATOR, Scope.DEVICE)
-_RETRY_AFTER_MOST = 60
+_MAX_RETRY_AFTER = 60
 
 _RESOURCE_EXAMPLE = {
     "resourceType": "Condition",
@@ -143,7 +143,7 @@ async def submit(request: Request, caller: CallerDep) -> Response:
     """
     caller.require(Scope.BACKEND, Scope.DEVICE)
     limits: Limits = request.app.state.limits
-    limits.take(caller)
+    limits.acquire(caller)
     key = idempotency_key(request, caller)
     # FastAPI's own parameters and response model would take a quarter of the time that there is
     # for a request.
@@ -156,9 +156,9 @@ async def submit(request: Request, caller: CallerDep) -> Response:
         source=query.get("source"),
         record_id=query.get("recordId"),
     )
-    most = relay.settings.max_body_bytes
-    async with intake.body(bytes_most(request, most)):
-        body = await read_json_body(request, most)
+    limit = relay.settings.max_body_bytes
+    async with intake.body(max_bytes(request, limit)):
+        body = await read_json_body(request, limit)
         submission = await read_apart(body, labels)
         accepted = await relay.acceptor.accept(
             caller.user(submission.labels.user), submission, by=caller.actor, key=key
@@ -166,7 +166,7 @@ async def submit(request: Request, caller: CallerDep) -> Response:
     before = accepted.duplicate or accepted.replayed
     submissions.labels("single", "duplicate" if before else "accepted").inc()
     _log.info("upload_accepted", upload=str(accepted.upload.id), duplicate=accepted.duplicate)
-    status = UploadStatus.of(accepted.upload, relay.ring, duplicate=accepted.duplicate)
+    status = UploadStatus.of(accepted.upload, relay.key_ring, duplicate=accepted.duplicate)
     return Response(
         status.model_dump_json(by_alias=True),
         202,
@@ -218,15 +218,15 @@ async def status(
         return _etag(row) not in known if known else row.state.settled
 
     if wait and not worth_telling(row):
-        row = await relay.watcher.wait(
-            row, worth_telling, min(wait, relay.settings.wait_seconds_max)
+        row = await relay.long_poll.wait(
+            row, worth_telling, min(wait, relay.settings.max_wait_seconds)
         )
     headers = {"ETag": _etag(row), "Cache-Control": "private, no-cache"}
     if not row.state.final:
         headers["Retry-After"] = str(_retry_after(row))
     if _etag(row) in known or "*" in known:
         return Response(status_code=304, headers=headers)
-    shown = UploadStatus.of(row, relay.ring)
+    shown = UploadStatus.of(row, relay.key_ring)
     return JSONResponse(shown.model_dump(mode="json", by_alias=True), headers=headers)
 
 
@@ -290,7 +290,9 @@ async def list_(
             ("before", before and before.isoformat()),
         ],
     )
-    return UploadList(uploads=[UploadStatus.of(row, relay.ring) for row in rows], next=following)
+    return UploadList(
+        uploads=[UploadStatus.of(row, relay.key_ring) for row in rows], next=following
+    )
 
 
 def _etag(row: UploadRow) -> str:
@@ -306,5 +308,5 @@ def _etags(if_none_match: list[str]) -> set[str]:
 def _retry_after(row: UploadRow) -> int:
     """Seconds after which the status may be another."""
     if row.state is State.PARKED:
-        return _RETRY_AFTER_MOST  # it waits for a person
-    return min(max(1, round(row.due_in or 0.0)), _RETRY_AFTER_MOST)
+        return _MAX_RETRY_AFTER  # it waits for a person
+    return min(max(1, round(row.due_in or 0.0)), _MAX_RETRY_AFTER)

@@ -15,7 +15,7 @@ from uplift.api.slashes import UserInPath
 from uplift.ledger import users
 from uplift.ledger.credentials import Scope
 from uplift.ledger.summary import summarize
-from uplift.ledger.token_pair import Tokens
+from uplift.ledger.token_pair import TokenPair
 from uplift.ledger.users import GrantState
 
 router = APIRouter(tags=["users"], prefix="/v1/users")
@@ -117,7 +117,7 @@ async def bring_grant(
     """Keep tokens that the backend obtained itself; makes the user if there is none."""
     caller.require(Scope.BACKEND)
     grant = await read_model(request, BroughtGrant)
-    tokens = Tokens(grant.access_token, grant.refresh_token, grant.expires_in)
+    tokens = TokenPair(grant.access_token, grant.refresh_token, grant.expires_in)
     return UserStatus.of(await relay.provisioner.bring_grant(user, tokens, by=caller.actor))
 
 
@@ -155,7 +155,7 @@ async def erase(
     sending: that ends by itself, within the lease at most; repeat the request to see when.
     """
     caller.require(Scope.BACKEND)
-    seconds = min(wait, relay.settings.wait_seconds_max)
+    seconds = min(wait, relay.settings.max_wait_seconds)
     erasure = await relay.eraser.erase(user, wait=seconds, by=caller.actor)
     if erasure.done:
         return Response(status_code=204)

@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, make_url
 from bench import testbed
 from bench.baseline_plain_tables import Base
 from bench.resources import bodies
-from bench.testbed import USERS, Ground, Resource, await_line, await_port
+from bench.testbed import USERS, Resource, Testbed, await_line, await_port
 from bench.upstream import Counts
 from uplift.cli.local.child_process import ChildProcess
 from uplift.cli.local.ports import free_port
@@ -28,7 +28,7 @@ _HELD = "textbook.held"
 class Plain:
     """A database and a Redis database of its own; processes are started apart."""
 
-    def __init__(self, stood: Ground) -> None:
+    def __init__(self, stood: Testbed) -> None:
         environment = stood.system.environment
         self._stood = stood
         self._url = beside(environment["UPLIFT_DATABASE_URL"], "plain")

@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.baseline_plain import Plain
 from bench.figures import Figure, Target
 from bench.plan import Plan
-from bench.testbed import Ground, ground, upstream
+from bench.testbed import Testbed, ground, upstream
 from bench.upstream import rate
 
 IN_FLIGHT = 200
@@ -44,7 +44,7 @@ def main(folder: Path, plan: Plan) -> list[Figure]:
 
 
 def _best_processes(
-    stood: Ground, plain: Plain, plan: Plan
+    stood: Testbed, plain: Plain, plan: Plan
 ) -> dict[int, tuple[int, dict[int, float]]]:
     """By latency: the best number of processes, and what each of them came to in one short try."""
     tried: dict[int, dict[int, float]] = {latency: {} for latency in LATENCIES}
@@ -60,12 +60,12 @@ def _best_processes(
 
 
 def _at(
-    stood: Ground, plain: Plain, plan: Plan, latency: int, tried: dict[int, float]
+    stood: Testbed, plain: Plain, plan: Plan, latency: int, tried: dict[int, float]
 ) -> list[Figure]:
     stood.upstream_ms = latency
     ours: list[float] = []
     bare: list[float] = []
-    textbook: list[float] = []
+    baseline_celery: list[float] = []
     cpu: list[float] = []
     database_cpu: list[float] = []
     for _ in range(plan.rounds):
@@ -75,7 +75,7 @@ def _at(
         cpu.append((stood.cpu_seconds("worker") - before[0]) / count * 1000)
         database_cpu.append((stood.cpu_seconds("postgres") - before[1]) / count * 1000)
         bare.append(post_bare(stood, plan.of(_BARE[latency])))
-        textbook.append(rate(plain.deliver(plan.of(_TEXTBOOK[latency]))))
+        baseline_celery.append(rate(plain.deliver(plan.of(_TEXTBOOK[latency]))))
     return [
         Figure(
             section="delivery",
@@ -93,14 +93,14 @@ def _at(
             unit="/s",
             against=f"textbook task, {max(tried, key=tried.__getitem__)} processes",
             ours=tuple(ours),
-            theirs=tuple(textbook),
+            theirs=tuple(baseline_celery),
             target=_TARGETS_OF_TEXTBOOK.get(latency),
             more={"tried_processes": tried},
         ),
     ]
 
 
-def post_bare(stood: Ground, count: int) -> float:
+def post_bare(stood: Testbed, count: int) -> float:
     """The bare loop's rate."""
     stood.upstream.reset(stood.upstream_ms)
     subprocess.run(

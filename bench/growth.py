@@ -15,7 +15,7 @@ from bench.delivery import IN_FLIGHT
 from bench.figures import Figure, Target
 from bench.load import load
 from bench.plan import Plan
-from bench.testbed import Ground, ground, upstream
+from bench.testbed import Testbed, ground, upstream
 from bench.upstream import rate
 
 DELIVERED = 1_000_000
@@ -71,7 +71,7 @@ def main(folder: Path, plan: Plan) -> list[Figure]:
         ]
 
 
-def _intake(stood: Ground, seconds: float) -> float:
+def _intake(stood: Testbed, seconds: float) -> float:
     found = load(
         stood.port,
         "/v1/uploads",
@@ -89,8 +89,8 @@ _RECORDS = """
     SELECT gen_random_uuid() AS record_id, gen_random_uuid() AS upload_id, u.id AS user_id,
         sha256(uuid_send(gen_random_uuid())) AS digest, n
     FROM generate_series(1, {count}) AS n
-    JOIN (SELECT id, row_number() OVER () AS number, count(*) OVER () AS most FROM users) AS u
-        ON u.number = n % u.most + 1;
+    JOIN (SELECT id, row_number() OVER () AS number, count(*) OVER () AS max_rate FROM users) AS u
+        ON u.number = n % u.max_rate + 1;
     INSERT INTO records (id, user_id, identity, versions, latest_upload_id, latest_digest,
         delivered_version, delivered_digest)
     SELECT record_id, user_id, digest, 1, upload_id, digest, {delivered},
@@ -100,7 +100,7 @@ _RECORDS = """
 
 _DELIVERED = """
     INSERT INTO uploads (id, user_id, record_id, version, queue, fhir_version, resource_type,
-        digest, body_bytes, state, attempts, last_answer, delivered_at, created_at, updated_at)
+        digest, body_bytes, state, attempts, last_response, delivered_at, created_at, updated_at)
     SELECT upload_id, user_id, record_id, 1, 'uploads', 'R4', 'Observation', digest, {bytes},
         'delivered', 1, 'http_201', now(), now(), now()
     FROM made;

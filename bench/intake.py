@@ -19,7 +19,7 @@ from bench.figures import Figure, Target
 from bench.load import load
 from bench.plan import Plan
 from bench.resources import bodies
-from bench.testbed import Ground, ground, upstream
+from bench.testbed import Testbed, ground, upstream
 from uplift.ledger.accepting import NewUpload
 
 CONNECTIONS = 32
@@ -52,7 +52,7 @@ def main(folder: Path, plan: Plan) -> list[Figure]:
             plain.close()
 
 
-def _singles(stood: Ground, plain: Plain, plan: Plan) -> list[Figure]:
+def _singles(stood: Testbed, plain: Plain, plan: Plan) -> list[Figure]:
     inline, threads = plain.start_api(in_threads=False), plain.start_api(in_threads=True)
     places = {
         "uplift": (stood.port, "/v1/uploads", "web"),
@@ -142,7 +142,7 @@ def _singles(stood: Ground, plain: Plain, plan: Plan) -> list[Figure]:
     return figures
 
 
-def _clear(stood: Ground, plain: Plain) -> None:
+def _clear(stood: Testbed, plain: Plain) -> None:
     """Each round begins with the same: no uploads, no messages."""
     stood.ledger.execute("TRUNCATE uploads, records, batches, batch_lines, attempts CASCADE")
     plain.clear()
@@ -150,7 +150,7 @@ def _clear(stood: Ground, plain: Plain) -> None:
         server.delete("uploads", "bulk")
 
 
-def _batches(stood: Ground, plan: Plan) -> list[Figure]:
+def _batches(stood: Testbed, plan: Plan) -> list[Figure]:
     lines = plan.of(LINES)
     results: dict[str, list[float]] = {"uplift": [], "executemany": [], "copy": []}
     for _ in range(plan.rounds):
@@ -178,14 +178,14 @@ def _batches(stood: Ground, plan: Plan) -> list[Figure]:
     ]
 
 
-def _post_batch(stood: Ground, lines: int) -> float:
+def _post_batch(stood: Testbed, lines: int) -> float:
     label = stood.label()
     content = b"\n".join(
         b'{"fhirVersion":"R4","source":"bench","resource":' + body + b"}"
         for _, body in bodies(label, lines)
     )
     begun = time.perf_counter()
-    answer = httpx.post(
+    response = httpx.post(
         f"{stood.system.api_url}/v1/batches?user=user-1",
         content=content,
         headers={
@@ -195,9 +195,9 @@ def _post_batch(stood: Ground, lines: int) -> float:
         timeout=120,
     )
     seconds = time.perf_counter() - begun
-    counts: dict[str, Any] = answer.json() if answer.status_code == httpx.codes.ACCEPTED else {}
+    counts: dict[str, Any] = response.json() if response.status_code == httpx.codes.ACCEPTED else {}
     if counts.get("accepted") != lines:
-        raise AssertionError(f"A batch was answered {answer.status_code}: {answer.text[-500:]}")
+        raise AssertionError(f"A batch was answered {response.status_code}: {response.text[-500:]}")
     return lines / seconds
 
 

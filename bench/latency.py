@@ -15,7 +15,7 @@ from bench.baseline_plain import Plain
 from bench.figures import Figure, Target, percentile
 from bench.plan import Plan
 from bench.resources import body
-from bench.testbed import Ground, ground, upstream
+from bench.testbed import Testbed, ground, upstream
 
 UPSTREAM_MS = 20
 UPLOADS = 100
@@ -60,7 +60,7 @@ def main(folder: Path, plan: Plan) -> list[Figure]:
 
 
 def one_by_one(
-    stood: Ground, address: str, ledger: psycopg.Connection[tuple[object, ...]], count: int
+    stood: Testbed, address: str, ledger: psycopg.Connection[tuple[object, ...]], count: int
 ) -> list[float]:
     """Seconds beyond the stand-in's own time, of each. Raises TimeoutError for one that stays."""
     label = stood.label()
@@ -71,13 +71,13 @@ def one_by_one(
             time.sleep(_PAUSE)
             _, content = body(label, number)
             begun = time.perf_counter()
-            answer = client.post(
+            response = client.post(
                 address,
                 content=content,
                 params={"user": f"user-{number % 50}", "fhirVersion": "R4", "source": "bench"},
                 headers={"Content-Type": "application/fhir+json"},
             ).raise_for_status()
-            _wait(ledger, answer.json()["id"])
+            _wait(ledger, response.json()["id"])
             seconds = time.perf_counter() - begun
             counts = stood.upstream.counts()
             if counts.answered != 1:

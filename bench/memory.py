@@ -15,7 +15,7 @@ from bench.figures import Figure, Target
 from bench.load import load
 from bench.plan import Plan
 from bench.resources import of_all_types
-from bench.testbed import Ground, ground, upstream
+from bench.testbed import Testbed, ground, upstream
 
 MB = 1_000_000
 IN_FLIGHT = (100, 500)
@@ -50,7 +50,7 @@ def main(folder: Path, plan: Plan) -> list[Figure]:
 
 
 def _workers(
-    stood: Ground, plain: Plain, plan: Plan
+    stood: Testbed, plain: Plain, plan: Plan
 ) -> tuple[dict[int, list[float]], list[float], dict[int, list[int]]]:
     """By slots: MB of ours in each round; of theirs; by slots: the most that were in flight."""
     ours: dict[int, list[float]] = {in_flight: [] for in_flight in IN_FLIGHT}
@@ -68,7 +68,7 @@ def _workers(
                 counts = stood.deliver(
                     3 * in_flight, resources=of_all_types(stood.label(), 3 * in_flight)
                 )
-            reached[in_flight].append(counts.in_flight_most)  # a starved machine: fewer
+            reached[in_flight].append(counts.max_in_flight)  # a starved machine: fewer
             held.append(peak[0] / MB)
             child.stop()
         plain.start_worker(TEXTBOOK_PROCESSES)
@@ -81,7 +81,7 @@ def _workers(
     return ours, theirs, reached
 
 
-def _others(stood: Ground, plain: Plain, plan: Plan) -> list[Figure]:
+def _others(stood: Testbed, plain: Plain, plan: Plan) -> list[Figure]:
     port = plain.start_api(in_threads=True)
     places = {"web": (stood.port, "/v1/uploads"), f"plain-{port}": (port, "/uploads")}
     held: dict[str, list[float]] = {name: [] for name in places}

@@ -37,7 +37,7 @@ from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.testing import SandboxControl
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
-from uplift.wiring import Relay, key_ring, open_relay
+from uplift.wiring import Relay, open_relay, read_key_ring
 
 ROWS = 1_000_000
 RETAIN_SECONDS = 5.0  # as uplift.worker.app has it
@@ -63,7 +63,7 @@ _FILL = (
     """,
     """
     INSERT INTO uploads (id, user_id, record_id, version, queue, fhir_version, resource_type,
-        digest, body_bytes, state, attempts, issues, last_answer, sealed_receipt, created_at,
+        digest, body_bytes, state, attempts, issues, last_response, sealed_receipt, created_at,
         updated_at, delivered_at)
     SELECT id, :user, record_id, 1, 'uploads', 'R4', 'Observation', sha256(uuid_send(id)), 1500,
         'delivered', 1, '{"total": 0, "issue": []}', 'http_201',
@@ -85,7 +85,7 @@ async def fill(settings: Settings, rows: int) -> None:
     """So many uploads that were delivered 59 days ago."""
     database = Database.connect(settings)
     async with database.transaction() as connection:
-        user = (await users.add_user(connection, "old", key_ring(settings))).id
+        user = (await users.add_user(connection, "old", read_key_ring(settings))).id
     for first in range(1, rows + 1, _AT_ONCE):
         async with database.transaction() as connection:
             await connection.execute(text("SET LOCAL statement_timeout = 0"))
@@ -109,7 +109,7 @@ async def fill(settings: Settings, rows: int) -> None:
 async def accept(relay: Relay, count: int) -> list[Any]:
     """So many new uploads, put in and not rung for."""
     user = (await relay.provisioner.provision("bench"))[0]
-    key = user.key(relay.ring)
+    key = user.key(relay.key_ring)
     ids = []
     for _ in range(0, count, _GROUP):
         group = []
@@ -126,7 +126,7 @@ async def accept(relay: Relay, count: int) -> list[Any]:
             submission = read(orjson.dumps(resource), Labels(fhir_version="R4", source="bench"))
             group.append(sealed(submission, user.id, key, queue=UPLOADS))
         async with relay.database.transaction() as connection:
-            kept = await accepting.put_in(connection, group, ring_seconds=600)
+            kept = await accepting.put_in(connection, group, redispatch_seconds=600)
         ids += [id_ for id_, _ in kept]
     return ids
 

@@ -23,14 +23,14 @@ from uplift.cli.local.child_process import ChildProcess
 from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.processes import Processes
 from uplift.cli.local.system import PROCESSES, System
-from uplift.dispatch import Bell
+from uplift.dispatch import Dispatcher
 from uplift.intake.accept import sealed
 from uplift.intake.submission import Labels, read
 from uplift.ledger import accepting, credentials, grants, users
 from uplift.ledger.accepting import NewUpload
 from uplift.ledger.credentials import Scope
 from uplift.ledger.database import Database
-from uplift.ledger.token_pair import Tokens
+from uplift.ledger.token_pair import TokenPair
 from uplift.queues import UPLOADS
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
@@ -44,7 +44,7 @@ Resource = tuple[str, str, bytes]
 """FHIR version, type, bytes."""
 
 
-class Ground:
+class Testbed:
     """A running Uplift over one ledger."""
 
     def __init__(self, system: System, upstream: Upstream) -> None:
@@ -55,10 +55,10 @@ class Ground:
             database_url=SecretStr(environment["UPLIFT_DATABASE_URL"]),
             redis_url=SecretStr(environment["UPLIFT_REDIS_URL"]),
             master_keys=SecretStr(environment["UPLIFT_MASTER_KEYS"]),
-            queued_messages_most=1_000_000,
+            max_queued_messages=1_000_000,
         )
         self.ledger = psycopg.connect(environment["UPLIFT_DATABASE_URL"], autocommit=True)
-        self._ring = KeyRing.parse(environment["UPLIFT_MASTER_KEYS"])
+        self._key_ring = KeyRing.parse(environment["UPLIFT_MASTER_KEYS"])
         self.key, self._users = asyncio.run(self._add_people())
         self._labels = 0
 
@@ -81,12 +81,12 @@ class Ground:
                 )
                 people = []
                 for number in range(USERS):
-                    user = await users.add_user(connection, f"user-{number}", self._ring)
+                    user = await users.add_user(connection, f"user-{number}", self._key_ring)
                     await grants.put_grant(
                         connection,
                         user.id,
-                        user.key(self._ring),
-                        Tokens(f"token-{number}", f"refresh-{number}", _TOKEN_SECONDS),
+                        user.key(self._key_ring),
+                        TokenPair(f"token-{number}", f"refresh-{number}", _TOKEN_SECONDS),
                         "backend",
                     )
                     people.append((user.id, user.app_user_id))
@@ -103,7 +103,7 @@ class Ground:
         try:
             async with database.transaction() as connection:
                 rows = [await users.get_user(connection, user_id) for user_id, _ in self._users]
-            keys = [(row.id, row.key(self._ring)) for row in rows if row is not None]
+            keys = [(row.id, row.key(self._key_ring)) for row in rows if row is not None]
         finally:
             await database.close()
         new = []
@@ -124,22 +124,22 @@ class Ground:
                 async with database.transaction() as connection:
                     # The sweep leaves them alone until the round is over.
                     await accepting.put_in(
-                        connection, new[start : start + _GROUP], ring_seconds=3600.0
+                        connection, new[start : start + _GROUP], redispatch_seconds=3600.0
                     )
         finally:
             await database.close()
         return [upload.id for upload in new]
 
-    def ring(self, ids: Sequence[UUID], *, queue: str = UPLOADS) -> None:
+    def dispatch(self, ids: Sequence[UUID], *, queue: str = UPLOADS) -> None:
         """Ring for uploads, as the API does."""
 
-        async def ring() -> None:
-            bell = Bell(self.settings)
-            bell.start()
-            bell.ring(queue, ids)
-            await bell.close()
+        async def dispatch() -> None:
+            dispatcher = Dispatcher(self.settings)
+            dispatcher.start()
+            dispatcher.dispatch(queue, ids)
+            await dispatcher.close()
 
-        asyncio.run(ring())
+        asyncio.run(dispatch())
 
     def deliver(
         self, count: int, *, resources: Iterable[Resource] | None = None, seconds: float = 120.0
@@ -153,7 +153,7 @@ class Ground:
             resources = (("R4", type_, body) for type_, body in bodies(label, count))
         ids = self.put_in(resources)
         self.upstream.reset(self.upstream_ms)
-        self.ring(ids)
+        self.dispatch(ids)
         counts = self.upstream.wait(count, seconds)
         self.wait_recorded(ids, seconds)
         sent = self.upstream.counts()
@@ -191,7 +191,7 @@ class Ground:
         child = self.system.processes.start(
             name,
             [sys.executable, "-m", *argv],
-            env={**self.system.environment, "UPLIFT_SEND_SLOTS": str(slots)},
+            env={**self.system.environment, "UPLIFT_MAX_IN_FLIGHT": str(slots)},
         )
         await_line(child, " ready.")
         return child
@@ -281,7 +281,7 @@ def ground(
     *,
     processes: tuple[str, ...] = ("web", "beat"),
     settings: Mapping[str, str] | None = None,
-) -> Iterator[Ground]:
+) -> Iterator[Testbed]:
     """Servers of its own and these processes of Uplift; workers are started apart."""
     environment = {
         "UPLIFT_ONEUP_FHIR_URL": stand_in.url,
@@ -292,7 +292,7 @@ def ground(
         **(settings or {}),
     }
     with System(folder, environment, processes=processes, any_port=True) as system:
-        stood = Ground(system, stand_in)
+        stood = Testbed(system, stand_in)
         try:
             yield stood
         finally:

@@ -33,9 +33,9 @@ class Counts:
     arrived: int = 0
     answered: int = 0
     in_flight: int = 0
-    in_flight_most: int = 0
+    max_in_flight: int = 0
     first_arrival: float = 0.0
-    last_answer: float = 0.0
+    last_response: float = 0.0
     own_seconds: float = 0.0  # between arrival and answer, all together
     other_requests: int = 0  # what was no create
 
@@ -85,7 +85,7 @@ class Connection(asyncio.Protocol):
             now = time.monotonic()
             counts.arrived += 1
             counts.in_flight += 1
-            counts.in_flight_most = max(counts.in_flight_most, counts.in_flight)
+            counts.max_in_flight = max(counts.max_in_flight, counts.in_flight)
             if counts.arrived == 1:
                 counts.first_arrival = now
             if counts.latency:
@@ -105,7 +105,7 @@ class Connection(asyncio.Protocol):
         now = time.monotonic()
         counts.in_flight -= 1
         counts.answered += 1
-        counts.last_answer = now
+        counts.last_response = now
         counts.own_seconds += now - arrived
 
     def _answer(self, status: bytes, body: bytes, extra: bytes = b"") -> None:
@@ -157,7 +157,7 @@ class Upstream:
 
 def rate(counts: Counts) -> float:
     """Creates a second, from the first that arrived to the last that was answered."""
-    return counts.answered / (counts.last_answer - counts.first_arrival)
+    return counts.answered / (counts.last_response - counts.first_arrival)
 
 
 async def serve(port: int) -> None:

@@ -57,9 +57,9 @@ def _shown(api_url: str, key: str, users: list[str]) -> dict[str, str]:
         for user in users:
             page: str | None = f"/v1/uploads?user={user}&limit={_PAGE}"
             while page is not None:
-                answer = api.get(page)
-                answer.raise_for_status()
-                found = answer.json()
+                response = api.get(page)
+                response.raise_for_status()
+                found = response.json()
                 shown |= {each["id"]: each["status"] for each in found["uploads"]}
                 page = found["next"]
     return shown

@@ -16,7 +16,7 @@ from chaos.records import Version
 from chaos.scenario import Step
 
 _PATIENCE = 6.0  # seconds without an answer; less than a process stays frozen
-_PAUSE_MOST = 2.0
+_MAX_PAUSE = 2.0
 _LATER = {408, 409, 429, 500, 502, 503, 504}
 
 
@@ -116,11 +116,11 @@ class Devices(threading.Thread):
         send = self._send_batch if len(step.versions) > 1 else self._send_single
         tries = 0
         while not self._leave.is_set():
-            pause = min(_PAUSE_MOST, 0.2 * 2**tries) * self._dice.random()
+            pause = min(_MAX_PAUSE, 0.2 * 2**tries) * self._dice.random()
             tries += 1
             try:
-                answer = await send(http, self._dice.choice(self._urls), step)
-                if answer.status_code == httpx.codes.ACCEPTED and self._note(answer, step):
+                response = await send(http, self._dice.choice(self._urls), step)
+                if response.status_code == httpx.codes.ACCEPTED and self._note(response, step):
                     return
             except httpx.TimeoutException as error:
                 self._count(type(error).__name__)
@@ -132,12 +132,14 @@ class Devices(threading.Thread):
                 self.diary.wrong.append(f"{step.versions[0].record}: {error!r}")
                 return
             else:
-                self._count(f"http_{answer.status_code}")
-                if answer.status_code not in _LATER:
-                    problem = f"{step.versions[0].record}: {answer.status_code} {answer.text[:300]}"
+                self._count(f"http_{response.status_code}")
+                if response.status_code not in _LATER:
+                    problem = (
+                        f"{step.versions[0].record}: {response.status_code} {response.text[:300]}"
+                    )
                     self.diary.wrong.append(problem)
                     return
-                asked = answer.headers.get("retry-after", "")
+                asked = response.headers.get("retry-after", "")
                 pause += float(asked) if asked.isdigit() else 0.0
             await asyncio.sleep(pause)
         self.diary.wrong.append(f"{step.versions[0].record}: never accepted")
@@ -166,9 +168,9 @@ class Devices(threading.Thread):
             headers={"Content-Type": "application/x-ndjson"},
         )
 
-    def _note(self, answer: httpx.Response, step: Step) -> bool:
+    def _note(self, response: httpx.Response, step: Step) -> bool:
         """Write it down; False if a batch was not taken whole, so that it must be sent again."""
-        now, body = time.time(), answer.json()
+        now, body = time.time(), response.json()
         if len(step.versions) == 1:
             told = [(step.versions[0], body)]
         else:

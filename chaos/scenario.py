@@ -13,9 +13,9 @@ from typing import Any
 from chaos.records import Version
 from chaos.terms import Terms
 
-_BATCH_MOST = 30
+_MAX_BATCH = 30
 _BATCHES = 0.05  # of the steps: nearly half of the uploads
-_DOWN_MOST = 1.5  # seconds until what was killed is started again
+_MAX_DOWN = 1.5  # seconds until what was killed is started again
 _SERVERS = ("redis", "postgres")
 # Where delays beyond the clocks show.
 _LATE = ("late commits", "searches lag", "cutting after the commit", "looks fail", "slow")
@@ -82,7 +82,7 @@ def kind_of(process: str) -> str:
 def _steps(dice: random.Random, terms: Terms, device: int, uploads: int) -> Iterator[Step]:
     planned = sorted(_planned(dice, terms, device, uploads), key=lambda plan: plan[0])
     while planned:
-        together = dice.randint(2, _BATCH_MOST) if dice.random() < _BATCHES else 1
+        together = dice.randint(2, _MAX_BATCH) if dice.random() < _BATCHES else 1
         together = _until_a_record_returns(planned[:together])
         taken, planned = planned[:together], planned[together:]
         keyed = together == 1 and dice.random() < 0.5
@@ -146,7 +146,7 @@ def _harms(dice: random.Random, terms: Terms, processes: tuple[str, ...]) -> Ite
     for number, victim in zip(range(terms.kills), cycle(victims), strict=False):
         at = (number + dice.random()) * terms.kill_every
         yield Harm(at, "kill", victim)
-        yield Harm(at + dice.uniform(0.1, _DOWN_MOST), "start", victim)
+        yield Harm(at + dice.uniform(0.1, _MAX_DOWN), "start", victim)
     for at, victim in _at_times(dice, terms, 15.0, [*processes, "redis"]):
         yield Harm(at, "freeze", victim)
         yield Harm(at + terms.frozen, "thaw", victim)

@@ -89,7 +89,7 @@ async def nobody_stays(database: Database) -> AsyncIterator[None]:
 
 
 @pytest.fixture
-def ring(master_keys: str) -> KeyRing:
+def dispatch(master_keys: str) -> KeyRing:
     """The key ring of `settings`."""
     return KeyRing.parse(master_keys)
 
@@ -127,11 +127,11 @@ def settings(
         lease_seconds=10,
         settle_seconds=0.2,
         index_lag_seconds=0.2,
-        retry_first_seconds=0.1,
-        retry_most_seconds=1,
+        backoff_first_seconds=0.1,
+        max_backoff_seconds=1,
         hold_seconds=0.5,
         sweep_seconds=0.5,
-        ring_seconds=2,
+        redispatch_seconds=2,
     )
 
 

@@ -13,7 +13,7 @@ from uplift.ledger import uploads, users
 from uplift.ledger.uploads import UploadRow
 from uplift.ledger.users import UserRow
 from uplift.settings import Settings
-from uplift.tokens.quota import Budget
+from uplift.tokens.quota import Quota
 from uplift.wiring import Relay
 
 
@@ -50,7 +50,7 @@ async def user(relay: Relay, name: str = "alice") -> UserRow:
 async def user_without_grant(relay: Relay, name: str = "alice") -> UserRow:
     """A user whom 1upHealth does not know yet."""
     async with relay.database.transaction() as connection:
-        return await users.add_user(connection, name, relay.ring)
+        return await users.add_user(connection, name, relay.key_ring)
 
 
 async def accepted(relay: Relay, name: str = "alice", **submitted: Any) -> Accepted:
@@ -64,9 +64,9 @@ async def status(relay: Relay, accepted: Accepted) -> UploadRow:
         return (await uploads.get_uploads(connection, [accepted.upload.id]))[accepted.upload.id]
 
 
-def own_budget(settings: Settings) -> Budget:
+def own_quota(settings: Settings) -> Quota:
     """A budget whose count nobody shares."""
-    return Budget(FakeAsyncRedis(server=FakeServer()), settings)
+    return Quota(FakeAsyncRedis(server=FakeServer()), settings)
 
 
 def new_id() -> UUID:

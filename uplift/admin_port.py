@@ -21,25 +21,25 @@ Check = Callable[[], str | None]
 
 @contextmanager
 def served(settings: Settings, check: Check = lambda: None) -> Iterator[None]:
-    """Within, operators can read this process at UPLIFT_METRICS_PORT.
+    """Within, operators can read this process at UPLIFT_ADMIN_PORT.
 
     `/healthz` answers 200, or 503 with what `check`, which runs in a thread of its own, says.
     Does nothing if no port is set. Raises ConfigurationError if the port cannot be had.
     """
-    if settings.metrics_port is None:
+    if settings.admin_port is None:
         yield
         return
     try:
         server = make_server(
-            settings.metrics_host,
-            settings.metrics_port,
+            settings.admin_host,
+            settings.admin_port,
             _pages(check),
             ThreadingWSGIServer,
             handler_class=_Quiet,
         )
     except OSError as error:
         raise ConfigurationError(
-            f"UPLIFT_METRICS_PORT {settings.metrics_port} cannot be listened on"
+            f"UPLIFT_ADMIN_PORT {settings.admin_port} cannot be listened on"
             f" ({error.strerror}). Each process needs one of its own."
         ) from None
     # Beat is forked from its worker: holding the port, it would keep the next worker from it.
@@ -56,7 +56,7 @@ def served(settings: Settings, check: Check = lambda: None) -> Iterator[None]:
         thread.join()
 
 
-def answers(loop: asyncio.AbstractEventLoop, seconds: float = 5.0) -> bool:
+def loop_responds(loop: asyncio.AbstractEventLoop, seconds: float = 5.0) -> bool:
     """Whether a running loop does something new within this time. For other threads."""
     turned = threading.Event()
     try:

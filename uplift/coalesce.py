@@ -9,7 +9,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class GroupCommit(Generic[Item, Result]):
+class Coalescer(Generic[Item, Result]):
     """Runs items in groups: while one group is under way, the next gathers.
 
     No timer, so an idle system adds no delay. Each caller gets its own result; when a group
@@ -22,11 +22,11 @@ class GroupCommit(Generic[Item, Result]):
         self,
         run: Callable[[list[Item]], Awaitable[list[Result]]],
         *,
-        most: int = 100,
+        limit: int = 100,
         concerns_all: Callable[[Exception], bool] = lambda _: False,
     ) -> None:
         self._run = run
-        self._most = most
+        self._limit = limit
         self._concerns_all = concerns_all
         self._gathering: list[tuple[Item, asyncio.Future[Result]]] = []
         self._task: asyncio.Task[None] | None = None
@@ -44,8 +44,8 @@ class GroupCommit(Generic[Item, Result]):
         group: list[tuple[Item, asyncio.Future[Result]]] = []
         try:
             while self._gathering:
-                group = self._gathering[: self._most]
-                del self._gathering[: self._most]
+                group = self._gathering[: self._limit]
+                del self._gathering[: self._limit]
                 await self._run_group(group)
         finally:
             self._task = None

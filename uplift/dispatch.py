@@ -19,12 +19,12 @@ from redis.asyncio.connection import parse_url
 from redis.exceptions import RedisError
 
 from uplift.errors import ConfigurationError
-from uplift.queues import DELIVER, MESSAGE_IDS_MOST
+from uplift.queues import DELIVER, MAX_MESSAGE_IDS
 from uplift.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
-_PENDING_MOST = 100_000
+_MAX_PENDING = 100_000
 _LOOK_SECONDS = 1.0
 _FAST = {"socket_connect_timeout": 1.0, "socket_timeout": 2.0}
 
@@ -63,7 +63,7 @@ class _Room:
     until: float = 0.0
 
 
-class Bell:
+class Dispatcher:
     """Coalesces what is rung and publishes it from one background task."""
 
     def __init__(self, settings: Settings) -> None:
@@ -77,7 +77,7 @@ class Bell:
         )
         self._redis = redis.asyncio.from_url(url, **_FAST)
         self._pending: dict[str, dict[UUID, None]] = defaultdict(dict)
-        self._messages_most = settings.queued_messages_most
+        self._max_messages = settings.max_queued_messages
         self._rooms: dict[str, _Room] = defaultdict(_Room)
         self._wake = asyncio.Event()
         self._closing = False
@@ -87,10 +87,10 @@ class Bell:
         """Begin to publish, on the running loop."""
         self._task = asyncio.create_task(self._publish_all(), name="bell")
 
-    def ring(self, queue: str, ids: Iterable[UUID]) -> None:
+    def dispatch(self, queue: str, ids: Iterable[UUID]) -> None:
         """Let workers know of these uploads soon. Returns at once and never fails."""
         pending = self._pending[queue]
-        if len(pending) < _PENDING_MOST:
+        if len(pending) < _MAX_PENDING:
             pending.update(dict.fromkeys(ids))
             self._wake.set()
 
@@ -126,14 +126,14 @@ class Bell:
                     # The workers are away, or have enough before them: the sweep rings later.
                     pending.clear()
                     break
-                ids = list(pending)[:MESSAGE_IDS_MOST]
+                ids = list(pending)[:MAX_MESSAGE_IDS]
                 for id_ in ids:
                     del pending[id_]
                 try:
                     # Kombu is synchronous; its half millisecond must not stop the loop.
                     await asyncio.to_thread(self._publish, queue, ids)
                 except Exception as error:  # noqa: BLE001  whatever Redis does, the sweep rings
-                    _log.warning("bell_failed", queue=queue, error=type(error).__name__)
+                    _log.warning("dispatch_failed", queue=queue, error=type(error).__name__)
                     pending.clear()
 
     async def _has_room(self, queue: str) -> bool:
@@ -143,7 +143,7 @@ class Bell:
         if now >= room.until:
             waiting = await self.waiting(queue)
             # If Redis does not answer, publishing finds out, and says, what is wrong.
-            room.messages = 1 if waiting is None else self._messages_most - waiting
+            room.messages = 1 if waiting is None else self._max_messages - waiting
             room.until = now + _LOOK_SECONDS
         if room.messages <= 0:
             return False

@@ -16,7 +16,7 @@ import orjson
 _SERVER_ELEMENTS = frozenset({"id", "meta"})
 
 # Of arrays and objects inside each other; orjson writes no more than 254.
-_DEPTH_MOST = 200
+_MAX_DEPTH = 200
 
 # What orjson reads and writes as integers; larger ones it reads as floats.
 _INTEGERS_FROM, _INTEGERS_TO = -(2.0**63), 2.0**64
@@ -33,9 +33,9 @@ def canonical(resource: Any) -> bytes:
         content = orjson.dumps(resource, option=orjson.OPT_SORT_KEYS)
     except orjson.JSONEncodeError:
         content = b""  # nested too deep for it: `_plain` says so
-    if content and not _may_hold_whole_floats(content) and _depth_most(content) <= _DEPTH_MOST:
+    if content and not _may_hold_whole_floats(content) and _max_depth(content) <= _MAX_DEPTH:
         return content
-    return orjson.dumps(_plain(resource, _DEPTH_MOST), option=orjson.OPT_SORT_KEYS)
+    return orjson.dumps(_plain(resource, _MAX_DEPTH), option=orjson.OPT_SORT_KEYS)
 
 
 def _may_hold_whole_floats(content: bytes) -> bool:
@@ -49,7 +49,7 @@ def _may_hold_whole_floats(content: bytes) -> bool:
     return b".0" in content and (_WHOLE.search(content) is not None or content.endswith(b".0"))
 
 
-def _depth_most(content: bytes) -> int:
+def _max_depth(content: bytes) -> int:
     """No less than how deep arrays and objects are nested in it: how many begin."""
     return len(content) - len(content.translate(None, b"[{"))
 
@@ -62,7 +62,7 @@ def _plain(value: Any, depth: int) -> Any:
     if not isinstance(value, dict | list):
         return value
     if not depth:
-        raise ValueError(f"Arrays and objects are nested more than {_DEPTH_MOST} deep.")
+        raise ValueError(f"Arrays and objects are nested more than {_MAX_DEPTH} deep.")
     if isinstance(value, dict):
         return {name: _plain(child, depth - 1) for name, child in value.items()}
     return [_plain(child, depth - 1) for child in value]

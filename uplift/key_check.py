@@ -60,42 +60,46 @@ _DIFFERENT = (
 
 
 def compare(
-    ring: KeyRing, users: Mapping[str, int], samples: Mapping[str, Sequence[KeyRow]]
+    key_ring: KeyRing, users: Mapping[str, int], samples: Mapping[str, Sequence[KeyRow]]
 ) -> KeyUse:
     """Judge the ring by the master key ids in use and a few users' wrapped keys of each."""
     return KeyUse(
         users=users,
-        missing=frozenset(users) - frozenset(ring.ids),
+        missing=frozenset(users) - frozenset(key_ring.ids),
         different=frozenset(
-            id_ for id_ in ring.ids if not all(_opens(ring, row) for row in samples.get(id_, ()))
+            id_
+            for id_ in key_ring.ids
+            if not all(_opens(key_ring, row) for row in samples.get(id_, ()))
         ),
     )
 
 
-def _opens(ring: KeyRing, row: KeyRow) -> bool:
+def _opens(key_ring: KeyRing, row: KeyRow) -> bool:
     try:
-        ring.unwrap(row.wrapped, key_context(row.user_id))
+        key_ring.unwrap(row.wrapped, key_context(row.user_id))
     except SealError:
         return False
     return True
 
 
-async def key_use(connection: AsyncConnection, ring: KeyRing) -> KeyUse:
+async def key_use(connection: AsyncConnection, key_ring: KeyRing) -> KeyUse:
     """What the ledger holds, against the ring.
 
     Of each key on the ring, the oldest and the newest user's data key are opened.
     """
     users = await user_keys.count_by_master_key(connection)
-    samples = {id_: await user_keys.samples_of(connection, id_) for id_ in ring.ids if id_ in users}
-    return compare(ring, users, samples)
+    samples = {
+        id_: await user_keys.samples_of(connection, id_) for id_ in key_ring.ids if id_ in users
+    }
+    return compare(key_ring, users, samples)
 
 
 class KeyCheck:
     """Remembers whether this process's ring fits."""
 
-    def __init__(self, database: Database, ring: KeyRing) -> None:
+    def __init__(self, database: Database, key_ring: KeyRing) -> None:
         self._database = database
-        self._ring = ring
+        self._key_ring = key_ring
         self._checked_at: float | None = None  # when it fitted, on time.monotonic
         self._lock = asyncio.Lock()
 
@@ -122,7 +126,7 @@ class KeyCheck:
             if self._fits(fresh=fresh):
                 return
             async with self._database.transaction() as connection:
-                problem = (await key_use(connection, self._ring)).problem
+                problem = (await key_use(connection, self._key_ring)).problem
             if problem is not None:
                 self._checked_at = None
                 _log.error("keys_do_not_fit", why=problem)

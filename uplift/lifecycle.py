@@ -64,7 +64,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 ALONE_AFTER = 2
 REFUSED_AFTER = 5
 
-# Ended without being delivered or withdrawn; a redrive has them begin anew.
+# Outcome without being delivered or withdrawn; a redrive has them begin anew.
 DEAD_LETTERS = frozenset({State.REJECTED, State.REFUSED, State.EXPIRED})
 
 
@@ -81,7 +81,7 @@ class Reason(StrEnum):
     RECOVERED = "recovered"  # the worker that had it vanished: wait, then ask
     HANDED_BACK = "handed_back"  # a stopping worker had not sent it yet
     NO_TOKEN = "no_token"  # noqa: S105  the token endpoint did not answer
-    PACED = "paced"  # waits its turn: a limit on calls at 1upHealth is reached
+    AWAITING_TOKEN = "awaiting_token"  # waits its turn: a limit on calls at 1upHealth is reached
     REDRIVEN = "redriven"
     RELEASED = "released"  # consent is back
     NEEDS_AUTHORIZATION = "needs_authorization"

@@ -22,7 +22,7 @@ _FIELDS = frozenset(
         "event", "level", "timestamp", "logger",
         "request", "upload", "uploads", "batch", "duplicate", "duplicates", "problems",
         "queue", "state", "outcome", "attempt", "recorded",
-        "error", "why", "recovered", "released", "expired", "rung", "count", "seconds", "setting",
+        "error", "why", "recovered", "released", "expired", "dispatched", "count", "seconds", "setting",
         "thinned", "shredded", "removed", "batches", "tokens",
     }
 )  # fmt: skip

@@ -35,8 +35,8 @@ attempts = Counter(
     ["state", "reason"],
 )
 
-answers = Counter(
-    "uplift_answers_total",
+responses = Counter(
+    "uplift_responses_total",
     "How 1upHealth answered the attempts that asked it: 2xx, 3xx, 4xx, 429, 5xx, or none where no"
     " answer came.",
     ["status"],
@@ -88,8 +88,8 @@ library_disagreements = Counter(
     ["fhir_version"],
 )
 
-user_calls = Counter(
-    "uplift_user_calls_total",
+quota_calls = Counter(
+    "uplift_quota_calls_total",
     "User-management calls: made, refused by 1upHealth's limit, or withheld because of it.",
     ["outcome"],
 )
@@ -111,19 +111,19 @@ uploads_parked = Counter(
     "Uploads that began to wait for a person's grant.",
 )
 
-pace_limit = Gauge(
-    "uplift_pace_limit",
+rate_limiter_limit = Gauge(
+    "uplift_rate_limiter_limit",
     "Attempts a second that all workers together may begin at 1upHealth, as this process last"
     " heard.",
 )
 
-pace_open = Gauge(
-    "uplift_pace_open",
+rate_limiter_probing = Gauge(
+    "uplift_rate_limiter_probing",
     "Whether more than probes may go to 1upHealth, as this process last heard: 1 or 0.",
 )
 
-pace_slowed = Counter(
-    "uplift_pace_slowed_total",
+rate_limiter_slowed = Counter(
+    "uplift_rate_limiter_slowed_total",
     "How often the pace was slowed because 1upHealth was busy (429), or shut because of an outage.",
     ["cause"],
 )
@@ -139,18 +139,18 @@ for _state, _reason in (
 ):
     attempts.labels(_state, _reason)
 for _status in ("2xx", "3xx", "4xx", "429", "5xx", "none"):
-    answers.labels(_status)
+    responses.labels(_status)
 for _why in ("lease_lost", "failed"):
     attempts_unrecorded.labels(_why)
-for _kind in ("refused", "recovered", "released", "expired", "rung", "erased"):
+for _kind in ("refused", "recovered", "released", "expired", "dispatched", "erased"):
     sweep_work.labels(_kind)
 # Not known in a process that has not asked yet.
-pace_limit.set(math.nan)
-pace_open.set(math.nan)
+rate_limiter_limit.set(math.nan)
+rate_limiter_probing.set(math.nan)
 for _cause in ("busy", "outage"):
-    pace_slowed.labels(_cause)
+    rate_limiter_slowed.labels(_cause)
 for _outcome in ("made", "refused", "withheld"):
-    user_calls.labels(_outcome)
+    quota_calls.labels(_outcome)
 for _origin in ("user_management", "backend"):
     grants_ended.labels(_origin)
 for _version in ("DSTU2", "STU3", "R4"):
@@ -170,7 +170,7 @@ def count_attempt(
     attempts.labels(state, reason or "none").inc()
     attempt_duration.labels(state).observe(seconds)
     if status_code is not None or asked:
-        answers.labels(_status_class(status_code)).inc()
+        responses.labels(_status_class(status_code)).inc()
     if state == "delivered" and upload_id.version == 7:
         # A UUIDv7 begins with the milliseconds since 1970 at which it was made (RFC 9562, 5.7).
         delivery_duration.observe(max(0.0, time.time() - (upload_id.int >> 80) / 1000))
@@ -215,7 +215,7 @@ class LedgerGauges(Collector):
         ),
         "uplift_queue_messages": ("Messages in a queue that no worker has taken yet.", ("queue",)),
         "uplift_redis_up": ("Whether Redis answers: 1 or 0.", ()),
-        "uplift_user_calls_left": (
+        "uplift_quota_calls_left": (
             "User-management calls that 1upHealth allows now: all, or of known users.",
             ("whom",),
         ),

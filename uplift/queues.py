@@ -8,4 +8,4 @@ DELIVER = "uplift.deliver"
 SWEEP = "uplift.sweep"
 RETAIN = "uplift.retain"
 
-MESSAGE_IDS_MOST = 100  # ids in one message: Celery's cost a message is paid once for them all
+MAX_MESSAGE_IDS = 100  # ids in one message: Celery's cost a message is paid once for them all

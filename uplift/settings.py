@@ -75,17 +75,17 @@ class Settings(BaseSettings):
         "Where 1upHealth keeps ids they overwrite each other there; otherwise the second is "
         "refused, with reason id_collision.",
     )
-    oneup_user_calls: PositiveInt = Field(
+    oneup_quota_calls: PositiveInt = Field(
         default=300,
         description="User-management calls that 1upHealth allows the application in each window, "
         "counted in Redis for all processes.",
     )
-    oneup_user_calls_reserve: NonNegativeInt = Field(
+    oneup_quota_reserve: NonNegativeInt = Field(
         default=50,
         description="How many of these calls are kept for new users. Uploads of users whose token "
         "cannot be refreshed wait for the others.",
     )
-    oneup_user_calls_seconds: Seconds = Field(
+    oneup_quota_seconds: Seconds = Field(
         default=3600.0, description="Length of that window, which slides."
     )
 
@@ -99,46 +99,46 @@ class Settings(BaseSettings):
         default=8 * 1024 * 1024,
         description="Largest request body, and largest line of a batch, enforced while it is read.",
     )
-    batch_lines_max: PositiveInt = Field(default=100_000, description="Most lines of one batch.")
-    batches_at_once: PositiveInt = Field(
+    max_batch_lines: PositiveInt = Field(default=100_000, description="Most lines of one batch.")
+    max_concurrent_batches: PositiveInt = Field(
         default=16,
         description="Batches that one API process takes in at once; others wait, then get 503.",
     )
-    intake_bytes: PositiveInt = Field(
+    max_intake_bytes: PositiveInt = Field(
         default=64 * 1024 * 1024,
         description="Bytes of bodies that one API process takes in at once; others wait, then get"
         " 503. In memory the process needs several times this.",
     )
-    intake_wait_seconds: Seconds = Field(
+    admission_wait_seconds: Seconds = Field(
         default=10.0, description="How long a request waits for room before it gets 503."
     )
     body_idle_seconds: Seconds = Field(
         default=30.0, description="A request whose body stalls for this long gets 408."
     )
-    wait_seconds_max: Seconds = Field(
+    max_wait_seconds: Seconds = Field(
         default=30.0, description="Longest ?wait= of a status request, in seconds."
     )
-    limit_key_records: PositiveInt = Field(
+    rate_limit_key_records: PositiveInt = Field(
         default=100_000,
         description="Records that one API key may bring at once, to one API process; as many again"
-        " come with each UPLIFT_LIMIT_SECONDS. Beyond that, 429.",
+        " come with each UPLIFT_RATE_LIMIT_SECONDS. Beyond that, 429.",
     )
-    limit_device_records: PositiveInt = Field(
+    rate_limit_device_records: PositiveInt = Field(
         default=10_000, description="The same for one device token."
     )
-    limit_seconds: Seconds = Field(
+    rate_limit_seconds: Seconds = Field(
         default=60.0, description="How long it takes until the whole of these limits is back."
     )
-    backlog_most: PositiveInt = Field(
+    max_backlog: PositiveInt = Field(
         default=1_000_000,
         description="Nothing more is accepted, but answered 503, while this many uploads are"
         " unfinished.",
     )
-    device_token_seconds_max: PositiveInt = Field(
+    max_device_token_seconds: PositiveInt = Field(
         default=24 * 3600, description="Longest life of a device token, in seconds."
     )
 
-    read_back_bytes_max: PositiveInt = Field(
+    max_read_back_bytes: PositiveInt = Field(
         default=16 * 1024 * 1024,
         description="Largest resource or page that is read back from 1upHealth; a larger page "
         "needs a lower _count.",
@@ -199,29 +199,29 @@ class Settings(BaseSettings):
     )
 
     # --- delivery -----------------------------------------------------------------------------
-    send_slots: PositiveInt = Field(
+    max_in_flight: PositiveInt = Field(
         default=100, description="Sends in flight at once, per worker process."
     )
-    pace_most: float = Field(
+    max_attempts_per_second: float = Field(
         default=5000.0,
         gt=0,
         allow_inf_nan=False,
         description="Attempts a second that all workers together may begin, at the most. What "
         "1upHealth takes is found out: a 429 halves the pace, success raises it again.",
     )
-    pace_probe_seconds: Seconds = Field(
+    probe_seconds: Seconds = Field(
         default=5.0,
         description="While 1upHealth is away, one attempt at one upload begins each time this long "
         "has passed, and nothing else.",
     )
-    pace_alone: float = Field(
+    local_attempts_per_second: float = Field(
         default=20.0,
         gt=0,
         allow_inf_nan=False,
         description="Attempts a second that one worker process may begin while Redis is away, so "
         "that nobody can count for all.",
     )
-    send_bytes: PositiveInt = Field(
+    max_in_flight_bytes: PositiveInt = Field(
         default=64 * 1024 * 1024,
         description="Bytes of bodies in flight at once, per worker process.",
     )
@@ -241,10 +241,10 @@ class Settings(BaseSettings):
         description="How late 1upHealth's searches may see what was stored: one that finds nothing "
         "is made again after this long, before anything is sent again.",
     )
-    retry_first_seconds: Seconds = Field(
+    backoff_first_seconds: Seconds = Field(
         default=5.0, description="Ceiling of the first back-off; it doubles with each attempt."
     )
-    retry_most_seconds: Seconds = Field(default=3600.0, description="Ceiling of any back-off.")
+    max_backoff_seconds: Seconds = Field(default=3600.0, description="Ceiling of any back-off.")
     hold_seconds: Seconds = Field(
         default=300.0,
         description="Shortest pause after an answer that blames the deployment: 403, a redirect,"
@@ -264,11 +264,11 @@ class Settings(BaseSettings):
         default=2.0, description="Pause between two sweeps for due and abandoned uploads."
     )
 
-    ring_seconds: Seconds = Field(
+    redispatch_seconds: Seconds = Field(
         default=15.0,
         description="A due upload that no worker has taken is rung for again after this long.",
     )
-    queued_messages_most: PositiveInt = Field(
+    max_queued_messages: PositiveInt = Field(
         default=200,
         description="No more is rung for while a queue holds this many messages already; the sweep "
         "rings later.",
@@ -280,7 +280,7 @@ class Settings(BaseSettings):
         description="Delivered uploads are thinned out this many days after delivery, with their "
         "attempts. What their records hold stays, so the same content is still a duplicate.",
     )
-    retain_receipts: bool = Field(
+    retain_tombstones: bool = Field(
         default=True,
         description="Whether a thinned upload leaves a receipt, so that its status can still be "
         "read; if not, it answers 404.",
@@ -308,8 +308,8 @@ class Settings(BaseSettings):
     database_connections: PositiveInt = Field(
         default=8, description="PostgreSQL connections, per process."
     )
-    metrics_host: str = Field(default="127.0.0.1", description="Address of the operator port.")
-    metrics_port: int | None = Field(
+    admin_host: str = Field(default="127.0.0.1", description="Address of the operator port.")
+    admin_port: int | None = Field(
         default=None,
         ge=1,
         le=65535,
@@ -332,9 +332,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _reserve_is_a_part(self) -> "Settings":
-        if self.oneup_user_calls_reserve >= self.oneup_user_calls:
+        if self.oneup_quota_reserve >= self.oneup_quota_calls:
             raise ValueError(
-                "UPLIFT_ONEUP_USER_CALLS_RESERVE must be less than UPLIFT_ONEUP_USER_CALLS:"
+                "UPLIFT_ONEUP_QUOTA_RESERVE must be less than UPLIFT_ONEUP_QUOTA_CALLS:"
                 " users who are there already would get no calls at all."
             )
         return self

@@ -14,9 +14,9 @@ from uplift.control.pause import Pauser
 from uplift.control.redrive import Redriver
 from uplift.delivery.attempt import Attempter
 from uplift.delivery.deliver import Deliverer
-from uplift.delivery.rate_limiter import Pace
+from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.client import FhirClient, open_http
-from uplift.dispatch import Bell, redis_url
+from uplift.dispatch import Dispatcher, redis_url
 from uplift.intake.accept import Acceptor
 from uplift.intake.accept_batch import BatchAcceptor
 from uplift.intake.authenticate import Authenticator
@@ -26,13 +26,13 @@ from uplift.ledger.database import Database
 from uplift.maintenance.measure import Measurer
 from uplift.maintenance.retain import Retainer
 from uplift.maintenance.sweep import Sweeper
-from uplift.reading.long_poll import Watcher
+from uplift.reading.long_poll import LongPoll
 from uplift.reading.read_back import Reader
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
-from uplift.tokens.access import Authorizer
-from uplift.tokens.quota import Budget
-from uplift.tokens.token_endpoint import TokenClient
+from uplift.tokens.access import TokenAccess
+from uplift.tokens.quota import Quota
+from uplift.tokens.token_endpoint import TokenEndpoint
 from uplift.users.erase import Eraser
 from uplift.users.provision import Provisioner
 
@@ -51,15 +51,15 @@ class Relay:
 
     settings: Settings
     database: Database
-    ring: KeyRing
+    key_ring: KeyRing
     keys: KeyCheck
-    bell: Bell
-    pace: Pace
+    dispatcher: Dispatcher
+    rate_limiter: RateLimiter
     authenticator: Authenticator
     acceptor: Acceptor
     batch_acceptor: BatchAcceptor
     provisioner: Provisioner
-    watcher: Watcher
+    long_poll: LongPoll
     deliverer: Deliverer
     sweeper: Sweeper
     retainer: Retainer
@@ -77,54 +77,54 @@ async def open_relay(settings: Settings) -> AsyncIterator[Relay]:
 
     Raises ConfigurationError that names the setting to change.
     """
-    ring = key_ring(settings)
+    key_ring = read_key_ring(settings)
     database = Database.connect(settings)
-    keys = KeyCheck(database, ring)
-    bell = Bell(settings)
+    keys = KeyCheck(database, key_ring)
+    dispatcher = Dispatcher(settings)
     pressure = BackPressure(database, settings)
     # One connection more than sends, so that a refresh never waits behind a full window.
-    http = open_http(connections=settings.send_slots + 10)
+    http = open_http(connections=settings.max_in_flight + 10)
     counter = redis.asyncio.from_url(redis_url(settings), **_COUNTER)
-    budget = Budget(counter, settings)
-    tokens = TokenClient(http, settings, budget)
-    authorizer = Authorizer(database, tokens, settings)
+    quota = Quota(counter, settings)
+    tokens = TokenEndpoint(http, settings, quota)
+    access = TokenAccess(database, tokens, settings)
     fhir = FhirClient(http, settings)
-    pace = Pace(counter, settings)
-    attempter = Attempter(ring, authorizer, fhir, pace, settings)
-    watcher = Watcher(database)
+    rate_limiter = RateLimiter(counter, settings)
+    attempter = Attempter(key_ring, access, fhir, rate_limiter, settings)
+    long_poll = LongPoll(database)
     eraser = Eraser(database)
-    sweeper = Sweeper(database, bell, eraser, pace, settings)
-    bell.start()
+    sweeper = Sweeper(database, dispatcher, eraser, rate_limiter, settings)
+    dispatcher.start()
     try:
         await keys.at_start()
         yield Relay(
             settings=settings,
             database=database,
-            ring=ring,
+            key_ring=key_ring,
             keys=keys,
-            bell=bell,
-            pace=pace,
+            dispatcher=dispatcher,
+            rate_limiter=rate_limiter,
             authenticator=Authenticator(database),
-            acceptor=Acceptor(database, ring, bell, pressure, settings),
-            batch_acceptor=BatchAcceptor(database, ring, bell, pressure, settings),
-            provisioner=Provisioner(database, ring, tokens, keys),
-            watcher=watcher,
-            deliverer=Deliverer(database, attempter, pace, settings),
+            acceptor=Acceptor(database, key_ring, dispatcher, pressure, settings),
+            batch_acceptor=BatchAcceptor(database, key_ring, dispatcher, pressure, settings),
+            provisioner=Provisioner(database, key_ring, tokens, keys),
+            long_poll=long_poll,
+            deliverer=Deliverer(database, attempter, rate_limiter, settings),
             sweeper=sweeper,
-            measurer=Measurer(database, bell, budget, sweeper),
+            measurer=Measurer(database, dispatcher, quota, sweeper),
             retainer=Retainer(database, settings),
             eraser=eraser,
-            reader=Reader(database, ring, authorizer, fhir, settings),
-            redriver=Redriver(database, settings, bell),
+            reader=Reader(database, key_ring, access, fhir, settings),
+            redriver=Redriver(database, settings, dispatcher),
             canceller=Canceller(database),
             pauser=Pauser(database),
         )
     finally:
-        await authorizer.close()
-        await pace.close()
-        await watcher.close()
+        await access.close()
+        await rate_limiter.close()
+        await long_poll.close()
         await pressure.close()
-        await bell.close()
+        await dispatcher.close()
         await http.aclose()
         await counter.aclose()
         await database.close()
@@ -132,7 +132,7 @@ async def open_relay(settings: Settings) -> AsyncIterator[Relay]:
 
 def check(settings: Settings) -> None:
     """Raise the ConfigurationError that `open_relay` would, without opening anything."""
-    key_ring(settings)
+    read_key_ring(settings)
     Database.connect(settings)
     redis_url(settings)
 
@@ -141,12 +141,12 @@ async def check_keys(settings: Settings) -> None:
     """Raise the ConfigurationError of a key ring that does not fit a ledger that answers now."""
     database = Database.connect(settings)
     try:
-        await KeyCheck(database, key_ring(settings)).at_start()
+        await KeyCheck(database, read_key_ring(settings)).at_start()
     finally:
         await database.close()
 
 
-def key_ring(settings: Settings) -> KeyRing:
+def read_key_ring(settings: Settings) -> KeyRing:
     """The master key ring. Raises ConfigurationError if there is none, or it is malformed."""
     keys = settings.master_keys
     return KeyRing.parse(keys.get_secret_value() if keys is not None else "")

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
-from uplift.admin_port import answers
+from uplift.admin_port import loop_responds
 from uplift.queues import CONTROL
 from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay
@@ -56,15 +56,17 @@ class Bridge:
             raise RuntimeError("The bridge is not open.")
         self._begun.append(asyncio.run_coroutine_threadsafe(use(self._relay), self._loop))
 
-    def answers(self, seconds: float = 5.0) -> bool:
+    def loop_responds(self, seconds: float = 5.0) -> bool:
         """Whether the loop turns within that time."""
-        return answers(self._loop, seconds)
+        return loop_responds(self._loop, seconds)
 
-    def redis_answers(self) -> bool:
+    def redis_responds(self) -> bool:
         """Whether Redis answers the relay within some seconds."""
         if self._relay is None:
             return False
-        asked = asyncio.run_coroutine_threadsafe(self._relay.bell.waiting(CONTROL), self._loop)
+        asked = asyncio.run_coroutine_threadsafe(
+            self._relay.dispatcher.waiting(CONTROL), self._loop
+        )
         try:
             return asked.result(_REDIS_SECONDS) is not None
         except TimeoutError:

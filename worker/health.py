@@ -36,18 +36,18 @@ class Signs:
 class Health:
     """What keeps a worker from its work.
 
-    `loop_answers` and `redis_answers` ask, and wait for some seconds at most. `sweep_seconds` is
+    `loop_responds` and `redis_responds` ask, and wait for some seconds at most. `sweep_seconds` is
     the pause between two sweeps, or None where the worker has no beat.
     """
 
     signs: Signs
-    loop_answers: Callable[[], bool]
-    redis_answers: Callable[[], bool]
+    loop_responds: Callable[[], bool]
+    redis_responds: Callable[[], bool]
     sweep_seconds: float | None
 
     def check(self) -> str | None:
         """In a few words; None if nothing does."""
-        if not self.loop_answers():
+        if not self.loop_responds():
             return "the event loop does not answer"
         now = time.monotonic()
         missing = None
@@ -57,4 +57,4 @@ class Health:
             60.0, SWEEPS_MISSED * self.sweep_seconds
         ):
             missing = "beat or its sweeps stand still, although Redis answers"
-        return missing if missing and self.redis_answers() else None
+        return missing if missing and self.redis_responds() else None

@@ -40,7 +40,7 @@ def _sweeps() -> bool:
 
 def _check() -> str | None:
     pause = settings.sweep_seconds if _sweeps() else None
-    return Health(signs, bridge.answers, bridge.redis_answers, pause).check()
+    return Health(signs, bridge.loop_responds, bridge.redis_responds, pause).check()
 
 
 heartbeat_sent.connect(signs.consumer_lives, weak=False)
@@ -65,7 +65,7 @@ def deliver(self: object, ids: list[str]) -> None:
     async def use(relay: Relay) -> None:
         await relay.keys.ensure()
         left = await relay.deliverer.deliver([UUID(id_) for id_ in ids])
-        relay.bell.ring(queue, left)
+        relay.dispatcher.dispatch(queue, left)
 
     bridge.call(use)
 

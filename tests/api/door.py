@@ -69,14 +69,14 @@ async def read_row(database: Database, upload_id: str) -> UploadRow:
         return (await uploads.get_uploads(connection, [UUID(upload_id)]))[UUID(upload_id)]
 
 
-async def stored_body(database: Database, ring: KeyRing, upload_id: str) -> bytes:
+async def stored_body(database: Database, key_ring: KeyRing, upload_id: str) -> bytes:
     """The bytes that were kept of an upload, opened."""
     row = await read_row(database, upload_id)
     async with database.transaction() as connection:
         sealed = await connection.scalar(
             text("SELECT sealed_body FROM uploads WHERE id = :id"), {"id": row.id}
         )
-    key = ring.unwrap(WrappedKey(row.master_key_id, row.wrapped_key), key_context(row.user_id))
+    key = key_ring.unwrap(WrappedKey(row.master_key_id, row.wrapped_key), key_context(row.user_id))
     return key.open(bytes(sealed or b""), uploads.body_context(row.id))
 
 

@@ -132,12 +132,12 @@ async def test_each_caller_may_do_what_the_rule_says(
         **dict.fromkeys(_NOBODY, rule.nobody),
         **{name: getattr(rule, name) for name in ("other", "device", "operator", "backend")},
     }
-    answers = {}
+    responses = {}
     for caller, secret in secrets.items():
         response = await anybody.request(
             method, url + rule.query, json=rule.json, headers=bearer(secret) if secret else {}
         )
-        answers[caller] = response.status_code
+        responses[caller] = response.status_code
         if response.status_code >= 400:
             assert_problem(response, response.status_code)
-    assert answers == expected
+    assert responses == expected

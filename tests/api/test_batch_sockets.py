@@ -29,9 +29,9 @@ _MIB = 1024 * 1024
 def settings(settings: Settings) -> Settings:
     return settings.model_copy(
         update={
-            "batch_lines_max": 500,
-            "batches_at_once": 2,
-            "intake_wait_seconds": 0.5,
+            "max_batch_lines": 500,
+            "max_concurrent_batches": 2,
+            "admission_wait_seconds": 0.5,
             "body_idle_seconds": 1.0,
         }
     )
@@ -201,15 +201,15 @@ class _Peak:
 
     def __init__(self, process: psutil.Process) -> None:
         self._process = process
-        self.before = self.most = process.memory_info().rss
+        self.before = self.limit = process.memory_info().rss
 
     @property
     def growth(self) -> int:
-        return self.most - self.before
+        return self.limit - self.before
 
     async def watch(self) -> None:
         while True:
-            self.most = max(self.most, self._process.memory_info().rss)
+            self.limit = max(self.limit, self._process.memory_info().rss)
             await asyncio.sleep(0.02)
 
 
@@ -249,10 +249,12 @@ async def test_fifty_thousand_lines_in_one_request_leave_the_process_small(
         await client.post(path, content=_stream(_lines(1000, count)), headers=headers)
         async with (
             _peak(process) as peak,
-            client.stream("POST", path, content=_stream(_lines(count)), headers=headers) as answer,
+            client.stream(
+                "POST", path, content=_stream(_lines(count)), headers=headers
+            ) as response,
         ):
-            assert answer.status_code == 202
-            text = b"".join([chunk async for chunk in answer.aiter_bytes()])
+            assert response.status_code == 202
+            text = b"".join([chunk async for chunk in response.aiter_bytes()])
         batch = orjson.loads(text)
         assert (batch["accepted"], len(batch["lines"])) == (count, count)
         assert [line["line"] for line in batch["lines"]] == list(range(1, count + 1))
@@ -263,13 +265,13 @@ async def test_fifty_thousand_lines_in_one_request_leave_the_process_small(
 async def test_many_large_bodies_at_once_leave_the_process_within_its_setting(
     database: Database, settings: Settings, key: str
 ) -> None:
-    budget = 8 * _MIB
+    quota = 8 * _MIB
     large = [
         orjson.dumps(resource(id=f"large-{number}", note=[{"text": f"{number:04}" * (_MIB // 2)}]))
         for number in range(60)
     ]
     sent = sum(map(len, large))
-    more = {"UPLIFT_INTAKE_BYTES": str(budget), "UPLIFT_INTAKE_WAIT_SECONDS": "60"}
+    more = {"UPLIFT_MAX_INTAKE_BYTES": str(quota), "UPLIFT_ADMISSION_WAIT_SECONDS": "60"}
     async with (
         _process(settings, **more) as (process, url),
         httpx.AsyncClient(base_url=url, headers=bearer(key), timeout=100) as client,
@@ -278,7 +280,7 @@ async def test_many_large_bodies_at_once_leave_the_process_within_its_setting(
         path = "/v1/uploads?user=alice&fhirVersion=R4"
         await client.post(path, content=large[0], headers=headers)
         async with _peak(process) as peak:
-            answers = await asyncio.gather(
+            responses = await asyncio.gather(
                 *(client.post(path, content=body, headers=headers) for body in large[1:]),
                 *(
                     client.post(
@@ -289,7 +291,7 @@ async def test_many_large_bodies_at_once_leave_the_process_within_its_setting(
                     for body in large[:8]
                 ),
             )
-        assert {answer.status_code for answer in answers} == {202}
+        assert {response.status_code for response in responses} == {202}
         # Without the setting it grows by 330 MiB. Bodies are read in several threads, and what
         # malloc keeps for each differs from run to run (71 to 103 MiB were seen).
         assert peak.growth < 160 * _MIB

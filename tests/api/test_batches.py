@@ -34,7 +34,7 @@ NDJSON = "application/x-ndjson"
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return settings.model_copy(update={"max_body_bytes": 100_000, "batch_lines_max": 300})
+    return settings.model_copy(update={"max_body_bytes": 100_000, "max_batch_lines": 300})
 
 
 def observation(number: int, **elements: Any) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def statuses(batch: dict[str, Any]) -> list[str]:
 
 
 async def test_every_line_is_committed_and_answered(
-    client: httpx.AsyncClient, alice: str, database: Database, ring: KeyRing
+    client: httpx.AsyncClient, alice: str, database: Database, key_ring: KeyRing
 ) -> None:
     response = await post(client, b"".join(envelope(number) + b"\n" for number in range(150)))
     assert response.status_code == 202
@@ -100,7 +100,7 @@ async def test_every_line_is_committed_and_answered(
     for number in (0, 149):
         upload_id = batch["lines"][number]["id"]
         assert (await read_row(database, upload_id)).batch_id == UUID(batch["id"])
-        kept = await stored_body(database, ring, upload_id)
+        kept = await stored_body(database, key_ring, upload_id)
         assert kept == orjson.dumps(observation(number))
 
 
@@ -158,7 +158,7 @@ async def test_each_entry_of_a_bundle_is_an_upload(
     client: httpx.AsyncClient,
     alice: str,
     database: Database,
-    ring: KeyRing,
+    key_ring: KeyRing,
     type_: str,
     content_type: str,
 ) -> None:
@@ -171,7 +171,7 @@ async def test_each_entry_of_a_bundle_is_an_upload(
     response = await post(client, body, content_type, fhirVersion="R4")
     batch = response.json()
     assert statuses(batch) == ["queued", "queued"]
-    assert await stored_body(database, ring, batch["lines"][0]["id"]) == first
+    assert await stored_body(database, key_ring, batch["lines"][0]["id"]) == first
 
 
 async def test_an_entry_that_is_no_resource_costs_no_other(
@@ -414,8 +414,8 @@ async def test_the_streamed_answer_is_what_the_description_says(
     app: FastAPI, client: httpx.AsyncClient, alice: str
 ) -> None:
     described: Any = app.openapi()
-    answers = described["paths"]["/v1/batches"]["post"]["responses"]["202"]
-    schema = answers["content"]["application/json"]["schema"]
+    responses = described["paths"]["/v1/batches"]["post"]["responses"]["202"]
+    schema = responses["content"]["application/json"]["schema"]
     validator = Draft202012Validator(
         {**schema, "components": {"schemas": described["components"]["schemas"]}}
     )

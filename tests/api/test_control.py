@@ -68,8 +68,8 @@ async def test_a_dead_letter_that_was_overtaken_is_superseded(
 ) -> None:
     upload_id = await _dead(client, database)
     await submit(client, status="amended")
-    answer = await client.post(f"/v1/uploads/{upload_id}/redrive")
-    assert (answer.status_code, answer.json()["status"]) == (200, "superseded")
+    response = await client.post(f"/v1/uploads/{upload_id}/redrive")
+    assert (response.status_code, response.json()["status"]) == (200, "superseded")
     problem = assert_problem(await client.post(f"/v1/uploads/{upload_id}/redrive"), 409)
     assert "newer version" in problem["detail"]
 
@@ -93,9 +93,9 @@ async def test_many_are_redriven_by_a_filter(
     bobs = await _dead(client, database, user="bob")
 
     async def ask(**wanted: Any) -> dict[str, Any]:
-        answer = await operator.post("/v1/uploads/redrive", json=wanted)
-        assert answer.status_code == 200, answer.text
-        return dict(answer.json())
+        response = await operator.post("/v1/uploads/redrive", json=wanted)
+        assert response.status_code == 200, response.text
+        return dict(response.json())
 
     nothing = {"queued": 0, "superseded": 0, "left": {}, "after": None}
     assert await ask(reason="crashes_worker") == nothing
@@ -151,9 +151,9 @@ async def test_what_does_not_say_how_far_it_goes_redrives_nothing(
 async def test_a_refused_redrive_says_what_to_change(
     operator: httpx.AsyncClient, wanted: Any, said: str
 ) -> None:
-    answer = await operator.post("/v1/uploads/redrive", json=wanted)
-    assert_problem(answer, 400)
-    assert answer.json()["errors"][0]["what"].startswith(said)
+    response = await operator.post("/v1/uploads/redrive", json=wanted)
+    assert_problem(response, 400)
+    assert response.json()["errors"][0]["what"].startswith(said)
 
 
 async def test_a_redrive_of_an_unknown_users_uploads_is_a_404(operator: httpx.AsyncClient) -> None:
@@ -182,9 +182,9 @@ async def test_what_a_worker_has_is_cancelled_on_request(
     await move(database, upload_id, State.SENDING, new_lease_id=UUID(upload_id), lease_seconds=60.0)
     etag = (await client.get(f"/v1/uploads/{upload_id}")).headers["etag"]
     for _ in range(2):
-        answer = await client.delete(f"/v1/uploads/{upload_id}")
-        assert answer.status_code == 202
-        assert (answer.json()["status"], answer.json()["cancelRequested"]) == ("sending", True)
+        response = await client.delete(f"/v1/uploads/{upload_id}")
+        assert response.status_code == 202
+        assert (response.json()["status"], response.json()["cancelRequested"]) == ("sending", True)
     assert (await client.get(f"/v1/uploads/{upload_id}")).headers["etag"] != etag
     assert (await _actions(database, upload_id)).count("upload_cancelled") == 1
 

@@ -172,20 +172,20 @@ async def test_any_printable_key_of_up_to_255_characters_is_one(
 
 
 async def test_twins_at_once_are_one_request(
-    server: ApiServer, database: Database, ring: KeyRing
+    server: ApiServer, database: Database, key_ring: KeyRing
 ) -> None:
     """Over sockets."""
     keys = await make_keys(database)
-    await rows.add_user(database, ring)
+    await rows.add_user(database, key_ring)
     async with httpx.AsyncClient(base_url=server.url, headers=bearer(keys.backend)) as client:
-        answers = await asyncio.gather(*(post(client) for _ in range(12)))
-        statuses = [answer.json() for answer in answers]
-        assert {answer.status_code for answer in answers} == {202}
+        responses = await asyncio.gather(*(post(client) for _ in range(12)))
+        statuses = [response.json() for response in responses]
+        assert {response.status_code for response in responses} == {202}
         assert {(each["id"], each["duplicate"]) for each in statuses} == {
             (statuses[0]["id"], False)
         }
         different = await asyncio.gather(*(post(client, "k", id=f"o{n}") for n in range(6)))
-    assert sorted(answer.status_code for answer in different) == [202] + [422] * 5
+    assert sorted(response.status_code for response in different) == [202] + [422] * 5
     assert await count(database) == 2
 
 

@@ -89,7 +89,7 @@ async def test_room_is_given_back_by_who_fails_or_is_cancelled() -> None:
 
 
 async def test_large_bodies_that_dawdle_do_not_hold_up_small_ones() -> None:
-    intake = Intake(Settings(intake_bytes=1024 * 1024, intake_wait_seconds=0.02))
+    intake = Intake(Settings(max_intake_bytes=1024 * 1024, admission_wait_seconds=0.02))
     async with intake.body(10**9):
         with pytest.raises(Problem):
             await intake.body(10**6).__aenter__()

@@ -87,9 +87,9 @@ async def test_when_postgres_was_away_at_start_it_is_not_ready_and_writes_nothin
                     "POST", "/v1/uploads?user=alice&fhirVersion=R4", json=resource()
                 ),
             ):
-                answer = await client.send(request)
-                assert "master keys" in assert_problem(answer, 503)["detail"]
-                assert int(answer.headers["retry-after"]) >= 1
+                response = await client.send(request)
+                assert "master keys" in assert_problem(response, 503)["detail"]
+                assert int(response.headers["retry-after"]) >= 1
         assert await count(database, "users") == 1
         assert await count(database, "grants") == await count(database, "uploads") == 0
         await database.close()

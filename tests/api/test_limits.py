@@ -59,7 +59,9 @@ def left(response: httpx.Response) -> tuple[int, int]:
 async def test_each_answer_says_what_is_left_and_beyond_it_429_says_when_to_come(
     settings: Settings, database: Database, keys: Keys
 ) -> None:
-    async with door(settings, keys.backend, limit_key_records=3, limit_seconds=600) as client:
+    async with door(
+        settings, keys.backend, rate_limit_key_records=3, rate_limit_seconds=600
+    ) as client:
         for number in range(3):
             response = await post(client, number)
             assert response.status_code == 202
@@ -80,7 +82,9 @@ async def test_each_answer_says_what_is_left_and_beyond_it_429_says_when_to_come
 async def test_keys_and_devices_have_limits_of_their_own(
     settings: Settings, database: Database, keys: Keys
 ) -> None:
-    async with door(settings, keys.backend, limit_key_records=9, limit_device_records=4) as client:
+    async with door(
+        settings, keys.backend, rate_limit_key_records=9, rate_limit_device_records=4
+    ) as client:
         token = await device_token(database, "alice")
         assert left(await post(client, 1))[0] == 8
         assert left(await post(client, 2, headers=bearer(token)))[0] == 3
@@ -89,7 +93,9 @@ async def test_keys_and_devices_have_limits_of_their_own(
 async def test_after_a_while_the_next_is_accepted(
     settings: Settings, database: Database, keys: Keys
 ) -> None:
-    async with door(settings, keys.backend, limit_key_records=1, limit_seconds=0.01) as client:
+    async with door(
+        settings, keys.backend, rate_limit_key_records=1, rate_limit_seconds=0.01
+    ) as client:
         for number in range(3):
             while (response := await post(client, number)).status_code != 202:
                 assert_problem(response, 429)
@@ -99,7 +105,9 @@ async def test_a_batch_goes_into_debt_but_is_not_broken_off(
     settings: Settings, database: Database, keys: Keys
 ) -> None:
     url = "/v1/batches?user=alice"
-    async with door(settings, keys.backend, limit_key_records=10, limit_seconds=600) as client:
+    async with door(
+        settings, keys.backend, rate_limit_key_records=10, rate_limit_seconds=600
+    ) as client:
         response = await client.post(url, content=lines(14), headers=_NDJSON)
         assert response.status_code == 202
         assert response.json()["accepted"] == 14
@@ -116,7 +124,7 @@ async def test_a_batch_goes_into_debt_but_is_not_broken_off(
 async def test_a_full_backlog_accepts_nothing_and_says_when_to_come_again(
     settings: Settings, database: Database, keys: Keys
 ) -> None:
-    async with door(settings, keys.backend, backlog_most=2) as client:
+    async with door(settings, keys.backend, max_backlog=2) as client:
         pressure = client.app.state.relay.acceptor._pressure  # type: ignore[attr-defined]
         for number in range(2):
             await submit(client, id=f"first{number}")
@@ -129,7 +137,7 @@ async def test_a_full_backlog_accepts_nothing_and_says_when_to_come_again(
         ]
         for request in requests:
             response = await request
-            assert "UPLIFT_BACKLOG_MOST" in assert_problem(response, 503)["detail"]
+            assert "UPLIFT_MAX_BACKLOG" in assert_problem(response, 503)["detail"]
             assert int(response.headers["retry-after"]) >= 1
         assert len((await client.get("/v1/uploads")).json()["uploads"]) == 3
         assert (await client.get("/v1/batches")).json()["batches"] == []
@@ -138,7 +146,7 @@ async def test_a_full_backlog_accepts_nothing_and_says_when_to_come_again(
 async def test_a_full_backlog_has_the_first_answer_for_what_was_accepted_before(
     settings: Settings, database: Database, keys: Keys
 ) -> None:
-    async with door(settings, keys.backend, backlog_most=1) as client:
+    async with door(settings, keys.backend, max_backlog=1) as client:
         pressure = client.app.state.relay.acceptor._pressure  # type: ignore[attr-defined]
         first = await post(client, 0, headers={"Idempotency-Key": "one"})
         pressure._next = 0.0
@@ -155,7 +163,7 @@ async def test_a_batch_ends_where_the_backlog_is_full_and_its_lines_tell_the_tru
     settings: Settings, database: Database, keys: Keys
 ) -> None:
     batch = str(factories.new_id())
-    async with door(settings, keys.backend, backlog_most=100) as client:
+    async with door(settings, keys.backend, max_backlog=100) as client:
         pressure = client.app.state.relay.acceptor._pressure  # type: ignore[attr-defined]
 
         async def body() -> AsyncIterator[bytes]:
@@ -192,7 +200,7 @@ async def test_who_is_refused_for_another_reason_is_counted_all_the_same(
         403: ("user=alice&fhirVersion=R4", keys.operator),
         404: ("user=nobody&fhirVersion=R4", keys.backend),
     }[status]
-    async with door(settings, keys.backend, limit_key_records=1) as client:
+    async with door(settings, keys.backend, rate_limit_key_records=1) as client:
         first, second = [
             await client.post(f"/v1/uploads?{query}", json=resource(), headers=bearer(key))
             for _ in range(2)

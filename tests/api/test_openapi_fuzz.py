@@ -46,14 +46,14 @@ _CHECKS = [
 @pytest.fixture
 def upstream() -> Iterator[SandboxServer]:
     """A simulated 1upHealth without its limit on new users, of which there will be many."""
-    config = SandboxConfig(client_secret=secrets.token_urlsafe(8), user_calls=1_000_000)
+    config = SandboxConfig(client_secret=secrets.token_urlsafe(8), quota_calls=1_000_000)
     with SandboxServer(config) as running:
         yield running
 
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return settings.model_copy(update={"wait_seconds_max": 0.02})
+    return settings.model_copy(update={"max_wait_seconds": 0.02})
 
 
 def _fuzz(

@@ -117,8 +117,8 @@ async def test_a_postgres_that_dies_and_comes_back_costs_only_the_requests_meanw
                 assert_problem(await client.send(request), 503)
             own.restart()
             # Every pooled connection is dead; none of them costs a request.
-            answers = await asyncio.gather(*(client.get(before["statusUrl"]) for _ in range(12)))
-            assert {answer.status_code for answer in answers} == {200}
+            responses = await asyncio.gather(*(client.get(before["statusUrl"]) for _ in range(12)))
+            assert {response.status_code for response in responses} == {200}
             after = await submit(client, id="after")
             ledger = Database.connect(settings)
             async with ledger.transaction() as connection:

@@ -42,8 +42,8 @@ def events(log: io.StringIO) -> list[dict[str, Any]]:
 async def test_an_id_that_came_with_the_request_goes_back(
     anybody: httpx.AsyncClient, given: str
 ) -> None:
-    answer = await anybody.get("/healthz", headers={"X-Request-ID": given})
-    assert answer.headers["X-Request-ID"] == given
+    response = await anybody.get("/healthz", headers={"X-Request-ID": given})
+    assert response.headers["X-Request-ID"] == given
 
 
 @pytest.mark.parametrize(
@@ -62,21 +62,21 @@ async def test_without_an_id_or_with_one_that_could_be_a_name_one_is_made(
     anybody: httpx.AsyncClient, given: str | None
 ) -> None:
     headers = [] if given is None else [(b"X-Request-ID", given.encode("latin-1"))]
-    answer = await anybody.get("/healthz", headers=headers)
-    assert _MADE.fullmatch(answer.headers["X-Request-ID"])
+    response = await anybody.get("/healthz", headers=headers)
+    assert _MADE.fullmatch(response.headers["X-Request-ID"])
 
 
 async def test_problems_have_it_too(anybody: httpx.AsyncClient) -> None:
     for path in ("/v1/uploads", "/nowhere"):
-        answer = await anybody.get(path)
-        assert answer.status_code >= 400
-        assert _MADE.fullmatch(answer.headers["X-Request-ID"])
+        response = await anybody.get(path)
+        assert response.status_code >= 400
+        assert _MADE.fullmatch(response.headers["X-Request-ID"])
 
 
 async def test_lines_of_a_request_hold_its_id_and_the_ids_of_what_it_made(
     client: httpx.AsyncClient, alice: str, log: io.StringIO
 ) -> None:
-    answer = await client.post(
+    response = await client.post(
         "/v1/uploads", params={"user": alice, "fhirVersion": "R4"}, json=resource(id="1")
     )
     batch = await client.post(
@@ -89,8 +89,8 @@ async def test_lines_of_a_request_hold_its_id_and_the_ids_of_what_it_made(
         each for each in events(log) if each["event"] in ("upload_accepted", "batch_accepted")
     )
     assert (single["request"], single["upload"], single["duplicate"]) == (
-        answer.headers["X-Request-ID"],
-        answer.json()["id"],
+        response.headers["X-Request-ID"],
+        response.json()["id"],
         False,
     )
     assert (many["request"], many["batch"]) == (batch.headers["X-Request-ID"], batch.json()["id"])

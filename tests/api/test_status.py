@@ -137,24 +137,24 @@ async def test_a_delivered_upload_shows_its_receipt(
     client: httpx.AsyncClient,
     alice: str,
     database: Database,
-    ring: KeyRing,
+    key_ring: KeyRing,
     receipt: dict[str, str | None],
     expected: dict[str, str | None],
 ) -> None:
     status = await submit(client)
     row = await read_row(database, status["id"])
-    key = ring.unwrap(WrappedKey(row.master_key_id, row.wrapped_key), key_context(row.user_id))
+    key = key_ring.unwrap(WrappedKey(row.master_key_id, row.wrapped_key), key_context(row.user_id))
     await move(
         database,
         status["id"],
         State.DELIVERED,
-        last_answer="http_201",
+        last_response="http_201",
         sealed_receipt=key.seal(orjson.dumps(receipt), receipt_context(row.id)),
     )
     shown = (await client.get(status["statusUrl"])).json()
     assert (shown["status"], shown["final"], shown["attempts"]) == ("delivered", True, 1)
     assert shown["receipt"] == expected
-    assert shown["lastAnswer"] == "http_201"
+    assert shown["lastResponse"] == "http_201"
     assert shown["deliveredAt"] is not None
     listed = (await client.get("/v1/uploads")).json()["uploads"]
     assert listed == [shown]

@@ -72,14 +72,14 @@ async def test_a_bare_resource_is_accepted_and_its_status_is_at_location(
         "deliveredAt": None,
         "receipt": None,
         "issues": {"total": 0, "issue": []},
-        "lastAnswer": None,
+        "lastResponse": None,
         "statusUrl": status["statusUrl"],
     }
     assert (await client.get(response.headers["location"])).json() == status
 
 
 async def test_the_resource_of_an_envelope_is_kept_byte_for_byte(
-    client: httpx.AsyncClient, alice: str, database: Database, ring: KeyRing
+    client: httpx.AsyncClient, alice: str, database: Database, key_ring: KeyRing
 ) -> None:
     inner = (
         b'{ "valueDecimal": 72.500,\n\t"resourceType":"Observation", "note":"\\u00fc \xc3\xbc" }'
@@ -88,15 +88,15 @@ async def test_the_resource_of_an_envelope_is_kept_byte_for_byte(
     response = await _post(client, body)
     assert response.status_code == 202
     assert response.json()["fhirVersion"] == "R4"
-    assert await stored_body(database, ring, response.json()["id"]) == inner
+    assert await stored_body(database, key_ring, response.json()["id"]) == inner
 
 
 async def test_a_bare_resource_is_kept_byte_for_byte(
-    client: httpx.AsyncClient, alice: str, database: Database, ring: KeyRing
+    client: httpx.AsyncClient, alice: str, database: Database, key_ring: KeyRing
 ) -> None:
     body = b' {"resourceType":"Observation","resource":{}, "value":1.0, "value":1.00}\r\n'
     response = await _post(client, body, _LABELS)
-    assert await stored_body(database, ring, response.json()["id"]) == body
+    assert await stored_body(database, key_ring, response.json()["id"]) == body
 
 
 async def test_the_body_is_sealed_in_the_ledger(
@@ -213,9 +213,9 @@ async def test_two_users_may_hold_the_same_record(
 async def test_twins_that_arrive_at_once_are_one_upload(
     client: httpx.AsyncClient, alice: str, database: Database
 ) -> None:
-    answers = await asyncio.gather(*(submit(client) for _ in range(8)))
-    assert len({answer["id"] for answer in answers}) == 1
-    assert sorted(answer["duplicate"] for answer in answers) == [False] + [True] * 7
+    responses = await asyncio.gather(*(submit(client) for _ in range(8)))
+    assert len({response["id"] for response in responses}) == 1
+    assert sorted(response["duplicate"] for response in responses) == [False] + [True] * 7
     assert await _count(database) == 1
 
 
@@ -239,14 +239,14 @@ async def test_202_is_sent_only_after_the_commit(
     try:
         async with database.transaction() as connection:
             await connection.execute(text("SELECT pg_advisory_xact_lock(77)"))
-            answer = asyncio.create_task(submit(client))
+            response = asyncio.create_task(submit(client))
             while not await connection.scalar(
                 text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
             ):
-                assert not answer.done(), "202 was sent while the commit was under way"
+                assert not response.done(), "202 was sent while the commit was under way"
                 await asyncio.sleep(0.01)
-            assert not answer.done()
-        status = await answer
+            assert not response.done()
+        status = await response
         assert (await read_row(database, status["id"])).state == "queued"
     finally:
         async with database.transaction() as connection:
@@ -391,12 +391,12 @@ async def test_a_user_of_whom_a_device_may_not_know_is_not_betrayed(
     anybody: httpx.AsyncClient, alice: str, bob: str, database: Database
 ) -> None:
     headers = bearer(await device_token(database, "alice"))
-    answers = [
+    responses = [
         await _post(anybody, orjson.dumps(resource()), {"user": name, "fhirVersion": "R4"}, headers)
         for name in ("bob", "nobody")
     ]
-    assert answers[0].json() == answers[1].json()
-    assert answers[0].status_code == answers[1].status_code == 403
+    assert responses[0].json() == responses[1].json()
+    assert responses[0].status_code == responses[1].status_code == 403
 
 
 @pytest.mark.parametrize(("note_bytes", "in_the_loop"), [(1_000, True), (200_000, False)])
@@ -404,7 +404,7 @@ async def test_a_large_body_is_read_and_sealed_outside_the_event_loop(
     client: httpx.AsyncClient,
     alice: str,
     database: Database,
-    ring: KeyRing,
+    key_ring: KeyRing,
     note_bytes: int,
     in_the_loop: bool,
 ) -> None:
@@ -422,4 +422,4 @@ async def test_a_large_body_is_read_and_sealed_outside_the_event_loop(
         sys.setprofile(None)
     assert response.status_code == 202
     assert (read.__code__ in called, sealed.__code__ in called) == (in_the_loop, in_the_loop)
-    assert await stored_body(database, ring, response.json()["id"]) == body
+    assert await stored_body(database, key_ring, response.json()["id"]) == body

@@ -11,7 +11,7 @@ from uplift.wiring import Relay
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     """Two calls an hour."""
-    return settings.model_copy(update={"oneup_user_calls": 2, "oneup_user_calls_reserve": 1})
+    return settings.model_copy(update={"oneup_quota_calls": 2, "oneup_quota_reserve": 1})
 
 
 async def test_a_new_user_over_the_limit_is_told_when_to_come_back(
@@ -21,12 +21,12 @@ async def test_a_new_user_over_the_limit_is_told_when_to_come_back(
         assert (await client.post("/v1/users", json={"appUserId": name})).status_code == 201
     before = len(upstream.requests())
 
-    answer = await client.post("/v1/users", json={"appUserId": "carol"})
+    response = await client.post("/v1/users", json={"appUserId": "carol"})
 
-    assert answer.status_code == 503
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert 3500 < int(answer.headers["Retry-After"]) <= 3601
-    assert "limit of user-management calls" in answer.json()["detail"]
+    assert response.status_code == 503
+    assert response.headers["content-type"] == "application/problem+json"
+    assert 3500 < int(response.headers["Retry-After"]) <= 3601
+    assert "limit of user-management calls" in response.json()["detail"]
     assert len(upstream.requests()) == before
     # A user who is there already needs no call.
     assert (await client.post("/v1/users", json={"appUserId": "alice"})).status_code == 200
@@ -40,11 +40,11 @@ async def test_1uphealths_own_limit_is_handed_on(
         {"kind": "too_many_requests", "retry_after": named, "match": {"api": "user-management"}}
     )
 
-    answers = [await client.post("/v1/users", json={"appUserId": "alice"}) for _ in range(3)]
+    responses = [await client.post("/v1/users", json={"appUserId": "alice"}) for _ in range(3)]
 
-    assert {answer.status_code for answer in answers} == {503}
+    assert {response.status_code for response in responses} == {503}
     expected = named or 180  # a part of the hour, where 1upHealth names no time
-    assert all(0 < int(answer.headers["Retry-After"]) <= expected for answer in answers)
+    assert all(0 < int(response.headers["Retry-After"]) <= expected for response in responses)
     # It is not asked again before.
     assert len(upstream.requests()) == 1
 

@@ -73,7 +73,7 @@ async def test_an_unknown_user_is_a_404(client: httpx.AsyncClient) -> None:
 
 
 async def test_a_brought_grant_makes_the_user_and_is_kept_sealed(
-    client: httpx.AsyncClient, database: Database, ring: KeyRing
+    client: httpx.AsyncClient, database: Database, key_ring: KeyRing
 ) -> None:
     response = await client.put("/v1/users/carol/grant", json=_GRANT)
     assert response.status_code == 200
@@ -81,7 +81,7 @@ async def test_a_brought_grant_makes_the_user_and_is_kept_sealed(
     async with database.transaction() as connection:
         user = await find_user(connection, "carol")
         assert user is not None
-        grant = await grants.get_grant(connection, user.id, user.key(ring))
+        grant = await grants.get_grant(connection, user.id, user.key(key_ring))
         shown = await connection.scalar(text("SELECT grants::text FROM grants"))
     assert grant is not None
     assert (grant.tokens.access_token, grant.tokens.refresh_token) == ("access-1", "refresh-1")
@@ -90,14 +90,14 @@ async def test_a_brought_grant_makes_the_user_and_is_kept_sealed(
 
 
 async def test_a_brought_grant_replaces_the_one_before(
-    client: httpx.AsyncClient, database: Database, ring: KeyRing
+    client: httpx.AsyncClient, database: Database, key_ring: KeyRing
 ) -> None:
     await client.put("/v1/users/carol/grant", json=_GRANT)
     await client.put("/v1/users/carol/grant", json={"accessToken": "access-2", "expiresIn": 60})
     async with database.transaction() as connection:
         user = await find_user(connection, "carol")
         assert user is not None
-        grant = await grants.get_grant(connection, user.id, user.key(ring))
+        grant = await grants.get_grant(connection, user.id, user.key(key_ring))
     assert grant is not None
     assert (grant.tokens.access_token, grant.tokens.refresh_token) == ("access-2", None)
 
@@ -134,8 +134,8 @@ async def test_a_device_token_is_shown_once_and_ends_when_it_says(
 async def test_a_device_token_lives_no_longer_than_the_setting(
     client: httpx.AsyncClient, alice: str, settings: Settings
 ) -> None:
-    most = settings.device_token_seconds_max
-    for seconds, status in ((most, 201), (most + 1, 400), (10**400, 400)):
+    limit = settings.max_device_token_seconds
+    for seconds, status in ((limit, 201), (limit + 1, 400), (10**400, 400)):
         response = await client.post("/v1/users/alice/device-tokens", json={"expiresIn": seconds})
         assert response.status_code == status
         if status != 201:

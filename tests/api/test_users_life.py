@@ -132,8 +132,8 @@ async def test_a_device_token_is_revoked_at_once_and_no_other(
     other = (await client.post("/v1/users/bob/device-tokens", json={"expiresIn": 60})).json()
 
     async def works(token: dict[str, str]) -> bool:
-        answer = await anybody.get("/v1/uploads", headers=bearer(token["token"]))
-        return answer.status_code == 200
+        response = await anybody.get("/v1/uploads", headers=bearer(token["token"]))
+        return response.status_code == 200
 
     assert [await works(token) for token in (first, second, other)] == [True, True, True]
     for _ in range(2):
@@ -166,8 +166,8 @@ async def test_an_erased_user_is_gone_and_may_come_back(
     status = await submit(client, user="carol")
     token = bearer(await device_token(database, "carol"))
 
-    answer = await client.delete("/v1/users/carol")
-    assert (answer.status_code, answer.content) == (204, b"")
+    response = await client.delete("/v1/users/carol")
+    assert (response.status_code, response.content) == (204, b"")
     for path in ("/v1/users/carol", "/v1/users/carol/summary", status["statusUrl"]):
         assert_problem(await client.get(path), 404)
     assert_problem(await client.delete("/v1/users/carol"), 404)
@@ -198,9 +198,9 @@ async def test_while_a_worker_sends_the_answer_is_202_and_says_when_to_ask_again
     sending = asyncio.create_task(relay.deliverer.deliver([UUID(status["id"])]))
     while not any(rule["fired"] for rule in upstream.fault_rules()):  # noqa: ASYNC110
         await asyncio.sleep(0.02)
-    answer = await client.delete("/v1/users/carol", params={"wait": 0})
-    assert (answer.status_code, answer.json()) == (202, {"status": "erasing", "sending": 1})
-    assert int(answer.headers["retry-after"]) >= 1
+    response = await client.delete("/v1/users/carol", params={"wait": 0})
+    assert (response.status_code, response.json()) == (202, {"status": "erasing", "sending": 1})
+    assert int(response.headers["retry-after"]) >= 1
     assert_problem(await client.get(status["statusUrl"]), 404)
     assert (await client.delete("/v1/users/carol", params={"wait": 20})).status_code == 204
     await sending

@@ -37,7 +37,7 @@ def _statements(database: Database, holding: str) -> Iterator[list[str]]:
 
 async def _waiting(relay: Relay, count: int) -> None:
     """Return once so many requests wait."""
-    while sum(map(len, relay.watcher._waiting.values())) < count:  # noqa: ASYNC110
+    while sum(map(len, relay.long_poll._waiting.values())) < count:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
 
 
@@ -126,7 +126,7 @@ class TestCap:
 
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:
-        return settings.model_copy(update={"wait_seconds_max": 0.2})
+        return settings.model_copy(update={"max_wait_seconds": 0.2})
 
     @pytest.mark.parametrize("wait", ["3600", "1e300", "inf"])
     async def test_no_wait_is_longer_than_the_setting(
@@ -165,8 +165,8 @@ async def test_many_who_wait_share_one_query_a_tick(
     for status in statuses:
         await move(database, status["id"], State.CANCELLED)
     async with asyncio.timeout(20):
-        answers = await asyncio.gather(*held)
-    assert {answer.json()["status"] for answer in answers} == {"cancelled"}
+        responses = await asyncio.gather(*held)
+    assert {response.json()["status"] for response in responses} == {"cancelled"}
 
 
 async def test_nothing_is_kept_of_who_has_waited(
@@ -179,8 +179,8 @@ async def test_nothing_is_kept_of_who_has_waited(
     held.cancel()  # as a server does whose client went away
     await asyncio.gather(held, return_exceptions=True)
     await asyncio.sleep(0.5)  # two ticks
-    assert not relay.watcher._waiting
-    assert not relay.watcher._revisions
+    assert not relay.long_poll._waiting
+    assert not relay.long_poll._revisions
     # And it still watches for the next one.
     again = asyncio.create_task(client.get(status["statusUrl"], params={"wait": 30}))
     await _waiting(relay, 1)

@@ -9,7 +9,7 @@ import pytest
 
 from bench.resources import BYTES, bodies, of_all_types
 from bench.upstream import Connection, State
-from uplift.destinations.responses import Outcome, Receipt, sort_look, sort_write
+from uplift.destinations.responses import Receipt, ResponseKind, classify_look_up, classify_write
 from uplift.fhir.validate import validate
 
 
@@ -26,22 +26,26 @@ async def test_a_create_is_answered_as_1uphealth_answers_it(url: str) -> None:
     ((resource_type, body),) = bodies("a", 1)
 
     async with httpx.AsyncClient() as client:
-        answer = await client.post(f"{url}/r4/{resource_type}", content=body)
+        response = await client.post(f"{url}/r4/{resource_type}", content=body)
 
-    sorted_ = sort_write(answer.status_code, answer.headers, answer.content, resource_type)
-    assert sorted_.outcome is Outcome.STORED
+    sorted_ = classify_write(
+        response.status_code, response.headers, response.content, resource_type
+    )
+    assert sorted_.kind is ResponseKind.STORED
     assert sorted_.receipt == Receipt("up-0", "1")
-    sent, stored = json.loads(body), answer.json()
+    sent, stored = json.loads(body), response.json()
     assert stored == {**sent, "id": "up-0", "meta": {"versionId": "1"}}
 
 
 async def test_what_is_looked_for_is_not_there(url: str) -> None:
     async with httpx.AsyncClient() as client:
-        answer = await client.get(f"{url}/r4/Observation/1")
+        response = await client.get(f"{url}/r4/Observation/1")
         counts = (await client.get(f"{url}/_bench")).json()
 
-    found = sort_look(answer.status_code, answer.headers, answer.content, "Observation")
-    assert found.outcome is Outcome.ABSENT
+    found = classify_look_up(
+        response.status_code, response.headers, response.content, "Observation"
+    )
+    assert found.kind is ResponseKind.ABSENT
     assert counts["other_requests"] == 1
 
 
@@ -53,13 +57,13 @@ async def test_it_answers_after_its_latency_and_counts_what_is_in_flight(url: st
         )
         counts = (await client.get(f"{url}/_bench")).json()
         await client.post(f"{url}/_bench", params={"latency_ms": 0})
-        anew = (await client.get(f"{url}/_bench")).json()
+        reset = (await client.get(f"{url}/_bench")).json()
 
     assert (counts["arrived"], counts["answered"], counts["in_flight"]) == (5, 5, 0)
-    assert counts["in_flight_most"] == 5
+    assert counts["max_in_flight"] == 5
     assert counts["own_seconds"] >= 5 * 0.049
-    assert counts["last_answer"] - counts["first_arrival"] >= 0.049
-    assert anew["arrived"] == 0
+    assert counts["last_response"] - counts["first_arrival"] >= 0.049
+    assert reset["arrived"] == 0
 
 
 def test_what_is_posted_is_valid_distinct_and_of_2_kb() -> None:

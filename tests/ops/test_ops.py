@@ -8,7 +8,7 @@ import yaml
 
 from tests.ops.files import DASHBOARD, EXPRESSIONS, OTHERS, PROMETHEUS, ROOT, RULES
 from tests.ops.promql import series
-from uplift.cli.local.system import OPERATOR_PORTS
+from uplift.cli.local.system import ADMIN_PORTS
 from uplift.cli.pages.metrics import families, table
 
 
@@ -101,4 +101,4 @@ def test_the_example_reads_every_process_where_the_procfile_has_it() -> None:
         for each in job["static_configs"]
         for target in each["targets"]
     }
-    assert read == OPERATOR_PORTS
+    assert read == ADMIN_PORTS

@@ -39,12 +39,12 @@ def test_an_erased_person_is_nowhere_although_workers_were_sending(running: Runn
     )
     statuses = []
     for number in range(30):
-        answer = running.api.post(
+        response = running.api.post(
             "/v1/uploads",
             params={"user": _NAME, "fhirVersion": "R4", "source": "forgotten-hospital"},
             json=resource(id=f"forgotten-{number}"),
         )
-        statuses.append(answer.json()["statusUrl"])
+        statuses.append(response.json()["statusUrl"])
     deadline = time.monotonic() + 20
     while not any(rule["fired"] for rule in running.sandbox.fault_rules()):
         assert time.monotonic() < deadline

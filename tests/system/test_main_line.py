@@ -13,7 +13,7 @@ from tests.factories import resource
 from tests.system.conftest import Running
 from uplift.cli.client import ApiClient
 from uplift.cli.push.push import push_records
-from uplift.cli.push.result import Outcome, PushResult
+from uplift.cli.push.result import PushResult, ResponseKind
 from uplift.sandbox.export.make_export import Manifest, write_export
 
 _CREATE = {"api": "fhir", "method": "POST"}
@@ -39,9 +39,9 @@ def until_stored(running: Running, user: str, count: int) -> None:
 
 def assert_all_arrived(running: Running, user: str, result: PushResult, manifest: Manifest) -> None:
     totals = result.totals()
-    assert totals.get(Outcome.DELIVERED) == len(manifest.valid)
-    assert totals.get(Outcome.REJECTED) == len(manifest.broken)
-    assert totals.get(Outcome.SKIPPED) == len(manifest.missing)
+    assert totals.get(ResponseKind.DELIVERED) == len(manifest.valid)
+    assert totals.get(ResponseKind.REJECTED) == len(manifest.broken)
+    assert totals.get(ResponseKind.SKIPPED) == len(manifest.missing)
     stored = running.sandbox.counts(user=user)["total"]
     assert stored["resources"] == stored["versions"] == len(manifest.valid)
 
@@ -62,7 +62,7 @@ def test_a_whole_export_arrives_and_what_is_broken_is_rejected_at_its_element(
     rejected = {
         each.label: [where for issue in each.issues for where in issue.expression]
         for each in result.records
-        if each.outcome is Outcome.REJECTED
+        if each.outcome is ResponseKind.REJECTED
     }
     for broken in manifest.broken:
         assert broken.fault in rejected[broken.path]
@@ -77,7 +77,7 @@ def test_pushing_the_same_export_again_sends_nothing_on(
     before = len(running.sandbox.requests(api="fhir"))
     result = asyncio.run(push(running, path, "again"))
     assert len(running.sandbox.requests(api="fhir")) == before
-    assert result.totals().get(Outcome.DUPLICATE) == len(manifest.valid)
+    assert result.totals().get(ResponseKind.DUPLICATE) == len(manifest.valid)
 
 
 def test_a_worker_that_is_killed_in_the_middle_loses_and_doubles_nothing(

@@ -106,7 +106,7 @@ def assert_clean(text_: bytes, canaries: dict[str, str], where: str) -> None:
 def test_metrics_hold_none_of_it_and_all_that_operators_look_at(
     running: Running, canaries: dict[str, str]
 ) -> None:
-    urls = running.system.operator_urls
+    urls = running.system.admin_urls
     pages = {
         name: httpx.get(f"{url}/metrics", trust_env=False, timeout=30) for name, url in urls.items()
     }
@@ -128,7 +128,7 @@ def test_metrics_hold_none_of_it_and_all_that_operators_look_at(
     assert 'uplift_validation_findings_total{code="' in pages["worker"].text
     for status in ("2xx", "4xx", "5xx", "none"):
         (said,) = re.findall(
-            rf'^uplift_answers_total{{status="{status}"}} (\S+)$',
+            rf'^uplift_responses_total{{status="{status}"}} (\S+)$',
             pages["worker"].text,
             re.MULTILINE,
         )
@@ -138,8 +138,8 @@ def test_metrics_hold_none_of_it_and_all_that_operators_look_at(
 def test_each_process_is_alive_and_the_health_checks_of_compose_hear_it(running: Running) -> None:
     environment = running.system.environment
     for name in ("web", "worker", "bulk", "beat"):
-        assert _health(running.system.operator_urls[name]) == {"status": "alive"}
-    worker = running.system.operator_urls["worker"].rpartition(":")[2]
+        assert _health(running.system.admin_urls[name]) == {"status": "alive"}
+    worker = running.system.admin_urls["worker"].rpartition(":")[2]
     checks = {
         ("worker", "9800", worker): True,  # of bulk and beat it is the same
         ("flower", "5555", environment["FLOWER_PORT"]): True,
@@ -266,9 +266,9 @@ def test_flower_shows_workers_and_queues_and_none_of_it(
         for closed in ("/metrics", "/healthcheck"):
             assert flower.get(closed).status_code == httpx.codes.NOT_FOUND
             assert flower.get(closed, auth=(user, password)).status_code == httpx.codes.NOT_FOUND
-    for page, answer in shown.items():
-        assert answer.status_code == httpx.codes.OK, page
-        assert_clean(answer.content, canaries, f"Flower's {page}")
+    for page, response in shown.items():
+        assert response.status_code == httpx.codes.OK, page
+        assert_clean(response.content, canaries, f"Flower's {page}")
     tasks = shown["/api/tasks"].json().values()
     assert {task["name"] for task in tasks} >= {"uplift.deliver", "uplift.sweep"}
     consumed = {

@@ -20,7 +20,7 @@ from uplift.cli.local.system import PROCESSES, System
 from uplift.ledger import grants, users
 from uplift.ledger.database import Database
 from uplift.ledger.tables import Grant, Upload, User
-from uplift.ledger.token_pair import Tokens
+from uplift.ledger.token_pair import TokenPair
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 from uplift.wiring import open_relay
@@ -42,9 +42,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         "UPLIFT_LEASE_SECONDS": "40",
         "UPLIFT_SECOND_OPINION": "false",
         "UPLIFT_DATABASE_CONNECTIONS": "5",
-        "UPLIFT_ONEUP_USER_CALLS": str(CALLS),
-        "UPLIFT_ONEUP_USER_CALLS_RESERVE": str(RESERVE),
-        "UPLIFT_ONEUP_USER_CALLS_SECONDS": str(WINDOW),
+        "UPLIFT_ONEUP_QUOTA_CALLS": str(CALLS),
+        "UPLIFT_ONEUP_QUOTA_RESERVE": str(RESERVE),
+        "UPLIFT_ONEUP_QUOTA_SECONDS": str(WINDOW),
     }
     limits = ("--user-calls", str(CALLS), "--user-calls-window-seconds", str(WINDOW))
     data_dir = tmp_path_factory.mktemp("storm")
@@ -79,15 +79,17 @@ def until(reached: Any) -> None:
 def sign_up(running: Running, names: list[str]) -> None:
     """Users as if made long ago: their making has left the window."""
     given = {name: running.sandbox.grant(name) for name in names}
-    ring = KeyRing.parse(running.system.environment["UPLIFT_MASTER_KEYS"])
+    key_ring = KeyRing.parse(running.system.environment["UPLIFT_MASTER_KEYS"])
 
     async def add(database: Database) -> None:
         async with database.transaction() as connection:
             for name in names:
-                user = await users.add_user(connection, name, ring)
-                tokens = Tokens(given[name]["access_token"], given[name]["refresh_token"], 7200.0)
+                user = await users.add_user(connection, name, key_ring)
+                tokens = TokenPair(
+                    given[name]["access_token"], given[name]["refresh_token"], 7200.0
+                )
                 await grants.put_grant(
-                    connection, user.id, user.key(ring), tokens, "user_management"
+                    connection, user.id, user.key(key_ring), tokens, "user_management"
                 )
 
     running.on_ledger(add)
@@ -198,7 +200,7 @@ def test_tokens_that_all_end_at_once_cost_one_refresh_each(running: Running) -> 
     assert all(each["resources"] == each["versions"] == 40 for each in stored)
 
 
-def test_codes_stay_within_the_budget_and_who_has_to_wait_is_delivered_later(
+def test_codes_stay_within_the_quota_and_who_has_to_wait_is_delivered_later(
     running: Running,
 ) -> None:
     names = [f"code-{number}" for number in range(USERS)]
@@ -209,7 +211,7 @@ def test_codes_stay_within_the_budget_and_who_has_to_wait_is_delivered_later(
         end_tokens(running, names)
         before = last_request(running)
 
-    until(lambda: states(running, names)["queued", "paced"] > 0)
+    until(lambda: states(running, names)["queued", "awaiting_token"] > 0)
     assert_waits_visibly(running, names)
     # What is kept for new users is theirs meanwhile.
     assert running.api.post("/v1/users", json={"appUserId": "new"}).status_code == 201
@@ -235,12 +237,12 @@ def assert_waits_visibly(running: Running, names: list[str]) -> None:
         upload
         for name in names
         for upload in running.api.get("/v1/uploads", params={"user": name}).json()["uploads"]
-        if upload["reason"] == "paced"
+        if upload["reason"] == "awaiting_token"
     ]
     assert found
     for upload in found:
         assert (upload["status"], upload["attempts"]) == ("queued", 0)
-        assert upload["lastAnswer"] in {"user_calls_spent", "another_is_refreshing"}
+        assert upload["lastResponse"] in {"quota_spent", "another_is_refreshing"}
         assert upload["nextAttemptAt"] is not None
 
 

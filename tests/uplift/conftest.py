@@ -7,7 +7,7 @@ import redis.asyncio
 from pydantic import SecretStr
 
 from uplift.cli.local.embedded import EmbeddedRedis
-from uplift.dispatch import Bell
+from uplift.dispatch import Dispatcher
 from uplift.settings import Settings
 
 
@@ -31,8 +31,10 @@ def own_settings(migrated: str, redis_server: EmbeddedRedis, master_keys: str) -
 
 
 @pytest.fixture
-async def bell(client: "redis.asyncio.Redis", own_settings: Settings) -> AsyncIterator[Bell]:
+async def dispatcher(
+    client: "redis.asyncio.Redis", own_settings: Settings
+) -> AsyncIterator[Dispatcher]:
     """A bell over the empty Redis; what it rings is published when it is closed, or started."""
-    opened = Bell(own_settings)
+    opened = Dispatcher(own_settings)
     yield opened
     await opened.close()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from uplift.admin_port import Check, answers, served
+from uplift.admin_port import Check, loop_responds, served
 from uplift.cli.local.ports import HOST, free_port
 from uplift.errors import ConfigurationError
 from uplift.metrics import uploads_parked
@@ -18,13 +18,13 @@ from uplift.settings import Settings
 
 def get(path: str, check: Check = lambda: None) -> httpx.Response:
     port = free_port()
-    with served(Settings(metrics_port=port), check):
+    with served(Settings(admin_port=port), check):
         return httpx.get(f"http://{HOST}:{port}{path}", trust_env=False)
 
 
 def test_counts_are_read_at_the_operator_port_while_it_is_open() -> None:
     port = free_port()
-    with served(Settings(metrics_port=port)):
+    with served(Settings(admin_port=port)):
         before = uploads_parked._value.get()
         uploads_parked.inc()
         page = httpx.get(f"http://{HOST}:{port}/metrics", trust_env=False)
@@ -34,14 +34,14 @@ def test_counts_are_read_at_the_operator_port_while_it_is_open() -> None:
 
 
 def test_a_process_that_is_well_is_alive() -> None:
-    answer = get("/healthz")
-    assert (answer.status_code, answer.json()) == (200, {"status": "alive"})
+    response = get("/healthz")
+    assert (response.status_code, response.json()) == (200, {"status": "alive"})
 
 
 def test_a_process_that_is_not_well_says_why() -> None:
-    answer = get("/healthz", lambda: "the event loop does not answer")
-    assert answer.status_code == 503
-    assert answer.json() == {"status": "failing", "why": "the event loop does not answer"}
+    response = get("/healthz", lambda: "the event loop does not answer")
+    assert response.status_code == 503
+    assert response.json() == {"status": "failing", "why": "the event loop does not answer"}
 
 
 def test_there_is_nothing_else_at_it() -> None:
@@ -58,8 +58,8 @@ def test_a_port_that_is_taken_is_told_by_the_name_of_its_setting() -> None:
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
         with (
-            pytest.raises(ConfigurationError, match="UPLIFT_METRICS_PORT"),
-            served(Settings(metrics_port=port)),
+            pytest.raises(ConfigurationError, match="UPLIFT_ADMIN_PORT"),
+            served(Settings(admin_port=port)),
         ):
             pass
 
@@ -79,13 +79,13 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 def test_a_loop_that_turns_answers_and_one_that_hangs_does_not(
     loop: asyncio.AbstractEventLoop,
 ) -> None:
-    assert answers(loop)
+    assert loop_responds(loop)
     loop.call_soon_threadsafe(time.sleep, 0.3)
-    assert not answers(loop, 0.1)
-    assert answers(loop)
+    assert not loop_responds(loop, 0.1)
+    assert loop_responds(loop)
 
 
 def test_a_loop_that_is_closed_does_not_answer() -> None:
     closed = asyncio.new_event_loop()
     closed.close()
-    assert not answers(closed)
+    assert not loop_responds(closed)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift.coalesce import GroupCommit
+from uplift.coalesce import Coalescer
 
 Run = Callable[[list[int]], Awaitable[list[str]]]
 
@@ -31,7 +31,7 @@ def recording(groups: list[list[int]], *, bad: frozenset[int] = frozenset()) -> 
 
 
 async def test_each_caller_gets_the_result_of_its_own_item() -> None:
-    commit = GroupCommit(recording([]))
+    commit = Coalescer(recording([]))
     assert await asyncio.gather(*(commit(item) for item in range(250))) == [
         f"<{item}>" for item in range(250)
     ]
@@ -39,7 +39,7 @@ async def test_each_caller_gets_the_result_of_its_own_item() -> None:
 
 async def test_a_single_call_runs_at_once_and_alone() -> None:
     groups: list[list[int]] = []
-    assert await GroupCommit(recording(groups))(7) == "<7>"
+    assert await Coalescer(recording(groups))(7) == "<7>"
     assert groups == [[7]]
 
 
@@ -53,7 +53,7 @@ async def test_calls_that_come_during_a_run_form_the_next_group() -> None:
         await go_on.wait()
         return [""] * len(items)
 
-    commit = GroupCommit(run)
+    commit = Coalescer(run)
     first = asyncio.create_task(commit(0))
     await started.wait()
     others = [asyncio.create_task(commit(item)) for item in (1, 2, 3)]
@@ -65,7 +65,7 @@ async def test_calls_that_come_during_a_run_form_the_next_group() -> None:
 
 async def test_a_group_is_no_larger_than_its_limit() -> None:
     groups: list[list[int]] = []
-    commit = GroupCommit(recording(groups), most=4)
+    commit = Coalescer(recording(groups), limit=4)
     await asyncio.gather(*(commit(item) for item in range(10)))
     assert [item for group in groups for item in group] == list(range(10))
     assert max(map(len, groups)) == 4
@@ -73,7 +73,7 @@ async def test_a_group_is_no_larger_than_its_limit() -> None:
 
 async def test_when_a_group_fails_only_the_items_at_fault_fail() -> None:
     groups: list[list[int]] = []
-    commit = GroupCommit(recording(groups, bad=frozenset({2})))
+    commit = Coalescer(recording(groups, bad=frozenset({2})))
     results = await asyncio.gather(*(commit(item) for item in range(5)), return_exceptions=True)
     assert [str(result) for result in results] == ["<0>", "<1>", "2", "<3>", "<4>"]
     assert isinstance(results[2], RefusedError)
@@ -83,18 +83,18 @@ async def test_when_a_group_fails_only_the_items_at_fault_fail() -> None:
 async def test_a_single_item_that_fails_is_not_run_again() -> None:
     groups: list[list[int]] = []
     with pytest.raises(RefusedError):
-        await GroupCommit(recording(groups, bad=frozenset({1})))(1)
+        await Coalescer(recording(groups, bad=frozenset({1})))(1)
     assert groups == [[1]]
 
 
 async def test_each_caller_gets_its_own_error_and_not_a_neighbours() -> None:
-    commit = GroupCommit(recording([], bad=frozenset({0, 1})))
+    commit = Coalescer(recording([], bad=frozenset({0, 1})))
     results = await asyncio.gather(commit(0), commit(1), return_exceptions=True)
     assert [str(result) for result in results] == ["0", "1"]
 
 
 async def test_after_a_failure_the_next_call_runs() -> None:
-    commit = GroupCommit(recording([], bad=frozenset({1})))
+    commit = Coalescer(recording([], bad=frozenset({1})))
     with pytest.raises(RefusedError):
         await commit(1)
     assert await commit(2) == "<2>"
@@ -102,7 +102,7 @@ async def test_after_a_failure_the_next_call_runs() -> None:
 
 async def test_a_caller_that_is_cancelled_takes_neither_its_item_nor_the_others_with_it() -> None:
     groups: list[list[int]] = []
-    commit = GroupCommit(recording(groups))
+    commit = Coalescer(recording(groups))
     calls = [asyncio.create_task(commit(item)) for item in range(3)]
     await asyncio.sleep(0)
     calls[1].cancel()
@@ -114,7 +114,7 @@ async def test_a_caller_that_is_cancelled_takes_neither_its_item_nor_the_others_
 
 
 async def test_a_cancelled_callers_error_is_nobodys() -> None:
-    commit = GroupCommit(recording([], bad=frozenset({0})))
+    commit = Coalescer(recording([], bad=frozenset({0})))
     call = asyncio.create_task(commit(0))
     await asyncio.sleep(0)
     call.cancel()
@@ -131,7 +131,7 @@ async def test_when_the_loop_stops_the_runs_nobody_waits_for_ever() -> None:
         await asyncio.Event().wait()
         raise AssertionError("unreachable")
 
-    commit = GroupCommit(run, most=1)
+    commit = Coalescer(run, limit=1)
     calls = [asyncio.create_task(commit(item)) for item in range(2)]
     await started.wait()
     runner = next(task for task in asyncio.all_tasks() if "_run_groups" in repr(task))
@@ -143,14 +143,14 @@ async def test_when_the_loop_stops_the_runs_nobody_waits_for_ever() -> None:
 
 @given(
     count=st.integers(1, 30),
-    most=st.integers(1, 8),
+    limit=st.integers(1, 8),
     bad=st.frozensets(st.integers(0, 30)),
 )
 async def test_whatever_fails_every_caller_is_told_the_truth_about_its_own_item(
-    count: int, most: int, bad: frozenset[int]
+    count: int, limit: int, bad: frozenset[int]
 ) -> None:
     groups: list[list[int]] = []
-    commit = GroupCommit(recording(groups, bad=bad), most=most)
+    commit = Coalescer(recording(groups, bad=bad), limit=limit)
     results = await asyncio.gather(*(commit(item) for item in range(count)), return_exceptions=True)
     for item, result in enumerate(results):
         if item in bad:
@@ -167,7 +167,7 @@ async def test_a_failure_that_concerns_all_is_not_found_out_by_each_alone() -> N
         runs.append(len(items))
         raise ConnectionError
 
-    together: GroupCommit[int, int] = GroupCommit(
+    together: Coalescer[int, int] = Coalescer(
         fail, concerns_all=lambda error: isinstance(error, ConnectionError)
     )
     results = await asyncio.gather(*(together(n) for n in range(10)), return_exceptions=True)

@@ -15,19 +15,19 @@ from pydantic import SecretStr
 from uuid_utils.compat import uuid4
 
 from uplift.cli.local.embedded import EmbeddedRedis
-from uplift.dispatch import Bell, redis_url
+from uplift.dispatch import Dispatcher, redis_url
 from uplift.errors import ConfigurationError
 from uplift.queues import BULK, DELIVER, UPLOADS
 from uplift.settings import Settings
 
 
 @asynccontextmanager
-async def bell_at(url: str, *, start: bool = True) -> AsyncIterator[Bell]:
-    bell = Bell(Settings(redis_url=SecretStr(url)))
+async def bell_at(url: str, *, start: bool = True) -> AsyncIterator[Dispatcher]:
+    dispatcher = Dispatcher(Settings(redis_url=SecretStr(url)))
     if start:
-        bell.start()
-    yield bell
-    await bell.close()
+        dispatcher.start()
+    yield dispatcher
+    await dispatcher.close()
 
 
 @pytest.fixture
@@ -66,8 +66,8 @@ async def test_an_id_that_is_rung_arrives_in_its_queue_as_a_call_of_the_task(
     redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
 ) -> None:
     id_ = uuid4()
-    async with bell_at(redis_server.url) as bell:
-        bell.ring(UPLOADS, [id_])
+    async with bell_at(redis_server.url) as dispatcher:
+        dispatcher.dispatch(UPLOADS, [id_])
         assert await until_rung(client, UPLOADS, 1) == [id_]
     (message,) = await messages(client)
     assert message["headers"]["task"] == DELIVER
@@ -79,10 +79,10 @@ async def test_many_ids_arrive_once_each_in_messages_of_at_most_a_hundred(
     redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
 ) -> None:
     ids = [uuid4() for _ in range(250)]
-    async with bell_at(redis_server.url) as bell:
+    async with bell_at(redis_server.url) as dispatcher:
         for id_ in ids:
-            bell.ring(UPLOADS, [id_])
-            bell.ring(UPLOADS, [id_])
+            dispatcher.dispatch(UPLOADS, [id_])
+            dispatcher.dispatch(UPLOADS, [id_])
         assert await until_rung(client, UPLOADS, 250) == ids
     assert [len(ids_in(message)) for message in await messages(client)] == [100, 100, 50]
 
@@ -90,13 +90,13 @@ async def test_many_ids_arrive_once_each_in_messages_of_at_most_a_hundred(
 async def test_a_queue_rung_for_the_first_time_while_another_is_published_is_not_lost(
     redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
 ) -> None:
-    async with bell_at(redis_server.url) as bell:
-        bell.ring(UPLOADS, [uuid4() for _ in range(1000)])
+    async with bell_at(redis_server.url) as dispatcher:
+        dispatcher.dispatch(UPLOADS, [uuid4() for _ in range(1000)])
         await until_rung(client, UPLOADS, 1)
-        bell.ring(BULK, [uuid4()])
+        dispatcher.dispatch(BULK, [uuid4()])
         await until_rung(client, BULK, 1)
         await until_rung(client, UPLOADS, 1000)
-        bell.ring(UPLOADS, [uuid4()])
+        dispatcher.dispatch(UPLOADS, [uuid4()])
         await until_rung(client, UPLOADS, 1001)
 
 
@@ -104,8 +104,8 @@ async def test_nothing_but_ids_goes_into_redis(
     redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
 ) -> None:
     ids = [uuid4(), uuid4()]
-    async with bell_at(redis_server.url) as bell:
-        bell.ring(UPLOADS, ids)
+    async with bell_at(redis_server.url) as dispatcher:
+        dispatcher.dispatch(UPLOADS, ids)
         await until_rung(client, UPLOADS, 2)
     (message,) = await messages(client)
     assert message["headers"]["argsrepr"] == repr([[str(id_) for id_ in ids]])
@@ -118,8 +118,8 @@ async def test_what_is_pending_at_the_end_is_still_published(
     redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
 ) -> None:
     ids = [uuid4() for _ in range(300)]
-    async with bell_at(redis_server.url) as bell:
-        bell.ring(UPLOADS, ids)
+    async with bell_at(redis_server.url) as dispatcher:
+        dispatcher.dispatch(UPLOADS, ids)
     assert await all_ids(client) == ids
 
 
@@ -129,8 +129,8 @@ async def test_what_is_being_published_at_the_end_is_not_cut_off(
     for _ in range(20):
         await client.flushall()
         id_ = uuid4()
-        async with bell_at(redis_server.url) as bell:
-            bell.ring(UPLOADS, [id_])
+        async with bell_at(redis_server.url) as dispatcher:
+            dispatcher.dispatch(UPLOADS, [id_])
             await asyncio.sleep(0)  # the publisher has taken it
         assert await all_ids(client) == [id_]
 
@@ -138,9 +138,9 @@ async def test_what_is_being_published_at_the_end_is_not_cut_off(
 async def test_ringing_for_nothing_publishes_nothing(
     redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
 ) -> None:
-    async with bell_at(redis_server.url) as bell:
-        bell.ring(UPLOADS, [])
-        bell.ring(BULK, [uuid4()])
+    async with bell_at(redis_server.url) as dispatcher:
+        dispatcher.dispatch(UPLOADS, [])
+        dispatcher.dispatch(BULK, [uuid4()])
         await until_rung(client, BULK, 1)
     assert await messages(client) == []
 
@@ -148,22 +148,22 @@ async def test_ringing_for_nothing_publishes_nothing(
 async def test_waiting_counts_the_messages_that_nobody_has_taken(
     redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
 ) -> None:
-    async with bell_at(redis_server.url) as bell:
-        assert await bell.waiting(UPLOADS) == 0
-        bell.ring(UPLOADS, [uuid4() for _ in range(201)])
+    async with bell_at(redis_server.url) as dispatcher:
+        assert await dispatcher.waiting(UPLOADS) == 0
+        dispatcher.dispatch(UPLOADS, [uuid4() for _ in range(201)])
         await until_rung(client, UPLOADS, 201)
-        assert await bell.waiting(UPLOADS) == 3
-        assert await bell.waiting(BULK) == 0
+        assert await dispatcher.waiting(UPLOADS) == 3
+        assert await dispatcher.waiting(BULK) == 0
 
 
 async def test_without_redis_ringing_does_not_raise_and_what_is_pending_is_dropped(
     nowhere: str,
 ) -> None:
-    async with asyncio.timeout(60), bell_at(nowhere) as bell:
-        bell.ring(UPLOADS, [uuid4() for _ in range(1000)])
-        assert await bell.waiting(UPLOADS) is None
-        while any(bell._pending.values()):
-            bell.ring(BULK, [])
+    async with asyncio.timeout(60), bell_at(nowhere) as dispatcher:
+        dispatcher.dispatch(UPLOADS, [uuid4() for _ in range(1000)])
+        assert await dispatcher.waiting(UPLOADS) is None
+        while any(dispatcher._pending.values()):
+            dispatcher.dispatch(BULK, [])
             await asyncio.sleep(0.01)
 
 
@@ -172,16 +172,16 @@ async def test_ringing_goes_on_when_redis_was_full_and_has_room_again(
 ) -> None:
     lost, id_ = uuid4(), uuid4()
     await client.config_resetstat()
-    async with asyncio.timeout(30), bell_at(redis_server.url) as bell:
+    async with asyncio.timeout(30), bell_at(redis_server.url) as dispatcher:
         await client.config_set("maxmemory", 1)  # and noeviction: it takes nothing more
         try:
-            bell.ring(UPLOADS, [lost])
+            dispatcher.dispatch(UPLOADS, [lost])
             while "errorstat_OOM" not in await client.info("errorstats"):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         finally:
             await client.config_set("maxmemory", 0)
         while id_ not in await all_ids(client):
-            bell.ring(UPLOADS, [id_])
+            dispatcher.dispatch(UPLOADS, [id_])
             await asyncio.sleep(0.01)
     assert lost not in await all_ids(client)
 
@@ -189,13 +189,13 @@ async def test_ringing_goes_on_when_redis_was_full_and_has_room_again(
 async def test_ringing_goes_on_when_connections_are_cut(
     redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
 ) -> None:
-    async with asyncio.timeout(30), bell_at(redis_server.url) as bell:
-        bell.ring(UPLOADS, [uuid4()])
+    async with asyncio.timeout(30), bell_at(redis_server.url) as dispatcher:
+        dispatcher.dispatch(UPLOADS, [uuid4()])
         await until_rung(client, UPLOADS, 1)
         await client.client_kill_filter(_type="normal", skipme=True)
         id_ = uuid4()
         while id_ not in await all_ids(client):
-            bell.ring(UPLOADS, [id_])  # at worst the first is lost with its connection
+            dispatcher.dispatch(UPLOADS, [id_])  # at worst the first is lost with its connection
             await asyncio.sleep(0.05)
 
 
@@ -204,18 +204,18 @@ async def test_a_redis_that_never_answers_is_not_waited_for() -> None:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
-        async with asyncio.timeout(30), bell_at(url, start=False) as bell:
-            bell.ring(UPLOADS, [uuid4()])
-            assert await bell.waiting(UPLOADS) is None
+        async with asyncio.timeout(30), bell_at(url, start=False) as dispatcher:
+            dispatcher.dispatch(UPLOADS, [uuid4()])
+            assert await dispatcher.waiting(UPLOADS) is None
 
 
 async def test_what_is_pending_has_a_limit(nowhere: str) -> None:
-    async with bell_at(nowhere, start=False) as bell:
+    async with bell_at(nowhere, start=False) as dispatcher:
         for _ in range(1200):
-            bell.ring(UPLOADS, [uuid4() for _ in range(100)])
-        bell.ring(BULK, [uuid4()])
-        assert len(bell._pending[UPLOADS]) == 100_000
-        assert len(bell._pending[BULK]) == 1
+            dispatcher.dispatch(UPLOADS, [uuid4() for _ in range(100)])
+        dispatcher.dispatch(BULK, [uuid4()])
+        assert len(dispatcher._pending[UPLOADS]) == 100_000
+        assert len(dispatcher._pending[BULK]) == 1
 
 
 def test_without_an_address_the_error_says_which_setting_to_make() -> None:
@@ -236,7 +236,7 @@ def test_without_an_address_the_error_says_which_setting_to_make() -> None:
 )
 def test_an_address_that_is_none_is_named_and_not_shown(url: str) -> None:
     with pytest.raises(ConfigurationError, match="UPLIFT_REDIS_URL is not an address") as caught:
-        Bell(Settings(redis_url=SecretStr(url)))
+        Dispatcher(Settings(redis_url=SecretStr(url)))
     assert "canary" not in str(caught.value)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
@@ -254,24 +254,24 @@ def test_an_address_of_redis_is_taken_as_it_is(url: str) -> None:
     assert redis_url(Settings(redis_url=SecretStr(url))) == url
 
 
-async def published(bell: Bell) -> None:
+async def published(dispatcher: Dispatcher) -> None:
     async with asyncio.timeout(20):
-        while any(bell._pending.values()):  # noqa: ASYNC110
+        while any(dispatcher._pending.values()):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
 async def test_while_nobody_takes_them_no_more_messages_are_sent_than_the_setting_says(
     redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
 ) -> None:
-    settings = Settings(redis_url=SecretStr(redis_server.url), queued_messages_most=3)
-    bell = Bell(settings)
-    bell.start()
+    settings = Settings(redis_url=SecretStr(redis_server.url), max_queued_messages=3)
+    dispatcher = Dispatcher(settings)
+    dispatcher.start()
     for _ in range(10):
-        bell.ring(UPLOADS, [uuid4()])
-        await published(bell)
-    bell.ring(UPLOADS, [uuid4() for _ in range(1000)])
-    bell.ring(BULK, [uuid4()])
-    await bell.close()
+        dispatcher.dispatch(UPLOADS, [uuid4()])
+        await published(dispatcher)
+    dispatcher.dispatch(UPLOADS, [uuid4() for _ in range(1000)])
+    dispatcher.dispatch(BULK, [uuid4()])
+    await dispatcher.close()
     assert len(await messages(client)) == 3
     assert len(await messages(client, BULK)) == 1
 
@@ -279,29 +279,29 @@ async def test_while_nobody_takes_them_no_more_messages_are_sent_than_the_settin
 async def test_workers_that_keep_up_are_sent_every_message(
     redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
 ) -> None:
-    settings = Settings(redis_url=SecretStr(redis_server.url), queued_messages_most=3)
-    bell = Bell(settings)
-    bell.start()
+    settings = Settings(redis_url=SecretStr(redis_server.url), max_queued_messages=3)
+    dispatcher = Dispatcher(settings)
+    dispatcher.start()
     ids = [uuid4() for _ in range(20)]
     for id_ in ids:
-        bell.ring(UPLOADS, [id_])
+        dispatcher.dispatch(UPLOADS, [id_])
         assert await until_rung(client, UPLOADS, 1) == [id_]
         await client.delete(UPLOADS)
-    await bell.close()
+    await dispatcher.close()
 
 
 async def test_when_a_full_queue_was_emptied_it_is_rung_for_again(
     redis_server: EmbeddedRedis, client: "redis.asyncio.Redis"
 ) -> None:
-    settings = Settings(redis_url=SecretStr(redis_server.url), queued_messages_most=1)
-    bell = Bell(settings)
-    bell.start()
+    settings = Settings(redis_url=SecretStr(redis_server.url), max_queued_messages=1)
+    dispatcher = Dispatcher(settings)
+    dispatcher.start()
     await client.lpush(UPLOADS, b"message")
-    bell.ring(UPLOADS, [uuid4()])
-    await published(bell)
+    dispatcher.dispatch(UPLOADS, [uuid4()])
+    await published(dispatcher)
     await client.delete(UPLOADS)
     async with asyncio.timeout(20):
         while not await messages(client):
-            bell.ring(UPLOADS, [uuid4()])
+            dispatcher.dispatch(UPLOADS, [uuid4()])
             await asyncio.sleep(0.05)
-    await bell.close()
+    await dispatcher.close()

@@ -23,9 +23,9 @@ pytestmark = pytest.mark.usefixtures("nobody_stays")
 A, B, OTHER_A = KeyRing.new_entry("a"), KeyRing.new_entry("b"), KeyRing.new_entry("a")
 
 
-def sample(ring: KeyRing) -> KeyRow:
+def sample(key_ring: KeyRing) -> KeyRow:
     user_id = factories.new_id()
-    return KeyRow(user_id, ring.wrap(UserKey.generate(), key_context(user_id)))
+    return KeyRow(user_id, key_ring.wrap(UserKey.generate(), key_context(user_id)))
 
 
 _OF_A, _OF_B = sample(KeyRing.parse(A)), sample(KeyRing.parse(B))
@@ -47,9 +47,9 @@ _OF_A, _OF_B = sample(KeyRing.parse(A)), sample(KeyRing.parse(B))
     ],
 )
 def test_a_ring_is_judged_by_ids_and_samples(
-    ring: str, users_by_id: dict[str, int], samples: dict[str, list[KeyRow]], said: str | None
+    key_ring: str, users_by_id: dict[str, int], samples: dict[str, list[KeyRow]], said: str | None
 ) -> None:
-    problem = compare(KeyRing.parse(ring), users_by_id, samples).problem
+    problem = compare(KeyRing.parse(key_ring), users_by_id, samples).problem
 
     assert (problem is None) == (said is None)
     assert said is None or re.search(said, problem or "")
@@ -142,7 +142,7 @@ async def test_postgres_away_at_start_stops_nothing_and_no_key_is_wrapped_unchec
     before = await rows(database)
     async with open_relay(with_keys(settings, A)) as relay:
         relay.provisioner._keys = back
-        relay.provisioner._ring = KeyRing.parse(OTHER_A)
+        relay.provisioner._key_ring = KeyRing.parse(OTHER_A)
         with pytest.raises(ConfigurationError, match="'a'"):
             await relay.provisioner.provision("bob")
     assert await rows(database) == before

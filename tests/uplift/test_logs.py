@@ -37,13 +37,13 @@ def events(code: str, **settings: str) -> list[dict[str, Any]]:
 
 
 def test_an_event_is_a_line_of_json_with_its_fields_its_level_and_its_time() -> None:
-    (event,) = events("log.info('swept', rung=3, recovered=0)")
+    (event,) = events("log.info('swept', dispatched=3, recovered=0)")
     assert event.pop("timestamp").endswith("Z")
     assert event == {
         "event": "swept",
         "level": "info",
         "logger": "relay.test",
-        "rung": 3,
+        "dispatched": 3,
         "recovered": 0,
     }
 
@@ -106,9 +106,9 @@ def test_a_level_below_the_one_set_is_not_logged() -> None:
 
 
 def test_text_is_for_a_terminal_and_passes_the_same_list() -> None:
-    (line,) = logged("log.info('swept', rung=3, body='canary')", log_format="text")
+    (line,) = logged("log.info('swept', dispatched=3, body='canary')", log_format="text")
     assert "swept" in line
-    assert "rung=3" in line
+    assert "dispatched=3" in line
     assert "canary" not in line
 
 
@@ -140,7 +140,7 @@ def test_a_terminal_gets_text_unless_a_format_is_set() -> None:
     ours, terminal = pty.openpty()
     for settings in ({}, {"log_format": "json"}):
         subprocess.run(
-            program("log.info('swept', rung=3)", **settings),
+            program("log.info('swept', dispatched=3)", **settings),
             stderr=terminal,
             timeout=60,
             check=True,
@@ -149,5 +149,5 @@ def test_a_terminal_gets_text_unless_a_format_is_set() -> None:
     text, json_ = os.read(ours, 65536).decode().splitlines()
     os.close(ours)
     assert "swept" in text
-    assert "rung=3" in text
-    assert json.loads(json_)["rung"] == 3
+    assert "dispatched=3" in text
+    assert json.loads(json_)["dispatched"] == 3

@@ -32,17 +32,17 @@ _ATTEMPT: dict[str, Any] = {"state": "delivered", "reason": None, "asked": False
 def test_an_answer_is_counted_by_its_class(
     status_code: int | None, asked: bool, counted: str
 ) -> None:
-    before = value("uplift_answers_total", status=counted)
+    before = value("uplift_responses_total", status=counted)
     count_attempt(uuid4(), **{**_ATTEMPT, "asked": asked}, status_code=status_code)
-    assert value("uplift_answers_total", status=counted) == before + 1
+    assert value("uplift_responses_total", status=counted) == before + 1
 
 
 def test_an_attempt_that_asked_nothing_is_no_answer() -> None:
-    before = value("uplift_answers_total", status="none")
+    before = value("uplift_responses_total", status="none")
     count_attempt(
         uuid4(), state="rejected", reason="invalid", status_code=None, asked=False, seconds=0.1
     )
-    assert value("uplift_answers_total", status="none") == before
+    assert value("uplift_responses_total", status="none") == before
 
 
 def test_a_delivery_is_timed_from_its_acceptance() -> None:

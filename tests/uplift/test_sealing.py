@@ -59,8 +59,8 @@ def test_the_plaintext_is_not_in_the_sealed_value() -> None:
 
 
 def test_the_identity_key_is_the_users_own_and_stays() -> None:
-    ring = KeyRing.parse(KeyRing.new_entry("a"))
-    again = ring.unwrap(ring.wrap(_KEY, b"user"), b"user")
+    key_ring = KeyRing.parse(KeyRing.new_entry("a"))
+    again = key_ring.unwrap(key_ring.wrap(_KEY, b"user"), b"user")
     assert again.identity_key == _KEY.identity_key
     assert UserKey.generate().identity_key != _KEY.identity_key
     assert len(_KEY.identity_key) == 32
@@ -74,16 +74,16 @@ def test_keys_do_not_show_in_repr() -> None:
 def test_the_first_key_of_a_ring_wraps_and_all_of_them_unwrap() -> None:
     old, new = KeyRing.new_entry("old"), KeyRing.new_entry("new")
     wrapped_before = KeyRing.parse(old).wrap(_KEY, b"user")
-    ring = KeyRing.parse(f" {new} , {old} ,")
-    assert ring.current == "new"
-    assert ring.wrap(_KEY, b"user").master_id == "new"
-    assert ring.unwrap(wrapped_before, b"user").identity_key == _KEY.identity_key
+    key_ring = KeyRing.parse(f" {new} , {old} ,")
+    assert key_ring.current == "new"
+    assert key_ring.wrap(_KEY, b"user").master_id == "new"
+    assert key_ring.unwrap(wrapped_before, b"user").identity_key == _KEY.identity_key
 
 
 def test_a_wrapped_key_does_not_open_for_another_user() -> None:
-    ring = KeyRing.parse(KeyRing.new_entry("a"))
+    key_ring = KeyRing.parse(KeyRing.new_entry("a"))
     with pytest.raises(SealError):
-        ring.unwrap(ring.wrap(_KEY, b"alice"), b"bob")
+        key_ring.unwrap(key_ring.wrap(_KEY, b"alice"), b"bob")
 
 
 def test_a_missing_master_key_is_named_in_the_error() -> None:

@@ -79,8 +79,8 @@ def test_secrets_are_not_shown() -> None:
 
 
 def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UPLIFT_SEND_SLOTS", "many")
-    with pytest.raises(ValidationError, match="send_slots"):
+    monkeypatch.setenv("UPLIFT_MAX_IN_FLIGHT", "many")
+    with pytest.raises(ValidationError, match="max_in_flight"):
         Settings()
 
 

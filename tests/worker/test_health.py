@@ -70,15 +70,15 @@ def test_a_part_that_shows_itself_again_is_alive_again() -> None:
     assert health.check() is None
 
 
-def test_a_bridge_says_whether_its_loop_turns_and_redis_answers(settings: Settings) -> None:
+def test_a_bridge_says_whether_its_loop_turns_and_redis_responds(settings: Settings) -> None:
     bridge = Bridge(settings)
-    assert not bridge.redis_answers()
+    assert not bridge.redis_responds()
     bridge.open()
-    assert bridge.answers()
-    assert bridge.redis_answers()
-    hung = Health(Signs(), lambda: bridge.answers(0.1), bridge.redis_answers, None)
+    assert bridge.loop_responds()
+    assert bridge.redis_responds()
+    hung = Health(Signs(), lambda: bridge.loop_responds(0.1), bridge.redis_responds, None)
     bridge._loop.call_soon_threadsafe(time.sleep, 0.4)
     assert hung.check() == "the event loop does not answer"
-    assert Health(Signs(), bridge.answers, bridge.redis_answers, None).check() is None
+    assert Health(Signs(), bridge.loop_responds, bridge.redis_responds, None).check() is None
     bridge.close()
-    assert not bridge.answers()
+    assert not bridge.loop_responds()

@@ -107,7 +107,7 @@ async def test_a_worker_that_could_not_check_its_keys_at_start_claims_nothing_wi
             await said(worker, "ready.")
             own.restart()
             async with open_relay(settings) as relay:
-                relay.bell.ring("uploads", [UUID(upload)])
+                relay.dispatcher.dispatch("uploads", [UUID(upload)])
             await said(worker, "keys_do_not_fit")
             assert worker.running
         finally:

@@ -79,7 +79,7 @@ class UploadStatus(msgspec.Struct, rename="camel"):
     attempts: int = 0
     duplicate: bool = False
     issues: Issues | None = None
-    last_answer: str | None = None
+    last_response: str | None = None
 
     @property
     def settled(self) -> bool:

@@ -32,8 +32,8 @@ def doctor(
         findings = asyncio.run(_findings())
     verdict = worst(findings)
     if as_json:
-        answer = {"verdict": verdict, "findings": [asdict(finding) for finding in findings]}
-        sys.stdout.write(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode() + "\n")
+        response = {"verdict": verdict, "findings": [asdict(finding) for finding in findings]}
+        sys.stdout.write(orjson.dumps(response, option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
         Console().print(_table(findings))
     raise typer.Exit(int(verdict is Verdict.FAIL))

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from uplift.cli.running import actor, errors, read_settings, run_on_ledger
 from uplift.ledger.database import Database
-from uplift.maintenance.restore import Recovered, Recoverer
+from uplift.maintenance.restore import Restored, Restorer
 
 _LOOK_DAYS = 7.0
 
@@ -50,10 +50,10 @@ def recover(
         disable=not console.is_terminal,
     )
 
-    async def use(database: Database) -> Recovered:
+    async def use(database: Database) -> Restored:
         with bar:
             task = bar.add_task("", total=None)
-            return await Recoverer(database, read_settings()).recover(
+            return await Restorer(database, read_settings()).recover(
                 since if since.tzinfo else since.replace(tzinfo=UTC),
                 look_seconds=look_days * 86_400,
                 by=actor(),
@@ -72,7 +72,7 @@ def recover(
     raise typer.Exit(int(bool(recovered.locked)))
 
 
-def _said(recovered: Recovered) -> list[str]:
+def _said(recovered: Restored) -> list[str]:
     lines = [
         f"{recovered.unfinished} upload(s) that wait are looked up before they are sent.",
         f"{recovered.ended} upload(s) that ended undelivered are looked up if they are redriven.",

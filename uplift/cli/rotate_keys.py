@@ -8,7 +8,7 @@ from uplift.cli.running import actor, errors, read_settings, run_on_ledger
 from uplift.key_check import KeyCheck
 from uplift.ledger.database import Database
 from uplift.maintenance.rotate_keys import Rotated, Rotator
-from uplift.wiring import key_ring
+from uplift.wiring import read_key_ring
 
 
 def rotate_keys() -> None:
@@ -30,15 +30,15 @@ def rotate_keys() -> None:
     )
 
     async def use(database: Database) -> tuple[str, Rotated]:
-        ring = key_ring(read_settings())
-        await KeyCheck(database, ring).ensure()
+        key_ring = read_key_ring(read_settings())
+        await KeyCheck(database, key_ring).ensure()
         with bar:
             task = bar.add_task("", total=None)
 
             def progress(done: int, total: int) -> None:
                 bar.update(task, completed=done, total=total)
 
-            return ring.current, await Rotator(database, ring).rotate(progress, by=actor())
+            return key_ring.current, await Rotator(database, key_ring).rotate(progress, by=actor())
 
     current, rotated = run_on_ledger(use)
     typer.echo(f"{rotated.rewrapped} user(s) moved to the master key {current}.")

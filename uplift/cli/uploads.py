@@ -138,7 +138,7 @@ def list_(
                 row.reason or "",
                 str(row.attempts),
                 moment(row.updated_at),
-                row.last_answer or "",
+                row.last_response or "",
             )
         print_table(table)
     if more:
@@ -198,7 +198,7 @@ def _json(row: UploadRow) -> dict[str, Any]:
         "updatedAt": row.updated_at,
         "nextAttemptAt": row.next_attempt_at,
         "deliveredAt": row.delivered_at,
-        "lastAnswer": row.last_answer,
+        "lastResponse": row.last_response,
         "issues": row.issues or {},
     }
 

@@ -13,7 +13,7 @@ from uplift.cli.running import actor, errors, run
 from uplift.cli.showing import print_json, print_table
 from uplift.ledger import credentials, users
 from uplift.ledger.summary import Summary, summarize
-from uplift.ledger.token_pair import Tokens
+from uplift.ledger.token_pair import TokenPair
 from uplift.ledger.users import GrantState, UserRow
 from uplift.lifecycle import State
 from uplift.users.erase import Erasure
@@ -171,7 +171,7 @@ def bring_grant(
     access, refresh = _read_tokens()
 
     async def use(relay: Relay) -> UserRow:
-        tokens = Tokens(access, refresh or None, float(expires_in))
+        tokens = TokenPair(access, refresh or None, float(expires_in))
         return await relay.provisioner.bring_grant(name, tokens, by=actor())
 
     _show(run(use))
@@ -204,7 +204,7 @@ def device_token(
 
     async def use(relay: Relay) -> credentials.NewDeviceToken:
         async with relay.database.transaction() as connection:
-            user = await users.find_user(connection, name, hold=True)
+            user = await users.find_user(connection, name, lock=True)
             if user is None:
                 errors.print("There is no such user. Create them: `uplift users add`.")
                 raise typer.Exit(1)

@@ -37,14 +37,14 @@ class Canceller:
         Raises NotFound if there is no such upload, Conflict if it ended otherwise.
         """
         async with self._database.transaction() as connection:
-            answers = await cancelling.cancel(connection, [upload_id], by=by)
-        match answers.get(upload_id):
+            responses = await cancelling.cancel(connection, [upload_id], by=by)
+        match responses.get(upload_id):
             case None:
                 raise NotFound("There is no such upload.")
             case Cancelled.TOO_LATE:
                 raise Conflict(_TOO_LATE)
-            case answer:
-                return answer is Cancelled.DONE
+            case response:
+                return response is Cancelled.DONE
 
     async def cancel_all(
         self,
@@ -57,8 +57,8 @@ class Canceller:
         answered = Counter[Cancelled]()
         after: UUID | None = None
         while True:
-            ids, answers = await self._cancel_some(matching, after, by)
-            answered.update(answers.values())
+            ids, responses = await self._cancel_some(matching, after, by)
+            answered.update(responses.values())
             progress(len(ids))
             if len(ids) < _GROUP:
                 return answered
@@ -71,13 +71,13 @@ class Canceller:
             try:
                 async with self._database.transaction() as connection:
                     ids = await cancelling.find(connection, matching, after=after, limit=_GROUP)
-                    answers = await cancelling.cancel(connection, ids, by=by)
+                    responses = await cancelling.cancel(connection, ids, by=by)
                 break
             except OperationalError as error:
                 if not left or is_away(error):
                     raise
             await asyncio.sleep(_RETRY_SECONDS)
-        return ids, answers
+        return ids, responses
 
     async def count(self, matching: Filter) -> int:
         """How many uploads `cancel_all` would concern now."""

@@ -21,7 +21,7 @@ class Pauser:
         async with self._database.transaction() as connection:
             user_id = None
             if app_user_id is not None:
-                user = await users.find_user(connection, app_user_id, hold=True)
+                user = await users.find_user(connection, app_user_id, lock=True)
                 if user is None:
                     raise NotFound("There is no such user.")
                 user_id = user.id

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from uplift.dispatch import Bell
+from uplift.dispatch import Dispatcher
 from uplift.errors import Conflict, NotFound
 from uplift.ledger import dead_letters
 from uplift.ledger.audit import SYSTEM, Actor
@@ -56,11 +56,13 @@ class Tally:
 class Redriver:
     """Redrives. Without a bell, the sweep rings within seconds."""
 
-    def __init__(self, database: Database, settings: Settings, bell: Bell | None = None) -> None:
+    def __init__(
+        self, database: Database, settings: Settings, dispatcher: Dispatcher | None = None
+    ) -> None:
         self._database = database
-        self._bell = bell
+        self._dispatcher = dispatcher
         self._settle_seconds = settings.settle_seconds
-        self._ring_seconds = settings.ring_seconds
+        self._redispatch_seconds = settings.redispatch_seconds
 
     async def redrive(self, upload_id: UUID, *, by: Actor = SYSTEM) -> State | None:
         """Have one dead letter begin anew; the state it got, None if it was on its way already.
@@ -73,7 +75,7 @@ class Redriver:
             redriven = await self._redrive(connection, [upload_id], by)
             if redriven.left and state in DEAD_LETTERS:
                 state = await dead_letters.get_state(connection, upload_id)
-        self._ring(redriven)
+        self._key_ring(redriven)
         if not redriven.left:
             return State.QUEUED if redriven.queued else State.SUPERSEDED
         if state is None:
@@ -88,7 +90,7 @@ class Redriver:
         *,
         by: Actor = SYSTEM,
         after: UUID | None = None,
-        most: int | None = None,
+        limit: int | None = None,
         progress: Callable[[int], None] = lambda _: None,
     ) -> Tally:
         """Redrive what matches, in groups; some `most` of it, if given.
@@ -97,11 +99,11 @@ class Redriver:
         size of each group.
         """
         tally, seen = Tally(after=after), 0
-        while most is None or seen < most:
+        while limit is None or seen < limit:
             async with self._database.transaction() as connection:
                 ids = await dead_letters.find(connection, matching, after=tally.after, limit=_GROUP)
                 redriven = await self._redrive(connection, ids, by)
-            self._ring(redriven)
+            self._key_ring(redriven)
             tally.add(redriven)
             progress(len(ids))
             seen += len(ids)
@@ -122,12 +124,12 @@ class Redriver:
             connection,
             ids,
             settle_seconds=self._settle_seconds,
-            ring_seconds=self._ring_seconds,
+            redispatch_seconds=self._redispatch_seconds,
             by=by,
         )
 
-    def _ring(self, redriven: Redriven) -> None:
-        if self._bell is not None:
+    def _key_ring(self, redriven: Redriven) -> None:
+        if self._dispatcher is not None:
             # The bell keeps to the queues' room; what it drops, the sweep rings for.
             for queue, due in redriven.due.items():
-                self._bell.ring(queue, due)
+                self._dispatcher.dispatch(queue, due)

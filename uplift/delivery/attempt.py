@@ -10,7 +10,7 @@ import orjson
 import structlog
 
 from uplift.delivery.outcome import Endings, Facts
-from uplift.delivery.rate_limiter import Pace
+from uplift.delivery.rate_limiter import RateLimiter
 from uplift.delivery.reconcile import (
     ById,
     Conclusion,
@@ -21,21 +21,21 @@ from uplift.delivery.reconcile import (
     written_after,
 )
 from uplift.destinations.client import FhirClient
-from uplift.destinations.responses import Answer, Outcome
+from uplift.destinations.responses import Response, ResponseKind
 from uplift.errors import SealError
 from uplift.fhir.tolerances import Tolerances
 from uplift.fhir.validate import validate
 from uplift.fhir.versions import FhirVersion
 from uplift.identity import same_content
-from uplift.ledger.leases import Claim, Ended
+from uplift.ledger.leases import Claim, Outcome
 from uplift.ledger.uploads import body_context, receipt_context
 from uplift.ledger.users import key_context
 from uplift.lifecycle import Reason
 from uplift.metrics import count_findings, library_disagreements
 from uplift.sealing import KeyRing, UserKey
 from uplift.settings import Settings
-from uplift.tokens.access import AccessToken, Authorizer, NeedsAuthorization, Person
-from uplift.tokens.single_flight import NotItsTurn, TokenUnavailable
+from uplift.tokens.access import AccessToken, NeedsAuthorization, Person, TokenAccess
+from uplift.tokens.single_flight import TokenPending, TokenUnavailable
 
 _log = structlog.get_logger(__name__)
 
@@ -52,15 +52,15 @@ class Attempter:
 
     def __init__(
         self,
-        ring: KeyRing,
-        authorizer: Authorizer,
+        key_ring: KeyRing,
+        access: TokenAccess,
         fhir: FhirClient,
-        pace: Pace,
+        rate_limiter: RateLimiter,
         settings: Settings,
     ) -> None:
-        self._ring = ring
-        self._pace = pace
-        self._authorizer = authorizer
+        self._key_ring = key_ring
+        self._rate_limiter = rate_limiter
+        self._access = access
         self._fhir = fhir
         self._endings = Endings(settings)
         self._keeps_ids = settings.oneup_keeps_ids
@@ -72,7 +72,7 @@ class Attempter:
         """Send nothing more: attempts that have not sent yet hand their upload back."""
         self._stopping = True
 
-    async def attempt(self, claim: Claim, deadline: float) -> Ended:
+    async def attempt(self, claim: Claim, deadline: float) -> Outcome:
         """Try to deliver a claimed upload; `deadline` is on `time.monotonic`.
 
         Raises nothing: whatever goes wrong is a way to end.
@@ -85,15 +85,15 @@ class Attempter:
         if claim.collides and not claim.cancel_requested:
             return self._endings.collided(facts)
         try:
-            facts.key = self._ring.unwrap(claim.wrapped_key, key_context(claim.user_id))
+            facts.key = self._key_ring.unwrap(claim.wrapped_key, key_context(claim.user_id))
             facts.body = facts.key.open(claim.sealed_body, body_context(claim.upload_id))
             return await self._validate_and_send(facts)
         except _Stopping:
             return self._endings.handed_back(facts)
         except NeedsAuthorization:
             return self._endings.parked(facts)
-        except NotItsTurn as error:
-            return self._endings.in_turn(facts, error)
+        except TokenPending as error:
+            return self._endings.awaiting_token(facts, error)
         except TokenUnavailable as error:
             floor = error.retry_after or 0.0
             return self._endings.again(facts, Reason.NO_TOKEN, "no_token", floor=floor)
@@ -104,7 +104,7 @@ class Attempter:
             _log.error("attempt_failed", upload=upload, error=type(error).__name__)
             return self._endings.failed(facts, error)
 
-    async def _validate_and_send(self, facts: Facts) -> Ended:
+    async def _validate_and_send(self, facts: Facts) -> Outcome:
         claim = facts.claim
         # What its owner withdrew is only looked for.
         checked = claim.validated or claim.cancel_requested
@@ -117,7 +117,7 @@ class Attempter:
                 return ended
         if claim.cancel_requested:
             return self._endings.cancelled(facts)
-        if claim.outlived:
+        if claim.past_deadline:
             return self._endings.expired(facts)
         return await self._send(facts, target)
 
@@ -136,16 +136,16 @@ class Attempter:
             library_disagreements.labels(facts.claim.fhir_version).inc()
         return report.valid
 
-    async def _send(self, facts: Facts, target: str | None) -> Ended:
-        answer = await self._write(facts, target)
-        if answer.outcome is Outcome.ABSENT and target is not None:
+    async def _send(self, facts: Facts, target: str | None) -> Outcome:
+        response = await self._write(facts, target)
+        if response.kind is ResponseKind.ABSENT and target is not None:
             # What was delivered before is gone: look, and if it really is, create it anew.
             look = await self._look(facts, ById(target), {})
-            if look.outcome is Outcome.ABSENT:
-                answer = await self._write(facts, None)
-        return self._endings.of_write(facts, answer)
+            if look.kind is ResponseKind.ABSENT:
+                response = await self._write(facts, None)
+        return self._endings.of_write(facts, response)
 
-    async def _look_first(self, facts: Facts, target: str | None) -> Ended | None:
+    async def _look_first(self, facts: Facts, target: str | None) -> Outcome | None:
         """Ask 1upHealth whether an earlier attempt arrived; None if it is known, or never will be,
         that none did."""
         resource: dict[str, Any] = orjson.loads(facts.body)
@@ -154,19 +154,19 @@ class Attempter:
             fhir_version=facts.claim.fhir_version,
             target=target,
             keeps_ids=self._keeps_ids,
-            empty_searches=facts.claim.looks,
+            empty_searches=facts.claim.empty_searches,
         )
         seen: list[tuple[Look, Finding]] = []
         while not isinstance(step := next_step(case, seen), Conclusion):
-            answer = await self._look(facts, step, resource)
-            seen.append((step, _finding(answer, resource)))
-            if seen[-1][1] is Finding.OTHER and self._is_newer(facts, answer):
+            response = await self._look(facts, step, resource)
+            seen.append((step, _finding(response, resource)))
+            if seen[-1][1] is Finding.OTHER and self._is_newer(facts, response):
                 return self._endings.overtaken(facts)
         match step:
             case Conclusion.STORED:
-                return self._endings.delivered(facts, answer, "found")
+                return self._endings.delivered(facts, response, "found")
             case Conclusion.LOOK_AGAIN:
-                return self._endings.looked_in_vain(facts, answer)
+                return self._endings.looked_in_vain(facts, response)
             case Conclusion.SEARCH_AGAIN:
                 return self._endings.search_again(facts)
             case Conclusion.NOT_STORED:
@@ -180,7 +180,7 @@ class Attempter:
         """The id under which an older version of this record is at 1upHealth."""
         return _delivered(facts)["id"] or None
 
-    def _is_newer(self, facts: Facts, found: Answer) -> bool:
+    def _is_newer(self, facts: Facts, found: Response) -> bool:
         """Whether other content came there after what the restored ledger has heard of."""
         if facts.claim.restored_to is None:
             return False
@@ -190,8 +190,8 @@ class Attempter:
             known_version=_delivered(facts)["version"],
         )
 
-    async def _write(self, facts: Facts, target: str | None) -> Answer:
-        async def send(token: AccessToken) -> Answer:
+    async def _write(self, facts: Facts, target: str | None) -> Response:
+        async def send(token: AccessToken) -> Response:
             # Getting the token may have taken a while.
             if self._stopping:
                 raise _Stopping
@@ -205,15 +205,15 @@ class Attempter:
                 resource_id=target,
             )
 
-        answer = await self._authorized(facts, send)
+        response = await self._authorized(facts, send)
         # Whatever comes next, only an answer that leaves it open may still count as sent.
-        facts.writing = answer.outcome in (Outcome.STORED, Outcome.UNKNOWN)
-        return answer
+        facts.writing = response.kind in (ResponseKind.STORED, ResponseKind.UNKNOWN)
+        return response
 
-    async def _look(self, facts: Facts, look: Look, resource: dict[str, Any]) -> Answer:
+    async def _look(self, facts: Facts, look: Look, resource: dict[str, Any]) -> Response:
         claim = facts.claim
 
-        async def ask(token: AccessToken) -> Answer:
+        async def ask(token: AccessToken) -> Response:
             if isinstance(look, ById):
                 return await self._fhir.look(
                     token=token.value,
@@ -235,27 +235,27 @@ class Attempter:
         return await self._authorized(facts, ask)
 
     async def _authorized(
-        self, facts: Facts, ask: Callable[[AccessToken], Awaitable[Answer]]
-    ) -> Answer:
+        self, facts: Facts, ask: Callable[[AccessToken], Awaitable[Response]]
+    ) -> Response:
         """Ask with the user's token, and once more with a fresh one if it is refused."""
         person = Person(facts.claim.user_id, facts.claim.app_user_id, facts.key)
-        token = await self._authorizer.token(person)
+        token = await self._access.token(person)
         asked_at = time.monotonic()
-        answer = await ask(token)
-        if answer.outcome is Outcome.UNAUTHORIZED:
+        response = await ask(token)
+        if response.kind is ResponseKind.UNAUTHORIZED:
             facts.writing = False
-            token = await self._authorizer.token(person, refused=token.version)
+            token = await self._access.token(person, refused=token.version)
             asked_at = time.monotonic()
-            answer = await ask(token)
-        self._pace.answered(facts.claim.upload_id, answer, asked_at)
-        return answer
+            response = await ask(token)
+        self._rate_limiter.answered(facts.claim.upload_id, response, asked_at)
+        return response
 
 
-def _finding(answer: Answer, resource: dict[str, Any]) -> Finding:
-    match answer.outcome:
-        case Outcome.FOUND:
-            return Finding.OURS if same_content(resource, answer.resource) else Finding.OTHER
-        case Outcome.ABSENT:
+def _finding(response: Response, resource: dict[str, Any]) -> Finding:
+    match response.kind:
+        case ResponseKind.FOUND:
+            return Finding.OURS if same_content(resource, response.resource) else Finding.OTHER
+        case ResponseKind.ABSENT:
             return Finding.NOTHING
     return Finding.FAILED
 

@@ -17,13 +17,13 @@ class Backoff:
     """
 
     first: float = 5.0
-    most: float = 3600.0
+    limit: float = 3600.0
     uniform: Callable[[float, float], float] = random.uniform
 
     def ceiling(self, attempts: int) -> float:
         """The longest delay after `attempts` attempts (1 or more)."""
         # 2**63 already exceeds any sensible ceiling; without the cap a float would overflow.
-        return min(self.most, self.first * 2.0 ** min(max(attempts, 1) - 1, 63))
+        return min(self.limit, self.first * 2.0 ** min(max(attempts, 1) - 1, 63))
 
     def delay(self, attempts: int, *, floor: float = 0.0) -> float:
         """A delay after `attempts` attempts, never below `floor` (a Retry-After)."""

@@ -13,23 +13,23 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from structlog.contextvars import bound_contextvars
 
-from uplift.coalesce import GroupCommit
+from uplift.coalesce import Coalescer
 from uplift.delivery.attempt import Attempter
-from uplift.delivery.in_flight import Window
-from uplift.delivery.rate_limiter import Pace
+from uplift.delivery.in_flight import InFlightLimit
+from uplift.delivery.rate_limiter import RateLimiter
 from uplift.ledger import leases
 from uplift.ledger.database import Database, is_away
-from uplift.ledger.leases import Claim, Due, Ended, Terms
+from uplift.ledger.leases import Claim, Due, Outcome, Terms
 from uplift.lifecycle import ALONE_AFTER, Reason, State
 from uplift.metrics import attempts_unrecorded, count_attempt, uploads_parked
 from uplift.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
-_CLAIM_MOST = 100
+_MAX_CLAIM = 100
 _RECORD_TRIES = 3  # while the database answers; while it is away, until the lease ends
 _PAUSE_FIRST = 0.25  # seconds
-_PAUSE_MOST = 2.0
+_MAX_PAUSE = 2.0
 # How long a message waits for a permit, in seconds: it holds one of the worker's few threads.
 _PATIENCE = 1.0
 _SHORTEST_WAIT = 0.005
@@ -39,7 +39,7 @@ _SHORTEST_WAIT = 0.005
 class _Outcome:
     """How an attempt ended, and when its lease does, on time.monotonic."""
 
-    ended: Ended
+    ended: Outcome
     lease_ends: float
 
 
@@ -47,11 +47,15 @@ class Deliverer:
     """Delivers uploads, for as many callers at once as there are, within one window."""
 
     def __init__(
-        self, database: Database, attempter: Attempter, pace: Pace, settings: Settings
+        self,
+        database: Database,
+        attempter: Attempter,
+        rate_limiter: RateLimiter,
+        settings: Settings,
     ) -> None:
         self._database = database
         self._attempter = attempter
-        self._pace = pace
+        self._rate_limiter = rate_limiter
         self._attempt_seconds = settings.attempt_seconds
         self._lease_seconds = settings.lease_seconds
         self._terms = Terms(
@@ -59,8 +63,10 @@ class Deliverer:
             give_up_seconds=settings.give_up_seconds,
             allow_shared_ids=settings.allow_shared_ids,
         )
-        self._window = Window(slots=settings.send_slots, body_bytes=settings.send_bytes)
-        self._record = GroupCommit(self._record_all, concerns_all=is_away)
+        self._in_flight = InFlightLimit(
+            slots=settings.max_in_flight, body_bytes=settings.max_in_flight_bytes
+        )
+        self._record = Coalescer(self._record_all, concerns_all=is_away)
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -93,16 +99,16 @@ class Deliverer:
     ) -> None:
         """Take out of both what is claimed, until they are empty, a stop, or the pace is shut."""
         while waiting and not self._stopping.is_set():
-            if self._pace.is_scarce and not await self._pass_over_what_is_not_due(waiting):
+            if self._rate_limiter.is_scarce and not await self._pass_over_what_is_not_due(waiting):
                 break
             claimed = await self._claim(waiting, suspects)
             if claimed is None:
                 return
             claims, deadline = claimed
             for claim in claims:
-                sends.create_task(self._deliver_in_window(claim, deadline))
+                sends.create_task(self._deliver_in_flight(claim, deadline))
         while suspects and not self._stopping.is_set():
-            async with self._window.alone():
+            async with self._in_flight.alone():
                 if not await self._permits(1):
                     return
                 claims, deadline = await self._claim_alone(suspects.popleft())
@@ -112,7 +118,7 @@ class Deliverer:
     async def _pass_over_what_is_not_due(self, waiting: deque[UUID]) -> bool:
         """Whether any is left. What is not due would use up permits, and there are few."""
         while waiting:
-            asked = [waiting.popleft() for _ in range(min(len(waiting), _CLAIM_MOST))]
+            asked = [waiting.popleft() for _ in range(min(len(waiting), _MAX_CLAIM))]
             async with self._database.transaction() as connection:
                 due = await leases.due_among(connection, asked)
             waiting.extendleft(reversed([id_ for id_ in asked if id_ in due]))
@@ -120,15 +126,15 @@ class Deliverer:
                 return True
         return False
 
-    async def _permits(self, most: int) -> int:
+    async def _permits(self, limit: int) -> int:
         """Permits for some of so many attempts: waits a moment for one, else 0."""
         until = time.monotonic() + _PATIENCE
-        while most and not self._stopping.is_set():
-            permits = await self._pace.take(most)
+        while limit and not self._stopping.is_set():
+            permits = await self._rate_limiter.acquire(limit)
             if permits:
                 return permits
-            wait = max(self._pace.wait, _SHORTEST_WAIT)
-            if self._pace.stands_still or time.monotonic() + wait > until:
+            wait = max(self._rate_limiter.wait, _SHORTEST_WAIT)
+            if self._rate_limiter.is_stalled or time.monotonic() + wait > until:
                 break
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), wait)
@@ -141,7 +147,7 @@ class Deliverer:
 
         With the deadline of their attempts, on time.monotonic.
         """
-        slots = await self._window.take(min(len(waiting), _CLAIM_MOST))
+        slots = await self._in_flight.acquire(min(len(waiting), _MAX_CLAIM))
         permits = 0
         fitting: dict[UUID, Due] = {}
         claims: list[Claim] = []
@@ -153,10 +159,12 @@ class Deliverer:
             deadline = time.monotonic() + self._attempt_seconds
             asked = [waiting.popleft() for _ in range(permits)]
             async with self._database.transaction() as connection:
-                due = await leases.due_among(connection, asked, stood_still=self._pace.stood_still)
+                due = await leases.due_among(
+                    connection, asked, stalled_seconds=self._rate_limiter.stalled_seconds
+                )
                 suspects += (id_ for id_, upload in due.items() if upload.crashes >= ALONE_AFTER)
                 due = {id_: due[id_] for id_ in due if id_ not in suspects}
-                room = self._window.fit([upload.body_bytes for upload in due.values()])
+                room = self._in_flight.fit([upload.body_bytes for upload in due.values()])
                 fitting = dict(islice(due.items(), room))
                 # Back to the front: what is due but found no room is next.
                 waiting.extendleft(reversed(list(due)[room:]))
@@ -165,8 +173,8 @@ class Deliverer:
         finally:
             used = sum(claim.body_bytes for claim in claims)
             unused = sum(upload.body_bytes for upload in fitting.values()) - used
-            await self._window.give_back(slots - len(claims), unused)
-            self._pace.give_back(permits - len(claims))
+            await self._in_flight.release(slots - len(claims), unused)
+            self._rate_limiter.release(permits - len(claims))
         return claims, deadline
 
     async def _claim_alone(self, upload_id: UUID) -> tuple[list[Claim], float]:
@@ -176,17 +184,20 @@ class Deliverer:
         try:
             async with self._database.transaction() as connection:
                 claims = await leases.claim(
-                    connection, [upload_id], stood_still=self._pace.stood_still, **self._terms
+                    connection,
+                    [upload_id],
+                    stalled_seconds=self._rate_limiter.stalled_seconds,
+                    **self._terms,
                 )
         finally:
-            self._pace.give_back(1 - len(claims))
+            self._rate_limiter.release(1 - len(claims))
         return claims, deadline
 
-    async def _deliver_in_window(self, claim: Claim, deadline: float) -> None:
+    async def _deliver_in_flight(self, claim: Claim, deadline: float) -> None:
         try:
             await self._deliver_one(claim, deadline)
         finally:
-            await self._window.give_back(1, claim.body_bytes)
+            await self._in_flight.release(1, claim.body_bytes)
 
     async def _deliver_one(self, claim: Claim, deadline: float) -> None:
         try:
@@ -223,7 +234,7 @@ class Deliverer:
                     raise
                 _log.warning("recording_again", uploads=len(group), error=type(error).__name__)
             await asyncio.sleep(pause)
-            pause = min(2 * pause, _PAUSE_MOST)
+            pause = min(2 * pause, _MAX_PAUSE)
         for ended in group:
             _count(ended, recorded=ended.claim.upload_id in recorded)
             _log.info(
@@ -237,7 +248,7 @@ class Deliverer:
         return [ended.claim.upload_id in recorded for ended in group]
 
 
-def _count(ended: Ended, *, recorded: bool) -> None:
+def _count(ended: Outcome, *, recorded: bool) -> None:
     if not recorded:
         attempts_unrecorded.labels("lease_lost").inc()
         return

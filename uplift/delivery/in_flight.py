@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 _PART = 16
 
 
-class Window:
+class InFlightLimit:
     """A sliding window: slots are taken before a claim, bytes within it, and both given back after
     the outcome."""
 
@@ -29,20 +29,20 @@ class Window:
         """Slots taken now."""
         return self._taken_slots
 
-    async def take(self, most: int) -> int:
+    async def acquire(self, limit: int) -> int:
         """Wait for room, and take slots for at least one and at most so many uploads.
 
         While there are only a few free, it waits for some more: a claim of a handful costs hardly
         less than one of dozens.
         """
-        enough = min(most, self._few)
+        enough = min(limit, self._few)
         async with self._freed:
             self._wanted.append(enough)
             try:
                 await self._freed.wait_for(lambda: self._has_room(enough))
             finally:
                 self._wanted.remove(enough)
-            taken = min(most, self._slots - self._taken_slots)
+            taken = min(limit, self._slots - self._taken_slots)
             self._taken_slots += taken
         return taken
 
@@ -69,7 +69,7 @@ class Window:
             fitting += 1
         return fitting
 
-    async def give_back(self, slots: int, body_bytes: int = 0) -> None:
+    async def release(self, slots: int, body_bytes: int = 0) -> None:
         """Free so many slots, and the bytes of the bodies that were in them."""
         async with self._freed:
             self._taken_slots -= slots

@@ -20,7 +20,7 @@ _UNADDRESSABLE = frozenset({"", ".", ".."})
 # What separates tokens in a search, and escapes that: nobody says whether 1upHealth reads escapes
 # (https://hl7.org/fhir/R4/search.html#escaping), and a search misread finds nothing.
 _NO_TOKEN = re.compile(r"[,|$\\\x00-\x1f\x7f]|^\s|\s$")
-_TOKEN_MOST = 1024
+_MAX_TOKEN = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def _tokens(identifiers: Iterable[Any]) -> Iterable[str]:
             if _NO_TOKEN.search(system):
                 continue
             token = f"{system}|{value}"
-        if len(token) <= _TOKEN_MOST:
+        if len(token) <= _MAX_TOKEN:
             yield token
 
 

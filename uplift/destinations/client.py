@@ -12,13 +12,13 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 
 from uplift.destinations.responses import (
-    Answer,
-    Outcome,
-    sort_error,
-    sort_look,
-    sort_read,
-    sort_search,
-    sort_write,
+    Response,
+    ResponseKind,
+    classify_error,
+    classify_look_up,
+    classify_read,
+    classify_search,
+    classify_write,
 )
 from uplift.errors import ConfigurationError
 from uplift.fhir.interactions import both_forms, parse_link
@@ -29,17 +29,17 @@ _CONNECT_SECONDS = 10.0
 # A stored resource comes back with its create; beyond this it cannot be ours.
 _ANSWER_SLACK_BYTES = 1024 * 1024
 # 1upHealth's most on one page; and pages of one identifier beyond which something is wrong.
-_PAGE_MOST = 100
-_PAGES_MOST = 20
+_MAX_PAGE = 100
+_MAX_PAGES = 20
 # To take a larger page apart holds everything else up, so a thread does it.
-_INLINE_BYTES_MOST = 64 * 1024
+_MAX_INLINE_BYTES = 64 * 1024
 
 
 class DeadlinePassed(Exception):
     """The attempt's time was over before the first byte of the body was asked for."""
 
 
-class AnswerTooLarge(Exception):
+class ResponseTooLarge(Exception):
     """The response has more bytes than any answer of 1upHealth's should."""
 
 
@@ -81,7 +81,7 @@ class FhirClient:
         self._http = http
         self._url = settings.oneup_fhir_url
         self._bases = both_forms(settings.oneup_fhir_url)
-        self._answer_most = settings.max_body_bytes + _ANSWER_SLACK_BYTES
+        self._max_answer = settings.max_body_bytes + _ANSWER_SLACK_BYTES
 
     async def write(
         self,
@@ -92,17 +92,17 @@ class FhirClient:
         body: bytes,
         deadline: float,
         resource_id: str | None = None,
-    ) -> Answer:
+    ) -> Response:
         """Create a resource, or update the one of that id, with the bytes as they are.
 
         `deadline` is on `time.monotonic`: after it nothing is sent any more, and no answer is
         waited for. An update is a POST to the resource, as 1upHealth documents it.
         """
         if not _fits_a_header(token):
-            return Answer(Outcome.UNAUTHORIZED, "unusable_token")
+            return Response(ResponseKind.UNAUTHORIZED, "unusable_token")
         url = self._resource_url(version_path, resource_type, resource_id)
         if url is None:
-            return Answer(Outcome.HOLD, "unaddressable_id")
+            return Response(ResponseKind.HOLD, "unaddressable_id")
         started = False
 
         async def stream() -> AsyncIterator[bytes]:
@@ -126,12 +126,14 @@ class FhirClient:
             },
         )
         response = await self._exchange(request, deadline)
-        if isinstance(response, Answer):
+        if isinstance(response, Response):
             if not started:
-                return Answer(Outcome.NOT_SENT, response.code)
+                return Response(ResponseKind.NOT_SENT, response.code)
             return response
         status, headers, content = response
-        return sort_write(status, headers, content, resource_type, update=resource_id is not None)
+        return classify_write(
+            status, headers, content, resource_type, update=resource_id is not None
+        )
 
     async def look(
         self,
@@ -141,23 +143,23 @@ class FhirClient:
         resource_type: str,
         resource_id: str,
         deadline: float,
-    ) -> Answer:
+    ) -> Response:
         """Read a resource by id. `deadline` as in `write`."""
         if not _fits_a_header(token):
-            return Answer(Outcome.UNAUTHORIZED, "unusable_token")
+            return Response(ResponseKind.UNAUTHORIZED, "unusable_token")
         url = self._resource_url(version_path, resource_type, resource_id)
         if url is None:
-            return Answer(Outcome.UNKNOWN, "unaddressable_id")
+            return Response(ResponseKind.UNKNOWN, "unaddressable_id")
         request = self._http.build_request(
             "GET",
             url,
             headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
         )
         response = await self._exchange(request, deadline)
-        if isinstance(response, Answer):
+        if isinstance(response, Response):
             return response
         status, headers, content = response
-        return sort_look(status, headers, content, resource_type)
+        return classify_look_up(status, headers, content, resource_type)
 
     async def search(
         self,
@@ -169,7 +171,7 @@ class FhirClient:
         ours: dict[str, Any],
         body_bytes: int,
         deadline: float,
-    ) -> Answer:
+    ) -> Response:
         """Search for a resource with the content of `ours`, by FHIR's token for its identifier.
 
         Follows the pages. FOUND with the first that has the content, ABSENT if none of all has.
@@ -177,76 +179,76 @@ class FhirClient:
         as in `write`.
         """
         if not _fits_a_header(token):
-            return Answer(Outcome.UNAUTHORIZED, "unusable_token")
-        count = min(_PAGE_MOST, max(1, self._answer_most // (4 * max(body_bytes, 1))))
+            return Response(ResponseKind.UNAUTHORIZED, "unusable_token")
+        count = min(_MAX_PAGE, max(1, self._max_answer // (4 * max(body_bytes, 1))))
         query = urlencode({"identifier": identifier, "_count": count}, quote_via=quote, safe="")
         address = f"{resource_type}?{query}"
-        for _ in range(_PAGES_MOST):
+        for _ in range(_MAX_PAGES):
             request = self._http.build_request(
                 "GET",
                 f"{self._url}/{version.path}/{address}",
                 headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
             )
             response = await self._exchange(request, deadline)
-            if isinstance(response, Answer):
+            if isinstance(response, Response):
                 return response
             status, headers, content = response
-            if len(content) > _INLINE_BYTES_MOST:
-                answer = await asyncio.to_thread(
-                    sort_search, status, headers, content, resource_type, ours
+            if len(content) > _MAX_INLINE_BYTES:
+                response = await asyncio.to_thread(
+                    classify_search, status, headers, content, resource_type, ours
                 )
             else:
-                answer = sort_search(status, headers, content, resource_type, ours)
-            if answer.next_page is None:
-                return answer
+                response = classify_search(status, headers, content, resource_type, ours)
+            if response.next_page is None:
+                return response
             # Only its path and query are followed, and only where this search is.
-            link = parse_link(version, self._bases, answer.next_page)
+            link = parse_link(version, self._bases, response.next_page)
             if link is None or link.path != resource_type:
-                return Answer(Outcome.UNKNOWN, "next_page_elsewhere", status)
+                return Response(ResponseKind.UNKNOWN, "next_page_elsewhere", status)
             address = link.address
-        return Answer(Outcome.UNKNOWN, "search_without_end")
+        return Response(ResponseKind.UNKNOWN, "search_without_end")
 
     async def read(
-        self, *, token: str, address: str, resource_type: str, deadline: float, most: int
-    ) -> Answer:
+        self, *, token: str, address: str, resource_type: str, deadline: float, limit: int
+    ) -> Response:
         """Read what is at an address below the base, version included: a resource, or a page.
 
         The address is used as it is. The answer holds the bytes as they came, `most` at most, if
         they are a resource of that type. `deadline` as in `write`.
         """
         if not _fits_a_header(token):
-            return Answer(Outcome.UNAUTHORIZED, "unusable_token")
+            return Response(ResponseKind.UNAUTHORIZED, "unusable_token")
         request = self._http.build_request(
             "GET",
             f"{self._url}/{address}",
             headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
         )
-        response = await self._exchange(request, deadline, most)
-        if isinstance(response, Answer):
+        response = await self._exchange(request, deadline, limit)
+        if isinstance(response, Response):
             return response
         status, headers, content = response
-        return sort_read(status, headers, content, resource_type)
+        return classify_read(status, headers, content, resource_type)
 
     async def _exchange(
-        self, request: httpx.Request, deadline: float, most: int | None = None
-    ) -> tuple[int, httpx.Headers, bytes] | Answer:
-        most = self._answer_most if most is None else most
+        self, request: httpx.Request, deadline: float, limit: int | None = None
+    ) -> tuple[int, httpx.Headers, bytes] | Response:
+        limit = self._max_answer if limit is None else limit
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 response = await self._http.send(request, stream=True)
                 try:
-                    return response.status_code, response.headers, await _read(response, most)
+                    return response.status_code, response.headers, await _read(response, limit)
                 finally:
                     await response.aclose()
         except TimeoutError:
-            return Answer(Outcome.UNKNOWN, "no_answer")
-        except AnswerTooLarge:
-            return Answer(Outcome.UNKNOWN, "answer_too_large")
+            return Response(ResponseKind.UNKNOWN, "no_answer")
+        except ResponseTooLarge:
+            return Response(ResponseKind.UNKNOWN, "response_too_large")
         except (httpx.RequestError, aiohttp.ClientError, DeadlinePassed, OSError) as error:
-            return sort_error(error)
+            return classify_error(error)
         except ValueError:
             # What aiohttp and the resolver say of an address that they cannot use.
-            return Answer(Outcome.UNKNOWN, "unusable_address")
+            return Response(ResponseKind.UNKNOWN, "unusable_address")
 
     def _resource_url(
         self, version_path: str, resource_type: str, resource_id: str | None
@@ -263,12 +265,12 @@ class FhirClient:
         return f"{url}/{quote(resource_id, safe='')}"
 
 
-async def _read(response: httpx.Response, most: int) -> bytes:
+async def _read(response: httpx.Response, limit: int) -> bytes:
     content = bytearray()
     async for chunk in response.aiter_bytes():
         content += chunk
-        if len(content) > most:
-            raise AnswerTooLarge
+        if len(content) > limit:
+            raise ResponseTooLarge
     return bytes(content)
 
 

@@ -20,12 +20,12 @@ import orjson
 from uplift.identity import same_content
 
 # A server that asks for more than this is wrong about its own clock.
-_RETRY_AFTER_MOST = 24 * 3600.0
+_MAX_RETRY_AFTER = 24 * 3600.0
 # [base]/[type]/[id]/_history/[vid], https://hl7.org/fhir/http.html#create
 _LOCATION = re.compile(r"(?:^|/)([A-Za-z]+)/([^/?#]+)(?:/_history/([^/?#]+))?/?$")
 
 
-class Outcome(StrEnum):
+class ResponseKind(StrEnum):
     """What one request came to."""
 
     STORED = "stored"
@@ -49,10 +49,10 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """One request's outcome. `code` is for history and clients: never free text."""
 
-    outcome: Outcome
+    kind: ResponseKind
     code: str
     status_code: int | None = None
     retry_after: float | None = None  # seconds
@@ -63,7 +63,7 @@ class Answer:
     next_page: str | None = None  # where a search that found nothing so far goes on
 
     def __repr__(self) -> str:
-        return f"Answer({self.outcome}, {self.code})"
+        return f"Answer({self.kind}, {self.code})"
 
 
 # https://hl7.org/fhir/R4/valueset-issue-type.html; the earlier versions have some of them.
@@ -90,125 +90,131 @@ _REFUSED = {
 }
 
 
-def sort_write(
+def classify_write(
     status: int, headers: httpx.Headers, body: bytes, resource_type: str, *, update: bool = False
-) -> Answer:
+) -> Response:
     """Sort the response to a create, or to an update of a known resource."""
     code = f"http_{status}"
     if 200 <= status < 300:
-        return _sort_success(status, headers, body, resource_type)
+        return _classify_success(status, headers, body, resource_type)
     if status in _NOT_STORED:
-        return Answer(Outcome.BUSY, code, status, retry_after(headers))
+        return Response(ResponseKind.BUSY, code, status, retry_after(headers))
     if status == 401:
-        return Answer(Outcome.UNAUTHORIZED, code, status)
+        return Response(ResponseKind.UNAUTHORIZED, code, status)
     if status in _REFUSED:
-        return Answer(Outcome.REFUSED, code, status)
+        return Response(ResponseKind.REFUSED, code, status)
     if status == 408 or status >= 500:
         # Gateways answer 5xx after a commit too.
-        return Answer(Outcome.UNKNOWN, code, status, retry_after(headers))
+        return Response(ResponseKind.UNKNOWN, code, status, retry_after(headers))
     if status == 404 and update:
-        return Answer(Outcome.ABSENT, code, status)
+        return Response(ResponseKind.ABSENT, code, status)
     # 403, 3xx, 404 and 405 on create, and whatever nobody foresaw: a wrong address or a lapsed
     # contract answers so for every record, so it must not refuse a backlog.
-    return Answer(Outcome.HOLD, code, status, retry_after(headers))
+    return Response(ResponseKind.HOLD, code, status, retry_after(headers))
 
 
-def _sort_success(status: int, headers: httpx.Headers, body: bytes, resource_type: str) -> Answer:
+def _classify_success(
+    status: int, headers: httpx.Headers, body: bytes, resource_type: str
+) -> Response:
     stored = _fhir_object(headers, body)
     if stored is None or stored.get("resourceType") != resource_type:
         # A login page, {"error": …} or another type under a 2xx: seen at 1upHealth.
-        return Answer(Outcome.UNKNOWN, "not_the_resource", status)
-    return Answer(Outcome.STORED, f"http_{status}", status, receipt=_receipt(headers, stored))
+        return Response(ResponseKind.UNKNOWN, "not_the_resource", status)
+    return Response(
+        ResponseKind.STORED, f"http_{status}", status, receipt=_receipt(headers, stored)
+    )
 
 
-def sort_look(status: int, headers: httpx.Headers, body: bytes, resource_type: str) -> Answer:
+def classify_look_up(
+    status: int, headers: httpx.Headers, body: bytes, resource_type: str
+) -> Response:
     """Sort the response to a read by id."""
     code = f"http_{status}"
     if status == 200:
         stored = _fhir_object(headers, body)
         if stored is not None and stored.get("resourceType") == resource_type:
             receipt = _receipt(headers, stored)
-            return Answer(Outcome.FOUND, code, status, receipt=receipt, resource=stored)
-        return Answer(Outcome.UNKNOWN, "not_the_resource", status)
+            return Response(ResponseKind.FOUND, code, status, receipt=receipt, resource=stored)
+        return Response(ResponseKind.UNKNOWN, "not_the_resource", status)
     if status in (404, 410) and _fhir_object(headers, body) is not None:
         # Only in 1upHealth's own words: a gateway's page says 404 of everything while it is lost.
-        return Answer(Outcome.ABSENT, code, status)
+        return Response(ResponseKind.ABSENT, code, status)
     if status == 401:
-        return Answer(Outcome.UNAUTHORIZED, code, status)
-    return Answer(Outcome.UNKNOWN, code, status, retry_after(headers))
+        return Response(ResponseKind.UNAUTHORIZED, code, status)
+    return Response(ResponseKind.UNKNOWN, code, status, retry_after(headers))
 
 
-def sort_search(
+def classify_search(
     status: int, headers: httpx.Headers, body: bytes, resource_type: str, ours: dict[str, Any]
-) -> Answer:
+) -> Response:
     """Sort one page of a search: FOUND with the first resource whose content is `ours`.
 
     ABSENT if the page has none, which says nothing yet while there is a next page.
     """
     code = f"http_{status}"
     if status == 401:
-        return Answer(Outcome.UNAUTHORIZED, code, status)
+        return Response(ResponseKind.UNAUTHORIZED, code, status)
     if status != 200:
-        return Answer(Outcome.UNKNOWN, code, status, retry_after(headers))
+        return Response(ResponseKind.UNKNOWN, code, status, retry_after(headers))
     page = _fhir_object(headers, body)
     if page is None or page.get("resourceType") != "Bundle" or page.get("type") != "searchset":
-        return Answer(Outcome.UNKNOWN, "not_a_search", status)
+        return Response(ResponseKind.UNKNOWN, "not_a_search", status)
     entries, links = page.get("entry", []), page.get("link", [])
     if not _are_objects(entries) or not _are_objects(links):
-        return Answer(Outcome.UNKNOWN, "not_a_search", status)
+        return Response(ResponseKind.UNKNOWN, "not_a_search", status)
     for resource in (entry.get("resource") for entry in entries):
         if not isinstance(resource, dict) or _says_it_failed(resource):
-            return Answer(Outcome.UNKNOWN, "search_incomplete", status)
+            return Response(ResponseKind.UNKNOWN, "search_incomplete", status)
         if resource.get("resourceType") == resource_type and same_content(ours, resource):
             # The headers are the page's: neither its ETag nor its Location is the resource's.
             receipt = _receipt(httpx.Headers(), resource)
-            return Answer(Outcome.FOUND, code, status, receipt=receipt, resource=resource)
+            return Response(ResponseKind.FOUND, code, status, receipt=receipt, resource=resource)
     following = [link.get("url") for link in links if link.get("relation") == "next"]
     if not following:
-        return Answer(Outcome.ABSENT, code, status)
+        return Response(ResponseKind.ABSENT, code, status)
     if not isinstance(following[0], str):
-        return Answer(Outcome.UNKNOWN, "not_a_search", status)
-    return Answer(Outcome.ABSENT, code, status, next_page=following[0])
+        return Response(ResponseKind.UNKNOWN, "not_a_search", status)
+    return Response(ResponseKind.ABSENT, code, status, next_page=following[0])
 
 
-def sort_read(status: int, headers: httpx.Headers, body: bytes, resource_type: str) -> Answer:
+def classify_read(status: int, headers: httpx.Headers, body: bytes, resource_type: str) -> Response:
     """Sort the response to a read that somebody else asked for, whose bytes they get."""
     code = f"http_{status}"
     if status == 200:
         if "json" in headers.get("content-type", "").lower() and _is_of(body, resource_type):
-            return Answer(Outcome.FOUND, code, status, content=body)
-        return Answer(Outcome.UNKNOWN, "not_the_resource", status)
+            return Response(ResponseKind.FOUND, code, status, content=body)
+        return Response(ResponseKind.UNKNOWN, "not_the_resource", status)
     if status in (404, 410):
-        return Answer(Outcome.ABSENT, code, status)
+        return Response(ResponseKind.ABSENT, code, status)
     if status == 401:
-        return Answer(Outcome.UNAUTHORIZED, code, status)
+        return Response(ResponseKind.UNAUTHORIZED, code, status)
     if status in _NOT_STORED:
-        return Answer(Outcome.BUSY, code, status, retry_after(headers))
+        return Response(ResponseKind.BUSY, code, status, retry_after(headers))
     if status in _REFUSED or status in (405, 406, 414, 431):
-        return Answer(Outcome.REFUSED, code, status, issues=_issue_types(headers, body))
+        return Response(ResponseKind.REFUSED, code, status, issues=_issue_types(headers, body))
     if status == 408 or status >= 500:
-        return Answer(Outcome.UNKNOWN, code, status, retry_after(headers))
-    return Answer(Outcome.HOLD, code, status, retry_after(headers))
+        return Response(ResponseKind.UNKNOWN, code, status, retry_after(headers))
+    return Response(ResponseKind.HOLD, code, status, retry_after(headers))
 
 
-def sort_error(error: Exception) -> Answer:
+def classify_error(error: Exception) -> Response:
     """Sort a request that got no response.
 
     Only a connection that was never made proves that nothing was sent: behind httpx-aiohttp a
     connection cut *after* sending is an `httpx.ConnectTimeout` too, so the cause decides.
     """
     if isinstance(error.__cause__, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-        return Answer(Outcome.NOT_SENT, "no_connection")
+        return Response(ResponseKind.NOT_SENT, "no_connection")
     if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
-        return Answer(Outcome.UNKNOWN, "no_answer")
-    return Answer(Outcome.UNKNOWN, "connection_lost")
+        return Response(ResponseKind.UNKNOWN, "no_answer")
+    return Response(ResponseKind.UNKNOWN, "connection_lost")
 
 
 def retry_after(headers: httpx.Headers, *, now: datetime | None = None) -> float | None:
     """Seconds that a Retry-After asks for: RFC 9110, 10.2.3 allows a number or a date."""
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
-        return min(float(text), _RETRY_AFTER_MOST)
+        return min(float(text), _MAX_RETRY_AFTER)
     try:
         at = parsedate_to_datetime(text)
     except (ValueError, OverflowError):  # the parser overflows on fields of many digits
@@ -216,7 +222,7 @@ def retry_after(headers: httpx.Headers, *, now: datetime | None = None) -> float
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
     seconds = (at - (now or datetime.now(UTC))).total_seconds()
-    return min(max(seconds, 0.0), _RETRY_AFTER_MOST)
+    return min(max(seconds, 0.0), _MAX_RETRY_AFTER)
 
 
 def _fhir_object(headers: httpx.Headers, body: bytes) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import redis.asyncio
 from sqlalchemy.exc import SQLAlchemyError
 
-from uplift.delivery.rate_limiter import Pace, PaceState
+from uplift.delivery.rate_limiter import RateLimiter, RateLimiterState
 from uplift.doctor import configuration, keys, ledger, queues, upstream, work
 from uplift.doctor.findings import Finding, fail, warn
 from uplift.errors import ConfigurationError
@@ -73,7 +73,7 @@ async def _postgres(settings: Settings) -> list[Finding]:
             found += await _keys(settings, database)
             async with database.transaction() as connection:
                 found += work.judge_work(await overdue(connection))
-                found += work.judge_backlog(await backlog(connection), settings.backlog_most)
+                found += work.judge_backlog(await backlog(connection), settings.max_backlog)
                 late = await retention.lag(connection, retention.windows(settings))
                 found.append(work.judge_retention(late))
         return found
@@ -95,11 +95,11 @@ async def _keys(settings: Settings, database: Database) -> list[Finding]:
     if settings.master_keys is None:
         return []
     try:
-        ring = KeyRing.parse(settings.master_keys.get_secret_value())
+        key_ring = KeyRing.parse(settings.master_keys.get_secret_value())
     except ConfigurationError as error:
         return [fail(keys.PART, str(error), "Correct UPLIFT_MASTER_KEYS; docs/keys.md says how.")]
     async with database.transaction() as connection:
-        return keys.judge_keys(ring, await key_use(connection, ring))
+        return keys.judge_keys(key_ring, await key_use(connection, key_ring))
 
 
 async def _redis(settings: Settings) -> list[Finding]:
@@ -120,13 +120,13 @@ async def _redis(settings: Settings) -> list[Finding]:
             work.judge_pace(None),
         ]
     found += queues.judge_consumers(await queues.queue_consumers(url))
-    return [*found, work.judge_pace(await _pace(settings, url))]
+    return [*found, work.judge_pace(await _rate_limiter(settings, url))]
 
 
-async def _pace(settings: Settings, url: str) -> PaceState | None:
+async def _rate_limiter(settings: Settings, url: str) -> RateLimiterState | None:
     client = redis.asyncio.from_url(url, **queues.FAST)
     try:
-        return await Pace(client, settings).state()
+        return await RateLimiter(client, settings).state()
     finally:
         await client.aclose()
 

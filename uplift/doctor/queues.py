@@ -67,11 +67,11 @@ def _judged(info: Mapping[str, Any]) -> Iterator[Finding]:
             "append-only file off: a restart forgets queues and the count of 1upHealth's limit",
             "Set appendonly yes. No upload is lost without it; the sweep rings again.",
         )
-    used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
-    if most and used > _FULL * most:
+    used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    if limit and used > _FULL * limit:
         yield warn(
             REDIS,
-            f"{used / most:.0%} of maxmemory is used",
+            f"{used / limit:.0%} of maxmemory is used",
             "Raise maxmemory, or look for what else uses this Redis: full, it takes no messages.",
         )
 

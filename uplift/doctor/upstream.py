@@ -21,7 +21,7 @@ from uplift.settings import Settings
 PART = "1upHealth"
 
 _SECONDS = 10.0
-_ANSWER_BYTES_MOST = 64 * 1024
+_MAX_RESPONSE_BYTES = 64 * 1024
 _NOBODYS_TOKEN = "uplift-doctor-asks-whether-the-client-is-known"  # noqa: S105
 
 
@@ -61,16 +61,16 @@ async def _reply(
         ):
             async for chunk in response.aiter_bytes():
                 content += chunk
-                if form is None or len(content) > _ANSWER_BYTES_MOST:
+                if form is None or len(content) > _MAX_RESPONSE_BYTES:
                     break
     except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError, ValueError):
         # Its text would hold the address, and its request the secret.
         return None
     try:
-        answer = orjson.loads(content)
+        parsed = orjson.loads(content)
     except orjson.JSONDecodeError:
-        answer = None
-    error = answer.get("error") if isinstance(answer, dict) else None
+        parsed = None
+    error = parsed.get("error") if isinstance(parsed, dict) else None
     return Reply(response.status_code, error if isinstance(error, str) else None)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from uplift.delivery.rate_limiter import PaceState
+from uplift.delivery.rate_limiter import RateLimiterState
 from uplift.doctor.findings import Finding, fail, ok, warn
 from uplift.ledger.backlog import Backlog
 from uplift.ledger.overdue import Overdue
@@ -43,21 +43,21 @@ def _work(facts: Overdue) -> Iterator[Finding]:
     yield (fail if facts.due_seconds > _VERY_LATE_SECONDS else warn)(WORK, what, do)
 
 
-def judge_backlog(facts: Backlog, most: int) -> list[Finding]:
+def judge_backlog(facts: Backlog, limit: int) -> list[Finding]:
     """Whether more can be accepted, and what somebody has stopped."""
-    return list(_backlog(facts, most))
+    return list(_backlog(facts, limit))
 
 
-def _backlog(facts: Backlog, most: int) -> Iterator[Finding]:
+def _backlog(facts: Backlog, limit: int) -> Iterator[Finding]:
     unfinished = sum(each.uploads for each in facts.waiting)
-    what = f"{unfinished} upload(s) unfinished, of {most} that are accepted"
-    if unfinished >= most:
+    what = f"{unfinished} upload(s) unfinished, of {limit} that are accepted"
+    if unfinished >= limit:
         yield fail(
             WORK,
             f"{what}: the API answers 503",
-            "Find why so little is delivered (the other lines), or raise UPLIFT_BACKLOG_MOST.",
+            "Find why so little is delivered (the other lines), or raise UPLIFT_MAX_BACKLOG.",
         )
-    elif unfinished > _FULL * most:
+    elif unfinished > _FULL * limit:
         yield warn(
             WORK,
             what,
@@ -87,22 +87,22 @@ def _backlog(facts: Backlog, most: int) -> Iterator[Finding]:
         )
 
 
-def judge_pace(state: PaceState | None) -> Finding:
+def judge_pace(state: RateLimiterState | None) -> Finding:
     """How fast 1upHealth lets us send; None if Redis did not answer."""
     match state:
         case None:
             return warn(
                 PACE, "not known, for want of Redis: each worker sends slowly", "Bring Redis back."
             )
-        case PaceState(phase="open"):
+        case RateLimiterState(phase="full"):
             return ok(PACE, f"open, up to {state.limit:.0f} attempts a second")
-        case PaceState(phase="slowed"):
+        case RateLimiterState(phase="throttled"):
             return ok(
                 PACE,
                 f"slowed to {state.limit:.0f} attempts a second, after a 429 or an outage; success"
                 " raises it again",
             )
-        case PaceState(phase="closed"):
+        case RateLimiterState(phase="suspended"):
             return warn(
                 PACE,
                 f"closed for {state.wait:.0f} s, as 1upHealth asked (Retry-After)",

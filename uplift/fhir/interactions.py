@@ -25,8 +25,8 @@ _PATH = re.compile(
 # interactions on a type (https://hl7.org/fhir/R4/http.html).
 _NO_IDS = frozenset({".", "..", "_history", "_search"})
 
-_QUERY_MOST = 8192
-_PARAMETERS_MOST = 100
+_MAX_QUERY = 8192
+_MAX_PARAMETERS = 100
 # Chains, modifiers and reverse chains: https://hl7.org/fhir/R4/search.html
 _PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_.:\-]{0,254}", re.ASCII)
 # They would speak for somebody else (RFC 6750, 2.3), or ask for another method.
@@ -102,18 +102,18 @@ def parse_link(version: FhirVersion, bases: tuple[str, ...], url: str) -> Intera
 
 def _written_anew(query: bytes) -> str:
     """The same parameters, with everything encoded that could end a value or the query."""
-    if len(query) > _QUERY_MOST:
-        raise InvalidRead(f"The query has more than {_QUERY_MOST} bytes.")
+    if len(query) > _MAX_QUERY:
+        raise InvalidRead(f"The query has more than {_MAX_QUERY} bytes.")
     try:
         parameters = parse_qsl(
             query.decode("ascii"),
             keep_blank_values=True,
             errors="strict",
-            max_num_fields=_PARAMETERS_MOST,
+            max_num_fields=_MAX_PARAMETERS,
         )
     except ValueError:
         raise InvalidRead(
-            f"The query is not percent-encoded UTF-8 of at most {_PARAMETERS_MOST} parameters."
+            f"The query is not percent-encoded UTF-8 of at most {_MAX_PARAMETERS} parameters."
         ) from None
     for name, value in parameters:
         if not _PARAMETER.fullmatch(name) or name.lower() in _NO_PARAMETERS:

@@ -7,19 +7,19 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
-from uplift.coalesce import GroupCommit
-from uplift.dispatch import Bell
+from uplift.coalesce import Coalescer
+from uplift.dispatch import Dispatcher
 from uplift.errors import BacklogFull, KeyReused, NotFound, SealError
 from uplift.identity import content_digest, record_identity, request_digest, upstream_key
 from uplift.intake.back_pressure import BackPressure
-from uplift.intake.submission import INLINE_BYTES_MOST, Submission, apart
+from uplift.intake.submission import MAX_INLINE_BYTES, Submission, apart
 from uplift.ledger import accepting, idempotency, uploads, users
 from uplift.ledger.accepting import NewUpload
 from uplift.ledger.audit import SYSTEM, Actor
 from uplift.ledger.database import Database, is_away
 from uplift.ledger.idempotency import CallersKey, Known
 from uplift.ledger.uploads import UploadRow
-from uplift.ledger.users import HeldUser
+from uplift.ledger.users import LockedUser
 from uplift.queues import UPLOADS
 from uplift.sealing import KeyRing, UserKey
 from uplift.settings import Settings
@@ -60,17 +60,17 @@ class Acceptor:
     def __init__(
         self,
         database: Database,
-        ring: KeyRing,
-        bell: Bell,
+        key_ring: KeyRing,
+        dispatcher: Dispatcher,
         pressure: BackPressure,
         settings: Settings,
     ) -> None:
         self._database = database
-        self._ring = ring
-        self._bell = bell
+        self._key_ring = key_ring
+        self._dispatcher = dispatcher
         self._pressure = pressure
-        self._ring_seconds = settings.ring_seconds
-        self._together = GroupCommit(self._accept_together, concerns_all=is_away)
+        self._redispatch_seconds = settings.redispatch_seconds
+        self._together = Coalescer(self._accept_together, concerns_all=is_away)
 
     async def accept(
         self,
@@ -97,7 +97,7 @@ class Acceptor:
             if before is None:
                 raise
             return before
-        if key is None and len(submission.body) <= INLINE_BYTES_MOST:
+        if key is None and len(submission.body) <= MAX_INLINE_BYTES:
             accepted = await self._together(offer)
             if accepted is not None:
                 return accepted
@@ -109,7 +109,7 @@ class Acceptor:
         Those are for `_accept_alone`, which waits, or says what is wrong.
         """
         async with self._database.transaction() as connection:
-            found = await users.hold_users(connection, {offer.app_user_id for offer in offers})
+            found = await users.lock_users(connection, {offer.app_user_id for offer in offers})
             keys = {name: key for name, user in found.items() if (key := self._key(user))}
             new = [
                 sealed(
@@ -124,21 +124,21 @@ class Acceptor:
                 for offer in offers
             ]
             accepted = await self._commit(connection, found, new)
-        self._ring_for(offers, accepted)
+        self._dispatch_for(offers, accepted)
         return accepted
 
-    def _key(self, user: HeldUser) -> UserKey | None:
+    def _key(self, user: LockedUser) -> UserKey | None:
         try:
-            return user.key(self._ring)
+            return user.key(self._key_ring)
         except SealError:
             return None
 
     async def _accept_alone(self, offer: _Offer) -> Accepted:
         async with self._database.transaction() as connection:
-            user = await users.find_user(connection, offer.app_user_id, hold=True)
+            user = await users.find_user(connection, offer.app_user_id, lock=True)
             if user is None:
                 raise NotFound(NO_SUCH_USER)
-            user_id, key = user.id, user.key(self._ring)
+            user_id, key = user.id, user.key(self._key_ring)
             new = await apart(
                 len(offer.submission.body),
                 lambda: sealed(offer.submission, user_id, key, queue=offer.queue, by=offer.by),
@@ -153,7 +153,7 @@ class Acceptor:
                 await idempotency.name_upload(connection, offer.key, accepted.upload.id)
         if accepted is None:
             raise NotFound(NO_SUCH_USER)
-        self._ring_for([offer], [accepted])
+        self._dispatch_for([offer], [accepted])
         return accepted
 
     async def _answered(self, offer: _Offer) -> Accepted | None:
@@ -170,17 +170,21 @@ class Acceptor:
             known = await idempotency.find(connection, offer.key)
             if known is None:
                 return None
-            return await _again(connection, known, _digest(offer.submission, user.key(self._ring)))
+            return await _again(
+                connection, known, _digest(offer.submission, user.key(self._key_ring))
+            )
 
     async def _commit(
         self,
         connection: AsyncConnection,
-        found: Mapping[str, HeldUser],
+        found: Mapping[str, LockedUser],
         new: Sequence[NewUpload | None],
     ) -> list[Accepted | None]:
         """Put in what there is of `new`, whose users are those that were `found`."""
         put = [each for each in new if each is not None]
-        kept = await accepting.put_in_timed(connection, put, ring_seconds=self._ring_seconds)
+        kept = await accepting.put_in_timed(
+            connection, put, redispatch_seconds=self._redispatch_seconds
+        )
         outcomes = {each.id: outcome for each, outcome in zip(put, kept, strict=True)}
         # Held, a user is not gone; but their erasing may have begun while a lock was waited for.
         erased = await users.find_erased(connection, {each.user_id for each in put})
@@ -215,10 +219,10 @@ class Acceptor:
             accepted.append(Accepted(row, outcome.duplicate) if row is not None else None)
         return accepted
 
-    def _ring_for(self, offers: Sequence[_Offer], accepted: Sequence[Accepted | None]) -> None:
+    def _dispatch_for(self, offers: Sequence[_Offer], accepted: Sequence[Accepted | None]) -> None:
         for offer, each in zip(offers, accepted, strict=True):
             if each is not None and not each.duplicate:
-                self._bell.ring(offer.queue, [each.upload.id])
+                self._dispatcher.dispatch(offer.queue, [each.upload.id])
 
 
 def _digest(submission: Submission, user_key: UserKey) -> bytes:
@@ -243,7 +247,7 @@ async def _claim(
         raise NotFound(NO_SUCH_USER)  # their device token is gone: they are being erased
     before = await _again(connection, known, digest)
     if before is None:
-        await idempotency.claim(connection, key, digest, upload_id, anew=True)
+        await idempotency.claim(connection, key, digest, upload_id, reset=True)
     return before
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import OperationalError
 
-from uplift.dispatch import Bell
+from uplift.dispatch import Dispatcher
 from uplift.errors import Conflict, NotFound, UnreadableUpload
 from uplift.intake.accept import NO_SUCH_USER, sealed
 from uplift.intake.back_pressure import BackPressure
@@ -54,17 +54,17 @@ class BatchAcceptor:
     def __init__(
         self,
         database: Database,
-        ring: KeyRing,
-        bell: Bell,
+        key_ring: KeyRing,
+        dispatcher: Dispatcher,
         pressure: BackPressure,
         settings: Settings,
     ) -> None:
         self._database = database
-        self._ring = ring
-        self._bell = bell
+        self._key_ring = key_ring
+        self._dispatcher = dispatcher
         self._pressure = pressure
-        self._ring_seconds = settings.ring_seconds
-        self._lines_most = settings.batch_lines_max
+        self._redispatch_seconds = settings.redispatch_seconds
+        self._max_lines = settings.max_batch_lines
 
     async def open(
         self, app_user_id: str, batch_id: UUID, labels: Labels, *, by: Actor = SYSTEM
@@ -77,7 +77,7 @@ class BatchAcceptor:
         """
         self._pressure.check()
         async with self._database.transaction() as connection:
-            user = await users.find_user(connection, app_user_id, hold=True)
+            user = await users.find_user(connection, app_user_id, lock=True)
             if user is None:
                 raise NotFound(NO_SUCH_USER)
             if not await batches.add_batch(connection, batch_id, user.id):
@@ -85,7 +85,7 @@ class BatchAcceptor:
                     "There is a batch with this id. Ask what became of its lines, and send those"
                     " that are missing as a batch with an id of its own; nothing is sent on twice."
                 )
-        key = user.key(self._ring)
+        key = user.key(self._key_ring)
         return OpenBatch(batch_id, user, key, replace(labels, user=app_user_id), by)
 
     async def take(self, batch: "OpenBatch", entries: AsyncIterator[Entry]) -> BatchRow:
@@ -96,7 +96,7 @@ class BatchAcceptor:
         is marked as broken, and the error goes on. So too when too much waits to be sent, with
         BacklogFull. Raises NotFound if the user is erased meanwhile.
         """
-        groups = _Groups(entries, self._lines_most)
+        groups = _Groups(entries, self._max_lines)
         try:
             await self._take_groups(batch, groups)
         except Exception:
@@ -127,7 +127,7 @@ class BatchAcceptor:
     async def _commit_group(self, batch: "OpenBatch", taken: "_Taken") -> None:
         for left in reversed(range(_COMMIT_TRIES)):
             try:
-                rung = await self._commit(batch, taken)
+                dispatched = await self._commit(batch, taken)
                 break
             except OperationalError as error:
                 # A restart or a deadlock. What was committed without our hearing of it is found
@@ -136,10 +136,10 @@ class BatchAcceptor:
                     raise
                 _log.warning("batch_group_retried", error=type(error).__name__)
                 await asyncio.sleep(_RETRY_SECONDS)
-        self._bell.ring(BULK, rung)
+        self._dispatcher.dispatch(BULK, dispatched)
         for outcome, lines in (
-            ("accepted", len(rung)),
-            ("duplicate", len(taken.new) - len(rung)),
+            ("accepted", len(dispatched)),
+            ("duplicate", len(taken.new) - len(dispatched)),
             ("problem", len(taken.problems)),
         ):
             submissions.labels("batch", outcome).inc(lines)
@@ -147,10 +147,10 @@ class BatchAcceptor:
     async def _commit(self, batch: "OpenBatch", taken: "_Taken") -> list[UUID]:
         """Commit a group with its lines; the uploads to ring for."""
         async with self._database.transaction() as connection:
-            if await users.get_user(connection, batch.user.id, hold=True) is None:
+            if await users.get_user(connection, batch.user.id, lock=True) is None:
                 raise NotFound(NO_SUCH_USER)
             kept = await accepting.put_in(
-                connection, list(taken.new.values()), ring_seconds=self._ring_seconds
+                connection, list(taken.new.values()), redispatch_seconds=self._redispatch_seconds
             )
             lines = [
                 NewLine(line=line, upload_id=upload_id, duplicate=duplicate)
@@ -220,9 +220,9 @@ class OpenBatch:
 class _Groups:
     """Entries in groups of so many lines or bytes; `cut` once there were too many of them."""
 
-    def __init__(self, entries: AsyncIterator[Entry], most: int) -> None:
+    def __init__(self, entries: AsyncIterator[Entry], limit: int) -> None:
         self._entries = entries
-        self._most = most
+        self._limit = limit
         self.cut = False
 
     async def read(self) -> AsyncGenerator[list[Entry], None]:
@@ -232,9 +232,9 @@ class _Groups:
         try:
             async for entry in self._entries:
                 count += 1
-                if count > self._most:
+                if count > self._limit:
                     self.cut = True
-                    group.append(_too_many(entry.line, self._most))
+                    group.append(_too_many(entry.line, self._limit))
                     break
                 if group and size + len(entry.body) > GROUP_BYTES:
                     yield group
@@ -252,10 +252,10 @@ class _Groups:
             yield group
 
 
-def _too_many(line: int, most: int) -> Entry:
+def _too_many(line: int, limit: int) -> Entry:
     return Entry(
         line,
         problem_status=413,
-        problem=f"A batch takes at most {most} lines. This one and those after it were not read:"
+        problem=f"A batch takes at most {limit} lines. This one and those after it were not read:"
         " send them in another batch.",
     )

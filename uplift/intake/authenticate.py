@@ -1,6 +1,6 @@
 """Who holds a secret: asked of the ledger each time, so that revoking works at once."""
 
-from uplift.coalesce import GroupCommit
+from uplift.coalesce import Coalescer
 from uplift.ledger import credentials
 from uplift.ledger.credentials import CredentialRow
 from uplift.ledger.database import Database, is_away
@@ -14,7 +14,7 @@ class Authenticator:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._find = GroupCommit(self._find_all, concerns_all=is_away)
+        self._find = Coalescer(self._find_all, concerns_all=is_away)
 
     async def find(self, secret: str) -> CredentialRow | None:
         """The credential of that secret, if it is neither revoked nor over."""

@@ -25,18 +25,18 @@ class BackPressure:
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
-        self._most = settings.backlog_most
+        self._limit = settings.max_backlog
         self._full = False
         self._next = 0.0  # on time.monotonic
         self._counting: asyncio.Task[None] | None = None
 
     def check(self) -> None:
-        """Raise BacklogFull if there were UPLIFT_BACKLOG_MOST unfinished uploads a moment ago."""
+        """Raise BacklogFull if there were UPLIFT_MAX_BACKLOG unfinished uploads a moment ago."""
         if self._counting is None and time.monotonic() >= self._next:
             self._counting = asyncio.create_task(self._count(), name="backlog")
         if self._full:
             raise BacklogFull(
-                f"{self._most} uploads wait to be sent already (UPLIFT_BACKLOG_MOST).",
+                f"{self._limit} uploads wait to be sent already (UPLIFT_MAX_BACKLOG).",
                 retry_after=_RETRY_SECONDS,
             )
 
@@ -55,8 +55,8 @@ class BackPressure:
         began = time.monotonic()
         try:
             async with self._database.reading() as connection:
-                found = await count_unfinished(connection, most=self._most)
-            if self._full != (found >= self._most):
+                found = await count_unfinished(connection, limit=self._limit)
+            if self._full != (found >= self._limit):
                 self._full = not self._full
                 _log.warning("backlog_full" if self._full else "backlog_has_room")
         except (SQLAlchemyError, OSError) as error:

@@ -21,8 +21,8 @@ class Line:
 class LineReader:
     """Fed with chunks, it gives the lines they complete; holds `most` bytes, and a chunk."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._number = 1
         self._begun = bytearray()
         self._too_long = False
@@ -47,7 +47,7 @@ class LineReader:
 
     def _add(self, part: bytes) -> None:
         # The byte over is for the carriage return, which is not counted.
-        if self._too_long or len(self._begun) + len(part) > self._most + len(_BOM) + 1:
+        if self._too_long or len(self._begun) + len(part) > self._limit + len(_BOM) + 1:
             self._too_long = True
             self._begun.clear()
         else:
@@ -61,7 +61,7 @@ class LineReader:
         if number == 1:
             text = text.removeprefix(_BOM)
         text = text.removesuffix(b"\r")
-        if too_long or len(text) > self._most:
+        if too_long or len(text) > self._limit:
             yield Line(number, None)
         elif text and not text.isspace():
             yield Line(number, text)

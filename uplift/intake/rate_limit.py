@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 # Callers that are remembered: the others have not come for the longest time.
-_REMEMBERED_MOST = 10_000
+_MAX_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +32,14 @@ class Standing:
     seconds: float
 
 
-class Allowances:
+class TokenBuckets:
     """The buckets of all callers of one process."""
 
     def __init__(self) -> None:
         # What was left, and when, by the clock that each call is given.
         self._buckets: OrderedDict[UUID, tuple[float, float]] = OrderedDict()
 
-    def take(self, caller: UUID, policy: Policy, records: int, *, now: float) -> bool:
+    def acquire(self, caller: UUID, policy: Policy, records: int, *, now: float) -> bool:
         """Take so many records off what a caller has left; False if there is less than one."""
         level = self._level(caller, policy, now)
         if level < 1:
@@ -71,5 +71,5 @@ class Allowances:
     def _note(self, caller: UUID, level: float, now: float) -> None:
         self._buckets[caller] = (level, now)
         self._buckets.move_to_end(caller)
-        if len(self._buckets) > _REMEMBERED_MOST:
+        if len(self._buckets) > _MAX_REMEMBERED:
             self._buckets.popitem(last=False)

@@ -13,14 +13,14 @@ from uplift.errors import UnreadableUpload
 from uplift.fhir.versions import FhirVersion
 from uplift.identity import canonical
 
-INLINE_BYTES_MOST = 64 * 1024
+MAX_INLINE_BYTES = 64 * 1024
 """For less, going to a thread and back takes longer than it spares the event loop."""
 
 NOT_JSON = (
     "The body is not JSON that can be kept: RFC 8259 in UTF-8, no number beyond a double, no half"
     " of a surrogate pair, at most 200 levels deep."
 )
-_NAME_MOST = 1024
+_MAX_NAME = 1024
 _TYPE = re.compile(r"[A-Za-z]{1,64}", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9.]{1,16}", re.ASCII)
 # Postgres takes no U+0000 in a text, and UTF-8 no half of a surrogate pair.
@@ -120,12 +120,12 @@ async def read_apart(body: bytes, labels: Labels) -> Submission:
 
 async def apart(size: int, work: Callable[[], _Done]) -> _Done:
     """Do what takes time in proportion to `size`, in bytes: in a thread if that is long."""
-    return await asyncio.to_thread(work) if size > INLINE_BYTES_MOST else work()
+    return await asyncio.to_thread(work) if size > MAX_INLINE_BYTES else work()
 
 
 def _check_name(name: str, text: str) -> None:
-    if len(text) > _NAME_MOST:
-        raise UnreadableUpload(f"{name} has more than {_NAME_MOST} characters.")
+    if len(text) > _MAX_NAME:
+        raise UnreadableUpload(f"{name} has more than {_MAX_NAME} characters.")
     if _UNKEEPABLE.search(text):
         raise UnreadableUpload(f"{name} holds U+0000, or half of a surrogate pair.")
 

@@ -17,7 +17,7 @@ from uplift.ledger.audit import SYSTEM, Action, Actor
 from uplift.ledger.tables import Record, Upload, state_is
 from uplift.ledger.transitions import Change, change_state
 from uplift.ledger.uploads import UploadRow
-from uplift.ledger.users import HeldUser
+from uplift.ledger.users import LockedUser
 from uplift.lifecycle import ENDED_OTHERWISE, UNFINISHED, Reason, State
 
 # What ended without reaching 1upHealth because somebody stopped it, or time did: the same content
@@ -57,7 +57,7 @@ class Kept:
 
 
 async def put_in(
-    connection: AsyncConnection, group: Sequence[NewUpload], *, ring_seconds: float
+    connection: AsyncConnection, group: Sequence[NewUpload], *, redispatch_seconds: float
 ) -> list[tuple[UUID, bool]]:
     """Keep new uploads, but for those whose record has their content already.
 
@@ -69,7 +69,7 @@ async def put_in(
     unless another version may have reached 1upHealth since. What comes after a version that ended
     while it may be upstream may be sent already too, so a worker looks first.
 
-    Ended uploads may be thinned out: `records` knows what was delivered without them. The content
+    Outcome uploads may be thinned out: `records` knows what was delivered without them. The content
     that came last and was delivered last stays a duplicate, under the id of its upload, for which
     there may be no row any more; what ended otherwise and is gone is a new upload when it comes
     again. So is what was delivered last, is gone, and comes back after other content; a worker
@@ -77,21 +77,21 @@ async def put_in(
 
     Returns for each, in the order of the group, the upload's id and whether it was there before.
     """
-    kept = await put_in_timed(connection, group, ring_seconds=ring_seconds)
+    kept = await put_in_timed(connection, group, redispatch_seconds=redispatch_seconds)
     return [(each.id, each.duplicate) for each in kept]
 
 
 async def put_in_timed(
-    connection: AsyncConnection, group: Sequence[NewUpload], *, ring_seconds: float
+    connection: AsyncConnection, group: Sequence[NewUpload], *, redispatch_seconds: float
 ) -> list[Kept]:
     """`put_in`, with what there is to say of those that are the first of their record."""
     kept: dict[UUID, Kept] = {}
     rounds, twins = _rounds(group)
     for round_, once_each in enumerate(rounds):
         # Only in the first round can there be a record that is not there yet.
-        first = {} if round_ else await _put_in_first(connection, once_each, ring_seconds)
+        first = {} if round_ else await _put_in_first(connection, once_each, redispatch_seconds)
         if rest := [new for new in once_each if new.id not in first]:
-            first |= await _put_in_once_each(connection, rest, ring_seconds)
+            first |= await _put_in_once_each(connection, rest, redispatch_seconds)
             added = {new.id: new.by for new in rest if not first[new.id].duplicate}
             await audit.note_uploads_by(connection, Action.UPLOAD_ACCEPTED, added)
         kept |= first
@@ -148,11 +148,11 @@ _PUT_IN_FIRST = text("""
     ), added AS (
         INSERT INTO uploads (id, user_id, record_id, version, batch_id, queue, fhir_version,
             resource_type, digest, body_bytes, sealed_body, maybe_sent, state, reason,
-            next_attempt_at, rung_until)
+            next_attempt_at, dispatched_until)
         SELECT new.id, new.user_id, new.record_id, 1, new.batch_id, new.queue, new.fhir_version,
             new.resource_type, new.digest, new.body_bytes, new.sealed_body,
-            EXISTS (SELECT 1 FROM recoveries WHERE look_until > now()), :state, :reason,
-            now(), now() + make_interval(secs => :ring_seconds)
+            EXISTS (SELECT 1 FROM restores WHERE look_until > now()), :state, :reason,
+            now(), now() + make_interval(secs => :redispatch_seconds)
         FROM new JOIN first ON first.id = new.record_id
         RETURNING id, maybe_sent, created_at
     ), noted AS (
@@ -178,7 +178,7 @@ _LOCK_RECORDS = text("""
     ON CONFLICT (user_id, identity) DO UPDATE SET upstream_key = excluded.upstream_key
     RETURNING r.id, r.user_id, r.identity, r.versions, r.latest_upload_id, r.latest_digest,
         r.delivered_digest,
-        EXISTS (SELECT 1 FROM recoveries WHERE look_until > now()) AS recovering
+        EXISTS (SELECT 1 FROM restores WHERE look_until > now()) AS recovering
 """)
 
 # What its owner withdrew ends as cancelled, unless it turns out to be delivered.
@@ -227,7 +227,8 @@ _NEW = insert(Upload).values(
     state=State.QUEUED,
     reason=Reason.NEW,
     next_attempt_at=func.now(),
-    rung_until=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("ring_seconds")),
+    dispatched_until=func.now()
+    + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("redispatch_seconds")),
 )
 
 _NOTE_LATEST = text("""
@@ -241,7 +242,7 @@ _NOTE_LATEST = text("""
 
 
 async def _put_in_first(
-    connection: AsyncConnection, group: list[NewUpload], ring_seconds: float
+    connection: AsyncConnection, group: list[NewUpload], redispatch_seconds: float
 ) -> dict[UUID, Kept]:
     """`put_in` for those of the group whose record is not there yet; each record comes once."""
     begins = accumulate((len(new.sealed_body) for new in group), initial=1)
@@ -254,7 +255,7 @@ async def _put_in_first(
             "state": State.QUEUED,
             "reason": Reason.NEW,
             "action": Action.UPLOAD_ACCEPTED,
-            "ring_seconds": ring_seconds,
+            "redispatch_seconds": redispatch_seconds,
         },
     )
     return {
@@ -284,7 +285,7 @@ def _short(new: NewUpload, begins: int) -> dict[str, Any]:
 
 
 async def _put_in_once_each(
-    connection: AsyncConnection, group: list[NewUpload], ring_seconds: float
+    connection: AsyncConnection, group: list[NewUpload], redispatch_seconds: float
 ) -> dict[UUID, Kept]:
     """`put_in` for uploads of as many different records."""
     locked = await connection.execute(
@@ -335,7 +336,7 @@ async def _put_in_once_each(
                         or new.digest in (standing.under_way or ())
                     )
                 )
-                fresh.append(_values(new, row, ring_seconds, maybe_sent=maybe_sent))
+                fresh.append(_values(new, row, redispatch_seconds, maybe_sent=maybe_sent))
         if fresh:
             await connection.execute(_NEW, fresh)
         await connection.execute(
@@ -376,7 +377,7 @@ def _is_as_delivered(standing: Row[Any]) -> bool:
 
 
 def _values(
-    new: NewUpload, record: Row[Any], ring_seconds: float, *, maybe_sent: bool
+    new: NewUpload, record: Row[Any], redispatch_seconds: float, *, maybe_sent: bool
 ) -> dict[str, Any]:
     return {
         "id": new.id,
@@ -391,7 +392,7 @@ def _values(
         "body_bytes": new.body_bytes,
         "sealed_body": new.sealed_body,
         "maybe_sent": maybe_sent,
-        "ring_seconds": ring_seconds,
+        "redispatch_seconds": redispatch_seconds,
     }
 
 
@@ -411,7 +412,7 @@ async def _supersede_unsent(connection: AsyncConnection, record_ids: list[UUID])
     )
 
 
-def new_status(new: NewUpload, kept: Kept, user: HeldUser) -> UploadRow | None:
+def new_status(new: NewUpload, kept: Kept, user: LockedUser) -> UploadRow | None:
     """The status of an upload that is new in this transaction; None if it has to be looked up."""
     if kept.at is None:
         return None
@@ -428,7 +429,7 @@ def new_status(new: NewUpload, kept: Kept, user: HeldUser) -> UploadRow | None:
         attempts=0,
         maybe_sent=kept.maybe_sent,
         possible_duplicate=False,
-        last_answer=None,
+        last_response=None,
         issues=None,
         sealed_receipt=None,
         master_key_id=user.wrapped_key.master_id,

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
-from uplift.ledger.tables import Batch, BatchLine, Receipt, Upload, User
+from uplift.ledger.tables import Batch, BatchLine, Tombstone, Upload, User
 from uplift.lifecycle import State
 
 
@@ -143,7 +143,7 @@ async def list_batches(
 # A thinned upload was delivered.
 _STATE_OF_LINE = func.coalesce(
     Upload.state,
-    case((Receipt.upload_id.is_not(None), literal_column(f"'{State.DELIVERED}'"))),
+    case((Tombstone.upload_id.is_not(None), literal_column(f"'{State.DELIVERED}'"))),
 )
 
 
@@ -161,7 +161,7 @@ async def list_lines(
             BatchLine.problem,
         )
         .outerjoin(Upload, Upload.id == BatchLine.upload_id)
-        .outerjoin(Receipt, Receipt.upload_id == BatchLine.upload_id)
+        .outerjoin(Tombstone, Tombstone.upload_id == BatchLine.upload_id)
         .where(BatchLine.batch_id == batch_id, BatchLine.line > after)
         .order_by(BatchLine.line)
         .limit(limit)
@@ -178,7 +178,7 @@ async def count_by_state(connection: AsyncConnection, batch_id: UUID) -> dict[St
         select(_STATE_OF_LINE, func.count())
         .select_from(BatchLine)
         .outerjoin(Upload, Upload.id == BatchLine.upload_id)
-        .outerjoin(Receipt, Receipt.upload_id == BatchLine.upload_id)
+        .outerjoin(Tombstone, Tombstone.upload_id == BatchLine.upload_id)
         .where(BatchLine.batch_id == batch_id)
         .group_by(_STATE_OF_LINE)
     )

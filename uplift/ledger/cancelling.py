@@ -45,20 +45,20 @@ async def cancel(
             .with_for_update(of=Upload)
         )
     ).all()
-    answers: dict[UUID, Cancelled] = {}
+    responses: dict[UUID, Cancelled] = {}
     changes: list[Change] = []
     asked: list[UUID] = []
     for row in rows:
         state = State(row.state)
         if state is State.PARKED or (state is State.QUEUED and not row.maybe_sent):
             changes.append(_cancelled(row.id, state))
-            answers[row.id] = Cancelled.DONE
+            responses[row.id] = Cancelled.DONE
         elif state in UNFINISHED:
             if not row.cancel_requested:
                 asked.append(row.id)
-            answers[row.id] = Cancelled.REQUESTED
+            responses[row.id] = Cancelled.REQUESTED
         else:
-            answers[row.id] = Cancelled.DONE if state is State.CANCELLED else Cancelled.TOO_LATE
+            responses[row.id] = Cancelled.DONE if state is State.CANCELLED else Cancelled.TOO_LATE
     await change_state(connection, changes)
     if asked:
         hasten = state_is(Upload.state, State.QUEUED) & Upload.reason.in_(_MAY_END_EARLY)
@@ -71,7 +71,7 @@ async def cancel(
                     (hasten, func.least(Upload.next_attempt_at, func.now())),
                     else_=Upload.next_attempt_at,
                 ),
-                rung_until=case((hasten, null()), else_=Upload.rung_until),
+                dispatched_until=case((hasten, null()), else_=Upload.dispatched_until),
                 revision=Upload.revision + 1,
                 updated_at=func.now(),
             )
@@ -79,10 +79,10 @@ async def cancel(
     already = {row.id for row in rows if row.cancel_requested}
     noted = [change.upload_id for change in changes if change.upload_id not in already] + asked
     await note_uploads(connection, by, Action.UPLOAD_CANCELLED, noted)
-    return answers
+    return responses
 
 
-async def cancel_parked(connection: AsyncConnection, *, most: int) -> set[UUID]:
+async def cancel_parked(connection: AsyncConnection, *, limit: int) -> set[UUID]:
     """End what was parked after its owner had asked to cancel it.
 
     A worker that meets a dead grant cannot look for it; waiting for consent would not end it.
@@ -90,7 +90,7 @@ async def cancel_parked(connection: AsyncConnection, *, most: int) -> set[UUID]:
     rows = await connection.scalars(
         select(Upload.id)
         .where(state_is(Upload.state, State.PARKED), Upload.cancel_requested)
-        .limit(most)
+        .limit(limit)
         .with_for_update(skip_locked=True)
     )
     return await change_state(connection, [_cancelled(id_, State.PARKED) for id_ in rows])

@@ -99,7 +99,7 @@ _OLDER_UNSENT = text("""
 """)
 
 _NOTE_RINGING = text("""
-    UPDATE uploads SET rung_until = now() + make_interval(secs => :seconds)
+    UPDATE uploads SET dispatched_until = now() + make_interval(secs => :seconds)
     WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'queued'
 """)
 
@@ -109,7 +109,7 @@ async def redrive(
     ids: Sequence[UUID],
     *,
     settle_seconds: float,
-    ring_seconds: float,
+    redispatch_seconds: float,
     by: Actor,
 ) -> Redriven:
     """Have dead letters begin anew: due now, with a fresh clock, to be validated again.
@@ -149,7 +149,7 @@ async def redrive(
                     target=State.QUEUED,
                     reason=Reason.REDRIVEN,
                     delay=delay,
-                    anew=True,
+                    reset=True,
                 )
             )
     if begun:
@@ -159,7 +159,7 @@ async def redrive(
         changes += [_superseded(row) for row in older]
     await change_state(connection, changes)
     if due := [id_ for ids_ in redriven.due.values() for id_ in ids_]:
-        await connection.execute(_NOTE_RINGING, {"ids": due, "seconds": ring_seconds})
+        await connection.execute(_NOTE_RINGING, {"ids": due, "seconds": redispatch_seconds})
     await note_uploads(
         connection, by, Action.UPLOAD_REDRIVEN, [*redriven.queued, *redriven.superseded]
     )

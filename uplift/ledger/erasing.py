@@ -18,8 +18,8 @@ from uplift.ledger.tables import (
     Grant,
     IdempotencyKey,
     Pause,
-    Receipt,
     Record,
+    Tombstone,
     Upload,
     User,
 )
@@ -76,7 +76,7 @@ async def begun(connection: AsyncConnection, app_user_id: str) -> Sequence[UUID]
     ).all()
 
 
-async def some_begun(connection: AsyncConnection, *, most: int) -> Sequence[UUID]:
+async def some_begun(connection: AsyncConnection, *, limit: int) -> Sequence[UUID]:
     """Up to `most` users whose erasing began and has not ended, each time others."""
     return (
         await connection.scalars(
@@ -84,12 +84,12 @@ async def some_begun(connection: AsyncConnection, *, most: int) -> Sequence[UUID
             .where(User.erased_at.is_not(None))
             # Those that cannot be erased now must not keep the others out.
             .order_by(func.random())
-            .limit(most)
+            .limit(limit)
         )
     ).all()
 
 
-async def remove_some(connection: AsyncConnection, user_id: UUID, *, most: int) -> Removal:
+async def remove_some(connection: AsyncConnection, user_id: UUID, *, limit: int) -> Removal:
     """Remove up to `most` rows of a user whose erasing began; at the end the user's own.
 
     Safe to run anywhere, any number of times: one at a time works at a user, and the others see
@@ -104,7 +104,7 @@ async def remove_some(connection: AsyncConnection, user_id: UUID, *, most: int) 
         gone = await connection.scalar(select(User.id).where(User.id == user_id)) is None
         return Removal(done=gone, moved=False)
     await connection.execute(_TAKE_LEASES, {"user_id": user_id})
-    removed = (await connection.scalars(_REMOVE_UPLOADS, {"user_id": user_id, "most": most})).all()
+    removed = (await connection.scalars(_REMOVE_UPLOADS, {"user_id": user_id, "most": limit})).all()
     if removed:
         await connection.execute(
             delete(IdempotencyKey).where(IdempotencyKey.upload_id.in_(removed))
@@ -115,17 +115,17 @@ async def remove_some(connection: AsyncConnection, user_id: UUID, *, most: int) 
     )
     if left:
         return Removal(done=False, moved=False, sending=left)
-    left_over = select(Receipt.upload_id).where(Receipt.user_id == user_id).limit(most)
+    left_over = select(Tombstone.upload_id).where(Tombstone.user_id == user_id).limit(limit)
     removed = (
         await connection.scalars(
-            delete(Receipt)
-            .where(Receipt.upload_id.in_(left_over.scalar_subquery()))
-            .returning(Receipt.upload_id)
+            delete(Tombstone)
+            .where(Tombstone.upload_id.in_(left_over.scalar_subquery()))
+            .returning(Tombstone.upload_id)
         )
     ).all()
     if removed:
         return Removal(done=False, moved=True)
-    records = select(Record.id).where(Record.user_id == user_id).limit(most)
+    records = select(Record.id).where(Record.user_id == user_id).limit(limit)
     removed = (
         await connection.scalars(
             delete(Record).where(Record.id.in_(records.scalar_subquery())).returning(Record.id)
@@ -175,7 +175,7 @@ _REMOVE_UPLOADS = text("""
                 WHERE a.upload_id = u.id ORDER BY a.opened_at DESC LIMIT 1
             )
         )
-        ORDER BY u.id LIMIT :most
+        ORDER BY u.id LIMIT :limit
         FOR UPDATE OF u SKIP LOCKED
     )
     RETURNING id

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uplift.ledger.tables import Grant
-from uplift.ledger.token_pair import Tokens
+from uplift.ledger.token_pair import TokenPair
 from uplift.sealing import UserKey
 
 Origin = Literal["user_management", "backend"]
@@ -24,7 +24,7 @@ class GrantRow:
     user_id: UUID
     active: bool
     origin: Origin
-    tokens: Tokens
+    tokens: TokenPair
     version: int
     updated_at: datetime
     refreshing: bool  # somebody asks 1upHealth for the next version now
@@ -61,7 +61,7 @@ async def get_grant(connection: AsyncConnection, user_id: UUID, key: UserKey) ->
         user_id=user_id,
         active=row.state == "active",
         origin=row.origin,
-        tokens=Tokens(opened["access"], opened["refresh"], float(row.expires_in)),
+        tokens=TokenPair(opened["access"], opened["refresh"], float(row.expires_in)),
         version=row.version,
         updated_at=row.updated_at,
         refreshing=row.refreshing,
@@ -72,7 +72,7 @@ async def put_grant(
     connection: AsyncConnection,
     user_id: UUID,
     key: UserKey,
-    tokens: Tokens,
+    tokens: TokenPair,
     origin: Origin,
     *,
     instead_of: int | None = None,

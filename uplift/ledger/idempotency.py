@@ -50,7 +50,7 @@ _CLAIM = text("""
         request_digest = excluded.request_digest,
         upload_id = excluded.upload_id,
         expires_at = excluded.expires_at
-    WHERE k.expires_at <= now() OR :anew
+    WHERE k.expires_at <= now() OR :reset
     RETURNING upload_id
 """)
 
@@ -72,7 +72,7 @@ async def claim(
     request_digest: bytes,
     upload_id: UUID,
     *,
-    anew: bool = False,
+    reset: bool = False,
 ) -> bool:
     """Let the key stand for this request for a day from now, if it stands for none.
 
@@ -86,7 +86,7 @@ async def claim(
             "request_digest": request_digest,
             "upload_id": upload_id,
             "seconds": LIFE_SECONDS,
-            "anew": anew,
+            "anew": reset,
         },
     )
     return claimed.one_or_none() is not None
@@ -115,12 +115,12 @@ async def name_upload(connection: AsyncConnection, key: CallersKey, upload_id: U
     )
 
 
-async def purge_expired(connection: AsyncConnection, *, most: int) -> int:
+async def purge_expired(connection: AsyncConnection, *, limit: int) -> int:
     """Remove up to `most` keys whose day is over; how many there were."""
     over = (
         select(IdempotencyKey.credential_id, IdempotencyKey.key_hash)
         .where(IdempotencyKey.expires_at <= text("now()"))
-        .limit(most)
+        .limit(limit)
         .with_for_update(skip_locked=True)
         .subquery()
     )

@@ -29,7 +29,7 @@ from uuid_utils.compat import uuid4
 
 from uplift.ledger.collisions import colliding
 from uplift.ledger.pauses import not_paused
-from uplift.ledger.tables import Record, Recovery, Upload, User, state_is
+from uplift.ledger.tables import Record, Restore, Upload, User, state_is
 from uplift.ledger.transitions import Change, change_state
 from uplift.lifecycle import ENDED_OTHERWISE, UNFINISHED, Reason, State
 from uplift.sealing import WrappedKey
@@ -57,9 +57,9 @@ class Claim:
     body_bytes: int
     attempts: int
     maybe_sent: bool
-    looks: int
+    empty_searches: int
     validated: bool
-    outlived: bool
+    past_deadline: bool
     cancel_requested: bool
     collides: bool
     app_user_id: str
@@ -69,7 +69,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class Outcome:
     """How an attempt ended: the upload's change, codes for its history, the record's receipt."""
 
     claim: Claim
@@ -122,9 +122,9 @@ def _maybe_sent() -> Any:
     return Upload.maybe_sent | unknown
 
 
-def is_over(stood_still: float | ColumnElement[float]) -> ColumnElement[bool]:
+def is_over(stalled_seconds: float | ColumnElement[float]) -> ColumnElement[bool]:
     """Whether the time to give up has come, of which so many seconds are not counted."""
-    return Upload.give_up_at <= func.now() - func.make_interval(0, 0, 0, 0, 0, 0, stood_still)
+    return Upload.give_up_at <= func.now() - func.make_interval(0, 0, 0, 0, 0, 0, stalled_seconds)
 
 
 # Where ids are given, they lead to the rows. Hidden so, the state does not offer the planner the
@@ -145,18 +145,18 @@ _DUE = (
         Upload.crashes,
         Upload.attempts,
         _maybe_sent().label("maybe_sent"),
-        Upload.looks,
+        Upload.empty_searches,
         Upload.cancel_requested,
         Upload.issues.is_not(None).label("validated"),
-        func.coalesce(is_over(bindparam("stood_still", type_=Float)), text("false")).label(
+        func.coalesce(is_over(bindparam("stalled_seconds", type_=Float)), text("false")).label(
             "outlived"
         ),
         User.app_user_id,
         User.master_key_id,
         User.wrapped_key,
         Record.sealed_receipt.label("record_receipt"),
-        select(func.min(Recovery.since))
-        .where(Recovery.since >= Upload.created_at)
+        select(func.min(Restore.since))
+        .where(Restore.since >= Upload.created_at)
         .scalar_subquery()
         .label("restored_to"),
         Upload.reason,
@@ -185,13 +185,13 @@ class Due:
 
 
 async def due_among(
-    connection: AsyncConnection, ids: Sequence[UUID], *, stood_still: float = 0.0
+    connection: AsyncConnection, ids: Sequence[UUID], *, stalled_seconds: float = 0.0
 ) -> dict[UUID, Due]:
     """Those of the uploads that are due now and not another's, in the order of their ids.
 
     Their time to give up stood still for so many seconds that they did not get back yet.
     """
-    rows = await connection.execute(_DUE, {"ids": list(ids), "stood_still": stood_still})
+    rows = await connection.execute(_DUE, {"ids": list(ids), "stalled_seconds": stalled_seconds})
     return {row.id: Due(row.body_bytes, row.crashes, row) for row in rows}
 
 
@@ -258,9 +258,9 @@ async def lease(
             body_bytes=row.body_bytes,
             attempts=row.attempts + 1,
             maybe_sent=row.maybe_sent,
-            looks=row.looks,
+            empty_searches=row.empty_searches,
             validated=row.validated,
-            outlived=row.outlived,
+            past_deadline=row.past_deadline,
             cancel_requested=row.cancel_requested,
             collides=row.record_id in collisions,
             app_user_id=row.app_user_id or "",
@@ -277,12 +277,12 @@ async def claim(
     connection: AsyncConnection,
     ids: Sequence[UUID],
     *,
-    stood_still: float = 0.0,
+    stalled_seconds: float = 0.0,
     **terms: Unpack[Terms],
 ) -> list[Claim]:
     """Lease those of the uploads that are due and not another's, whatever their size."""
     return await lease(
-        connection, await due_among(connection, ids, stood_still=stood_still), **terms
+        connection, await due_among(connection, ids, stalled_seconds=stalled_seconds), **terms
     )
 
 
@@ -312,7 +312,7 @@ _RECORD_DELIVERED = text("""
 """)
 
 
-async def record(connection: AsyncConnection, ended: Sequence[Ended]) -> set[UUID]:
+async def record(connection: AsyncConnection, ended: Sequence[Outcome]) -> set[UUID]:
     """Write how attempts ended: the states, the history and the records, all or nothing.
 
     Returns the uploads whose lease still held; the others were taken over and keep their state.

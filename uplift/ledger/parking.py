@@ -50,7 +50,7 @@ async def release_parked(connection: AsyncConnection, user_id: UUID) -> set[UUID
     return await _release(connection, list(rows.scalars()))
 
 
-async def release_authorized(connection: AsyncConnection, *, most: int) -> set[UUID]:
+async def release_authorized(connection: AsyncConnection, *, limit: int) -> set[UUID]:
     """Queue what was parked although its user's grant works.
 
     An attempt that met the old grant may park its upload just after the new grant released the
@@ -60,13 +60,13 @@ async def release_authorized(connection: AsyncConnection, *, most: int) -> set[U
         select(Upload.id)
         .join(Grant, (Grant.user_id == Upload.user_id) & (Grant.state == "active"))
         .where(state_is(Upload.state, State.PARKED))
-        .limit(most)
+        .limit(limit)
         .with_for_update(of=Upload, skip_locked=True)
     )
     return await _release(connection, list(rows.scalars()))
 
 
-_FOR_A_TOKEN = (Reason.PACED, Reason.NO_TOKEN)
+_FOR_A_TOKEN = (Reason.AWAITING_TOKEN, Reason.NO_TOKEN)
 
 
 async def end_waits_for_token(connection: AsyncConnection, user_id: UUID) -> None:
@@ -88,7 +88,7 @@ async def end_waits_for_token(connection: AsyncConnection, user_id: UUID) -> Non
         .where(Upload.id.in_(waiting.scalar_subquery()))
         .values(
             next_attempt_at=func.now(),
-            rung_until=None,
+            dispatched_until=None,
             revision=Upload.revision + 1,
             updated_at=func.now(),
         )

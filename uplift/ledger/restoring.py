@@ -11,7 +11,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from uplift.ledger.tables import Grant, Recovery, Upload, state_is
+from uplift.ledger.tables import Grant, Restore, Upload, state_is
 from uplift.lifecycle import State
 
 FIRST = UUID(int=0)
@@ -27,7 +27,7 @@ class Marked:
     locked: int = 0
 
 
-async def note_recovery(
+async def note_restore(
     connection: AsyncConnection, since: datetime, *, look_seconds: float
 ) -> datetime:
     """Note that the ledger went back to `since`: what is put in for so long may be upstream.
@@ -36,13 +36,13 @@ async def note_recovery(
     """
     until = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, look_seconds)
     row = await connection.execute(
-        insert(Recovery)
+        insert(Restore)
         .values(since=since, look_until=until)
         .on_conflict_do_update(
-            index_elements=[Recovery.since],
-            set_={"look_until": func.greatest(Recovery.look_until, until)},
+            index_elements=[Restore.since],
+            set_={"look_until": func.greatest(Restore.look_until, until)},
         )
-        .returning(Recovery.look_until)
+        .returning(Restore.look_until)
     )
     return row.scalar_one()
 
@@ -61,7 +61,7 @@ _MARK = text("""
         WHERE id > :after AND (state IN ('queued', 'parked') OR (
             state IN ('rejected', 'refused', 'expired')
             AND sealed_body IS NOT NULL AND NOT maybe_sent))
-        ORDER BY id LIMIT :most
+        ORDER BY id LIMIT :limit
     ), free AS (
         SELECT u.id, u.state IN ('queued', 'parked') AS unfinished, u.state = 'queued' AS queued
         FROM uploads AS u JOIN walked USING (id)
@@ -70,8 +70,8 @@ _MARK = text("""
     ), marked AS (
         UPDATE uploads AS u SET
             maybe_sent = true,
-            looks = 0,
-            rung_until = NULL,
+            empty_searches = 0,
+            dispatched_until = NULL,
             revision = u.revision + 1,
             reason = CASE WHEN free.queued THEN 'recovered' ELSE u.reason END,
             next_attempt_at = CASE WHEN free.queued THEN greatest(
@@ -89,14 +89,14 @@ _MARK = text("""
 
 
 async def mark_some(
-    connection: AsyncConnection, *, after: UUID, most: int, settle_seconds: float
+    connection: AsyncConnection, *, after: UUID, limit: int, settle_seconds: float
 ) -> Marked:
     """Mark up to `most` undelivered uploads after that id as maybe sent."""
     row = (
-        await connection.execute(_MARK, {"after": after, "most": most, "settle": settle_seconds})
+        await connection.execute(_MARK, {"after": after, "most": limit, "settle": settle_seconds})
     ).one()
     return Marked(
-        last=row.last if row.walked == most else None,
+        last=row.last if row.walked == limit else None,
         unfinished=row.unfinished,
         ended=row.ended,
         locked=row.walked - row.unfinished - row.ended,

@@ -45,7 +45,7 @@ def windows(settings: Settings) -> Windows:
     """What the settings keep, and for how long."""
     return Windows(
         delivered=settings.retain_delivered_days or None,
-        receipts=settings.retain_receipts,
+        receipts=settings.retain_tombstones,
         withdrawn=settings.retain_withdrawn_days or None,
         bodies=settings.retain_bodies_days or None,
         failed=settings.retain_failed_days or None,
@@ -80,7 +80,7 @@ _WALK = text("""
     WHERE id > :after
         AND id < CAST(rpad(lpad(to_hex(CAST(greatest(0, extract(epoch FROM now()) - :shortest)
             * 1000 AS bigint)), 12, '0'), 32, '0') AS uuid)
-    ORDER BY id LIMIT :most
+    ORDER BY id LIMIT :limit
 """)
 
 # Whoever is being erased is left to that. To hold the user is what the receipt's foreign key does
@@ -97,11 +97,11 @@ _THIN = text("""
             u.attempts, u.possible_duplicate, u.sealed_receipt, u.created_at, u.delivered_at
     ), left_over AS (
         -- Its status tells a little less from now on, so it is another revision of it.
-        INSERT INTO receipts (upload_id, user_id, batch_id, fhir_version, resource_type, revision,
+        INSERT INTO tombstones (upload_id, user_id, batch_id, fhir_version, resource_type, revision,
             attempts, possible_duplicate, sealed_receipt, created_at, delivered_at)
         SELECT id, user_id, batch_id, fhir_version, resource_type, revision + 1,
             attempts, possible_duplicate, sealed_receipt, created_at, delivered_at
-        FROM gone WHERE CAST(:receipts AS bool)
+        FROM gone WHERE CAST(:tombstones AS bool)
     )
     SELECT count(*) FROM gone
 """)
@@ -146,7 +146,7 @@ def _seconds(days: float | None) -> float:
 
 
 async def walk_uploads(
-    connection: AsyncConnection, windows: Windows, *, after: UUID, most: int
+    connection: AsyncConnection, windows: Windows, *, after: UUID, limit: int
 ) -> Walked:
     """Walk up to `most` uploads after that id, and thin, shred or remove those whose time came."""
     if windows.shortest is None:
@@ -161,7 +161,7 @@ async def walk_uploads(
                 "failed": _seconds(windows.failed),
                 "shortest": _seconds(windows.shortest),
                 "after": after,
-                "most": most,
+                "most": limit,
             },
         )
     ).all()
@@ -172,7 +172,7 @@ async def walk_uploads(
     thinned = shredded = removed = 0
     if fates["thin"]:
         thinned = await connection.scalar(
-            _THIN, {"ids": fates["thin"], "receipts": windows.receipts}
+            _THIN, {"ids": fates["thin"], "tombstones": windows.receipts}
         )
     if fates["remove"]:
         removed = await connection.scalar(_REMOVE, {"ids": fates["remove"]})
@@ -180,7 +180,7 @@ async def walk_uploads(
     if shred := fates["shred"] + fates["remove"]:
         shredded = await connection.scalar(_SHRED, {"ids": shred})
     return Walked(
-        last=rows[-1].id if len(rows) == most else None,
+        last=rows[-1].id if len(rows) == limit else None,
         looked_at=len(rows),
         thinned=thinned or 0,
         shredded=shredded or 0,
@@ -195,13 +195,13 @@ _NEXT_BATCHES = text("""
     FROM batches AS b
     WHERE (b.created_at, b.id) > (:created_at, :id)
         AND b.created_at < now() - make_interval(secs => :batches)
-    ORDER BY b.created_at, b.id LIMIT :most
+    ORDER BY b.created_at, b.id LIMIT :limit
 """)
 
 _REMOVE_LINES = text("""
     WITH gone AS (
         DELETE FROM batch_lines WHERE (batch_id, line) IN (
-            SELECT batch_id, line FROM batch_lines WHERE batch_id = ANY(:ids) LIMIT :most)
+            SELECT batch_id, line FROM batch_lines WHERE batch_id = ANY(:ids) LIMIT :limit)
         RETURNING 1
     )
     SELECT count(*) FROM gone
@@ -220,7 +220,7 @@ _REMOVE_BATCHES = text("""
 
 
 async def walk_batches(
-    connection: AsyncConnection, windows: Windows, *, after: tuple[datetime, UUID], most: int
+    connection: AsyncConnection, windows: Windows, *, after: tuple[datetime, UUID], limit: int
 ) -> tuple[tuple[datetime, UUID] | None, int]:
     """Walk batches after that one, and remove up to `most` rows of those whose time came.
 
@@ -235,21 +235,21 @@ async def walk_batches(
                 "batches": _seconds(windows.batches),
                 "created_at": after[0],
                 "id": after[1],
-                "most": most,
+                "most": limit,
             },
         )
     ).all()
     over = [row.id for row in rows if row.over]
     if over:
-        lines = await connection.scalar(_REMOVE_LINES, {"ids": over, "most": most})
-        if lines == most:
+        lines = await connection.scalar(_REMOVE_LINES, {"ids": over, "most": limit})
+        if lines == limit:
             return after, 0  # a batch may have 100,000 of them: the next step goes on here
     removed = await connection.scalar(_REMOVE_BATCHES, {"ids": over}) if over else 0
-    last = (rows[-1].created_at, rows[-1].id) if len(rows) == most else None
+    last = (rows[-1].created_at, rows[-1].id) if len(rows) == limit else None
     return last, removed or 0
 
 
-async def remove_ended_tokens(connection: AsyncConnection, *, most: int) -> int:
+async def remove_ended_tokens(connection: AsyncConnection, *, limit: int) -> int:
     """Remove device tokens that ended a day ago or earlier; how many."""
     old = (
         select(Credential.id)
@@ -257,7 +257,7 @@ async def remove_ended_tokens(connection: AsyncConnection, *, most: int) -> int:
             Credential.expires_at < text("now() - make_interval(secs => :seconds)"),
             ~select(1).where(IdempotencyKey.credential_id == Credential.id).exists(),
         )
-        .limit(most)
+        .limit(limit)
         .with_for_update(skip_locked=True)
     )
     removed = await connection.scalars(
@@ -276,19 +276,19 @@ _LAG = text("""
         FROM uploads
         WHERE state IN ('delivered', 'cancelled', 'superseded')
             AND NOT maybe_sent
-        ORDER BY id LIMIT :most
+        ORDER BY id LIMIT :limit
     ) AS oldest
 """)
 
 
-async def lag(connection: AsyncConnection, windows: Windows, *, most: int = 1000) -> float:
+async def lag(connection: AsyncConnection, windows: Windows, *, limit: int = 1000) -> float:
     """For how many seconds the oldest uploads should have been gone; 0 if none should."""
     found = await connection.scalar(
         _LAG,
         {
             "delivered": _seconds(windows.delivered),
             "withdrawn": _seconds(windows.withdrawn),
-            "most": most,
+            "most": limit,
         },
     )
     return max(0.0, float(found or 0.0))

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Select, func, literal_column, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from uplift.ledger.tables import Receipt, Upload
+from uplift.ledger.tables import Tombstone, Upload
 from uplift.lifecycle import State
 
 
@@ -41,12 +41,12 @@ async def summarize(connection: AsyncConnection, user_id: UUID) -> Summary:
     )
     thinned: Select[Any] = (
         select(
-            Receipt.resource_type,
+            Tombstone.resource_type,
             literal_column(f"'{State.DELIVERED}'").label("state"),
             func.count().label("count"),
         )
-        .where(Receipt.user_id == user_id)
-        .group_by(Receipt.resource_type)
+        .where(Tombstone.user_id == user_id)
+        .group_by(Tombstone.resource_type)
     )
     rows = await connection.execute(union_all(uploads, thinned).order_by("resource_type", "state"))
     by_type: dict[str, dict[State, int]] = {}

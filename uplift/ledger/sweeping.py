@@ -13,12 +13,12 @@ from uplift.ledger.transitions import Change, change_state
 from uplift.lifecycle import REFUSED_AFTER, Reason, State
 
 
-async def ring_due(
+async def find_due(
     connection: AsyncConnection,
     *,
     queue: str,
-    most: int,
-    ring_seconds: float,
+    limit: int,
+    redispatch_seconds: float,
     anywhere: bool = False,
 ) -> list[UUID]:
     """Due uploads of a queue that no bell has rung for lately; notes that it rings now.
@@ -31,10 +31,10 @@ async def ring_due(
         .where(
             Upload.queue == queue,
             *is_due(Upload.state),
-            func.coalesce(Upload.rung_until, text("'-infinity'")) <= func.now(),
+            func.coalesce(Upload.dispatched_until, text("'-infinity'")) <= func.now(),
         )
         .order_by(Upload.next_attempt_at)
-        .limit(most)
+        .limit(limit)
         .with_for_update(of=Upload, skip_locked=True)
     )
     if anywhere:
@@ -50,16 +50,20 @@ async def ring_due(
     rows = await connection.execute(
         update(Upload)
         .where(Upload.id.in_(due.scalar_subquery()))
-        .values(rung_until=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, ring_seconds))
+        .values(
+            dispatched_until=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, redispatch_seconds)
+        )
         .returning(Upload.id)
     )
     return sorted(rows.scalars())
 
 
-async def recover_abandoned(connection: AsyncConnection, *, most: int, delay: float) -> set[UUID]:
+async def requeue_expired_leases(
+    connection: AsyncConnection, *, limit: int, delay: float
+) -> set[UUID]:
     """Queue uploads whose lease ran out again, to be asked about after `delay` seconds."""
     rows = await connection.execute(
-        _abandoned(most).where(Upload.crashes < REFUSED_AFTER - 1).order_by(Upload.lease_until)
+        _abandoned(limit).where(Upload.crashes < REFUSED_AFTER - 1).order_by(Upload.lease_until)
     )
     return await change_state(
         connection,
@@ -80,11 +84,11 @@ async def recover_abandoned(connection: AsyncConnection, *, most: int, delay: fl
     )
 
 
-async def refuse_crashing(connection: AsyncConnection, *, most: int) -> set[UUID]:
+async def refuse_crashing(connection: AsyncConnection, *, limit: int) -> set[UUID]:
     """End uploads of which too many leases ran out, one after the other, before another worker
     takes them up."""
     rows = await connection.execute(
-        _abandoned(most).where(Upload.crashes >= REFUSED_AFTER - 1).order_by(Upload.lease_until)
+        _abandoned(limit).where(Upload.crashes >= REFUSED_AFTER - 1).order_by(Upload.lease_until)
     )
     return await change_state(
         connection,
@@ -103,34 +107,34 @@ async def refuse_crashing(connection: AsyncConnection, *, most: int) -> set[UUID
     )
 
 
-def _abandoned(most: int) -> Select[tuple[UUID, UUID | None, bool]]:
+def _abandoned(limit: int) -> Select[tuple[UUID, UUID | None, bool]]:
     # By its history: a redrive counts its attempts anew.
     before = select(1).where(Attempt.upload_id == Upload.id, Attempt.lease_id != Upload.lease_id)
     return (
         select(Upload.id, Upload.lease_id, before.exists().label("attempted_before"))
         .where(state_is(Upload.state, State.SENDING), Upload.lease_until < func.now())
-        .limit(most)
+        .limit(limit)
         .with_for_update(skip_locked=True)
     )
 
 
-async def expire_outlived(
-    connection: AsyncConnection, *, most: int, stood_still: float = 0.0
+async def expire_past_deadline(
+    connection: AsyncConnection, *, limit: int, stalled_seconds: float = 0.0
 ) -> set[UUID]:
     """End uploads whose time is up, but for those that may be upstream and can be asked about.
 
     Those a worker claims once more: it looks, and then ends them. Nothing expires while it is
-    paused; `stood_still` is for how many seconds nothing was sent that they did not get back yet.
+    paused; `stalled_seconds` is for how many seconds nothing was sent that they did not get back yet.
     """
     rows = await connection.execute(
         select(Upload.id, Upload.state)
         .where(
             state_is(Upload.state, State.PARKED)
             | (state_is(Upload.state, State.QUEUED) & Upload.maybe_sent.is_(False)),
-            is_over(stood_still),
+            is_over(stalled_seconds),
             not_paused(),
         )
-        .limit(most)
+        .limit(limit)
         .with_for_update(skip_locked=True)
     )
     return await change_state(
@@ -147,11 +151,11 @@ async def expire_outlived(
     )
 
 
-async def put_off_giving_up(
+async def credit_stalled_time(
     connection: AsyncConnection,
     *,
     seconds: float,
-    most: int,
+    limit: int,
     before: tuple[datetime, UUID] | None = None,
 ) -> tuple[datetime, UUID] | None:
     """Let queued uploads give up so much later, in portions, those with the most time first.
@@ -163,7 +167,7 @@ async def put_off_giving_up(
         select(Upload.id, Upload.give_up_at)
         .where(state_is(Upload.state, State.QUEUED), Upload.give_up_at.is_not(None))
         .order_by(Upload.give_up_at.desc(), Upload.id.desc())
-        .limit(most)
+        .limit(limit)
         # Who holds a row now sends it: it does not wait.
         .with_for_update(skip_locked=True)
     )

@@ -247,15 +247,15 @@ class Upload(Table):
     crashes: Mapped[int] = mapped_column(server_default=_ZERO)
     maybe_sent: Mapped[bool] = mapped_column(server_default=_FALSE)
     # Whole searches that found nothing since it may have been sent last.
-    looks: Mapped[int] = mapped_column(server_default=_ZERO)
+    empty_searches: Mapped[int] = mapped_column(server_default=_ZERO)
     cancel_requested: Mapped[bool] = mapped_column(server_default=_FALSE)
     possible_duplicate: Mapped[bool] = mapped_column(server_default=_FALSE)
-    last_answer: Mapped[str | None]
+    last_response: Mapped[str | None]
     issues: Mapped[dict[str, Any] | None]
     sealed_receipt: Mapped[bytes | None]
 
     next_attempt_at: Mapped[datetime | None]
-    rung_until: Mapped[datetime | None]
+    dispatched_until: Mapped[datetime | None]
     give_up_at: Mapped[datetime | None]
     lease_id: Mapped[UUID | None]
     lease_until: Mapped[datetime | None]
@@ -290,11 +290,11 @@ class Attempt(Table):
     duration_ms: Mapped[int | None]
 
 
-class Receipt(Table):
+class Tombstone(Table):
     """What is left of a delivered upload whose row was thinned out: enough to tell its status."""
 
-    __tablename__ = "receipts"
-    __table_args__ = (Index("ix_receipts_user_id_upload_id", "user_id", "upload_id"),)
+    __tablename__ = "tombstones"
+    __table_args__ = (Index("ix_tombstones_user_id_upload_id", "user_id", "upload_id"),)
 
     upload_id: Mapped[UUID] = mapped_column(primary_key=True)
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
@@ -310,10 +310,10 @@ class Receipt(Table):
     delivered_at: Mapped[datetime]
 
 
-class Recovery(Table):
+class Restore(Table):
     """A ledger that went back to `since`: what is put in until `look_until` may be upstream."""
 
-    __tablename__ = "recoveries"
+    __tablename__ = "restores"
 
     since: Mapped[datetime] = mapped_column(primary_key=True)
     at: Mapped[datetime] = mapped_column(server_default=_NOW)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class TokenPair:
     """An access token and, where one was given, the refresh token that follows it."""
 
     access_token: str

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import ARRAY, Select, Uuid, any_, bindparam, literal, null, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from uplift.ledger.tables import Receipt, User
+from uplift.ledger.tables import Tombstone, User
 from uplift.lifecycle import State
 
 
@@ -17,37 +17,39 @@ def status_columns() -> Select[Any]:
     What validation found and 1upHealth's last answer are not kept.
     """
     return select(
-        Receipt.upload_id.label("id"),
-        Receipt.user_id,
+        Tombstone.upload_id.label("id"),
+        Tombstone.user_id,
         User.app_user_id,
-        Receipt.batch_id,
-        Receipt.fhir_version,
-        Receipt.resource_type,
+        Tombstone.batch_id,
+        Tombstone.fhir_version,
+        Tombstone.resource_type,
         literal(State.DELIVERED.value).label("state"),
         null().label("reason"),
-        Receipt.revision,
-        Receipt.attempts,
+        Tombstone.revision,
+        Tombstone.attempts,
         literal(value=False).label("maybe_sent"),
         literal(value=False).label("cancel_requested"),
-        Receipt.possible_duplicate,
-        null().label("last_answer"),
+        Tombstone.possible_duplicate,
+        null().label("last_response"),
         null().label("issues"),
-        Receipt.sealed_receipt,
+        Tombstone.sealed_receipt,
         User.master_key_id,
         User.wrapped_key,
         null().label("next_attempt_at"),
         null().label("due_in"),
-        Receipt.created_at,
-        Receipt.delivered_at.label("updated_at"),
-        Receipt.delivered_at,
-    ).join(User, (User.id == Receipt.user_id) & User.erased_at.is_(None))
+        Tombstone.created_at,
+        Tombstone.delivered_at.label("updated_at"),
+        Tombstone.delivered_at,
+    ).join(User, (User.id == Tombstone.user_id) & User.erased_at.is_(None))
 
 
-STATUSES_OF = status_columns().where(Receipt.upload_id == any_(bindparam("ids", type_=ARRAY(Uuid))))
+STATUSES_OF = status_columns().where(
+    Tombstone.upload_id == any_(bindparam("ids", type_=ARRAY(Uuid)))
+)
 """The statuses of the thinned uploads `ids`."""
 
 
-async def without_receipt(
+async def without_tombstone(
     connection: AsyncConnection,
     upload_id: UUID,
     *,
@@ -85,7 +87,7 @@ async def without_receipt(
         "maybe_sent": False,
         "cancel_requested": False,
         "possible_duplicate": False,
-        "last_answer": None,
+        "last_response": None,
         "issues": None,
         "sealed_receipt": None,
         "master_key_id": user.master_key_id,

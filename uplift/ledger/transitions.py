@@ -32,26 +32,26 @@ class Change:
     maybe_sent: bool | None = None
     # Whole searches that found nothing since it may have been sent last. A crash, and a return
     # from outside of the queue, begin the count anew.
-    looks: int | None = None
+    empty_searches: int | None = None
     possible_duplicate: bool | None = None
     crashed: bool = False
     # The attempt met a limit and tried nothing: it does not count, and the time to give up stands
     # still while the upload waits.
-    uncounted: bool = False
-    last_answer: str | None = None
+    free: bool = False
+    last_response: str | None = None
     issues: dict[str, Any] | None = None
     sealed_receipt: bytes | None = None
     # As if it had just been accepted: nothing tried or found yet, and nobody asked to cancel it.
-    anew: bool = False
+    reset: bool = False
 
     def __post_init__(self) -> None:
         if not allowed(self.source, self.target):
             raise ValueError(f"No upload goes from {self.source} to {self.target}.")
         if self.source is State.SENDING and self.lease_id is None:
             raise ValueError("Only who holds the lease may change an upload that is sending.")
-        if self.uncounted and (self.source, self.target) != (State.SENDING, State.QUEUED):
+        if self.free and (self.source, self.target) != (State.SENDING, State.QUEUED):
             raise ValueError("Only an attempt that ends in the queue can go uncounted.")
-        if self.anew and (self.source not in DEAD_LETTERS or self.target is not State.QUEUED):
+        if self.reset and (self.source not in DEAD_LETTERS or self.target is not State.QUEUED):
             raise ValueError("Only a dead letter that is queued can begin anew.")
 
     def _row(self) -> dict[str, Any]:
@@ -66,14 +66,14 @@ class Change:
             "delay": self.delay,
             "clock": self.clock,
             "maybe_sent": self.maybe_sent,
-            "looks": self.looks,
+            "looks": self.empty_searches,
             "possible_duplicate": self.possible_duplicate,
             "crashed": self.crashed,
-            "uncounted": self.uncounted,
-            "last_answer": self.last_answer,
+            "uncounted": self.free,
+            "last_response": self.last_response,
             "issues": self.issues,
             "receipt": self.sealed_receipt.hex() if self.sealed_receipt else None,
-            "anew": self.anew,
+            "anew": self.reset,
         }
 
 
@@ -84,40 +84,40 @@ _CHANGE = text("""
         reason = c.reason,
         revision = u.revision + 1,
         updated_at = now(),
-        attempts = CASE WHEN c.anew THEN 0
-            ELSE u.attempts + (c.target = 'sending')::int - c.uncounted::int END,
-        crashes = CASE WHEN c.anew THEN 0
+        attempts = CASE WHEN c.reset THEN 0
+            ELSE u.attempts + (c.target = 'sending')::int - c.free::int END,
+        crashes = CASE WHEN c.reset THEN 0
                        WHEN c.crashed THEN u.crashes + 1
                        WHEN c.source = 'sending' THEN 0 ELSE u.crashes END,
         next_attempt_at = CASE WHEN c.target = 'queued'
                                THEN now() + make_interval(secs => c.delay) END,
-        rung_until = NULL,
+        dispatched_until = NULL,
         give_up_at = CASE
             WHEN c.target = 'sending'
                 THEN coalesce(u.give_up_at, now() + make_interval(secs => c.clock))
             WHEN c.target = 'parked' THEN now() + make_interval(secs => c.clock)
             WHEN c.target = 'queued' AND c.source <> 'sending' THEN NULL
-            WHEN c.uncounted THEN u.give_up_at + make_interval(secs => c.delay)
+            WHEN c.free THEN u.give_up_at + make_interval(secs => c.delay)
             ELSE u.give_up_at END,
         lease_id = CASE WHEN c.target = 'sending' THEN c.new_lease_id END,
         lease_until = CASE WHEN c.target = 'sending'
                            THEN now() + make_interval(secs => c.lease_seconds) END,
         maybe_sent = coalesce(c.maybe_sent, u.maybe_sent),
-        looks = CASE WHEN c.crashed OR (c.target = 'queued' AND c.source <> 'sending') THEN 0
-                     ELSE coalesce(c.looks, u.looks) END,
+        empty_searches = CASE WHEN c.crashed OR (c.target = 'queued' AND c.source <> 'sending') THEN 0
+                     ELSE coalesce(c.empty_searches, u.empty_searches) END,
         possible_duplicate = coalesce(c.possible_duplicate, u.possible_duplicate),
-        last_answer = coalesce(c.last_answer, u.last_answer),
-        issues = CASE WHEN NOT c.anew THEN coalesce(c.issues, u.issues) END,
-        cancel_requested = u.cancel_requested AND NOT c.anew,
+        last_response = coalesce(c.last_response, u.last_response),
+        issues = CASE WHEN NOT c.reset THEN coalesce(c.issues, u.issues) END,
+        cancel_requested = u.cancel_requested AND NOT c.reset,
         sealed_receipt = coalesce(decode(c.receipt, 'hex'), u.sealed_receipt),
         sealed_body = CASE WHEN c.target IN ('delivered', 'cancelled', 'superseded')
                            THEN NULL ELSE u.sealed_body END,
         delivered_at = CASE WHEN c.target = 'delivered' THEN now() END
     FROM jsonb_to_recordset(CAST(:changes AS jsonb)) AS c(
         id uuid, source text, target text, reason text, lease_id uuid, new_lease_id uuid,
-        lease_seconds float8, delay float8, clock float8, maybe_sent bool, looks int,
-        possible_duplicate bool, crashed bool, uncounted bool, last_answer text,
-        issues jsonb, receipt text, anew bool)
+        lease_seconds float8, delay float8, clock float8, maybe_sent bool, empty_searches int,
+        possible_duplicate bool, crashed bool, free bool, last_response text,
+        issues jsonb, receipt text, reset bool)
     WHERE u.id = c.id AND u.state = c.source
       AND (c.source <> 'sending' OR u.lease_id = c.lease_id)
     RETURNING u.id

@@ -41,7 +41,7 @@ class UploadRow:
     attempts: int
     maybe_sent: bool
     possible_duplicate: bool
-    last_answer: str | None
+    last_response: str | None
     issues: dict[str, Any] | None
     sealed_receipt: bytes | None
     master_key_id: str
@@ -68,7 +68,7 @@ def _statuses() -> Select[Any]:
         Upload.attempts,
         Upload.maybe_sent,
         Upload.possible_duplicate,
-        Upload.last_answer,
+        Upload.last_response,
         Upload.issues,
         Upload.sealed_receipt,
         User.master_key_id,
@@ -118,7 +118,7 @@ async def get_dropped(
 
     None if its user is being erased.
     """
-    values = await tombstones.without_receipt(
+    values = await tombstones.without_tombstone(
         connection,
         upload_id,
         user_id=user_id,

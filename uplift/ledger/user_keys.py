@@ -53,11 +53,11 @@ async def samples_of(connection: AsyncConnection, master_id: str) -> list[KeyRow
 
 
 async def keys_not_under(
-    connection: AsyncConnection, master_id: str, *, after: UUID | None, most: int
+    connection: AsyncConnection, master_id: str, *, after: UUID | None, limit: int
 ) -> list[KeyRow]:
     """The next living users, by id, whose data key another master key wraps."""
     statement = (
-        _living().where(_MASTER_ID.is_distinct_from(master_id)).order_by(User.id).limit(most)
+        _living().where(_MASTER_ID.is_distinct_from(master_id)).order_by(User.id).limit(limit)
     )
     if after is not None:
         statement = statement.where(User.id > after)

@@ -36,20 +36,20 @@ class GrantState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class HeldUser:
+class LockedUser:
     """What it takes to keep something for a living user."""
 
     id: UUID
     app_user_id: str
     wrapped_key: WrappedKey
 
-    def key(self, ring: KeyRing) -> UserKey:
+    def key(self, key_ring: KeyRing) -> UserKey:
         """The user's data key. Raises SealError if the ring cannot unwrap it."""
-        return ring.unwrap(self.wrapped_key, key_context(self.id))
+        return key_ring.unwrap(self.wrapped_key, key_context(self.id))
 
 
 @dataclass(frozen=True, slots=True)
-class UserRow(HeldUser):
+class UserRow(LockedUser):
     """A living user: none whose erasing has begun."""
 
     oneup_user_id: str | None
@@ -65,21 +65,21 @@ def key_context(user_id: UUID) -> bytes:
 
 
 async def find_user(
-    connection: AsyncConnection, app_user_id: str, *, hold: bool = False
+    connection: AsyncConnection, app_user_id: str, *, lock: bool = False
 ) -> UserRow | None:
     """The living user of that name.
 
     Whoever is about to write something that belongs to the user must `hold` them: their erasing
     then does not end before this transaction, and what it wrote goes with the rest.
     """
-    return await _find(connection, User.app_user_id == app_user_id, hold=hold)
+    return await _find(connection, User.app_user_id == app_user_id, lock=lock)
 
 
 async def get_user(
-    connection: AsyncConnection, user_id: UUID, *, hold: bool = False
+    connection: AsyncConnection, user_id: UUID, *, lock: bool = False
 ) -> UserRow | None:
     """The living user with that id; `hold` as in `find_user`."""
-    return await _find(connection, User.id == user_id, hold=hold)
+    return await _find(connection, User.id == user_id, lock=lock)
 
 
 async def list_users(
@@ -131,16 +131,16 @@ _HOLD_FREE = text("""
 """)
 
 
-async def hold_users(
+async def lock_users(
     connection: AsyncConnection, app_user_ids: Collection[str]
-) -> dict[str, HeldUser]:
+) -> dict[str, LockedUser]:
     """The living users of these names, held as by `find_user`.
 
     Whoever would have to be waited for is left out: one user must not hold the others up.
     """
     rows = await connection.execute(_HOLD_FREE, {"names": list(app_user_ids)})
     return {
-        name: HeldUser(id_, name, WrappedKey(master_id, bytes(wrapped)))
+        name: LockedUser(id_, name, WrappedKey(master_id, bytes(wrapped)))
         for id_, name, master_id, wrapped in rows
     }
 
@@ -156,10 +156,10 @@ async def find_erased(connection: AsyncConnection, ids: Collection[UUID]) -> set
 
 
 async def _find(
-    connection: AsyncConnection, condition: ColumnElement[bool], *, hold: bool
+    connection: AsyncConnection, condition: ColumnElement[bool], *, lock: bool
 ) -> UserRow | None:
     statement = _living().where(condition)
-    if hold:
+    if lock:
         statement = statement.with_for_update(of=User, read=True, key_share=True)
     row = (await connection.execute(statement)).one_or_none()
     return None if row is None else _read(row)
@@ -179,12 +179,12 @@ def _read(row: Row[Any]) -> UserRow:
 
 
 async def add_user(
-    connection: AsyncConnection, app_user_id: str, ring: KeyRing, *, by: Actor = SYSTEM
+    connection: AsyncConnection, app_user_id: str, key_ring: KeyRing, *, by: Actor = SYSTEM
 ) -> UserRow:
     """The living user of that name, held; made with a new data key if there was none."""
     for _ in range(_ADD_TRIES):
         user_id = uuid7()
-        wrapped = ring.wrap(UserKey.generate(), key_context(user_id))
+        wrapped = key_ring.wrap(UserKey.generate(), key_context(user_id))
         added = await connection.scalar(
             insert(User)
             .values(
@@ -201,7 +201,7 @@ async def add_user(
         )
         if added is not None:
             await note(connection, by, Action.USER_ADDED, user_id=added)
-        user = await find_user(connection, app_user_id, hold=True)
+        user = await find_user(connection, app_user_id, lock=True)
         if user is not None:
             return user
         # Erased between the two statements: the name is free again.

@@ -11,20 +11,20 @@ from collections import defaultdict
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from uplift.dispatch import Bell
+from uplift.dispatch import Dispatcher
 from uplift.ledger import backlog
 from uplift.ledger.database import Database
 from uplift.maintenance.sweep import Sweeper
 from uplift.metrics import ledger_gauges
 from uplift.queues import BULK, CONTROL, UPLOADS
-from uplift.tokens.quota import Budget
+from uplift.tokens.quota import Quota
 
 _log = structlog.get_logger(__name__)
 
 _Samples = dict[str, dict[tuple[str, ...], float]]
 
 _PAUSE_LEAST = 15.0  # seconds
-_PAUSE_MOST = 60.0
+_MAX_PAUSE = 60.0
 # A long backlog takes long to count: of the ledger's time this is a small part still.
 _PAUSE_TIMES = 20
 
@@ -32,10 +32,12 @@ _PAUSE_TIMES = 20
 class Measurer:
     """Measures, and exposes what it found in this process's metrics."""
 
-    def __init__(self, database: Database, bell: Bell, budget: Budget, sweeper: Sweeper) -> None:
+    def __init__(
+        self, database: Database, dispatcher: Dispatcher, quota: Quota, sweeper: Sweeper
+    ) -> None:
         self._database = database
-        self._bell = bell
-        self._budget = budget
+        self._dispatcher = dispatcher
+        self._quota = quota
         self._sweeper = sweeper
 
     async def run(self) -> None:
@@ -57,7 +59,7 @@ class Measurer:
                 "uplift_sweep_ended_timestamp_seconds": {} if swept is None else {(): swept},
             }
         )
-        return min(_PAUSE_MOST, max(_PAUSE_LEAST, took * _PAUSE_TIMES))
+        return min(_MAX_PAUSE, max(_PAUSE_LEAST, took * _PAUSE_TIMES))
 
     async def _of_ledger(self) -> _Samples:
         try:
@@ -69,15 +71,17 @@ class Measurer:
         return _of_backlog(found)
 
     async def _of_redis(self) -> _Samples:
-        messages = {queue: await self._bell.waiting(queue) for queue in (UPLOADS, BULK, CONTROL)}
+        messages = {
+            queue: await self._dispatcher.waiting(queue) for queue in (UPLOADS, BULK, CONTROL)
+        }
         up = None not in messages.values()
-        left = await self._budget.left() if up else None
+        left = await self._quota.left() if up else None
         return {
             "uplift_redis_up": {(): float(up)},
             "uplift_queue_messages": {
                 (queue,): count for queue, count in messages.items() if count is not None
             },
-            "uplift_user_calls_left": (
+            "uplift_quota_calls_left": (
                 {} if left is None else {("all",): left[0], ("known",): left[1]}
             ),
         }

@@ -18,13 +18,13 @@ from uplift.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
-_ROWS_MOST = 1000  # in one transaction
+_MAX_ROWS = 1000  # in one transaction
 # A worker may hold rows while they are marked. It claims or records them within one attempt.
 _PASSES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Recovered:
+class Restored:
     """What was marked: uploads that wait, uploads that ended and can be redriven.
 
     `locked` were in other hands each time. `grants` are tokens that Uplift can replace by itself
@@ -39,7 +39,7 @@ class Recovered:
     brought: int
 
 
-class Recoverer:
+class Restorer:
     """Marks a ledger that went back in time. Any number of times; each is noted in the audit."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
@@ -54,7 +54,7 @@ class Recoverer:
         look_seconds: float,
         by: Actor = SYSTEM,
         progress: Callable[[int, int], None] = lambda _done, _all: None,
-    ) -> Recovered:
+    ) -> Restored:
         """Mark a ledger that knows nothing of what happened after `since`, which has a time zone.
 
         For `look_seconds`, uploads that come in are looked up as well: they may be sent again by
@@ -67,7 +67,7 @@ class Recoverer:
                     "That time is yet to come, by PostgreSQL's clock. Times are in UTC."
                 )
             # First of all, so that nothing that comes in meanwhile escapes it.
-            until = await restoring.note_recovery(connection, since, look_seconds=look_seconds)
+            until = await restoring.note_restore(connection, since, look_seconds=look_seconds)
             await audit.note(connection, by, Action.RECOVERED)
             total = await restoring.count_unfinished(connection)
             grants, brought = await restoring.count_grants(connection)
@@ -82,7 +82,7 @@ class Recoverer:
                     marked = await restoring.mark_some(
                         connection,
                         after=after,
-                        most=_ROWS_MOST,
+                        limit=_MAX_ROWS,
                         settle_seconds=self._settle_seconds,
                     )
                 after = marked.last
@@ -94,4 +94,4 @@ class Recoverer:
             if not locked:
                 break
         _log.info("recovered", recovered=unfinished)
-        return Recovered(unfinished, ended, locked, until, grants, brought)
+        return Restored(unfinished, ended, locked, until, grants, brought)

@@ -18,7 +18,7 @@ from uplift.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
-ROWS_MOST = 200  # in one transaction, which takes some tens of milliseconds
+MAX_ROWS = 200  # in one transaction, which takes some tens of milliseconds
 # After each step it rests so many times as long as the step took: deliveries need PostgreSQL more.
 REST = 19.0
 _REST_MOST_SECONDS = 5.0
@@ -51,7 +51,7 @@ class Retainer:
         database: Database,
         settings: Settings,
         *,
-        rows: int = ROWS_MOST,
+        rows: int = MAX_ROWS,
         rest: float = REST,
         pause: float = _PAUSE_SECONDS,
     ) -> None:
@@ -103,18 +103,18 @@ class Retainer:
         async with self._database.transaction() as connection:
             if self._upload is not None:
                 walked = await retention.walk_uploads(
-                    connection, self._windows, after=self._upload, most=self._rows
+                    connection, self._windows, after=self._upload, limit=self._rows
                 )
                 self._upload = walked.last
                 return Retained(walked.thinned, walked.shredded, walked.removed), False
             if self._batch is not None:
                 self._batch, batches = await retention.walk_batches(
-                    connection, self._windows, after=self._batch, most=self._rows
+                    connection, self._windows, after=self._batch, limit=self._rows
                 )
                 return Retained(batches=batches), False
             # Keys first: they refer to the tokens that brought them.
-            keys = await idempotency.purge_expired(connection, most=self._rows)
-            tokens = await retention.remove_ended_tokens(connection, most=self._rows)
+            keys = await idempotency.purge_expired(connection, limit=self._rows)
+            tokens = await retention.remove_ended_tokens(connection, limit=self._rows)
         over = max(keys, tokens) < self._rows
         if over:
             self._upload, self._batch = FIRST_UPLOAD, FIRST_BATCH

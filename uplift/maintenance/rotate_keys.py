@@ -49,9 +49,9 @@ class Rotated:
 class Rotator:
     """Re-wraps data keys under the ring's first key. Any number may run at once."""
 
-    def __init__(self, database: Database, ring: KeyRing) -> None:
+    def __init__(self, database: Database, key_ring: KeyRing) -> None:
         self._database = database
-        self._ring = ring
+        self._key_ring = key_ring
 
     async def rotate(
         self,
@@ -85,13 +85,13 @@ class Rotator:
     async def _left(self) -> dict[str, int]:
         async with self._database.transaction() as connection:
             users = await user_keys.count_by_master_key(connection)
-        users.pop(self._ring.current, None)
+        users.pop(self._key_ring.current, None)
         return users
 
     async def _next(self, after: UUID | None) -> list[KeyRow]:
         async with self._database.transaction() as connection:
             return await user_keys.keys_not_under(
-                connection, self._ring.current, after=after, most=_BATCH
+                connection, self._key_ring.current, after=after, limit=_BATCH
             )
 
     async def _rewrap(self, rows: list[KeyRow], unopened: set[UUID]) -> int:
@@ -99,11 +99,11 @@ class Rotator:
         for row in rows:
             context = key_context(row.user_id)
             try:
-                key = self._ring.unwrap(row.wrapped, context)
+                key = self._key_ring.unwrap(row.wrapped, context)
             except SealError as error:
                 unopened.add(row.user_id)
                 _log.error("data_key_does_not_open", why=str(error))
                 continue
-            keys.append(NewKey(row, self._ring.wrap(key, context)))
+            keys.append(NewKey(row, self._key_ring.wrap(key, context)))
         async with self._database.transaction() as connection:
             return len(await user_keys.replace_keys(connection, keys))

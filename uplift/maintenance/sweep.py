@@ -1,4 +1,4 @@
-"""Finds what no worker is at: due retries, abandoned leases, uploads never rung, time that is up.
+"""Finds what no worker is at: due retries, abandoned leases, uploads never dispatched, time that is up.
 
 Runs every few seconds on its own queue. Every part is safe to run anywhere, any number of times.
 """
@@ -12,18 +12,18 @@ from uuid import UUID
 
 import structlog
 
-from uplift.delivery.rate_limiter import Pace, PaceState
-from uplift.dispatch import Bell
+from uplift.delivery.rate_limiter import RateLimiter, RateLimiterState
+from uplift.dispatch import Dispatcher
 from uplift.ledger import cancelling, parking, sweeping
 from uplift.ledger.database import Database
 from uplift.metrics import sweep_duration, sweep_work
-from uplift.queues import BULK, MESSAGE_IDS_MOST, UPLOADS
+from uplift.queues import BULK, MAX_MESSAGE_IDS, UPLOADS
 from uplift.settings import Settings
 from uplift.users.erase import Eraser
 
 _log = structlog.get_logger(__name__)
 
-_ROWS_MOST = 1000  # in one transaction
+_MAX_ROWS = 1000  # in one transaction
 # Sweeps are not punctual, and some of what is rung for is not to be sent.
 _RATHER_MORE = 2
 # The part of the time to give up that sending stood still for before it is written to what waits.
@@ -38,7 +38,7 @@ class Swept:
     recovered: int
     released: int
     expired: int
-    rung: int
+    dispatched: int
     erased: int
 
 
@@ -46,18 +46,23 @@ class Sweeper:
     """Sweeps the ledger and rings for what it finds."""
 
     def __init__(
-        self, database: Database, bell: Bell, eraser: Eraser, pace: Pace, settings: Settings
+        self,
+        database: Database,
+        dispatcher: Dispatcher,
+        eraser: Eraser,
+        rate_limiter: RateLimiter,
+        settings: Settings,
     ) -> None:
         self._database = database
-        self._bell = bell
+        self._dispatcher = dispatcher
         self._eraser = eraser
-        self._pace = pace
+        self._rate_limiter = rate_limiter
         self._sweep_seconds = settings.sweep_seconds
         self._give_up_seconds = settings.give_up_seconds
-        self._ring_seconds = settings.ring_seconds
-        self._messages_most = settings.queued_messages_most
+        self._redispatch_seconds = settings.redispatch_seconds
+        self._max_messages = settings.max_queued_messages
         # A worker may have sent until its attempt's deadline; then 1upHealth gets its time.
-        self._recover_delay = max(
+        self._lease_expired_delay = max(
             0.0, settings.attempt_seconds + settings.settle_seconds - settings.lease_seconds
         )
 
@@ -70,26 +75,28 @@ class Sweeper:
         """One sweep."""
         started = time.monotonic()
         async with self._database.transaction() as connection:
-            refused = await sweeping.refuse_crashing(connection, most=_ROWS_MOST)
-            recovered = await sweeping.recover_abandoned(
-                connection, most=_ROWS_MOST, delay=self._recover_delay
+            refused = await sweeping.refuse_crashing(connection, limit=_MAX_ROWS)
+            recovered = await sweeping.requeue_expired_leases(
+                connection, limit=_MAX_ROWS, delay=self._lease_expired_delay
             )
         async with self._database.transaction() as connection:
-            released = await parking.release_authorized(connection, most=_ROWS_MOST)
+            released = await parking.release_authorized(connection, limit=_MAX_ROWS)
         async with self._database.transaction() as connection:
-            await cancelling.cancel_parked(connection, most=_ROWS_MOST)
-        pace = await self._pace.state()
+            await cancelling.cancel_parked(connection, limit=_MAX_ROWS)
+        rate_limiter = await self._rate_limiter.state()
         expired: set[UUID] = set()
-        rung = 0
+        dispatched = 0
         # While Redis is away nobody can be rung for, and nobody knows how long sending stood still.
-        if pace is not None:
-            await self._put_off_giving_up(pace.stood_still)
+        if rate_limiter is not None:
+            await self._credit_stalled_time(rate_limiter.stalled_seconds)
             async with self._database.transaction() as connection:
-                expired = await sweeping.expire_outlived(
-                    connection, most=_ROWS_MOST, stood_still=self._pace.stood_still
+                expired = await sweeping.expire_past_deadline(
+                    connection,
+                    limit=_MAX_ROWS,
+                    stalled_seconds=self._rate_limiter.stalled_seconds,
                 )
             for queue in (UPLOADS, BULK):
-                rung += await self._ring_due(queue, pace)
+                dispatched += await self._dispatch_due(queue, rate_limiter)
         erased = await self._eraser.finish()
         for upload_id in refused:
             _log.error("upload_crashes_workers", upload=str(upload_id))
@@ -98,7 +105,7 @@ class Sweeper:
             recovered=len(recovered),
             released=len(released),
             expired=len(expired),
-            rung=rung,
+            dispatched=dispatched,
             erased=erased,
         )
         for kind, number in asdict(swept).items():
@@ -111,52 +118,52 @@ class Sweeper:
                 recovered=swept.recovered,
                 released=swept.released,
                 expired=swept.expired,
-                rung=swept.rung,
+                dispatched=swept.dispatched,
                 erased=swept.erased,
             )
         return swept
 
-    async def _put_off_giving_up(self, stood_still: float) -> None:
+    async def _credit_stalled_time(self, stalled_seconds: float) -> None:
         """Give what waits the time back during which sending stood still, once it is worth it."""
-        if stood_still < _WORTH_IT * self._give_up_seconds:
+        if stalled_seconds < _WORTH_IT * self._give_up_seconds:
             return
         before: tuple[datetime, UUID] | None = None
         while True:
             async with self._database.transaction() as connection:
-                before = await sweeping.put_off_giving_up(
-                    connection, seconds=stood_still, before=before, most=_ROWS_MOST
+                before = await sweeping.credit_stalled_time(
+                    connection, seconds=stalled_seconds, before=before, limit=_MAX_ROWS
                 )
             if before is None:
                 break
         # Were this lost, they would get it once more.
-        await self._pace.made_good(stood_still)
+        await self._rate_limiter.credit(stalled_seconds)
 
-    async def _ring_due(self, queue: str, pace: PaceState) -> int:
+    async def _dispatch_due(self, queue: str, rate_limiter: RateLimiterState) -> int:
         """Ring for what may be sent until the next sweep: while sending is shut, for a probe."""
-        if pace.phase in ("shut", "closed") and pace.wait:
+        if rate_limiter.phase in ("probing", "suspended") and rate_limiter.wait:
             return 0
-        messages_most = min(
-            self._messages_most,
-            math.ceil(pace.limit * self._ring_seconds / MESSAGE_IDS_MOST),
+        max_messages = min(
+            self._max_messages,
+            math.ceil(rate_limiter.limit * self._redispatch_seconds / MAX_MESSAGE_IDS),
         )
-        waiting = await self._bell.waiting(queue)
-        if waiting is None or waiting >= messages_most:
+        waiting = await self._dispatcher.waiting(queue)
+        if waiting is None or waiting >= max_messages:
             # Redis is away, or the workers have enough before them: ringing more only piles up.
             return 0
-        most = (messages_most - waiting) * MESSAGE_IDS_MOST
-        most = min(most, math.ceil(pace.limit * self._sweep_seconds * _RATHER_MORE))
-        probes = pace.phase == "shut"
+        limit = (max_messages - waiting) * MAX_MESSAGE_IDS
+        limit = min(limit, math.ceil(rate_limiter.limit * self._sweep_seconds * _RATHER_MORE))
+        probes = rate_limiter.phase == "probing"
         if probes:
-            most = 1
+            limit = 1
             self._probes[queue] += 1
         async with self._database.transaction() as connection:
-            due = await sweeping.ring_due(
+            due = await sweeping.find_due(
                 connection,
                 queue=queue,
-                most=most,
-                ring_seconds=self._ring_seconds,
+                limit=limit,
+                redispatch_seconds=self._redispatch_seconds,
                 # What fails for one user only must not hold it shut for as long as they have more.
                 anywhere=probes and self._probes[queue] % 2 == 0,
             )
-        self._bell.ring(queue, due)
+        self._dispatcher.dispatch(queue, due)
         return len(due)

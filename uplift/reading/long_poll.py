@@ -17,7 +17,7 @@ _log = structlog.get_logger(__name__)
 _TICK_SECONDS = 0.25
 
 
-class Watcher:
+class LongPoll:
     """Long-polls are many and changes are few: all that wait share one SELECT a tick."""
 
     def __init__(self, database: Database) -> None:
@@ -83,7 +83,7 @@ class Watcher:
                 async with self._database.transaction() as connection:
                     revisions = await uploads.get_revisions(connection, asked)
             except Exception as error:  # noqa: BLE001  a database that is away comes back
-                _log.warning("watch_failed", error=type(error).__name__)
+                _log.warning("long_poll_failed", error=type(error).__name__)
                 continue
             for id_ in asked:
                 if id_ in self._waiting and self._revisions.get(id_) != revisions.get(id_):

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from uplift.destinations.client import FhirClient
-from uplift.destinations.responses import Answer, Outcome
+from uplift.destinations.responses import Response, ResponseKind
 from uplift.errors import (
     Conflict,
     InvalidRead,
@@ -28,7 +28,7 @@ from uplift.ledger.audit import Action, Actor, note
 from uplift.ledger.database import Database
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
-from uplift.tokens.access import AccessToken, Authorizer, NeedsAuthorization, Person
+from uplift.tokens.access import AccessToken, NeedsAuthorization, Person, TokenAccess
 from uplift.tokens.single_flight import TokenUnavailable
 
 # Each may hold an answer of the size cap, and a copy of it: the rest wait.
@@ -46,16 +46,16 @@ class Reader:
     def __init__(
         self,
         database: Database,
-        ring: KeyRing,
-        authorizer: Authorizer,
+        key_ring: KeyRing,
+        access: TokenAccess,
         fhir: FhirClient,
         settings: Settings,
     ) -> None:
         self._database = database
-        self._ring = ring
-        self._authorizer = authorizer
+        self._key_ring = key_ring
+        self._access = access
         self._fhir = fhir
-        self._bytes_most = settings.read_back_bytes_max
+        self._max_bytes = settings.max_read_back_bytes
         self._seconds = settings.read_back_seconds
         self._bases = both_forms(settings.oneup_fhir_url)
         self._places = asyncio.Semaphore(_AT_ONCE)
@@ -73,12 +73,12 @@ class Reader:
         person = await self._person(app_user_id, by)
         try:
             async with asyncio.timeout(self._seconds), self._places:
-                answer = await self._ask(person, interaction, deadline)
-                if answer.outcome is not Outcome.FOUND:
-                    raise self._failure(answer, interaction)
+                response = await self._ask(person, interaction, deadline)
+                if response.kind is not ResponseKind.FOUND:
+                    raise self._failure(response, interaction)
                 if not interaction.paged:
-                    return answer.content
-                return self._relinked(answer.content, interaction.version, address_of)
+                    return response.content
+                return self._relinked(response.content, interaction.version, address_of)
         except TimeoutError:
             raise self._timed_out() from None
         except NeedsAuthorization:
@@ -95,61 +95,61 @@ class Reader:
 
     async def _person(self, app_user_id: str, by: Actor) -> Person:
         async with self._database.transaction() as connection:
-            user = await users.find_user(connection, app_user_id, hold=True)
+            user = await users.find_user(connection, app_user_id, lock=True)
             if user is None:
                 raise NotFound("There is no such user.")
             # Before anything is asked: what was read must never be missing from the trail.
             await note(connection, by, Action.READ_BACK, user_id=user.id)
-        return Person(user.id, user.app_user_id, user.key(self._ring))
+        return Person(user.id, user.app_user_id, user.key(self._key_ring))
 
-    async def _ask(self, person: Person, interaction: Interaction, deadline: float) -> Answer:
-        token = await self._authorizer.token(person)
-        answer = await self._request(token, interaction, deadline)
-        if answer.outcome is Outcome.UNAUTHORIZED:
-            token = await self._authorizer.token(person, refused=token.version)
-            answer = await self._request(token, interaction, deadline)
-        return answer
+    async def _ask(self, person: Person, interaction: Interaction, deadline: float) -> Response:
+        token = await self._access.token(person)
+        response = await self._request(token, interaction, deadline)
+        if response.kind is ResponseKind.UNAUTHORIZED:
+            token = await self._access.token(person, refused=token.version)
+            response = await self._request(token, interaction, deadline)
+        return response
 
     async def _request(
         self, token: AccessToken, interaction: Interaction, deadline: float
-    ) -> Answer:
+    ) -> Response:
         return await self._fhir.read(
             token=token.value,
             address=f"{interaction.version.path}/{interaction.address}",
             resource_type=interaction.answer_type,
             deadline=deadline,
-            most=self._bytes_most,
+            limit=self._max_bytes,
         )
 
-    def _failure(self, answer: Answer, interaction: Interaction) -> Exception:
-        code = answer.code
-        match answer.outcome:
-            case Outcome.ABSENT if code == "http_410":
+    def _failure(self, response: Response, interaction: Interaction) -> Exception:
+        code = response.code
+        match response.kind:
+            case ResponseKind.ABSENT if code == "http_410":
                 return NotFound("The resource was deleted at 1upHealth.")
-            case Outcome.ABSENT:
+            case ResponseKind.ABSENT:
                 return NotFound("1upHealth has no such resource of this user.")
-            case Outcome.REFUSED:
-                said = ", ".join((code, *answer.issues))
+            case ResponseKind.REFUSED:
+                said = ", ".join((code, *response.issues))
                 return InvalidRead(
                     f"1upHealth refuses this request ({said}). Check the search parameters, and"
                     " whether the type can be searched."
                 )
-            case Outcome.BUSY:
+            case ResponseKind.BUSY:
                 return UpstreamUnavailable(
                     f"1upHealth asks to slow down ({code}). Try later.",
-                    retry_after=answer.retry_after,
+                    retry_after=response.retry_after,
                 )
-            case Outcome.UNAUTHORIZED:
+            case ResponseKind.UNAUTHORIZED:
                 return UnusableAnswer(
                     f"1upHealth refuses the user's token although it was just renewed ({code})."
                 )
         if code in ("no_answer", "http_408", "http_504"):
             return self._timed_out()
-        if code == "answer_too_large":
+        if code == "response_too_large":
             how = "Ask with a lower _count" if interaction.paged else "Raise the limit"
             return UnusableAnswer(
-                f"The answer has more than {self._bytes_most} bytes"
-                f" (UPLIFT_READ_BACK_BYTES_MAX). {how}."
+                f"The answer has more than {self._max_bytes} bytes"
+                f" (UPLIFT_MAX_READ_BACK_BYTES). {how}."
             )
         if code == "not_the_resource":
             return _unusable()

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add(
         "--user-calls",
         type=int,
-        default=default.user_calls,
+        default=default.quota_calls,
         help="user-management calls in one window",
     )
     add(

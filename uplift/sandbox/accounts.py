@@ -89,7 +89,7 @@ class Accounts:
         now = time.monotonic()
         while self._calls and self._calls[0] <= now - self._config.user_calls_window_seconds:
             self._calls.popleft()
-        if len(self._calls) >= self._config.user_calls:
+        if len(self._calls) >= self._config.quota_calls:
             return False
         self._calls.append(now)
         return True

@@ -12,10 +12,10 @@ from starlette.routing import Mount, Route
 
 from uplift.sandbox import fhir, oauth
 from uplift.sandbox.accounts import Account
-from uplift.sandbox.answers import message
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.control import Control
 from uplift.sandbox.exchange import Api, Exchange
+from uplift.sandbox.responses import message
 from uplift.sandbox.sockets import NoAnswer
 from uplift.sandbox.state import LogEntry, Sandbox
 

@@ -23,7 +23,7 @@ class SandboxConfig:
     code_delay_seconds: float = 0.0
     """How long a fresh code is refused before it becomes valid, in seconds."""
 
-    user_calls: int = 300
+    quota_calls: int = 300
     """User-management calls in one window before the answer is 429."""
 
     user_calls_window_seconds: float = 3600.0

@@ -11,8 +11,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from uplift.sandbox import rules
-from uplift.sandbox.answers import answer
 from uplift.sandbox.oauth import token_body
+from uplift.sandbox.responses import response
 from uplift.sandbox.state import Sandbox
 from uplift.sandbox.store import ShelfKey, StoredResource
 
@@ -37,7 +37,7 @@ class Control:
 
     async def health(self, _: Request) -> Response:
         """Whether it answers at all."""
-        return answer({"ids": self._sandbox.config.ids})
+        return response({"ids": self._sandbox.config.ids})
 
     async def faults(self, request: Request) -> Response:
         """GET shows the rules, PUT replaces them, POST adds, DELETE clears."""
@@ -49,7 +49,7 @@ class Control:
                 details = wrong.errors(
                     include_url=False, include_input=False, include_context=False
                 )
-                return answer({"error": "These rules cannot be read", "details": details}, 400)
+                return response({"error": "These rules cannot be read", "details": details}, 400)
             if request.method == "PUT":
                 faults.clear()
             for rule in asked:
@@ -66,7 +66,7 @@ class Control:
             }
             for armed in faults.armed
         ]
-        return answer({"faults": shown})
+        return response({"faults": shown})
 
     async def resources(self, request: Request) -> Response:
         """What is stored, every version. Filters: `user`, `version`, `type`, `id`; `bytes=1`."""
@@ -79,7 +79,7 @@ class Control:
             for resource in shelf.resources.values()
             if query.get("id") in (None, resource.id)
         ]
-        return answer({"resources": listed})
+        return response({"resources": listed})
 
     async def counts(self, request: Request) -> Response:
         """Resources, versions and duplicates, by user, FHIR version and type, and in total."""
@@ -100,20 +100,20 @@ class Control:
             total.update(numbers)
             rows.append({**self._named(key), **numbers})
         names = ("resources", "versions", "duplicate_resources", "duplicate_versions", "duplicates")
-        return answer({"total": {name: total[name] for name in names}, "by": rows})
+        return response({"total": {name: total[name] for name in names}, "by": rows})
 
     async def requests(self, request: Request) -> Response:
         """The log, oldest first. `after` gives what came after that number; `api` one part."""
         query = request.query_params
         after = query.get("after", "0")
         if not after.isdecimal():
-            return answer({"error": "after must be a request number"}, 400)
+            return response({"error": "after must be a request number"}, 400)
         shown = [
             entry.as_json()
             for entry in self._sandbox.log
             if entry.number > int(after) and query.get("api") in (None, entry.api)
         ]
-        return answer({"requests": shown})
+        return response({"requests": shown})
 
     async def grants(self, request: Request) -> Response:
         """A grant as if the person had consented just now; creates the user if there is none."""
@@ -122,18 +122,18 @@ class Control:
         except (orjson.JSONDecodeError, KeyError, TypeError):
             app_user_id = None
         if not isinstance(app_user_id, str) or not app_user_id:
-            return answer({"error": 'Send {"app_user_id": "..."}'}, 400)
+            return response({"error": 'Send {"app_user_id": "..."}'}, 400)
         accounts = self._sandbox.accounts
         account = accounts.by_app_id(app_user_id) or accounts.create(app_user_id)
         account.active = True
         self._sandbox.faults.consent_given(account)
         pair = accounts.issue_tokens(account.oneup_user_id)
-        return answer({"oneup_user_id": account.oneup_user_id, **token_body(pair)})
+        return response({"oneup_user_id": account.oneup_user_id, **token_body(pair)})
 
     async def reset(self, _: Request) -> Response:
         """Forget everything."""
         self._sandbox.reset()
-        return answer({"reset": True})
+        return response({"reset": True})
 
     def _selected(self, key: ShelfKey, query: dict[str, str]) -> bool:
         user, version, resource_type = key

@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from uplift.sandbox import answers, rules
+from uplift.sandbox import responses, rules
 from uplift.sandbox.accounts import Account
 from uplift.sandbox.exchange import Exchange
 from uplift.sandbox.sockets import Cut, HalfAnswer, Reset, Stall
@@ -166,7 +166,7 @@ class Faults:
     def _answer(self, ending: rules.Ending, exchange: Exchange, real: Response | None) -> Response:
         match ending:
             case rules.TooManyRequests() | rules.RateLimit():
-                refusal = answers.for_status(429)
+                refusal = responses.for_status(429)
                 if ending.retry_after is not None:
                     refusal.headers["Retry-After"] = _retry_after(
                         ending.retry_after, ending.retry_after_form
@@ -175,9 +175,9 @@ class Faults:
             case rules.Status():
                 return _status(ending)
             case rules.Html():
-                return Response(answers.LOGIN_PAGE, media_type="text/html")
+                return Response(responses.LOGIN_PAGE, media_type="text/html")
             case rules.ErrorBody():
-                return answers.answer({"error": ending.error})
+                return responses.response({"error": ending.error})
             case rules.CutConnection():
                 return Cut()
             case rules.ResetConnection():
@@ -199,11 +199,11 @@ def _retry_after(value: float | str, form: str) -> str:
 def _status(rule: rules.Status) -> Response:
     body: Any = rule.body
     if body is None:
-        made = answers.for_status(rule.status)
+        made = responses.for_status(rule.status)
     elif isinstance(body, str):
         made = Response(body, rule.status, media_type="text/plain")
     else:
-        made = answers.answer(body, rule.status)
+        made = responses.response(body, rule.status)
     if rule.content_type:
         made.headers["Content-Type"] = rule.content_type
     made.headers.update(rule.headers)

@@ -9,8 +9,8 @@ from starlette.responses import Response
 
 from uplift.sandbox import capabilities
 from uplift.sandbox.accounts import Account
-from uplift.sandbox.answers import answer, message, operation_outcome
 from uplift.sandbox.exchange import Exchange
+from uplift.sandbox.responses import message, operation_outcome, response
 from uplift.sandbox.search import everything, search
 from uplift.sandbox.state import Sandbox
 from uplift.sandbox.store import StoredResource, StoredVersion
@@ -84,7 +84,7 @@ def metadata(_: Sandbox, exchange: Exchange) -> Response:
         "format": ["json"],
         "rest": [{"mode": "server", "resource": listed}],
     }
-    return answer(body, fhir=True)
+    return response(body, fhir=True)
 
 
 def _act(sandbox: Sandbox, exchange: Exchange, actions: dict[str, _Action]) -> Response:
@@ -188,7 +188,7 @@ def _resource(
 ) -> Response:
     if sandbox.config.location_headers:
         headers["ETag"] = f'W/"{version.version_id}"'
-    return answer(stored.as_stored(version), status, headers, fhir=True)
+    return response(stored.as_stored(version), status, headers, fhir=True)
 
 
 def _not_found(exchange: Exchange) -> Response:
@@ -227,6 +227,6 @@ def _everything(sandbox: Sandbox, exchange: Exchange, account: Account) -> Respo
 
 def _bundle(page: Callable[[], dict[str, Any]]) -> Response:
     try:
-        return answer(page(), fhir=True)
+        return response(page(), fhir=True)
     except ValueError as wrong:
         return operation_outcome(400, "invalid", str(wrong))

@@ -5,8 +5,8 @@ from typing import Any
 from starlette.responses import Response
 
 from uplift.sandbox.accounts import Account, InvalidGrantError, TokenPair
-from uplift.sandbox.answers import answer, message, not_successful, oauth_error
 from uplift.sandbox.exchange import Exchange
+from uplift.sandbox.responses import message, not_successful, oauth_error, response
 from uplift.sandbox.state import Sandbox
 
 
@@ -33,7 +33,7 @@ def token(sandbox: Sandbox, exchange: Exchange) -> Response:
                 return oauth_error("unsupported_grant_type", "Unknown or missing grant_type")
     except InvalidGrantError:
         return _invalid_grant()
-    return answer(token_body(pair), headers={"Cache-Control": "no-store"})
+    return response(token_body(pair), headers={"Cache-Control": "no-store"})
 
 
 def _invalid_grant() -> Response:
@@ -119,7 +119,7 @@ def _create(sandbox: Sandbox, exchange: Exchange) -> Response:
 def _list(sandbox: Sandbox, exchange: Exchange) -> Response:
     asked = {"app_user_id", "oneup_user_id"} & exchange.params.keys()
     found = [exchange.account] if asked else sandbox.accounts.list_users()
-    return answer({"success": True, "entries": [_body(one) for one in found if one is not None]})
+    return response({"success": True, "entries": [_body(one) for one in found if one is not None]})
 
 
 def _update(sandbox: Sandbox, exchange: Exchange) -> Response:
@@ -128,12 +128,12 @@ def _update(sandbox: Sandbox, exchange: Exchange) -> Response:
         return not_successful(sandbox.config.unknown_user_status, "this user does not exist")
     if "active" in exchange.params:
         account.active = exchange.params["active"].lower() == "true"
-    return answer({"success": True, **_body(account)})
+    return response({"success": True, **_body(account)})
 
 
 def _with_code(sandbox: Sandbox, account: Account, status: int = 200) -> Response:
     code = sandbox.accounts.issue_code(account)
-    return answer({"success": True, "code": code, **_body(account)}, status)
+    return response({"success": True, "code": code, **_body(account)}, status)
 
 
 def _body(account: Account) -> dict[str, Any]:

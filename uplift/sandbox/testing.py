@@ -81,11 +81,11 @@ class SandboxControl:
         self._http.close()
 
     def _ask(self, method: str, path: str, **how: Any) -> dict[str, Any]:
-        answer = self._http.request(method, path, **how)
-        if answer.status_code == httpx.codes.BAD_REQUEST:
-            raise ValueError(answer.text)
-        answer.raise_for_status()
-        found: dict[str, Any] = answer.json()
+        response = self._http.request(method, path, **how)
+        if response.status_code == httpx.codes.BAD_REQUEST:
+            raise ValueError(response.text)
+        response.raise_for_status()
+        found: dict[str, Any] = response.json()
         return found
 
 

@@ -13,17 +13,23 @@ from uplift.errors import UpliftError
 from uplift.ledger import grants, parking
 from uplift.ledger.database import Database
 from uplift.ledger.grants import GrantRow
-from uplift.ledger.token_pair import Tokens
+from uplift.ledger.token_pair import TokenPair
 from uplift.metrics import grants_ended, tokens_renewed, uploads_parked
 from uplift.sealing import UserKey
 from uplift.settings import Settings
-from uplift.tokens.single_flight import LimitReached, NotItsTurn, TokenUnavailable, Turn, Turns
-from uplift.tokens.token_endpoint import USER_CALLS_SPENT, TokenClient, TokenError, Trouble
+from uplift.tokens.single_flight import (
+    Flight,
+    SingleFlight,
+    TokenLimitReached,
+    TokenPending,
+    TokenUnavailable,
+)
+from uplift.tokens.token_endpoint import QUOTA_SPENT, TokenEndpoint, TokenError, Trouble
 
 _log = structlog.get_logger(__name__)
 
 _CACHE_SECONDS = 5.0
-_CACHE_MOST = 1000
+_MAX_CACHE = 1000
 _CODE_TRIES = 4  # a fresh code may take a second to become valid
 _CODE_PAUSE = 0.5
 # How long the mark on a grant's row holds if the process that set it dies.
@@ -69,7 +75,7 @@ class Person:
     key: UserKey
 
 
-class Authorizer:
+class TokenAccess:
     """Hands out access tokens. One asks 1upHealth for a user at a time, in this process by a
     lock, across processes by a mark on the grant's row.
     """
@@ -77,7 +83,7 @@ class Authorizer:
     def __init__(
         self,
         database: Database,
-        tokens: TokenClient,
+        tokens: TokenEndpoint,
         settings: Settings,
         *,
         refresh_seconds: float = _REFRESH_SECONDS,
@@ -87,8 +93,8 @@ class Authorizer:
         self._refresh_seconds = refresh_seconds
         self._margin = settings.token_margin_seconds
         self._parked_seconds = settings.parked_seconds
-        self._spread = settings.oneup_user_calls_seconds * _SPREAD_PART
-        self._turns = Turns()
+        self._spread = settings.oneup_quota_seconds * _SPREAD_PART
+        self._flights = SingleFlight()
         self._asking: set[asyncio.Task[AccessToken]] = set()
         self._cache: dict[UUID, tuple[AccessToken, float]] = {}  # good until
         self._replaced_at: dict[UUID, float] = {}  # when a refused token last got a successor
@@ -110,7 +116,7 @@ class Authorizer:
         refuses fresh tokens too.
         """
         came_at = time.monotonic()
-        turn = self._turns.of(person.user_id)
+        turn = self._flights.of(person.user_id)
         async with turn.lock:
             known = self._cache.get(person.user_id)
             if refused is None and known is not None and time.monotonic() < known[1]:
@@ -147,7 +153,7 @@ class Authorizer:
             raise TokenUnavailable("fresh_token_refused", retry_after=left)
 
     def _note_replaced(self, user_id: UUID) -> None:
-        if len(self._replaced_at) >= _CACHE_MOST:
+        if len(self._replaced_at) >= _MAX_CACHE:
             self._replaced_at.clear()
         self._replaced_at[user_id] = time.monotonic()
 
@@ -167,22 +173,22 @@ class Authorizer:
         return min(self._margin, (grant.tokens.expires_in + max(age, 0.0)) / 2)
 
     def _keep(self, user_id: UUID, token: AccessToken, good_for: float) -> None:
-        if len(self._cache) >= _CACHE_MOST:
+        if len(self._cache) >= _MAX_CACHE:
             self._cache.clear()
         self._cache[user_id] = (token, time.monotonic() + min(good_for, _CACHE_SECONDS))
 
     async def _renew_once(
-        self, person: Person, grant: GrantRow, turn: Turn, came_at: float, *, may_wait: bool
+        self, person: Person, grant: GrantRow, turn: Flight, came_at: float, *, may_wait: bool
     ) -> AccessToken:
         turn.check(grant.version, came_at)
         try:
             renewed = await self._renew(person, grant, may_wait=may_wait)
         except TokenUnavailable as error:
             turn.failed(grant.version, error)
-            if isinstance(error, LimitReached):
-                self._turns.remember(person.user_id, turn)
+            if isinstance(error, TokenLimitReached):
+                self._flights.remember(person.user_id, turn)
             raise
-        self._turns.forget(person.user_id)
+        self._flights.forget(person.user_id)
         return renewed
 
     async def _renew(self, person: Person, grant: GrantRow, *, may_wait: bool) -> AccessToken:
@@ -213,7 +219,7 @@ class Authorizer:
                 return AccessToken(newer.tokens.access_token, newer.version)
             if not newer.refreshing:
                 break  # it got none: asking once more at once would hardly help
-        raise NotItsTurn("another_is_refreshing", retry_after=1.0)
+        raise TokenPending("another_is_refreshing", retry_after=1.0)
 
     def _asked(self, asking: asyncio.Task[AccessToken]) -> None:
         self._asking.discard(asking)
@@ -226,17 +232,17 @@ class Authorizer:
         except TokenError as error:
             if error.trouble is Trouble.REFUSED:
                 if not await self._end(person.user_id, grant):
-                    raise NotItsTurn("the_grant_was_replaced", retry_after=0.0) from None
+                    raise TokenPending("the_grant_was_replaced", retry_after=0.0) from None
                 raise NeedsAuthorization("1upHealth no longer accepts the user's grant.") from None
             async with self._database.transaction() as connection:
                 await grants.end_refresh(connection, person.user_id, grant.version)
             raise self._unavailable(error) from None
         version = await self._keep_grant(person, grant, tokens)
         if version is None:
-            raise NotItsTurn("the_grant_was_replaced", retry_after=0.0)
+            raise TokenPending("the_grant_was_replaced", retry_after=0.0)
         return AccessToken(tokens.access_token, version)
 
-    async def _keep_grant(self, person: Person, grant: GrantRow, tokens: Tokens) -> int | None:
+    async def _keep_grant(self, person: Person, grant: GrantRow, tokens: TokenPair) -> int | None:
         """The new version; None if the grant was replaced meanwhile.
 
         1upHealth has ended the old tokens: a database that is away for a moment must not cost the
@@ -256,7 +262,7 @@ class Authorizer:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_KEEPING_PAUSE)
 
-    async def _put_grant(self, person: Person, grant: GrantRow, tokens: Tokens) -> int | None:
+    async def _put_grant(self, person: Person, grant: GrantRow, tokens: TokenPair) -> int | None:
         async with self._database.transaction() as connection:
             version = await grants.put_grant(
                 connection,
@@ -273,18 +279,18 @@ class Authorizer:
     def _unavailable(self, error: TokenError) -> TokenUnavailable:
         if error.trouble is not Trouble.BUSY or error.retry_after is None:
             return TokenUnavailable(error.code, retry_after=error.retry_after)
-        shared = error.code == USER_CALLS_SPENT
+        shared = error.code == QUOTA_SPENT
         spread = self._spread if shared else max(1.0, error.retry_after / 2)
-        return LimitReached(error.code, retry_after=error.retry_after, spread=spread)
+        return TokenLimitReached(error.code, retry_after=error.retry_after, spread=spread)
 
-    async def _ask(self, person: Person, grant: GrantRow) -> Tokens:
+    async def _ask(self, person: Person, grant: GrantRow) -> TokenPair:
         try:
             async with asyncio.timeout(_ASKING_PART * self._refresh_seconds):
                 return await self._refresh_or_start_anew(person, grant)
         except TimeoutError:
             raise TokenError(Trouble.UNAVAILABLE, "no_answer") from None
 
-    async def _refresh_or_start_anew(self, person: Person, grant: GrantRow) -> Tokens:
+    async def _refresh_or_start_anew(self, person: Person, grant: GrantRow) -> TokenPair:
         if _cannot_be_renewed(grant):
             raise TokenError(Trouble.REFUSED, "no_refresh_token")
         if grant.tokens.refresh_token is not None:
@@ -321,7 +327,7 @@ def _cannot_be_renewed(grant: GrantRow) -> bool:
     return grant.origin == "backend" and grant.tokens.refresh_token is None
 
 
-async def exchange(tokens: TokenClient, code: str) -> Tokens:
+async def exchange(tokens: TokenEndpoint, code: str) -> TokenPair:
     """Trade a fresh code for tokens, giving it a moment to become valid. Raises TokenError."""
     for left in reversed(range(_CODE_TRIES)):
         try:

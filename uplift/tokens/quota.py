@@ -17,7 +17,7 @@ import redis.asyncio
 import structlog
 from redis.exceptions import RedisError
 
-from uplift.metrics import user_calls
+from uplift.metrics import quota_calls
 from uplift.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -36,11 +36,11 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 _SPEND = f"""{_NOW}
 local closed = redis.call('PTTL', KEYS[2])
 if closed > 0 then return closed end
-local window, most = tonumber(ARGV[1]), tonumber(ARGV[2])
+local window, max_rate = tonumber(ARGV[1]), tonumber(ARGV[2])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. now - window)
 local spent = redis.call('ZCARD', KEYS[1])
-if spent >= most then
-    local first = redis.call('ZRANGE', KEYS[1], spent - most, spent - most, 'WITHSCORES')
+if spent >= max_rate then
+    local first = redis.call('ZRANGE', KEYS[1], spent - max_rate, spent - max_rate, 'WITHSCORES')
     return math.max(1, first[2] + window + 1 - now)
 end
 redis.call('ZADD', KEYS[1], now, ARGV[3])
@@ -69,7 +69,7 @@ _ALONE_SHARE = 0.05
 _CLOSED_PART = 0.05
 
 
-class BudgetSpent(Exception):
+class QuotaSpent(Exception):
     """No user-management call may be made now; `retry_after` says in how many seconds."""
 
     def __init__(self, retry_after: float) -> None:
@@ -77,7 +77,7 @@ class BudgetSpent(Exception):
         self.retry_after = retry_after
 
 
-class Budget:
+class Quota:
     """Counts user-management calls for all processes."""
 
     def __init__(self, redis_client: "redis.asyncio.Redis", settings: Settings) -> None:
@@ -85,9 +85,9 @@ class Budget:
         self._spend_script = redis_client.register_script(_SPEND)
         self._ended_script = redis_client.register_script(_ENDED)
         self._count_script = redis_client.register_script(_COUNT)
-        self._most = settings.oneup_user_calls
-        self._reserve = settings.oneup_user_calls_reserve
-        self._window = settings.oneup_user_calls_seconds
+        self._limit = settings.oneup_quota_calls
+        self._reserve = settings.oneup_quota_reserve
+        self._period = settings.oneup_quota_seconds
         self._alone: deque[float] = deque()
         # When this process may ask again, by whether it is for a new user. Room never comes
         # earlier than was said, so thousands who wait need not each ask Redis.
@@ -97,17 +97,17 @@ class Budget:
     async def call(self, *, new_user: bool) -> AsyncIterator[None]:
         """Around one user-management call. Only calls for new users may use the reserve.
 
-        Raises BudgetSpent, and the call is not to be made. Redis that is away raises nothing.
+        Raises QuotaSpent, and the call is not to be made. Redis that is away raises nothing.
         """
         wait = self._spent_until[new_user] - time.monotonic()
         if wait <= 0:
             mark = uuid4().hex
-            wait = await self._spend(mark, self._most if new_user else self._most - self._reserve)
+            wait = await self._spend(mark, self._limit if new_user else self._limit - self._reserve)
         if wait > 0:
             self._spent_until[new_user] = time.monotonic() + wait
-            user_calls.labels("withheld").inc()
-            raise BudgetSpent(wait)
-        user_calls.labels("made").inc()
+            quota_calls.labels("withheld").inc()
+            raise QuotaSpent(wait)
+        quota_calls.labels("made").inc()
         try:
             yield
         finally:
@@ -118,14 +118,14 @@ class Budget:
 
         Returns that time, in seconds: a part of the window where 1upHealth names none.
         """
-        user_calls.labels("refused").inc()
-        seconds = self._window * _CLOSED_PART if retry_after is None else retry_after
+        quota_calls.labels("refused").inc()
+        seconds = self._period * _CLOSED_PART if retry_after is None else retry_after
         until = time.monotonic() + seconds
         self._spent_until = {who: max(until, at) for who, at in self._spent_until.items()}
         try:
             await self._redis.set(_CLOSED, 1, px=max(1, round(seconds * 1000)))
         except (RedisError, OSError) as error:
-            _log.warning("budget_counted_alone", error=type(error).__name__)
+            _log.warning("quota_counted_locally", error=type(error).__name__)
         return seconds
 
     async def left(self) -> tuple[int, int] | None:
@@ -135,36 +135,36 @@ class Budget:
         """
         try:
             spent = await self._count_script(
-                keys=[_CALLS, _CLOSED], args=[round(self._window * 1000), self._most]
+                keys=[_CALLS, _CLOSED], args=[round(self._period * 1000), self._limit]
             )
         except (RedisError, OSError):
             return None
-        left = max(0, self._most - int(spent))
+        left = max(0, self._limit - int(spent))
         return left, max(0, left - self._reserve)
 
-    async def _spend(self, mark: str, most: int) -> float:
+    async def _spend(self, mark: str, limit: int) -> float:
         """Count a call in. Seconds until there is room for it: 0 if it is counted."""
         try:
             wait = await self._spend_script(
-                keys=[_CALLS, _CLOSED], args=[round(self._window * 1000), most, mark]
+                keys=[_CALLS, _CLOSED], args=[round(self._period * 1000), limit, mark]
             )
         except (RedisError, OSError) as error:
-            _log.warning("budget_counted_alone", error=type(error).__name__)
-            return self._spend_alone(most)
+            _log.warning("quota_counted_locally", error=type(error).__name__)
+            return self._spend_alone(limit)
         return float(wait) / 1000
 
     async def _ended(self, mark: str) -> None:
         try:
-            await self._ended_script(keys=[_CALLS], args=[round(self._window * 1000), mark])
+            await self._ended_script(keys=[_CALLS], args=[round(self._period * 1000), mark])
         except (RedisError, OSError) as error:
-            _log.warning("budget_counted_alone", error=type(error).__name__)
+            _log.warning("quota_counted_locally", error=type(error).__name__)
 
-    def _spend_alone(self, most: int) -> float:
+    def _spend_alone(self, limit: int) -> float:
         now = time.monotonic()
-        while self._alone and self._alone[0] <= now - self._window:
+        while self._alone and self._alone[0] <= now - self._period:
             self._alone.popleft()
-        share = max(1, int(most * _ALONE_SHARE))
+        share = max(1, int(limit * _ALONE_SHARE))
         if len(self._alone) >= share:
-            return self._alone[-share] + self._window - now
+            return self._alone[-share] + self._period - now
         self._alone.append(now)
         return 0.0

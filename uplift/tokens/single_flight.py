@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 from uplift.errors import UpliftError
 
 # Users whose limit is remembered. Of those that are forgotten, one upload more asks in vain.
-_REMEMBERED_MOST = 10_000
+_MAX_REMEMBERED = 10_000
 
 
 class TokenUnavailable(UpliftError):
@@ -20,7 +20,7 @@ class TokenUnavailable(UpliftError):
         self.retry_after = retry_after
 
 
-class NotItsTurn(TokenUnavailable):
+class TokenPending(TokenUnavailable):
     """Nothing was tried: another asks for this user at the moment, or nobody may ask.
 
     Worth another try after `retry_after` seconds, at a random time of the next `spread` seconds.
@@ -33,11 +33,11 @@ class NotItsTurn(TokenUnavailable):
         self.spread = spread
 
 
-class LimitReached(NotItsTurn):
+class TokenLimitReached(TokenPending):
     """1upHealth allows no such call before `retry_after` seconds have passed."""
 
 
-class Turn:
+class Flight:
     """One user's: hold `lock` while asking."""
 
     def __init__(self) -> None:
@@ -51,15 +51,15 @@ class Turn:
         error = self._error
         if error is None or self._version != version:
             return
-        if isinstance(error, LimitReached):
+        if isinstance(error, TokenLimitReached):
             left = self._at + error.retry_after - time.monotonic()
             if left > 0:
-                raise LimitReached(error.code, retry_after=left, spread=error.spread)
+                raise TokenLimitReached(error.code, retry_after=left, spread=error.spread)
         # One failure answers all who waited for it: if each of them asked again, and waited for
         # 1upHealth in its turn, their leases would end meanwhile.
         if self._at >= came_at:
-            if isinstance(error, NotItsTurn):
-                raise NotItsTurn(error.code, retry_after=error.retry_after, spread=error.spread)
+            if isinstance(error, TokenPending):
+                raise TokenPending(error.code, retry_after=error.retry_after, spread=error.spread)
             raise TokenUnavailable(error.code, retry_after=error.retry_after)
 
     def failed(self, version: int, error: TokenUnavailable) -> None:
@@ -67,21 +67,21 @@ class Turn:
         self._error, self._version, self._at = error, version, time.monotonic()
 
 
-class Turns:
+class SingleFlight:
     """The turns of all users of this process."""
 
     def __init__(self) -> None:
-        self._turns: WeakValueDictionary[UUID, Turn] = WeakValueDictionary()
-        self._remembered: dict[UUID, Turn] = {}
+        self._flights: WeakValueDictionary[UUID, Flight] = WeakValueDictionary()
+        self._remembered: dict[UUID, Flight] = {}
 
-    def of(self, user_id: UUID) -> Turn:
+    def of(self, user_id: UUID) -> Flight:
         """The user's turn. It lasts while somebody holds it."""
-        return self._turns.setdefault(user_id, Turn())
+        return self._flights.setdefault(user_id, Flight())
 
-    def remember(self, user_id: UUID, turn: Turn) -> None:
+    def remember(self, user_id: UUID, turn: Flight) -> None:
         """Let it last: hundreds of uploads of that user need not each meet the same limit."""
         self._remembered.pop(user_id, None)
-        if len(self._remembered) >= _REMEMBERED_MOST:
+        if len(self._remembered) >= _MAX_REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
         self._remembered[user_id] = turn
 

@@ -12,14 +12,14 @@ import orjson
 
 from uplift.destinations.responses import retry_after
 from uplift.errors import ConfigurationError
-from uplift.ledger.token_pair import Tokens
+from uplift.ledger.token_pair import TokenPair
 from uplift.settings import Settings
-from uplift.tokens.quota import Budget, BudgetSpent
+from uplift.tokens.quota import Quota, QuotaSpent
 
 # The code of a call that was not made: the budget that all processes share has no room.
-USER_CALLS_SPENT = "user_calls_spent"
+QUOTA_SPENT = "quota_spent"
 _SECONDS = 20.0
-_ANSWER_BYTES_MOST = 64 * 1024
+_MAX_RESPONSE_BYTES = 64 * 1024
 
 
 class Trouble(StrEnum):
@@ -51,7 +51,7 @@ class Code:
         return "Code(…)"
 
 
-class TokenClient:
+class TokenEndpoint:
     """Makes users and trades codes and refresh tokens for tokens.
 
     Waits `seconds` for an answer. Calls to user management are made within `budget`; what is over
@@ -63,12 +63,12 @@ class TokenClient:
         self,
         http: httpx.AsyncClient,
         settings: Settings,
-        budget: Budget,
+        quota: Quota,
         *,
         seconds: float = _SECONDS,
     ) -> None:
         self._http = http
-        self._budget = budget
+        self._quota = quota
         self._seconds = seconds
         self._token_url = settings.oneup_token_url
         self._users_url = settings.oneup_users_url
@@ -85,27 +85,27 @@ class TokenClient:
 
     async def create_user(self, app_user_id: str) -> Code | None:
         """Create a user at 1upHealth; None if there is one already. Raises TokenError."""
-        status, answer, headers = await self._call(self._users_url, app_user_id, new_user=True)
+        status, response, headers = await self._call(self._users_url, app_user_id, new_user=True)
         # "this user already exists" comes with 200 and with 400.
-        if answer.get("success") is False and "already exists" in str(answer.get("error")):
+        if response.get("success") is False and "already exists" in str(response.get("error")):
             return None
-        return _code(status, answer, headers)
+        return _code(status, response, headers)
 
     async def auth_code(self, app_user_id: str, *, new_user: bool = False) -> Code:
         """A new code for a user who is at 1upHealth already. Raises TokenError.
 
         `new_user`: they are new to Uplift, so the budget's reserve is theirs too.
         """
-        status, answer, headers = await self._call(
+        status, response, headers = await self._call(
             f"{self._users_url}/auth-code", app_user_id, new_user=new_user
         )
-        return _code(status, answer, headers)
+        return _code(status, response, headers)
 
-    async def exchange_code(self, code: str) -> Tokens:
+    async def exchange_code(self, code: str) -> TokenPair:
         """Trade a code for tokens. Raises TokenError."""
         return await self._tokens({"grant_type": "authorization_code", "code": code})
 
-    async def refresh(self, refresh_token: str) -> Tokens:
+    async def refresh(self, refresh_token: str) -> TokenPair:
         """Trade a refresh token for new tokens; the old pair is over. Raises TokenError."""
         return await self._tokens({"grant_type": "refresh_token", "refresh_token": refresh_token})
 
@@ -113,31 +113,29 @@ class TokenClient:
         self, url: str, app_user_id: str, *, new_user: bool
     ) -> tuple[int, dict[str, Any], httpx.Headers]:
         try:
-            async with self._budget.call(new_user=new_user):
+            async with self._quota.call(new_user=new_user):
                 # Credentials in headers, ids as form fields: 1upHealth's newest page. They stay
                 # out of the URL, which proxies and servers log.
-                status, answer, headers = await self._post(
+                status, response, headers = await self._post(
                     url, {"app_user_id": app_user_id}, headers=self._client
                 )
-        except BudgetSpent as spent:
-            raise TokenError(
-                Trouble.BUSY, USER_CALLS_SPENT, retry_after=spent.retry_after
-            ) from None
+        except QuotaSpent as spent:
+            raise TokenError(Trouble.BUSY, QUOTA_SPENT, retry_after=spent.retry_after) from None
         if status == 429:
-            seconds = await self._budget.used_up(retry_after(headers))
+            seconds = await self._quota.used_up(retry_after(headers))
             raise TokenError(Trouble.BUSY, "http_429", retry_after=seconds)
-        return status, answer, headers
+        return status, response, headers
 
-    async def _tokens(self, form: dict[str, str]) -> Tokens:
-        status, answer, headers = await self._post(self._token_url, {**self._client, **form})
-        access, refresh = answer.get("access_token"), answer.get("refresh_token")
+    async def _tokens(self, form: dict[str, str]) -> TokenPair:
+        status, response, headers = await self._post(self._token_url, {**self._client, **form})
+        access, refresh = response.get("access_token"), response.get("refresh_token")
         if status == 200 and isinstance(access, str) and access:
-            return Tokens(
+            return TokenPair(
                 access,
                 refresh if isinstance(refresh, str) and refresh else None,
-                _seconds(answer.get("expires_in")),
+                _seconds(response.get("expires_in")),
             )
-        raise _trouble(status, answer, headers)
+        raise _trouble(status, response, headers)
 
     async def _post(
         self, url: str, form: dict[str, str], headers: dict[str, str] | None = None
@@ -156,39 +154,39 @@ class TokenClient:
             ):
                 async for chunk in response.aiter_bytes():
                     content += chunk
-                    if len(content) > _ANSWER_BYTES_MOST:
+                    if len(content) > _MAX_RESPONSE_BYTES:
                         break
         except (httpx.RequestError, aiohttp.ClientError, OSError, ValueError):
             # From None: the cause's text holds the URL, and its request holds the secrets.
             raise TokenError(Trouble.UNAVAILABLE, "no_answer") from None
         try:
-            answer = orjson.loads(content)
+            parsed = orjson.loads(content)
         except orjson.JSONDecodeError:
-            answer = None
+            parsed = None
         return (
             response.status_code,
-            answer if isinstance(answer, dict) else {},
+            parsed if isinstance(parsed, dict) else {},
             response.headers,
         )
 
 
-def _code(status: int, answer: dict[str, Any], headers: httpx.Headers) -> Code:
-    code, user = answer.get("code"), answer.get("oneup_user_id")
+def _code(status: int, response: dict[str, Any], headers: httpx.Headers) -> Code:
+    code, user = response.get("code"), response.get("oneup_user_id")
     if 200 <= status < 300 and isinstance(code, str) and code:
         return Code(code, str(user) if isinstance(user, str | int) else None)
-    raise _trouble(status, answer, headers)
+    raise _trouble(status, response, headers)
 
 
-def _trouble(status: int, answer: dict[str, Any], headers: httpx.Headers) -> TokenError:
+def _trouble(status: int, response: dict[str, Any], headers: httpx.Headers) -> TokenError:
     code = f"http_{status}"
     if status == 429:
         return TokenError(Trouble.BUSY, code, retry_after=retry_after(headers))
-    error = answer.get("error")
+    error = response.get("error")
     # RFC 6749, 5.2: invalid_grant says that this code or refresh token is over. A wrong client
     # (invalid_client) is the deployment's fault, and must end nobody's consent.
     # User management says success: false of a user it will not speak for; a wrong address or
     # client has other shapes there.
-    if error == "invalid_grant" or (answer.get("success") is False and status in {400, 404}):
+    if error == "invalid_grant" or (response.get("success") is False and status in {400, 404}):
         return TokenError(Trouble.REFUSED, code)
     return TokenError(Trouble.UNAVAILABLE, code, retry_after=retry_after(headers))
 

@@ -18,8 +18,8 @@ from uplift.ledger.database import Database, is_away
 
 _log = structlog.get_logger(__name__)
 
-_ROWS_MOST = 1000  # in one transaction
-_USERS_MOST = 100  # in one sweep
+_MAX_ROWS = 1000  # in one transaction
+_MAX_USERS = 100  # in one sweep
 _PAUSE_SECONDS = 0.2
 
 
@@ -64,7 +64,7 @@ class Eraser:
         A user who cannot be erased is logged, and keeps no other waiting.
         """
         async with self._database.transaction() as connection:
-            user_ids = await erasing.some_begun(connection, most=_USERS_MOST)
+            user_ids = await erasing.some_begun(connection, limit=_MAX_USERS)
         done = 0
         for user_id in user_ids:
             try:
@@ -89,4 +89,4 @@ class Eraser:
 
     async def _step(self, user_id: UUID) -> erasing.Removal:
         async with self._database.transaction() as connection:
-            return await erasing.remove_some(connection, user_id, most=_ROWS_MOST)
+            return await erasing.remove_some(connection, user_id, limit=_MAX_ROWS)

@@ -5,21 +5,21 @@ from uplift.key_check import KeyCheck
 from uplift.ledger import audit, grants, parking, users
 from uplift.ledger.audit import SYSTEM, Action, Actor
 from uplift.ledger.database import Database
-from uplift.ledger.token_pair import Tokens
+from uplift.ledger.token_pair import TokenPair
 from uplift.ledger.users import UserRow
 from uplift.sealing import KeyRing
 from uplift.tokens.access import exchange
-from uplift.tokens.token_endpoint import TokenClient, TokenError, Trouble
+from uplift.tokens.token_endpoint import TokenEndpoint, TokenError, Trouble
 
 
 class Provisioner:
     """Creates users and keeps the grants they come with."""
 
     def __init__(
-        self, database: Database, ring: KeyRing, tokens: TokenClient, keys: KeyCheck
+        self, database: Database, key_ring: KeyRing, tokens: TokenEndpoint, keys: KeyCheck
     ) -> None:
         self._database = database
-        self._ring = ring
+        self._key_ring = key_ring
         self._tokens = tokens
         self._keys = keys
 
@@ -32,7 +32,7 @@ class Provisioner:
         """
         await self._keys.ensure()
         async with self._database.transaction() as connection:
-            user = await users.add_user(connection, app_user_id, self._ring, by=by)
+            user = await users.add_user(connection, app_user_id, self._key_ring, by=by)
         if user.grant_state == "active":
             return user, False
         try:
@@ -45,12 +45,12 @@ class Provisioner:
                 _WHY_NOT[error.trouble].format(code=error.code), retry_after=error.retry_after
             ) from None
         async with self._database.transaction() as connection:
-            if await users.get_user(connection, user.id, hold=True) is None:
+            if await users.get_user(connection, user.id, lock=True) is None:
                 raise Conflict("The user was erased while being made. Send it again.")
             if code.oneup_user_id is not None:
                 await users.set_oneup_user(connection, user.id, code.oneup_user_id)
             await grants.put_grant(
-                connection, user.id, user.key(self._ring), tokens, "user_management"
+                connection, user.id, user.key(self._key_ring), tokens, "user_management"
             )
             await audit.note(connection, by, Action.GRANT_OBTAINED, user_id=user.id)
             await parking.release_parked(connection, user.id)
@@ -58,15 +58,17 @@ class Provisioner:
             made = await users.get_user(connection, user.id)
         return made or user, True
 
-    async def bring_grant(self, app_user_id: str, tokens: Tokens, *, by: Actor = SYSTEM) -> UserRow:
+    async def bring_grant(
+        self, app_user_id: str, tokens: TokenPair, *, by: Actor = SYSTEM
+    ) -> UserRow:
         """Keep a grant that the backend obtained itself, making the user if there is none.
 
         What the user has parked, or waiting for a token, is released in the same transaction.
         """
         await self._keys.ensure()
         async with self._database.transaction() as connection:
-            user = await users.add_user(connection, app_user_id, self._ring, by=by)
-            await grants.put_grant(connection, user.id, user.key(self._ring), tokens, "backend")
+            user = await users.add_user(connection, app_user_id, self._key_ring, by=by)
+            await grants.put_grant(connection, user.id, user.key(self._key_ring), tokens, "backend")
             await audit.note(connection, by, Action.GRANT_BROUGHT, user_id=user.id)
             await parking.release_parked(connection, user.id)
             await parking.end_waits_for_token(connection, user.id)

@@ -44,7 +44,7 @@ class Upload:
             "attempts": 1,
             "duplicate": duplicate,
             "issues": self.issues,
-            "lastAnswer": None,
+            "lastResponse": None,
             "statusUrl": f"/v1/uploads/{self.id}",
         }
 
@@ -57,7 +57,7 @@ class FakeUplift:
         self.uploads: list[Upload] = []
         self.requests: list[tuple[str, str, str]] = []
         self.content_types: set[str] = set()
-        self.looks = 0
+        self.empty_searches = 0
         self.page_size = 500
         self.listed = True
         self.judge: Callable[[Upload], None] = deliver
@@ -77,8 +77,8 @@ class FakeUplift:
 
     def _refuses(self, request: Request) -> Response | None:
         self.requests.append((request.method, request.url.path, request.url.query))
-        if (answer := self.before(request)) is not None:
-            return answer
+        if (response := self.before(request)) is not None:
+            return response
         if request.headers.get("Authorization") != f"Bearer {KEY}":
             return problem(401, "Unauthorized")
         if request.query_params.get("user", USER) != USER:
@@ -87,8 +87,8 @@ class FakeUplift:
 
     async def _submit(self, request: Request) -> Response:
         lines = (await request.body()).splitlines()
-        if (answer := self._refuses(request)) is not None:
-            return answer
+        if (response := self._refuses(request)) is not None:
+            return response
         self.content_types.add(request.headers["Content-Type"])
         outcomes = [self._take(number, line) for number, line in enumerate(lines, start=1)]
         return self._answer(202, {"id": "b-1", "user": USER, "lines": outcomes})
@@ -115,14 +115,14 @@ class FakeUplift:
         )
         if (known := self._known.get(identity)) is not None:
             return known, True
-        upload = Upload(f"u-{len(self.uploads):06}", body, envelope, looks_left=self.looks)
+        upload = Upload(f"u-{len(self.uploads):06}", body, envelope, looks_left=self.empty_searches)
         self.uploads.append(upload)
         self._known[identity] = upload
         return upload, False
 
     async def _list(self, request: Request) -> Response:
-        if (answer := self._refuses(request)) is not None:
-            return answer
+        if (response := self._refuses(request)) is not None:
+            return response
         start = int(request.query_params.get("after", "0"))
         limit = min(int(request.query_params.get("limit", "100")), self.page_size)
         page = self.uploads[start : start + limit] if self.listed else []
@@ -133,8 +133,8 @@ class FakeUplift:
         return self._answer(200, {"uploads": [each.to_json() for each in page], "next": link})
 
     async def _one(self, request: Request) -> Response:
-        if (answer := self._refuses(request)) is not None:
-            return answer
+        if (response := self._refuses(request)) is not None:
+            return response
         for upload in self.uploads:
             if upload.id == request.path_params["id"]:
                 self._age(upload)

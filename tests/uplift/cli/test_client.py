@@ -30,7 +30,7 @@ def client(fake: FakeUplift, *, key: str = KEY, patience: float = 20.0) -> ApiCl
     return ApiClient(fake.url, key, patience=patience, first_pause=0.01)
 
 
-def answers(fake: FakeUplift, *responses: Response) -> None:
+def responses(fake: FakeUplift, *responses: Response) -> None:
     """The API gives these answers first."""
     waiting = list(responses)
     fake.before = lambda _: waiting.pop(0) if waiting else None
@@ -68,7 +68,7 @@ async def test_a_line_that_is_not_taken_says_why(fake: FakeUplift) -> None:
 
 async def test_an_answer_that_leaves_lines_out_is_not_believed(fake: FakeUplift) -> None:
     lines = [{"line": 1, "id": "u-1", "status": "queued", "duplicate": False}]
-    answers(fake, JSONResponse({"lines": lines}, 202))
+    responses(fake, JSONResponse({"lines": lines}, 202))
     async with client(fake) as api:
         with pytest.raises(ApiUnavailable, match="not Uplift's API"):
             await api.submit("alice", [RECORD, RECORD])
@@ -76,7 +76,7 @@ async def test_an_answer_that_leaves_lines_out_is_not_believed(fake: FakeUplift)
 
 @pytest.mark.parametrize("code", [408, 429, 502, 503, 504, 500])
 async def test_a_busy_api_is_asked_again(fake: FakeUplift, code: int) -> None:
-    answers(fake, problem(code, "Later"), problem(code, "Later"))
+    responses(fake, problem(code, "Later"), problem(code, "Later"))
     async with client(fake) as api:
         await api.submit("alice", [RECORD])
     assert len(fake.requests) == 3
@@ -84,7 +84,7 @@ async def test_a_busy_api_is_asked_again(fake: FakeUplift, code: int) -> None:
 
 
 async def test_retry_after_is_a_floor(fake: FakeUplift) -> None:
-    answers(fake, problem(429, "Later", {"Retry-After": "1"}))
+    responses(fake, problem(429, "Later", {"Retry-After": "1"}))
     loop = asyncio.get_running_loop()
     async with client(fake) as api:
         begun = loop.time()
@@ -153,7 +153,7 @@ async def _one_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 async def test_an_answer_about_the_records_says_the_api_s_own_reason(
     fake: FakeUplift, code: int
 ) -> None:
-    answers(fake, problem(code, "No good"))
+    responses(fake, problem(code, "No good"))
     async with client(fake) as api:
         with pytest.raises(RecordsNotTaken, match=rf"answers {code}: No good \(detail\)"):
             await api.submit("alice", [RECORD])
@@ -176,7 +176,7 @@ async def test_an_unknown_user_says_how_to_create_it(fake: FakeUplift) -> None:
 
 
 async def test_a_key_that_may_not_submit_is_told(fake: FakeUplift) -> None:
-    answers(fake, problem(403, "Forbidden"))
+    responses(fake, problem(403, "Forbidden"))
     async with client(fake) as api:
         with pytest.raises(ApiRefused, match="backend"):
             await api.submit("alice", [RECORD])
@@ -191,9 +191,9 @@ async def test_a_key_that_may_not_submit_is_told(fake: FakeUplift) -> None:
     ],
 )
 async def test_another_server_at_that_address_is_noticed(
-    fake: FakeUplift, answer: Response
+    fake: FakeUplift, response: Response
 ) -> None:
-    answers(fake, answer)
+    responses(fake, response)
     async with client(fake) as api:
         with pytest.raises(ApiUnavailable, match="--api"):
             await api.check("alice")

@@ -22,10 +22,10 @@ def recover(settings: Settings, *arguments: str) -> Any:
 
 
 def test_it_marks_what_waits_and_says_what_to_do_next(
-    database: Database, ring: KeyRing, settings: Settings
+    database: Database, key_ring: KeyRing, settings: Settings
 ) -> None:
     async def waiting() -> bool:
-        user = await rows.add_user(opened, ring)
+        user = await rows.add_user(opened, key_ring)
         upload_id = await rows.put(opened, user)
         return bool((await rows.row(opened, upload_id)).maybe_sent)
 

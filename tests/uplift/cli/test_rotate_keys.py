@@ -41,9 +41,11 @@ async def rotate_keys(url: str, keys: str) -> "subprocess.CompletedProcess[str]"
 
 
 async def add_users(database: Database, count: int) -> list[UserRow]:
-    ring = KeyRing.parse(OLD)
+    key_ring = KeyRing.parse(OLD)
     async with database.transaction() as connection:
-        return [await users.add_user(connection, f"user-{number}", ring) for number in range(count)]
+        return [
+            await users.add_user(connection, f"user-{number}", key_ring) for number in range(count)
+        ]
 
 
 async def counts(database: Database) -> dict[str, int]:

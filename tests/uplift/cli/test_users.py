@@ -85,7 +85,7 @@ def test_a_grant_is_read_from_standard_input(cli: Cli, lines: tuple[str, ...]) -
         async with relay.database.transaction() as connection:
             user = await find_user(connection, "alice")
             assert user is not None
-            grant = await grants.get_grant(connection, user.id, user.key(relay.ring))
+            grant = await grants.get_grant(connection, user.id, user.key(relay.key_ring))
         assert grant is not None
         assert 7100 < grant.tokens.expires_in <= 7200
         return grant.tokens.access_token, grant.tokens.refresh_token

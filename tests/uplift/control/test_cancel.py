@@ -16,9 +16,9 @@ _WAITING = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
 
 
 async def test_a_deadlock_with_a_worker_that_records_is_tried_again(
-    database: Database, ring: KeyRing
+    database: Database, key_ring: KeyRing
 ) -> None:
-    alice = await rows.add_user(database, ring)
+    alice = await rows.add_user(database, key_ring)
     first, second = [await rows.put(database, alice) for _ in range(2)]
     async with database.transaction() as worker:
         # So that the other is the one that Postgres ends.

@@ -14,7 +14,7 @@ from tests.uplift.delivery.delivering import deliver, writes
 from tests.uplift.ledger import rows
 from tests.uplift.test_dispatch import all_ids
 from uplift.control.redrive import Redriver
-from uplift.dispatch import Bell
+from uplift.dispatch import Dispatcher
 from uplift.errors import Conflict, NotFound
 from uplift.ledger import accepting
 from uplift.ledger.audit import SYSTEM, Action, list_events
@@ -161,7 +161,7 @@ async def test_while_paused_workers_send_nothing_and_go_on_when_it_is_over(
     assert await relay.pauser.resume("alice")
     assert not await relay.pauser.resume("alice")
     await relay.pauser.pause(None)
-    assert (await relay.sweeper.sweep()).rung == 0
+    assert (await relay.sweeper.sweep()).dispatched == 0
     assert (await deliver(relay, accepted)).state is State.QUEUED
     assert writes(upstream) == []
     await relay.pauser.resume(None)
@@ -172,14 +172,16 @@ _MANY = 1100
 
 
 @pytest.fixture
-async def many(database: Database, ring: KeyRing) -> list[UUID]:
+async def many(database: Database, key_ring: KeyRing) -> list[UUID]:
     """So many dead letters of one person, of which every eleventh has no body any more."""
-    alice = await rows.add_user(database, ring)
+    alice = await rows.add_user(database, key_ring)
     group = [rows.new_upload(alice, queue=(UPLOADS, BULK)[n % 2]) for n in range(_MANY)]
     async with database.transaction() as connection:
-        await accepting.put_in(connection, group, ring_seconds=0.0)
+        await accepting.put_in(connection, group, redispatch_seconds=0.0)
         await connection.execute(
-            text("UPDATE uploads SET state = 'expired', next_attempt_at = NULL, rung_until = NULL")
+            text(
+                "UPDATE uploads SET state = 'expired', next_attempt_at = NULL, dispatched_until = NULL"
+            )
         )
         await connection.execute(
             text("UPDATE uploads SET sealed_body = NULL WHERE id = ANY(:ids)"),
@@ -192,18 +194,18 @@ async def test_all_dead_letters_are_redriven_in_groups_and_rung_for_in_their_que
     database: Database,
     own_settings: Settings,
     client: "redis.asyncio.Redis",
-    bell: Bell,
+    dispatcher: Dispatcher,
     many: list[UUID],
 ) -> None:
-    redriver = Redriver(database, own_settings, bell)
-    bell.start()
+    redriver = Redriver(database, own_settings, dispatcher)
+    dispatcher.start()
     assert await redriver.count(Filter()) == _MANY
     groups: list[int] = []
     tally = await redriver.redrive_all(Filter(), by=SYSTEM, progress=groups.append)
     assert groups == [500, 500, 100]
     assert (tally.queued, tally.superseded, tally.left) == (1000, 0, {Left.NO_BODY: 100})
     assert tally.after is None
-    await bell.close()
+    await dispatcher.close()
     kept = set(many) - set(many[::11])
     assert set(await all_ids(client, UPLOADS)) == kept & set(many[::2])
     assert set(await all_ids(client, BULK)) == kept & set(many[1::2])
@@ -215,9 +217,9 @@ async def test_a_redrive_of_a_part_says_where_to_go_on(
     database: Database, own_settings: Settings, many: list[UUID]
 ) -> None:
     redriver = Redriver(database, own_settings)
-    first = await redriver.redrive_all(Filter(), most=1)
+    first = await redriver.redrive_all(Filter(), limit=1)
     assert first.queued + first.left[Left.NO_BODY] == 500
-    rest = await redriver.redrive_all(Filter(), after=first.after, most=10_000)
+    rest = await redriver.redrive_all(Filter(), after=first.after, limit=10_000)
     assert rest.queued + rest.left[Left.NO_BODY] == _MANY - 500
     assert first.queued + rest.queued == 1000
     assert rest.after is None

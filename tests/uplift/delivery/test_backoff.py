@@ -27,7 +27,7 @@ def test_the_delay_is_anywhere_between_nothing_and_the_ceiling() -> None:
         asked.append((low, high))
         return (low + high) / 2
 
-    assert Backoff(first=8, most=100, uniform=middle).delay(3) == 16
+    assert Backoff(first=8, limit=100, uniform=middle).delay(3) == 16
     assert asked == [(0, 32)]
 
 

@@ -17,7 +17,7 @@ from uplift.intake.submission import Labels, read
 from uplift.ledger import migrate
 from uplift.ledger.database import Database
 from uplift.ledger.tables import Attempt, Upload
-from uplift.ledger.token_pair import Tokens
+from uplift.ledger.token_pair import TokenPair
 from uplift.lifecycle import Reason, State
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.testing import SandboxServer
@@ -49,7 +49,7 @@ async def test_a_delivered_upload_keeps_a_receipt_and_no_body(
     row = await deliver(relay, accepted)
     assert row.delivered_at is not None
     assert row.sealed_receipt is not None
-    assert row.last_answer == "http_201"
+    assert row.last_response == "http_201"
     assert not row.maybe_sent
     async with relay.database.transaction() as connection:
         body = await connection.scalar(select(Upload.sealed_body))
@@ -325,7 +325,7 @@ async def test_ended_consent_parks_and_a_new_grant_releases(
     upstream.clear_faults()
     granted = upstream.grant("alice")
     await relay.provisioner.bring_grant(
-        "alice", Tokens(granted["access_token"], granted["refresh_token"], 7200)
+        "alice", TokenPair(granted["access_token"], granted["refresh_token"], 7200)
     )
     assert (await factories.status(relay, accepted)).reason == Reason.RELEASED
     assert (await deliver(relay, accepted)).state is State.DELIVERED
@@ -379,7 +379,7 @@ async def test_a_stalled_answer_ends_with_the_deadline(
     async with open_relay(hasty) as relay_:
         row = await deliver(relay_, accepted)
     assert time.monotonic() - started < 10
-    assert (row.reason, row.last_answer) == (Reason.SETTLING, "no_answer")
+    assert (row.reason, row.last_response) == (Reason.SETTLING, "no_answer")
 
 
 async def test_what_outlived_its_time_is_looked_for_once_more_and_then_expires(
@@ -415,7 +415,7 @@ async def test_one_slow_send_holds_up_no_other(
     await factories.user(relay)
     uploads = [await factories.accepted(relay, id=f"obs-{n}") for n in range(12)]
     upstream.faults({"kind": "slow", "seconds": 3, "match": {**_CREATE, "id": "obs-0"}})
-    async with open_relay(settings.model_copy(update={"send_slots": 3})) as narrow:
+    async with open_relay(settings.model_copy(update={"max_in_flight": 3})) as narrow:
         all_of_them = asyncio.create_task(
             narrow.deliverer.deliver([each.upload.id for each in uploads])
         )
@@ -433,7 +433,7 @@ async def test_no_more_than_the_window_is_claimed_at_once(
     await factories.user(relay)
     uploads = [await factories.accepted(relay, id=f"obs-{n}") for n in range(8)]
     upstream.faults({"kind": "slow", "seconds": 1, "match": _CREATE})
-    async with open_relay(settings.model_copy(update={"send_slots": 3})) as narrow:
+    async with open_relay(settings.model_copy(update={"max_in_flight": 3})) as narrow:
         all_of_them = asyncio.create_task(
             narrow.deliverer.deliver([each.upload.id for each in uploads])
         )
@@ -450,7 +450,7 @@ async def test_a_stop_hands_back_what_is_not_sent_and_ends_what_is(
     await factories.user(relay)
     uploads = [await factories.accepted(relay, id=f"obs-{n}") for n in range(6)]
     upstream.faults({"kind": "slow", "seconds": 1, "match": _CREATE})
-    async with open_relay(settings.model_copy(update={"send_slots": 2})) as narrow:
+    async with open_relay(settings.model_copy(update={"max_in_flight": 2})) as narrow:
         task = asyncio.create_task(narrow.deliverer.deliver([e.upload.id for e in uploads]))
         await asyncio.sleep(0.5)
         narrow.deliverer.stop()
@@ -573,7 +573,7 @@ async def test_an_error_before_the_send_does_not_count_as_sent(
         async with relay.database.transaction() as connection:
             await connection.execute(text("ALTER TABLE grants_away RENAME TO grants"))
     assert (row.state, row.reason, row.maybe_sent) == (State.QUEUED, Reason.RETRY, False)
-    assert row.last_answer == "failed_ProgrammingError"
+    assert row.last_response == "failed_ProgrammingError"
     row = await deliver(relay, accepted)
     assert (row.state, row.possible_duplicate) == (State.DELIVERED, False)
 

@@ -16,7 +16,7 @@ from tests import factories
 from tests.uplift.delivery.delivering import writes
 from uplift.ledger.database import Database
 from uplift.ledger.tables import Attempt
-from uplift.ledger.token_pair import Tokens
+from uplift.ledger.token_pair import TokenPair
 from uplift.lifecycle import State
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
@@ -71,7 +71,7 @@ async def test_a_worker_that_was_frozen_past_its_lease_neither_records_nor_sends
             await connection.execute(text("UPDATE grants SET expires_at = now()"))
         granted = upstream.grant("alice")
         await relay.provisioner.bring_grant(
-            "alice", Tokens(granted["access_token"], granted["refresh_token"], 7200)
+            "alice", TokenPair(granted["access_token"], granted["refresh_token"], 7200)
         )
         upstream.faults(
             {
@@ -94,7 +94,7 @@ async def test_a_worker_that_was_frozen_past_its_lease_neither_records_nor_sends
             # Bob's grant is new, since nobody waits for who renews the old one.
             granted = upstream.grant("bob")
             await relay.provisioner.bring_grant(
-                "bob", Tokens(granted["access_token"], granted["refresh_token"], 7200)
+                "bob", TokenPair(granted["access_token"], granted["refresh_token"], 7200)
             )
             recovered = 0
             async with asyncio.timeout(30):

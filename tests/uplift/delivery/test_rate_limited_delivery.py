@@ -31,10 +31,10 @@ def settings(settings: Settings) -> Settings:
     """As everywhere, but with a brisk sweep and brisk probes, and few sends at once."""
     return settings.model_copy(
         update={
-            "pace_probe_seconds": 0.3,
+            "probe_seconds": 0.3,
             "sweep_seconds": 0.1,
-            "ring_seconds": 0.2,
-            "send_slots": 5,
+            "redispatch_seconds": 0.2,
+            "max_in_flight": 5,
         }
     )
 
@@ -117,9 +117,9 @@ async def test_one_record_that_always_fails_slows_no_other(
         await relay.deliverer.deliver([uploads[0].upload.id])
     await relay.deliverer.deliver([each.upload.id for each in uploads])
     assert set(await states(relay, uploads[1:])) == {State.DELIVERED}
-    pace = await relay.pace.state()
-    assert pace is not None
-    assert pace.phase == "open"
+    rate_limiter = await relay.rate_limiter.state()
+    assert rate_limiter is not None
+    assert rate_limiter.phase == "full"
 
 
 async def test_a_retry_after_holds_for_every_process_and_costs_the_others_no_attempt(
@@ -129,11 +129,11 @@ async def test_a_retry_after_holds_for_every_process_and_costs_the_others_no_att
     upstream.faults({"kind": "too_many_requests", "retry_after": 60, "count": 1})
     await relay.deliverer.deliver([uploads[0].upload.id])
     async with open_relay(settings) as other:
-        await relay.pace.state()  # told; a moment later it would be by itself
+        await relay.rate_limiter.state()  # told; a moment later it would be by itself
         started = time.monotonic()
         assert await other.deliverer.deliver([each.upload.id for each in uploads]) == []
         assert time.monotonic() - started < 1  # no thread waits for it
-        assert (await other.sweeper.sweep()).rung == 0
+        assert (await other.sweeper.sweep()).dispatched == 0
     assert len(sent(upstream)) == 1
     assert await attempts(relay, uploads) == [1, 0, 0, 0, 0, 0]
     assert set(await states(relay, uploads)) == {State.QUEUED}
@@ -143,7 +143,7 @@ async def test_a_slow_pace_is_waited_for_within_the_message(
     settings: Settings, relay: Relay, upstream: SandboxServer
 ) -> None:
     uploads = await accept(relay, 6)
-    async with open_relay(settings.model_copy(update={"pace_most": 20.0})) as slow:
+    async with open_relay(settings.model_copy(update={"max_attempts_per_second": 20.0})) as slow:
         started = time.monotonic()
         await slow.deliverer.deliver([each.upload.id for each in uploads])
         assert time.monotonic() - started > 0.15
@@ -161,7 +161,7 @@ async def test_what_is_not_due_any_more_uses_up_no_permit_of_a_slow_pace(
         slow = {"limit": 0.8, "knee": 0.8, "raised": now + 60_000, "tokens": 1, "at": now}
         for name, value in slow.items():
             await client.hset("uplift:pace", name, str(value))
-    await relay.pace.state()
+    await relay.rate_limiter.state()
     # The next permit comes after more than a second, and who waits for that long goes without.
     await relay.deliverer.deliver([each.upload.id for each in [*before, late]])
     assert await states(relay, [late]) == [State.DELIVERED]
@@ -174,7 +174,7 @@ async def test_while_redis_is_away_deliveries_go_on_slowly(
     nowhere = settings.model_copy(
         update={
             "redis_url": SecretStr("redis://127.0.0.1:1/0"),
-            "pace_alone": 5.0,
+            "local_attempts_per_second": 5.0,
         }
     )
     async with open_relay(nowhere) as alone:

@@ -17,24 +17,27 @@ from redis.retry import Retry
 from tests import factories
 from uplift.cli.local.embedded import EmbeddedRedis
 from uplift.delivery import rate_limiter as pace_module
-from uplift.delivery.rate_limiter import Pace, PaceState
-from uplift.delivery.rate_limiter_rule import GENTLE, OUTAGE_UPLOADS
-from uplift.destinations.responses import Answer, Outcome
+from uplift.delivery.rate_limiter import RateLimiter, RateLimiterState
+from uplift.destinations.responses import Response, ResponseKind
 from uplift.logs import configure_logs
 from uplift.settings import Settings
 
-MakePace = Callable[..., Pace]
+MakePace = Callable[..., RateLimiter]
 
-STORED = Answer(Outcome.STORED, "http_201", 201)
-BUSY = Answer(Outcome.BUSY, "http_429", 429)
+STORED = Response(ResponseKind.STORED, "http_201", 201)
+BUSY = Response(ResponseKind.BUSY, "http_429", 429)
 FAILURES = [
-    Answer(Outcome.UNKNOWN, "http_503", 503),
-    Answer(Outcome.UNKNOWN, "no_answer"),
-    Answer(Outcome.UNKNOWN, "connection_lost"),
-    Answer(Outcome.NOT_SENT, "no_connection"),
-    Answer(Outcome.HOLD, "http_403", 403),
-    Answer(Outcome.UNAUTHORIZED, "http_401", 401),
+    Response(ResponseKind.UNKNOWN, "http_503", 503),
+    Response(ResponseKind.UNKNOWN, "no_answer"),
+    Response(ResponseKind.UNKNOWN, "connection_lost"),
+    Response(ResponseKind.NOT_SENT, "no_connection"),
+    Response(ResponseKind.HOLD, "http_403", 403),
+    Response(ResponseKind.UNAUTHORIZED, "http_401", 401),
 ]
+# As rate_limiter.lua has them.
+OUTAGE_UPLOADS = 10
+GENTLE = 10
+
 FAILED = FAILURES[0]
 
 
@@ -46,37 +49,43 @@ async def make_pace(
     async with AsyncExitStack() as stack:
 
         def make(
-            most: float = 1000.0,
+            limit: float = 1000.0,
             *,
             probe: float = 1.0,
             alone: float = 20.0,
             url: str = redis_server.url,
-        ) -> Pace:
+        ) -> RateLimiter:
             own = redis.asyncio.from_url(
                 url, socket_connect_timeout=1.0, socket_timeout=2.0, retry=Retry(NoBackoff(), 1)
             )
             stack.push_async_callback(own.aclose)
-            settings = Settings(pace_most=most, pace_probe_seconds=probe, pace_alone=alone)
-            opened = Pace(own, settings)
+            settings = Settings(
+                max_attempts_per_second=limit,
+                probe_seconds=probe,
+                local_attempts_per_second=alone,
+            )
+            opened = RateLimiter(own, settings)
             stack.push_async_callback(opened.close)
             return opened
 
         yield make
 
 
-async def state(pace: Pace) -> PaceState:
+async def state(rate_limiter: RateLimiter) -> RateLimiterState:
     """What it is after all that was told so far."""
-    found = await pace.state()
+    found = await rate_limiter.state()
     assert found is not None
     return found
 
 
-async def tell(pace: Pace, answer: Answer, count: int = 1, upload: UUID | None = None) -> PaceState:
+async def tell(
+    rate_limiter: RateLimiter, response: Response, count: int = 1, upload: UUID | None = None
+) -> RateLimiterState:
     """So many requests that are answered so, each of another upload unless told which."""
-    await state(pace)  # as any process did before it sends
+    await state(rate_limiter)  # as any process did before it sends
     for _ in range(count):
-        pace.answered(upload or factories.new_id(), answer, time.monotonic())
-    return await state(pace)
+        rate_limiter.answered(upload or factories.new_id(), response, time.monotonic())
+    return await state(rate_limiter)
 
 
 async def pass_a_second(client: "redis.asyncio.Redis") -> None:
@@ -89,11 +98,11 @@ async def pass_a_second(client: "redis.asyncio.Redis") -> None:
 
 
 async def test_in_good_times_everything_asked_for_may_go_at_once(make_pace: MakePace) -> None:
-    pace = make_pace()
-    assert await pace.take(100) == 100
-    found = await state(pace)
-    assert (found.phase, found.limit) == ("open", 1000)
-    assert found.stood_still == 0
+    rate_limiter = make_pace()
+    assert await rate_limiter.acquire(100) == 100
+    found = await state(rate_limiter)
+    assert (found.phase, found.limit) == ("full", 1000)
+    assert found.stalled_seconds == 0
 
 
 async def test_all_processes_together_begin_no_more_than_the_limit(make_pace: MakePace) -> None:
@@ -101,13 +110,13 @@ async def test_all_processes_together_begin_no_more_than_the_limit(make_pace: Ma
     started = time.monotonic()
     begun = 0
 
-    async def use(pace: Pace) -> None:
+    async def use(rate_limiter: RateLimiter) -> None:
         nonlocal begun
         while time.monotonic() < started + 0.8:
-            begun += await pace.take(5)
-            await asyncio.sleep(pace.wait)
+            begun += await rate_limiter.acquire(5)
+            await asyncio.sleep(rate_limiter.wait)
 
-    await asyncio.gather(*(use(pace) for pace in paces))
+    await asyncio.gather(*(use(rate_limiter) for rate_limiter in paces))
     seconds = time.monotonic() - started
     # How much of it is used is the machine's affair.
     assert 5 < begun <= 200 * (seconds + 0.1) + 1
@@ -115,11 +124,11 @@ async def test_all_processes_together_begin_no_more_than_the_limit(make_pace: Ma
 
 async def test_one_429_slows_every_process(make_pace: MakePace) -> None:
     one, other = make_pace(), make_pace()
-    assert await other.take(100) == 100
+    assert await other.acquire(100) == 100
     await tell(one, BUSY)
     found = await state(other)
-    assert (found.phase, found.limit) == ("slowed", 50)  # half of what was used
-    assert await other.take(100) <= 5
+    assert (found.phase, found.limit) == ("throttled", 50)  # half of what was used
+    assert await other.acquire(100) <= 5
 
 
 async def test_a_burst_of_429s_that_was_in_flight_counts_once(make_pace: MakePace) -> None:
@@ -135,83 +144,83 @@ async def test_a_burst_of_429s_that_was_in_flight_counts_once(make_pace: MakePac
 async def test_429s_that_go_on_slow_further_down_to_probes(
     make_pace: MakePace, client: "redis.asyncio.Redis"
 ) -> None:
-    pace = make_pace()
+    rate_limiter = make_pace()
     limits = []
     for _ in range(3):
-        limits.append((await tell(pace, BUSY)).limit)
+        limits.append((await tell(rate_limiter, BUSY)).limit)
         await pass_a_second(client)
     assert limits == [5, 2.5, 1.25]
-    found = await tell(pace, BUSY)
-    assert (found.phase, found.limit) == ("shut", 1.0)
+    found = await tell(rate_limiter, BUSY)
+    assert (found.phase, found.limit) == ("probing", 1.0)
 
 
 async def test_retry_after_closes_it_for_all_and_opens_by_itself(make_pace: MakePace) -> None:
     one, other = make_pace(), make_pace()
-    await tell(one, Answer(Outcome.BUSY, "http_429", 429, retry_after=0.4))
+    await tell(one, Response(ResponseKind.BUSY, "http_429", 429, retry_after=0.4))
     found = await state(other)
-    assert found.phase == "closed"
+    assert found.phase == "suspended"
     assert 0.2 < found.wait <= 0.4
-    assert await other.take(1) == 0
+    assert await other.acquire(1) == 0
     assert 0.1 < other.wait <= 0.4
     await asyncio.sleep(found.wait + 0.05)
-    assert await other.take(1) == 1
-    assert (await state(other)).phase == "slowed"
+    assert await other.acquire(1) == 1
+    assert (await state(other)).phase == "throttled"
 
 
 async def test_success_raises_it_by_doubling_and_carefully_beyond_what_was_too_much(
     make_pace: MakePace, client: "redis.asyncio.Redis"
 ) -> None:
-    pace = make_pace(14.5)
-    await tell(pace, BUSY)
+    rate_limiter = make_pace(14.5)
+    await tell(rate_limiter, BUSY)
     await client.hset("uplift:pace", mapping={"limit": 3, "knee": 12})
     limits = []
     for _ in range(5):
         await pass_a_second(client)
-        limits.append(round((await tell(pace, STORED, 3)).limit, 2))
+        limits.append(round((await tell(rate_limiter, STORED, 3)).limit, 2))
     assert limits == [6, 12, 13.2, 14.5, 14.5]
-    assert (await state(pace)).phase == "open"
+    assert (await state(rate_limiter)).phase == "full"
 
 
 async def test_it_is_raised_once_a_second_however_much_succeeds(make_pace: MakePace) -> None:
-    pace = make_pace()
-    slowed = await tell(pace, BUSY)
-    assert (await tell(pace, STORED, 500)).limit == slowed.limit
+    rate_limiter = make_pace()
+    slowed = await tell(rate_limiter, BUSY)
+    assert (await tell(rate_limiter, STORED, 500)).limit == slowed.limit
 
 
-@pytest.mark.parametrize("failure", FAILURES, ids=lambda answer: answer.code)
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda response: response.code)
 async def test_when_many_different_uploads_fail_only_probes_go_out(
-    make_pace: MakePace, failure: Answer
+    make_pace: MakePace, failure: Response
 ) -> None:
     one, other = make_pace(), make_pace()
-    assert (await tell(one, failure, OUTAGE_UPLOADS - 1)).phase == "open"
-    assert (await tell(other, failure)).phase == "shut"
-    assert (await state(one)).phase == "shut"
-    assert await one.take(100) == 0
+    assert (await tell(one, failure, OUTAGE_UPLOADS - 1)).phase == "full"
+    assert (await tell(other, failure)).phase == "probing"
+    assert (await state(one)).phase == "probing"
+    assert await one.acquire(100) == 0
 
 
 async def test_one_record_that_always_fails_slows_nobody(make_pace: MakePace) -> None:
-    pace = make_pace()
+    rate_limiter = make_pace()
     upload = factories.new_id()
     for _ in range(5):
-        assert (await tell(pace, FAILED, 20, upload)).phase == "open"
+        assert (await tell(rate_limiter, FAILED, 20, upload)).phase == "full"
 
 
 async def test_a_third_that_fails_for_reasons_of_its_own_slows_nobody(make_pace: MakePace) -> None:
-    pace = make_pace()
+    rate_limiter = make_pace()
     for _ in range(30):
-        await tell(pace, FAILED, 3)
-        assert (await tell(pace, STORED, 6)).phase == "open"
+        await tell(rate_limiter, FAILED, 3)
+        assert (await tell(rate_limiter, STORED, 6)).phase == "full"
 
 
-@pytest.mark.parametrize("outcome", [Outcome.REFUSED, Outcome.FOUND, Outcome.ABSENT])
+@pytest.mark.parametrize("outcome", [ResponseKind.REFUSED, ResponseKind.FOUND, ResponseKind.ABSENT])
 async def test_every_answer_about_the_record_is_a_sign_of_life(
-    make_pace: MakePace, outcome: Outcome
+    make_pace: MakePace, outcome: ResponseKind
 ) -> None:
-    pace = make_pace()
+    rate_limiter = make_pace()
     for _ in range(3):
-        await tell(pace, FAILED, OUTAGE_UPLOADS - 1)
-        await tell(pace, Answer(outcome, "code"), OUTAGE_UPLOADS)
-    assert (await state(pace)).phase == "open"
+        await tell(rate_limiter, FAILED, OUTAGE_UPLOADS - 1)
+        await tell(rate_limiter, Response(outcome, "code"), OUTAGE_UPLOADS)
+    assert (await state(rate_limiter)).phase == "full"
 
 
 async def test_while_it_is_shut_all_processes_share_one_probe_at_a_time(
@@ -221,14 +230,14 @@ async def test_while_it_is_shut_all_processes_share_one_probe_at_a_time(
     await tell(paces[0], FAILED, OUTAGE_UPLOADS)
     started, probes = time.monotonic(), []
 
-    async def use(pace: Pace) -> None:
+    async def use(rate_limiter: RateLimiter) -> None:
         while time.monotonic() < started + 0.9:
-            if await pace.take(10):
+            if await rate_limiter.acquire(10):
                 probes.append(time.monotonic())
-                pace.answered(factories.new_id(), FAILED, time.monotonic())
-            await asyncio.sleep(max(0.01, pace.wait))
+                rate_limiter.answered(factories.new_id(), FAILED, time.monotonic())
+            await asyncio.sleep(max(0.01, rate_limiter.wait))
 
-    await asyncio.gather(*(use(pace) for pace in paces))
+    await asyncio.gather(*(use(rate_limiter) for rate_limiter in paces))
     assert 2 <= len(probes) <= 4
     gaps = [after - before for before, after in pairwise(probes)]
     assert min(gaps) > 0.15
@@ -239,7 +248,7 @@ async def test_one_success_opens_it_again(
 ) -> None:
     one, other = make_pace(), make_pace()
     await tell(one, FAILED, OUTAGE_UPLOADS)
-    assert (await tell(one, STORED)).phase == "slowed"
+    assert (await tell(one, STORED)).phase == "throttled"
     limits = [(await state(other)).limit]
     for _ in range(8):
         await pass_a_second(client)
@@ -248,13 +257,13 @@ async def test_one_success_opens_it_again(
 
 
 async def test_what_was_asked_before_it_was_shut_does_not_open_it(make_pace: MakePace) -> None:
-    pace = make_pace()
-    await state(pace)
+    rate_limiter = make_pace()
+    await state(rate_limiter)
     before = time.monotonic()
     await asyncio.sleep(0.02)
-    await tell(pace, FAILED, OUTAGE_UPLOADS)
-    pace.answered(factories.new_id(), STORED, before)
-    assert (await state(pace)).phase == "shut"
+    await tell(rate_limiter, FAILED, OUTAGE_UPLOADS)
+    rate_limiter.answered(factories.new_id(), STORED, before)
+    assert (await state(rate_limiter)).phase == "probing"
 
 
 async def test_the_time_in_which_nothing_goes_out_is_counted_until_it_is_made_good(
@@ -263,23 +272,23 @@ async def test_the_time_in_which_nothing_goes_out_is_counted_until_it_is_made_go
     one, other = make_pace(), make_pace()
     await tell(one, FAILED, OUTAGE_UPLOADS)
     await asyncio.sleep(0.3)
-    stood = (await state(other)).stood_still
+    stood = (await state(other)).stalled_seconds
     assert 0.3 <= stood < 5
-    await other.made_good(stood)
+    await other.credit(stood)
     await tell(one, STORED)
-    left = (await state(one)).stood_still
+    left = (await state(one)).stalled_seconds
     assert left < stood
     await asyncio.sleep(0.1)
-    assert (await state(one)).stood_still == left  # open: it counts no further
+    assert (await state(one)).stalled_seconds == left  # open: it counts no further
 
 
 async def test_a_retry_after_counts_as_standing_still_for_as_long_as_it_says(
     make_pace: MakePace,
 ) -> None:
-    pace = make_pace()
-    await tell(pace, Answer(Outcome.BUSY, "http_429", 429, retry_after=0.2))
+    rate_limiter = make_pace()
+    await tell(rate_limiter, Response(ResponseKind.BUSY, "http_429", 429, retry_after=0.2))
     await asyncio.sleep(0.4)
-    assert (await state(pace)).stood_still == pytest.approx(0.2, abs=0.01)
+    assert (await state(rate_limiter)).stalled_seconds == pytest.approx(0.2, abs=0.01)
 
 
 async def test_answers_are_told_soon_without_anybody_asking(make_pace: MakePace) -> None:
@@ -288,20 +297,20 @@ async def test_answers_are_told_soon_without_anybody_asking(make_pace: MakePace)
     for _ in range(OUTAGE_UPLOADS):
         one.answered(factories.new_id(), FAILED, time.monotonic())
     async with asyncio.timeout(5):
-        while (await state(other)).phase != "shut":  # noqa: ASYNC110
+        while (await state(other)).phase != "probing":  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
 async def test_many_claims_share_one_call_of_redis(
     make_pace: MakePace, client: "redis.asyncio.Redis"
 ) -> None:
-    pace = make_pace(100_000)
-    assert await pace.take(1) == 1
+    rate_limiter = make_pace(100_000)
+    assert await rate_limiter.acquire(1) == 1
     await client.config_resetstat()
     started, taken = time.monotonic(), 0
     while time.monotonic() < started + 0.5:
-        taken += await pace.take(1)
-        pace.answered(factories.new_id(), STORED, time.monotonic())
+        taken += await rate_limiter.acquire(1)
+        rate_limiter.answered(factories.new_id(), STORED, time.monotonic())
         await asyncio.sleep(0.001)
     calls = (await client.info("commandstats"))["cmdstat_evalsha"]["calls"]
     assert taken > 50
@@ -309,11 +318,11 @@ async def test_many_claims_share_one_call_of_redis(
 
 
 async def test_permits_that_were_not_used_can_be_taken_again(make_pace: MakePace) -> None:
-    pace = make_pace(10)
-    assert await pace.take(1) == 1
-    assert await pace.take(1) == 0
-    pace.give_back(1)
-    assert await pace.take(1) == 1
+    rate_limiter = make_pace(10)
+    assert await rate_limiter.acquire(1) == 1
+    assert await rate_limiter.acquire(1) == 0
+    rate_limiter.release(1)
+    assert await rate_limiter.acquire(1) == 1
 
 
 # --- without Redis -------------------------------------------------------------------------------
@@ -322,25 +331,27 @@ async def test_permits_that_were_not_used_can_be_taken_again(make_pace: MakePace
 async def test_without_redis_each_process_keeps_to_a_low_limit_of_its_own(
     make_pace: MakePace,
 ) -> None:
-    pace = make_pace(alone=20, url="redis://127.0.0.1:1/0")
+    rate_limiter = make_pace(alone=20, url="redis://127.0.0.1:1/0")
     started, begun = time.monotonic(), 0
     while time.monotonic() < started + 0.5:
-        begun += await pace.take(10)
-        pace.answered(factories.new_id(), STORED, time.monotonic())
-        await asyncio.sleep(pace.wait)
+        begun += await rate_limiter.acquire(10)
+        rate_limiter.answered(factories.new_id(), STORED, time.monotonic())
+        await asyncio.sleep(rate_limiter.wait)
     # A second's worth may have gone at once.
     assert 15 <= begun <= 20 * (1 + time.monotonic() - started) + 1
-    assert await pace.state() is None
+    assert await rate_limiter.state() is None
 
 
 async def test_without_redis_a_429_is_honoured_by_the_process_that_got_it(
     make_pace: MakePace,
 ) -> None:
-    pace = make_pace(url="redis://127.0.0.1:1/0")
-    assert await pace.take(1) == 1
-    pace.answered(factories.new_id(), Answer(Outcome.BUSY, "http_429", 429, 30.0), time.monotonic())
-    assert await pace.take(1) == 0
-    assert pace.wait > 25
+    rate_limiter = make_pace(url="redis://127.0.0.1:1/0")
+    assert await rate_limiter.acquire(1) == 1
+    rate_limiter.answered(
+        factories.new_id(), Response(ResponseKind.BUSY, "http_429", 429, 30.0), time.monotonic()
+    )
+    assert await rate_limiter.acquire(1) == 0
+    assert rate_limiter.wait > 25
 
 
 async def test_a_redis_that_comes_back_is_asked_again_and_one_that_was_emptied_begins_anew(
@@ -348,15 +359,15 @@ async def test_a_redis_that_comes_back_is_asked_again_and_one_that_was_emptied_b
 ) -> None:
     monkeypatch.setattr(pace_module, "_AWAY_SECONDS", 0.1)
     with EmbeddedRedis(tmp_path / "own") as server:
-        pace = make_pace(url=server.url)
-        await tell(pace, FAILED, OUTAGE_UPLOADS)
+        rate_limiter = make_pace(url=server.url)
+        await tell(rate_limiter, FAILED, OUTAGE_UPLOADS)
         server.kill()
-        assert await pace.state() is None
+        assert await rate_limiter.state() is None
         await asyncio.to_thread(server.restart)
         await asyncio.sleep(0.15)
         async with redis.asyncio.from_url(server.url) as own:
             await own.flushall()
-        assert (await state(pace)).phase == "open"
+        assert (await state(rate_limiter)).phase == "full"
 
 
 # --- what operators see --------------------------------------------------------------------------
@@ -366,23 +377,23 @@ async def test_operators_see_the_pace_and_why_it_changed(
     make_pace: MakePace, capfd: pytest.CaptureFixture[str]
 ) -> None:
     configure_logs(Settings(log_format="json"))
-    pace = make_pace()
+    rate_limiter = make_pace()
 
     def sample(name: str, **labels: str) -> float:
         return REGISTRY.get_sample_value(name, labels) or 0.0
 
-    slowed = sample("uplift_pace_slowed_total", cause="busy")
-    shut = sample("uplift_pace_slowed_total", cause="outage")
-    await tell(pace, BUSY)
-    assert sample("uplift_pace_limit") == 5
-    assert sample("uplift_pace_open") == 1
-    await tell(pace, FAILED, OUTAGE_UPLOADS)
-    assert sample("uplift_pace_limit") == 1
-    assert sample("uplift_pace_open") == 0
-    await tell(pace, STORED)
-    assert sample("uplift_pace_open") == 1
-    assert sample("uplift_pace_slowed_total", cause="busy") == slowed + 1
-    assert sample("uplift_pace_slowed_total", cause="outage") == shut + 1
+    slowed = sample("uplift_rate_limiter_slowed_total", cause="busy")
+    shut = sample("uplift_rate_limiter_slowed_total", cause="outage")
+    await tell(rate_limiter, BUSY)
+    assert sample("uplift_rate_limiter_limit") == 5
+    assert sample("uplift_rate_limiter_probing") == 1
+    await tell(rate_limiter, FAILED, OUTAGE_UPLOADS)
+    assert sample("uplift_rate_limiter_limit") == 1
+    assert sample("uplift_rate_limiter_probing") == 0
+    await tell(rate_limiter, STORED)
+    assert sample("uplift_rate_limiter_probing") == 1
+    assert sample("uplift_rate_limiter_slowed_total", cause="busy") == slowed + 1
+    assert sample("uplift_rate_limiter_slowed_total", cause="outage") == shut + 1
     shown = "".join(capfd.readouterr())
-    assert shown.count("pace_changed") == 3
+    assert shown.count("rate_limiter_changed") == 3
     assert '"why": "outage"' in shown

@@ -109,7 +109,7 @@ async def test_what_two_searches_did_not_find_is_sent_again_and_marked(
     await deliver(unsure, accepted)
     row = await deliver(unsure, accepted)
     assert settling(row)
-    assert row.last_answer == "search_empty"
+    assert row.last_response == "search_empty"
     assert (searches(assigning), len(writes(assigning))) == (1, 1)
     row = await deliver(unsure, accepted)
     assert (row.state, row.possible_duplicate) == (State.DELIVERED, True)
@@ -419,7 +419,7 @@ async def test_the_receipt_says_what_is_there_since_when_and_of_which_bytes(
     if fault:
         row = await deliver(unsure, accepted)
     assert row.sealed_receipt is not None
-    key = unsure.ring.unwrap(
+    key = unsure.key_ring.unwrap(
         WrappedKey(row.master_key_id, row.wrapped_key), key_context(row.user_id)
     )
     receipt = orjson.loads(key.open(row.sealed_receipt, receipt_context(row.id)))

@@ -57,7 +57,7 @@ class Connection:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def answer(
+    async def response(
         self, status: int = 200, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> None:
         """Send a whole answer."""

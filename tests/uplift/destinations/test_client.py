@@ -16,7 +16,7 @@ import pytest
 
 from tests.uplift.destinations.remote import Answering, Connection, Remote, serve
 from uplift.destinations.client import FhirClient, open_http
-from uplift.destinations.responses import Answer, Outcome, Receipt
+from uplift.destinations.responses import Receipt, Response, ResponseKind
 from uplift.errors import ConfigurationError
 from uplift.settings import Settings
 
@@ -50,7 +50,7 @@ async def ask(
     body: bytes = BODY,
     token: str = TOKEN,
     resource_id: str = "1",
-) -> Answer:
+) -> Response:
     """One request of that kind."""
     deadline = time.monotonic() + within
     if kind == "look":
@@ -80,7 +80,7 @@ async def store(connection: Connection) -> None:
     """What a good server does, for as long as the client likes."""
     while True:
         await connection.read()
-        await connection.answer(body=STORED)
+        await connection.response(body=STORED)
 
 
 # --- how a request may break ---------------------------------------------------------------------
@@ -158,12 +158,12 @@ async def a_head_without_end(connection: Connection) -> None:
 
 async def not_what_its_encoding_says(connection: Connection) -> None:
     await connection.read()
-    await connection.answer(201, STORED, {"Content-Encoding": "gzip"})
+    await connection.response(201, STORED, {"Content-Encoding": "gzip"})
 
 
 async def a_cut_gzip(connection: Connection) -> None:
     await connection.read()
-    await connection.answer(201, gzip.compress(STORED)[:-12], {"Content-Encoding": "gzip"})
+    await connection.response(201, gzip.compress(STORED)[:-12], {"Content-Encoding": "gzip"})
 
 
 async def stall(connection: Connection) -> None:
@@ -209,20 +209,20 @@ async def test_a_request_that_arrived_is_unknown_and_never_repeated(
     kind: Kind, breaking: Answering, code: str
 ) -> None:
     async with serve(breaking) as remote, client(remote.url) as fhir:
-        answer = await ask(fhir, kind, within=0.2)
+        response = await ask(fhir, kind, within=0.2)
         await settled(remote)
 
-    assert answer == Answer(Outcome.UNKNOWN, code)
+    assert response == Response(ResponseKind.UNKNOWN, code)
     assert (len(remote.requests), remote.connections) == (1, 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_an_answer_that_does_not_unpack_wholly_is_unknown(kind: Kind) -> None:
     async with serve(a_cut_gzip) as remote, client(remote.url) as fhir:
-        answer = await ask(fhir, kind)
+        response = await ask(fhir, kind)
         await settled(remote)
 
-    assert answer.outcome is Outcome.UNKNOWN
+    assert response.kind is ResponseKind.UNKNOWN
     assert len(remote.requests) == 1
 
 
@@ -236,11 +236,11 @@ async def test_a_connection_that_ends_before_the_request_is_read_is_not_tried_ag
     kind: Kind, breaking: Answering
 ) -> None:
     async with serve(breaking) as remote, client(remote.url) as fhir:
-        answer = await ask(fhir, kind)
+        response = await ask(fhir, kind)
         await settled(remote)
 
     # From here it looks the same as a cut after reading, once a byte of the body is on its way.
-    assert answer == Answer(Outcome.UNKNOWN, "connection_lost")
+    assert response == Response(ResponseKind.UNKNOWN, "connection_lost")
     assert (len(remote.requests), remote.connections) == (0, 1)
 
 
@@ -251,10 +251,10 @@ async def test_a_cut_within_a_large_body_is_unknown(kind: Kind) -> None:
         connection.reset()
 
     async with serve(cut_within_body) as remote, client(remote.url) as fhir:
-        answer = await ask(fhir, kind, body=b" " * 8_000_000)
+        response = await ask(fhir, kind, body=b" " * 8_000_000)
         await settled(remote)
 
-    assert answer.outcome is Outcome.UNKNOWN
+    assert response.kind is ResponseKind.UNKNOWN
     assert (len(remote.requests), remote.connections) == (0, 1)
 
 
@@ -269,18 +269,18 @@ def closed_port() -> Iterator[int]:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_refused_connection_is_proven_not_sent(kind: Kind, closed_port: int) -> None:
     async with client(f"http://127.0.0.1:{closed_port}") as fhir:
-        assert await ask(fhir, kind) == Answer(Outcome.NOT_SENT, "no_connection")
+        assert await ask(fhir, kind) == Response(ResponseKind.NOT_SENT, "no_connection")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("host", ["a" * 64 + ".invalid", "user:password@127.0.0.1"])
 async def test_nothing_is_sent_to_an_address_that_cannot_be_used(kind: Kind, host: str) -> None:
     async with client(f"http://{host}") as fhir:
-        answer = await ask(fhir, kind)
+        response = await ask(fhir, kind)
 
     # A look has nothing to prove: it sends nothing that could be stored.
-    outcome = Outcome.UNKNOWN if kind == "look" else Outcome.NOT_SENT
-    assert answer == Answer(outcome, "unusable_address")
+    outcome = ResponseKind.UNKNOWN if kind == "look" else ResponseKind.NOT_SENT
+    assert response == Response(outcome, "unusable_address")
 
 
 @pytest.fixture
@@ -308,7 +308,7 @@ def full_backlog() -> Iterator[int]:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_connect_time_out_is_proven_not_sent(kind: Kind, full_backlog: int) -> None:
     async with client(f"http://127.0.0.1:{full_backlog}", connect=0.15) as fhir:
-        assert await ask(fhir, kind) == Answer(Outcome.NOT_SENT, "no_connection")
+        assert await ask(fhir, kind) == Response(ResponseKind.NOT_SENT, "no_connection")
 
 
 @pytest.mark.parametrize("kind", ["create", "update"])
@@ -316,7 +316,7 @@ async def test_a_deadline_while_connecting_is_proven_not_sent(
     kind: Kind, full_backlog: int
 ) -> None:
     async with client(f"http://127.0.0.1:{full_backlog}") as fhir:
-        assert await ask(fhir, kind, within=0.15) == Answer(Outcome.NOT_SENT, "no_answer")
+        assert await ask(fhir, kind, within=0.15) == Response(ResponseKind.NOT_SENT, "no_answer")
 
 
 @pytest.mark.parametrize("kind", ["create", "update"])
@@ -326,8 +326,8 @@ async def test_a_deadline_while_all_connections_are_busy_is_proven_not_sent(kind
         await asyncio.sleep(0.1)
         second = await ask(fhir, kind, within=0.2)
 
-        assert second.outcome is Outcome.NOT_SENT
-        assert (await first).outcome is Outcome.UNKNOWN
+        assert second.kind is ResponseKind.NOT_SENT
+        assert (await first).kind is ResponseKind.UNKNOWN
         await settled(remote)
 
     assert len(remote.requests) == 1
@@ -344,17 +344,17 @@ async def test_after_the_deadline_not_a_byte_of_the_body_is_sent(
     async def listen(connection: Connection) -> None:
         if warm:
             await connection.read()
-            await connection.answer(body=STORED)
+            await connection.response(body=STORED)
         while data := await connection.reader.read(1000):
             received.extend(data)
 
     async with serve(listen) as remote, client(remote.url) as fhir:
         if warm:
-            assert (await ask(fhir, kind)).outcome is Outcome.STORED
-        answer = await ask(fhir, kind, within=within)
+            assert (await ask(fhir, kind)).kind is ResponseKind.STORED
+        response = await ask(fhir, kind, within=within)
         await settled(remote)
 
-    assert answer.outcome is Outcome.NOT_SENT
+    assert response.kind is ResponseKind.NOT_SENT
     assert b"Observation" not in received.partition(b"\r\n\r\n")[2]
 
 
@@ -368,20 +368,20 @@ async def test_a_process_that_was_frozen_while_connecting_sends_no_body() -> Non
             received.extend(data)
 
     async with serve(listen) as remote, client(remote.url) as fhir:
-        answer = await ask(fhir, "create", within=0.3)
+        response = await ask(fhir, "create", within=0.3)
         await settled(remote)
 
-    assert answer.outcome is Outcome.NOT_SENT
+    assert response.kind is ResponseKind.NOT_SENT
     assert b"Observation" not in received.partition(b"\r\n\r\n")[2]
 
 
 async def test_the_deadline_bounds_the_wait_for_an_answer() -> None:
     async with serve(stall) as remote, client(remote.url) as fhir:
         started = time.monotonic()
-        answer = await ask(fhir, "create", within=0.2)
+        response = await ask(fhir, "create", within=0.2)
         took = time.monotonic() - started
 
-    assert answer == Answer(Outcome.UNKNOWN, "no_answer")
+    assert response == Response(ResponseKind.UNKNOWN, "no_answer")
     assert took < 30  # the server would have stalled for 60
 
 
@@ -391,16 +391,16 @@ async def test_the_deadline_bounds_the_sending_of_a_body_that_nobody_reads() -> 
         await asyncio.sleep(60)
 
     async with serve(read_nothing) as remote, client(remote.url) as fhir:
-        answer = await ask(fhir, "create", within=0.3, body=b" " * 50_000_000)
+        response = await ask(fhir, "create", within=0.3, body=b" " * 50_000_000)
 
-    assert answer == Answer(Outcome.UNKNOWN, "no_answer")
+    assert response == Response(ResponseKind.UNKNOWN, "no_answer")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_connection_that_ended_while_idle_is_replaced(kind: Kind) -> None:
     async def once(connection: Connection) -> None:
         await connection.read()
-        await connection.answer(body=STORED)
+        await connection.response(body=STORED)
 
     async with serve(once) as remote, client(remote.url) as fhir:
         first = await ask(fhir, kind)
@@ -408,7 +408,7 @@ async def test_a_connection_that_ended_while_idle_is_replaced(kind: Kind) -> Non
         second = await ask(fhir, kind)
         await settled(remote)
 
-    assert {first.outcome, second.outcome} <= {Outcome.STORED, Outcome.FOUND}
+    assert {first.kind, second.kind} <= {ResponseKind.STORED, ResponseKind.FOUND}
     assert (len(remote.requests), remote.connections) == (2, 2)
 
 
@@ -421,7 +421,7 @@ async def test_a_kept_connection_that_ends_as_it_is_used_is_unknown_and_not_repl
 
     async def answer_one_and_hear_another(connection: Connection) -> None:
         await connection.read()
-        await connection.answer(body=STORED)
+        await connection.response(body=STORED)
         await connection.read()
         if end == "reset":
             connection.reset()
@@ -431,7 +431,7 @@ async def test_a_kept_connection_that_ends_as_it_is_used_is_unknown_and_not_repl
         second = await ask(fhir, kind)
         await settled(remote)
 
-    assert second == Answer(Outcome.UNKNOWN, "connection_lost")
+    assert second == Response(ResponseKind.UNKNOWN, "connection_lost")
     assert (len(remote.requests), remote.connections) == (2, 1)
 
 
@@ -439,12 +439,12 @@ async def test_a_kept_connection_that_ends_as_it_is_used_is_unknown_and_not_repl
 async def test_a_server_that_closes_each_connection_gets_each_request_once(kind: Kind) -> None:
     async def once(connection: Connection) -> None:
         await connection.read()
-        await connection.answer(body=STORED, headers={"Connection": "close"})
+        await connection.response(body=STORED, headers={"Connection": "close"})
 
     async with serve(once) as remote, client(remote.url) as fhir:
-        answers = [await ask(fhir, kind) for _ in range(20)]
+        responses = [await ask(fhir, kind) for _ in range(20)]
 
-    assert {answer.outcome for answer in answers} <= {Outcome.STORED, Outcome.FOUND}
+    assert {response.kind for response in responses} <= {ResponseKind.STORED, ResponseKind.FOUND}
     assert len(remote.requests) == 20
 
 
@@ -473,7 +473,7 @@ async def test_a_cancelled_request_is_not_repeated() -> None:
 )
 async def test_requests_are_what_1uphealth_documents(kind: Kind, line: str) -> None:
     async with serve(store) as remote, client(f"{remote.url}/base/") as fhir:
-        answer = await ask(fhir, kind)
+        response = await ask(fhir, kind)
 
     (request,) = remote.requests
     assert request.line == line
@@ -482,7 +482,7 @@ async def test_requests_are_what_1uphealth_documents(kind: Kind, line: str) -> N
     assert request.header("Transfer-Encoding") is None
     assert request.header("User-Agent") == "uplift"
     assert request.header("Host") == remote.url.removeprefix("http://")
-    assert answer.receipt == Receipt("1", "2")
+    assert response.receipt == Receipt("1", "2")
 
 
 @pytest.mark.parametrize("kind", ["create", "update"])
@@ -545,16 +545,18 @@ async def test_an_id_is_one_path_segment(kind: Kind) -> None:
     assert all(request.header("X-Injected") is None for request in remote.requests)
 
 
-@pytest.mark.parametrize(("kind", "outcome"), [("look", Outcome.UNKNOWN), ("update", Outcome.HOLD)])
+@pytest.mark.parametrize(
+    ("kind", "outcome"), [("look", ResponseKind.UNKNOWN), ("update", ResponseKind.HOLD)]
+)
 @pytest.mark.parametrize("resource_id", [".", ".."])
 async def test_an_id_that_no_url_can_say_is_sent_nowhere(
-    kind: Kind, outcome: Outcome, resource_id: str
+    kind: Kind, outcome: ResponseKind, resource_id: str
 ) -> None:
     """FHIR allows `..` as an id; as a path it is the address of something else."""
     async with serve(store) as remote, client(remote.url) as fhir:
-        answer = await ask(fhir, kind, resource_id=resource_id)
+        response = await ask(fhir, kind, resource_id=resource_id)
 
-    assert answer == Answer(outcome, "unaddressable_id")
+    assert response == Response(outcome, "unaddressable_id")
     assert remote.connections == 0
 
 
@@ -564,9 +566,9 @@ async def test_a_token_that_no_header_can_carry_is_as_good_as_refused(
     kind: Kind, token: str
 ) -> None:
     async with serve(store) as remote, client(remote.url) as fhir:
-        answer = await ask(fhir, kind, token=token)
+        response = await ask(fhir, kind, token=token)
 
-    assert answer == Answer(Outcome.UNAUTHORIZED, "unusable_token")
+    assert response == Response(ResponseKind.UNAUTHORIZED, "unusable_token")
     assert remote.connections == 0
 
 
@@ -575,7 +577,7 @@ async def test_cookies_are_never_sent_back(kind: Kind) -> None:
     async def with_cookie(connection: Connection) -> None:
         while True:
             await connection.read()
-            await connection.answer(
+            await connection.response(
                 body=STORED, headers={"Set-Cookie": "session=canary; Path=/; Domain=127.0.0.1"}
             )
 
@@ -593,13 +595,13 @@ async def test_redirects_are_never_followed(kind: Kind, status: int) -> None:
 
         async def redirect(connection: Connection) -> None:
             await connection.read()
-            await connection.answer(status, headers={"Location": f"{elsewhere.url}/r4/login"})
+            await connection.response(status, headers={"Location": f"{elsewhere.url}/r4/login"})
 
         async with serve(redirect) as remote, client(remote.url) as fhir:
-            answer = await ask(fhir, kind)
+            response = await ask(fhir, kind)
 
-    assert answer.outcome is (Outcome.UNKNOWN if kind == "look" else Outcome.HOLD)
-    assert answer.status_code == status
+    assert response.kind is (ResponseKind.UNKNOWN if kind == "look" else ResponseKind.HOLD)
+    assert response.status_code == status
     assert (len(remote.requests), elsewhere.connections) == (1, 0)
 
 
@@ -629,7 +631,7 @@ async def test_answers_are_read_in_every_form(kind: Kind, form: str) -> None:
         await connection.read()
         match form:
             case "gzip":
-                await connection.answer(
+                await connection.response(
                     body=gzip.compress(STORED), headers={"Content-Encoding": "gzip"}
                 )
             case "chunked":
@@ -645,10 +647,10 @@ async def test_answers_are_read_in_every_form(kind: Kind, form: str) -> None:
                 )
 
     async with serve(answer_so) as remote, client(remote.url) as fhir:
-        answer = await ask(fhir, kind)
+        response = await ask(fhir, kind)
 
-    assert answer.outcome is (Outcome.FOUND if kind == "look" else Outcome.STORED)
-    assert answer.receipt == Receipt("1", "2")
+    assert response.kind is (ResponseKind.FOUND if kind == "look" else ResponseKind.STORED)
+    assert response.receipt == Receipt("1", "2")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -670,10 +672,10 @@ async def test_an_answer_without_measure_is_not_read_to_its_end(kind: Kind, pack
             sent += 100_000
 
     async with serve(flood) as remote, client(remote.url, max_body_bytes=1000) as fhir:
-        answer = await ask(fhir, kind)
+        response = await ask(fhir, kind)
         await settled(remote)
 
-    assert answer == Answer(Outcome.UNKNOWN, "answer_too_large")
+    assert response == Response(ResponseKind.UNKNOWN, "response_too_large")
     assert sent < 50_000_000
     assert len(remote.requests) == 1
 
@@ -683,35 +685,35 @@ async def test_the_stored_resource_may_be_as_large_as_the_largest_upload() -> No
 
     async def echo(connection: Connection) -> None:
         request = await connection.read()
-        await connection.answer(201, request.body)
+        await connection.response(201, request.body)
 
     async with serve(echo) as remote, client(remote.url, max_body_bytes=len(large)) as fhir:
-        answer = await ask(fhir, "create", body=large)
+        response = await ask(fhir, "create", body=large)
 
-    assert answer.outcome is Outcome.STORED
+    assert response.kind is ResponseKind.STORED
 
 
 @pytest.mark.parametrize("kind", ["create", "update"])
 async def test_an_answer_before_the_body_was_read_counts(kind: Kind) -> None:
     async def too_large(connection: Connection) -> None:
         await connection.reader.readuntil(b"\r\n\r\n")
-        await connection.answer(413)
+        await connection.response(413)
         await asyncio.sleep(60)
 
     async with serve(too_large) as remote, client(remote.url) as fhir:
-        answer = await ask(fhir, kind, body=b" " * 50_000_000)
+        response = await ask(fhir, kind, body=b" " * 50_000_000)
 
-    assert answer == Answer(Outcome.REFUSED, "http_413", 413)
+    assert response == Response(ResponseKind.REFUSED, "http_413", 413)
 
 
 async def test_an_interim_answer_is_not_the_answer() -> None:
     async def early_hints(connection: Connection) -> None:
         await connection.read()
         await connection.send(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n")
-        await connection.answer(body=STORED)
+        await connection.response(body=STORED)
 
     async with serve(early_hints) as remote, client(remote.url) as fhir:
-        assert (await ask(fhir, "create")).outcome is Outcome.STORED
+        assert (await ask(fhir, "create")).kind is ResponseKind.STORED
 
 
 @pytest.mark.parametrize("retry_after", [None, "7"])
@@ -720,25 +722,25 @@ async def test_status_and_headers_reach_the_sorting(retry_after: str | None) -> 
         while True:
             await connection.read()
             headers = {"Retry-After": retry_after} if retry_after else None
-            await connection.answer(429, b'{"message":"Too Many Requests"}', headers)
+            await connection.response(429, b'{"message":"Too Many Requests"}', headers)
 
     async with serve(busy) as remote, client(remote.url) as fhir:
-        answer = await ask(fhir, "create")
+        response = await ask(fhir, "create")
 
     seconds = float(retry_after) if retry_after else None
-    assert answer == Answer(Outcome.BUSY, "http_429", 429, seconds)
+    assert response == Response(ResponseKind.BUSY, "http_429", 429, seconds)
 
 
 async def test_only_an_update_takes_404_for_absence() -> None:
     async def nothing_here(connection: Connection) -> None:
         while True:
             await connection.read()
-            await connection.answer(404, b'{"message":"Not Found"}')
+            await connection.response(404, b'{"message":"Not Found"}')
 
     async with serve(nothing_here) as remote, client(remote.url) as fhir:
-        outcomes = [(await ask(fhir, kind)).outcome for kind in KINDS]
+        outcomes = [(await ask(fhir, kind)).kind for kind in KINDS]
 
-    assert outcomes == [Outcome.HOLD, Outcome.ABSENT, Outcome.ABSENT]
+    assert outcomes == [ResponseKind.HOLD, ResponseKind.ABSENT, ResponseKind.ABSENT]
 
 
 # --- many at once --------------------------------------------------------------------------------
@@ -752,15 +754,15 @@ async def test_two_hundred_requests_are_in_flight_at_once() -> None:
         if len(connection.remote.requests) == 200:
             all_here.set()
         await all_here.wait()
-        await connection.answer(body=STORED)
+        await connection.response(body=STORED)
 
     async with serve(wait_for_all) as remote, client(remote.url, connections=200) as fhir:
         bodies = [orjson.dumps({"resourceType": "Observation", "n": n}) for n in range(200)]
-        answers = await asyncio.gather(
+        responses = await asyncio.gather(
             *(ask(fhir, "create", body=body, within=20) for body in bodies)
         )
 
-    assert {answer.outcome for answer in answers} == {Outcome.STORED}
+    assert {response.kind for response in responses} == {ResponseKind.STORED}
     assert sorted(request.body for request in remote.requests) == sorted(bodies)
 
 
@@ -775,11 +777,11 @@ async def test_answers_find_their_requests_among_many() -> None:
             if b'"cut"' in request.body:
                 await connection.send(b"HTTP/1.1 201 Created\r\nContent-Length: 50\r\n\r\n{")
                 return
-            await connection.answer(201, request.body)
+            await connection.response(201, request.body)
 
     async with serve(echo_late) as remote, client(remote.url, connections=20) as fhir:
         names = [str(n) for n in range(300)]
-        answers = await asyncio.gather(
+        responses = await asyncio.gather(
             *(
                 ask(
                     fhir,
@@ -794,9 +796,11 @@ async def test_answers_find_their_requests_among_many() -> None:
             )
         )
 
-    stored = [(n, a) for n, a in zip(names, answers, strict=True) if a.outcome is Outcome.STORED]
+    stored = [
+        (n, a) for n, a in zip(names, responses, strict=True) if a.kind is ResponseKind.STORED
+    ]
     assert stored
-    assert all(answer.receipt == Receipt(name, None) for name, answer in stored)
+    assert all(response.receipt == Receipt(name, None) for name, response in stored)
     assert len(remote.requests) <= 300
 
 

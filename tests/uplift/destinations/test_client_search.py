@@ -9,14 +9,14 @@ import pytest
 
 from tests.uplift.destinations.remote import Connection, Remote, serve
 from tests.uplift.destinations.test_client import client
-from uplift.destinations.responses import Answer, Outcome
+from uplift.destinations.responses import Response, ResponseKind
 from uplift.fhir.versions import FhirVersion
 
 OURS = {"resourceType": "Observation", "id": "1", "status": "final"}
 OTHER = {"resourceType": "Observation", "id": "2", "status": "amended"}
 
 
-async def search(remote: Remote, *, base: str = "", **more: Any) -> Answer:
+async def search(remote: Remote, *, base: str = "", **more: Any) -> Response:
     async with client(f"{remote.url}{base}") as fhir:
         return await fhir.search(
             **{
@@ -42,10 +42,10 @@ def page(*resources: dict[str, Any], following: Any = None) -> bytes:
 
 async def nothing(connection: Connection) -> None:
     await connection.read()
-    await connection.answer(200, page())
+    await connection.response(200, page())
 
 
-def in_turn(*followings: str) -> Any:
+def awaiting_token(*followings: str) -> Any:
     """Pages without our content, each with the next link that is given, then one with it."""
     left = [*followings]
 
@@ -54,18 +54,18 @@ def in_turn(*followings: str) -> Any:
             await connection.read()
             if left:
                 following = left.pop(0).replace("BASE", connection.remote.url)
-                await connection.answer(200, page(OTHER, following=following))
+                await connection.response(200, page(OTHER, following=following))
             else:
-                await connection.answer(200, page(OURS))
+                await connection.response(200, page(OURS))
 
     return answering
 
 
 async def test_a_search_is_what_1uphealth_documents() -> None:
     async with serve(nothing) as remote:
-        answer = await search(remote)
+        response = await search(remote)
     (request,) = remote.requests
-    assert answer.outcome is Outcome.ABSENT
+    assert response.kind is ResponseKind.ABSENT
     method, address, _ = request.line.split()
     path, _, query = address.partition("?")
     assert (method, path) == ("GET", "/r4/Observation")
@@ -92,9 +92,9 @@ async def test_pages_of_large_resources_are_short_enough_to_be_read() -> None:
 @pytest.mark.parametrize("linked", ["BASE/r4", "BASE/fhir/r4"])
 async def test_pages_are_followed_until_it_is_found(base: str, linked: str) -> None:
     links = [f"{linked}/Observation?identifier=x&_skip={n}" for n in (1, 2)]
-    async with serve(in_turn(*links)) as remote:
-        answer = await search(remote, base=base)
-    assert answer.outcome is Outcome.FOUND
+    async with serve(awaiting_token(*links)) as remote:
+        response = await search(remote, base=base)
+    assert response.kind is ResponseKind.FOUND
     assert [each.line for each in remote.requests][1:] == [
         f"GET {base}/r4/Observation?identifier=x&_skip={n} HTTP/1.1" for n in (1, 2)
     ]
@@ -117,17 +117,17 @@ async def test_pages_are_followed_until_it_is_found(base: str, linked: str) -> N
 async def test_a_link_that_leads_elsewhere_is_not_followed_and_proves_nothing(
     following: str,
 ) -> None:
-    async with serve(in_turn(following)) as remote:
-        answer = await search(remote)
-    assert (answer.outcome, answer.code) == (Outcome.UNKNOWN, "next_page_elsewhere")
+    async with serve(awaiting_token(following)) as remote:
+        response = await search(remote)
+    assert (response.kind, response.code) == (ResponseKind.UNKNOWN, "next_page_elsewhere")
     assert len(remote.requests) == 1
 
 
 async def test_a_search_that_goes_on_and_on_is_given_up_and_proves_nothing() -> None:
     links = ["BASE/r4/Observation?_skip=1"] * 100
-    async with serve(in_turn(*links)) as remote:
-        answer = await search(remote)
-    assert (answer.outcome, answer.code) == (Outcome.UNKNOWN, "search_without_end")
+    async with serve(awaiting_token(*links)) as remote:
+        response = await search(remote)
+    assert (response.kind, response.code) == (ResponseKind.UNKNOWN, "search_without_end")
     assert len(remote.requests) == 20
 
 
@@ -135,12 +135,12 @@ async def test_a_cut_on_a_later_page_proves_nothing() -> None:
     async def cut_second(connection: Connection) -> None:
         await connection.read()
         link = f"{connection.remote.url}/r4/Observation?_skip=1"
-        await connection.answer(200, page(following=link))
+        await connection.response(200, page(following=link))
         await connection.read()
 
     async with serve(cut_second) as remote:
-        answer = await search(remote)
-    assert answer.outcome is Outcome.UNKNOWN
+        response = await search(remote)
+    assert response.kind is ResponseKind.UNKNOWN
     assert len(remote.requests) == 2
 
 
@@ -149,14 +149,14 @@ async def test_a_large_page_is_searched_too() -> None:
 
     async def answering(connection: Connection) -> None:
         await connection.read()
-        await connection.answer(200, page(large, OURS))
+        await connection.response(200, page(large, OURS))
 
     async with serve(answering) as remote:
-        assert (await search(remote)).outcome is Outcome.FOUND
+        assert (await search(remote)).kind is ResponseKind.FOUND
 
 
 async def test_a_token_that_no_header_can_carry_is_as_good_as_refused() -> None:
     async with serve(nothing) as remote:
-        answer = await search(remote, token="two\nlines")
-    assert (answer.outcome, answer.code) == (Outcome.UNAUTHORIZED, "unusable_token")
+        response = await search(remote, token="two\nlines")
+    assert (response.kind, response.code) == (ResponseKind.UNAUTHORIZED, "unusable_token")
     assert not remote.requests

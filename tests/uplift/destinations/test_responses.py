@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uplift.destinations.responses import (
-    Answer,
-    Outcome,
     Receipt,
+    Response,
+    ResponseKind,
+    classify_error,
+    classify_look_up,
+    classify_write,
     retry_after,
-    sort_error,
-    sort_look,
-    sort_write,
 )
 
 JSON = httpx.Headers({"Content-Type": "application/json"})
@@ -29,71 +29,71 @@ NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 
 def write(
     status: int, body: Any = None, headers: httpx.Headers = JSON, *, update: bool = False
-) -> Answer:
+) -> Response:
     content = body if isinstance(body, bytes) else orjson.dumps(body)
-    return sort_write(status, headers, content, "Observation", update=update)
+    return classify_write(status, headers, content, "Observation", update=update)
 
 
-def look(status: int, body: Any = None, headers: httpx.Headers = JSON) -> Answer:
+def look(status: int, body: Any = None, headers: httpx.Headers = JSON) -> Response:
     content = body if isinstance(body, bytes) else orjson.dumps(body)
-    return sort_look(status, headers, content, "Observation")
+    return classify_look_up(status, headers, content, "Observation")
 
 
 # The answer table of the design, and for each status a shape of body that the contract knows.
 WRITES = [
-    (400, Outcome.REFUSED, {"resourceType": "OperationOutcome", "issue": []}),
-    (401, Outcome.UNAUTHORIZED, {"message": "Unauthorized"}),
-    (402, Outcome.HOLD, {}),
-    (403, Outcome.HOLD, {"message": "Forbidden"}),
-    (404, Outcome.HOLD, {"message": "Not Found"}),
-    (405, Outcome.HOLD, None),
-    (406, Outcome.HOLD, None),
-    (408, Outcome.UNKNOWN, None),
-    (409, Outcome.REFUSED, None),
-    (410, Outcome.REFUSED, None),
-    (411, Outcome.HOLD, None),
-    (412, Outcome.REFUSED, None),
-    (413, Outcome.REFUSED, None),
-    (414, Outcome.HOLD, None),
-    (415, Outcome.REFUSED, None),
-    (418, Outcome.HOLD, None),
-    (422, Outcome.REFUSED, {"resourceType": "OperationOutcome", "issue": []}),
-    (423, Outcome.HOLD, None),
-    (425, Outcome.BUSY, None),
-    (429, Outcome.BUSY, {"message": "Too Many Requests"}),
-    (451, Outcome.HOLD, None),
-    (500, Outcome.UNKNOWN, {"error": "server_error", "error_description": "…"}),
-    (501, Outcome.UNKNOWN, None),
-    (502, Outcome.UNKNOWN, None),
-    (503, Outcome.UNKNOWN, {"message": "Service Unavailable"}),
-    (504, Outcome.UNKNOWN, None),
-    (599, Outcome.UNKNOWN, None),
-    (301, Outcome.HOLD, None),
-    (302, Outcome.HOLD, None),
-    (303, Outcome.HOLD, None),
-    (304, Outcome.HOLD, None),
-    (307, Outcome.HOLD, None),
-    (308, Outcome.HOLD, None),
+    (400, ResponseKind.REFUSED, {"resourceType": "OperationOutcome", "issue": []}),
+    (401, ResponseKind.UNAUTHORIZED, {"message": "Unauthorized"}),
+    (402, ResponseKind.HOLD, {}),
+    (403, ResponseKind.HOLD, {"message": "Forbidden"}),
+    (404, ResponseKind.HOLD, {"message": "Not Found"}),
+    (405, ResponseKind.HOLD, None),
+    (406, ResponseKind.HOLD, None),
+    (408, ResponseKind.UNKNOWN, None),
+    (409, ResponseKind.REFUSED, None),
+    (410, ResponseKind.REFUSED, None),
+    (411, ResponseKind.HOLD, None),
+    (412, ResponseKind.REFUSED, None),
+    (413, ResponseKind.REFUSED, None),
+    (414, ResponseKind.HOLD, None),
+    (415, ResponseKind.REFUSED, None),
+    (418, ResponseKind.HOLD, None),
+    (422, ResponseKind.REFUSED, {"resourceType": "OperationOutcome", "issue": []}),
+    (423, ResponseKind.HOLD, None),
+    (425, ResponseKind.BUSY, None),
+    (429, ResponseKind.BUSY, {"message": "Too Many Requests"}),
+    (451, ResponseKind.HOLD, None),
+    (500, ResponseKind.UNKNOWN, {"error": "server_error", "error_description": "…"}),
+    (501, ResponseKind.UNKNOWN, None),
+    (502, ResponseKind.UNKNOWN, None),
+    (503, ResponseKind.UNKNOWN, {"message": "Service Unavailable"}),
+    (504, ResponseKind.UNKNOWN, None),
+    (599, ResponseKind.UNKNOWN, None),
+    (301, ResponseKind.HOLD, None),
+    (302, ResponseKind.HOLD, None),
+    (303, ResponseKind.HOLD, None),
+    (304, ResponseKind.HOLD, None),
+    (307, ResponseKind.HOLD, None),
+    (308, ResponseKind.HOLD, None),
 ]
 
 
 @pytest.mark.parametrize("update", [False, True], ids=["create", "update"])
 @pytest.mark.parametrize(("status", "outcome", "body"), WRITES)
 def test_the_status_decides_what_a_failed_write_came_to(
-    status: int, outcome: Outcome, body: Any, update: bool
+    status: int, outcome: ResponseKind, body: Any, update: bool
 ) -> None:
-    answer = write(status, body, update=update)
+    response = write(status, body, update=update)
 
     if status == 404 and update:
-        outcome = Outcome.ABSENT
-    assert answer == Answer(outcome, f"http_{status}", status)
+        outcome = ResponseKind.ABSENT
+    assert response == Response(outcome, f"http_{status}", status)
 
 
 @pytest.mark.parametrize(("status", "outcome", "body"), WRITES)
 def test_a_failed_write_is_none_the_better_for_a_resource_in_its_body(
-    status: int, outcome: Outcome, body: Any
+    status: int, outcome: ResponseKind, body: Any
 ) -> None:
-    assert write(status, STORED).outcome is outcome
+    assert write(status, STORED).kind is outcome
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 203, 299])
@@ -102,10 +102,10 @@ def test_a_failed_write_is_none_the_better_for_a_resource_in_its_body(
 def test_the_resource_under_a_2xx_is_stored(
     status: int, headers: httpx.Headers, update: bool
 ) -> None:
-    answer = write(status, STORED, headers, update=update)
+    response = write(status, STORED, headers, update=update)
 
-    assert answer == Answer(
-        Outcome.STORED, f"http_{status}", status, receipt=Receipt("1", None), resource=None
+    assert response == Response(
+        ResponseKind.STORED, f"http_{status}", status, receipt=Receipt("1", None), resource=None
     )
 
 
@@ -137,54 +137,56 @@ NOT_THE_RESOURCE = [
 def test_anything_else_under_a_2xx_is_unknown(
     status: int, body: Any, headers: httpx.Headers
 ) -> None:
-    assert write(status, body, headers) == Answer(Outcome.UNKNOWN, "not_the_resource", status)
+    assert write(status, body, headers) == Response(
+        ResponseKind.UNKNOWN, "not_the_resource", status
+    )
 
 
 @pytest.mark.parametrize(("body", "headers"), NOT_THE_RESOURCE)
 def test_a_look_finds_nothing_but_the_resource(body: Any, headers: httpx.Headers) -> None:
-    assert look(200, body, headers) == Answer(Outcome.UNKNOWN, "not_the_resource", 200)
+    assert look(200, body, headers) == Response(ResponseKind.UNKNOWN, "not_the_resource", 200)
 
 
 def test_a_look_that_finds_the_resource_hands_it_on() -> None:
     stored = {**STORED, "meta": {"versionId": "3"}, "status": "final"}
 
-    answer = look(200, stored)
+    response = look(200, stored)
 
-    assert (answer.outcome, answer.resource) == (Outcome.FOUND, stored)
-    assert answer.receipt == Receipt("1", "3")
+    assert (response.kind, response.resource) == (ResponseKind.FOUND, stored)
+    assert response.receipt == Receipt("1", "3")
 
 
 @pytest.mark.parametrize("status", [404, 410])
 def test_a_look_knows_absence(status: int) -> None:
     outcome = {"resourceType": "OperationOutcome", "issue": []}
-    assert look(status, outcome) == Answer(Outcome.ABSENT, f"http_{status}", status)
+    assert look(status, outcome) == Response(ResponseKind.ABSENT, f"http_{status}", status)
 
 
 @pytest.mark.parametrize("status", [404, 410])
 @pytest.mark.parametrize("body", [b"", b"<h1>Not here</h1>", b"null", b'"no"'])
 def test_an_absence_that_is_not_told_in_json_proves_nothing(status: int, body: bytes) -> None:
     html = httpx.Headers({"content-type": "text/html"})
-    assert look(status, body).outcome is Outcome.UNKNOWN
-    assert look(status, {"message": "Not Found"}, html).outcome is Outcome.UNKNOWN
+    assert look(status, body).kind is ResponseKind.UNKNOWN
+    assert look(status, {"message": "Not Found"}, html).kind is ResponseKind.UNKNOWN
 
 
 def test_a_look_may_be_unauthorized() -> None:
-    assert look(401) == Answer(Outcome.UNAUTHORIZED, "http_401", 401)
+    assert look(401) == Response(ResponseKind.UNAUTHORIZED, "http_401", 401)
 
 
 @pytest.mark.parametrize(
     "status", [201, 204, 206, 301, 302, 304, 400, 403, 405, 408, 409, 422, 425, 429, 500, 503, 599]
 )
 def test_any_other_look_proves_nothing(status: int) -> None:
-    assert look(status, STORED) == Answer(Outcome.UNKNOWN, f"http_{status}", status)
+    assert look(status, STORED) == Response(ResponseKind.UNKNOWN, f"http_{status}", status)
 
 
 @pytest.mark.parametrize("sort", [write, look])
 @pytest.mark.parametrize("status", [403, 429, 500, 503])
 def test_retry_after_is_kept_where_it_may_matter(sort: Any, status: int) -> None:
-    answer = sort(status, None, httpx.Headers({"Retry-After": "7"}))
+    response = sort(status, None, httpx.Headers({"Retry-After": "7"}))
 
-    assert answer.retry_after == 7
+    assert response.retry_after == 7
 
 
 @pytest.mark.parametrize(
@@ -308,9 +310,11 @@ BASE = "https://api.1up.health/r4/Observation"
 def test_the_receipt_is_what_1uphealth_calls_the_resource(
     body: dict[str, Any], headers: dict[str, str], receipt: Receipt
 ) -> None:
-    answer = write(201, {"resourceType": "Observation", **body}, httpx.Headers({**JSON, **headers}))
+    response = write(
+        201, {"resourceType": "Observation", **body}, httpx.Headers({**JSON, **headers})
+    )
 
-    assert answer.receipt == receipt
+    assert response.receipt == receipt
 
 
 def _caused(error: Exception, cause: Exception | None) -> Exception:
@@ -329,32 +333,38 @@ _KEY: Any = None  # aiohttp's connection key: only for its messages
                 httpx.ConnectError("x"),
                 aiohttp.ClientConnectorError(_KEY, ConnectionRefusedError(111, "x")),
             ),
-            Outcome.NOT_SENT,
+            ResponseKind.NOT_SENT,
         ),
         (
             _caused(
                 httpx.ConnectError("x"), aiohttp.ClientConnectorDNSError(_KEY, OSError(1, "x"))
             ),
-            Outcome.NOT_SENT,
+            ResponseKind.NOT_SENT,
         ),
-        (_caused(httpx.TimeoutException("x"), aiohttp.ConnectionTimeoutError()), Outcome.NOT_SENT),
+        (
+            _caused(httpx.TimeoutException("x"), aiohttp.ConnectionTimeoutError()),
+            ResponseKind.NOT_SENT,
+        ),
         # What httpx-aiohttp makes of a connection that was cut after sending.
-        (_caused(httpx.ConnectTimeout("x"), aiohttp.ServerDisconnectedError()), Outcome.UNKNOWN),
-        (_caused(httpx.ConnectTimeout("x"), aiohttp.ClientOSError(104, "x")), Outcome.UNKNOWN),
-        (_caused(httpx.ReadTimeout("x"), aiohttp.SocketTimeoutError()), Outcome.UNKNOWN),
-        (_caused(httpx.ReadError("x"), aiohttp.ClientPayloadError()), Outcome.UNKNOWN),
-        (httpx.ConnectError("no cause, so no proof"), Outcome.UNKNOWN),
-        (httpx.ConnectTimeout("no cause, so no proof"), Outcome.UNKNOWN),
-        (httpx.DecodingError("x"), Outcome.UNKNOWN),
-        (aiohttp.ClientConnectionError("x"), Outcome.UNKNOWN),
-        (OSError("x"), Outcome.UNKNOWN),
+        (
+            _caused(httpx.ConnectTimeout("x"), aiohttp.ServerDisconnectedError()),
+            ResponseKind.UNKNOWN,
+        ),
+        (_caused(httpx.ConnectTimeout("x"), aiohttp.ClientOSError(104, "x")), ResponseKind.UNKNOWN),
+        (_caused(httpx.ReadTimeout("x"), aiohttp.SocketTimeoutError()), ResponseKind.UNKNOWN),
+        (_caused(httpx.ReadError("x"), aiohttp.ClientPayloadError()), ResponseKind.UNKNOWN),
+        (httpx.ConnectError("no cause, so no proof"), ResponseKind.UNKNOWN),
+        (httpx.ConnectTimeout("no cause, so no proof"), ResponseKind.UNKNOWN),
+        (httpx.DecodingError("x"), ResponseKind.UNKNOWN),
+        (aiohttp.ClientConnectionError("x"), ResponseKind.UNKNOWN),
+        (OSError("x"), ResponseKind.UNKNOWN),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
 def test_only_a_connection_never_made_proves_that_nothing_was_sent(
-    error: Exception, outcome: Outcome
+    error: Exception, outcome: ResponseKind
 ) -> None:
-    assert sort_error(error).outcome is outcome
+    assert classify_error(error).kind is outcome
 
 
 def test_neither_texts_nor_resources_show_in_an_answer() -> None:

@@ -7,7 +7,13 @@ import httpx
 import orjson
 import pytest
 
-from uplift.destinations.responses import Answer, Outcome, Receipt, sort_look, sort_search
+from uplift.destinations.responses import (
+    Receipt,
+    Response,
+    ResponseKind,
+    classify_look_up,
+    classify_search,
+)
 
 JSON = httpx.Headers({"Content-Type": "application/fhir+json", "ETag": 'W/"9"'})
 HTML = httpx.Headers({"Content-Type": "text/html"})
@@ -40,9 +46,9 @@ def outcome(*severities: Any) -> dict[str, Any]:
     }
 
 
-def search(body: Any, status: int = 200, headers: httpx.Headers = JSON) -> Answer:
+def search(body: Any, status: int = 200, headers: httpx.Headers = JSON) -> Response:
     content = body if isinstance(body, bytes) else orjson.dumps(body)
-    return sort_search(status, headers, content, "Observation", OURS)
+    return classify_search(status, headers, content, "Observation", OURS)
 
 
 @pytest.mark.parametrize(
@@ -56,12 +62,12 @@ def search(body: Any, status: int = 200, headers: httpx.Headers = JSON) -> Answe
     ],
 )
 def test_a_search_finds_the_first_with_our_content(body: dict[str, Any]) -> None:
-    answer = search(body)
-    assert answer.outcome is Outcome.FOUND
+    response = search(body)
+    assert response.kind is ResponseKind.FOUND
     # Its own version, not the page's ETag.
-    assert answer.receipt == Receipt("7e57", "1", datetime(2026, 1, 1, 11, tzinfo=UTC))
-    assert answer.resource == STORED
-    assert answer.next_page is None
+    assert response.receipt == Receipt("7e57", "1", datetime(2026, 1, 1, 11, tzinfo=UTC))
+    assert response.resource == STORED
+    assert response.next_page is None
 
 
 def test_what_the_resource_does_not_say_is_not_taken_from_the_page() -> None:
@@ -83,13 +89,13 @@ def test_what_the_resource_does_not_say_is_not_taken_from_the_page() -> None:
 def test_a_page_without_our_content_and_without_a_next_one_is_an_absence(
     body: dict[str, Any],
 ) -> None:
-    answer = search(body)
-    assert (answer.outcome, answer.next_page) == (Outcome.ABSENT, None)
+    response = search(body)
+    assert (response.kind, response.next_page) == (ResponseKind.ABSENT, None)
 
 
 def test_a_page_without_our_content_leads_to_the_next() -> None:
-    answer = search(page(OTHER, link=[{"relation": "self"}, NEXT]))
-    assert (answer.outcome, answer.next_page) == (Outcome.ABSENT, NEXT["url"])
+    response = search(page(OTHER, link=[{"relation": "self"}, NEXT]))
+    assert (response.kind, response.next_page) == (ResponseKind.ABSENT, NEXT["url"])
 
 
 @pytest.mark.parametrize(
@@ -116,12 +122,12 @@ def test_a_page_without_our_content_leads_to_the_next() -> None:
     ],
 )
 def test_anything_else_under_a_200_proves_nothing(body: Any, code: str) -> None:
-    answer = search(body)
-    assert (answer.outcome, answer.code) == (Outcome.UNKNOWN, code)
+    response = search(body)
+    assert (response.kind, response.code) == (ResponseKind.UNKNOWN, code)
 
 
 def test_a_page_that_is_not_json_proves_nothing() -> None:
-    assert search(page(), headers=HTML).outcome is Outcome.UNKNOWN
+    assert search(page(), headers=HTML).kind is ResponseKind.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -129,13 +135,13 @@ def test_a_page_that_is_not_json_proves_nothing() -> None:
 )
 def test_any_other_status_proves_nothing(status: int) -> None:
     headers = httpx.Headers({**JSON, "Retry-After": "7"})
-    answer = search(page(), status, headers)
-    assert (answer.outcome, answer.code) == (Outcome.UNKNOWN, f"http_{status}")
-    assert answer.retry_after == 7
+    response = search(page(), status, headers)
+    assert (response.kind, response.code) == (ResponseKind.UNKNOWN, f"http_{status}")
+    assert response.retry_after == 7
 
 
 def test_a_search_may_be_unauthorized() -> None:
-    assert search({"message": "Unauthorized"}, 401).outcome is Outcome.UNAUTHORIZED
+    assert search({"message": "Unauthorized"}, 401).kind is ResponseKind.UNAUTHORIZED
 
 
 @pytest.mark.parametrize(
@@ -153,6 +159,6 @@ def test_a_search_may_be_unauthorized() -> None:
 )
 def test_when_it_was_stored_is_an_instant_or_not_known(text: Any, at: datetime | None) -> None:
     stored = {**STORED, "meta": {"lastUpdated": text}}
-    receipt = sort_look(200, JSON, orjson.dumps(stored), "Observation").receipt
+    receipt = classify_look_up(200, JSON, orjson.dumps(stored), "Observation").receipt
     assert receipt is not None
     assert receipt.stored_at == at

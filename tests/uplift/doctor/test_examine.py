@@ -130,8 +130,8 @@ async def test_the_steps_of_a_rotation_as_they_look(
     await factories.user_without_grant(relay)
     new = KeyRing.new_entry("new")
 
-    async def look(ring: str) -> list[tuple[Verdict, str]]:
-        return of(await findings(settings, master_keys=SecretStr(ring), **_NO_REDIS), "keys")
+    async def look(key_ring: str) -> list[tuple[Verdict, str]]:
+        return of(await findings(settings, master_keys=SecretStr(key_ring), **_NO_REDIS), "keys")
 
     assert await look(f"{master_keys},{new}") == [
         (Verdict.OK, "test: in use, 1 user(s)"),

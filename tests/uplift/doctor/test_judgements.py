@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from uplift.delivery.rate_limiter import PaceState
+from uplift.delivery.rate_limiter import RateLimiterState
 from uplift.doctor import configuration, findings, keys, ledger, queues, upstream, work
 from uplift.doctor.findings import Finding, Verdict
 from uplift.doctor.upstream import Reply
@@ -212,13 +212,13 @@ def test_the_backlog(facts: Backlog, expected: list[Verdict]) -> None:
     ("state", "verdict", "said"),
     [
         (None, WARN, "not known"),
-        (PaceState("open", 5000.0, 0.0, 0.0), OK, "5000 attempts"),
-        (PaceState("slowed", 12.0, 0.0, 0.0), OK, "slowed to 12"),
-        (PaceState("closed", 12.0, 30.0, 0.0), WARN, "closed for 30 s"),
-        (PaceState("shut", 0.2, 4.0, 60.0), WARN, "only a probe"),
+        (RateLimiterState("full", 5000.0, 0.0, 0.0), OK, "5000 attempts"),
+        (RateLimiterState("throttled", 12.0, 0.0, 0.0), OK, "slowed to 12"),
+        (RateLimiterState("suspended", 12.0, 30.0, 0.0), WARN, "closed for 30 s"),
+        (RateLimiterState("probing", 0.2, 4.0, 60.0), WARN, "only a probe"),
     ],
 )
-def test_the_pace(state: PaceState | None, verdict: Verdict, said: str) -> None:
+def test_the_pace(state: RateLimiterState | None, verdict: Verdict, said: str) -> None:
     found = work.judge_pace(state)
     assert found.verdict is verdict
     assert said in found.what

@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from tests.factories import resource, submission
 from tests.uplift.ledger import rows
 from tests.uplift.test_dispatch import all_ids
-from uplift.dispatch import Bell
+from uplift.dispatch import Dispatcher
 from uplift.errors import NotFound, SealError
 from uplift.identity import canonical, content_digest
 from uplift.intake.accept import Accepted, Acceptor
@@ -33,13 +33,17 @@ from uplift.settings import Settings
 
 
 @pytest.fixture
-async def alice(database: Database, ring: KeyRing) -> UserRow:
-    return await rows.add_user(database, ring)
+async def alice(database: Database, key_ring: KeyRing) -> UserRow:
+    return await rows.add_user(database, key_ring)
 
 
 @pytest.fixture
-def acceptor(database: Database, ring: KeyRing, bell: Bell, own_settings: Settings) -> Acceptor:
-    return Acceptor(database, ring, bell, BackPressure(database, own_settings), own_settings)
+def acceptor(
+    database: Database, key_ring: KeyRing, dispatcher: Dispatcher, own_settings: Settings
+) -> Acceptor:
+    return Acceptor(
+        database, key_ring, dispatcher, BackPressure(database, own_settings), own_settings
+    )
 
 
 async def count(database: Database) -> tuple[int, int]:
@@ -58,19 +62,19 @@ async def test_an_accepted_upload_is_committed_queued_and_rung_for(
     acceptor: Acceptor,
     alice: UserRow,
     database: Database,
-    bell: Bell,
+    dispatcher: Dispatcher,
     client: "redis.asyncio.Redis",
     own_settings: Settings,
 ) -> None:
-    bell.start()
+    dispatcher.start()
     accepted = await accept(acceptor)
     row = accepted.upload
     assert (accepted.duplicate, row.state, row.app_user_id) == (False, State.QUEUED, "alice")
     assert (row.fhir_version, row.resource_type) == ("R4", "Observation")
     kept = await rows.row(database, row.id)
-    rung_until = (kept.rung_until - kept.created_at).total_seconds()
-    assert rung_until == own_settings.ring_seconds
-    await bell.close()
+    dispatched_until = (kept.dispatched_until - kept.created_at).total_seconds()
+    assert dispatched_until == own_settings.redispatch_seconds
+    await dispatcher.close()
     assert await all_ids(client) == [row.id]
 
 
@@ -78,38 +82,42 @@ async def test_a_submission_for_another_queue_is_kept_and_rung_for_there(
     acceptor: Acceptor,
     alice: UserRow,
     database: Database,
-    bell: Bell,
+    dispatcher: Dispatcher,
     client: "redis.asyncio.Redis",
 ) -> None:
-    bell.start()
+    dispatcher.start()
     accepted = await acceptor.accept("alice", submission(), queue=BULK)
-    await bell.close()
+    await dispatcher.close()
     assert (await rows.row(database, accepted.upload.id)).queue == BULK
     assert await all_ids(client, BULK) == [accepted.upload.id]
     assert await all_ids(client, UPLOADS) == []
 
 
 async def test_without_redis_an_upload_is_accepted_all_the_same(
-    database: Database, ring: KeyRing, alice: UserRow, own_settings: Settings
+    database: Database, key_ring: KeyRing, alice: UserRow, own_settings: Settings
 ) -> None:
-    bell = Bell(own_settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1/0")}))
-    bell.start()
-    acceptor = Acceptor(database, ring, bell, BackPressure(database, own_settings), own_settings)
+    dispatcher = Dispatcher(
+        own_settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1/0")})
+    )
+    dispatcher.start()
+    acceptor = Acceptor(
+        database, key_ring, dispatcher, BackPressure(database, own_settings), own_settings
+    )
     assert (await accept(acceptor)).upload.state is State.QUEUED
-    await bell.close()
+    await dispatcher.close()
 
 
 async def test_the_exact_bytes_of_the_resource_are_kept_sealed_for_its_row(
-    acceptor: Acceptor, alice: UserRow, database: Database, ring: KeyRing
+    acceptor: Acceptor, alice: UserRow, database: Database, key_ring: KeyRing
 ) -> None:
     inner = b'{ "resourceType":"Condition",\r\n"note":[{"text":"canary \\u00e9 1.50"}],"n":1.500 }'
     body = b'{"fhirVersion":"R4","resource":' + inner + b',"user":"alice"}'
     accepted = await acceptor.accept("alice", read(body, Labels()))
     row = await rows.row(database, accepted.upload.id)
-    assert alice.key(ring).open(row.sealed_body, body_context(row.id)) == inner
+    assert alice.key(key_ring).open(row.sealed_body, body_context(row.id)) == inner
     assert row.body_bytes == len(inner)
     with pytest.raises(SealError):
-        alice.key(ring).open(row.sealed_body, body_context(alice.id))
+        alice.key(key_ring).open(row.sealed_body, body_context(alice.id))
 
 
 async def test_nothing_of_the_record_is_readable_in_the_ledger(
@@ -145,15 +153,15 @@ async def test_the_same_submission_again_is_a_duplicate_that_is_not_rung_for(
     acceptor: Acceptor,
     alice: UserRow,
     database: Database,
-    bell: Bell,
+    dispatcher: Dispatcher,
     client: "redis.asyncio.Redis",
 ) -> None:
-    bell.start()
+    dispatcher.start()
     first = await accept(acceptor)
     again = await accept(acceptor)
     assert (again.upload.id, again.duplicate) == (first.upload.id, True)
     assert await count(database) == (1, 1)
-    await bell.close()
+    await dispatcher.close()
     assert await all_ids(client) == [first.upload.id]
 
 
@@ -234,9 +242,9 @@ async def test_without_an_id_a_record_is_its_content(
 
 
 async def test_the_same_record_of_two_users_is_two_uploads(
-    acceptor: Acceptor, alice: UserRow, database: Database, ring: KeyRing
+    acceptor: Acceptor, alice: UserRow, database: Database, key_ring: KeyRing
 ) -> None:
-    await rows.add_user(database, ring, "bob")
+    await rows.add_user(database, key_ring, "bob")
     await acceptor.accept("alice", submission())
     assert not (await acceptor.accept("bob", submission())).duplicate
     async with database.transaction() as connection:
@@ -265,9 +273,9 @@ async def test_versions_submitted_at_once_are_all_kept_in_one_order(
 
 
 async def test_those_who_come_together_share_a_transaction_and_get_each_their_own_answer(
-    acceptor: Acceptor, alice: UserRow, database: Database, ring: KeyRing
+    acceptor: Acceptor, alice: UserRow, database: Database, key_ring: KeyRing
 ) -> None:
-    bob = await rows.add_user(database, ring, "bob")
+    bob = await rows.add_user(database, key_ring, "bob")
     actors = {"alice": Actor("key:a"), "bob": Actor("device:b"), "nobody": Actor("key:n")}
     offers = [
         (name, submission(id=f"o{number % 15}"))
@@ -300,9 +308,9 @@ async def test_those_who_come_together_share_a_transaction_and_get_each_their_ow
 
 
 async def test_a_user_whose_key_does_not_open_costs_no_other_their_upload(
-    acceptor: Acceptor, alice: UserRow, database: Database, ring: KeyRing
+    acceptor: Acceptor, alice: UserRow, database: Database, key_ring: KeyRing
 ) -> None:
-    await rows.add_user(database, ring, "bob")
+    await rows.add_user(database, key_ring, "bob")
     async with database.transaction() as connection:
         await connection.execute(
             text("UPDATE users SET wrapped_key = 'x' WHERE app_user_id = 'bob'")
@@ -344,9 +352,9 @@ async def test_what_fails_in_a_group_fails_alone(
 
 
 async def test_somebody_who_is_being_removed_holds_nobody_up(
-    acceptor: Acceptor, alice: UserRow, database: Database, ring: KeyRing
+    acceptor: Acceptor, alice: UserRow, database: Database, key_ring: KeyRing
 ) -> None:
-    bob = await rows.add_user(database, ring, "bob")
+    bob = await rows.add_user(database, key_ring, "bob")
     async with database.transaction() as connection:
         await connection.execute(
             text("SELECT 1 FROM users WHERE id = :id FOR UPDATE"), {"id": bob.id}
@@ -361,26 +369,26 @@ async def test_who_gives_up_waiting_costs_the_others_nothing(
     acceptor: Acceptor,
     alice: UserRow,
     database: Database,
-    bell: Bell,
+    dispatcher: Dispatcher,
     client: "redis.asyncio.Redis",
 ) -> None:
-    bell.start()
+    dispatcher.start()
     tasks = [asyncio.create_task(accept(acceptor, id=f"o{n}")) for n in range(6)]
     await asyncio.sleep(0)
     for task in tasks[::2]:
         task.cancel()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(each, Accepted) for each in outcomes[1::2])
-    await bell.close()
+    await dispatcher.close()
     async with database.transaction() as connection:
         assert set(await all_ids(client)) == set(await connection.scalars(select(Upload.id)))
 
 
 async def test_the_digest_kept_is_of_the_content_under_the_users_key(
-    acceptor: Acceptor, alice: UserRow, database: Database, ring: KeyRing
+    acceptor: Acceptor, alice: UserRow, database: Database, key_ring: KeyRing
 ) -> None:
     accepted = await accept(acceptor)
-    expected = content_digest(alice.key(ring).identity_key, canonical(resource()))
+    expected = content_digest(alice.key(key_ring).identity_key, canonical(resource()))
     assert (await rows.row(database, accepted.upload.id)).digest == expected
 
 

@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid4
 from tests.factories import resource
 from tests.uplift.ledger import rows
 from tests.uplift.test_dispatch import all_ids
-from uplift.dispatch import Bell
+from uplift.dispatch import Dispatcher
 from uplift.errors import Conflict, NotFound
 from uplift.intake.accept_batch import GROUP_BYTES, BatchAcceptor, Entry
 from uplift.intake.back_pressure import BackPressure
@@ -34,15 +34,17 @@ _R4 = Labels(fhir_version="R4")
 
 
 @pytest.fixture
-async def alice(database: Database, ring: KeyRing) -> UserRow:
-    return await rows.add_user(database, ring)
+async def alice(database: Database, key_ring: KeyRing) -> UserRow:
+    return await rows.add_user(database, key_ring)
 
 
 @pytest.fixture
 def acceptor(
-    database: Database, ring: KeyRing, bell: Bell, own_settings: Settings
+    database: Database, key_ring: KeyRing, dispatcher: Dispatcher, own_settings: Settings
 ) -> BatchAcceptor:
-    return BatchAcceptor(database, ring, bell, BackPressure(database, own_settings), own_settings)
+    return BatchAcceptor(
+        database, key_ring, dispatcher, BackPressure(database, own_settings), own_settings
+    )
 
 
 def body(number: int, **elements: Any) -> bytes:
@@ -93,10 +95,10 @@ async def test_every_line_becomes_an_upload_of_the_batch_in_the_bulk_queue(
     acceptor: BatchAcceptor,
     alice: UserRow,
     database: Database,
-    bell: Bell,
+    dispatcher: Dispatcher,
     client: "redis.asyncio.Redis",
 ) -> None:
-    bell.start()
+    dispatcher.start()
     row = await take(acceptor, *(body(number) for number in range(250)))
     assert numbers(row) == (250, 0, 0)
     assert row.closed_at is not None
@@ -107,18 +109,18 @@ async def test_every_line_becomes_an_upload_of_the_batch_in_the_bulk_queue(
         made = (await connection.execute(select(Upload.id, Upload.queue, Upload.batch_id))).all()
     assert {each.id for each in made} == {each.upload_id for each in found}
     assert {(each.queue, each.batch_id) for each in made} == {(BULK, row.id)}
-    await bell.close()
+    await dispatcher.close()
     assert set(await all_ids(client, BULK)) == {each.upload_id for each in found}
     assert await all_ids(client, UPLOADS) == []
 
 
 async def test_a_line_s_own_bytes_are_kept_sealed(
-    acceptor: BatchAcceptor, alice: UserRow, database: Database, ring: KeyRing
+    acceptor: BatchAcceptor, alice: UserRow, database: Database, key_ring: KeyRing
 ) -> None:
     bare = b'{"resourceType":  "Observation", "id":"a", "valueDecimal": 1.50}'
     inner = b'{ "id":"b","resourceType":"Observation","x":"\\u00e9 \xc3\xa9"}'
     row = await take(acceptor, bare, b'{"fhirVersion":"R4", "resource": ' + inner + b" }")
-    key = alice.key(ring)
+    key = alice.key(key_ring)
     opened = []
     for line in await lines(database, row.id):
         assert line.upload_id is not None
@@ -178,9 +180,9 @@ async def test_what_a_line_does_not_say_the_batch_says(
 
 
 async def test_a_line_of_another_user_is_refused_and_says_no_name(
-    acceptor: BatchAcceptor, alice: UserRow, database: Database, ring: KeyRing
+    acceptor: BatchAcceptor, alice: UserRow, database: Database, key_ring: KeyRing
 ) -> None:
-    await rows.add_user(database, ring, "bob")
+    await rows.add_user(database, key_ring, "bob")
     row = await take(
         acceptor, envelope(1, user="alice"), envelope(2, user="bob"), envelope(3, user="nobody")
     )
@@ -196,10 +198,10 @@ async def test_what_was_accepted_before_is_a_duplicate_that_is_not_rung_for_agai
     acceptor: BatchAcceptor,
     alice: UserRow,
     database: Database,
-    bell: Bell,
+    dispatcher: Dispatcher,
     client: "redis.asyncio.Redis",
 ) -> None:
-    bell.start()
+    dispatcher.start()
     first = await take(acceptor, body(1), body(2))
     second = await take(acceptor, body(2), body(3), body(3))
     assert numbers(second) == (1, 2, 0)
@@ -208,7 +210,7 @@ async def test_what_was_accepted_before_is_a_duplicate_that_is_not_rung_for_agai
     assert [each.duplicate for each in found] == [True, False, True]
     assert found[0].upload_id == ids[1]
     assert found[1].upload_id == found[2].upload_id
-    await bell.close()
+    await dispatcher.close()
     assert len(await all_ids(client, BULK)) == 3
 
 
@@ -269,10 +271,16 @@ async def test_no_more_than_a_group_of_bytes_waits_for_its_commit_and_a_long_lin
 
 
 async def test_a_batch_of_too_many_lines_is_taken_as_far_as_it_may_go(
-    database: Database, ring: KeyRing, bell: Bell, own_settings: Settings, alice: UserRow
+    database: Database,
+    key_ring: KeyRing,
+    dispatcher: Dispatcher,
+    own_settings: Settings,
+    alice: UserRow,
 ) -> None:
-    few_lines = own_settings.model_copy(update={"batch_lines_max": 3})
-    few = BatchAcceptor(database, ring, bell, BackPressure(database, few_lines), few_lines)
+    few_lines = own_settings.model_copy(update={"max_batch_lines": 3})
+    few = BatchAcceptor(
+        database, key_ring, dispatcher, BackPressure(database, few_lines), few_lines
+    )
     whole = await take(few, *(body(number) for number in range(3)))
     assert (numbers(whole), whole.broken) == ((3, 0, 0), False)
     row = await take(few, *(body(number) for number in range(10, 20)))

@@ -23,10 +23,10 @@ async def counted(pressure: BackPressure) -> None:
 
 
 async def test_it_is_full_with_so_many_unfinished_and_has_room_when_some_end(
-    database: Database, ring: KeyRing, own_settings: Settings
+    database: Database, key_ring: KeyRing, own_settings: Settings
 ) -> None:
-    alice = await rows.add_user(database, ring)
-    pressure = BackPressure(database, own_settings.model_copy(update={"backlog_most": 3}))
+    alice = await rows.add_user(database, key_ring)
+    pressure = BackPressure(database, own_settings.model_copy(update={"max_backlog": 3}))
     ids = [await rows.put(database, alice) for _ in range(2)]
     await rows.bring_to(database, await rows.put(database, alice), State.DELIVERED)
     await counted(pressure)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from uplift.intake.ndjson import Line, LineReader
 
 
-def lines(*chunks: bytes, most: int = 100) -> list[tuple[int, bytes | None]]:
+def lines(*chunks: bytes, limit: int = 100) -> list[tuple[int, bytes | None]]:
     """What a reader gives of these chunks and the end."""
-    reader = LineReader(most)
+    reader = LineReader(limit)
     found: list[Line] = []
     for chunk in chunks:
         found += reader.feed(chunk)
@@ -43,8 +43,8 @@ def test_lines_end_at_newlines_and_blank_ones_only_count(
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
 def test_a_line_may_have_as_many_bytes_as_the_cap_and_no_more(start: bytes, end: bytes) -> None:
-    assert lines(start + b"x" * 10 + end, most=10) == [(1, b"x" * 10)]
-    assert lines(start + b"x" * 11 + end, most=10) == [(1, None)]
+    assert lines(start + b"x" * 10 + end, limit=10) == [(1, b"x" * 10)]
+    assert lines(start + b"x" * 11 + end, limit=10) == [(1, None)]
 
 
 def test_a_line_that_is_too_long_costs_neither_its_neighbours_nor_memory() -> None:
@@ -67,7 +67,7 @@ def test_a_line_that_is_too_long_costs_neither_its_neighbours_nor_memory() -> No
 def test_the_lines_are_the_same_however_the_stream_is_cut(stream: bytes, cuts: list[int]) -> None:
     places = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     chunks = [stream[a:b] for a, b in itertools.pairwise(places)]
-    assert lines(*chunks, most=10) == lines(stream, most=10)
+    assert lines(*chunks, limit=10) == lines(stream, limit=10)
 
 
 @given(st.lists(st.binary(min_size=1, max_size=20).map(lambda b: b.translate(None, b"\r\n"))))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.factories import new_id
-from uplift.intake.rate_limit import Allowances, Policy, Standing
+from uplift.intake.rate_limit import Policy, Standing, TokenBuckets
 
 _TEN = Policy(records=10, seconds=5.0)  # two a second
 _CALLER = UUID(int=1)
@@ -32,51 +32,51 @@ _CALLER = UUID(int=1)
 def test_what_is_left_comes_back_steadily(
     steps: Sequence[tuple[float, int]], left: int, seconds: float
 ) -> None:
-    allowances = Allowances()
+    rate_limits = TokenBuckets()
     now = 0.0
     for now, records in steps:
         if records == 1:
-            allowances.take(_CALLER, _TEN, 1, now=now)
+            rate_limits.acquire(_CALLER, _TEN, 1, now=now)
         else:
-            allowances.charge(_CALLER, _TEN, records, now=now)
-    found = allowances.standing(_CALLER, _TEN, now=now)
+            rate_limits.charge(_CALLER, _TEN, records, now=now)
+    found = rate_limits.standing(_CALLER, _TEN, now=now)
     assert found.left == left
     assert found.seconds == pytest.approx(seconds)
 
 
 def test_after_the_time_that_was_told_the_next_may_come_and_not_before() -> None:
-    allowances = Allowances()
-    allowances.charge(_CALLER, _TEN, 17, now=0.0)
-    seconds = allowances.standing(_CALLER, _TEN, now=0.0).seconds
-    assert not allowances.take(_CALLER, _TEN, 1, now=seconds - 0.01)
-    assert allowances.take(_CALLER, _TEN, 1, now=seconds + 0.01)
+    rate_limits = TokenBuckets()
+    rate_limits.charge(_CALLER, _TEN, 17, now=0.0)
+    seconds = rate_limits.standing(_CALLER, _TEN, now=0.0).seconds
+    assert not rate_limits.acquire(_CALLER, _TEN, 1, now=seconds - 0.01)
+    assert rate_limits.acquire(_CALLER, _TEN, 1, now=seconds + 0.01)
 
 
 def test_each_caller_has_an_allowance_of_their_own() -> None:
-    allowances = Allowances()
-    allowances.charge(_CALLER, _TEN, 20, now=0.0)
-    assert not allowances.take(_CALLER, _TEN, 1, now=0.0)
-    assert allowances.take(UUID(int=2), _TEN, 1, now=0.0)
+    rate_limits = TokenBuckets()
+    rate_limits.charge(_CALLER, _TEN, 20, now=0.0)
+    assert not rate_limits.acquire(_CALLER, _TEN, 1, now=0.0)
+    assert rate_limits.acquire(UUID(int=2), _TEN, 1, now=0.0)
 
 
 def test_only_so_many_callers_are_remembered_and_none_who_still_come() -> None:
-    allowances = Allowances()
-    allowances.charge(_CALLER, _TEN, 20, now=0.0)
+    rate_limits = TokenBuckets()
+    rate_limits.charge(_CALLER, _TEN, 20, now=0.0)
     for number in range(2, 10_002):
-        allowances.take(UUID(int=number), _TEN, 1, now=0.0)
+        rate_limits.acquire(UUID(int=number), _TEN, 1, now=0.0)
         if number % 1000 == 0:
-            allowances.charge(_CALLER, _TEN, 0, now=0.0)
-    assert len(allowances._buckets) == 10_000
-    assert not allowances.take(_CALLER, _TEN, 1, now=0.0)
+            rate_limits.charge(_CALLER, _TEN, 0, now=0.0)
+    assert len(rate_limits._buckets) == 10_000
+    assert not rate_limits.acquire(_CALLER, _TEN, 1, now=0.0)
 
 
 @given(st.lists(st.floats(0, 3), max_size=60))
 def test_in_no_span_of_time_does_more_come_in_than_the_policy_says(pauses: list[float]) -> None:
-    allowances = Allowances()
+    rate_limits = TokenBuckets()
     now, came = 0.0, [0.0][:0]
     for pause in pauses:
         now += pause
-        if allowances.take(_CALLER, _TEN, 1, now=now):
+        if rate_limits.acquire(_CALLER, _TEN, 1, now=now):
             came.append(now)
     for first in range(len(came)):
         for last in range(first, len(came)):
@@ -85,4 +85,4 @@ def test_in_no_span_of_time_does_more_come_in_than_the_policy_says(pauses: list[
 
 
 def test_a_new_caller_has_all_of_it() -> None:
-    assert Allowances().standing(new_id(), _TEN, now=5.0) == Standing(10, 0.0)
+    assert TokenBuckets().standing(new_id(), _TEN, now=5.0) == Standing(10, 0.0)

@@ -9,6 +9,6 @@ from uplift.sealing import KeyRing
 
 
 @pytest.fixture
-async def alice(database: Database, ring: KeyRing) -> UserRow:
+async def alice(database: Database, key_ring: KeyRing) -> UserRow:
     """A user without a grant."""
-    return await rows.add_user(database, ring)
+    return await rows.add_user(database, key_ring)

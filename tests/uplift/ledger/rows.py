@@ -20,10 +20,10 @@ LEASE_SECONDS = 120.0
 GIVE_UP_SECONDS = 3600.0
 
 
-async def add_user(database: Database, ring: KeyRing, name: str = "alice") -> UserRow:
+async def add_user(database: Database, key_ring: KeyRing, name: str = "alice") -> UserRow:
     """A user without a grant."""
     async with database.transaction() as connection:
-        return await users.add_user(connection, name, ring)
+        return await users.add_user(connection, name, key_ring)
 
 
 async def put(
@@ -46,7 +46,7 @@ async def put(
             body_bytes=body_bytes,
             upstream_key=upstream_key,
         )
-        return (await accepting.put_in(connection, [new], ring_seconds=0.0))[0][0]
+        return (await accepting.put_in(connection, [new], redispatch_seconds=0.0))[0][0]
 
 
 def new_upload(

@@ -74,7 +74,7 @@ async def test_an_event_says_who_did_what_about_whom_and_when(
 
 
 async def test_an_act_that_did_not_happen_is_not_in_the_trail(
-    database: Database, ring: KeyRing
+    database: Database, key_ring: KeyRing
 ) -> None:
     before = await events(database)
     async with database.transaction() as connection:
@@ -84,9 +84,9 @@ async def test_an_act_that_did_not_happen_is_not_in_the_trail(
 
 
 async def test_an_act_on_many_uploads_is_one_event_each_in_their_order(
-    database: Database, ring: KeyRing, alice: UserRow
+    database: Database, key_ring: KeyRing, alice: UserRow
 ) -> None:
-    bob = await rows.add_user(database, ring, "bob")
+    bob = await rows.add_user(database, key_ring, "bob")
     uploads = [await rows.put(database, user) for user in (alice, bob, alice)]
     before = len(await events(database))
     async with database.transaction() as connection:
@@ -100,10 +100,10 @@ async def test_an_act_on_many_uploads_is_one_event_each_in_their_order(
 
 
 async def test_making_the_same_user_again_is_no_second_event(
-    database: Database, ring: KeyRing
+    database: Database, key_ring: KeyRing
 ) -> None:
     for _ in range(3):
-        await rows.add_user(database, ring, "carol")
+        await rows.add_user(database, key_ring, "carol")
     assert [(event.actor, event.action) for event in await events(database)] == [
         (SYSTEM, "user_added")
     ]
@@ -148,9 +148,9 @@ async def test_after_erasing_the_trail_stays_and_leads_to_nobody(
 
 
 async def test_events_are_listed_by_user_by_time_and_in_pages(
-    database: Database, ring: KeyRing, alice: UserRow
+    database: Database, key_ring: KeyRing, alice: UserRow
 ) -> None:
-    bob = await rows.add_user(database, ring, "bob")
+    bob = await rows.add_user(database, key_ring, "bob")
     for user in (alice, bob, alice):
         async with database.transaction() as connection:
             await audit.note(connection, _WHO, Action.READ_BACK, user_id=user.id)

@@ -52,9 +52,9 @@ async def test_only_what_is_due_now_is_due_since_its_oldest(database: Database, 
 
 
 async def test_what_is_paused_is_not_due(
-    database: Database, alice: UserRow, ring: KeyRing, some: None
+    database: Database, alice: UserRow, key_ring: KeyRing, some: None
 ) -> None:
-    await rows.put(database, await rows.add_user(database, ring, "bob"))
+    await rows.put(database, await rows.add_user(database, key_ring, "bob"))
     async with database.transaction() as connection:
         await pauses.pause(connection, alice.id, by=SYSTEM)
     found = await seen(database)

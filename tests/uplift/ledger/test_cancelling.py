@@ -51,21 +51,21 @@ async def test_what_cancelling_comes_to_and_that_repeating_it_adds_nothing(
     alice: UserRow,
     state: State,
     maybe_sent: bool,
-    answer: Cancelled,
+    response: Cancelled,
     becomes: State,
 ) -> None:
     upload_id = await rows.put(database, alice)
     await rows.bring_to(database, upload_id, state, maybe_sent=maybe_sent)
     before = await rows.row(database, upload_id)
-    assert await cancel(database, upload_id, uuid4()) == {upload_id: answer}
+    assert await cancel(database, upload_id, uuid4()) == {upload_id: response}
     after = await rows.row(database, upload_id)
     assert (after.state, after.maybe_sent) == (becomes, maybe_sent)
-    assert after.cancel_requested is (answer is Cancelled.REQUESTED)
+    assert after.cancel_requested is (response is Cancelled.REQUESTED)
     if becomes is State.CANCELLED and state is not becomes:
         assert (after.reason, after.sealed_body) == (Reason.CANCELLED_BY_OWNER, None)
     acted = (after.state, after.cancel_requested) != (before.state, False)
     assert after.revision == before.revision + acted
-    assert await cancel(database, upload_id) == {upload_id: answer}
+    assert await cancel(database, upload_id) == {upload_id: response}
     assert await rows.row(database, upload_id) == after
     assert await noted(database) == [upload_id] * acted
 
@@ -78,7 +78,7 @@ async def test_what_cancelling_comes_to_and_that_repeating_it_adds_nothing(
         (Reason.SETTLING, False),
         (Reason.RECOVERED, False),
         (Reason.REDRIVEN, False),
-        (Reason.PACED, False),
+        (Reason.AWAITING_TOKEN, False),
         (Reason.NO_TOKEN, False),
     ],
 )
@@ -93,12 +93,12 @@ async def test_a_request_shortens_a_wait_only_where_nothing_has_to_settle(
         maybe_sent=True,
         reason=reason,
         next_attempt_at=_LATER,
-        rung_until=_LATER,
+        dispatched_until=_LATER,
     )
     await cancel(database, upload_id)
     row = await rows.row(database, upload_id)
     assert (row.next_attempt_at == row.updated_at) is sooner
-    assert (row.rung_until is None) is sooner
+    assert (row.dispatched_until is None) is sooner
     assert row.reason == reason
 
 
@@ -128,8 +128,8 @@ async def test_what_is_parked_after_the_request_is_ended_by_the_sweep(
     await rows.bring_to(database, asked, State.PARKED, cancel_requested=True, maybe_sent=True)
     await rows.bring_to(database, other, State.PARKED)
     async with database.transaction() as connection:
-        assert await cancelling.cancel_parked(connection, most=9) == {asked}
-        assert await cancelling.cancel_parked(connection, most=9) == set()
+        assert await cancelling.cancel_parked(connection, limit=9) == {asked}
+        assert await cancelling.cancel_parked(connection, limit=9) == set()
     row = await rows.row(database, asked)
     assert (row.state, row.reason) == (State.CANCELLED, Reason.CANCELLED_BY_OWNER)
     assert row.maybe_sent
@@ -139,8 +139,8 @@ async def test_many_are_cancelled_each_as_it_stands(database: Database, alice: U
     ids = [await rows.put(database, alice) for _ in range(4)]
     await rows.bring_to(database, ids[1], State.SENDING)
     await rows.bring_to(database, ids[2], State.DELIVERED)
-    answers = await cancel(database, *ids[::-1])
-    assert [answers[id_].value for id_ in ids] == ["done", "requested", "too_late", "done"]
+    responses = await cancel(database, *ids[::-1])
+    assert [responses[id_].value for id_ in ids] == ["done", "requested", "too_late", "done"]
     assert sorted(await noted(database), key=str) == [ids[0], ids[1], ids[3]]
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.uplift.ledger import rows
 from uplift.ledger import accepting, leases, restoring
 from uplift.ledger.database import Database
-from uplift.ledger.leases import Claim, Ended
+from uplift.ledger.leases import Claim, Outcome
 from uplift.ledger.transitions import Change
 from uplift.ledger.users import UserRow
 from uplift.lifecycle import Reason, State
@@ -32,7 +32,7 @@ async def end(database: Database, claim: Claim, state: State, *, maybe_sent: boo
         maybe_sent=maybe_sent,
     )
     async with database.transaction() as connection:
-        await leases.record(connection, [Ended(claim=claim, change=change, outcome="code")])
+        await leases.record(connection, [Outcome(claim=claim, change=change, outcome="code")])
 
 
 async def collides(database: Database, upload_id: UUID) -> bool:
@@ -94,7 +94,7 @@ async def test_what_is_on_its_way_goes_before_an_older_record_that_is_committed_
 ) -> None:
     older = rows.new_upload(alice, upstream_key=KEY)
     async with database.transaction() as connection:
-        await accepting.put_in(connection, [older], ring_seconds=0.0)
+        await accepting.put_in(connection, [older], redispatch_seconds=0.0)
         early = await put(database, alice)
         (claim,) = await rows.claim(database, early)
     assert not claim.collides
@@ -136,7 +136,7 @@ async def test_what_came_second_but_may_be_upstream_is_in_the_way(
 
 async def mark_all(database: Database) -> None:
     async with database.transaction() as connection:
-        await restoring.mark_some(connection, after=restoring.FIRST, most=9, settle_seconds=0.0)
+        await restoring.mark_some(connection, after=restoring.FIRST, limit=9, settle_seconds=0.0)
 
 
 async def test_of_two_that_a_recovery_marked_the_first_goes(
@@ -171,9 +171,9 @@ async def test_what_may_be_upstream_is_looked_for_although_an_older_record_waits
 
 
 async def test_other_ids_other_users_and_records_without_an_id_do_not_collide(
-    database: Database, alice: UserRow, ring: KeyRing
+    database: Database, alice: UserRow, key_ring: KeyRing
 ) -> None:
-    bob = await rows.add_user(database, ring, "bob")
+    bob = await rows.add_user(database, key_ring, "bob")
     await put(database, alice)
     await put(database, alice, None)
     for user, key in ((alice, b"other" * 6), (alice, None), (bob, KEY)):

@@ -15,7 +15,7 @@ from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import Database
 from uplift.ledger.dead_letters import Left, Redriven
 from uplift.ledger.filters import Filter
-from uplift.ledger.leases import Ended
+from uplift.ledger.leases import Outcome
 from uplift.ledger.transitions import Change
 from uplift.ledger.users import UserRow
 from uplift.lifecycle import DEAD_LETTERS, Reason, State
@@ -28,7 +28,7 @@ _SETTLE = 60.0
 async def redrive(database: Database, *ids: UUID) -> Redriven:
     async with database.transaction() as connection:
         return await dead_letters.redrive(
-            connection, ids, settle_seconds=_SETTLE, ring_seconds=30.0, by=SYSTEM
+            connection, ids, settle_seconds=_SETTLE, redispatch_seconds=30.0, by=SYSTEM
         )
 
 
@@ -58,7 +58,7 @@ async def deliver(database: Database, upload_id: UUID) -> None:
         maybe_sent=False,
     )
     async with database.transaction() as connection:
-        await leases.record(connection, [Ended(claim=claim, change=change, outcome="stored")])
+        await leases.record(connection, [Outcome(claim=claim, change=change, outcome="stored")])
 
 
 async def state_of(database: Database, upload_id: UUID) -> tuple[str, str | None]:
@@ -77,21 +77,21 @@ async def test_a_dead_letter_begins_as_if_it_had_just_been_accepted(
         "issues": {"total": 1, "issue": []},
         "cancel_requested": True,
         "give_up_at": text("now()"),
-        "last_answer": "http_500",
+        "last_response": "http_500",
     }
     upload_id = await dead(database, alice, state, columns=tried)
     redriven = await redrive(database, upload_id)
     assert (redriven.queued, redriven.due) == ([upload_id], {UPLOADS: [upload_id]})
     row = await rows.row(database, upload_id)
     assert (row.state, row.reason) == (State.QUEUED, Reason.REDRIVEN)
-    assert (row.attempts, row.crashes, row.looks) == (0, 0, 0)
+    assert (row.attempts, row.crashes, row.empty_searches) == (0, 0, 0)
     assert (row.issues, row.cancel_requested, row.give_up_at) == (None, False, None)
-    assert row.last_answer == "http_500"
+    assert row.last_response == "http_500"
     assert row.next_attempt_at == row.updated_at
-    assert (row.rung_until - row.updated_at).total_seconds() == 30
+    assert (row.dispatched_until - row.updated_at).total_seconds() == 30
     (claim,) = await rows.claim(database, upload_id)
     assert not claim.validated
-    assert not claim.outlived
+    assert not claim.past_deadline
 
 
 async def test_what_may_be_upstream_says_so_and_is_due_once_it_has_settled(
@@ -230,7 +230,7 @@ async def test_a_redrive_and_a_newer_version_at_once_leave_one_of_them_to_be_sen
 
         async def put_in(new: accepting.NewUpload = new) -> None:
             async with database.transaction() as connection:
-                await accepting.put_in(connection, [new], ring_seconds=0.0)
+                await accepting.put_in(connection, [new], redispatch_seconds=0.0)
 
         await asyncio.gather(redrive(database, old), put_in())
         states = [(await rows.row(database, id_)).state for id_ in (old, new.id)]
@@ -268,9 +268,9 @@ async def _found(database: Database, matching: Filter) -> Sequence[UUID]:
 
 
 async def test_a_filter_finds_dead_letters_of_which_all_of_it_is_true_the_newest_first(
-    database: Database, alice: UserRow, ring: KeyRing
+    database: Database, alice: UserRow, key_ring: KeyRing
 ) -> None:
-    bob = await rows.add_user(database, ring, "bob")
+    bob = await rows.add_user(database, key_ring, "bob")
     ago = text("timestamptz '2026-01-01 00:00Z'")
     refused = await dead(database, alice, State.REFUSED, columns={"updated_at": ago})
     expired = await dead(database, alice, columns={"reason": Reason.GAVE_UP})

@@ -12,21 +12,21 @@ from uplift.ledger import grants
 from uplift.ledger.database import Database
 from uplift.ledger.grants import GrantRow
 from uplift.ledger.tables import Grant
-from uplift.ledger.token_pair import Tokens
+from uplift.ledger.token_pair import TokenPair
 from uplift.ledger.users import UserRow
 from uplift.sealing import KeyRing, UserKey
 
-FIRST = Tokens("canary-access", "canary-refresh", 7200.0)
-SECOND = Tokens("second-access", None, 60.0)
+FIRST = TokenPair("canary-access", "canary-refresh", 7200.0)
+SECOND = TokenPair("second-access", None, 60.0)
 
 
 @pytest.fixture
-def key(alice: UserRow, ring: KeyRing) -> UserKey:
-    return alice.key(ring)
+def key(alice: UserRow, key_ring: KeyRing) -> UserKey:
+    return alice.key(key_ring)
 
 
 async def put(
-    database: Database, user: UserRow, key: UserKey, tokens: Tokens = FIRST, **more: Any
+    database: Database, user: UserRow, key: UserKey, tokens: TokenPair = FIRST, **more: Any
 ) -> int | None:
     async with database.transaction() as connection:
         return await grants.put_grant(
@@ -74,18 +74,18 @@ async def test_a_grant_is_read_back_as_it_was_put(
 async def test_a_grant_may_have_no_refresh_token_and_be_over(
     database: Database, alice: UserRow, key: UserKey
 ) -> None:
-    await put(database, alice, key, Tokens("a", None, -5.0))
+    await put(database, alice, key, TokenPair("a", None, -5.0))
     tokens = (await get(database, alice, key)).tokens
     assert tokens.refresh_token is None
     assert tokens.expires_in <= -5
 
 
 async def test_tokens_are_sealed_for_their_user_alone(
-    database: Database, alice: UserRow, key: UserKey, ring: KeyRing
+    database: Database, alice: UserRow, key: UserKey, key_ring: KeyRing
 ) -> None:
-    bob = await rows.add_user(database, ring, "bob")
+    bob = await rows.add_user(database, key_ring, "bob")
     await put(database, alice, key)
-    await put(database, bob, bob.key(ring))
+    await put(database, bob, bob.key(key_ring))
     async with database.transaction() as connection:
         kept = (await connection.execute(select(*Grant.__table__.c))).all()
         assert b"canary" not in b"".join(bytes(row.sealed_tokens) for row in kept)
@@ -98,7 +98,7 @@ async def test_tokens_are_sealed_for_their_user_alone(
             {"alice": alice.id},
         )
     with pytest.raises(SealError):
-        await get(database, bob, bob.key(ring))
+        await get(database, bob, bob.key(key_ring))
     with pytest.raises(SealError):
         await get(database, bob, key)
 
@@ -217,10 +217,10 @@ async def test_a_grant_that_is_newer_than_the_one_that_was_tried_lives_on(
 
 
 async def test_tokens_replace_only_their_own_users_grant(
-    database: Database, alice: UserRow, key: UserKey, ring: KeyRing
+    database: Database, alice: UserRow, key: UserKey, key_ring: KeyRing
 ) -> None:
-    bob = await rows.add_user(database, ring, "bob")
+    bob = await rows.add_user(database, key_ring, "bob")
     await put(database, alice, key)
-    await put(database, bob, bob.key(ring))
+    await put(database, bob, bob.key(key_ring))
     assert await put(database, alice, key, SECOND, instead_of=1) == 2
-    assert (await get(database, bob, bob.key(ring))).version == 1
+    assert (await get(database, bob, bob.key(key_ring))).version == 1

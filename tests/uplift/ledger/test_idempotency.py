@@ -96,7 +96,7 @@ async def test_expired_keys_are_purged_and_no_others(
     removed = []
     for _ in range(3):
         async with database.transaction() as connection:
-            removed.append(await idempotency.purge_expired(connection, most=3))
+            removed.append(await idempotency.purge_expired(connection, limit=3))
     assert removed == [3, 2, 0]
     async with database.transaction() as connection:
         assert await connection.scalar(text("SELECT count(*) FROM idempotency_keys")) == 1

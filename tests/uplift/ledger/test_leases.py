@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid4
 from tests.uplift.ledger import rows
 from uplift.ledger import leases, parking, sweeping
 from uplift.ledger.database import Database
-from uplift.ledger.leases import Claim, Ended
+from uplift.ledger.leases import Claim, Outcome
 from uplift.ledger.transitions import Change
 from uplift.ledger.users import UserRow
 from uplift.lifecycle import Reason, State
@@ -21,10 +21,10 @@ _LATER = text("now() + interval '1 hour'")
 _BEFORE = text("now() - interval '1 second'")
 
 
-def ended(claim: Claim, target: State = State.DELIVERED, **more: Any) -> Ended:
+def ended(claim: Claim, target: State = State.DELIVERED, **more: Any) -> Outcome:
     """An attempt that came to that."""
     details = {name: more.pop(name) for name in ("status_code", "record_receipt") if name in more}
-    return Ended(
+    return Outcome(
         claim=claim,
         change=Change(
             upload_id=claim.upload_id,
@@ -39,7 +39,7 @@ def ended(claim: Claim, target: State = State.DELIVERED, **more: Any) -> Ended:
     )
 
 
-async def record(database: Database, *attempts: Ended) -> set[UUID]:
+async def record(database: Database, *attempts: Outcome) -> set[UUID]:
     async with database.transaction() as connection:
         return await leases.record(connection, attempts)
 
@@ -51,7 +51,7 @@ async def sizes(database: Database, *ids: UUID) -> dict[UUID, int]:
 
 
 async def test_a_claim_leases_the_upload_and_opens_an_attempt(
-    database: Database, alice: UserRow, ring: KeyRing
+    database: Database, alice: UserRow, key_ring: KeyRing
 ) -> None:
     upload_id = await rows.put(database, alice, body_bytes=123)
     (claim,) = await rows.claim(database, upload_id, lease_seconds=60)
@@ -64,11 +64,11 @@ async def test_a_claim_leases_the_upload_and_opens_an_attempt(
     assert (attempt.lease_id, attempt.closed_at, attempt.outcome) == (claim.lease_id, None, None)
     assert (claim.upload_id, claim.user_id, claim.app_user_id) == (upload_id, alice.id, "alice")
     assert (claim.sealed_body, claim.body_bytes, claim.attempts) == (b"sealed", 123, 1)
-    assert (claim.maybe_sent, claim.validated, claim.outlived) == (False, False, False)
+    assert (claim.maybe_sent, claim.validated, claim.past_deadline) == (False, False, False)
     assert claim.record_receipt is None
     assert claim.record_id == row.record_id
-    unwrapped = ring.unwrap(claim.wrapped_key, b"user key " + alice.id.bytes)
-    assert unwrapped.identity_key == alice.key(ring).identity_key
+    unwrapped = key_ring.unwrap(claim.wrapped_key, b"user key " + alice.id.bytes)
+    assert unwrapped.identity_key == alice.key(key_ring).identity_key
 
 
 async def test_a_claim_says_whether_an_earlier_attempt_may_have_arrived(
@@ -125,9 +125,9 @@ async def test_a_claim_says_whether_it_is_withdrawn_and_how_often_it_was_searche
     database: Database, alice: UserRow
 ) -> None:
     upload_id = await rows.put(database, alice)
-    await rows.bring_to(database, upload_id, State.QUEUED, cancel_requested=True, looks=1)
+    await rows.bring_to(database, upload_id, State.QUEUED, cancel_requested=True, empty_searches=1)
     (claim,) = await rows.claim(database, upload_id)
-    assert (claim.cancel_requested, claim.looks) == (True, 1)
+    assert (claim.cancel_requested, claim.empty_searches) == (True, 1)
     # Nothing is sent of it, so a crash leaves nothing to look for.
     assert not (await rows.row(database, upload_id)).maybe_sent
 
@@ -144,12 +144,12 @@ async def test_a_claim_says_whether_the_record_was_found_valid_before(
 
 @pytest.mark.parametrize(("give_up_at", "outlived"), [(_BEFORE, True), (_LATER, False)])
 async def test_a_claim_says_whether_the_time_to_give_up_has_come(
-    database: Database, alice: UserRow, give_up_at: Any, outlived: bool
+    database: Database, alice: UserRow, give_up_at: Any, past_deadline: bool
 ) -> None:
     upload_id = await rows.put(database, alice)
     await rows.bring_to(database, upload_id, State.QUEUED, give_up_at=give_up_at)
     (claim,) = await rows.claim(database, upload_id)
-    assert claim.outlived is outlived
+    assert claim.past_deadline is past_deadline
 
 
 @pytest.mark.parametrize("state", [state for state in State if state is not State.QUEUED])
@@ -229,8 +229,10 @@ async def test_an_unfinished_older_version_blocks_the_newer(
     assert set(await sizes(database, second, other)) == {other}
     assert [claim.upload_id for claim in await rows.claim(database, second, other)] == [other]
     async with database.transaction() as connection:
-        rung = await sweeping.ring_due(connection, queue="uploads", most=9, ring_seconds=0)
-    assert second not in rung
+        dispatched = await sweeping.find_due(
+            connection, queue="uploads", limit=9, redispatch_seconds=0
+        )
+    assert second not in dispatched
 
 
 @pytest.mark.parametrize(
@@ -319,7 +321,7 @@ async def test_a_worker_whose_lease_was_taken_over_cannot_record(
     upload_id = await rows.put(database, alice)
     (slow,) = await rows.claim(database, upload_id, lease_seconds=0.0)
     async with database.transaction() as connection:
-        assert await sweeping.recover_abandoned(connection, most=9, delay=0) == {upload_id}
+        assert await sweeping.requeue_expired_leases(connection, limit=9, delay=0) == {upload_id}
     (next_,) = await rows.claim(database, upload_id)
     assert await record(database, ended(slow, record_receipt=b"slow")) == set()
     row = await rows.row(database, upload_id)
@@ -335,7 +337,7 @@ async def test_what_a_late_worker_delivered_is_not_noted_beside_the_end_that_cou
     upload_id = await rows.put(database, alice)
     (late,) = await rows.claim(database, upload_id, lease_seconds=0.0)
     async with database.transaction() as connection:
-        await sweeping.recover_abandoned(connection, most=9, delay=0)
+        await sweeping.requeue_expired_leases(connection, limit=9, delay=0)
     (next_,) = await rows.claim(database, upload_id)
     group = [ended(late, record_receipt=b"late"), ended(next_, State.REFUSED)]
     assert await record(database, *group) == {upload_id}
@@ -350,7 +352,7 @@ async def test_a_worker_whose_lease_ran_out_may_still_record_if_nobody_took_it(
     (claim,) = await rows.claim(database, upload_id, lease_seconds=0.0)
     assert await record(database, ended(claim)) == {upload_id}
     async with database.transaction() as connection:
-        assert await sweeping.recover_abandoned(connection, most=9, delay=0) == set()
+        assert await sweeping.requeue_expired_leases(connection, limit=9, delay=0) == set()
 
 
 async def test_an_outcome_recorded_twice_counts_once(database: Database, alice: UserRow) -> None:
@@ -388,11 +390,11 @@ async def test_a_group_with_one_impossible_outcome_records_nothing(
 
 
 async def ring_for_due(
-    database: Database, *, most: int = 100, ring_seconds: float = 60
+    database: Database, *, limit: int = 100, redispatch_seconds: float = 60
 ) -> list[UUID]:
     async with database.transaction() as connection:
-        return await sweeping.ring_due(
-            connection, queue="uploads", most=most, ring_seconds=ring_seconds
+        return await sweeping.find_due(
+            connection, queue="uploads", limit=limit, redispatch_seconds=redispatch_seconds
         )
 
 
@@ -400,8 +402,8 @@ async def test_what_is_due_is_rung_for_once_until_its_time_is_over(
     database: Database, alice: UserRow
 ) -> None:
     ids = [await rows.put(database, alice) for _ in range(3)]
-    assert await ring_for_due(database, ring_seconds=0) == ids
-    assert await ring_for_due(database, ring_seconds=60) == ids
+    assert await ring_for_due(database, redispatch_seconds=0) == ids
+    assert await ring_for_due(database, redispatch_seconds=60) == ids
     assert await ring_for_due(database) == []
 
 
@@ -429,24 +431,24 @@ async def test_no_more_are_rung_for_than_asked_and_the_longest_due_come_first(
             State.QUEUED,
             next_attempt_at=text(f"now() - interval '{seconds} seconds'"),
         )
-    assert await ring_for_due(database, most=2) == ids[3:]
-    assert await ring_for_due(database, most=2) == ids[1:3]
-    assert await ring_for_due(database, most=2) == ids[:1]
+    assert await ring_for_due(database, limit=2) == ids[3:]
+    assert await ring_for_due(database, limit=2) == ids[1:3]
+    assert await ring_for_due(database, limit=2) == ids[:1]
 
 
 async def test_two_that_sweep_at_once_ring_for_each_upload_once(
     database: Database, alice: UserRow
 ) -> None:
     ids = [await rows.put(database, alice) for _ in range(20)]
-    rung = await asyncio.gather(*(ring_for_due(database) for _ in range(5)))
-    assert sorted(id_ for group in rung for id_ in group) == ids
+    dispatched = await asyncio.gather(*(ring_for_due(database) for _ in range(5)))
+    assert sorted(id_ for group in dispatched for id_ in group) == ids
 
 
 async def test_an_upload_that_was_requeued_is_rung_for_again_at_once(
     database: Database, alice: UserRow
 ) -> None:
     upload_id = await rows.put(database, alice)
-    assert await ring_for_due(database, ring_seconds=3600) == [upload_id]
+    assert await ring_for_due(database, redispatch_seconds=3600) == [upload_id]
     (claim,) = await rows.claim(database, upload_id)
     await record(database, ended(claim, State.QUEUED))
     assert await ring_for_due(database) == [upload_id]
@@ -460,7 +462,7 @@ async def test_an_abandoned_upload_is_queued_to_be_asked_about(
     await rows.claim(database, abandoned, lease_seconds=0.0)
     await rows.claim(database, held)
     async with database.transaction() as connection:
-        assert await sweeping.recover_abandoned(connection, most=9, delay=30) == {abandoned}
+        assert await sweeping.requeue_expired_leases(connection, limit=9, delay=30) == {abandoned}
     row = await rows.row(database, abandoned)
     assert (row.state, row.reason, row.crashes, row.maybe_sent) == ("queued", "recovered", 1, True)
     assert (row.next_attempt_at - row.updated_at).total_seconds() == 30
@@ -474,7 +476,7 @@ async def test_an_abandoned_second_attempt_may_have_sent_it_twice(
     for possible_duplicate in (False, True):
         await rows.claim(database, upload_id, lease_seconds=0.0)
         async with database.transaction() as connection:
-            await sweeping.recover_abandoned(connection, most=9, delay=0)
+            await sweeping.requeue_expired_leases(connection, limit=9, delay=0)
         assert (await rows.row(database, upload_id)).possible_duplicate is possible_duplicate
 
 
@@ -487,7 +489,7 @@ async def test_an_abandoned_attempt_after_a_redrive_may_have_sent_it_twice(
     await rows.bring_to(database, upload_id, State.QUEUED, attempts=0)
     await rows.claim(database, upload_id, lease_seconds=0.0)
     async with database.transaction() as connection:
-        await sweeping.recover_abandoned(connection, most=9, delay=0)
+        await sweeping.requeue_expired_leases(connection, limit=9, delay=0)
     assert (await rows.row(database, upload_id)).possible_duplicate
 
 
@@ -497,7 +499,7 @@ async def test_an_abandoned_attempt_stays_open_in_the_history(
     upload_id = await rows.put(database, alice)
     await rows.claim(database, upload_id, lease_seconds=0.0)
     async with database.transaction() as connection:
-        await sweeping.recover_abandoned(connection, most=9, delay=0)
+        await sweeping.requeue_expired_leases(connection, limit=9, delay=0)
     (claim,) = await rows.claim(database, upload_id)
     await record(database, ended(claim))
     outcomes = [attempt.outcome for attempt in await rows.attempts_of(database, upload_id)]
@@ -508,15 +510,15 @@ async def test_what_sweeps_move_at_once_has_a_limit(database: Database, alice: U
     ids = [await rows.put(database, alice) for _ in range(3)]
     await rows.claim(database, *ids, lease_seconds=0.0)
     async with database.transaction() as connection:
-        assert len(await sweeping.recover_abandoned(connection, most=2, delay=0)) == 2
-        assert len(await sweeping.recover_abandoned(connection, most=2, delay=0)) == 1
+        assert len(await sweeping.requeue_expired_leases(connection, limit=2, delay=0)) == 2
+        assert len(await sweeping.requeue_expired_leases(connection, limit=2, delay=0)) == 1
         for id_ in ids:
             await connection.execute(
                 text("UPDATE uploads SET give_up_at = now(), maybe_sent = false WHERE id = :id"),
                 {"id": id_},
             )
-        assert len(await sweeping.expire_outlived(connection, most=2)) == 2
-        assert len(await sweeping.expire_outlived(connection, most=2)) == 1
+        assert len(await sweeping.expire_past_deadline(connection, limit=2)) == 2
+        assert len(await sweeping.expire_past_deadline(connection, limit=2)) == 1
 
 
 @pytest.mark.parametrize(
@@ -545,7 +547,7 @@ async def test_only_what_waits_and_has_outlived_its_time_expires(
     upload_id = await rows.put(database, alice)
     await rows.bring_to(database, upload_id, state, maybe_sent=maybe_sent, give_up_at=give_up_at)
     async with database.transaction() as connection:
-        assert (upload_id in await sweeping.expire_outlived(connection, most=9)) is expires
+        assert (upload_id in await sweeping.expire_past_deadline(connection, limit=9)) is expires
     row = await rows.row(database, upload_id)
     assert row.state == (State.EXPIRED if expires else state)
     if expires:
@@ -553,9 +555,9 @@ async def test_only_what_waits_and_has_outlived_its_time_expires(
 
 
 async def test_parking_and_releasing_move_what_the_user_has_waiting_and_nobody_elses(
-    database: Database, alice: UserRow, ring: KeyRing
+    database: Database, alice: UserRow, key_ring: KeyRing
 ) -> None:
-    bob = await rows.add_user(database, ring, "bob")
+    bob = await rows.add_user(database, key_ring, "bob")
     mine = [await rows.put(database, alice) for _ in range(2)]
     sending = await rows.put(database, alice)
     await rows.claim(database, sending)
@@ -602,7 +604,7 @@ async def test_what_was_parked_too_late_is_released_only_if_the_grant_works(
                 ),
                 {"user": alice.id, "state": grant},
             )
-        found = await parking.release_authorized(connection, most=9)
+        found = await parking.release_authorized(connection, limit=9)
     assert (upload_id in found) is released
 
 

@@ -68,7 +68,7 @@ async def test_two_processes_that_migrate_at_once_take_turns(empty: Database) ->
 
 
 _DIFFERENCES = (
-    "ALTER TABLE uploads DROP COLUMN last_answer",
+    "ALTER TABLE uploads DROP COLUMN last_response",
     "ALTER TABLE uploads ADD COLUMN more text",
     "ALTER TABLE uploads ALTER COLUMN attempts TYPE bigint",
     "ALTER TABLE uploads ALTER COLUMN crashes DROP DEFAULT",

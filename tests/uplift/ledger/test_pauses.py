@@ -19,8 +19,8 @@ _OVER = text("now() - interval '1 second'")
 
 
 @pytest.fixture
-async def bob(database: Database, ring: KeyRing) -> UserRow:
-    return await rows.add_user(database, ring, "bob")
+async def bob(database: Database, key_ring: KeyRing) -> UserRow:
+    return await rows.add_user(database, key_ring, "bob")
 
 
 async def pause(database: Database, user: UserRow | None, *, ago: float = 0.0) -> datetime:
@@ -45,7 +45,9 @@ async def resume(database: Database, user: UserRow | None) -> bool:
 
 async def rung(database: Database) -> list[UUID]:
     async with database.transaction() as connection:
-        return await sweeping.ring_due(connection, queue="uploads", most=99, ring_seconds=0.0)
+        return await sweeping.find_due(
+            connection, queue="uploads", limit=99, redispatch_seconds=0.0
+        )
 
 
 async def claimed(database: Database, *ids: UUID) -> list[UUID]:
@@ -58,7 +60,7 @@ async def claimed(database: Database, *ids: UUID) -> list[UUID]:
 
 async def expired(database: Database) -> set[UUID]:
     async with database.transaction() as connection:
-        return await sweeping.expire_outlived(connection, most=99)
+        return await sweeping.expire_past_deadline(connection, limit=99)
 
 
 async def test_a_paused_user_waits_and_others_go_on(

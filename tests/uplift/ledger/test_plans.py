@@ -68,8 +68,8 @@ async def plans(
         lines: list[str] = []
         for statement in sent:
             if not statement.startswith(("INSERT", "SET")):
-                answer = await raw.execute(f"EXPLAIN (GENERIC_PLAN) {_numbered(statement)}")
-                lines += [line for (line,) in await answer.fetchall()]
+                response = await raw.execute(f"EXPLAIN (GENERIC_PLAN) {_numbered(statement)}")
+                lines += [line for (line,) in await response.fetchall()]
         return "\n".join(lines)
 
 
@@ -92,7 +92,7 @@ async def _put_in(connection: AsyncConnection, user: UserRow) -> None:
     # Nothing is asked about a record that is new.
     for _ in range(2):
         new = rows.new_upload(user, identity=b"record")
-        await accepting.put_in(connection, [new], ring_seconds=1)
+        await accepting.put_in(connection, [new], redispatch_seconds=1)
 
 
 # Either leads by the ids: PostgreSQL 18 may skip through the second.
@@ -100,17 +100,20 @@ _BY_ID = "(pk_uploads|ix_uploads_user_id_id)"
 
 _WAYS: dict[str, tuple[Callable[[AsyncConnection, UserRow], Awaitable[Any]], str]] = {
     "ring": (
-        lambda c, _: sweeping.ring_due(c, queue="uploads", most=100, ring_seconds=1),
+        lambda c, _: sweeping.find_due(c, queue="uploads", limit=100, redispatch_seconds=1),
         "ix_uploads_due",
     ),
-    "recover": (lambda c, _: sweeping.recover_abandoned(c, most=9, delay=0), "ix_uploads_leased"),
-    "refuse": (lambda c, _: sweeping.refuse_crashing(c, most=9), "ix_uploads_leased"),
+    "recover": (
+        lambda c, _: sweeping.requeue_expired_leases(c, limit=9, delay=0),
+        "ix_uploads_leased",
+    ),
+    "refuse": (lambda c, _: sweeping.refuse_crashing(c, limit=9), "ix_uploads_leased"),
     "put off": (
-        lambda c, _: sweeping.put_off_giving_up(c, seconds=1, most=9),
+        lambda c, _: sweeping.credit_stalled_time(c, seconds=1, limit=9),
         "ix_uploads_giving_up",
     ),
-    "expire": (lambda c, _: sweeping.expire_outlived(c, most=9), "ix_uploads_giving_up"),
-    "release late": (lambda c, _: parking.release_authorized(c, most=9), "ix_uploads_parked"),
+    "expire": (lambda c, _: sweeping.expire_past_deadline(c, limit=9), "ix_uploads_giving_up"),
+    "release late": (lambda c, _: parking.release_authorized(c, limit=9), "ix_uploads_parked"),
     "release": (lambda c, user: parking.release_parked(c, user.id), "ix_uploads_parked"),
     "park": (lambda c, user: parking.park_waiting(c, user.id, clock=1), "ix_uploads_due"),
     "put in": (
@@ -120,12 +123,12 @@ _WAYS: dict[str, tuple[Callable[[AsyncConnection, UserRow], Awaitable[Any]], str
     "measure": (lambda c, _: backlog.backlog(c), "ix_uploads_(unfinished|due|giving_up|parked)"),
     "redrive": (
         lambda c, user: dead_letters.redrive(
-            c, [user.id], settle_seconds=1, ring_seconds=1, by=SYSTEM
+            c, [user.id], settle_seconds=1, redispatch_seconds=1, by=SYSTEM
         ),
         _BY_ID,
     ),
     "cancel": (lambda c, user: cancelling.cancel(c, [user.id], by=SYSTEM), _BY_ID),
-    "cancel late": (lambda c, _: cancelling.cancel_parked(c, most=9), "ix_uploads_parked"),
+    "cancel late": (lambda c, _: cancelling.cancel_parked(c, limit=9), "ix_uploads_parked"),
     "resume": (_resume, "ix_uploads_(giving_up|due)"),
     "resume a user": (_resume_user, "ix_uploads_(giving_up|due|user_id_id)"),
     "collide": (

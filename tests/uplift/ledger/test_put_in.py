@@ -33,7 +33,7 @@ def new(user: UserRow, identity: int, content: int) -> NewUpload:
 
 async def put(database: Database, group: list[NewUpload]) -> list[tuple[UUID, bool]]:
     async with database.transaction() as connection:
-        return await accepting.put_in(connection, group, ring_seconds=15)
+        return await accepting.put_in(connection, group, redispatch_seconds=15)
 
 
 async def ledger(database: Database) -> list[tuple[bytes, int, bytes, str]]:
@@ -95,8 +95,8 @@ async def test_the_answers_come_in_the_order_of_the_group(
     group = [new(alice, number, number) for number in range(20)]
     random.Random(5).shuffle(group)
     ids = {each.identity: each.id for each in known}
-    answers = await put(database, group)
-    assert answers == [
+    responses = await put(database, group)
+    assert responses == [
         (ids[each.identity], True) if each.identity in ids else (each.id, False) for each in group
     ]
 
@@ -131,8 +131,8 @@ async def test_versions_in_a_group_are_numbered_and_only_the_last_is_waiting(
     database: Database, alice: UserRow
 ) -> None:
     group = [new(alice, 1, content) for content in (1, 2, 2, 1)]
-    answers = await put(database, group)
-    assert answers == [
+    responses = await put(database, group)
+    assert responses == [
         (group[0].id, False),
         (group[1].id, False),
         (group[1].id, True),
@@ -143,9 +143,9 @@ async def test_versions_in_a_group_are_numbered_and_only_the_last_is_waiting(
 
 
 async def test_a_group_may_be_of_several_users(
-    database: Database, alice: UserRow, ring: KeyRing
+    database: Database, alice: UserRow, key_ring: KeyRing
 ) -> None:
-    bob = await rows.add_user(database, ring, "bob")
+    bob = await rows.add_user(database, key_ring, "bob")
     group = [new(alice, 1, 1), new(bob, 1, 1)]
     assert await put(database, group) == [(each.id, False) for each in group]
 
@@ -163,30 +163,34 @@ async def test_a_group_may_be_of_several_users(
     maybe_sent=st.booleans(),
 )
 def test_a_group_ends_as_its_uploads_would_one_by_one(
-    migrated: str, ring: KeyRing, steps: list[list[tuple[int, int]]], state: State, maybe_sent: bool
+    migrated: str,
+    key_ring: KeyRing,
+    steps: list[list[tuple[int, int]]],
+    state: State,
+    maybe_sent: bool,
 ) -> None:
     async def outcome(*, together: bool) -> tuple[object, object, list[bool]]:
         database = Database.connect(Settings(database_url=SecretStr(migrated)))
         try:
             async with database.transaction() as connection:
                 await connection.execute(text("TRUNCATE users CASCADE"))
-            alice = await rows.add_user(database, ring)
-            answers: list[tuple[UUID, bool]] = []
+            alice = await rows.add_user(database, key_ring)
+            responses: list[tuple[UUID, bool]] = []
             for step in steps:
                 group = [new(alice, *each) for each in step]
                 parts = [group] if together else [[each] for each in group]
                 for part in parts:
-                    answers += await put(database, part)
+                    responses += await put(database, part)
                 # What the last one made is brought to another state, before the next comes.
-                if answers and not answers[-1][1]:
+                if responses and not responses[-1][1]:
                     if state is State.DELIVERED:
-                        await deliver(database, answers[-1][0])
+                        await deliver(database, responses[-1][0])
                     else:
                         await rows.bring_to(
-                            database, answers[-1][0], state, maybe_sent=maybe_sent, attempts=1
+                            database, responses[-1][0], state, maybe_sent=maybe_sent, attempts=1
                         )
             found = [row._tuple() for row in await latest(database)]
-            return await ledger(database), found, [duplicate for _, duplicate in answers]
+            return await ledger(database), found, [duplicate for _, duplicate in responses]
         finally:
             await database.close()
 
@@ -223,7 +227,7 @@ async def test_a_group_costs_as_many_statements_as_one_upload(
         async with database.transaction() as connection:
             sent = statements(connection.sync_connection)
             group = [new(alice, offset + number, number) for number in range(size)]
-            await accepting.put_in(connection, group, ring_seconds=15)
+            await accepting.put_in(connection, group, redispatch_seconds=15)
             counts.append(len(sent))
     assert counts[0] == counts[1]
 

@@ -102,10 +102,10 @@ async def test_a_change_under_another_lease_does_nothing(
 @pytest.mark.parametrize(("source", "target"), [pair for pair in _PAIRS if allowed(*pair)])
 def test_only_a_dead_letter_that_is_queued_begins_anew(source: State, target: State) -> None:
     if source in DEAD_LETTERS and target is State.QUEUED:
-        assert change(uuid4(), source, target, anew=True).anew
+        assert change(uuid4(), source, target, reset=True).reset
     else:
         with pytest.raises(ValueError, match="begin anew"):
-            change(uuid4(), source, target, anew=True)
+            change(uuid4(), source, target, reset=True)
 
 
 async def test_no_changes_need_no_statement(database: Database) -> None:
@@ -135,14 +135,14 @@ async def test_what_a_change_leaves_out_stays_as_it_is(database: Database, alice
         State.SENDING,
         maybe_sent=True,
         possible_duplicate=True,
-        last_answer="http_500",
+        last_response="http_500",
         issues={"total": 1, "issue": []},
         sealed_receipt=b"sealed",
     )
     before = await rows.row(database, upload_id)
     await make(database, change(upload_id, State.SENDING, State.QUEUED, lease_id=before.lease_id))
     after = await rows.row(database, upload_id)
-    for name in ("maybe_sent", "possible_duplicate", "last_answer", "issues", "sealed_receipt",
+    for name in ("maybe_sent", "possible_duplicate", "last_response", "issues", "sealed_receipt",
                  "crashes", "give_up_at", "digest", "sealed_body"):  # fmt: skip
         assert getattr(after, name) == getattr(before, name), name
 
@@ -160,7 +160,7 @@ async def test_what_a_change_says_is_written(database: Database, alice: UserRow)
             lease_id=before.lease_id,
             maybe_sent=False,
             possible_duplicate=True,
-            last_answer="http_201",
+            last_response="http_201",
             issues={"total": 1, "issue": [{"diagnostics": "ä ☃ ' \\ %s :x"}]},
             sealed_receipt=b"\x00\xff",
         ),
@@ -168,7 +168,7 @@ async def test_what_a_change_says_is_written(database: Database, alice: UserRow)
     after = await rows.row(database, upload_id)
     assert after.maybe_sent is False
     assert after.possible_duplicate is True
-    assert after.last_answer == "http_201"
+    assert after.last_response == "http_201"
     assert after.issues == {"total": 1, "issue": [{"diagnostics": "ä ☃ ' \\ %s :x"}]}
     assert after.sealed_receipt == b"\x00\xff"
     assert after.reason is None
@@ -247,32 +247,32 @@ async def test_searches_are_counted_until_it_may_have_been_sent_anew(
 ) -> None:
     upload_id = await rows.put(database, alice)
 
-    async def looks(**change_: Any) -> int:
+    async def empty_searches(**change_: Any) -> int:
         (claim,) = await rows.claim(database, upload_id)
         await make(
             database,
             change(upload_id, State.SENDING, State.QUEUED, lease_id=claim.lease_id, **change_),
         )
-        return int((await rows.row(database, upload_id)).looks)
+        return int((await rows.row(database, upload_id)).empty_searches)
 
-    assert await looks(looks=1) == 1
-    assert await looks() == 1
-    assert await looks(looks=0) == 0
-    assert await looks(looks=2) == 2
-    assert await looks(crashed=True) == 0
-    await looks(looks=1)
+    assert await empty_searches(empty_searches=1) == 1
+    assert await empty_searches() == 1
+    assert await empty_searches(empty_searches=0) == 0
+    assert await empty_searches(empty_searches=2) == 2
+    assert await empty_searches(crashed=True) == 0
+    await empty_searches(empty_searches=1)
     await make(database, change(upload_id, State.QUEUED, State.PARKED, clock=60.0))
-    assert (await rows.row(database, upload_id)).looks == 1
+    assert (await rows.row(database, upload_id)).empty_searches == 1
     # Who knows how long ago it was searched for.
     await make(database, change(upload_id, State.PARKED, State.QUEUED))
-    assert (await rows.row(database, upload_id)).looks == 0
+    assert (await rows.row(database, upload_id)).empty_searches == 0
 
 
 async def test_an_uncounted_attempt_costs_neither_an_attempt_nor_time(
     database: Database, alice: UserRow
 ) -> None:
     upload_id = await rows.put(database, alice)
-    for uncounted in (False, True, True):
+    for free in (False, True, True):
         lease_id = uuid4()
         await make(database, change(upload_id, State.QUEUED, State.SENDING, new_lease_id=lease_id))
         before = await rows.row(database, upload_id)
@@ -282,13 +282,13 @@ async def test_an_uncounted_attempt_costs_neither_an_attempt_nor_time(
             State.QUEUED,
             lease_id=lease_id,
             delay=900.0,
-            uncounted=uncounted,
+            free=free,
         )
         await make(database, ended)
         after = await rows.row(database, upload_id)
-        assert before.attempts == 2 - (not uncounted)
+        assert before.attempts == 2 - (not free)
         assert after.attempts == 1
-        stopped = timedelta(seconds=900.0 if uncounted else 0.0)
+        stopped = timedelta(seconds=900.0 if free else 0.0)
         assert after.give_up_at == before.give_up_at + stopped
 
 
@@ -305,7 +305,7 @@ def test_only_an_attempt_that_ends_in_the_queue_goes_uncounted(
     source: State, target: State
 ) -> None:
     with pytest.raises(ValueError, match="uncounted"):
-        change(uuid4(), source, target, uncounted=True)
+        change(uuid4(), source, target, free=True)
 
 
 async def test_an_unfinished_upload_without_a_body_is_never_queued_again(

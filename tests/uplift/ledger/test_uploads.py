@@ -13,7 +13,7 @@ from tests.uplift.ledger import rows
 from uplift.ledger import accepting, uploads, users
 from uplift.ledger.database import Database
 from uplift.ledger.filters import Filter
-from uplift.ledger.restoring import note_recovery
+from uplift.ledger.restoring import note_restore
 from uplift.ledger.tables import Record, Upload
 from uplift.ledger.uploads import UploadRow
 from uplift.ledger.users import UserRow
@@ -27,7 +27,7 @@ async def put(
 ) -> tuple[UUID, bool]:
     async with database.transaction() as connection:
         new = rows.new_upload(user, identity=identity, digest=digest)
-        return (await accepting.put_in(connection, [new], ring_seconds=15))[0]
+        return (await accepting.put_in(connection, [new], redispatch_seconds=15))[0]
 
 
 async def states(database: Database) -> list[tuple[int, str]]:
@@ -44,12 +44,12 @@ async def test_a_new_upload_is_queued_due_and_not_rung_for_again_at_once(
 ) -> None:
     async with database.transaction() as connection:
         new = rows.new_upload(alice, queue=BULK, body_bytes=77)
-        assert await accepting.put_in(connection, [new], ring_seconds=15) == [(new.id, False)]
+        assert await accepting.put_in(connection, [new], redispatch_seconds=15) == [(new.id, False)]
     row = await rows.row(database, new.id)
     assert (row.state, row.reason, row.version, row.attempts) == ("queued", "new", 1, 0)
     assert (row.queue, row.body_bytes, row.sealed_body) == (BULK, 77, b"sealed")
     assert row.next_attempt_at == row.created_at
-    assert (row.rung_until - row.created_at).total_seconds() == 15
+    assert (row.dispatched_until - row.created_at).total_seconds() == 15
     assert (row.maybe_sent, row.possible_duplicate, row.give_up_at) == (False, False, None)
 
 
@@ -116,18 +116,18 @@ async def test_old_content_that_comes_back_is_a_version_of_its_own(
 
 
 async def test_the_same_identity_of_two_users_is_two_records(
-    database: Database, alice: UserRow, ring: KeyRing
+    database: Database, alice: UserRow, key_ring: KeyRing
 ) -> None:
-    bob = await rows.add_user(database, ring, "bob")
+    bob = await rows.add_user(database, key_ring, "bob")
     first, _ = await put(database, alice, b"i", b"same")
     second, duplicate = await put(database, bob, b"i", b"same")
     assert (second != first, duplicate) == (True, False)
 
 
 async def test_twins_that_arrive_at_once_are_one_upload(database: Database, alice: UserRow) -> None:
-    answers = await asyncio.gather(*(put(database, alice, b"i", b"same") for _ in range(20)))
-    assert len({id_ for id_, _ in answers}) == 1
-    assert sorted(duplicate for _, duplicate in answers) == [False] + [True] * 19
+    responses = await asyncio.gather(*(put(database, alice, b"i", b"same") for _ in range(20)))
+    assert len({id_ for id_, _ in responses}) == 1
+    assert sorted(duplicate for _, duplicate in responses) == [False] + [True] * 19
     assert await states(database) == [(1, "queued")]
 
 
@@ -164,7 +164,7 @@ async def test_an_upload_whose_transaction_fails_leaves_nothing(
 ) -> None:
     async def fail() -> None:
         async with database.transaction() as connection:
-            await accepting.put_in(connection, [rows.new_upload(alice)], ring_seconds=0)
+            await accepting.put_in(connection, [rows.new_upload(alice)], redispatch_seconds=0)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -245,9 +245,9 @@ async def test_a_list_is_in_the_order_of_acceptance_and_can_be_paged_to_its_end(
 
 
 async def test_a_list_holds_only_what_was_asked_for(
-    database: Database, alice: UserRow, ring: KeyRing
+    database: Database, alice: UserRow, key_ring: KeyRing
 ) -> None:
-    bob = await rows.add_user(database, ring, "bob")
+    bob = await rows.add_user(database, key_ring, "bob")
     mine, parked, theirs = (
         await rows.put(database, alice),
         await rows.put(database, alice),
@@ -276,11 +276,11 @@ async def test_uploads_are_counted_by_state(database: Database, alice: UserRow) 
 
 
 async def test_a_user_is_added_once_however_many_ask_at_once(
-    database: Database, ring: KeyRing
+    database: Database, key_ring: KeyRing
 ) -> None:
-    added = await asyncio.gather(*(rows.add_user(database, ring, "carol") for _ in range(10)))
+    added = await asyncio.gather(*(rows.add_user(database, key_ring, "carol") for _ in range(10)))
     assert len({user.id for user in added}) == 1
-    keys = {user.key(ring).identity_key for user in added}
+    keys = {user.key(key_ring).identity_key for user in added}
     assert len(keys) == 1
 
 
@@ -297,9 +297,9 @@ async def test_what_is_said_of_a_new_upload_is_what_the_ledger_says(
 ) -> None:
     async with database.transaction() as connection:
         if recovering:
-            await note_recovery(connection, datetime.now(UTC), look_seconds=60)
+            await note_restore(connection, datetime.now(UTC), look_seconds=60)
         new = rows.new_upload(alice)
-        (kept,) = await accepting.put_in_timed(connection, [new], ring_seconds=15)
+        (kept,) = await accepting.put_in_timed(connection, [new], redispatch_seconds=15)
         said = accepting.new_status(new, kept, alice)
         assert said is not None
         assert said.maybe_sent is recovering

@@ -18,7 +18,7 @@ from sqlalchemy import Row, text
 
 from tests.uplift.ledger.rows import new_upload
 from uplift.delivery.outcome import Endings, Facts
-from uplift.destinations.responses import Answer, Outcome, Receipt
+from uplift.destinations.responses import Receipt, Response, ResponseKind
 from uplift.ledger import (
     accepting,
     cancelling,
@@ -30,17 +30,17 @@ from uplift.ledger import (
 )
 from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import Database
-from uplift.ledger.leases import Claim, Ended
+from uplift.ledger.leases import Claim, Outcome
 from uplift.ledger.users import UserRow
 from uplift.lifecycle import UNFINISHED, State, allowed
 from uplift.queues import UPLOADS
 from uplift.sealing import UserKey
 from uplift.settings import Settings
-from uplift.tokens.single_flight import NotItsTurn
+from uplift.tokens.single_flight import TokenPending
 
 RECORDS = 4
 CONTENTS = 3
-_MOST = 100
+_MAX = 100
 
 # Polling would miss what one transaction does in two steps: the trigger sees each.
 WATCH = (
@@ -86,7 +86,7 @@ class Held:
     digest: bytes
     live: bool = True
     taken: bool = False
-    ended: Ended | None = None
+    ended: Outcome | None = None
 
 
 @dataclass
@@ -148,7 +148,9 @@ class Walk:
             )
             for _ in range(self._dice.choice((1, 1, 3)))
         ]
-        await self._run(lambda connection: accepting.put_in(connection, group, ring_seconds=0.0))
+        await self._run(
+            lambda connection: accepting.put_in(connection, group, redispatch_seconds=0.0)
+        )
 
     async def claim(self) -> None:
         """A worker takes what is due of some ids, as a message or an old message has them."""
@@ -177,7 +179,7 @@ class Walk:
             held = self._dice.choice(waiting)
             held.ended = self._attempted(held)
 
-    def _attempted(self, held: Held) -> Ended:
+    def _attempted(self, held: Held) -> Outcome:
         claim = held.claim
         now = time.monotonic()
         facts = Facts(claim, UserKey.generate(), now, now + 600, claim.maybe_sent)
@@ -190,49 +192,51 @@ class Walk:
             return ended
         if claim.cancel_requested:
             return self._endings.cancelled(facts)
-        if claim.outlived:
+        if claim.past_deadline:
             return self._endings.expired(facts)
         return self._sent(facts, held)
 
-    def _stopped_early(self, facts: Facts) -> Ended | None:
+    def _stopped_early(self, facts: Facts) -> Outcome | None:
         luck = self._dice.random()
         if luck < 0.05:
             return self._endings.parked(facts)
         if luck < 0.1:
             return self._endings.handed_back(facts)
         if luck < 0.15:
-            return self._endings.in_turn(facts, NotItsTurn("busy", retry_after=1))
+            return self._endings.awaiting_token(facts, TokenPending("busy", retry_after=1))
         if luck < 0.2 and not facts.claim.validated:
             return self._endings.rejected(facts)
         return None
 
-    def _looked_for(self, facts: Facts, held: Held) -> Ended | None:
+    def _looked_for(self, facts: Facts, held: Held) -> Outcome | None:
         if self._dice.random() < 0.2:
-            return self._endings.looked_in_vain(facts, Answer(Outcome.UNKNOWN, "http_502"))
+            return self._endings.looked_in_vain(facts, Response(ResponseKind.UNKNOWN, "http_502"))
         if self._upstream.has(held):
-            found = Answer(Outcome.FOUND, "http_200", receipt=Receipt("1", "1"))
+            found = Response(ResponseKind.FOUND, "http_200", receipt=Receipt("1", "1"))
             return self._endings.delivered(facts, found, "found")
-        if not facts.claim.looks and self._dice.random() < 0.3:
+        if not facts.claim.empty_searches and self._dice.random() < 0.3:
             return self._endings.search_again(facts)
         facts.maybe_sent = False
         return None
 
-    def _sent(self, facts: Facts, held: Held) -> Ended:
+    def _sent(self, facts: Facts, held: Held) -> Outcome:
         outcome = self._dice.choice(
             (
-                *(Outcome.STORED,) * 4,
-                *(Outcome.UNKNOWN,) * 4,
-                Outcome.BUSY,
-                Outcome.NOT_SENT,
-                Outcome.REFUSED,
-                Outcome.HOLD,
+                *(ResponseKind.STORED,) * 4,
+                *(ResponseKind.UNKNOWN,) * 4,
+                ResponseKind.BUSY,
+                ResponseKind.NOT_SENT,
+                ResponseKind.REFUSED,
+                ResponseKind.HOLD,
             )
         )
-        facts.writing = outcome in (Outcome.STORED, Outcome.UNKNOWN)
-        if outcome is Outcome.STORED or (outcome is Outcome.UNKNOWN and self._dice.random() < 0.5):
+        facts.writing = outcome in (ResponseKind.STORED, ResponseKind.UNKNOWN)
+        if outcome is ResponseKind.STORED or (
+            outcome is ResponseKind.UNKNOWN and self._dice.random() < 0.5
+        ):
             self._upstream.store(held)
-        receipt = Receipt("1", "1") if outcome is Outcome.STORED else None
-        return self._endings.of_write(facts, Answer(outcome, outcome.value, receipt=receipt))
+        receipt = Receipt("1", "1") if outcome is ResponseKind.STORED else None
+        return self._endings.of_write(facts, Response(outcome, outcome.value, receipt=receipt))
 
     async def record(self) -> None:
         """Workers record how attempts ended, in time or too late."""
@@ -269,9 +273,9 @@ class Walk:
             if (held.claim.lease_id, held.claim.upload_id) in gone:
                 held.live = False
         await self._run(
-            lambda connection: sweeping.recover_abandoned(connection, most=_MOST, delay=0.0)
+            lambda connection: sweeping.requeue_expired_leases(connection, limit=_MAX, delay=0.0)
         )
-        await self._run(lambda connection: sweeping.refuse_crashing(connection, most=_MOST))
+        await self._run(lambda connection: sweeping.refuse_crashing(connection, limit=_MAX))
 
     async def wait(self) -> None:
         """Time passes: what waits becomes due."""
@@ -285,13 +289,13 @@ class Walk:
             " WHERE state IN ('queued', 'parked') AND random() < 0.3"
         )
         await self._run(lambda connection: connection.execute(over))
-        await self._run(lambda connection: sweeping.expire_outlived(connection, most=_MOST))
+        await self._run(lambda connection: sweeping.expire_past_deadline(connection, limit=_MAX))
 
-    async def ring(self) -> None:
+    async def dispatch(self) -> None:
         """The sweep rings for what is due."""
         await self._run(
-            lambda connection: sweeping.ring_due(
-                connection, queue=UPLOADS, most=_MOST, ring_seconds=0.0
+            lambda connection: sweeping.find_due(
+                connection, queue=UPLOADS, limit=_MAX, redispatch_seconds=0.0
             )
         )
 
@@ -309,14 +313,14 @@ class Walk:
         """The owner withdraws some."""
         ids = [id_ for id_ in self._known if self._dice.random() < 0.2]
         await self._run(lambda connection: cancelling.cancel(connection, ids, by=SYSTEM))
-        await self._run(lambda connection: cancelling.cancel_parked(connection, most=_MOST))
+        await self._run(lambda connection: cancelling.cancel_parked(connection, limit=_MAX))
 
     async def redrive(self) -> None:
         """An operator has dead letters begin anew."""
         ids = [id_ for id_ in self._known if self._dice.random() < 0.5]
         await self._run(
             lambda connection: dead_letters.redrive(
-                connection, ids, settle_seconds=0.0, ring_seconds=0.0, by=SYSTEM
+                connection, ids, settle_seconds=0.0, redispatch_seconds=0.0, by=SYSTEM
             )
         )
 
@@ -337,7 +341,7 @@ class Walk:
         die: 3,
         run_out: 4,
         outlive: 2,
-        ring: 1,
+        dispatch: 1,
         park: 1,
         release: 5,
         cancel: 2,

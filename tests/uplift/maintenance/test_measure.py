@@ -8,7 +8,7 @@ from uplift.ledger.database import Database
 from uplift.lifecycle import Reason, State
 from uplift.metrics import ledger_gauges
 from uplift.settings import Settings
-from uplift.tokens.quota import Budget
+from uplift.tokens.quota import Quota
 from uplift.wiring import Relay, open_relay
 
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -26,7 +26,7 @@ def shown() -> dict[str, dict[tuple[str, ...], float]]:
     return found
 
 
-async def test_the_backlog_the_queues_and_the_budget_are_measured(relay: Relay) -> None:
+async def test_the_backlog_the_queues_and_the_quota_are_measured(relay: Relay) -> None:
     await factories.user_without_grant(relay)
     await factories.accepted(relay)
     await relay.sweeper.sweep()
@@ -41,23 +41,23 @@ async def test_the_backlog_the_queues_and_the_budget_are_measured(relay: Relay) 
     assert found["uplift_redis_up"] == {(): 1}
     assert found["uplift_queue_messages"].keys() == {("uploads",), ("bulk",), ("control",)}
     settings = relay.settings
-    assert found["uplift_user_calls_left"] == {
-        ("all",): settings.oneup_user_calls,
-        ("known",): settings.oneup_user_calls - settings.oneup_user_calls_reserve,
+    assert found["uplift_quota_calls_left"] == {
+        ("all",): settings.oneup_quota_calls,
+        ("known",): settings.oneup_quota_calls - settings.oneup_quota_reserve,
     }
     assert found["uplift_pauses"] == {("all",): 0, ("user",): 0}
     assert found["uplift_sweep_ended_timestamp_seconds"][()] > 0
 
 
 async def test_calls_that_are_spent_are_not_left(relay: Relay, settings: Settings) -> None:
-    budget: Budget = relay.measurer._budget
+    quota: Quota = relay.measurer._quota
     for _ in range(3):
-        async with budget.call(new_user=True):
+        async with quota.call(new_user=True):
             pass
-    left = settings.oneup_user_calls - 3
-    assert await budget.left() == (left, left - settings.oneup_user_calls_reserve)
-    await budget.used_up(60)
-    assert await budget.left() == (0, 0)
+    left = settings.oneup_quota_calls - 3
+    assert await quota.left() == (left, left - settings.oneup_quota_reserve)
+    await quota.used_up(60)
+    assert await quota.left() == (0, 0)
 
 
 async def test_without_redis_the_ledger_is_measured_still(
@@ -68,7 +68,7 @@ async def test_without_redis_the_ledger_is_measured_still(
         await relay.measurer.measure()
     found = shown()
     assert found["uplift_redis_up"] == {(): 0}
-    assert found["uplift_queue_messages"] == found["uplift_user_calls_left"] == {}
+    assert found["uplift_queue_messages"] == found["uplift_quota_calls_left"] == {}
     assert found["uplift_uploads_due"] == {("uploads",): 0, ("bulk",): 0}
 
 

@@ -21,10 +21,10 @@ from uplift.errors import ConfigurationError
 from uplift.intake.accept import Accepted
 from uplift.ledger.audit import Action, list_events
 from uplift.ledger.database import Database
-from uplift.ledger.tables import Recovery, Upload
+from uplift.ledger.tables import Restore, Upload
 from uplift.ledger.users import UserRow
 from uplift.lifecycle import Reason, State
-from uplift.maintenance.restore import Recoverer
+from uplift.maintenance.restore import Restorer
 from uplift.sandbox.testing import SandboxServer
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
@@ -138,9 +138,7 @@ async def test_after_a_restore_nothing_is_doubled_and_everything_ends_truly(
 
     async with restored(settings, other_postgres, tmp_path / "backup") as again:
         assert await states(again) == ["delivered"] * 2 + ["queued"] * 3
-        recovered = await Recoverer(again.database, again.settings).recover(
-            since, look_seconds=_DAY
-        )
+        recovered = await Restorer(again.database, again.settings).recover(since, look_seconds=_DAY)
         assert (recovered.unfinished, recovered.ended, recovered.locked) == (3, 0, 0)
         assert (recovered.grants, recovered.brought) == (1, 0)
 
@@ -185,14 +183,14 @@ async def _deliver_but(relay: Relay, other: Any) -> None:
 
 
 @pytest.fixture
-async def alice(database: Database, ring: KeyRing) -> UserRow:
-    return await rows.add_user(database, ring)
+async def alice(database: Database, key_ring: KeyRing) -> UserRow:
+    return await rows.add_user(database, key_ring)
 
 
 async def recover(database: Database, **how: Any) -> Any:
     settings = Settings(attempt_seconds=60, settle_seconds=60)
     since = how.pop("since", datetime.now(UTC) - timedelta(hours=1))
-    return await Recoverer(database, settings).recover(since, look_seconds=_DAY, **how)
+    return await Restorer(database, settings).recover(since, look_seconds=_DAY, **how)
 
 
 @pytest.mark.parametrize(
@@ -213,14 +211,14 @@ async def test_what_could_be_sent_again_is_marked(
     database: Database, alice: UserRow, state: State, marked: bool
 ) -> None:
     upload_id = await rows.put(database, alice)
-    await rows.bring_to(database, upload_id, state, looks=1)
+    await rows.bring_to(database, upload_id, state, empty_searches=1)
     before = await rows.row(database, upload_id)
 
     done = await recover(database)
 
     row = await rows.row(database, upload_id)
     assert row.maybe_sent is marked
-    assert row.looks == (0 if marked else 1)
+    assert row.empty_searches == (0 if marked else 1)
     assert row.state == before.state
     assert done.unfinished + done.ended == int(marked)
     if state is State.QUEUED:
@@ -241,7 +239,7 @@ async def test_it_may_be_run_again_and_is_audited_each_time(
     assert second.look_until > first.look_until
     assert all([(await rows.row(database, id_)).maybe_sent for id_ in ids])
     async with database.transaction() as connection:
-        assert await connection.scalar(select(func.count()).select_from(Recovery)) == 1
+        assert await connection.scalar(select(func.count()).select_from(Restore)) == 1
         events = await list_events(connection)
     assert [each.action for each in events].count(Action.RECOVERED) == 2
 
@@ -260,7 +258,7 @@ async def test_a_time_to_come_is_refused(database: Database) -> None:
     with pytest.raises(ConfigurationError, match="yet to come"):
         await recover(database, since=datetime.now(UTC) + timedelta(minutes=1))
     async with database.transaction() as connection:
-        assert await connection.scalar(select(func.count()).select_from(Recovery)) == 0
+        assert await connection.scalar(select(func.count()).select_from(Restore)) == 0
 
 
 async def test_new_uploads_are_looked_up_until_its_time_is_over(
@@ -284,7 +282,7 @@ async def test_a_claim_knows_the_restore_that_came_after_its_upload_alone(
                 " (now() - interval '1 hour', now()), (now(), now())"
             )
         )
-        restored_to = await connection.scalar(select(func.max(Recovery.since)))
+        restored_to = await connection.scalar(select(func.max(Restore.since)))
     (claim,) = await rows.claim(database, upload_id)
     assert claim.restored_to == restored_to
     # Who asks for it to be sent all the same is believed.

@@ -15,7 +15,7 @@ from uplift.ledger import accepting, batches, credentials, retention, tombstones
 from uplift.ledger.batches import NewLine
 from uplift.ledger.database import Database
 from uplift.ledger.summary import summarize
-from uplift.ledger.tables import Attempt, Batch, BatchLine, Credential, Receipt, Table, Upload
+from uplift.ledger.tables import Attempt, Batch, BatchLine, Credential, Table, Tombstone, Upload
 from uplift.ledger.uploads import UploadRow
 from uplift.ledger.users import UserRow
 from uplift.lifecycle import State
@@ -34,8 +34,8 @@ _DAYS = {
 
 
 @pytest.fixture
-async def alice(database: Database, ring: KeyRing) -> UserRow:
-    return await rows.add_user(database, ring)
+async def alice(database: Database, key_ring: KeyRing) -> UserRow:
+    return await rows.add_user(database, key_ring)
 
 
 async def retain(database: Database, **settings: Any) -> Retained:
@@ -60,7 +60,7 @@ async def old(
         await accepting.put_in(
             connection,
             [replace(new, id=upload_id, digest=upload_id.bytes, identity=upload_id.bytes)],
-            ring_seconds=0,
+            redispatch_seconds=0,
         )
     since = text(f"now() - interval '{days} days'")
     if state is State.DELIVERED:
@@ -160,7 +160,7 @@ async def test_a_thinned_upload_leaves_a_receipt_and_takes_its_attempts_along(
     }
     # It tells less than before, so whoever has its ETag must read it again.
     assert after.revision > before.revision
-    assert (after.issues, after.last_answer) == (None, None)
+    assert (after.issues, after.last_response) == (None, None)
 
 
 _TOLD = (
@@ -174,10 +174,10 @@ async def test_without_receipts_nothing_is_left_but_the_record(
     database: Database, alice: UserRow
 ) -> None:
     upload_id = await old(database, alice, State.DELIVERED, 31)
-    await retain(database, retain_receipts=False)
+    await retain(database, retain_tombstones=False)
     async with database.transaction() as connection:
         assert await uploads.get_uploads(connection, [upload_id]) == {}
-    assert await ids(database, Receipt, Receipt.upload_id) == set()
+    assert await ids(database, Tombstone, Tombstone.upload_id) == set()
 
 
 async def test_what_may_be_upstream_unnoticed_is_not_forgotten(
@@ -203,7 +203,7 @@ async def test_the_same_content_is_a_duplicate_for_good(
     await relay.deliverer.deliver([first.upload.id])
     told = await factories.status(relay, first)
     older = await age(database, first.upload.id)
-    assert await retain(database, retain_receipts=receipts) == Retained(thinned=1)
+    assert await retain(database, retain_tombstones=receipts) == Retained(thinned=1)
 
     again = await factories.accepted(relay)
 
@@ -280,10 +280,10 @@ async def test_a_step_is_bounded_and_the_next_goes_on_where_it_ended(
     )
     async with database.transaction() as connection:
         walked = await retention.walk_uploads(
-            connection, windows, after=retention.FIRST_UPLOAD, most=5
+            connection, windows, after=retention.FIRST_UPLOAD, limit=5
         )
         assert (walked.looked_at, walked.thinned, walked.last) == (5, 2, gone[1])
-        walked = await retention.walk_uploads(connection, windows, after=gone[1], most=5)
+        walked = await retention.walk_uploads(connection, windows, after=gone[1], limit=5)
         assert (walked.looked_at, walked.thinned, walked.last) == (2, 2, None)
     # A process that begins anew begins at the oldest, and rests once it has seen all.
     retainer = Retainer(database, given, rows=2, rest=0.0)

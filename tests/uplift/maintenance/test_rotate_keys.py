@@ -28,9 +28,9 @@ PROMOTED = KeyRing.parse(f"{NEW},{OLD}")
 RETIRED = KeyRing.parse(NEW)
 
 
-async def add_users(database: Database, ring: KeyRing, *names: str) -> dict[str, UserRow]:
+async def add_users(database: Database, key_ring: KeyRing, *names: str) -> dict[str, UserRow]:
     async with database.transaction() as connection:
-        return {name: await users.add_user(connection, name, ring) for name in names}
+        return {name: await users.add_user(connection, name, key_ring) for name in names}
 
 
 def many(count: int, prefix: str = "user") -> list[str]:
@@ -42,14 +42,14 @@ async def counts(database: Database) -> dict[str, int]:
         return await user_keys.count_by_master_key(connection)
 
 
-async def identity_keys(database: Database, ring: KeyRing) -> dict[UUID, bytes]:
+async def identity_keys(database: Database, key_ring: KeyRing) -> dict[UUID, bytes]:
     """What every living user's data key opens to, all with this ring."""
     async with database.transaction() as connection:
         rows = await connection.execute(
             select(User.id, User.master_key_id, User.wrapped_key).where(User.erased_at.is_(None))
         )
         return {
-            row.id: ring.unwrap(
+            row.id: key_ring.unwrap(
                 WrappedKey(row.master_key_id, row.wrapped_key), key_context(row.id)
             ).identity_key
             for row in rows
@@ -171,12 +171,12 @@ async def test_users_come_and_go_and_are_renamed_upstream_while_it_runs(
         if done:
             rotating.set()
 
-    async def come(ring: KeyRing, prefix: str) -> dict[str, UserRow]:
+    async def come(key_ring: KeyRing, prefix: str) -> dict[str, UserRow]:
         """Users of a process whose ring is `ring`: not every process is restarted at once."""
         await rotating.wait()
         made: dict[str, UserRow] = {}
         for name in many(60, prefix):
-            made |= await add_users(database, ring, name)
+            made |= await add_users(database, key_ring, name)
         return made
 
     async def go() -> None:
@@ -217,13 +217,13 @@ async def test_an_upload_of_the_user_does_not_wait_for_it_nor_it_for_the_upload(
     database: Database, settings: Settings
 ) -> None:
     """What comes in for a user holds the user's row, so that erasing waits for it."""
-    ring = f"{OLD},{NEW}"
+    key_ring = f"{OLD},{NEW}"
     async with open_relay(
-        Settings.model_validate({**settings.model_dump(), "master_keys": ring})
+        Settings.model_validate({**settings.model_dump(), "master_keys": key_ring})
     ) as relay:
         await factories.user_without_grant(relay)
         async with database.transaction() as connection:
-            await users.find_user(connection, "alice", hold=True)
+            await users.find_user(connection, "alice", lock=True)
             rotated = await Rotator(database, PROMOTED).rotate()
         assert rotated.complete
 

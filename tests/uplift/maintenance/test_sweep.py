@@ -10,12 +10,12 @@ from sqlalchemy import text
 
 from tests.uplift.ledger import rows
 from tests.uplift.test_dispatch import all_ids, messages
-from uplift.delivery.rate_limiter import Pace
-from uplift.dispatch import Bell, redis_url
+from uplift.delivery.rate_limiter import RateLimiter
+from uplift.dispatch import Dispatcher, redis_url
 from uplift.ledger import erasing, grants, leases, sweeping
 from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import Database
-from uplift.ledger.token_pair import Tokens
+from uplift.ledger.token_pair import TokenPair
 from uplift.ledger.users import UserRow
 from uplift.lifecycle import REFUSED_AFTER, Reason, State
 from uplift.logs import configure_logs
@@ -29,25 +29,32 @@ _LATER = text("now() + interval '1 hour'")
 
 
 @pytest.fixture
-async def alice(database: Database, ring: KeyRing) -> UserRow:
-    return await rows.add_user(database, ring)
+async def alice(database: Database, key_ring: KeyRing) -> UserRow:
+    return await rows.add_user(database, key_ring)
 
 
 async def sweep(database: Database, settings: Settings) -> Swept:
     """One sweep, and all that it rings for published."""
-    bell = Bell(settings)
-    bell.start()
+    dispatcher = Dispatcher(settings)
+    dispatcher.start()
     try:
         async with redis.asyncio.from_url(redis_url(settings)) as counter:
-            pace = Pace(counter, settings)
-            return await Sweeper(database, bell, Eraser(database), pace, settings).sweep()
+            rate_limiter = RateLimiter(counter, settings)
+            return await Sweeper(
+                database, dispatcher, Eraser(database), rate_limiter, settings
+            ).sweep()
     finally:
-        await bell.close()
+        await dispatcher.close()
 
 
-def swept(recovered: int, released: int, expired: int, rung: int) -> Swept:
+def swept(recovered: int, released: int, expired: int, dispatched: int) -> Swept:
     return Swept(
-        refused=0, recovered=recovered, released=released, expired=expired, rung=rung, erased=0
+        refused=0,
+        recovered=recovered,
+        released=released,
+        expired=expired,
+        dispatched=dispatched,
+        erased=0,
     )
 
 
@@ -127,14 +134,14 @@ async def test_what_was_parked_just_after_its_user_came_back_is_released_and_run
     own_settings: Settings,
     client: "redis.asyncio.Redis",
     alice: UserRow,
-    ring: KeyRing,
+    key_ring: KeyRing,
 ) -> None:
     upload_id = await rows.put(database, alice)
     await rows.bring_to(database, upload_id, State.PARKED)
     assert await sweep(database, own_settings) == swept(0, 0, 0, 0)
     async with database.transaction() as connection:
         await grants.put_grant(
-            connection, alice.id, alice.key(ring), Tokens("a", None, 60.0), "backend"
+            connection, alice.id, alice.key(key_ring), TokenPair("a", None, 60.0), "backend"
         )
     assert await sweep(database, own_settings) == swept(0, 1, 0, 1)
     assert await all_ids(client) == [upload_id]
@@ -143,15 +150,15 @@ async def test_what_was_parked_just_after_its_user_came_back_is_released_and_run
 async def test_while_a_queue_is_full_the_sweep_rings_no_more(
     database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
 ) -> None:
-    settings = own_settings.model_copy(update={"queued_messages_most": 2})
+    settings = own_settings.model_copy(update={"max_queued_messages": 2})
     ids = [await rows.put(database, alice) for _ in range(120)]
     await client.lpush(UPLOADS, b"message", b"message")
-    assert (await sweep(database, settings)).rung == 0
+    assert (await sweep(database, settings)).dispatched == 0
     await client.lpop(UPLOADS)
-    assert (await sweep(database, settings)).rung == 100
-    assert (await sweep(database, settings)).rung == 0
+    assert (await sweep(database, settings)).dispatched == 100
+    assert (await sweep(database, settings)).dispatched == 0
     await client.delete(UPLOADS)
-    assert (await sweep(database, settings)).rung == 20
+    assert (await sweep(database, settings)).dispatched == 20
     assert set(await all_ids(client)) <= set(ids)
 
 
@@ -171,7 +178,7 @@ async def shut(client: "redis.asyncio.Redis", *, probe_in: float) -> None:
     now = (await client.time())[0] * 1000
     await client.hset(
         "uplift:pace",
-        mapping={"shut": now, "probe": now + probe_in * 1000, "at": now, "limit": 0.2},
+        mapping={"probing": now, "probe": now + probe_in * 1000, "at": now, "limit": 0.2},
     )
 
 
@@ -183,38 +190,38 @@ async def test_while_1uphealth_is_away_the_sweep_rings_for_a_probe_and_nothing_e
         tried = text(f"now() - interval '{nth} minutes'")
         await rows.bring_to(database, id_, State.QUEUED, next_attempt_at=tried)
     await shut(client, probe_in=60)
-    assert (await sweep(database, own_settings)).rung == 0
+    assert (await sweep(database, own_settings)).dispatched == 0
     await shut(client, probe_in=-1)
-    assert (await sweep(database, own_settings)).rung == 1
+    assert (await sweep(database, own_settings)).dispatched == 1
     assert await all_ids(client) == [ids[-1]]  # what waits longest: no probe is made twice
-    assert (await sweep(database, own_settings)).rung == 0  # nobody took it yet
+    assert (await sweep(database, own_settings)).dispatched == 0  # nobody took it yet
     await client.delete(UPLOADS)
-    assert (await sweep(database, own_settings)).rung == 1
+    assert (await sweep(database, own_settings)).dispatched == 1
     assert await all_ids(client) == [ids[-2]]
 
 
 async def test_a_probe_at_a_random_time_passes_by_the_many_that_came_due_at_once(
-    database: Database, ring: KeyRing, alice: UserRow
+    database: Database, key_ring: KeyRing, alice: UserRow
 ) -> None:
     long_ago = text("now() - interval '1 hour'")
     for _ in range(20):
         await rows.bring_to(
             database, await rows.put(database, alice), State.QUEUED, next_attempt_at=long_ago
         )
-    bob = await rows.add_user(database, ring, "bob")
+    bob = await rows.add_user(database, key_ring, "bob")
     others = await rows.put(database, bob)
     await rows.bring_to(
         database, others, State.QUEUED, next_attempt_at=text("now() - interval '59 minutes 59 s'")
     )
-    rung = []
+    dispatched = []
     for _ in range(3):
         async with database.transaction() as connection:
-            rung += await sweeping.ring_due(
-                connection, queue=UPLOADS, most=1, ring_seconds=60, anywhere=True
+            dispatched += await sweeping.find_due(
+                connection, queue=UPLOADS, limit=1, redispatch_seconds=60, anywhere=True
             )
     # Of an hour, only in the first second would it be another's.
-    assert others in rung
-    assert len(set(rung)) == 3
+    assert others in dispatched
+    assert len(set(dispatched)) == 3
 
 
 async def test_at_a_slow_pace_no_more_is_rung_for_than_can_be_sent(
@@ -223,8 +230,8 @@ async def test_at_a_slow_pace_no_more_is_rung_for_than_can_be_sent(
     for _ in range(30):
         await rows.put(database, alice)
     await client.hset("uplift:pace", mapping={"limit": 5})
-    assert (await sweep(database, own_settings)).rung == 5 * own_settings.sweep_seconds * 2
-    assert (await sweep(database, own_settings)).rung == 0
+    assert (await sweep(database, own_settings)).dispatched == 5 * own_settings.sweep_seconds * 2
+    assert (await sweep(database, own_settings)).dispatched == 0
 
 
 async def test_the_time_to_give_up_stands_still_while_nothing_can_be_sent(
@@ -247,9 +254,9 @@ async def test_the_time_to_give_up_stands_still_while_nothing_can_be_sent(
     assert (await rows.row(database, over)).give_up_at == before[over]
     async with database.transaction() as connection:
         (claim,) = await leases.claim(
-            connection, [over], lease_seconds=60, give_up_seconds=60, stood_still=3600
+            connection, [over], lease_seconds=60, give_up_seconds=60, stalled_seconds=3600
         )
-    assert not claim.outlived
+    assert not claim.past_deadline
     await rows.bring_to(database, over, State.QUEUED)
 
     await client.hset("uplift:pace", "stood", 3 * 3600_000)
@@ -274,8 +281,8 @@ async def test_time_is_given_back_in_portions_to_every_upload_once(
     before, portions = None, 0
     while True:
         async with database.transaction() as connection:
-            before = await sweeping.put_off_giving_up(
-                connection, seconds=3600, before=before, most=2
+            before = await sweeping.credit_stalled_time(
+                connection, seconds=3600, before=before, limit=2
             )
         if before is None:
             break
@@ -334,12 +341,12 @@ async def test_a_user_who_cannot_be_erased_keeps_no_other_waiting(
     database: Database,
     own_settings: Settings,
     client: "redis.asyncio.Redis",
-    ring: KeyRing,
+    key_ring: KeyRing,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     configure_logs(own_settings)
-    users = [await rows.add_user(database, ring, f"user-{n}") for n in range(3)]
-    abandoned = await rows.put(database, await rows.add_user(database, ring))
+    users = [await rows.add_user(database, key_ring, f"user-{n}") for n in range(3)]
+    abandoned = await rows.put(database, await rows.add_user(database, key_ring))
     await rows.claim(database, abandoned, lease_seconds=0.0)
     async with database.transaction() as connection:
         for user in users:
@@ -364,15 +371,15 @@ async def test_a_user_who_cannot_be_erased_keeps_no_other_waiting(
 
 
 async def test_a_sweep_erases_a_bounded_number_of_users_and_the_next_one_others(
-    database: Database, ring: KeyRing
+    database: Database, key_ring: KeyRing
 ) -> None:
-    users = [await rows.add_user(database, ring, f"user-{n}") for n in range(6)]
+    users = [await rows.add_user(database, key_ring, f"user-{n}") for n in range(6)]
     seen: set[UUID] = set()
     async with database.transaction() as connection:
         for user in users:
             assert await erasing.begin(connection, user.app_user_id, SYSTEM)
         for _ in range(200):
-            some = await erasing.some_begun(connection, most=2)
+            some = await erasing.some_begun(connection, limit=2)
             assert len(some) == 2
             seen |= set(some)
     assert seen == {user.id for user in users}

@@ -14,18 +14,18 @@ from uplift.ledger.database import Database
 from uplift.ledger.uploads import UploadRow
 from uplift.ledger.users import UserRow
 from uplift.lifecycle import State
-from uplift.reading.long_poll import Watcher
+from uplift.reading.long_poll import LongPoll
 from uplift.sealing import KeyRing
 
 
 @pytest.fixture
-async def alice(database: Database, ring: KeyRing) -> UserRow:
-    return await rows.add_user(database, ring)
+async def alice(database: Database, key_ring: KeyRing) -> UserRow:
+    return await rows.add_user(database, key_ring)
 
 
 @pytest.fixture
-async def watcher(database: Database) -> AsyncIterator[Watcher]:
-    opened = Watcher(database)
+async def long_poll(database: Database) -> AsyncIterator[LongPoll]:
+    opened = LongPoll(database)
     yield opened
     await opened.close()
 
@@ -56,9 +56,11 @@ def settled(row: UploadRow) -> bool:
     return row.state.settled
 
 
-async def test_a_change_ends_the_wait(database: Database, watcher: Watcher, alice: UserRow) -> None:
+async def test_a_change_ends_the_wait(
+    database: Database, long_poll: LongPoll, alice: UserRow
+) -> None:
     row = await read(database, await rows.put(database, alice))
-    waiting = asyncio.create_task(watcher.wait(row, settled, 30))
+    waiting = asyncio.create_task(long_poll.wait(row, settled, 30))
     await asyncio.sleep(0.05)
     assert not waiting.done()
     await park(database, row.id)
@@ -68,43 +70,43 @@ async def test_a_change_ends_the_wait(database: Database, watcher: Watcher, alic
 
 
 async def test_a_wait_for_what_is_so_already_ends_at_once(
-    database: Database, watcher: Watcher, alice: UserRow
+    database: Database, long_poll: LongPoll, alice: UserRow
 ) -> None:
     row = await read(database, await rows.put(database, alice))
     async with asyncio.timeout(5):
-        assert await watcher.wait(row, lambda _: True, 30) == row
+        assert await long_poll.wait(row, lambda _: True, 30) == row
 
 
 async def test_a_change_before_the_wait_began_is_not_missed(
-    database: Database, watcher: Watcher, alice: UserRow
+    database: Database, long_poll: LongPoll, alice: UserRow
 ) -> None:
     row = await read(database, await rows.put(database, alice))
     await park(database, row.id)
     async with asyncio.timeout(10):
-        assert (await watcher.wait(row, settled, 30)).state is State.PARKED
+        assert (await long_poll.wait(row, settled, 30)).state is State.PARKED
 
 
 async def test_a_change_that_others_have_seen_before_the_wait_began_is_not_missed(
-    database: Database, watcher: Watcher, alice: UserRow
+    database: Database, long_poll: LongPoll, alice: UserRow
 ) -> None:
     stale = await read(database, await rows.put(database, alice))
     await park(database, stale.id)
     fresh = await read(database, stale.id)
-    other = asyncio.create_task(watcher.wait(fresh, lambda _: False, 1))
+    other = asyncio.create_task(long_poll.wait(fresh, lambda _: False, 1))
     await asyncio.sleep(0.05)
     async with asyncio.timeout(10):
-        assert (await watcher.wait(stale, settled, 30)).state is State.PARKED
+        assert (await long_poll.wait(stale, settled, 30)).state is State.PARKED
     await other
 
 
 async def test_a_change_to_something_else_does_not_end_the_wait(
-    database: Database, watcher: Watcher, alice: UserRow
+    database: Database, long_poll: LongPoll, alice: UserRow
 ) -> None:
     row = await read(database, await rows.put(database, alice))
-    waiting = asyncio.create_task(watcher.wait(row, settled, 30))
+    waiting = asyncio.create_task(long_poll.wait(row, settled, 30))
     await asyncio.sleep(0.05)
     (claim,) = await rows.claim(database, row.id)
-    await until(lambda: watcher._revisions.get(row.id) == 2)
+    await until(lambda: long_poll._revisions.get(row.id) == 2)
     await asyncio.sleep(0.05)
     assert not waiting.done()
     await rows.bring_to(database, row.id, State.DELIVERED, revision=3)
@@ -114,17 +116,17 @@ async def test_a_change_to_something_else_does_not_end_the_wait(
 
 
 async def test_when_the_time_is_up_the_upload_is_told_as_it_is_now(
-    database: Database, watcher: Watcher, alice: UserRow
+    database: Database, long_poll: LongPoll, alice: UserRow
 ) -> None:
     row = await read(database, await rows.put(database, alice))
-    waiting = asyncio.create_task(watcher.wait(row, lambda _: False, 0.1))
+    waiting = asyncio.create_task(long_poll.wait(row, lambda _: False, 0.1))
     await rows.claim(database, row.id)
     seen = await waiting
     assert (seen.state, seen.revision) == (State.SENDING, 2)
 
 
 async def test_many_that_wait_share_one_query(
-    database: Database, watcher: Watcher, alice: UserRow
+    database: Database, long_poll: LongPoll, alice: UserRow
 ) -> None:
     found = [await read(database, await rows.put(database, alice)) for _ in range(5)]
     asked: list[int] = []
@@ -133,7 +135,7 @@ async def test_many_that_wait_share_one_query(
         if "revision" in statement and "FROM uploads" in statement:
             asked.append(len(parameters))
 
-    waiting = [asyncio.create_task(watcher.wait(row, settled, 30)) for row in found * 10]
+    waiting = [asyncio.create_task(long_poll.wait(row, settled, 30)) for row in found * 10]
     await asyncio.sleep(0)
     event.listen(database._engine.sync_engine, "before_cursor_execute", note)
     await until(lambda: asked != [])
@@ -146,23 +148,23 @@ async def test_many_that_wait_share_one_query(
 
 
 async def test_nothing_is_kept_of_waits_that_ended_or_were_cancelled(
-    database: Database, watcher: Watcher, alice: UserRow
+    database: Database, long_poll: LongPoll, alice: UserRow
 ) -> None:
     row = await read(database, await rows.put(database, alice))
-    cancelled = asyncio.create_task(watcher.wait(row, settled, 30))
-    await watcher.wait(row, lambda _: False, 0.01)
+    cancelled = asyncio.create_task(long_poll.wait(row, settled, 30))
+    await long_poll.wait(row, lambda _: False, 0.01)
     cancelled.cancel()
     await asyncio.gather(cancelled, return_exceptions=True)
-    assert not watcher._waiting
-    assert not watcher._revisions
-    await until(lambda: watcher._task is None)
+    assert not long_poll._waiting
+    assert not long_poll._revisions
+    await until(lambda: long_poll._task is None)
     await park(database, row.id)
     async with asyncio.timeout(10):
-        assert (await watcher.wait(row, settled, 30)).state is State.PARKED
+        assert (await long_poll.wait(row, settled, 30)).state is State.PARKED
 
 
 async def test_a_database_that_was_away_is_asked_again(
-    database: Database, watcher: Watcher, alice: UserRow
+    database: Database, long_poll: LongPoll, alice: UserRow
 ) -> None:
     row = await read(database, await rows.put(database, alice))
     failures = 0
@@ -173,7 +175,7 @@ async def test_a_database_that_was_away_is_asked_again(
         raise ConnectionError
 
     event.listen(database._engine.sync_engine, "before_cursor_execute", fail)
-    waiting = asyncio.create_task(watcher.wait(row, settled, 30))
+    waiting = asyncio.create_task(long_poll.wait(row, settled, 30))
     await until(lambda: failures >= 2)
     event.remove(database._engine.sync_engine, "before_cursor_execute", fail)
     await park(database, row.id)
@@ -182,16 +184,16 @@ async def test_a_database_that_was_away_is_asked_again(
 
 
 async def test_release_gives_all_that_wait_the_upload_as_it_is(
-    database: Database, watcher: Watcher, alice: UserRow
+    database: Database, long_poll: LongPoll, alice: UserRow
 ) -> None:
     row = await read(database, await rows.put(database, alice))
-    waiting = asyncio.create_task(watcher.wait(row, settled, 30))
+    waiting = asyncio.create_task(long_poll.wait(row, settled, 30))
     await asyncio.sleep(0.05)
-    watcher.release()
+    long_poll.release()
     async with asyncio.timeout(5):
         assert (await waiting).state is State.QUEUED
-        assert (await watcher.wait(row, settled, 30)).state is State.QUEUED
+        assert (await long_poll.wait(row, settled, 30)).state is State.QUEUED
 
 
 async def test_closing_without_a_wait_is_nothing(database: Database) -> None:
-    await Watcher(database).close()
+    await LongPoll(database).close()

@@ -21,7 +21,7 @@ from uplift.errors import (
 from uplift.fhir.interactions import Interaction, parse_interaction
 from uplift.fhir.versions import FhirVersion
 from uplift.ledger.audit import Action, Actor, list_events
-from uplift.ledger.token_pair import Tokens
+from uplift.ledger.token_pair import TokenPair
 from uplift.ledger.users import find_user
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
@@ -55,7 +55,7 @@ async def read_from(
         base = changed.pop("base", "")
         changed["oneup_fhir_url"] = remote.url + base
         async with open_relay(settings.model_copy(update=changed)) as relay:
-            await relay.provisioner.bring_grant("alice", Tokens("a", "r", 7200))
+            await relay.provisioner.bring_grant("alice", TokenPair("a", "r", 7200))
             try:
                 result: bytes | UpliftError = await read(relay, path, query)
             except UpliftError as error:
@@ -63,12 +63,12 @@ async def read_from(
         return result, [request.line for request in remote.requests]
 
 
-def answers(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Answering:
+def responses(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Answering:
     async def answering(connection: Connection) -> None:
         while True:
             await connection.read()
             here = connection.remote.url.encode()
-            await connection.answer(status, body.replace(b"{here}", here), headers)
+            await connection.response(status, body.replace(b"{here}", here), headers)
 
     return answering
 
@@ -77,7 +77,7 @@ async def test_a_resource_comes_back_with_the_bytes_that_1uphealth_sent(
     relay: Relay, settings: Settings
 ) -> None:
     body = '{ "resourceType":"Observation",\n"id":"1", "v": 1.50, "t":"\\u00fc ü" }'.encode()
-    result, lines = await read_from(settings, answers(body), "Observation/1")
+    result, lines = await read_from(settings, responses(body), "Observation/1")
     assert result == body
     assert lines == ["GET /r4/Observation/1 HTTP/1.1"]
 
@@ -90,7 +90,7 @@ async def test_a_page_keeps_its_bytes_but_for_its_links(relay: Relay, settings: 
         ' {"relation":"next","url":"{here}/r4/Observation?_skip=1&code=a%7Cb"}],'
         f' "entry":{entries}}}'
     )
-    result, _ = await read_from(settings, answers(page.encode()), "Observation")
+    result, _ = await read_from(settings, responses(page.encode()), "Observation")
     assert isinstance(result, bytes)
     assert f'"entry":{entries}'.encode() in result
     assert orjson.loads(result) == {
@@ -109,7 +109,7 @@ async def test_links_may_have_the_old_form_of_the_base_or_the_new(
 ) -> None:
     url = f"{{here}}{linked}/r4/Observation?_skip=1"
     page = orjson.dumps({"resourceType": "Bundle", "link": [{"relation": "next", "url": url}]})
-    result, lines = await read_from(settings, answers(page), "Observation", base=base)
+    result, lines = await read_from(settings, responses(page), "Observation", base=base)
     assert isinstance(result, bytes)
     assert orjson.loads(result)["link"][0]["url"] == "/here/R4/Observation?_skip=1"
     assert lines == [f"GET {base}/r4/Observation HTTP/1.1"]
@@ -121,7 +121,7 @@ async def test_a_next_link_that_leads_elsewhere_is_an_error_and_not_a_last_page(
     page = (
         b'{"resourceType":"Bundle","link":[{"relation":"next","url":"http://evil.example/r4/X"}]}'
     )
-    result, _ = await read_from(settings, answers(page), "Observation")
+    result, _ = await read_from(settings, responses(page), "Observation")
     assert isinstance(result, UnusableAnswer)
     assert "evil" not in str(result)
 
@@ -139,7 +139,7 @@ async def test_other_links_that_lead_elsewhere_are_left_out(
         {"relation": "prev", "url": "{here}/r4/Observation?_skip=0", "canary": 1},
     ]
     page = orjson.dumps({"resourceType": "Bundle", "link": links})
-    result, _ = await read_from(settings, answers(page), "Observation")
+    result, _ = await read_from(settings, responses(page), "Observation")
     assert isinstance(result, bytes)
     assert orjson.loads(result)["link"] == [
         {"relation": "prev", "url": "/here/R4/Observation?_skip=0"}
@@ -152,7 +152,7 @@ async def test_a_bundle_that_was_stored_is_data_and_keeps_its_links(
     body = (
         b'{"resourceType":"Bundle","link":[{"relation":"next","url":"http://elsewhere.example"}]}'
     )
-    result, _ = await read_from(settings, answers(body), "Bundle/1")
+    result, _ = await read_from(settings, responses(body), "Bundle/1")
     assert result == body
 
 
@@ -175,7 +175,7 @@ async def test_a_query_means_the_same_on_the_wire(
     relay: Relay, settings: Settings, query: str, on_the_wire: str
 ) -> None:
     page = b'{"resourceType":"Bundle"}'
-    result, lines = await read_from(settings, answers(page), "Patient/p.1-_/$everything", query)
+    result, lines = await read_from(settings, responses(page), "Patient/p.1-_/$everything", query)
     assert result == page
     assert lines == [f"GET /r4/Patient/p.1-_/$everything?{on_the_wire} HTTP/1.1"]
 
@@ -198,7 +198,7 @@ async def test_a_query_means_the_same_on_the_wire(
 async def test_an_answer_that_is_no_such_resource_is_not_passed_on(
     relay: Relay, settings: Settings, body: bytes, headers: dict[str, str]
 ) -> None:
-    result, _ = await read_from(settings, answers(body, headers=headers), "Observation/1")
+    result, _ = await read_from(settings, responses(body, headers=headers), "Observation/1")
     assert isinstance(result, UnusableAnswer)
 
 
@@ -207,7 +207,7 @@ async def test_a_page_with_links_that_are_none_is_not_passed_on(
     relay: Relay, settings: Settings, links: bytes
 ) -> None:
     page = b'{"resourceType":"Bundle","link":' + links + b"}"
-    result, _ = await read_from(settings, answers(page), "Observation")
+    result, _ = await read_from(settings, responses(page), "Observation")
     assert isinstance(result, UnusableAnswer)
 
 
@@ -225,7 +225,7 @@ async def test_an_answer_over_the_cap_is_not_read_to_its_end(
             await connection.send(b" " * 65536)
             sent += 65536
 
-    result, _ = await read_from(settings, endless, path, read_back_bytes_max=100_000)
+    result, _ = await read_from(settings, endless, path, max_read_back_bytes=100_000)
     assert isinstance(result, UnusableAnswer)
     assert "100000" in str(result)
     assert advice in str(result)
@@ -234,7 +234,7 @@ async def test_an_answer_over_the_cap_is_not_read_to_its_end(
 
 async def test_an_answer_of_just_the_cap_is_passed_on(relay: Relay, settings: Settings) -> None:
     body = b'{"resourceType":"Binary"}'.ljust(5000)
-    result, _ = await read_from(settings, answers(body), "Binary/1", read_back_bytes_max=5000)
+    result, _ = await read_from(settings, responses(body), "Binary/1", max_read_back_bytes=5000)
     assert result == body
 
 
@@ -253,25 +253,25 @@ async def test_a_read_that_takes_too_long_is_given_up(relay: Relay, settings: Se
 async def test_no_more_than_a_few_answers_are_held_at_once(
     relay: Relay, settings: Settings
 ) -> None:
-    held, most = 0, 0
+    held, limit = 0, 0
 
     async def slow(connection: Connection) -> None:
-        nonlocal held, most
+        nonlocal held, limit
         while True:
             await connection.read()
             held += 1
-            most = max(most, held)
+            limit = max(limit, held)
             await asyncio.sleep(0.05)
             held -= 1
-            await connection.answer(200, b'{"resourceType":"Observation"}')
+            await connection.response(200, b'{"resourceType":"Observation"}')
 
     async with serve(slow) as remote:
         changed = {"oneup_fhir_url": remote.url}
         async with open_relay(settings.model_copy(update=changed)) as opened:
-            await opened.provisioner.bring_grant("alice", Tokens("a", "r", 7200))
+            await opened.provisioner.bring_grant("alice", TokenPair("a", "r", 7200))
             await asyncio.gather(*(read(opened, f"Observation/{n}") for n in range(40)))
         assert len(remote.requests) == 40
-    assert most == 16
+    assert limit == 16
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ async def test_a_refusal_tells_fhirs_codes_and_nothing_that_upstream_wrote(
             "canary",
         ],
     }
-    result, _ = await read_from(settings, answers(orjson.dumps(outcome), 400), "Observation")
+    result, _ = await read_from(settings, responses(orjson.dumps(outcome), 400), "Observation")
     assert isinstance(result, InvalidRead)
     assert "http_400, not-supported, invalid" in str(result)
     assert "canary" not in str(result)

@@ -1,6 +1,3 @@
-import ast
-from pathlib import Path
-
 import pytest
 
 from uplift.sandbox import capabilities
@@ -35,13 +32,3 @@ def test_only_two_types_of_r4_cannot_be_written() -> None:
         if not capabilities.may_write(version, resource_type)
     }
     assert refused == {("r4", "Binary"), ("r4", "Provenance")}
-
-
-def test_the_sandbox_imports_no_other_room() -> None:
-    rooms = {"relay", "api", "worker", "cli"}
-    for source in Path(sandbox.__path__[0]).glob("*.py"):
-        for node in ast.walk(ast.parse(source.read_text())):
-            if isinstance(node, ast.ImportFrom):
-                assert (node.module or "").partition(".")[0] not in rooms, source.name
-            if isinstance(node, ast.Import):
-                assert not {name.name.partition(".")[0] for name in node.names} & rooms, source.name

@@ -22,9 +22,9 @@ from uplift.sandbox.testing import SandboxServer
 )
 def test_a_rule_that_cannot_be_read_changes_nothing(sandbox: SandboxServer, body: bytes) -> None:
     sandbox.faults({"kind": "html"})
-    answer = httpx.put(f"{sandbox.url}/_sandbox/faults", content=body, trust_env=False)
-    assert answer.status_code == 400
-    assert answer.json()["details"]
+    response = httpx.put(f"{sandbox.url}/_sandbox/faults", content=body, trust_env=False)
+    assert response.status_code == 400
+    assert response.json()["details"]
     assert [rule["kind"] for rule in sandbox.fault_rules()] == ["html"]
 
 
@@ -167,8 +167,8 @@ def test_the_log_holds_no_token_code_or_secret(alice: Client) -> None:
 
 
 def test_unknown_paths_are_logged_too(sandbox: SandboxServer) -> None:
-    answer = httpx.get(f"{sandbox.url}/v9/nowhere/at/all/really", trust_env=False)
-    assert answer.status_code == 404
+    response = httpx.get(f"{sandbox.url}/v9/nowhere/at/all/really", trust_env=False)
+    assert response.status_code == 404
     assert sandbox.requests()[-1]["api"] == "none"
 
 

@@ -16,8 +16,8 @@ EXAMPLES = re.findall(r"[`'](\[\{\"kind\".*?\])[`']", PAGE)
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_every_example_of_the_page_is_a_list_of_rules(sandbox: SandboxServer, example: str) -> None:
-    answer = httpx.put(f"{sandbox.url}/_sandbox/faults", content=example, trust_env=False)
-    assert answer.status_code == 200, answer.text
+    response = httpx.put(f"{sandbox.url}/_sandbox/faults", content=example, trust_env=False)
+    assert response.status_code == 200, response.text
 
 
 def test_every_kind_of_fault_has_an_example() -> None:

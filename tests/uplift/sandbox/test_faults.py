@@ -42,9 +42,9 @@ def auth_code(client: Client) -> httpx.Response:
 
 def test_429_comes_without_retry_after(alice: Client) -> None:
     alice.sandbox.faults({"kind": "too_many_requests"})
-    answer = alice.create(observation())
-    assert answer.status_code == 429
-    assert "retry-after" not in answer.headers
+    response = alice.create(observation())
+    assert response.status_code == 429
+    assert "retry-after" not in response.headers
     assert alice.sandbox.resources() == []
 
 
@@ -65,9 +65,9 @@ def test_429_comes_with_a_date(alice: Client) -> None:
 
 def test_a_rate_limit_refuses_only_the_excess(alice: Client) -> None:
     alice.sandbox.faults({"kind": "rate_limit", "requests": 3, "per_seconds": 1, "retry_after": 1})
-    answers = [alice.create(observation(f"o{number}")) for number in range(5)]
-    assert [answer.status_code for answer in answers] == [201, 201, 201, 429, 429]
-    assert answers[-1].headers["retry-after"] == "1"
+    responses = [alice.create(observation(f"o{number}")) for number in range(5)]
+    assert [response.status_code for response in responses] == [201, 201, 201, 429, 429]
+    assert responses[-1].headers["retry-after"] == "1"
     time.sleep(1.05)
     assert alice.create(observation("late")).status_code == 201
 
@@ -86,18 +86,18 @@ def test_a_status_comes_before_or_after_the_commit(
     alice: Client, status: int, body: dict[str, str], commit: bool
 ) -> None:
     alice.sandbox.faults({"kind": "status", "status": status, "commit": commit})
-    answer = alice.create(observation())
-    assert answer.status_code == status
-    assert answer.json() == body
+    response = alice.create(observation())
+    assert response.status_code == status
+    assert response.json() == body
     assert alice.sandbox.counts()["total"]["versions"] == int(commit)
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 410, 412, 413, 415, 422])
 def test_a_refusal_has_its_text_in_the_details(alice: Client, status: int) -> None:
     alice.sandbox.faults({"kind": "status", "status": status})
-    answer = alice.create(observation())
-    assert answer.status_code == status
-    assert answer.json()["issue"][0]["details"]["text"]
+    response = alice.create(observation())
+    assert response.status_code == status
+    assert response.json()["issue"][0]["details"]["text"]
 
 
 def test_a_status_may_have_a_body_and_headers_of_its_own(alice: Client) -> None:
@@ -109,26 +109,26 @@ def test_a_status_may_have_a_body_and_headers_of_its_own(alice: Client) -> None:
         "headers": {"Location": "https://login.example"},
     }
     alice.sandbox.faults(rule)
-    answer = alice.create(observation())
-    assert answer.status_code == 302
-    assert answer.headers["content-type"] == "text/html"
-    assert answer.headers["location"] == "https://login.example"
+    response = alice.create(observation())
+    assert response.status_code == 302
+    assert response.headers["content-type"] == "text/html"
+    assert response.headers["location"] == "https://login.example"
     alice.sandbox.faults({"kind": "status", "status": 200, "body": {"resourceType": "Other"}})
     assert alice.create(observation()).json() == {"resourceType": "Other"}
 
 
 def test_html_comes_with_200(alice: Client) -> None:
     alice.sandbox.faults({"kind": "html"})
-    answer = alice.create(observation())
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith("text/html")
+    response = alice.create(observation())
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/html")
     assert alice.sandbox.resources() == []
 
 
 def test_an_error_comes_with_200(alice: Client) -> None:
     alice.sandbox.faults({"kind": "error_body", "error": "nope"})
-    answer = alice.create(observation())
-    assert (answer.status_code, answer.json()) == (200, {"error": "nope"})
+    response = alice.create(observation())
+    assert (response.status_code, response.json()) == (200, {"error": "nope"})
 
 
 @pytest.mark.parametrize("commit_first", [False, True])

@@ -24,22 +24,24 @@ def lenient() -> Iterator[SandboxServer]:
 
 @pytest.mark.parametrize("version", ["dstu2", "stu3", "r4"])
 def test_a_create_answers_the_stored_resource_and_where_it_is(alice: Client, version: str) -> None:
-    answer = alice.create(observation("o1", meta={"profile": ["p"]}), version)
-    assert answer.status_code == 201
-    stored = answer.json()
+    response = alice.create(observation("o1", meta={"profile": ["p"]}), version)
+    assert response.status_code == 201
+    stored = response.json()
     assert stored["id"] == "o1"
     assert stored["meta"]["versionId"] == "1"
     assert stored["meta"]["lastUpdated"].endswith("Z")
     assert stored["meta"]["profile"] == ["p"]
-    assert answer.headers["location"] == f"{alice.sandbox.url}/{version}/Observation/o1/_history/1"
-    assert answer.headers["etag"] == 'W/"1"'
+    assert (
+        response.headers["location"] == f"{alice.sandbox.url}/{version}/Observation/o1/_history/1"
+    )
+    assert response.headers["etag"] == 'W/"1"'
     assert alice.get(f"/{version}/Observation/o1").json() == stored
-    assert alice.get(answer.headers["location"]).json() == stored
+    assert alice.get(response.headers["location"]).json() == stored
 
 
 def test_the_old_base_serves_the_same_resources(alice: Client) -> None:
-    answer = alice.http.post("/fhir/r4/Observation", json=observation())
-    assert answer.headers["location"].startswith(f"{alice.sandbox.url}/fhir/r4/Observation/o1")
+    response = alice.http.post("/fhir/r4/Observation", json=observation())
+    assert response.headers["location"].startswith(f"{alice.sandbox.url}/fhir/r4/Observation/o1")
     assert alice.get("/r4/Observation/o1").status_code == 200
 
 
@@ -66,23 +68,23 @@ def test_a_known_id_posted_again_becomes_a_new_version(alice: Client) -> None:
 def test_an_update_makes_a_new_version(alice: Client, method: str) -> None:
     alice.create(observation())
     changed = observation(status="amended")
-    answer = alice.http.request(method, "/r4/Observation/o1", json=changed)
-    assert answer.status_code == 200
-    assert answer.json()["meta"]["versionId"] == "2"
+    response = alice.http.request(method, "/r4/Observation/o1", json=changed)
+    assert response.status_code == 200
+    assert response.json()["meta"]["versionId"] == "2"
     assert alice.sandbox.resources()[0]["versions"][1]["interaction"] == "update"
 
 
 def test_an_update_of_another_id_is_refused(alice: Client) -> None:
     alice.create(observation())
-    answer = alice.http.put("/r4/Observation/o1", json=observation("o2"))
-    assert answer.status_code == 400
-    assert answer.json()["resourceType"] == "OperationOutcome"
+    response = alice.http.put("/r4/Observation/o1", json=observation("o2"))
+    assert response.status_code == 400
+    assert response.json()["resourceType"] == "OperationOutcome"
 
 
 def test_an_update_of_an_unknown_id_is_not_found(alice: Client) -> None:
-    answer = alice.http.post("/r4/Observation/none", json=observation("none"))
-    assert answer.status_code == 404
-    assert answer.json()["issue"][0]["code"] == "not-found"
+    response = alice.http.post("/r4/Observation/none", json=observation("none"))
+    assert response.status_code == 404
+    assert response.json()["issue"][0]["code"] == "not-found"
 
 
 def test_an_update_of_an_unknown_id_creates_where_configured(lenient: SandboxServer) -> None:
@@ -137,12 +139,12 @@ def test_the_received_bytes_of_every_version_are_kept(alice: Client) -> None:
 def test_a_body_that_is_no_such_resource_is_refused(
     alice: Client, body: bytes, content_type: str, status: int
 ) -> None:
-    answer = alice.http.post(
+    response = alice.http.post(
         "/r4/Observation", content=body, headers={"Content-Type": content_type}
     )
-    assert answer.status_code == status
+    assert response.status_code == status
     if status != 201:
-        assert answer.json()["issue"][0]["details"]["text"]
+        assert response.json()["issue"][0]["details"]["text"]
         assert alice.sandbox.resources() == []
 
 
@@ -178,9 +180,9 @@ def test_without_a_valid_token_the_answer_is_unauthorized(
     sandbox: SandboxServer, authorization: str | None
 ) -> None:
     headers = {"Authorization": authorization} if authorization else {}
-    answer = httpx.get(f"{sandbox.url}/r4/Observation", headers=headers, trust_env=False)
-    assert answer.status_code == 401
-    assert answer.json() == {"message": "Unauthorized"}
+    response = httpx.get(f"{sandbox.url}/r4/Observation", headers=headers, trust_env=False)
+    assert response.status_code == 401
+    assert response.json() == {"message": "Unauthorized"}
 
 
 def test_the_applications_own_credentials_act_for_a_user(alice: Client) -> None:
@@ -216,9 +218,9 @@ def test_a_user_sees_only_their_own_data(alice: Client) -> None:
 def test_metadata_lists_the_types_of_a_version(
     sandbox: SandboxServer, version: str, statement: str, types: int
 ) -> None:
-    answer = httpx.get(f"{sandbox.url}/{version}/metadata", trust_env=False).json()
-    assert answer["resourceType"] == statement
-    assert len(answer["rest"][0]["resource"]) == types
+    response = httpx.get(f"{sandbox.url}/{version}/metadata", trust_env=False).json()
+    assert response["resourceType"] == statement
+    assert len(response["rest"][0]["resource"]) == types
 
 
 def test_metadata_of_an_unknown_version_is_not_found(sandbox: SandboxServer) -> None:

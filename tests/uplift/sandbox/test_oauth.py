@@ -36,16 +36,16 @@ def token(http: httpx.Client, path: str = "/oauth2/token", **fields: str) -> htt
 
 
 def exchange(http: httpx.Client, code: str) -> dict[str, Any]:
-    answer = token(http, grant_type="authorization_code", code=code)
-    assert answer.status_code == 200
-    found: dict[str, Any] = answer.json()
+    response = token(http, grant_type="authorization_code", code=code)
+    assert response.status_code == 200
+    found: dict[str, Any] = response.json()
     return found
 
 
 def test_a_created_user_comes_with_a_code(http: httpx.Client) -> None:
-    answer = create(http)
-    assert answer.status_code == 201
-    body = answer.json()
+    response = create(http)
+    assert response.status_code == 201
+    body = response.json()
     assert body["success"] is True
     assert body["app_user_id"] == "alice"
     assert body["active"] is True
@@ -60,9 +60,9 @@ def test_an_existing_user_is_not_created_again(status: int) -> None:
         application(sandbox) as http,
     ):
         create(http)
-        answer = create(http)
-        assert answer.status_code == status
-        assert answer.json() == {"success": False, "error": "this user already exists"}
+        response = create(http)
+        assert response.status_code == status
+        assert response.json() == {"success": False, "error": "this user already exists"}
 
 
 def test_ids_may_come_as_form_fields(http: httpx.Client) -> None:
@@ -79,9 +79,9 @@ def test_a_user_without_a_name_is_refused(http: httpx.Client) -> None:
 
 
 def test_an_auth_code_for_nobody_is_refused(http: httpx.Client) -> None:
-    answer = http.post("/user-management/v1/user/auth-code", params={"app_user_id": "nobody"})
-    assert answer.status_code == 400
-    assert answer.json() == {"success": False, "error": "this user does not exist"}
+    response = http.post("/user-management/v1/user/auth-code", params={"app_user_id": "nobody"})
+    assert response.status_code == 400
+    assert response.json() == {"success": False, "error": "this user does not exist"}
 
 
 def test_users_are_listed_and_updated(http: httpx.Client) -> None:
@@ -106,9 +106,9 @@ def test_user_management_wants_the_credentials_as_headers(sandbox: SandboxServer
         "client_secret": config.client_secret,
         "app_user_id": "alice",
     }
-    answer = httpx.post(sandbox.users_url, params=params, trust_env=False)
-    assert answer.status_code == 401
-    assert answer.json() == {"message": "Unauthorized"}
+    response = httpx.post(sandbox.users_url, params=params, trust_env=False)
+    assert response.status_code == 401
+    assert response.json() == {"message": "Unauthorized"}
 
 
 def test_other_methods_of_user_management_are_not_allowed(http: httpx.Client) -> None:
@@ -116,8 +116,8 @@ def test_other_methods_of_user_management_are_not_allowed(http: httpx.Client) ->
     assert http.get("/user-management/v1/user/auth-code").status_code == 405
 
 
-def test_the_budget_of_calls_is_spent_and_returns() -> None:
-    config = SandboxConfig(user_calls=3, user_calls_window_seconds=1)
+def test_the_quota_of_calls_is_spent_and_returns() -> None:
+    config = SandboxConfig(quota_calls=3, user_calls_window_seconds=1)
     with SandboxServer(config) as sandbox, application(sandbox) as http:
         statuses = [create(http, f"user{number}").status_code for number in range(5)]
         assert statuses == [201, 201, 201, 429, 429]
@@ -182,9 +182,9 @@ def test_an_access_token_ends_after_expires_in() -> None:
 
 def test_the_token_endpoint_refuses_a_wrong_client(http: httpx.Client) -> None:
     http.headers["client_secret"] = "wrong"
-    answer = token(http, grant_type="authorization_code", code="any")
-    assert answer.status_code == 401
-    assert answer.json()["error"] == "invalid_client"
+    response = token(http, grant_type="authorization_code", code="any")
+    assert response.status_code == 401
+    assert response.json()["error"] == "invalid_client"
 
 
 def test_the_token_endpoint_refuses_other_grants_and_methods(http: httpx.Client) -> None:

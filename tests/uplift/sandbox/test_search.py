@@ -68,9 +68,9 @@ def test_count_sets_the_page_up_to_a_hundred(ten_dozen: Client, count: str, entr
 
 @pytest.mark.parametrize("query", ["_count=0", "_count=ten", "_skip=-1", "patient=p"])
 def test_what_a_search_cannot_honour_is_refused(alice: Client, query: str) -> None:
-    answer = alice.get(f"/r4/Observation?{query}")
-    assert answer.status_code == 400
-    assert answer.json()["resourceType"] == "OperationOutcome"
+    response = alice.get(f"/r4/Observation?{query}")
+    assert response.status_code == 400
+    assert response.json()["resourceType"] == "OperationOutcome"
 
 
 def test_a_type_that_r4_does_not_search_is_refused(alice: Client) -> None:

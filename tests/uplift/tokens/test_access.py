@@ -20,18 +20,18 @@ from uplift.cli.local.embedded import EmbeddedPostgres
 from uplift.destinations.client import open_http
 from uplift.ledger import grants, users
 from uplift.ledger.grants import GrantRow
-from uplift.ledger.token_pair import Tokens
+from uplift.ledger.token_pair import TokenPair
 from uplift.lifecycle import Reason, State
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
-from uplift.tokens.access import AccessToken, Authorizer, NeedsAuthorization, Person
-from uplift.tokens.quota import Budget
+from uplift.tokens.access import AccessToken, NeedsAuthorization, Person, TokenAccess
+from uplift.tokens.quota import Quota
 from uplift.tokens.single_flight import TokenUnavailable
-from uplift.tokens.token_endpoint import TokenClient
+from uplift.tokens.token_endpoint import TokenEndpoint
 from uplift.wiring import Relay, open_relay
 
-MakeAuthorizer = Callable[..., Authorizer]
+MakeAuthorizer = Callable[..., TokenAccess]
 
 TOKEN_API = {"api": "token"}
 DOWN = {"kind": "status", "status": 503, "match": TOKEN_API}
@@ -59,11 +59,11 @@ async def make_authorizer(relay: Relay, settings: Settings) -> AsyncIterator[Mak
     assert settings.redis_url is not None
     counter = redis.asyncio.from_url(settings.redis_url.get_secret_value())
 
-    def make(*, seconds: float = 5.0, refresh_seconds: float = 10.0) -> Authorizer:
+    def make(*, seconds: float = 5.0, refresh_seconds: float = 10.0) -> TokenAccess:
         http = open_http(connections=100)
         opened.append(http)
-        tokens = TokenClient(http, settings, Budget(counter, settings), seconds=seconds)
-        return Authorizer(relay.database, tokens, settings, refresh_seconds=refresh_seconds)
+        tokens = TokenEndpoint(http, settings, Quota(counter, settings), seconds=seconds)
+        return TokenAccess(relay.database, tokens, settings, refresh_seconds=refresh_seconds)
 
     yield make
     for http in opened:
@@ -72,7 +72,7 @@ async def make_authorizer(relay: Relay, settings: Settings) -> AsyncIterator[Mak
 
 
 @pytest.fixture
-def authorizer(make_authorizer: MakeAuthorizer) -> Authorizer:
+def access(make_authorizer: MakeAuthorizer) -> TokenAccess:
     """An authorizer."""
     return make_authorizer()
 
@@ -82,7 +82,7 @@ async def person_of(relay: Relay, name: str = "alice") -> Person:
     async with relay.database.transaction() as connection:
         user = await users.find_user(connection, name)
     assert user is not None
-    return Person(user.id, name, user.key(relay.ring))
+    return Person(user.id, name, user.key(relay.key_ring))
 
 
 @pytest.fixture
@@ -99,11 +99,11 @@ async def brought(relay: Relay, upstream: SandboxServer) -> Person:
     return await person_of(relay)
 
 
-async def bring(relay: Relay, upstream: SandboxServer, **others: Any) -> Tokens:
+async def bring(relay: Relay, upstream: SandboxServer, **others: Any) -> TokenPair:
     """A grant by consent, brought by the backend."""
     given = upstream.grant("alice")
     values = {key: given[key] for key in ("access_token", "refresh_token", "expires_in")}
-    tokens = Tokens(**(values | others))
+    tokens = TokenPair(**(values | others))
     await relay.provisioner.bring_grant("alice", tokens)
     return tokens
 
@@ -150,23 +150,23 @@ async def outcomes(calls: list[Awaitable[AccessToken]]) -> list[AccessToken | Ba
 
 
 async def test_a_good_token_is_handed_out_without_asking(
-    relay: Relay, authorizer: Authorizer, alice: Person, upstream: SandboxServer
+    relay: Relay, access: TokenAccess, alice: Person, upstream: SandboxServer
 ) -> None:
     grant = await grant_of(relay, alice)
     async with nothing_asked(upstream):
         for _ in range(5):
-            token = await authorizer.token(alice)
+            token = await access.token(alice)
             assert (token.value, token.version) == (grant.tokens.access_token, grant.version)
 
 
 @pytest.mark.parametrize("left", [599.0, 1.0, -1.0, -100_000.0])
 async def test_a_token_near_its_end_or_past_it_is_refreshed(
-    relay: Relay, authorizer: Authorizer, alice: Person, upstream: SandboxServer, left: float
+    relay: Relay, access: TokenAccess, alice: Person, upstream: SandboxServer, left: float
 ) -> None:
     old = await grant_of(relay, alice)
     await age(relay, left=left)
 
-    token = await authorizer.token(alice)
+    token = await access.token(alice)
 
     new = await grant_of(relay, alice)
     assert (token.value, token.version) == (new.tokens.access_token, new.version)
@@ -175,15 +175,15 @@ async def test_a_token_near_its_end_or_past_it_is_refreshed(
     assert new.tokens.refresh_token != old.tokens.refresh_token
     assert new.tokens.expires_in > 7000
     async with nothing_asked(upstream):
-        assert await authorizer.token(alice) == token
+        assert await access.token(alice) == token
 
 
 async def test_a_token_that_is_not_near_its_end_is_kept(
-    relay: Relay, authorizer: Authorizer, alice: Person, upstream: SandboxServer
+    relay: Relay, access: TokenAccess, alice: Person, upstream: SandboxServer
 ) -> None:
     await age(relay, left=650)
     async with nothing_asked(upstream):
-        await authorizer.token(alice)
+        await access.token(alice)
 
 
 async def test_a_short_lived_token_is_not_refreshed_at_each_use(
@@ -198,12 +198,12 @@ async def test_a_short_lived_token_is_not_refreshed_at_each_use(
 
 
 async def test_a_refused_token_is_refreshed_once(
-    authorizer: Authorizer, alice: Person, upstream: SandboxServer
+    access: TokenAccess, alice: Person, upstream: SandboxServer
 ) -> None:
-    first = await authorizer.token(alice)
+    first = await access.token(alice)
     before = asked(upstream)
 
-    second = await authorizer.token(alice, refused=first.version)
+    second = await access.token(alice, refused=first.version)
 
     assert second.value != first.value
     assert second.version > first.version
@@ -221,33 +221,33 @@ async def test_a_token_refused_long_ago_does_not_end_the_newer_one(
 
 
 async def test_a_refused_refresh_leads_to_a_new_code(
-    relay: Relay, authorizer: Authorizer, alice: Person, upstream: SandboxServer
+    relay: Relay, access: TokenAccess, alice: Person, upstream: SandboxServer
 ) -> None:
     await age(relay, left=-1)
     upstream.faults({"kind": "refuse_refresh"})
     before = asked(upstream, "user-management")
 
-    token = await authorizer.token(alice)
+    token = await access.token(alice)
 
     assert token.value == (await grant_of(relay, alice)).tokens.access_token
     assert asked(upstream, "user-management") == before + 1
 
 
 async def test_a_refresh_whose_answer_was_lost_leads_to_a_new_code_in_the_end(
-    relay: Relay, authorizer: Authorizer, alice: Person, upstream: SandboxServer
+    relay: Relay, access: TokenAccess, alice: Person, upstream: SandboxServer
 ) -> None:
     await age(relay, left=-1)
     upstream.faults({"kind": "cut", "commit": True, "count": 1, "match": TOKEN_API})
 
     with pytest.raises(TokenUnavailable):
-        await authorizer.token(alice)
+        await access.token(alice)
 
-    assert (await authorizer.token(alice)).value
+    assert (await access.token(alice)).value
     assert (await grant_of(relay, alice)).active
 
 
 async def test_two_users_have_two_tokens(
-    relay: Relay, authorizer: Authorizer, upstream: SandboxServer
+    relay: Relay, access: TokenAccess, upstream: SandboxServer
 ) -> None:
     names = ["alice", "bob"]
     for name in names:
@@ -257,7 +257,7 @@ async def test_two_users_have_two_tokens(
     # Both at once, or one of the stalled would hold up the other.
     upstream.faults(SLOW)
 
-    first, second = await asyncio.gather(*(authorizer.token(person) for person in people))
+    first, second = await asyncio.gather(*(access.token(person) for person in people))
 
     assert first.value != second.value
     assert first.value == (await grant_of(relay, people[0])).tokens.access_token
@@ -265,37 +265,37 @@ async def test_two_users_have_two_tokens(
 
 
 async def test_a_user_without_a_grant_needs_authorization(
-    relay: Relay, authorizer: Authorizer, upstream: SandboxServer
+    relay: Relay, access: TokenAccess, upstream: SandboxServer
 ) -> None:
     await factories.user_without_grant(relay)
     alice = await person_of(relay)
     async with nothing_asked(upstream):
         with pytest.raises(NeedsAuthorization):
-            await authorizer.token(alice)
+            await access.token(alice)
 
 
 # --- brought grants ------------------------------------------------------------------------------
 
 
 async def test_a_brought_grant_is_refreshed(
-    relay: Relay, authorizer: Authorizer, brought: Person
+    relay: Relay, access: TokenAccess, brought: Person
 ) -> None:
     await age(relay, left=-1)
 
-    token = await authorizer.token(brought)
+    token = await access.token(brought)
 
     grant = await grant_of(relay, brought)
     assert (token.value, grant.origin) == (grant.tokens.access_token, "backend")
 
 
 async def test_a_brought_grant_whose_refresh_is_refused_needs_the_person(
-    relay: Relay, authorizer: Authorizer, brought: Person, upstream: SandboxServer
+    relay: Relay, access: TokenAccess, brought: Person, upstream: SandboxServer
 ) -> None:
     await age(relay, left=-1)
     upstream.faults({"kind": "refuse_refresh"})
 
     with pytest.raises(NeedsAuthorization):
-        await authorizer.token(brought)
+        await access.token(brought)
 
     assert asked(upstream, "user-management") == 0
     assert not (await grant_of(relay, brought)).active
@@ -314,20 +314,20 @@ async def test_a_brought_token_without_a_refresh_token_serves_until_it_ends(
 
 
 async def test_a_brought_token_without_a_refresh_token_serves_to_its_last_second(
-    relay: Relay, authorizer: Authorizer, upstream: SandboxServer
+    relay: Relay, access: TokenAccess, upstream: SandboxServer
 ) -> None:
     """Near its end there is nothing to refresh it with, but it still works."""
     tokens = await bring(relay, upstream, refresh_token=None)
     await age(relay, left=60)
 
-    assert (await authorizer.token(await person_of(relay))).value == tokens.access_token
+    assert (await access.token(await person_of(relay))).value == tokens.access_token
 
 
 # --- a grant that is over ------------------------------------------------------------------------
 
 
 async def test_an_ended_consent_parks_what_waits(
-    relay: Relay, authorizer: Authorizer, alice: Person, upstream: SandboxServer
+    relay: Relay, access: TokenAccess, alice: Person, upstream: SandboxServer
 ) -> None:
     waiting = [await factories.accepted(relay, id=name) for name in ("1", "2")]
     await factories.user(relay, "bob")
@@ -336,7 +336,7 @@ async def test_an_ended_consent_parks_what_waits(
     upstream.faults({"kind": "end_consent", "match": {"user": "alice"}})
 
     with pytest.raises(NeedsAuthorization):
-        await authorizer.token(alice)
+        await access.token(alice)
 
     for each in waiting:
         row = await factories.status(relay, each)
@@ -345,27 +345,27 @@ async def test_an_ended_consent_parks_what_waits(
     assert not (await grant_of(relay, alice)).active
     async with nothing_asked(upstream):
         with pytest.raises(NeedsAuthorization):
-            await authorizer.token(alice)
+            await access.token(alice)
 
 
 async def test_a_new_grant_releases_what_was_parked(
-    relay: Relay, authorizer: Authorizer, alice: Person, upstream: SandboxServer
+    relay: Relay, access: TokenAccess, alice: Person, upstream: SandboxServer
 ) -> None:
     waiting = await factories.accepted(relay)
     await age(relay, left=-1)
     upstream.faults({"kind": "end_consent", "match": {"user": "alice"}})
     with pytest.raises(NeedsAuthorization):
-        await authorizer.token(alice)
+        await access.token(alice)
 
     tokens = await bring(relay, upstream)
 
     row = await factories.status(relay, waiting)
     assert (row.state, row.reason) == (State.QUEUED, Reason.RELEASED)
-    assert (await authorizer.token(alice)).value == tokens.access_token
+    assert (await access.token(alice)).value == tokens.access_token
 
 
 async def test_a_stale_refusal_does_not_end_a_newer_grant(
-    relay: Relay, authorizer: Authorizer, upstream: SandboxServer
+    relay: Relay, access: TokenAccess, upstream: SandboxServer
 ) -> None:
     await bring(relay, upstream, refresh_token="dead")
     alice = await person_of(relay)
@@ -373,7 +373,7 @@ async def test_a_stale_refusal_does_not_end_a_newer_grant(
     await age(relay, left=-1)
     upstream.faults(SLOW)
 
-    refused = asyncio.create_task(authorizer.token(alice))
+    refused = asyncio.create_task(access.token(alice))
     await asyncio.sleep(0.1)
     new = await bring(relay, upstream)
     with pytest.raises(TokenUnavailable) as raised:
@@ -381,23 +381,23 @@ async def test_a_stale_refusal_does_not_end_a_newer_grant(
 
     assert raised.value.code == "the_grant_was_replaced"
     assert (await factories.status(relay, waiting)).state is State.QUEUED
-    assert (await authorizer.token(alice)).value == new.access_token
+    assert (await access.token(alice)).value == new.access_token
 
 
 async def test_a_stale_refresh_does_not_replace_a_newer_grant(
-    relay: Relay, authorizer: Authorizer, alice: Person, upstream: SandboxServer
+    relay: Relay, access: TokenAccess, alice: Person, upstream: SandboxServer
 ) -> None:
     await age(relay, left=-1)
     upstream.faults(SLOW)
 
-    late = asyncio.create_task(authorizer.token(alice))
+    late = asyncio.create_task(access.token(alice))
     await asyncio.sleep(0.1)
     new = await bring(relay, upstream)
     with pytest.raises(TokenUnavailable) as raised:
         await late
 
     assert raised.value.code == "the_grant_was_replaced"
-    assert (await authorizer.token(alice)).value == new.access_token
+    assert (await access.token(alice)).value == new.access_token
 
 
 # --- passing trouble -----------------------------------------------------------------------------
@@ -431,24 +431,24 @@ async def test_passing_trouble_parks_nobody(
     upstream: SandboxServer,
     fault: dict[str, Any],
 ) -> None:
-    authorizer = make_authorizer(seconds=0.3)
+    access = make_authorizer(seconds=0.3)
     waiting = await factories.accepted(relay)
     await age(relay, left=-1)
     calls = asked(upstream, "user-management")
     upstream.faults(fault)
 
     with pytest.raises(TokenUnavailable):
-        await authorizer.token(alice)
+        await access.token(alice)
 
     assert (await factories.status(relay, waiting)).state is State.QUEUED
     # No auth code for it either: 300 an hour serve everybody.
     assert asked(upstream, "user-management") == calls
     upstream.clear_faults()
-    assert (await authorizer.token(alice)).value
+    assert (await access.token(alice)).value
 
 
-async def test_a_spent_budget_of_codes_parks_nobody(
-    relay: Relay, authorizer: Authorizer, alice: Person, upstream: SandboxServer
+async def test_a_spent_quota_of_codes_parks_nobody(
+    relay: Relay, access: TokenAccess, alice: Person, upstream: SandboxServer
 ) -> None:
     waiting = await factories.accepted(relay)
     await age(relay, left=-1)
@@ -458,7 +458,7 @@ async def test_a_spent_budget_of_codes_parks_nobody(
     )
 
     with pytest.raises(TokenUnavailable) as raised:
-        await authorizer.token(alice)
+        await access.token(alice)
 
     assert (raised.value.code, raised.value.retry_after) == ("http_429", 7)
     assert (await factories.status(relay, waiting)).state is State.QUEUED
@@ -466,24 +466,24 @@ async def test_a_spent_budget_of_codes_parks_nobody(
 
 
 async def test_a_token_near_its_end_is_used_while_a_new_one_is_not_to_be_had(
-    relay: Relay, authorizer: Authorizer, alice: Person, upstream: SandboxServer
+    relay: Relay, access: TokenAccess, alice: Person, upstream: SandboxServer
 ) -> None:
     await age(relay, left=60)
     upstream.faults(DOWN)
 
-    token = await authorizer.token(alice)
+    token = await access.token(alice)
 
     assert token.value == (await grant_of(relay, alice)).tokens.access_token
 
 
 async def test_a_refused_token_is_not_used_while_a_new_one_is_not_to_be_had(
-    authorizer: Authorizer, alice: Person, upstream: SandboxServer
+    access: TokenAccess, alice: Person, upstream: SandboxServer
 ) -> None:
-    first = await authorizer.token(alice)
+    first = await access.token(alice)
     upstream.faults({**DOWN, "headers": {"Retry-After": "9"}})
 
     with pytest.raises(TokenUnavailable) as raised:
-        await authorizer.token(alice, refused=first.version)
+        await access.token(alice, refused=first.version)
 
     assert (raised.value.code, raised.value.retry_after) == ("http_503", 9)
 
@@ -493,14 +493,14 @@ async def test_a_refused_token_is_not_used_while_a_new_one_is_not_to_be_had(
 
 @pytest.mark.parametrize("why", ["near its end", "refused"])
 async def test_fifty_callers_cost_one_refresh(
-    relay: Relay, authorizer: Authorizer, alice: Person, upstream: SandboxServer, why: str
+    relay: Relay, access: TokenAccess, alice: Person, upstream: SandboxServer, why: str
 ) -> None:
     refused = (await grant_of(relay, alice)).version if why == "refused" else None
     if why == "near its end":
         await age(relay, left=60)
     before = asked(upstream)
 
-    tokens = await asyncio.gather(*(authorizer.token(alice, refused=refused) for _ in range(50)))
+    tokens = await asyncio.gather(*(access.token(alice, refused=refused) for _ in range(50)))
 
     assert len(set(tokens)) == 1
     assert asked(upstream) == before + 1
@@ -562,35 +562,35 @@ async def test_one_failure_answers_all_who_waited_for_it(
     fault: dict[str, Any],
 ) -> None:
     """Fifty waits for a stalled 1upHealth, one after the other, would outlast every lease."""
-    authorizer = make_authorizer(seconds=0.5)
+    access = make_authorizer(seconds=0.5)
     await age(relay, left=-1)
     upstream.faults(SLOW, fault)
     before = asked(upstream)
 
-    found = await outcomes([authorizer.token(alice) for _ in range(50)])
+    found = await outcomes([access.token(alice) for _ in range(50)])
 
     assert {type(each) for each in found} == {TokenUnavailable}
     assert len({(each.code, each.retry_after) for each in found}) == 1  # type: ignore[union-attr]
     assert asked(upstream) == before + 1
     upstream.clear_faults()
-    assert (await authorizer.token(alice)).value
+    assert (await access.token(alice)).value
 
 
 async def test_one_refusal_answers_all_who_waited_for_it(
-    relay: Relay, authorizer: Authorizer, alice: Person, upstream: SandboxServer
+    relay: Relay, access: TokenAccess, alice: Person, upstream: SandboxServer
 ) -> None:
     await age(relay, left=-1)
     upstream.faults({"kind": "end_consent"})
     before = len(upstream.requests())
 
-    found = await outcomes([authorizer.token(alice) for _ in range(50)])
+    found = await outcomes([access.token(alice) for _ in range(50)])
 
     assert {type(each) for each in found} == {NeedsAuthorization}
     assert len(upstream.requests()) == before + 2  # a refresh, and a code
 
 
 async def test_a_process_that_died_while_refreshing_holds_up_nobody_for_long(
-    relay: Relay, authorizer: Authorizer, alice: Person
+    relay: Relay, access: TokenAccess, alice: Person
 ) -> None:
     version = (await grant_of(relay, alice)).version
     await age(relay, left=-1)
@@ -598,10 +598,10 @@ async def test_a_process_that_died_while_refreshing_holds_up_nobody_for_long(
         assert await grants.start_refresh(connection, alice.user_id, version, 0.3)
 
     with pytest.raises(TokenUnavailable) as raised:
-        await authorizer.token(alice)
+        await access.token(alice)
     assert raised.value.code == "another_is_refreshing"
     await asyncio.sleep(0.4)
-    assert (await authorizer.token(alice)).version == version + 1
+    assert (await access.token(alice)).version == version + 1
 
 
 async def test_1uphealth_must_answer_while_the_mark_holds(
@@ -610,24 +610,24 @@ async def test_1uphealth_must_answer_while_the_mark_holds(
     """Or another process would send the same refresh token at the same time."""
     await age(relay, left=-1)
     upstream.faults({"kind": "stall", "seconds": 30, "match": TOKEN_API})
-    authorizer = make_authorizer(seconds=20.0, refresh_seconds=0.5)
+    access = make_authorizer(seconds=20.0, refresh_seconds=0.5)
     started = time.monotonic()
 
     with pytest.raises(TokenUnavailable) as raised:
-        await authorizer.token(alice)
+        await access.token(alice)
 
     assert raised.value.code == "no_answer"
     assert time.monotonic() - started < 15
 
 
 async def test_a_cancelled_caller_does_not_lose_the_new_refresh_token(
-    relay: Relay, authorizer: Authorizer, brought: Person, upstream: SandboxServer
+    relay: Relay, access: TokenAccess, brought: Person, upstream: SandboxServer
 ) -> None:
     old = await grant_of(relay, brought)
     await age(relay, left=-1)
     upstream.faults({**SLOW, "commit_first": True})
 
-    calling = asyncio.create_task(authorizer.token(brought))
+    calling = asyncio.create_task(access.token(brought))
     await asyncio.sleep(0.1)
     calling.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -638,7 +638,7 @@ async def test_a_cancelled_caller_does_not_lose_the_new_refresh_token(
 
     assert new.active
     async with nothing_asked(upstream):
-        assert (await authorizer.token(brought)).value == new.tokens.access_token
+        assert (await access.token(brought)).value == new.tokens.access_token
 
 
 @asynccontextmanager
@@ -676,7 +676,7 @@ async def answered(upstream: SandboxServer) -> None:
 
 async def test_a_database_that_is_away_for_a_moment_does_not_lose_the_new_refresh_token(
     relay: Relay,
-    authorizer: Authorizer,
+    access: TokenAccess,
     brought: Person,
     upstream: SandboxServer,
     postgres: EmbeddedPostgres,
@@ -685,7 +685,7 @@ async def test_a_database_that_is_away_for_a_moment_does_not_lose_the_new_refres
     await age(relay, left=-1)
     upstream.faults({**SLOW, "seconds": 1.0, "commit_first": True})
 
-    calling = asyncio.create_task(authorizer.token(brought))
+    calling = asyncio.create_task(access.token(brought))
     await refreshing(relay, brought)
     async with no_database(postgres):
         await answered(upstream)
@@ -764,20 +764,20 @@ async def test_a_refused_fresh_token_says_when_the_next_is_asked_for(
     relay: Relay, make_authorizer: MakeAuthorizer, alice: Person, upstream: SandboxServer
 ) -> None:
     """Another process, whose token it was not, does not take turns with this one either."""
-    authorizer, other = make_authorizer(), make_authorizer()
-    first = await authorizer.token(alice)
-    second = await authorizer.token(alice, refused=first.version)
+    access, other = make_authorizer(), make_authorizer()
+    first = await access.token(alice)
+    second = await access.token(alice, refused=first.version)
     third = await other.token(alice, refused=second.version)
 
     async with nothing_asked(upstream):
-        for process in (authorizer, other):
+        for process in (access, other):
             with pytest.raises(TokenUnavailable) as raised:
                 await process.token(alice, refused=third.version)
             assert raised.value.code == "fresh_token_refused"
             assert 0 < (raised.value.retry_after or 0.0) <= 60
     # That it is over is another matter.
     await age(relay, left=-1)
-    assert (await authorizer.token(alice, refused=third.version)).version > third.version
+    assert (await access.token(alice, refused=third.version)).version > third.version
 
 
 # --- what is never told --------------------------------------------------------------------------
@@ -793,10 +793,10 @@ async def test_tokens_show_in_no_repr_and_no_error(
 
     await age(relay, left=-1)
     upstream.faults({"kind": "end_consent"}, {**DOWN, "count": 1})
-    authorizer = make_authorizer()
+    access = make_authorizer()
     for expected in (TokenUnavailable, NeedsAuthorization):
         with pytest.raises(expected) as raised:
-            await authorizer.token(alice)
+            await access.token(alice)
         told = f"{raised.value!r} {raised.value} {vars(raised.value)}"
         assert not any(secret in told for secret in hidden)
         assert raised.value.__cause__ is None

@@ -14,9 +14,9 @@ from redis.retry import Retry
 
 from uplift.cli.local.embedded import EmbeddedRedis
 from uplift.settings import Settings
-from uplift.tokens.quota import Budget, BudgetSpent
+from uplift.tokens.quota import Quota, QuotaSpent
 
-MakeBudget = Callable[..., Budget]
+MakeBudget = Callable[..., Quota]
 HOUR = 3600.0
 
 
@@ -29,47 +29,47 @@ async def redis_url(redis_server: EmbeddedRedis) -> str:
 
 
 @pytest.fixture
-async def make_budget(redis_url: str) -> AsyncIterator[MakeBudget]:
+async def make_quota(redis_url: str) -> AsyncIterator[MakeBudget]:
     """Makes budgets that share nothing but Redis."""
     async with AsyncExitStack() as stack:
 
         def make(
             calls: int, *, reserve: int = 0, seconds: float = HOUR, url: str = redis_url
-        ) -> Budget:
+        ) -> Quota:
             client = redis.asyncio.from_url(
                 url, socket_connect_timeout=1.0, socket_timeout=2.0, retry=Retry(NoBackoff(), 1)
             )
             stack.push_async_callback(client.aclose)
             settings = Settings(
-                oneup_user_calls=calls,
-                oneup_user_calls_reserve=reserve,
-                oneup_user_calls_seconds=seconds,
+                oneup_quota_calls=calls,
+                oneup_quota_reserve=reserve,
+                oneup_quota_seconds=seconds,
             )
-            return Budget(client, settings)
+            return Quota(client, settings)
 
         yield make
 
 
-async def call(budget: Budget, *, new_user: bool = False, seconds: float = 0.0) -> None:
+async def call(quota: Quota, *, new_user: bool = False, seconds: float = 0.0) -> None:
     """A call that takes so long."""
-    async with budget.call(new_user=new_user):
+    async with quota.call(new_user=new_user):
         await asyncio.sleep(seconds)
 
 
-async def withheld(budget: Budget, *, new_user: bool = False) -> float:
+async def withheld(quota: Quota, *, new_user: bool = False) -> float:
     """The seconds to wait that a call is answered with; it must not be made."""
-    with pytest.raises(BudgetSpent) as raised:
-        async with budget.call(new_user=new_user):
+    with pytest.raises(QuotaSpent) as raised:
+        async with quota.call(new_user=new_user):
             raise AssertionError("the call was allowed")
     return raised.value.retry_after
 
 
-async def made(budget: Budget, most: int, *, new_user: bool = False) -> int:
+async def made(quota: Quota, limit: int, *, new_user: bool = False) -> int:
     """How many of so many concurrent calls were made."""
     found = await asyncio.gather(
-        *(call(budget, new_user=new_user) for _ in range(most)), return_exceptions=True
+        *(call(quota, new_user=new_user) for _ in range(limit)), return_exceptions=True
     )
-    assert {type(each) for each in found} <= {type(None), BudgetSpent}
+    assert {type(each) for each in found} <= {type(None), QuotaSpent}
     return sum(each is None for each in found)
 
 
@@ -77,91 +77,91 @@ async def made(budget: Budget, most: int, *, new_user: bool = False) -> int:
 
 
 async def test_a_call_over_the_limit_is_withheld_until_the_first_leaves_the_window(
-    make_budget: MakeBudget,
+    make_quota: MakeBudget,
 ) -> None:
-    budget = make_budget(2)
-    await call(budget)
-    await call(budget)
-    assert HOUR - 30 < await withheld(budget) <= HOUR + 1
+    quota = make_quota(2)
+    await call(quota)
+    await call(quota)
+    assert HOUR - 30 < await withheld(quota) <= HOUR + 1
 
 
-async def test_the_window_slides(make_budget: MakeBudget) -> None:
-    budget = make_budget(2, seconds=1.0)
-    await call(budget)
+async def test_the_window_slides(make_quota: MakeBudget) -> None:
+    quota = make_quota(2, seconds=1.0)
+    await call(quota)
     await asyncio.sleep(0.5)
-    await call(budget)
+    await call(quota)
 
-    await asyncio.sleep(await withheld(budget) + 0.01)
+    await asyncio.sleep(await withheld(quota) + 0.01)
 
     # The first has left the window, the second has not.
-    assert await made(budget, 3) == 1
+    assert await made(quota, 3) == 1
 
 
-async def test_many_processes_at_once_never_exceed_the_limit(make_budget: MakeBudget) -> None:
-    budgets = [make_budget(37) for _ in range(4)]
-    counts = await asyncio.gather(*(made(budget, 50) for budget in budgets))
+async def test_many_processes_at_once_never_exceed_the_limit(make_quota: MakeBudget) -> None:
+    budgets = [make_quota(37) for _ in range(4)]
+    counts = await asyncio.gather(*(made(quota, 50) for quota in budgets))
     assert sum(counts) == 37
 
 
-async def test_in_no_window_1uphealth_sees_more_than_its_limit(make_budget: MakeBudget) -> None:
+async def test_in_no_window_1uphealth_sees_more_than_its_limit(make_quota: MakeBudget) -> None:
     """It may count a call at any time between its start and its end."""
-    most, window = 10, 0.4
-    budgets = [make_budget(most, seconds=window) for _ in range(4)]
+    limit, in_flight = 10, 0.4
+    budgets = [make_quota(limit, seconds=in_flight) for _ in range(4)]
     calls: list[tuple[float, float]] = []
     dice = random.Random(4)
 
-    async def caller(budget: Budget, until: float) -> None:
+    async def caller(quota: Quota, until: float) -> None:
         while time.monotonic() < until:
             try:
-                async with budget.call(new_user=True):
+                async with quota.call(new_user=True):
                     started = time.monotonic()
                     await asyncio.sleep(dice.uniform(0.0, 0.1))
                     calls.append((started, time.monotonic()))
-            except BudgetSpent as spent:
+            except QuotaSpent as spent:
                 await asyncio.sleep(spent.retry_after)
 
     until = time.monotonic() + 2
-    await asyncio.gather(*(caller(budget, until) for budget in budgets for _ in range(5)))
+    await asyncio.gather(*(caller(quota, until) for quota in budgets for _ in range(5)))
 
-    assert len(calls) >= 2 * most
+    assert len(calls) >= 2 * limit
     for at, _ in calls:
         # Those that 1upHealth may have in its window when this one arrives, and this one.
-        assert sum(start <= at < end + window for start, end in calls) <= most
+        assert sum(start <= at < end + in_flight for start, end in calls) <= limit
 
 
-async def test_a_cancelled_call_stays_counted(make_budget: MakeBudget) -> None:
-    budget = make_budget(1)
-    calling = asyncio.create_task(call(budget, seconds=30))
+async def test_a_cancelled_call_stays_counted(make_quota: MakeBudget) -> None:
+    quota = make_quota(1)
+    calling = asyncio.create_task(call(quota, seconds=30))
     await asyncio.sleep(0.1)
     calling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await calling
-    assert await withheld(budget) > HOUR - 30
+    assert await withheld(quota) > HOUR - 30
 
 
-async def test_a_failed_call_stays_counted(make_budget: MakeBudget) -> None:
-    budget = make_budget(1)
+async def test_a_failed_call_stays_counted(make_quota: MakeBudget) -> None:
+    quota = make_quota(1)
     with pytest.raises(ZeroDivisionError):
-        async with budget.call(new_user=True):
+        async with quota.call(new_user=True):
             raise ZeroDivisionError
-    assert await withheld(make_budget(1)) > HOUR - 30
+    assert await withheld(make_quota(1)) > HOUR - 30
 
 
 # --- the reserve ---------------------------------------------------------------------------------
 
 
-async def test_the_reserve_is_for_new_users(make_budget: MakeBudget) -> None:
-    budget = make_budget(10, reserve=4)
-    assert await made(budget, 20) == 6
-    assert await made(budget, 20, new_user=True) == 4
-    assert await withheld(budget, new_user=True) > HOUR - 30
+async def test_the_reserve_is_for_new_users(make_quota: MakeBudget) -> None:
+    quota = make_quota(10, reserve=4)
+    assert await made(quota, 20) == 6
+    assert await made(quota, 20, new_user=True) == 4
+    assert await withheld(quota, new_user=True) > HOUR - 30
 
 
-async def test_new_users_use_what_is_not_reserved_too(make_budget: MakeBudget) -> None:
-    budget = make_budget(10, reserve=4)
-    assert await made(budget, 8, new_user=True) == 8
-    assert await made(budget, 1) == 0
-    assert await made(budget, 5, new_user=True) == 2
+async def test_new_users_use_what_is_not_reserved_too(make_quota: MakeBudget) -> None:
+    quota = make_quota(10, reserve=4)
+    assert await made(quota, 8, new_user=True) == 8
+    assert await made(quota, 1) == 0
+    assert await made(quota, 5, new_user=True) == 2
 
 
 # --- 1upHealth's own word ------------------------------------------------------------------------
@@ -169,94 +169,94 @@ async def test_new_users_use_what_is_not_reserved_too(make_budget: MakeBudget) -
 
 @pytest.mark.parametrize("new_user", [True, False])
 async def test_a_429_closes_the_window_for_everybody(
-    make_budget: MakeBudget, new_user: bool
+    make_quota: MakeBudget, new_user: bool
 ) -> None:
-    budget, another = make_budget(10, reserve=4), make_budget(10, reserve=4)
-    assert await budget.used_up(120.0) == 120.0
-    for each in (budget, another):
+    quota, another = make_quota(10, reserve=4), make_quota(10, reserve=4)
+    assert await quota.used_up(120.0) == 120.0
+    for each in (quota, another):
         assert 90 < await withheld(each, new_user=new_user) <= 120
 
 
-async def test_a_closed_window_opens_when_1uphealth_said(make_budget: MakeBudget) -> None:
-    budget = make_budget(10)
-    await budget.used_up(0.3)
-    await withheld(budget)
+async def test_a_closed_window_opens_when_1uphealth_said(make_quota: MakeBudget) -> None:
+    quota = make_quota(10)
+    await quota.used_up(0.3)
+    await withheld(quota)
     await asyncio.sleep(0.4)
-    assert await made(budget, 20) == 10
+    assert await made(quota, 20) == 10
 
 
 async def test_a_429_that_names_no_time_closes_the_window_for_a_part_of_it(
-    make_budget: MakeBudget,
+    make_quota: MakeBudget,
 ) -> None:
-    budget = make_budget(10)
-    assert await budget.used_up(None) == 180.0
-    assert 120 < await withheld(make_budget(10)) <= 180
+    quota = make_quota(10)
+    assert await quota.used_up(None) == 180.0
+    assert 120 < await withheld(make_quota(10)) <= 180
 
 
 # --- Redis comes and goes ------------------------------------------------------------------------
 
 
 async def test_a_flushed_redis_counts_anew_and_a_429_still_closes_the_window(
-    make_budget: MakeBudget, redis_url: str
+    make_quota: MakeBudget, redis_url: str
 ) -> None:
-    budget = make_budget(5)
-    assert await made(budget, 5) == 5
+    quota = make_quota(5)
+    assert await made(quota, 5) == 5
     async with redis.asyncio.from_url(redis_url) as server:
         # The script cache too, as a restart would.
         await server.flushdb()
         await server.script_flush()
 
-    assert await made(budget, 1) == 1
-    await budget.used_up(60.0)
+    assert await made(quota, 1) == 1
+    await quota.used_up(60.0)
 
-    assert await withheld(make_budget(5)) > 30
+    assert await withheld(make_quota(5)) > 30
 
 
 async def test_a_flushed_redis_does_not_reopen_what_this_process_knows_to_be_closed(
-    make_budget: MakeBudget, redis_url: str
+    make_quota: MakeBudget, redis_url: str
 ) -> None:
-    budget = make_budget(5)
-    await budget.used_up(60.0)
+    quota = make_quota(5)
+    await quota.used_up(60.0)
     async with redis.asyncio.from_url(redis_url) as server:
         await server.flushdb()
-    assert await withheld(budget) > 30
+    assert await withheld(quota) > 30
 
 
 async def test_without_redis_each_process_takes_a_small_share(
-    make_budget: MakeBudget, tmp_path: Path
+    make_quota: MakeBudget, tmp_path: Path
 ) -> None:
     with EmbeddedRedis(tmp_path) as server:
-        budgets = [make_budget(300, reserve=50, url=server.url) for _ in range(4)]
+        budgets = [make_quota(300, reserve=50, url=server.url) for _ in range(4)]
         await call(budgets[0])
         server.kill()
 
-        counts = [await made(budget, 40) for budget in budgets]
+        counts = [await made(quota, 40) for quota in budgets]
         assert counts == [12, 12, 12, 12]
         assert await withheld(budgets[0]) > HOUR - 60
         # New users have a share of their own there as well.
         assert await made(budgets[0], 40, new_user=True) == 3
 
         server.restart()
-        fresh = make_budget(300, reserve=50, url=server.url)
+        fresh = make_quota(300, reserve=50, url=server.url)
         assert await made(fresh, 40) == 40
 
 
 async def test_without_redis_a_429_closes_the_window_of_this_process(
-    make_budget: MakeBudget, tmp_path: Path
+    make_quota: MakeBudget, tmp_path: Path
 ) -> None:
     with EmbeddedRedis(tmp_path) as server:
-        budget = make_budget(300, url=server.url)
-        await call(budget)
+        quota = make_quota(300, url=server.url)
+        await call(quota)
         server.kill()
-        await budget.used_up(60.0)
-        assert await withheld(budget, new_user=True) > 30
+        await quota.used_up(60.0)
+        assert await withheld(quota, new_user=True) > 30
 
 
 async def test_redis_that_goes_during_a_call_fails_nothing(
-    make_budget: MakeBudget, tmp_path: Path
+    make_quota: MakeBudget, tmp_path: Path
 ) -> None:
     with EmbeddedRedis(tmp_path) as server:
-        budget = make_budget(300, url=server.url)
-        async with budget.call(new_user=False):
+        quota = make_quota(300, url=server.url)
+        async with quota.call(new_user=False):
             server.kill()
-        await call(budget)
+        await call(quota)

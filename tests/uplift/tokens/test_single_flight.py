@@ -5,12 +5,18 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from uplift.tokens.single_flight import LimitReached, NotItsTurn, TokenUnavailable, Turn, Turns
+from uplift.tokens.single_flight import (
+    Flight,
+    SingleFlight,
+    TokenLimitReached,
+    TokenPending,
+    TokenUnavailable,
+)
 
 VERSION = 7
 
 
-def outcome(turn: Turn, version: int = VERSION, *, came_at: float) -> TokenUnavailable | None:
+def outcome(turn: Flight, version: int = VERSION, *, came_at: float) -> TokenUnavailable | None:
     """What a caller is answered at once, who came at that time; None: they may ask."""
     try:
         turn.check(version, came_at)
@@ -19,8 +25,8 @@ def outcome(turn: Turn, version: int = VERSION, *, came_at: float) -> TokenUnava
     return None
 
 
-def failed(error: TokenUnavailable) -> Turn:
-    turn = Turn()
+def failed(error: TokenUnavailable) -> Flight:
+    turn = Flight()
     turn.failed(VERSION, error)
     return turn
 
@@ -29,7 +35,7 @@ def failed(error: TokenUnavailable) -> Turn:
     "error",
     [
         TokenUnavailable("http_503", retry_after=9.0),
-        NotItsTurn("another_is_refreshing", retry_after=1.0),
+        TokenPending("another_is_refreshing", retry_after=1.0),
     ],
 )
 def test_a_failure_answers_those_who_were_there_and_none_who_come_later(
@@ -48,36 +54,36 @@ def test_a_failure_answers_those_who_were_there_and_none_who_come_later(
 
 
 def test_a_reached_limit_answers_those_who_come_later_too_with_what_is_left_of_it() -> None:
-    turn = failed(LimitReached("user_calls_spent", retry_after=60.0, spread=5.0))
+    turn = failed(TokenLimitReached("quota_spent", retry_after=60.0, spread=5.0))
 
     found = outcome(turn, came_at=time.monotonic() + 1)
 
-    assert isinstance(found, LimitReached)
-    assert (found.code, found.spread) == ("user_calls_spent", 5.0)
+    assert isinstance(found, TokenLimitReached)
+    assert (found.code, found.spread) == ("quota_spent", 5.0)
     assert 30 < (found.retry_after or 0) <= 60
 
 
 def test_a_limit_that_has_passed_answers_nobody_who_comes_later() -> None:
-    turn = failed(LimitReached("user_calls_spent", retry_after=0.0))
+    turn = failed(TokenLimitReached("quota_spent", retry_after=0.0))
     assert outcome(turn, came_at=time.monotonic() + 1) is None
 
 
 def test_a_newer_version_of_the_grant_is_tried_whatever_the_older_met() -> None:
-    turn = failed(LimitReached("user_calls_spent", retry_after=60.0))
+    turn = failed(TokenLimitReached("quota_spent", retry_after=60.0))
     assert outcome(turn, VERSION + 1, came_at=0.0) is None
 
 
 def test_who_wants_the_same_users_token_shares_a_turn() -> None:
-    turns, alice, bob = Turns(), uuid4(), uuid4()
+    turns, alice, bob = SingleFlight(), uuid4(), uuid4()
     first, second = turns.of(alice), turns.of(alice)
     assert first is second
     assert turns.of(bob) is not first
 
 
 def test_a_turn_lasts_while_it_is_remembered() -> None:
-    turns, alice = Turns(), uuid4()
+    turns, alice = SingleFlight(), uuid4()
     turn = turns.of(alice)
-    turn.failed(VERSION, LimitReached("user_calls_spent", retry_after=60.0))
+    turn.failed(VERSION, TokenLimitReached("quota_spent", retry_after=60.0))
     turns.remember(alice, turn)
     del turn
     assert outcome(turns.of(alice), came_at=time.monotonic()) is not None
@@ -89,9 +95,9 @@ def test_a_turn_lasts_while_it_is_remembered() -> None:
 
 
 def test_only_so_many_are_remembered() -> None:
-    turns = Turns()
+    turns = SingleFlight()
     for number in range(10_001):
-        turn = Turn()
-        turn.failed(VERSION, LimitReached("user_calls_spent", retry_after=60.0))
+        turn = Flight()
+        turn.failed(VERSION, TokenLimitReached("quota_spent", retry_after=60.0))
         turns.remember(UUID(int=number), turn)
     assert len(turns._remembered) == 10_000

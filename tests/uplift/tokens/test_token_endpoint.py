@@ -16,12 +16,12 @@ from tests import factories
 from tests.uplift.destinations.remote import Answering, Connection, Remote, serve
 from uplift.destinations.client import open_http
 from uplift.errors import ConfigurationError
-from uplift.ledger.token_pair import Tokens
+from uplift.ledger.token_pair import TokenPair
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
 from uplift.tokens.access import exchange
-from uplift.tokens.token_endpoint import Code, TokenClient, TokenError, Trouble
+from uplift.tokens.token_endpoint import Code, TokenEndpoint, TokenError, Trouble
 
 SECRET = secrets.token_urlsafe(12)
 
@@ -64,30 +64,30 @@ def settings_for(oneup: SandboxServer, **others: Any) -> Settings:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, *, seconds: float = 5.0) -> AsyncIterator[TokenClient]:
+async def opened(settings: Settings, *, seconds: float = 5.0) -> AsyncIterator[TokenEndpoint]:
     """A token client, as the relay opens it."""
     http = open_http(connections=5)
     try:
-        yield TokenClient(http, settings, factories.own_budget(settings), seconds=seconds)
+        yield TokenEndpoint(http, settings, factories.own_quota(settings), seconds=seconds)
     finally:
         await http.aclose()
 
 
 @pytest.fixture
-async def tokens(oneup: SandboxServer) -> AsyncIterator[TokenClient]:
+async def tokens(oneup: SandboxServer) -> AsyncIterator[TokenEndpoint]:
     """A client of the sandbox."""
     async with opened(settings_for(oneup)) as client:
         yield client
 
 
-async def code_of(tokens: TokenClient, name: str = "alice") -> Code:
+async def code_of(tokens: TokenEndpoint, name: str = "alice") -> Code:
     """A new user's code."""
     code = await tokens.create_user(name)
     assert code is not None
     return code
 
 
-async def granted(tokens: TokenClient, name: str = "alice") -> Tokens:
+async def granted(tokens: TokenEndpoint, name: str = "alice") -> TokenPair:
     """A new user's tokens."""
     return await tokens.exchange_code((await code_of(tokens, name)).code)
 
@@ -95,7 +95,7 @@ async def granted(tokens: TokenClient, name: str = "alice") -> Tokens:
 # --- users and codes -----------------------------------------------------------------------------
 
 
-async def test_a_new_user_comes_with_a_code_and_an_id(tokens: TokenClient) -> None:
+async def test_a_new_user_comes_with_a_code_and_an_id(tokens: TokenEndpoint) -> None:
     code = await tokens.create_user("alice")
 
     assert code is not None
@@ -104,7 +104,7 @@ async def test_a_new_user_comes_with_a_code_and_an_id(tokens: TokenClient) -> No
 
 
 @pytest.mark.parametrize("config", [SandboxConfig(existing_user_status=s) for s in (200, 400)])
-async def test_a_user_who_exists_is_no_error(tokens: TokenClient) -> None:
+async def test_a_user_who_exists_is_no_error(tokens: TokenEndpoint) -> None:
     await tokens.create_user("alice")
 
     assert await tokens.create_user("alice") is None
@@ -112,7 +112,7 @@ async def test_a_user_who_exists_is_no_error(tokens: TokenClient) -> None:
 
 @pytest.mark.parametrize("name", ["alice@example.com", "a b&c=d", "ü/漢", "a" * 200, "+1 555%20"])
 async def test_a_name_arrives_as_it_is(
-    tokens: TokenClient, oneup: SandboxServer, name: str
+    tokens: TokenEndpoint, oneup: SandboxServer, name: str
 ) -> None:
     await tokens.create_user(name)
 
@@ -120,7 +120,7 @@ async def test_a_name_arrives_as_it_is(
     assert (await tokens.auth_code(name)).oneup_user_id == "1001"
 
 
-async def test_an_existing_user_gets_a_new_code(tokens: TokenClient) -> None:
+async def test_an_existing_user_gets_a_new_code(tokens: TokenEndpoint) -> None:
     first = await code_of(tokens)
     second = await tokens.auth_code("alice")
 
@@ -130,7 +130,7 @@ async def test_an_existing_user_gets_a_new_code(tokens: TokenClient) -> None:
 
 
 @pytest.mark.parametrize("config", [SandboxConfig(unknown_user_status=s) for s in (400, 404)])
-async def test_a_code_for_nobody_is_refused(tokens: TokenClient) -> None:
+async def test_a_code_for_nobody_is_refused(tokens: TokenEndpoint) -> None:
     with pytest.raises(TokenError) as raised:
         await tokens.auth_code("nobody")
 
@@ -138,7 +138,7 @@ async def test_a_code_for_nobody_is_refused(tokens: TokenClient) -> None:
 
 
 async def test_a_code_for_a_user_who_withdrew_is_refused(
-    tokens: TokenClient, oneup: SandboxServer
+    tokens: TokenEndpoint, oneup: SandboxServer
 ) -> None:
     await granted(tokens)
     oneup.faults({"kind": "end_consent", "match": {"user": "alice"}})
@@ -149,8 +149,8 @@ async def test_a_code_for_a_user_who_withdrew_is_refused(
     assert raised.value.trouble is Trouble.REFUSED
 
 
-@pytest.mark.parametrize("config", [SandboxConfig(client_secret=SECRET, user_calls=2)])
-async def test_a_spent_budget_is_busy(tokens: TokenClient) -> None:
+@pytest.mark.parametrize("config", [SandboxConfig(client_secret=SECRET, quota_calls=2)])
+async def test_a_spent_quota_is_busy(tokens: TokenEndpoint) -> None:
     await tokens.create_user("alice")
     await tokens.auth_code("alice")
 
@@ -163,7 +163,7 @@ async def test_a_spent_budget_is_busy(tokens: TokenClient) -> None:
 # --- tokens --------------------------------------------------------------------------------------
 
 
-async def test_a_code_is_traded_once(tokens: TokenClient) -> None:
+async def test_a_code_is_traded_once(tokens: TokenEndpoint) -> None:
     code = await code_of(tokens)
     granted = await tokens.exchange_code(code.code)
 
@@ -176,7 +176,7 @@ async def test_a_code_is_traded_once(tokens: TokenClient) -> None:
 
 @pytest.mark.parametrize("config", [SandboxConfig(client_secret=SECRET, code_delay_seconds=0.4)])
 async def test_a_code_that_is_not_valid_yet_is_tried_again(
-    tokens: TokenClient, oneup: SandboxServer
+    tokens: TokenEndpoint, oneup: SandboxServer
 ) -> None:
     code = await code_of(tokens)
     with pytest.raises(TokenError):
@@ -187,7 +187,7 @@ async def test_a_code_that_is_not_valid_yet_is_tried_again(
 
 
 async def test_a_code_that_never_becomes_valid_is_given_up(
-    tokens: TokenClient, oneup: SandboxServer
+    tokens: TokenEndpoint, oneup: SandboxServer
 ) -> None:
     with pytest.raises(TokenError) as raised:
         await exchange(tokens, "no-code")
@@ -197,7 +197,7 @@ async def test_a_code_that_never_becomes_valid_is_given_up(
 
 
 async def test_a_code_is_not_tried_again_while_1uphealth_is_down(
-    tokens: TokenClient, oneup: SandboxServer
+    tokens: TokenEndpoint, oneup: SandboxServer
 ) -> None:
     code = await code_of(tokens)
     oneup.faults({"kind": "status", "status": 503, "match": {"api": "token"}})
@@ -210,7 +210,7 @@ async def test_a_code_is_not_tried_again_while_1uphealth_is_down(
 
 
 async def test_a_refresh_gives_a_new_pair_and_ends_the_old_refresh_token(
-    tokens: TokenClient,
+    tokens: TokenEndpoint,
 ) -> None:
     first = await granted(tokens)
     assert first.refresh_token is not None
@@ -248,12 +248,12 @@ def answering(status: int, body: Any, headers: dict[str, str] | None = None) -> 
     """A server that answers so, whatever it is asked."""
     content = body if isinstance(body, bytes) else orjson.dumps(body)
 
-    async def answer(connection: Connection) -> None:
+    async def response(connection: Connection) -> None:
         while True:
             await connection.read()
-            await connection.answer(status, content, headers)
+            await connection.response(status, content, headers)
 
-    return answer
+    return response
 
 
 def settings_of(remote: Remote) -> Settings:
@@ -353,14 +353,14 @@ async def test_the_life_of_a_token_is_read_whatever_it_is(expires_in: Any, secon
     else:
         content = body
     async with serve(answering(200, content)) as remote, opened(settings_of(remote)) as tokens:
-        assert await tokens.refresh("x") == Tokens("a", "r", seconds)
+        assert await tokens.refresh("x") == TokenPair("a", "r", seconds)
 
 
 @pytest.mark.parametrize("refresh", [None, "", 1])
 async def test_there_may_be_no_refresh_token(refresh: Any) -> None:
     body = {"access_token": "a", "refresh_token": refresh, "expires_in": 60}
     async with serve(answering(200, body)) as remote, opened(settings_of(remote)) as tokens:
-        assert await tokens.refresh("x") == Tokens("a", None, 60.0)
+        assert await tokens.refresh("x") == TokenPair("a", None, 60.0)
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ async def test_there_may_be_no_refresh_token(refresh: Any) -> None:
 )
 @pytest.mark.parametrize("api", ["token", "user-management"])
 async def test_a_broken_answer_is_unavailable(
-    tokens: TokenClient, oneup: SandboxServer, kind: str, api: str
+    tokens: TokenEndpoint, oneup: SandboxServer, kind: str, api: str
 ) -> None:
     first = await granted(tokens)
     oneup.faults({"kind": kind, "match": {"api": api}})
@@ -390,12 +390,12 @@ async def no_http(connection: Connection) -> None:
 
 async def not_gzip(connection: Connection) -> None:
     await connection.read()
-    await connection.answer(200, b"{}", {"Content-Encoding": "gzip"})
+    await connection.response(200, b"{}", {"Content-Encoding": "gzip"})
 
 
 async def a_long_header(connection: Connection) -> None:
     await connection.read()
-    await connection.answer(200, b"{}", {"X-Long": "a" * 100_000})
+    await connection.response(200, b"{}", {"X-Long": "a" * 100_000})
 
 
 async def a_wrong_length(connection: Connection) -> None:
@@ -507,7 +507,7 @@ async def test_a_redirect_takes_no_secret_elsewhere() -> None:
 
 
 def test_secrets_show_in_no_repr() -> None:
-    assert "canary" not in repr(Tokens("canary-a", "canary-r", 60.0))
+    assert "canary" not in repr(TokenPair("canary-a", "canary-r", 60.0))
     assert "canary" not in repr(Code("canary", "1"))
 
 
@@ -542,11 +542,11 @@ async def test_credentials_that_no_header_can_carry_are_a_wrong_setting(
     name: str, value: str
 ) -> None:
     wrong = Settings(**{name: value})  # type: ignore[arg-type]
-    budget = factories.own_budget(wrong)
+    quota = factories.own_quota(wrong)
     http = open_http(connections=1)
     try:
         with pytest.raises(ConfigurationError, match=f"UPLIFT_{name.upper()}") as raised:
-            TokenClient(http, wrong, budget)
+            TokenEndpoint(http, wrong, quota)
     finally:
         await http.aclose()
     assert value not in str(raised.value)

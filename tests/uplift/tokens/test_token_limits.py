@@ -17,7 +17,7 @@ from uplift.errors import UpstreamUnavailable
 from uplift.intake.accept import Accepted
 from uplift.ledger import users
 from uplift.ledger.tables import Grant, Upload
-from uplift.ledger.token_pair import Tokens
+from uplift.ledger.token_pair import TokenPair
 from uplift.ledger.uploads import UploadRow
 from uplift.lifecycle import Reason, State
 from uplift.sandbox.testing import SandboxServer
@@ -33,7 +33,7 @@ REFUSE_REFRESH = {"kind": "refuse_refresh"}
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     """Five calls an hour, two of them for new users."""
-    return settings.model_copy(update={"oneup_user_calls": 5, "oneup_user_calls_reserve": 2})
+    return settings.model_copy(update={"oneup_quota_calls": 5, "oneup_quota_reserve": 2})
 
 
 @pytest.fixture
@@ -116,8 +116,8 @@ async def test_an_upload_waits_visibly_until_the_window_has_room(
 
     [row] = await deliver(relay, waiting)
 
-    assert (row.state, row.reason) == (State.QUEUED, Reason.PACED)
-    assert row.last_answer == "user_calls_spent"
+    assert (row.state, row.reason) == (State.QUEUED, Reason.AWAITING_TOKEN)
+    assert row.last_response == "quota_spent"
     wait, _ = await seconds_of(relay, waiting)
     assert 3600 - 60 < wait < 3600 * 1.05 + 1
     assert asked(upstream, api="user-management") == calls
@@ -151,7 +151,7 @@ async def test_an_attempt_before_the_wait_stays_counted(
 
     [row] = await deliver(relay, waiting)
 
-    assert (row.reason, row.attempts) == (Reason.PACED, 1)
+    assert (row.reason, row.attempts) == (Reason.AWAITING_TOKEN, 1)
 
 
 async def test_many_uploads_of_one_user_meet_the_limit_once(
@@ -161,7 +161,7 @@ async def test_many_uploads_of_one_user_meet_the_limit_once(
 
     for _ in range(2):
         rows = await deliver(relay, *many)
-        assert {row.reason for row in rows} == {Reason.PACED}
+        assert {row.reason for row in rows} == {Reason.AWAITING_TOKEN}
 
     assert asked(upstream, grant_type="refresh_token") == 1
 
@@ -205,8 +205,8 @@ async def test_1uphealths_own_429_makes_everybody_wait_who_needs_a_code(
     [first] = await deliver(relay, uploads[0])
     [second] = await deliver(await open_another(), uploads[1])
 
-    assert (first.reason, first.last_answer) == (Reason.PACED, "http_429")
-    assert (second.reason, second.last_answer) == (Reason.PACED, "user_calls_spent")
+    assert (first.reason, first.last_response) == (Reason.AWAITING_TOKEN, "http_429")
+    assert (second.reason, second.last_response) == (Reason.AWAITING_TOKEN, "quota_spent")
     assert asked(upstream, api="user-management") == calls + 1
     for each in uploads:
         assert 60 < (await seconds_of(relay, each))[0] < 90 + 180 + 1
@@ -222,7 +222,7 @@ async def test_a_busy_token_endpoint_makes_its_user_wait_as_long_as_it_says(
 
     rows = await deliver(relay, *accepted)
 
-    assert {(row.reason, row.attempts) for row in rows} == {(Reason.PACED, 0)}
+    assert {(row.reason, row.attempts) for row in rows} == {(Reason.AWAITING_TOKEN, 0)}
     assert asked(upstream, grant_type="refresh_token") == 1
 
 
@@ -244,7 +244,7 @@ async def test_a_new_grant_ends_the_wait_at_once(
     given = upstream.grant("alice")
 
     await relay.provisioner.bring_grant(
-        "alice", Tokens(given["access_token"], given["refresh_token"], 7200.0)
+        "alice", TokenPair(given["access_token"], given["refresh_token"], 7200.0)
     )
 
     assert (await seconds_of(relay, waiting))[0] <= 0
@@ -260,7 +260,7 @@ async def test_a_new_grant_ends_no_other_wait(relay: Relay, upstream: SandboxSer
     await deliver(relay, accepted)
     assert (await factories.status(relay, accepted)).reason == Reason.SETTLING
 
-    await relay.provisioner.bring_grant("alice", Tokens("access", "refresh", 7200.0))
+    await relay.provisioner.bring_grant("alice", TokenPair("access", "refresh", 7200.0))
 
     assert (await seconds_of(relay, accepted))[0] > 60
 
@@ -268,7 +268,7 @@ async def test_a_new_grant_ends_no_other_wait(relay: Relay, upstream: SandboxSer
 async def test_the_waiting_are_delivered_when_the_window_turns(
     settings: Settings, relay: Relay, upstream: SandboxServer
 ) -> None:
-    brief = settings.model_copy(update={"oneup_user_calls_seconds": 1.0})
+    brief = settings.model_copy(update={"oneup_quota_seconds": 1.0})
     async with open_relay(brief) as process:
         names = [f"user-{n}" for n in range(9)]
         for name in names:
@@ -278,7 +278,7 @@ async def test_the_waiting_are_delivered_when_the_window_turns(
         upstream.faults(REFUSE_REFRESH)
         rows = await deliver(process, *accepted)
         assert sum(row.state is State.DELIVERED for row in rows) == 3
-        assert sum(row.reason == Reason.PACED for row in rows) == 6
+        assert sum(row.reason == Reason.AWAITING_TOKEN for row in rows) == 6
 
         async with asyncio.timeout(30):
             while any(row.state is not State.DELIVERED for row in rows):
@@ -294,7 +294,7 @@ async def bring_as_user_management(relay: Relay, upstream: SandboxServer, name: 
     """A user as if signed up long ago."""
     given = upstream.grant(name)
     await relay.provisioner.bring_grant(
-        name, Tokens(given["access_token"], given["refresh_token"], 7200.0)
+        name, TokenPair(given["access_token"], given["refresh_token"], 7200.0)
     )
     async with relay.database.transaction() as connection:
         await connection.execute(text("UPDATE grants SET origin = 'user_management'"))
@@ -307,7 +307,7 @@ async def test_new_users_have_a_reserve(
     relay: Relay, upstream: SandboxServer, waiting: Accepted
 ) -> None:
     [row] = await deliver(relay, waiting)
-    assert row.reason == Reason.PACED
+    assert row.reason == Reason.AWAITING_TOKEN
 
     assert (await relay.provisioner.provision("new-1"))[1]
     assert (await relay.provisioner.provision("new-2"))[1]
@@ -373,7 +373,7 @@ async def test_calls_and_tokens_are_counted(
     with pytest.raises(UpstreamUnavailable):
         await relay.provisioner.provision("late")
 
-    calls = [counted("user_calls", outcome=each) for each in ("made", "withheld", "refused")]
+    calls = [counted("quota_calls", outcome=each) for each in ("made", "withheld", "refused")]
     assert calls == [4, 1, 1]  # three users and the late one; a code for alice; the late one
     assert counted("tokens_renewed", by="refresh") == 1
 
@@ -435,8 +435,8 @@ async def test_who_waits_too_long_for_another_process_is_queued_without_an_attem
 
     [row] = await deliver(relay, accepted)
 
-    assert (row.state, row.reason, row.attempts) == (State.QUEUED, Reason.PACED, 0)
-    assert row.last_answer == "another_is_refreshing"
+    assert (row.state, row.reason, row.attempts) == (State.QUEUED, Reason.AWAITING_TOKEN, 0)
+    assert row.last_response == "another_is_refreshing"
     wait, _ = await seconds_of(relay, accepted)
     assert wait < 2
     assert asked(upstream, grant_type="refresh_token") == 0
@@ -473,7 +473,7 @@ async def test_a_user_whom_the_backend_brought_is_parked_and_the_state_says_why(
 ) -> None:
     given = upstream.grant("alice")
     await relay.provisioner.bring_grant(
-        "alice", Tokens(given["access_token"], given["refresh_token"], 7200.0)
+        "alice", TokenPair(given["access_token"], given["refresh_token"], 7200.0)
     )
     accepted = await factories.accepted(relay)
     await expire(relay)

@@ -21,7 +21,7 @@ from uplift.ledger import credentials, erasing, leases, retention, users
 from uplift.ledger.audit import Actor
 from uplift.ledger.database import Database
 from uplift.ledger.tables import Batch, Grant, IdempotencyKey, Record, Table, Upload, User
-from uplift.ledger.token_pair import Tokens
+from uplift.ledger.token_pair import TokenPair
 from uplift.ledger.users import UserRow
 from uplift.lifecycle import State
 from uplift.sandbox.testing import SandboxServer
@@ -119,7 +119,7 @@ async def thin(relay: Relay) -> None:
     async with relay.database.transaction() as connection:
         delivered = select(Upload.id).where(Upload.state == State.DELIVERED).order_by(Upload.id)
         *_, before, _ = (await connection.scalars(delivered)).all()
-        walked = await retention.walk_uploads(connection, windows, after=before, most=10)
+        walked = await retention.walk_uploads(connection, windows, after=before, limit=10)
     assert walked.thinned == 1
 
 
@@ -137,7 +137,7 @@ async def _tokens(relay: Relay, user: UserRow) -> tuple[str, str]:
         sealed = await connection.scalar(
             select(Grant.sealed_tokens).where(Grant.user_id == user.id)
         )
-    opened = orjson.loads(user.key(relay.ring).open(sealed or b"", b"grant " + user.id.bytes))
+    opened = orjson.loads(user.key(relay.key_ring).open(sealed or b"", b"grant " + user.id.bytes))
     return opened["access"], opened["refresh"]
 
 
@@ -188,25 +188,25 @@ async def test_of_an_erased_person_nothing_is_found_with_keys_or_without(
     relay: Relay, upstream: SandboxServer, settings: Settings
 ) -> None:
     person = await a_person_with_everything(relay, upstream)
-    before = await whereabouts.opened(relay.database, relay.ring)
+    before = await whereabouts.opened(relay.database, relay.key_ring)
     assert [canary for canary in person.sealed if canary not in before] == []
     shown = await whereabouts.shown(relay.database)
     assert [canary for canary in person.plain | person.audited if canary not in shown] == []
     assert [canary for canary in person.sealed if canary in shown] == []
     assert settings.redis_url is not None
-    bell_redis = settings.redis_url.get_secret_value()
-    assert await _rung(bell_redis, person.audited)
+    dispatch_redis = settings.redis_url.get_secret_value()
+    assert await _rung(dispatch_redis, person.audited)
 
     assert await erase(relay)
 
-    assert await whereabouts.opened(relay.database, relay.ring) == b""
+    assert await whereabouts.opened(relay.database, relay.key_ring) == b""
     shown = await whereabouts.shown(relay.database)
     assert [canary for canary in person.plain | person.sealed if canary in shown] == []
     shown = await whereabouts.shown(relay.database, but={"audit_events"})
     assert [canary for canary in person.audited if canary in shown] == []
     assert await nothing_is_left(relay.database)
     # Messages of theirs stay in Redis, where nobody takes them here; they hold ids alone.
-    in_redis = await whereabouts.in_redis(bell_redis)
+    in_redis = await whereabouts.in_redis(dispatch_redis)
     in_redis += _decoded(in_redis)
     assert [canary for canary in person.plain | person.sealed if canary in in_redis] == []
 
@@ -216,14 +216,14 @@ async def test_others_keep_everything(relay: Relay, upstream: SandboxServer) -> 
     await deliver(relay, await factories.accepted(relay, "bob", id="one"))
     await factories.accepted(relay, "bob", id="two")
     everything = await whereabouts.shown(relay.database, but={"audit_events"})
-    opened = await whereabouts.opened(relay.database, relay.ring)
+    opened = await whereabouts.opened(relay.database, relay.key_ring)
     await factories.user(relay, _NAME)
     await deliver(relay, await submit(relay, 1))
     await submit(relay, 2)
     assert await whereabouts.shown(relay.database, but={"audit_events"}) != everything
     assert await erase(relay)
     assert await whereabouts.shown(relay.database, but={"audit_events"}) == everything
-    assert await whereabouts.opened(relay.database, relay.ring) == opened
+    assert await whereabouts.opened(relay.database, relay.key_ring) == opened
     assert opened
 
 
@@ -239,7 +239,7 @@ async def test_an_upload_in_flight_ends_without_leaving_anything(
     erasure = await relay.eraser.erase(_NAME, wait=0)
     assert (erasure.done, erasure.sending) == (False, 1)
     # While it goes on, nothing can be read, opened or added, and only the name is left.
-    assert await whereabouts.opened(relay.database, relay.ring) == b""
+    assert await whereabouts.opened(relay.database, relay.key_ring) == b""
     async with relay.database.transaction() as connection:
         left = (await connection.execute(select(*User.__table__.c))).one()
     assert {name for name, value in left._mapping.items() if value is not None} == {
@@ -314,7 +314,7 @@ async def test_the_sweep_finishes_what_a_killed_process_began(
     async with relay.database.transaction() as connection:
         assert await erasing.begin(connection, _NAME, Actor("key:1"))
     async with relay.database.transaction() as connection:
-        assert len(await erasing.some_begun(connection, most=10)) == 1
+        assert len(await erasing.some_begun(connection, limit=10)) == 1
     assert (await relay.sweeper.sweep()).erased == 1
     assert await nothing_is_left(relay.database)
     assert (await relay.sweeper.sweep()).erased == 0
@@ -328,7 +328,7 @@ async def test_it_goes_on_from_any_row_at_which_it_was_interrupted(relay: Relay)
     steps = 0
     while True:
         async with relay.database.transaction() as connection:
-            if (await erasing.remove_some(connection, user.id, most=7)).done:
+            if (await erasing.remove_some(connection, user.id, limit=7)).done:
                 break
         steps += 1
     assert steps == 6  # uploads, then records, 7 at a time
@@ -457,7 +457,7 @@ async def test_a_grant_brought_meanwhile_is_a_new_users(relay: Relay) -> None:
     accepted = await submit(relay, 1)
     await rows.claim(relay.database, accepted.upload.id)
     assert not await erase(relay, wait=0)
-    user = await relay.provisioner.bring_grant(_NAME, Tokens("access", "refresh", 60.0))
+    user = await relay.provisioner.bring_grant(_NAME, TokenPair("access", "refresh", 60.0))
     async with relay.database.transaction() as connection:
         assert list(await connection.scalars(select(Grant.user_id))) == [user.id]
         assert user.id != accepted.upload.user_id
@@ -467,7 +467,7 @@ async def test_who_waits_for_an_upload_hears_that_it_is_gone(relay: Relay) -> No
     await factories.user_without_grant(relay, _NAME)
     accepted = await submit(relay, 1)
     waiting = asyncio.create_task(
-        relay.watcher.wait(accepted.upload, lambda row: row.state.settled, 30)
+        relay.long_poll.wait(accepted.upload, lambda row: row.state.settled, 30)
     )
     await asyncio.sleep(0.1)
     assert await erase(relay)

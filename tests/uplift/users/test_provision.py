@@ -13,12 +13,12 @@ from uplift.destinations.client import open_http
 from uplift.errors import UpstreamUnavailable
 from uplift.ledger import grants, users
 from uplift.ledger.grants import GrantRow
-from uplift.ledger.token_pair import Tokens
+from uplift.ledger.token_pair import TokenPair
 from uplift.lifecycle import State
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
-from uplift.tokens.token_endpoint import TokenClient
+from uplift.tokens.token_endpoint import TokenEndpoint
 from uplift.users.provision import Provisioner
 from uplift.wiring import Relay
 
@@ -42,14 +42,16 @@ async def grant_of(relay: Relay, name: str = "alice") -> GrantRow | None:
     async with relay.database.transaction() as connection:
         user = await users.find_user(connection, name)
         assert user is not None
-        return await grants.get_grant(connection, user.id, user.key(relay.ring))
+        return await grants.get_grant(connection, user.id, user.key(relay.key_ring))
 
 
 async def end_grant(relay: Relay, name: str = "alice") -> None:
     """What an attempt does that finds the user's grant dead."""
     async with relay.database.transaction() as connection:
         user = await users.find_user(connection, name)
-        grant = await grants.get_grant(connection, user.id, user.key(relay.ring)) if user else None
+        grant = (
+            await grants.get_grant(connection, user.id, user.key(relay.key_ring)) if user else None
+        )
         assert user is not None
         assert grant is not None
         assert await grants.end_grant(connection, user.id, grant.version)
@@ -194,8 +196,8 @@ async def with_wrong_secret(relay: Relay, settings: Settings) -> AsyncIterator[P
     wrong = settings.model_copy(update={"oneup_client_secret": SecretStr("canary-secret")})
     http = open_http(connections=1)
     try:
-        tokens = TokenClient(http, wrong, factories.own_budget(wrong))
-        yield Provisioner(relay.database, relay.ring, tokens, relay.keys)
+        tokens = TokenEndpoint(http, wrong, factories.own_quota(wrong))
+        yield Provisioner(relay.database, relay.key_ring, tokens, relay.keys)
     finally:
         await http.aclose()
 
@@ -215,7 +217,7 @@ async def test_a_wrong_client_is_told_by_the_settings_names_and_not_their_values
 async def test_a_brought_grant_makes_a_user_and_asks_nobody(
     relay: Relay, upstream: SandboxServer
 ) -> None:
-    user = await relay.provisioner.bring_grant("alice", Tokens("access", "refresh", 100.0))
+    user = await relay.provisioner.bring_grant("alice", TokenPair("access", "refresh", 100.0))
 
     assert (user.app_user_id, user.grant_state, user.oneup_user_id) == ("alice", "active", None)
     grant = await grant_of(relay)
@@ -232,7 +234,7 @@ async def test_a_brought_grant_replaces_the_one_there_was(
     first, _ = await relay.provisioner.provision("alice")
     old = await grant_of(relay)
 
-    user = await relay.provisioner.bring_grant("alice", Tokens("access", None, 100.0))
+    user = await relay.provisioner.bring_grant("alice", TokenPair("access", None, 100.0))
 
     new = await grant_of(relay)
     assert old is not None
@@ -253,7 +255,7 @@ async def test_a_brought_grant_releases_what_was_parked(
 
     given = upstream.grant("alice")
     await relay.provisioner.bring_grant(
-        "alice", Tokens(given["access_token"], given["refresh_token"], 7200.0)
+        "alice", TokenPair(given["access_token"], given["refresh_token"], 7200.0)
     )
     assert (await factories.status(relay, accepted)).state is State.QUEUED
     await relay.deliverer.deliver([accepted.upload.id])
@@ -264,7 +266,7 @@ async def test_a_brought_grant_releases_what_was_parked(
 async def test_a_brought_grant_is_not_replaced_by_provisioning(
     relay: Relay, upstream: SandboxServer
 ) -> None:
-    await relay.provisioner.bring_grant("alice", Tokens("access", None, 100.0))
+    await relay.provisioner.bring_grant("alice", TokenPair("access", None, 100.0))
 
     _, made = await relay.provisioner.provision("alice")
 

@@ -40,9 +40,9 @@ def openable_columns() -> set[tuple[str, str]]:
     return set(_CONTEXTS)
 
 
-async def opened(database: Database, ring: KeyRing) -> bytes:
+async def opened(database: Database, key_ring: KeyRing) -> bytes:
     """All that the key ring opens: each sealed value of each row, with every user's key."""
-    keys = await _user_keys(database, ring)
+    keys = await _user_keys(database, key_ring)
     found: list[bytes] = []
     async for table, row in _rows(database):
         for column, value in row._mapping.items():
@@ -103,7 +103,7 @@ def _plain(value: Any) -> bytes:
             return str(value).encode()
 
 
-async def _user_keys(database: Database, ring: KeyRing) -> list[UserKey]:
+async def _user_keys(database: Database, key_ring: KeyRing) -> list[UserKey]:
     async with database.transaction() as connection:
         rows = (
             await connection.execute(
@@ -113,7 +113,7 @@ async def _user_keys(database: Database, ring: KeyRing) -> list[UserKey]:
             )
         ).all()
     return [
-        ring.unwrap(
+        key_ring.unwrap(
             WrappedKey(row.master_key_id or "", row.wrapped_key or b""), key_context(row.id)
         )
         for row in rows

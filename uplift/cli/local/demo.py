@@ -20,7 +20,7 @@ from uplift.cli.local.processes import interrupted_by_signals
 from uplift.cli.local.system import System, make_folder
 from uplift.cli.push.push import push_records
 from uplift.cli.push.report import ConsoleProgress, print_report
-from uplift.cli.push.result import Outcome, PushResult
+from uplift.cli.push.result import PushResult, ResponseKind
 from uplift.cli.running import actor
 from uplift.errors import UpliftError
 from uplift.ledger import credentials
@@ -40,9 +40,9 @@ _BRISK = {
     "UPLIFT_LEASE_SECONDS": "10",
     "UPLIFT_SETTLE_SECONDS": "2",
     "UPLIFT_SWEEP_SECONDS": "1",
-    "UPLIFT_RING_SECONDS": "5",
-    "UPLIFT_RETRY_FIRST_SECONDS": "1",
-    "UPLIFT_RETRY_MOST_SECONDS": "10",
+    "UPLIFT_REDISPATCH_SECONDS": "5",
+    "UPLIFT_BACKOFF_FIRST_SECONDS": "1",
+    "UPLIFT_MAX_BACKOFF_SECONDS": "10",
     "UPLIFT_ONEUP_KEEPS_IDS": "true",
 }
 
@@ -160,9 +160,9 @@ def _differences(result: PushResult, manifest: Manifest, counts: dict[str, int])
     """What is not as the export's manifest says it must be."""
     totals = result.totals()
     expected = {
-        Outcome.DELIVERED: len(manifest.valid),
-        Outcome.REJECTED: len(manifest.broken),
-        Outcome.SKIPPED: len(manifest.missing),
+        ResponseKind.DELIVERED: len(manifest.valid),
+        ResponseKind.REJECTED: len(manifest.broken),
+        ResponseKind.SKIPPED: len(manifest.missing),
     }
     wrong = [
         f"{outcome}: {totals.get(outcome, 0)} records, but the export has {count}."
@@ -177,7 +177,7 @@ def _differences(result: PushResult, manifest: Manifest, counts: dict[str, int])
     found = {
         record.label: [where for issue in record.issues for where in issue.expression]
         for record in result.records
-        if record.outcome is Outcome.REJECTED
+        if record.outcome is ResponseKind.REJECTED
     }
     for record in manifest.broken:
         places = next((found[label] for label in found if record.path in label), [])
@@ -227,7 +227,7 @@ def _print_addresses(system: System, environment: Path | None) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("API", f"{system.api_url}/docs")
     table.add_row("Flower", f"{system.flower_url} (login {system.flower_login})")
-    for name, url in system.operator_urls.items():
+    for name, url in system.admin_urls.items():
         table.add_row(f"Metrics of {name}", f"{url}/metrics")
     if system.sandbox_url is not None:
         table.add_row("Sandbox", f"{system.sandbox_url}/_sandbox/counts")

@@ -41,7 +41,7 @@ PROCESSES: Mapping[str, list[str]] = {
 }
 
 # Where each is counted and asked whether it is alive; the Procfile has the same.
-OPERATOR_PORTS: Mapping[str, int] = {"web": 9801, "worker": 9802, "bulk": 9803, "beat": 9804}
+ADMIN_PORTS: Mapping[str, int] = {"web": 9801, "worker": 9802, "bulk": 9803, "beat": 9804}
 
 
 class NotReady(UpliftError):
@@ -89,7 +89,7 @@ class System:
         self.redis: EmbeddedRedis | None = None
         self.sandbox_url: str | None = None
         self.environment: dict[str, str] = dict(settings or {})
-        self.operator_urls: dict[str, str] = {}
+        self.admin_urls: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         try:
@@ -174,10 +174,10 @@ class System:
     def _run(self, name: str, arguments: list[str]) -> None:
         extra: list[str] = []
         environment = self.environment
-        if name in OPERATOR_PORTS:
-            port = self._port(OPERATOR_PORTS[name])
-            self.operator_urls[name] = f"http://{HOST}:{port}"
-            environment = {**environment, "UPLIFT_METRICS_PORT": str(port)}
+        if name in ADMIN_PORTS:
+            port = self._port(ADMIN_PORTS[name])
+            self.admin_urls[name] = f"http://{HOST}:{port}"
+            environment = {**environment, "UPLIFT_ADMIN_PORT": str(port)}
         if name == "beat":
             extra = ["-s", str(self._data_dir / "celerybeat-schedule")]
         self.processes.start(name, [sys.executable, "-m", *arguments, *extra], env=environment)

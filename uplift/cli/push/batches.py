@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from uplift.cli.client import ApiClient, BatchLine, RecordsNotTaken, UploadStatus
 from uplift.cli.push.records import Record, Skipped, UnreadableSource
 from uplift.cli.push.report import PushProgress
-from uplift.cli.push.result import Outcome, PushedRecord, PushResult
+from uplift.cli.push.result import PushedRecord, PushResult, ResponseKind
 
 # One batch. Several of them rather than one long stream: each is safe once it is answered, one that
 # fails is repeated in a moment, and its lines stay below the 1 MiB that proxies like nginx take.
@@ -92,13 +92,16 @@ class Sending:
     def _keep(self, record: Record | Skipped) -> PushedRecord:
         if isinstance(record, Skipped):
             kept = PushedRecord(
-                record.label, record.resource_type or "unknown", Outcome.SKIPPED, why=record.reason
+                record.label,
+                record.resource_type or "unknown",
+                ResponseKind.SKIPPED,
+                why=record.reason,
             )
         else:
             kept = PushedRecord(
                 record.label,
                 record.resource_type,
-                Outcome.WAITING if self._result.waited else Outcome.ACCEPTED,
+                ResponseKind.WAITING if self._result.waited else ResponseKind.ACCEPTED,
                 record.fhir_version,
                 record.source,
                 record.record_id,
@@ -113,7 +116,7 @@ class Sending:
             lines = await self._client.submit(self._user, [record for record, _ in batch])
         except RecordsNotTaken as error:
             if len(batch) == 1:
-                batch[0][1].outcome, batch[0][1].why = Outcome.NOT_TAKEN, str(error)
+                batch[0][1].outcome, batch[0][1].why = ResponseKind.NOT_TAKEN, str(error)
                 return
             # It may be the fault of one of them, or of their size together.
             middle = len(batch) // 2
@@ -125,12 +128,15 @@ class Sending:
 
     def _note_line(self, line: BatchLine, kept: PushedRecord) -> None:
         if line.id is None or line.status is None:
-            kept.outcome, kept.why = Outcome.NOT_TAKEN, str(line.problem or "the API says no id")
+            kept.outcome, kept.why = (
+                ResponseKind.NOT_TAKEN,
+                str(line.problem or "the API says no id"),
+            )
             return
         kept.upload_id = line.id
         status = UploadStatus(line.id, line.status)
-        if line.duplicate and status.status == Outcome.DELIVERED:
-            kept.outcome = Outcome.DUPLICATE
+        if line.duplicate and status.status == ResponseKind.DELIVERED:
+            kept.outcome = ResponseKind.DUPLICATE
         elif status.settled and not self._result.waited:
             kept.take(status)
         else:

@@ -11,20 +11,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from uplift.cli.push.result import Outcome, PushedRecord, PushResult
+from uplift.cli.push.result import PushedRecord, PushResult, ResponseKind
 
-_SHOWN_MOST = 40
+_MAX_SHOWN = 40
 _SECONDS_BETWEEN_LINES = 5.0
 _COLOURS = {
-    Outcome.DELIVERED: "green",
-    Outcome.DUPLICATE: "green",
-    Outcome.REJECTED: "red",
-    Outcome.REFUSED: "red",
-    Outcome.EXPIRED: "red",
-    Outcome.NOT_TAKEN: "red",
-    Outcome.SKIPPED: "yellow",
-    Outcome.PARKED: "yellow",
-    Outcome.WAITING: "yellow",
+    ResponseKind.DELIVERED: "green",
+    ResponseKind.DUPLICATE: "green",
+    ResponseKind.REJECTED: "red",
+    ResponseKind.REFUSED: "red",
+    ResponseKind.EXPIRED: "red",
+    ResponseKind.NOT_TAKEN: "red",
+    ResponseKind.SKIPPED: "yellow",
+    ResponseKind.PARKED: "yellow",
+    ResponseKind.WAITING: "yellow",
 }
 
 
@@ -112,11 +112,11 @@ def print_report(console: Console, result: PushResult) -> None:
     troubled = [
         each for each in result.records if not each.outcome.arrived and not each.outcome.under_way
     ]
-    troubled.sort(key=lambda each: list(Outcome).index(each.outcome))
-    for each in troubled[:_SHOWN_MOST]:
+    troubled.sort(key=lambda each: list(ResponseKind).index(each.outcome))
+    for each in troubled[:_MAX_SHOWN]:
         _print_trouble(console, each)
-    if len(troubled) > _SHOWN_MOST:
-        _say(console, f"… and {len(troubled) - _SHOWN_MOST} more; --json FILE lists them all.")
+    if len(troubled) > _MAX_SHOWN:
+        _say(console, f"… and {len(troubled) - _MAX_SHOWN} more; --json FILE lists them all.")
     for line in _advice(result):
         _say(console, line)
 
@@ -160,12 +160,12 @@ def _advice(result: PushResult) -> list[str]:
         lines.append(f"Not everything could be read: {result.unread}")
     if not result.records:
         lines.append("There is no record in it.")
-    if Outcome.PARKED in totals:
+    if ResponseKind.PARKED in totals:
         lines.append(
-            f"{totals[Outcome.PARKED]} wait until the user authorises Uplift at 1upHealth again; "
+            f"{totals[ResponseKind.PARKED]} wait until the user authorises Uplift at 1upHealth again; "
             "then they go out by themselves."
         )
-    under_way = totals.get(Outcome.WAITING, 0) + totals.get(Outcome.ACCEPTED, 0)
+    under_way = totals.get(ResponseKind.WAITING, 0) + totals.get(ResponseKind.ACCEPTED, 0)
     if under_way:
         lines.append(
             f"{under_way} are safe with Uplift and on their way. Run the same command again to "

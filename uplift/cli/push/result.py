@@ -10,7 +10,7 @@ from typing import Any
 from uplift.cli.client import Issue, UploadStatus
 
 
-class Outcome(StrEnum):
+class ResponseKind(StrEnum):
     """What became of a record; in the order in which the table shows them."""
 
     DELIVERED = "delivered"
@@ -41,12 +41,12 @@ class Outcome(StrEnum):
     @property
     def arrived(self) -> bool:
         """Whether the record, or a newer version of it, is where it should be."""
-        return self in (Outcome.DELIVERED, Outcome.DUPLICATE, Outcome.SUPERSEDED)
+        return self in (ResponseKind.DELIVERED, ResponseKind.DUPLICATE, ResponseKind.SUPERSEDED)
 
     @property
     def under_way(self) -> bool:
         """Whether it needs nothing but time."""
-        return self in (Outcome.ACCEPTED, Outcome.WAITING)
+        return self in (ResponseKind.ACCEPTED, ResponseKind.WAITING)
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class PushedRecord:
 
     label: str
     resource_type: str
-    outcome: Outcome
+    outcome: ResponseKind
     fhir_version: str | None = None
     source: str | None = None
     record_id: str | None = None
@@ -66,10 +66,10 @@ class PushedRecord:
 
     def take(self, status: UploadStatus) -> None:
         """Remember what a settled status says."""
-        self.outcome = Outcome(status.status)
+        self.outcome = ResponseKind(status.status)
         if self.outcome.arrived:
             return
-        told = dict.fromkeys(each for each in (status.reason, status.last_answer) if each)
+        told = dict.fromkeys(each for each in (status.reason, status.last_response) if each)
         self.why = ", ".join(told) or None
         if status.issues is not None:
             self.issues = status.issues.issue
@@ -125,18 +125,18 @@ class PushResult:
         )
         return 0 if fine else 1
 
-    def totals(self) -> dict[Outcome, int]:
+    def totals(self) -> dict[ResponseKind, int]:
         """How many records have each outcome that occurs."""
         found = Counter(each.outcome for each in self.records)
-        return {outcome: found[outcome] for outcome in Outcome if found[outcome]}
+        return {outcome: found[outcome] for outcome in ResponseKind if found[outcome]}
 
-    def by_type(self) -> dict[str, dict[Outcome, int]]:
+    def by_type(self) -> dict[str, dict[ResponseKind, int]]:
         """The same for each resource type, by its name."""
-        found: dict[str, Counter[Outcome]] = {}
+        found: dict[str, Counter[ResponseKind]] = {}
         for each in self.records:
             found.setdefault(each.resource_type, Counter())[each.outcome] += 1
         return {
-            name: {outcome: counts[outcome] for outcome in Outcome if counts[outcome]}
+            name: {outcome: counts[outcome] for outcome in ResponseKind if counts[outcome]}
             for name, counts in sorted(found.items())
         }
 

@@ -188,16 +188,16 @@ class _Structures:
         return self._type(code)
 
     def _many(self, element: Resource, ref: Schema) -> Schema:
-        most = element["max"]
-        if most == "1":
+        limit = element["max"]
+        if limit == "1":
             return ref
         name = _name(ref)
         if name == "Element" or self._is_primitive(ref):
             self._nullable.add(name)
             ref = _ref(f"{name}?")
         array: Schema = {"type": "array", "items": ref, "minItems": 1}
-        if most != "*":
-            array["maxItems"] = int(most)
+        if limit != "*":
+            array["maxItems"] = int(limit)
         return array
 
     def _may_be_extended(self, element: Resource, ref: Schema) -> bool:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.factories import resource
 from uplift.cli.local.ports import HOST, free_port
-from uplift.cli.local.system import OPERATOR_PORTS
+from uplift.cli.local.system import ADMIN_PORTS
 from uplift.ledger import credentials
 from uplift.ledger.credentials import Scope
 from uplift.ledger.database import Database
@@ -86,9 +86,9 @@ class Honcho:
 @pytest.fixture
 def honcho(database: Database, settings: Settings, tmp_path: Path) -> Iterator[Honcho]:
     """`honcho start` on a copy of the Procfile with free ports."""
-    ports = {name: free_port() for name in ("api", "flower", *OPERATOR_PORTS)}
+    ports = {name: free_port() for name in ("api", "flower", *ADMIN_PORTS)}
     procfile = (ROOT / "Procfile").read_text()
-    for name, port in OPERATOR_PORTS.items():
+    for name, port in ADMIN_PORTS.items():
         procfile = procfile.replace(f"_PORT={port} ", f"_PORT={ports[name]} ")
     (tmp_path / "Procfile").write_text(procfile)
     log = tmp_path / "honcho.log"
@@ -113,7 +113,7 @@ async def test_honcho_runs_the_whole_system_and_stops_it_cleanly(
 ) -> None:
     await honcho.until("api", "/readyz", 200)
     await honcho.until("flower", "/", 401)
-    for name in OPERATOR_PORTS:
+    for name in ADMIN_PORTS:
         await honcho.until(name, "/healthz", 200)
     async with database.transaction() as connection:
         scopes = frozenset({Scope.BACKEND})

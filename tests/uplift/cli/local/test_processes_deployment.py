@@ -12,7 +12,7 @@ import pytest
 import yaml
 from honcho.environ import parse_procfile
 
-from uplift.cli.local.system import OPERATOR_PORTS, PROCESSES
+from uplift.cli.local.system import ADMIN_PORTS, PROCESSES
 from uplift.cli.pages.settings import example
 
 ROOT = Path(__file__).parents[4]
@@ -81,8 +81,8 @@ def test_the_procfile_has_these_processes_and_no_others() -> None:
 
 def test_the_procfile_gives_each_process_the_operator_port_of_uplift_up() -> None:
     for name in PROCESSES:
-        found = re.match(r"UPLIFT_METRICS_PORT=(\d+) ", procfile_command(name))
-        assert (int(found[1]) if found else None) == OPERATOR_PORTS.get(name)
+        found = re.match(r"UPLIFT_ADMIN_PORT=(\d+) ", procfile_command(name))
+        assert (int(found[1]) if found else None) == ADMIN_PORTS.get(name)
 
 
 def test_compose_has_these_services_and_no_others() -> None:
@@ -197,7 +197,7 @@ def test_every_service_that_stays_up_has_a_health_check() -> None:
 def test_workers_are_asked_at_their_operator_port_which_is_not_published() -> None:
     checks = [SERVICES[name]["healthcheck"] for name in ("worker", "bulk", "beat")]
     for name, check in zip(("worker", "bulk", "beat"), checks, strict=True):
-        port = SERVICES[name]["environment"]["UPLIFT_METRICS_PORT"]
+        port = SERVICES[name]["environment"]["UPLIFT_ADMIN_PORT"]
         assert f"http://127.0.0.1:{port}/healthz" in check["test"][-1]
         assert check == checks[0]
         assert "ports" not in SERVICES[name]

@@ -22,7 +22,7 @@ from tests.uplift.cli.fake_uplift import KEY, FakeUplift, Upload, problem, servi
 from uplift.cli.client import ApiClient, ApiRefused
 from uplift.cli.push.push import push, push_records
 from uplift.cli.push.records import UnreadableSource
-from uplift.cli.push.result import Outcome
+from uplift.cli.push.result import ResponseKind
 
 app = typer.Typer()
 app.command()(push)
@@ -79,7 +79,7 @@ def reject(upload: Upload) -> None:
 
 
 def test_everything_arrives_and_the_exit_code_says_so(tmp_path: Path, fake: FakeUplift) -> None:
-    fake.looks = 2
+    fake.empty_searches = 2
     code, out, err = run(ndjson(tmp_path, 7), fake)
     assert code == 0
     assert len(fake.uploads) == 7
@@ -225,14 +225,14 @@ def test_each_final_status_is_told(
 def test_waiting_ends_when_told_and_says_what_is_still_under_way(
     tmp_path: Path, fake: FakeUplift
 ) -> None:
-    fake.looks = 10_000
+    fake.empty_searches = 10_000
     code, out, _ = run(ndjson(tmp_path, 3), fake, "--wait-seconds", "0")
     assert code == 1
     assert "3 are safe with Uplift and on their way" in out
 
 
 def test_without_waiting_acceptance_is_enough(tmp_path: Path, fake: FakeUplift) -> None:
-    fake.looks = 10_000
+    fake.empty_searches = 10_000
     code, out, _ = run(ndjson(tmp_path, 3), fake, "--no-wait")
     assert code == 0
     assert "accepted" in out
@@ -279,7 +279,7 @@ def test_off_a_terminal_nothing_steers_one(tmp_path: Path, fake: FakeUplift) -> 
 def test_outcomes_are_found_on_later_pages_or_one_by_one(
     tmp_path: Path, fake: FakeUplift, *, listed: bool
 ) -> None:
-    fake.looks = 3
+    fake.empty_searches = 3
     fake.page_size = 4
     fake.listed = listed
     code, out, _ = run(ndjson(tmp_path, 30), fake)
@@ -290,8 +290,8 @@ def test_outcomes_are_found_on_later_pages_or_one_by_one(
 def test_outcomes_of_many_cost_few_requests(tmp_path: Path, fake: FakeUplift) -> None:
     path = ndjson(tmp_path, 1200)
     assert run(path, fake)[0] == 0
-    looks = [path for method, path, _ in fake.requests if method == "GET"]
-    assert len(looks) <= 10
+    empty_searches = [path for method, path, _ in fake.requests if method == "GET"]
+    assert len(empty_searches) <= 10
 
 
 def test_pages_before_the_first_open_upload_are_not_read_again(
@@ -300,7 +300,7 @@ def test_pages_before_the_first_open_upload_are_not_read_again(
     fake.page_size = 10
     run(ndjson(tmp_path, 100), fake)
     fake.requests.clear()
-    fake.looks = 2
+    fake.empty_searches = 2
     new = tmp_path / "new.json"
     new.write_bytes(b'{"resourceType": "Condition", "id": "new"}')
     assert run(new, fake, "--fhir-version", "R4")[0] == 0
@@ -368,20 +368,20 @@ async def test_push_records_gives_the_result_to_code(tmp_path: Path, fake: FakeU
         with pytest.raises(UnreadableSource):
             await push_records(client, tmp_path / "gone.ndjson", user="alice")
     assert result.arrived
-    assert result.totals() == {Outcome.DELIVERED: 5}
+    assert result.totals() == {ResponseKind.DELIVERED: 5}
     assert {each.upload_id for each in result.records} == {each.id for each in fake.uploads}
 
 
 async def test_no_more_batches_are_under_way_than_asked_for(
     tmp_path: Path, fake: FakeUplift
 ) -> None:
-    under_way, most = 0, 0
+    under_way, limit = 0, 0
     handle = fake._submit
 
     async def slowly(request: Request) -> Response:
-        nonlocal under_way, most
+        nonlocal under_way, limit
         under_way += 1
-        most = max(most, under_way)
+        limit = max(limit, under_way)
         await asyncio.sleep(0.02)
         under_way -= 1
         return await handle(request)
@@ -390,7 +390,7 @@ async def test_no_more_batches_are_under_way_than_asked_for(
     with serving(fake):
         async with ApiClient(fake.url, KEY) as client:
             await push_records(client, ndjson(tmp_path, 3000), user="alice", concurrency=3)
-    assert most == 3
+    assert limit == 3
 
 
 async def test_large_records_are_not_kept_in_memory(tmp_path: Path, fake: FakeUplift) -> None:
@@ -412,13 +412,13 @@ async def test_large_records_are_not_kept_in_memory(tmp_path: Path, fake: FakeUp
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-    assert result.totals() == {Outcome.NOT_TAKEN: 60}
+    assert result.totals() == {ResponseKind.NOT_TAKEN: 60}
     # The API's side of each request is in this process, too.
     assert peak < 30_000_000
 
 
 def test_ctrl_c_ends_a_push_with_a_word_on_how_to_resume(tmp_path: Path, fake: FakeUplift) -> None:
-    fake.looks = 1_000_000
+    fake.empty_searches = 1_000_000
     program = "import typer; from uplift.cli.push.push import push; typer.run(push)"
     options = ["--user", "alice", "--api", fake.url, "--key", KEY]
     child = subprocess.Popen(

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from uplift.cli.client import Issue
 from uplift.cli.push.report import ConsoleProgress, Silent, print_report
-from uplift.cli.push.result import Outcome, PushedRecord, PushResult
+from uplift.cli.push.result import PushedRecord, PushResult, ResponseKind
 
 
 def console(*, terminal: bool) -> tuple[Console, io.StringIO]:
@@ -47,7 +47,7 @@ def test_silence_is_possible() -> None:
 
 def test_of_many_troubled_records_the_first_are_shown_and_the_rest_counted() -> None:
     target, written = console(terminal=True)
-    records = [PushedRecord(f"line {n}", "Condition", Outcome.REJECTED) for n in range(100)]
+    records = [PushedRecord(f"line {n}", "Condition", ResponseKind.REJECTED) for n in range(100)]
     records[0].issues = [Issue("error", "value", ["Condition.onsetDateTime"], "No date.")]
     print_report(target, PushResult(records))
     assert "line 39" in written.getvalue()

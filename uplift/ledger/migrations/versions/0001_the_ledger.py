@@ -1,6 +1,6 @@
 """the ledger
 
-Revision: 0001, after , 2026-11-23 18:53:22.251188
+Revision: 0001, after , 2026-11-30 00:57:57.238433
 """
 
 import sqlalchemy as sa
@@ -11,6 +11,19 @@ revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
+
+# Nobody changes or removes a row of the audit trail.
+_KEEP_THE_TRAIL = """
+    CREATE FUNCTION keep_the_audit_trail() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION 'The audit trail is append-only: nothing in it is changed or removed.'
+            USING ERRCODE = 'insufficient_privilege';
+    END $$
+"""
+_TRIGGER = """
+    CREATE TRIGGER keep_the_audit_trail BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_events
+    FOR EACH STATEMENT EXECUTE FUNCTION keep_the_audit_trail()
+"""
 
 
 def upgrade() -> None:
@@ -25,7 +38,23 @@ def upgrade() -> None:
         sa.Column("action", sa.Text(), nullable=False),
         sa.Column("pseudonym", sa.Uuid(), nullable=True),
         sa.Column("upload_id", sa.Uuid(), nullable=True),
+        sa.Column("credential_id", sa.Uuid(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_events")),
+    )
+    op.create_index(
+        "ix_audit_events_at", "audit_events", ["at"], unique=False, postgresql_using="brin"
+    )
+    op.create_index(
+        "ix_audit_events_pseudonym_id", "audit_events", ["pseudonym", "id"], unique=False
+    )
+    op.create_table(
+        "restores",
+        sa.Column("since", sa.DateTime(timezone=True), nullable=False),
+        sa.Column(
+            "at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
+        ),
+        sa.Column("look_until", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("since", name=op.f("pk_restores")),
     )
     op.create_table(
         "users",
@@ -49,6 +78,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
     )
     op.create_index(
+        "ix_users_erasing",
+        "users",
+        ["erased_at"],
+        unique=False,
+        postgresql_where=sa.text("erased_at IS NOT NULL"),
+    )
+    op.create_index(
         "uq_users_app_user_id",
         "users",
         ["app_user_id"],
@@ -65,10 +101,25 @@ def upgrade() -> None:
             server_default=sa.text("now()"),
             nullable=False,
         ),
+        sa.Column(
+            "updated_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
         sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("broken", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("accepted", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("duplicates", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("problems", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.CheckConstraint(
+            "NOT broken OR closed_at IS NOT NULL", name=op.f("ck_batches_broken_is_closed")
+        ),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_batches_user_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_batches")),
     )
+    op.create_index("ix_batches_created_at", "batches", ["created_at", "id"], unique=False)
+    op.create_index("ix_batches_user_id", "batches", ["user_id", "created_at", "id"], unique=False)
     op.create_table(
         "credentials",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -93,6 +144,13 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_credentials_user_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_credentials")),
         sa.UniqueConstraint("secret_hash", name=op.f("uq_credentials_secret_hash")),
+    )
+    op.create_index(
+        "ix_credentials_expires_at",
+        "credentials",
+        ["expires_at"],
+        unique=False,
+        postgresql_where=sa.text("expires_at IS NOT NULL"),
     )
     op.create_index(
         "ix_credentials_user_id",
@@ -125,6 +183,26 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_grants_user_id")),
         sa.PrimaryKeyConstraint("user_id", name=op.f("pk_grants")),
     )
+    op.create_index(
+        "ix_grants_needing_authorization",
+        "grants",
+        ["user_id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'needs_authorization'"),
+    )
+    op.create_table(
+        "pauses",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("user_id", sa.Uuid(), nullable=True),
+        sa.Column(
+            "since", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
+        ),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_pauses_user_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_pauses")),
+    )
+    op.create_index(
+        "uq_pauses_user_id", "pauses", ["user_id"], unique=True, postgresql_nulls_not_distinct=True
+    )
     op.create_table(
         "records",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -136,6 +214,7 @@ def upgrade() -> None:
         sa.Column("delivered_version", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("delivered_digest", sa.LargeBinary(), nullable=True),
         sa.Column("sealed_receipt", sa.LargeBinary(), nullable=True),
+        sa.Column("upstream_key", sa.LargeBinary(), nullable=True),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
@@ -145,6 +224,49 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_records_user_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_records")),
         sa.UniqueConstraint("user_id", "identity", name=op.f("uq_records_user_id_identity")),
+    )
+    op.create_index(
+        "ix_records_upstream_key",
+        "records",
+        ["user_id", "upstream_key"],
+        unique=False,
+        postgresql_where=sa.text("upstream_key IS NOT NULL"),
+    )
+    op.create_table(
+        "tombstones",
+        sa.Column("upload_id", sa.Uuid(), nullable=False),
+        sa.Column("user_id", sa.Uuid(), nullable=False),
+        sa.Column("batch_id", sa.Uuid(), nullable=True),
+        sa.Column("fhir_version", sa.Text(), nullable=False),
+        sa.Column("resource_type", sa.Text(), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("possible_duplicate", sa.Boolean(), nullable=False),
+        sa.Column("sealed_receipt", sa.LargeBinary(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_tombstones_user_id")),
+        sa.PrimaryKeyConstraint("upload_id", name=op.f("pk_tombstones")),
+    )
+    op.create_index(
+        "ix_tombstones_user_id_upload_id", "tombstones", ["user_id", "upload_id"], unique=False
+    )
+    op.create_table(
+        "batch_lines",
+        sa.Column("batch_id", sa.Uuid(), nullable=False),
+        sa.Column("line", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("upload_id", sa.Uuid(), nullable=True),
+        sa.Column("duplicate", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("problem_status", sa.Integer(), nullable=True),
+        sa.Column("problem", sa.Text(), nullable=True),
+        sa.CheckConstraint(
+            "(upload_id IS NULL) = (problem IS NOT NULL AND problem_status IS NOT NULL)",
+            name=op.f("ck_batch_lines_upload_or_problem"),
+        ),
+        sa.ForeignKeyConstraint(
+            ["batch_id"], ["batches.id"], name=op.f("fk_batch_lines_batch_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("batch_id", "line", name=op.f("pk_batch_lines")),
     )
     op.create_table(
         "idempotency_keys",
@@ -160,6 +282,9 @@ def upgrade() -> None:
     )
     op.create_index(
         "ix_idempotency_keys_expires_at", "idempotency_keys", ["expires_at"], unique=False
+    )
+    op.create_index(
+        "ix_idempotency_keys_upload_id", "idempotency_keys", ["upload_id"], unique=False
     )
     op.create_table(
         "uploads",
@@ -180,14 +305,18 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("crashes", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("maybe_sent", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("empty_searches", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column(
+            "cancel_requested", sa.Boolean(), server_default=sa.text("false"), nullable=False
+        ),
         sa.Column(
             "possible_duplicate", sa.Boolean(), server_default=sa.text("false"), nullable=False
         ),
-        sa.Column("last_answer", sa.Text(), nullable=True),
+        sa.Column("last_response", sa.Text(), nullable=True),
         sa.Column("issues", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("sealed_receipt", sa.LargeBinary(), nullable=True),
         sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("rung_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("dispatched_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("give_up_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("lease_id", sa.Uuid(), nullable=True),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
@@ -291,9 +420,13 @@ def upgrade() -> None:
     )
     op.create_index("ix_attempts_upload_id", "attempts", ["upload_id"], unique=False)
     # ### end Alembic commands ###
+    op.execute(_KEEP_THE_TRAIL)
+    op.execute(_TRIGGER)
 
 
 def downgrade() -> None:
+    op.execute("DROP TRIGGER keep_the_audit_trail ON audit_events")
+    op.execute("DROP FUNCTION keep_the_audit_trail()")
     # ### commands auto generated by Alembic - please adjust! ###
     op.drop_index("ix_attempts_upload_id", table_name="attempts")
     op.drop_table("attempts")
@@ -323,20 +456,49 @@ def downgrade() -> None:
         postgresql_where=sa.text("batch_id IS NOT NULL"),
     )
     op.drop_table("uploads")
+    op.drop_index("ix_idempotency_keys_upload_id", table_name="idempotency_keys")
     op.drop_index("ix_idempotency_keys_expires_at", table_name="idempotency_keys")
     op.drop_table("idempotency_keys")
+    op.drop_table("batch_lines")
+    op.drop_index("ix_tombstones_user_id_upload_id", table_name="tombstones")
+    op.drop_table("tombstones")
+    op.drop_index(
+        "ix_records_upstream_key",
+        table_name="records",
+        postgresql_where=sa.text("upstream_key IS NOT NULL"),
+    )
     op.drop_table("records")
+    op.drop_index("uq_pauses_user_id", table_name="pauses", postgresql_nulls_not_distinct=True)
+    op.drop_table("pauses")
+    op.drop_index(
+        "ix_grants_needing_authorization",
+        table_name="grants",
+        postgresql_where=sa.text("state = 'needs_authorization'"),
+    )
     op.drop_table("grants")
     op.drop_index(
         "ix_credentials_user_id",
         table_name="credentials",
         postgresql_where=sa.text("user_id IS NOT NULL"),
     )
+    op.drop_index(
+        "ix_credentials_expires_at",
+        table_name="credentials",
+        postgresql_where=sa.text("expires_at IS NOT NULL"),
+    )
     op.drop_table("credentials")
+    op.drop_index("ix_batches_user_id", table_name="batches")
+    op.drop_index("ix_batches_created_at", table_name="batches")
     op.drop_table("batches")
     op.drop_index(
         "uq_users_app_user_id", table_name="users", postgresql_where=sa.text("erased_at IS NULL")
     )
+    op.drop_index(
+        "ix_users_erasing", table_name="users", postgresql_where=sa.text("erased_at IS NOT NULL")
+    )
     op.drop_table("users")
+    op.drop_table("restores")
+    op.drop_index("ix_audit_events_pseudonym_id", table_name="audit_events")
+    op.drop_index("ix_audit_events_at", table_name="audit_events", postgresql_using="brin")
     op.drop_table("audit_events")
     # ### end Alembic commands ###

@@ -8,7 +8,7 @@ from starlette.responses import Response
 LOGIN_PAGE = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>Sign in</body></html>"
 
 
-def answer(
+def response(
     content: Any, status: int = 200, headers: dict[str, str] | None = None, *, fhir: bool = False
 ) -> Response:
     """JSON, as `application/fhir+json` when it is a resource."""
@@ -22,23 +22,23 @@ def answer(
 
 def message(status: int, text: str) -> Response:
     """A gateway's shape."""
-    return answer({"message": text}, status)
+    return response({"message": text}, status)
 
 
 def oauth_error(error: str, description: str, status: int = 400) -> Response:
     """RFC 6749's shape, section 5.2."""
-    return answer({"error": error, "error_description": description}, status)
+    return response({"error": error, "error_description": description}, status)
 
 
 def operation_outcome(status: int, code: str, text: str) -> Response:
     """FHIR's shape, with the text where 1upHealth puts it: `issue[].details.text`."""
     issue = {"severity": "error", "code": code, "details": {"text": text}}
-    return answer({"resourceType": "OperationOutcome", "issue": [issue]}, status, fhir=True)
+    return response({"resourceType": "OperationOutcome", "issue": [issue]}, status, fhir=True)
 
 
 def not_successful(status: int, error: str) -> Response:
     """User management's shape."""
-    return answer({"success": False, "error": error}, status)
+    return response({"success": False, "error": error}, status)
 
 
 _GATEWAY = {
