@@ -1,4 +1,4 @@
-"""`python -m api`: the web process."""
+"""`python -m uplift.api`: the web process."""
 
 import asyncio
 import contextlib

@@ -82,7 +82,7 @@ def push(system: System, source: Source, key: str) -> dict[str, Any]:
     begun = time.monotonic()
     child = subprocess.Popen(
         [
-            *(sys.executable, "-m", "cli", "push", str(source.path), "--user", user),
+            *(sys.executable, "-m", "uplift.cli", "push", str(source.path), "--user", user),
             *("--json", str(report), "--api", system.api_url, "--key", key),
         ],
         stdout=subprocess.DEVNULL,

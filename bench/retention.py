@@ -163,7 +163,7 @@ async def counted(relay: Relay) -> dict[str, int]:
                 text("SELECT count(*) FROM uploads WHERE delivered_at < now() - interval '30 days'")
             )
             or 0,
-            "receipts": await connection.scalar(text("SELECT count(*) FROM receipts")) or 0,
+            "receipts": await connection.scalar(text("SELECT count(*) FROM tombstones")) or 0,
         }
 
 
@@ -251,7 +251,7 @@ async def _retain() -> None:
 def sandbox() -> Iterator[SandboxControl]:
     """A simulated 1upHealth in a process of its own."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "sandbox", "--port", "0"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "uplift.sandbox", "--port", "0"], stdout=subprocess.PIPE, text=True
     )
     said = child.stdout.readline() if child.stdout is not None else ""
     control = SandboxControl(said.split()[-1])

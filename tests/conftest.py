@@ -89,7 +89,7 @@ async def nobody_stays(database: Database) -> AsyncIterator[None]:
 
 
 @pytest.fixture
-def dispatch(master_keys: str) -> KeyRing:
+def key_ring(master_keys: str) -> KeyRing:
     """The key ring of `settings`."""
     return KeyRing.parse(master_keys)
 

@@ -162,7 +162,7 @@ async def test_batches_beyond_those_taken_at_once_wait_and_then_are_told_when_to
 
 @asynccontextmanager
 async def _process(settings: Settings, **more: str) -> AsyncIterator[tuple[psutil.Process, str]]:
-    """`python -m api` as a process of its own, and its address."""
+    """`python -m uplift.api` as a process of its own, and its address."""
     assert settings.database_url is not None
     assert settings.redis_url is not None
     assert settings.master_keys is not None
@@ -178,7 +178,9 @@ async def _process(settings: Settings, **more: str) -> AsyncIterator[tuple[psuti
         "UPLIFT_API_PORT": str(port),
         **more,
     }
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "api", env=environment)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "uplift.api", env=environment
+    )
     url = f"http://127.0.0.1:{port}"
     try:
         async with httpx.AsyncClient(base_url=url) as client, asyncio.timeout(60):

@@ -35,7 +35,7 @@ async def test_the_process_does_not_start_and_says_why(settings: Settings, alice
     assert settings.redis_url is not None
     ended = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-m", "api"],
+        [sys.executable, "-m", "uplift.api"],
         env={
             **os.environ,
             "UPLIFT_DATABASE_URL": settings.database_url.get_secret_value(),

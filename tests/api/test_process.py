@@ -1,4 +1,4 @@
-"""`python -m api` as a process: it starts or says what to change, and its output betrays nobody."""
+"""`python -m uplift.api` as a process: it starts or says what to change, and its output betrays nobody."""
 
 import asyncio
 import os

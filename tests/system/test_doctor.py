@@ -11,7 +11,7 @@ from tests.system.conftest import Running
 
 def doctor(running: Running) -> tuple[int, dict[str, Any]]:
     done = subprocess.run(
-        [sys.executable, "-m", "cli", "doctor", "--json"],
+        [sys.executable, "-m", "uplift.cli", "doctor", "--json"],
         env={**os.environ, **running.system.environment},
         capture_output=True,
         text=True,

@@ -46,7 +46,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         "UPLIFT_ONEUP_QUOTA_RESERVE": str(RESERVE),
         "UPLIFT_ONEUP_QUOTA_SECONDS": str(WINDOW),
     }
-    limits = ("--user-calls", str(CALLS), "--user-calls-window-seconds", str(WINDOW))
+    limits = ("--quota-calls", str(CALLS), "--quota-seconds", str(WINDOW))
     data_dir = tmp_path_factory.mktemp("storm")
     with System(
         data_dir,

@@ -32,7 +32,7 @@ _OF_A, _OF_B = sample(KeyRing.parse(A)), sample(KeyRing.parse(B))
 
 
 @pytest.mark.parametrize(
-    ("ring", "users_by_id", "samples", "said"),
+    ("key_ring", "users_by_id", "samples", "said"),
     [
         pytest.param(A, {}, {}, None, id="nobody-yet"),
         pytest.param(A, {"a": 2}, {"a": [_OF_A, _OF_A]}, None, id="all-under-the-key-in-use"),

@@ -1,4 +1,4 @@
-"""`python -m cli`: the same as `uplift`."""
+"""`python -m uplift.cli`: the same as `uplift`."""
 
 from uplift.cli.main import app
 

@@ -76,7 +76,7 @@ def sandbox(
         Literal["kept", "assigned"], typer.Option(help="Who names new resources.")
     ] = "kept",
 ) -> None:
-    """Run a simulated 1upHealth. `python -m sandbox --help` lists all it can be told."""
+    """Run a simulated 1upHealth. `python -m uplift.sandbox --help` lists all it can be told."""
     try:
         serve(port=port, config=SandboxConfig(ids=ids), ready=typer.echo)
     except OSError as error:

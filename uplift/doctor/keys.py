@@ -40,7 +40,7 @@ def _judged(key_ring: KeyRing, use: KeyUse) -> Iterator[Finding]:
     for id_ in sorted(use.missing):
         yield fail(
             PART,
-            f"{id_}: not on the key_ring, but wraps {use.users[id_]} user(s)",
+            f"{id_}: not on the key ring, but wraps {use.users[id_]} user(s)",
             "Put it back into UPLIFT_MASTER_KEYS, behind the one in use; then `uplift rotate-keys`"
             " moves users off it.",
         )

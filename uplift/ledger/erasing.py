@@ -104,7 +104,9 @@ async def remove_some(connection: AsyncConnection, user_id: UUID, *, limit: int)
         gone = await connection.scalar(select(User.id).where(User.id == user_id)) is None
         return Removal(done=gone, moved=False)
     await connection.execute(_TAKE_LEASES, {"user_id": user_id})
-    removed = (await connection.scalars(_REMOVE_UPLOADS, {"user_id": user_id, "most": limit})).all()
+    removed = (
+        await connection.scalars(_REMOVE_UPLOADS, {"user_id": user_id, "limit": limit})
+    ).all()
     if removed:
         await connection.execute(
             delete(IdempotencyKey).where(IdempotencyKey.upload_id.in_(removed))

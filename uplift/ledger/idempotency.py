@@ -86,7 +86,7 @@ async def claim(
             "request_digest": request_digest,
             "upload_id": upload_id,
             "seconds": LIFE_SECONDS,
-            "anew": reset,
+            "reset": reset,
         },
     )
     return claimed.one_or_none() is not None

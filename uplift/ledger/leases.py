@@ -149,7 +149,7 @@ _DUE = (
         Upload.cancel_requested,
         Upload.issues.is_not(None).label("validated"),
         func.coalesce(is_over(bindparam("stalled_seconds", type_=Float)), text("false")).label(
-            "outlived"
+            "past_deadline"
         ),
         User.app_user_id,
         User.master_key_id,

@@ -93,7 +93,7 @@ async def mark_some(
 ) -> Marked:
     """Mark up to `most` undelivered uploads after that id as maybe sent."""
     row = (
-        await connection.execute(_MARK, {"after": after, "most": limit, "settle": settle_seconds})
+        await connection.execute(_MARK, {"after": after, "limit": limit, "settle": settle_seconds})
     ).one()
     return Marked(
         last=row.last if row.walked == limit else None,

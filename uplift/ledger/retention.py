@@ -161,7 +161,7 @@ async def walk_uploads(
                 "failed": _seconds(windows.failed),
                 "shortest": _seconds(windows.shortest),
                 "after": after,
-                "most": limit,
+                "limit": limit,
             },
         )
     ).all()
@@ -235,13 +235,13 @@ async def walk_batches(
                 "batches": _seconds(windows.batches),
                 "created_at": after[0],
                 "id": after[1],
-                "most": limit,
+                "limit": limit,
             },
         )
     ).all()
     over = [row.id for row in rows if row.over]
     if over:
-        lines = await connection.scalar(_REMOVE_LINES, {"ids": over, "most": limit})
+        lines = await connection.scalar(_REMOVE_LINES, {"ids": over, "limit": limit})
         if lines == limit:
             return after, 0  # a batch may have 100,000 of them: the next step goes on here
     removed = await connection.scalar(_REMOVE_BATCHES, {"ids": over}) if over else 0
@@ -288,7 +288,7 @@ async def lag(connection: AsyncConnection, windows: Windows, *, limit: int = 100
         {
             "delivered": _seconds(windows.delivered),
             "withdrawn": _seconds(windows.withdrawn),
-            "most": limit,
+            "limit": limit,
         },
     )
     return max(0.0, float(found or 0.0))

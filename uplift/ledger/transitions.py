@@ -50,9 +50,9 @@ class Change:
         if self.source is State.SENDING and self.lease_id is None:
             raise ValueError("Only who holds the lease may change an upload that is sending.")
         if self.free and (self.source, self.target) != (State.SENDING, State.QUEUED):
-            raise ValueError("Only an attempt that ends in the queue can go uncounted.")
+            raise ValueError("Only an attempt that ends in the queue can be free.")
         if self.reset and (self.source not in DEAD_LETTERS or self.target is not State.QUEUED):
-            raise ValueError("Only a dead letter that is queued can begin anew.")
+            raise ValueError("Only a dead letter that is queued can be reset.")
 
     def _row(self) -> dict[str, Any]:
         return {
@@ -66,14 +66,14 @@ class Change:
             "delay": self.delay,
             "clock": self.clock,
             "maybe_sent": self.maybe_sent,
-            "looks": self.empty_searches,
+            "empty_searches": self.empty_searches,
             "possible_duplicate": self.possible_duplicate,
             "crashed": self.crashed,
-            "uncounted": self.free,
+            "free": self.free,
             "last_response": self.last_response,
             "issues": self.issues,
             "receipt": self.sealed_receipt.hex() if self.sealed_receipt else None,
-            "anew": self.reset,
+            "reset": self.reset,
         }
 
 

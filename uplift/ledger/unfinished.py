@@ -13,4 +13,4 @@ _COUNT = text("""
 
 async def count_unfinished(connection: AsyncConnection, *, limit: int) -> int:
     """How many uploads are unfinished, or `most` if there are more."""
-    return int((await connection.execute(_COUNT, {"most": limit})).scalar_one())
+    return int((await connection.execute(_COUNT, {"limit": limit})).scalar_one())

@@ -1,4 +1,4 @@
-"""`python -m sandbox`: a simulated 1upHealth on this machine."""
+"""`python -m uplift.sandbox`: a simulated 1upHealth on this machine."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Read the command line and serve until interrupted. Returns the exit code."""
     default = SandboxConfig()
     parser = argparse.ArgumentParser(
-        prog="python -m sandbox",
+        prog="python -m uplift.sandbox",
         description="A simulated 1upHealth, in memory.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -36,15 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="how long a fresh code is not yet valid",
     )
     add(
-        "--user-calls",
+        "--quota-calls",
         type=int,
         default=default.quota_calls,
         help="user-management calls in one window",
     )
     add(
-        "--user-calls-window-seconds",
+        "--quota-seconds",
         type=float,
-        default=default.user_calls_window_seconds,
+        default=default.quota_seconds,
         help="length of that window",
     )
     add(

@@ -87,7 +87,7 @@ class Accounts:
     def spend_call(self) -> bool:
         """Count one user-management call; False when the window's budget is spent."""
         now = time.monotonic()
-        while self._calls and self._calls[0] <= now - self._config.user_calls_window_seconds:
+        while self._calls and self._calls[0] <= now - self._config.quota_seconds:
             self._calls.popleft()
         if len(self._calls) >= self._config.quota_calls:
             return False

@@ -26,7 +26,7 @@ class SandboxConfig:
     quota_calls: int = 300
     """User-management calls in one window before the answer is 429."""
 
-    user_calls_window_seconds: float = 3600.0
+    quota_seconds: float = 3600.0
     """Length of that sliding window, in seconds."""
 
     existing_user_status: int = 400

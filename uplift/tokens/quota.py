@@ -22,8 +22,8 @@ from uplift.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
-_CALLS = "uplift:oneup:user-calls"
-_CLOSED = "uplift:oneup:user-calls-closed"
+_CALLS = "uplift:oneup:quota-calls"
+_CLOSED = "uplift:oneup:quota-calls-suspended"
 
 # All by Redis' own clock, so that processes on machines whose clocks differ share one window.
 _NOW = """

@@ -183,7 +183,7 @@ async def test_a_key_that_may_not_submit_is_told(fake: FakeUplift) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         PlainTextResponse("not found", 404),
         PlainTextResponse("<html>", 200),

@@ -15,7 +15,7 @@ _PARTS = ("ok", "warn", "fail")
 def doctor(*arguments: str, **changed: str) -> "subprocess.CompletedProcess[str]":
     bare = {name: value for name, value in os.environ.items() if not name.startswith("UPLIFT_")}
     return subprocess.run(
-        [sys.executable, "-m", "cli", "doctor", *arguments],
+        [sys.executable, "-m", "uplift.cli", "doctor", *arguments],
         env={**bare, "COLUMNS": "200", **changed},
         capture_output=True,
         text=True,

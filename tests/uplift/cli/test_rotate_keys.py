@@ -21,7 +21,7 @@ from uplift.sealing import KeyRing
 pytestmark = pytest.mark.usefixtures("nobody_stays")
 
 OLD, NEW = KeyRing.new_entry("old"), KeyRing.new_entry("new")
-COMMAND = [sys.executable, "-m", "cli", "rotate-keys"]
+COMMAND = [sys.executable, "-m", "uplift.cli", "rotate-keys"]
 
 
 def environment(url: str, keys: str) -> dict[str, str]:

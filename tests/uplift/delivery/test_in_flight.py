@@ -62,7 +62,7 @@ async def test_room_is_waited_for_until_a_place_is_given_back(
     assert await asyncio.wait_for(waiting, 1) == 1
 
 
-@pytest.mark.parametrize(("most", "freed"), [(100, 4), (4, 4), (3, 3), (1, 1)])
+@pytest.mark.parametrize(("limit", "freed"), [(100, 4), (4, 4), (3, 3), (1, 1)])
 async def test_a_few_slots_are_waited_for_unless_fewer_are_wanted(limit: int, freed: int) -> None:
     in_flight = InFlightLimit(slots=64, body_bytes=1000)
     assert await in_flight.acquire(64) == 64

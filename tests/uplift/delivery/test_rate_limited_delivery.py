@@ -158,9 +158,15 @@ async def test_what_is_not_due_any_more_uses_up_no_permit_of_a_slow_pace(
     late = await factories.accepted(relay, id="late")
     async with redis.asyncio.from_url(redis_url(settings)) as client:
         now = (await client.time())[0] * 1000
-        slow = {"limit": 0.8, "knee": 0.8, "raised": now + 60_000, "tokens": 1, "at": now}
+        slow = {
+            "limit": 0.8,
+            "slow_start_threshold": 0.8,
+            "raised": now + 60_000,
+            "tokens": 1,
+            "at": now,
+        }
         for name, value in slow.items():
-            await client.hset("uplift:pace", name, str(value))
+            await client.hset("uplift:rate_limiter", name, str(value))
     await relay.rate_limiter.state()
     # The next permit comes after more than a second, and who waits for that long goes without.
     await relay.deliverer.deliver([each.upload.id for each in [*before, late]])

@@ -90,10 +90,11 @@ async def tell(
 
 async def pass_a_second(client: "redis.asyncio.Redis") -> None:
     """Let the limit's next step be due."""
-    now = await client.hmget("uplift:pace", "changed", "raised")
+    now = await client.hmget("uplift:rate_limiter", "changed", "raised")
     changed, raised = (float(value or 0) for value in now)
     await client.hset(
-        "uplift:pace", mapping={"changed": max(0.0, changed - 1000), "raised": raised - 1000}
+        "uplift:rate_limiter",
+        mapping={"changed": max(0.0, changed - 1000), "raised": raised - 1000},
     )
 
 
@@ -172,7 +173,7 @@ async def test_success_raises_it_by_doubling_and_carefully_beyond_what_was_too_m
 ) -> None:
     rate_limiter = make_pace(14.5)
     await tell(rate_limiter, BUSY)
-    await client.hset("uplift:pace", mapping={"limit": 3, "knee": 12})
+    await client.hset("uplift:rate_limiter", mapping={"limit": 3, "slow_start_threshold": 12})
     limits = []
     for _ in range(5):
         await pass_a_second(client)

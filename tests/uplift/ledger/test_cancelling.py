@@ -31,7 +31,7 @@ async def noted(database: Database) -> list[UUID | None]:
 
 
 @pytest.mark.parametrize(
-    ("state", "maybe_sent", "answer", "becomes"),
+    ("state", "maybe_sent", "response", "becomes"),
     [
         (State.QUEUED, False, Cancelled.DONE, State.CANCELLED),
         (State.QUEUED, True, Cancelled.REQUESTED, State.QUEUED),

@@ -73,7 +73,7 @@ async def test_a_dead_letter_begins_as_if_it_had_just_been_accepted(
     tried = {
         "attempts": 9,
         "crashes": 5,
-        "looks": 1,
+        "empty_searches": 1,
         "issues": {"total": 1, "issue": []},
         "cancel_requested": True,
         "give_up_at": text("now()"),

@@ -142,7 +142,7 @@ async def test_a_claim_says_whether_the_record_was_found_valid_before(
     assert (first.validated, second.validated) == (False, True)
 
 
-@pytest.mark.parametrize(("give_up_at", "outlived"), [(_BEFORE, True), (_LATER, False)])
+@pytest.mark.parametrize(("give_up_at", "past_deadline"), [(_BEFORE, True), (_LATER, False)])
 async def test_a_claim_says_whether_the_time_to_give_up_has_come(
     database: Database, alice: UserRow, give_up_at: Any, past_deadline: bool
 ) -> None:

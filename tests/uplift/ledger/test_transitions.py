@@ -104,7 +104,7 @@ def test_only_a_dead_letter_that_is_queued_begins_anew(source: State, target: St
     if source in DEAD_LETTERS and target is State.QUEUED:
         assert change(uuid4(), source, target, reset=True).reset
     else:
-        with pytest.raises(ValueError, match="begin anew"):
+        with pytest.raises(ValueError, match="be reset"):
             change(uuid4(), source, target, reset=True)
 
 
@@ -304,7 +304,7 @@ async def test_an_uncounted_attempt_costs_neither_an_attempt_nor_time(
 def test_only_an_attempt_that_ends_in_the_queue_goes_uncounted(
     source: State, target: State
 ) -> None:
-    with pytest.raises(ValueError, match="uncounted"):
+    with pytest.raises(ValueError, match="free"):
         change(uuid4(), source, target, free=True)
 
 

@@ -267,7 +267,7 @@ async def test_new_uploads_are_looked_up_until_its_time_is_over(
     await recover(database)
     assert (await rows.row(database, await rows.put(database, alice))).maybe_sent
     async with database.transaction() as connection:
-        await connection.execute(text("UPDATE recoveries SET look_until = now()"))
+        await connection.execute(text("UPDATE restores SET look_until = now()"))
     assert not (await rows.row(database, await rows.put(database, alice))).maybe_sent
 
 
@@ -278,7 +278,7 @@ async def test_a_claim_knows_the_restore_that_came_after_its_upload_alone(
     async with database.transaction() as connection:
         await connection.execute(
             text(
-                "INSERT INTO recoveries (since, look_until) VALUES"
+                "INSERT INTO restores (since, look_until) VALUES"
                 " (now() - interval '1 hour', now()), (now(), now())"
             )
         )

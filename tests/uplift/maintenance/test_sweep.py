@@ -177,7 +177,7 @@ async def shut(client: "redis.asyncio.Redis", *, probe_in: float) -> None:
     """1upHealth is away, and may be probed in so many seconds."""
     now = (await client.time())[0] * 1000
     await client.hset(
-        "uplift:pace",
+        "uplift:rate_limiter",
         mapping={"probing": now, "probe": now + probe_in * 1000, "at": now, "limit": 0.2},
     )
 
@@ -229,7 +229,7 @@ async def test_at_a_slow_pace_no_more_is_rung_for_than_can_be_sent(
 ) -> None:
     for _ in range(30):
         await rows.put(database, alice)
-    await client.hset("uplift:pace", mapping={"limit": 5})
+    await client.hset("uplift:rate_limiter", mapping={"limit": 5})
     assert (await sweep(database, own_settings)).dispatched == 5 * own_settings.sweep_seconds * 2
     assert (await sweep(database, own_settings)).dispatched == 0
 
@@ -249,7 +249,7 @@ async def test_the_time_to_give_up_stands_still_while_nothing_can_be_sent(
     await shut(client, probe_in=60)
 
     # Counted at once, and written to the rows once it is worth it.
-    await client.hset("uplift:pace", "stood", 3600_000)
+    await client.hset("uplift:rate_limiter", "stalled", 3600_000)
     assert (await sweep(database, settings)).expired == 0
     assert (await rows.row(database, over)).give_up_at == before[over]
     async with database.transaction() as connection:
@@ -259,14 +259,14 @@ async def test_the_time_to_give_up_stands_still_while_nothing_can_be_sent(
     assert not claim.past_deadline
     await rows.bring_to(database, over, State.QUEUED)
 
-    await client.hset("uplift:pace", "stood", 3 * 3600_000)
+    await client.hset("uplift:rate_limiter", "stalled", 3 * 3600_000)
     assert (await sweep(database, settings)).expired == 0
     for id_ in (over, began):
         moved = (await rows.row(database, id_)).give_up_at - before[id_]
         assert 3 * 3600 <= moved.total_seconds() < 3 * 3600 + 60
     assert (await rows.row(database, new)).give_up_at is None
     assert (await rows.row(database, parked)).give_up_at == before[parked]
-    assert float(await client.hget("uplift:pace", "stood") or "inf") < 60_000
+    assert float(await client.hget("uplift:rate_limiter", "stalled") or "inf") < 60_000
     await sweep(database, settings)
     assert ((await rows.row(database, began)).give_up_at - before[began]).total_seconds() < 4 * 3600
 

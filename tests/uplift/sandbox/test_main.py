@@ -13,7 +13,7 @@ from uplift.sandbox.testing import SandboxControl
 
 @contextmanager
 def running(*options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    command = [sys.executable, "-m", "sandbox", "--port", "0", *options]
+    command = [sys.executable, "-m", "uplift.sandbox", "--port", "0", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

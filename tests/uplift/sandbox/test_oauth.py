@@ -117,7 +117,7 @@ def test_other_methods_of_user_management_are_not_allowed(http: httpx.Client) ->
 
 
 def test_the_quota_of_calls_is_spent_and_returns() -> None:
-    config = SandboxConfig(quota_calls=3, user_calls_window_seconds=1)
+    config = SandboxConfig(quota_calls=3, quota_seconds=1)
     with SandboxServer(config) as sandbox, application(sandbox) as http:
         statuses = [create(http, f"user{number}").status_code for number in range(5)]
         assert statuses == [201, 201, 201, 429, 429]

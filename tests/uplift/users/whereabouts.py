@@ -19,7 +19,7 @@ _CONTEXTS: dict[tuple[str, str], Callable[[Any], bytes]] = {
     ("uploads", "sealed_body"): lambda row: body_context(row.id),
     ("uploads", "sealed_receipt"): lambda row: receipt_context(row.id),
     ("records", "sealed_receipt"): lambda row: receipt_context(row.id),
-    ("receipts", "sealed_receipt"): lambda row: receipt_context(row.upload_id),
+    ("tombstones", "sealed_receipt"): lambda row: receipt_context(row.upload_id),
     ("grants", "sealed_tokens"): lambda row: b"grant " + row.user_id.bytes,
 }
 """What each sealed column is bound to."""

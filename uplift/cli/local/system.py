@@ -33,7 +33,7 @@ _CELERY = ["celery", "-A", "uplift.worker.app"]
 # Mingle and gossip are for workers that share revoked tasks and clocks; ours share nothing.
 _THREADS = ["-P", "threads", "--without-mingle", "--without-gossip"]
 PROCESSES: Mapping[str, list[str]] = {
-    "web": ["api"],
+    "web": ["uplift.api"],
     "worker": [*_CELERY, "worker", "-Q", "uploads", "-n", "uploads@%h", "-c", "4", *_THREADS],
     "bulk": [*_CELERY, "worker", "-Q", "bulk", "-n", "bulk@%h", "-c", "4", *_THREADS],
     "beat": [*_CELERY, "worker", "-B", "-Q", "control", "-n", "control@%h", "-c", "2", *_THREADS],
@@ -198,7 +198,7 @@ class System:
         self._run(
             "sandbox",
             [
-                *("sandbox", "--port", str(port)),
+                *("uplift.sandbox", "--port", str(port)),
                 *("--client-id", self.environment["UPLIFT_ONEUP_CLIENT_ID"]),
                 *self._sandbox_options,
             ],
