@@ -83,10 +83,10 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         )
         for path in schema["paths"].values():
             for operation in path.values():
-                if "application/json" in operation["loop_responds"].get("422", {}).get(
+                if "application/json" in operation["responses"].get("422", {}).get(
                     "content", {}
                 ):
-                    del operation["loop_responds"]["422"]
+                    del operation["responses"]["422"]
         schemas = schema["components"]["schemas"]
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
