@@ -103,23 +103,16 @@ class Reader:
         return Person(user.id, user.app_user_id, user.key(self._key_ring))
 
     async def _ask(self, person: Person, interaction: Interaction, deadline: float) -> Response:
-        token = await self._access.token(person)
-        response = await self._request(token, interaction, deadline)
-        if response.kind is ResponseKind.UNAUTHORIZED:
-            token = await self._access.token(person, refused=token.version)
-            response = await self._request(token, interaction, deadline)
-        return response
+        async def ask(token: AccessToken) -> Response:
+            return await self._fhir.read(
+                token=token.value,
+                address=f"{interaction.version.path}/{interaction.address}",
+                resource_type=interaction.answer_type,
+                deadline=deadline,
+                limit=self._max_bytes,
+            )
 
-    async def _request(
-        self, token: AccessToken, interaction: Interaction, deadline: float
-    ) -> Response:
-        return await self._fhir.read(
-            token=token.value,
-            address=f"{interaction.version.path}/{interaction.address}",
-            resource_type=interaction.answer_type,
-            deadline=deadline,
-            limit=self._max_bytes,
-        )
+        return await self._access.with_token(person, ask)
 
     def _failure(self, response: Response, interaction: Interaction) -> Exception:
         code = response.code

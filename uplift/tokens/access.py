@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
@@ -9,6 +10,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from uplift.destinations.responses import Response, ResponseKind
 from uplift.errors import UpliftError
 from uplift.ledger import grants, parking
 from uplift.ledger.database import Database
@@ -106,6 +108,21 @@ class TokenAccess:
         """
         if self._asking:
             await asyncio.wait(self._asking, timeout=self._refresh_seconds)
+
+    async def with_token(
+        self, person: Person, ask: Callable[[AccessToken], Awaitable[Response]]
+    ) -> Response:
+        """Ask with the person's token. On a 401, refresh the token once and ask again.
+
+        The second response is returned whatever it is, a 401 too. Raises what `token` raises, and
+        what `ask` raises.
+        """
+        token = await self.token(person)
+        response = await ask(token)
+        if response.kind is ResponseKind.UNAUTHORIZED:
+            token = await self.token(person, refused=token.version)
+            response = await ask(token)
+        return response
 
     async def token(self, person: Person, *, refused: int | None = None) -> AccessToken:
         """A token of the user that was not refused yet.

@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 from tests import factories
 from uplift.cli.local.embedded import EmbeddedPostgres
 from uplift.destinations.client import open_http
+from uplift.destinations.responses import Response, ResponseKind
 from uplift.ledger import grants, users
 from uplift.ledger.grants import GrantRow
 from uplift.ledger.token_pair import TokenPair
@@ -272,6 +273,58 @@ async def test_a_user_without_a_grant_needs_authorization(
     async with nothing_asked(upstream):
         with pytest.raises(NeedsAuthorization):
             await access.token(alice)
+
+
+# --- asking with a token -------------------------------------------------------------------------
+
+
+class Destination:
+    """Refuses the first tokens that it gets, as many as it is told, and notes all."""
+
+    def __init__(self, *, refuses: int) -> None:
+        self._refuses = refuses
+        self.tokens: list[AccessToken] = []
+
+    async def ask(self, token: AccessToken) -> Response:
+        self.tokens.append(token)
+        if len(self.tokens) <= self._refuses:
+            return Response(ResponseKind.UNAUTHORIZED, "http_401", 401)
+        return Response(ResponseKind.STORED, "http_201", 201)
+
+
+async def test_an_accepted_token_is_used_once(access: TokenAccess, alice: Person) -> None:
+    destination = Destination(refuses=0)
+
+    response = await access.with_token(alice, destination.ask)
+
+    assert response.kind is ResponseKind.STORED
+    assert destination.tokens == [await access.token(alice)]
+
+
+async def test_after_a_401_the_request_is_repeated_with_a_fresh_token(
+    access: TokenAccess, alice: Person
+) -> None:
+    destination = Destination(refuses=1)
+
+    response = await access.with_token(alice, destination.ask)
+
+    assert response.kind is ResponseKind.STORED
+    refused, fresh = destination.tokens
+    assert fresh.version == refused.version + 1
+    assert fresh.value != refused.value
+
+
+async def test_a_second_401_is_returned(
+    access: TokenAccess, alice: Person, upstream: SandboxServer
+) -> None:
+    destination = Destination(refuses=2)
+    before = asked(upstream)
+
+    response = await access.with_token(alice, destination.ask)
+
+    assert response.kind is ResponseKind.UNAUTHORIZED
+    assert len(destination.tokens) == 2
+    assert asked(upstream) == before + 1
 
 
 # --- brought grants ------------------------------------------------------------------------------
