@@ -77,7 +77,7 @@ async def redrive(
     caller.require(Scope.BACKEND, Scope.OPERATOR)
     outcome = await relay.redriver.redrive(upload_id, by=caller.actor)
     response.status_code = 202 if outcome is State.QUEUED else 200
-    return UploadStatus.of(await _row(relay, caller, upload_id), relay.key_ring)
+    return UploadStatus.of(relay.statuses.open(await _row(relay, caller, upload_id)))
 
 
 @router.delete(
@@ -106,7 +106,7 @@ async def cancel(
     await _row(relay, caller, upload_id)
     done = await relay.canceller.cancel(upload_id, by=caller.actor)
     response.status_code = 200 if done else 202
-    return UploadStatus.of(await _row(relay, caller, upload_id), relay.key_ring)
+    return UploadStatus.of(relay.statuses.open(await _row(relay, caller, upload_id)))
 
 
 async def _row(relay: Relay, caller: Caller, upload_id: UUID) -> UploadRow:

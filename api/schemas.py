@@ -1,19 +1,18 @@
 """What the API says, as models: OpenAPI is made from them."""
 
 import re
+from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
-import orjson
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
 from uplift.ledger.summary import Summary
-from uplift.ledger.uploads import UploadRow, receipt_context
-from uplift.ledger.users import GrantState, UserRow, key_context
+from uplift.ledger.users import GrantState, UserRow
 from uplift.lifecycle import State
-from uplift.sealing import KeyRing, WrappedKey
+from uplift.reading.status import Status
 from uplift.users.erase import Erasure
 
 AppUserId = Annotated[
@@ -105,8 +104,9 @@ class UploadStatus(Camel):
     status_url: str = Field(examples=["/v1/uploads/0199c5a4-…"])
 
     @classmethod
-    def of(cls, row: UploadRow, key_ring: KeyRing, *, duplicate: bool = False) -> "UploadStatus":
-        """The status of a row."""
+    def of(cls, status: Status, *, duplicate: bool = False) -> "UploadStatus":
+        """The status of an upload, for its owner."""
+        row = status.upload
         return cls(
             id=row.id,
             status=row.state,
@@ -125,20 +125,11 @@ class UploadStatus(Camel):
             updated_at=row.updated_at,
             next_attempt_at=row.next_attempt_at,
             delivered_at=row.delivered_at,
-            receipt=_receipt(row, key_ring),
+            receipt=Receipt(**asdict(status.receipt)) if status.receipt is not None else None,
             issues=Issues.model_validate(row.issues or {}),
             last_response=row.last_response,
             status_url=f"/v1/uploads/{row.id}",
         )
-
-
-def _receipt(row: UploadRow, key_ring: KeyRing) -> Receipt | None:
-    if row.sealed_receipt is None:
-        return None
-    wrapped = WrappedKey(row.master_key_id, row.wrapped_key)
-    key = key_ring.unwrap(wrapped, key_context(row.user_id))
-    opened: dict[str, Any] = orjson.loads(key.open(row.sealed_receipt, receipt_context(row.id)))
-    return Receipt(**opened)
 
 
 class UploadList(Camel):

@@ -166,7 +166,7 @@ async def submit(request: Request, caller: CallerDep) -> Response:
     before = accepted.duplicate or accepted.replayed
     submissions.labels("single", "duplicate" if before else "accepted").inc()
     _log.info("upload_accepted", upload=str(accepted.upload.id), duplicate=accepted.duplicate)
-    status = UploadStatus.of(accepted.upload, relay.key_ring, duplicate=accepted.duplicate)
+    status = UploadStatus.of(relay.statuses.open(accepted.upload), duplicate=accepted.duplicate)
     return Response(
         status.model_dump_json(by_alias=True),
         202,
@@ -226,7 +226,7 @@ async def status(
         headers["Retry-After"] = str(_retry_after(row))
     if _etag(row) in known or "*" in known:
         return Response(status_code=304, headers=headers)
-    shown = UploadStatus.of(row, relay.key_ring)
+    shown = UploadStatus.of(relay.statuses.open(row))
     return JSONResponse(shown.model_dump(mode="json", by_alias=True), headers=headers)
 
 
@@ -291,7 +291,7 @@ async def list_(
         ],
     )
     return UploadList(
-        uploads=[UploadStatus.of(row, relay.key_ring) for row in rows], next=following
+        uploads=[UploadStatus.of(relay.statuses.open(row)) for row in rows], next=following
     )
 
 

@@ -28,6 +28,7 @@ from uplift.maintenance.retain import Retainer
 from uplift.maintenance.sweep import Sweeper
 from uplift.reading.long_poll import LongPoll
 from uplift.reading.read_back import Reader
+from uplift.reading.status import StatusOpener
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 from uplift.tokens.access import TokenAccess
@@ -60,6 +61,7 @@ class Relay:
     batch_acceptor: BatchAcceptor
     provisioner: Provisioner
     long_poll: LongPoll
+    statuses: StatusOpener
     deliverer: Deliverer
     sweeper: Sweeper
     retainer: Retainer
@@ -109,6 +111,7 @@ async def open_relay(settings: Settings) -> AsyncIterator[Relay]:
             batch_acceptor=BatchAcceptor(database, key_ring, dispatcher, pressure, settings),
             provisioner=Provisioner(database, key_ring, tokens, keys),
             long_poll=long_poll,
+            statuses=StatusOpener(key_ring),
             deliverer=Deliverer(database, attempter, rate_limiter, settings),
             sweeper=sweeper,
             measurer=Measurer(database, dispatcher, quota, sweeper),
