@@ -1,9 +1,9 @@
-"""The textbook way to send uploads: a Celery task for each, in prefork processes, with autoretry.
+"""Baseline for delivery: one Celery task for each upload, in prefork processes, with autoretry.
 
-    celery -A bench.baseline_celery worker -Q textbook -P prefork -c 32
+    celery -A bench.baseline_celery worker -Q baseline_celery -P prefork -c 32
 
-Written as one would from Celery's manual: acks_late, a prefetch of one, one httpx.Client and one
-engine a process, fhir.resources for validation (R4 by its R4B models), a session around the work.
+Written from Celery's manual: acks_late, a prefetch of one, one httpx.Client and one engine for each
+process, validation by fhir.resources (R4 by its R4B models), a session around each task.
 """
 
 import importlib
@@ -22,9 +22,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from bench.baseline_plain_tables import Upload, User, database_url
 
-app = Celery("textbook", broker=os.environ["BENCH_REDIS_URL"])
+app = Celery("baseline_celery", broker=os.environ["BENCH_REDIS_URL"])
 app.conf.update(
-    task_default_queue="textbook",
+    task_default_queue="baseline_celery",
     task_ignore_result=True,
     task_acks_late=True,
     worker_prefetch_multiplier=1,
@@ -54,14 +54,14 @@ for _type in ("Observation", "Condition"):
 
 
 @app.task(
-    name="textbook.deliver",
+    name="baseline_celery.deliver",
     autoretry_for=(httpx.TransportError, httpx.HTTPStatusError),
     retry_backoff=True,
     retry_jitter=True,
     max_retries=20,
 )
 def deliver(upload_id: str) -> None:
-    """Validate one upload, send it, and note that it is delivered."""
+    """Validate one upload, send it, and record that it is delivered."""
     with new_session() as session:
         upload = session.get_one(Upload, UUID(upload_id))
         if upload.state != "queued":

@@ -1,4 +1,4 @@
-"""The limit: posting with nothing around it. No ledger, no validation, no retry.
+"""Baseline for delivery, the upper limit: a loop that only posts. No ledger, no validation.
 
 python -m bench.baseline_loop --url http://127.0.0.1:8099 --count 4000 --in-flight 200
 """
@@ -14,12 +14,12 @@ from bench.resources import bodies
 
 
 async def post_all(url: str, count: int, in_flight: int) -> None:
-    """Post so many resources, so many at a time. Raises httpx's errors, for any but 2xx too."""
+    """Post `count` resources, `in_flight` at a time. Raises httpx's errors, also unless 2xx."""
 
     def session() -> aiohttp.ClientSession:
         return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=in_flight))
 
-    waiting = bodies("bare", count)
+    waiting = bodies("loop", count)
     headers = {"Authorization": "Bearer bench", "Content-Type": "application/json"}
     async with httpx.AsyncClient(transport=AiohttpTransport(client=session), timeout=60) as client:
 
@@ -34,7 +34,7 @@ async def post_all(url: str, count: int, in_flight: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Posting with nothing around it.")
+    parser = argparse.ArgumentParser(description="A loop that only posts.")
     parser.add_argument("--url", required=True)
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--in-flight", type=int, default=200)

@@ -1,4 +1,7 @@
-"""Runs the plain way beside Uplift: `bench.baseline_plain_api` and `bench.baseline_celery` on the same servers."""
+"""Runs the baselines beside Uplift, on the same PostgreSQL and Redis.
+
+`bench.baseline_plain_api` accepts uploads, `bench.baseline_celery` delivers them.
+"""
 
 import hashlib
 import os
@@ -13,31 +16,30 @@ from celery import Celery
 from psycopg import sql
 from sqlalchemy import create_engine, make_url
 
-from bench import testbed
 from bench.baseline_plain_tables import Base
 from bench.resources import bodies
-from bench.testbed import USERS, Resource, Testbed, await_line, await_port
+from bench.testbed import USERS, Resource, Testbed, await_line, await_port, pss
 from bench.upstream import Counts
 from uplift.cli.local.child_process import ChildProcess
 from uplift.cli.local.ports import free_port
 
-QUEUE = "textbook"
-_HELD = "textbook.held"
+QUEUE = "baseline_celery"
+_PREPARED = "baseline_celery.prepared"
 
 
-class Plain:
-    """A database and a Redis database of its own; processes are started apart."""
+class Baseline:
+    """Both baselines, with a database and a Redis database of their own."""
 
-    def __init__(self, stood: Testbed) -> None:
-        environment = stood.system.environment
-        self._stood = stood
-        self._url = beside(environment["UPLIFT_DATABASE_URL"], "plain")
+    def __init__(self, testbed: Testbed) -> None:
+        environment = testbed.system.environment
+        self._testbed = testbed
+        self._url = beside(environment["UPLIFT_DATABASE_URL"], "baseline")
         self._redis_url = environment["UPLIFT_REDIS_URL"].rpartition("/")[0] + "/2"
         self.environment = {
             **os.environ,
             "BENCH_DATABASE_URL": self._url,
             "BENCH_REDIS_URL": self._redis_url,
-            "BENCH_UPSTREAM_URL": stood.upstream.url,
+            "BENCH_UPSTREAM_URL": testbed.upstream.url,
         }
         engine = create_engine(self._url.replace("postgresql://", "postgresql+psycopg://"))
         Base.metadata.create_all(engine)
@@ -50,31 +52,32 @@ class Plain:
         )
         self.tables.execute(
             "INSERT INTO api_keys (key_hash) VALUES (%s)",
-            [hashlib.sha256(stood.key.encode()).digest()],
+            [hashlib.sha256(testbed.key.encode()).digest()],
         )
         self._celery = Celery("bench", broker=self._redis_url, set_as_current=False)
         self._worker: tuple[int, ChildProcess] | None = None
 
     def close(self) -> None:
-        """Close its connections; the processes end with the ground's."""
+        """Close its connections; its processes end with those of the testbed."""
         self.tables.close()
         self._celery.close()
 
     def start_api(self, *, in_threads: bool) -> int:
-        """Serve `bench.baseline_plain_api`; its port. `in_threads`: call `.delay()` off the event loop."""
+        """Serve `bench.baseline_plain_api`; its port. `in_threads`: `.delay()` runs in threads."""
         port = free_port(None)
-        self._stood.system.processes.start(
-            f"plain-{port}",
+        self._testbed.system.processes.start(
+            f"baseline_plain-{port}",
             [
+                *(sys.executable, "-m", "uvicorn", "bench.baseline_plain_api:app"),
                 *(
-                    sys.executable,
-                    "-m",
-                    "uvicorn",
-                    "bench.baseline_plain_api:app",
                     "--port",
                     str(port),
+                    "--loop",
+                    "uvloop",
+                    "--http",
+                    "httptools",
+                    "--no-access-log",
                 ),
-                *("--loop", "uvloop", "--http", "httptools", "--no-access-log"),
             ],
             env={**self.environment, "BENCH_ENQUEUE": "threads" if in_threads else ""},
         )
@@ -82,17 +85,17 @@ class Plain:
         return port
 
     def start_worker(self, processes: int) -> ChildProcess:
-        """The textbook worker with so many processes; the one before it, if it had others, ends."""
+        """Start the Celery worker with this many processes; one with another number ends."""
         if self._worker is not None:
             if self._worker[0] == processes:
                 return self._worker[1]
             self._worker[1].stop()
-        child = self._stood.system.processes.start(
-            f"textbook-{processes}-{free_port(None)}",
+        child = self._testbed.system.processes.start(
+            f"baseline_celery-{processes}-{free_port(None)}",
             [
                 *(sys.executable, "-m", "celery", "-A", "bench.baseline_celery", "worker"),
                 *("-Q", QUEUE, "-P", "prefork", "-c", str(processes), "-l", "info"),
-                *("-n", f"textbook-{processes}@%h", "--without-mingle", "--without-gossip"),
+                *("-n", f"baseline_celery-{processes}@%h", "--without-mingle", "--without-gossip"),
             ],
             env=self.environment,
         )
@@ -101,40 +104,40 @@ class Plain:
         return child
 
     def pss(self) -> int:
-        """What the textbook worker's processes hold in memory together, in bytes."""
+        """The memory of all processes of the Celery worker together, in bytes."""
         assert self._worker is not None  # noqa: S101
         assert self._worker[1].pid is not None  # noqa: S101
-        return testbed.pss(self._worker[1].pid)
+        return pss(self._worker[1].pid)
 
     def deliver(self, count: int, *, seconds: float = 120.0) -> Counts:
-        """Drain a backlog of so many; what the stand-in counted.
+        """Drain a backlog of `count` uploads; what the stand-in counted.
 
-        All messages are in the queue before the first is taken, so that putting them there does
-        not slow the worker. Raises AssertionError unless each upload is noted as delivered.
+        All messages are in the queue before the worker gets the first, so that enqueuing does not
+        slow the worker. Raises AssertionError unless each upload is recorded as delivered.
         """
-        label = self._stood.label()
+        label = self._testbed.label()
         ids = self._put_in(("R4", type_, body) for type_, body in bodies(label, count))
         with self._celery.producer_pool.acquire(block=True) as producer:
             for id_ in ids:
                 self._celery.send_task(
-                    "textbook.deliver", args=[id_], queue=_HELD, producer=producer
+                    "baseline_celery.deliver", args=[id_], queue=_PREPARED, producer=producer
                 )
-        upstream = self._stood.upstream
-        upstream.reset(self._stood.upstream_ms)
+        upstream = self._testbed.upstream
+        upstream.reset(self._testbed.upstream_ms)
         with redis.Redis.from_url(self._redis_url) as server:
-            server.rename(_HELD, QUEUE)
+            server.rename(_PREPARED, QUEUE)
         upstream.wait(count, seconds)
-        self._wait_noted(seconds)
+        self._wait_recorded(seconds)
         counts = upstream.counts()
         if counts.arrived != count:
             raise AssertionError(f"{counts.arrived} creates came for {count} uploads.")
         return counts
 
-    def _wait_noted(self, seconds: float) -> None:
+    def _wait_recorded(self, seconds: float) -> None:
         ends = time.monotonic() + seconds
         while left := self._count_queued():
             if time.monotonic() > ends:
-                raise TimeoutError(f"{left} uploads are not noted as delivered.")
+                raise TimeoutError(f"{left} uploads are not recorded as delivered.")
             time.sleep(0.05)
 
     def _count_queued(self) -> int:
@@ -156,7 +159,7 @@ class Plain:
         return ids
 
     def clear(self) -> None:
-        """Forget the uploads and the messages of a round of intake."""
+        """Delete the uploads and the messages of a round of intake."""
         self.tables.execute("TRUNCATE uploads")
         with redis.Redis.from_url(self._redis_url) as server:
             server.flushdb()

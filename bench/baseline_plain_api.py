@@ -1,7 +1,7 @@
-"""The plain way to take uploads in: look the key and the user up, INSERT, commit, `.delay()`.
+"""Baseline for intake: look up the key and the user, INSERT, commit, `.delay()`.
 
-Written as one would from the manuals of FastAPI, SQLAlchemy and Celery. Served by one uvicorn with
-uvloop and httptools, as Uplift's is. `POST /nothing` reads the body and does nothing: the limit.
+Written from the manuals of FastAPI, SQLAlchemy and Celery. Served by one uvicorn with uvloop and
+httptools, as Uplift is. `POST /nothing` only reads the body: the upper limit.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ bearer = HTTPBearer()
 
 
 async def session() -> AsyncIterator[AsyncSession]:
-    """A session a request."""
+    """One session for each request."""
     async with new_session() as opened:
         yield opened
 
@@ -48,7 +48,7 @@ Session = Annotated[AsyncSession, Depends(session)]
 async def check_key(
     credentials: Annotated[HTTPAuthorizationCredentials, Depends(bearer)], session: Session
 ) -> None:
-    """401 for a key that nobody has."""
+    """401 for an unknown key."""
     key_hash = hashlib.sha256(credentials.credentials.encode()).digest()
     if await session.get(ApiKey, key_hash) is None:
         raise HTTPException(401)
@@ -61,7 +61,7 @@ async def submit(
     user: Annotated[str, Query()],
     fhir_version: Annotated[str, Query(alias="fhirVersion")],
 ) -> dict[str, Any]:
-    """Keep a resource and have it sent."""
+    """Store a resource and enqueue its task."""
     body = await request.body()
     try:
         resource = orjson.loads(body)
@@ -93,6 +93,6 @@ async def nothing(
     user: Annotated[str, Query()],  # noqa: ARG001  read as the other reads them
     fhir_version: Annotated[str, Query(alias="fhirVersion")],  # noqa: ARG001
 ) -> dict[str, Any]:
-    """Read the body, and no more."""
+    """Read the body and do nothing."""
     await request.body()
     return {"id": "00000000-0000-0000-0000-000000000000", "status": "queued"}

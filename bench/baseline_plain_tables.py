@@ -1,5 +1,6 @@
-"""The ledger of the plain way, as an ordinary service has it: what is to be sent, and whether it
-was. Bodies lie there as they came; nothing is sealed, versioned or audited.
+"""The tables of the baselines, as an ordinary service has them: uploads, and whether each was sent.
+
+Bodies are stored as they came. Nothing is sealed, versioned or audited.
 """
 
 import os
@@ -11,7 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
 class Base(DeclarativeBase):
-    """Of the three tables below."""
+    """The base of the three tables below."""
 
     type_annotation_map = {  # noqa: RUF012  the shape that SQLAlchemy asks for
         str: Text,
@@ -39,7 +40,7 @@ class User(Base):
 
 
 class Upload(Base):
-    """A resource that is to be sent, or was."""
+    """A resource that is to be sent or was sent."""
 
     __tablename__ = "uploads"
     __table_args__ = (UniqueConstraint("user_id", "digest"),)
@@ -57,5 +58,5 @@ class Upload(Base):
 
 
 def database_url() -> str:
-    """Where the tables are, as SQLAlchemy takes it."""
+    """The address of the tables, as SQLAlchemy reads it."""
     return os.environ["BENCH_DATABASE_URL"].replace("postgresql://", "postgresql+psycopg://")

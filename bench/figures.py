@@ -1,4 +1,4 @@
-"""What was measured and how it compares: medians, ratios, how far the rounds lay apart. Pure."""
+"""What was measured and how it compares: medians, ratios, spreads of the rounds. Pure."""
 
 import statistics
 from collections.abc import Sequence
@@ -22,23 +22,27 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a figure should be. `of` is whether the ratio or our own median must reach it."""
+    """The value that a figure should reach.
+
+    `of`: the ratio or our own median is compared with it. `bound`: the figure should be no less
+    than a minimum, or no more than a maximum.
+    """
 
     value: float
     of: Literal["ratio", "ours"] = "ratio"
-    at: Literal["least", "most"] = "least"
+    bound: Literal["minimum", "maximum"] = "minimum"
 
     def reached(self, found: float) -> bool:
-        """Whether `found` is no worse than this."""
-        return found >= self.value if self.at == "least" else found <= self.value
+        """Whether `found` reaches this."""
+        return found >= self.value if self.bound == "minimum" else found <= self.value
 
     def __str__(self) -> str:
-        return f"{'≥' if self.at == 'least' else '≤'} {self.value:g}"
+        return f"{'≥' if self.bound == 'minimum' else '≤'} {self.value:g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """Two things measured in the same run, round by round in turn; `ratio` is ours to theirs."""
+    """Two things measured in turn in the same run, round by round. `ratio` is ours to theirs."""
 
     section: str
     what: str
@@ -52,7 +56,7 @@ class Figure:
 
     @property
     def ratio(self) -> Spread:
-        """The median of the rounds' own ratios: what slows a whole round weighs on both."""
+        """Of the rounds' own ratios: a busy machine slows both sides of a round."""
         return Spread.of([a / b for a, b in zip(self.ours, self.theirs, strict=True)])
 
     @property
@@ -64,7 +68,7 @@ class Figure:
         return self.target.reached(found.median)
 
     def to_json(self) -> dict[str, Any]:
-        """As it is written to the results."""
+        """The figure for the JSON of the results."""
         return {
             **asdict(self),
             "target": str(self.target) if self.target else None,
@@ -76,7 +80,7 @@ class Figure:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that so many percent of the values do not exceed (nearest rank).
+    """The smallest value such that `percent` of the values are not greater (nearest rank).
 
     Raises ValueError if there is none.
     """

@@ -1,8 +1,8 @@
-"""Whether the work stays as fast over a ledger with much in it.
+"""Whether Uplift stays as fast with a large ledger.
 
-Two ledgers on one server, each with its own processes: an empty one, and one that holds 1,000,000
-delivered uploads, with their records and attempts, and 100,000 queued ones: half of them wait for
-their next attempt, half are due on the `bulk` queue, which no worker takes here.
+Two ledgers on one server, each with its own processes: an empty one, and one with 1,000,000
+delivered uploads, with their records and attempts, and 100,000 queued ones. Half of these wait for
+their next attempt; half are due on the `bulk` queue, for which no worker runs here.
 """
 
 from contextlib import ExitStack
@@ -15,7 +15,7 @@ from bench.delivery import IN_FLIGHT
 from bench.figures import Figure, Target
 from bench.load import load
 from bench.plan import Plan
-from bench.testbed import Testbed, ground, upstream
+from bench.testbed import Testbed, open_testbed, upstream
 from bench.upstream import rate
 
 DELIVERED = 1_000_000
@@ -29,37 +29,37 @@ def main(folder: Path, plan: Plan) -> list[Figure]:
     """Fill one ledger, then measure both in turn."""
     with ExitStack() as stack:
         stand_in = stack.enter_context(upstream(folder))
-        empty = stack.enter_context(ground(folder / "empty", stand_in))
+        empty = stack.enter_context(open_testbed(folder / "empty", stand_in))
         urls = {
             "UPLIFT_DATABASE_URL": beside(empty.system.environment["UPLIFT_DATABASE_URL"], "grown"),
             "UPLIFT_REDIS_URL": (
                 empty.system.environment["UPLIFT_REDIS_URL"].rpartition("/")[0] + "/1"
             ),
         }
-        grown = stack.enter_context(ground(folder / "grown", stand_in, settings=urls))
+        grown = stack.enter_context(open_testbed(folder / "grown", stand_in, settings=urls))
         fill(grown.ledger, delivered=plan.of(DELIVERED), queued=plan.of(QUEUED))
         sides = (grown, empty)
-        for stood in sides:
-            stood.start_worker("worker", slots=IN_FLIGHT)
-            stood.deliver(300)
+        for testbed in sides:
+            testbed.start_worker("worker", max_in_flight=IN_FLIGHT)
+            testbed.deliver(300)
         delivered: list[list[float]] = [[], []]
         accepted: list[list[float]] = [[], []]
         for _ in range(plan.rounds):
-            for stood, rates in zip(sides, delivered, strict=True):
-                stood.upstream_ms = 0
-                rates.append(rate(stood.deliver(plan.of(UPLOADS))))
-        for stood in sides:
-            # The door alone: what it takes in stays queued.
-            stood.system.processes["worker"].stop()
+            for testbed, rates in zip(sides, delivered, strict=True):
+                testbed.upstream_ms = 0
+                rates.append(rate(testbed.deliver(plan.of(UPLOADS))))
+        for testbed in sides:
+            # Only the API runs: accepted uploads stay queued.
+            testbed.system.processes["worker"].stop()
         for _ in range(plan.rounds):
-            for stood, rates in zip(sides, accepted, strict=True):
-                rates.append(_intake(stood, SECONDS * plan.scale))
+            for testbed, rates in zip(sides, accepted, strict=True):
+                rates.append(_intake(testbed, SECONDS * plan.scale))
         return [
             Figure(
                 section="growth",
-                what=f"{what} over {plan.of(DELIVERED):,} delivered, {plan.of(QUEUED):,} queued",
+                what=f"{what} with {plan.of(DELIVERED):,} delivered, {plan.of(QUEUED):,} queued",
                 unit="/s",
-                against="over none",
+                against="with none",
                 ours=tuple(rates[0]),
                 theirs=tuple(rates[1]),
                 target=Target(0.9),
@@ -71,12 +71,12 @@ def main(folder: Path, plan: Plan) -> list[Figure]:
         ]
 
 
-def _intake(stood: Testbed, seconds: float) -> float:
+def _intake(testbed: Testbed, seconds: float) -> float:
     found = load(
-        stood.port,
+        testbed.port,
         "/v1/uploads",
-        stood.label(),
-        stood.key,
+        testbed.label(),
+        testbed.key,
         seconds=seconds,
         connections=32,
         users=50,
@@ -89,8 +89,8 @@ _RECORDS = """
     SELECT gen_random_uuid() AS record_id, gen_random_uuid() AS upload_id, u.id AS user_id,
         sha256(uuid_send(gen_random_uuid())) AS digest, n
     FROM generate_series(1, {count}) AS n
-    JOIN (SELECT id, row_number() OVER () AS number, count(*) OVER () AS max_rate FROM users) AS u
-        ON u.number = n % u.max_rate + 1;
+    JOIN (SELECT id, row_number() OVER () AS number, count(*) OVER () AS total FROM users) AS u
+        ON u.number = n % u.total + 1;
     INSERT INTO records (id, user_id, identity, versions, latest_upload_id, latest_digest,
         delivered_version, delivered_digest)
     SELECT record_id, user_id, digest, 1, upload_id, digest, {delivered},
@@ -124,10 +124,10 @@ _QUEUED = """
 def fill(
     connection: psycopg.Connection[tuple[object, ...]], *, delivered: int, queued: int
 ) -> None:
-    """Put so many delivered and queued uploads there, with records and attempts, for all users."""
+    """Insert delivered and queued uploads, with records and attempts, for all users."""
     values = {"bytes": _BODY_BYTES}
     with connection.transaction():
-        # Their references are right as they are made: looking each up would take minutes.
+        # Their references are right, and a check of each would take minutes.
         connection.execute("SET LOCAL session_replication_role = replica")
         connection.execute(_RECORDS.format(count=delivered, delivered=1))
         connection.execute(_DELIVERED.format(**values))

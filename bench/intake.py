@@ -1,11 +1,12 @@
-"""Accepted a second: one at a time against the plain endpoint, batches against a bare INSERT.
+"""Accepted a second: single uploads against baseline_plain, batches against an INSERT alone.
 
 Single uploads: `CONNECTIONS` keep-alive clients in a process of their own post distinct resources
-of 2 KB. No worker runs, so the door has the machine for itself, in all three cases.
-Batches: one request of NDJSON after the other, from its first byte sent to the whole answer.
+of 2 KB. No worker runs, so the API has the machine to itself, in all three cases.
+Batches: one request of NDJSON after another, from the first byte sent to the whole response.
 """
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ import psycopg
 import redis
 from uuid_utils.compat import uuid7
 
-from bench.baseline_plain import Plain
+from bench.baseline_plain import Baseline
 from bench.figures import Figure, Target
 from bench.load import load
 from bench.plan import Plan
 from bench.resources import bodies
-from bench.testbed import Testbed, ground, upstream
+from bench.testbed import API, Testbed, open_testbed, upstream
 from uplift.ledger.accepting import NewUpload
 
 CONNECTIONS = 32
@@ -42,35 +43,35 @@ def main(folder: Path, plan: Plan) -> list[Figure]:
     """Measure singles, then batches."""
     with (
         upstream(folder) as stand_in,
-        # Without beat: nothing is swept, and nothing rung for again.
-        ground(folder / "uplift", stand_in, processes=("web",)) as stood,
+        # Without beat, no sweep runs.
+        open_testbed(folder / "uplift", stand_in, processes=(API,)) as testbed,
     ):
-        plain = Plain(stood)
+        baseline = Baseline(testbed)
         try:
-            return [*_singles(stood, plain, plan), *_batches(stood, plan)]
+            return [*_singles(testbed, baseline, plan), *_batches(testbed, plan)]
         finally:
-            plain.close()
+            baseline.close()
 
 
-def _singles(stood: Testbed, plain: Plain, plan: Plan) -> list[Figure]:
-    inline, threads = plain.start_api(in_threads=False), plain.start_api(in_threads=True)
+def _singles(testbed: Testbed, baseline: Baseline, plan: Plan) -> list[Figure]:
+    inline, threads = baseline.start_api(in_threads=False), baseline.start_api(in_threads=True)
     places = {
-        "uplift": (stood.port, "/v1/uploads", "web"),
-        "inline": (inline, "/uploads", f"plain-{inline}"),
-        "threads": (threads, "/uploads", f"plain-{threads}"),
-        "nothing": (inline, "/nothing", f"plain-{inline}"),
+        "uplift": (testbed.port, "/v1/uploads", API),
+        "inline": (inline, "/uploads", f"baseline_plain-{inline}"),
+        "threads": (threads, "/uploads", f"baseline_plain-{threads}"),
+        "nothing": (inline, "/nothing", f"baseline_plain-{inline}"),
     }
     seconds = SECONDS * plan.scale
 
     def measure(name: str, seconds: float) -> dict[str, float]:
         port, path, process = places[name]
-        _clear(stood, plain)
-        before = stood.cpu_seconds(process), stood.cpu_seconds("postgres")
+        _clear(testbed, baseline)
+        before = testbed.cpu_seconds(process), testbed.cpu_seconds("postgres")
         found = load(
             port,
             path,
-            stood.label(),
-            stood.key,
+            testbed.label(),
+            testbed.key,
             seconds=seconds,
             connections=CONNECTIONS,
             users=50,
@@ -79,8 +80,8 @@ def _singles(stood: Testbed, plain: Plain, plan: Plan) -> list[Figure]:
             "per_second": found.per_second,
             "p50": found.p50,
             "p99": found.p99,
-            "cpu": (stood.cpu_seconds(process) - before[0]) / found.accepted * 1000,
-            "postgres_cpu": (stood.cpu_seconds("postgres") - before[1]) / found.accepted * 1000,
+            "cpu": (testbed.cpu_seconds(process) - before[0]) / found.accepted * 1000,
+            "postgres_cpu": (testbed.cpu_seconds("postgres") - before[1]) / found.accepted * 1000,
         }
 
     tried = {name: measure(name, max(seconds / 2, 0.5))["per_second"] for name in places}
@@ -93,8 +94,8 @@ def _singles(stood: Testbed, plain: Plain, plan: Plan) -> list[Figure]:
     def all_of(name: str, figure: str) -> tuple[float, ...]:
         return tuple(each[name][figure] for each in rounds)
 
-    where = "in threads" if usual == "threads" else "in the loop"
-    plain_name = f"plain endpoint, .delay() {where}"
+    where = "in threads" if usual == "threads" else "in the event loop"
+    against_plain = f"baseline_plain, .delay() {where}"
     figures = [
         Figure(
             section="intake",
@@ -106,8 +107,8 @@ def _singles(stood: Testbed, plain: Plain, plan: Plan) -> list[Figure]:
             target=target,
         )
         for name, against, target in (
-            (usual, plain_name, Target(1.5)),
-            ("nothing", "the same doing nothing", Target(0.25)),
+            (usual, against_plain, Target(1.5)),
+            ("nothing", "the same, doing nothing", Target(0.25)),
         )
     ]
     figures += [
@@ -119,7 +120,7 @@ def _singles(stood: Testbed, plain: Plain, plan: Plan) -> list[Figure]:
             ours=all_of("uplift", figure),
             theirs=all_of(name, figure),
         )
-        for name, against in ((usual, plain_name), ("nothing", "the same doing nothing"))
+        for name, against in ((usual, against_plain), ("nothing", "the same, doing nothing"))
         for what, figure in (
             (f"p50, {CONNECTIONS} clients", "p50"),
             (f"p99, {CONNECTIONS} clients", "p99"),
@@ -130,36 +131,38 @@ def _singles(stood: Testbed, plain: Plain, plan: Plan) -> list[Figure]:
             section="intake",
             what=what,
             unit="ms",
-            against=plain_name,
+            against=against_plain,
             ours=all_of("uplift", figure),
             theirs=all_of(usual, figure),
         )
         for what, figure in (
-            ("CPU an upload, API", "cpu"),
-            ("CPU an upload, PostgreSQL", "postgres_cpu"),
+            ("CPU per upload, API", "cpu"),
+            ("CPU per upload, PostgreSQL", "postgres_cpu"),
         )
     ]
     return figures
 
 
-def _clear(stood: Testbed, plain: Plain) -> None:
-    """Each round begins with the same: no uploads, no messages."""
-    stood.ledger.execute("TRUNCATE uploads, records, batches, batch_lines, attempts CASCADE")
-    plain.clear()
-    with redis.Redis.from_url(stood.system.environment["UPLIFT_REDIS_URL"]) as server:
+def _clear(testbed: Testbed, baseline: Baseline) -> None:
+    """Delete uploads and messages: every round begins with none."""
+    testbed.ledger.execute("TRUNCATE uploads, records, batches, batch_lines, attempts CASCADE")
+    baseline.clear()
+    with redis.Redis.from_url(testbed.system.environment["UPLIFT_REDIS_URL"]) as server:
         server.delete("uploads", "bulk")
 
 
-def _batches(stood: Testbed, plan: Plan) -> list[Figure]:
+def _batches(testbed: Testbed, plan: Plan) -> list[Figure]:
     lines = plan.of(LINES)
     results: dict[str, list[float]] = {"uplift": [], "executemany": [], "copy": []}
     for _ in range(plan.rounds):
-        results["uplift"].append(_post_batch(stood, lines))
+        results["uplift"].append(
+            post_batch(testbed.system.api_url, testbed.key, bodies(testbed.label(), lines))
+        )
         for name in ("executemany", "copy"):
-            label = stood.label()
-            new = stood.seal(("R4", type_, body) for type_, body in bodies(label, lines))
+            label = testbed.label()
+            new = testbed.seal(("R4", type_, body) for type_, body in bodies(label, lines))
             begun = time.perf_counter()
-            _insert(stood.system.environment["UPLIFT_DATABASE_URL"], new, copy=name == "copy")
+            _insert(testbed.system.environment["UPLIFT_DATABASE_URL"], new, copy=name == "copy")
             results[name].append(lines / (time.perf_counter() - begun))
     return [
         Figure(
@@ -172,37 +175,40 @@ def _batches(stood: Testbed, plan: Plan) -> list[Figure]:
             target=target,
         )
         for name, against, target in (
-            ("executemany", "bare INSERT of sealed rows, executemany", Target(0.5)),
-            ("copy", "bare COPY of sealed rows", None),
+            ("executemany", "INSERT of sealed rows, executemany", Target(0.5)),
+            ("copy", "COPY of sealed rows", None),
         )
     ]
 
 
-def _post_batch(stood: Testbed, lines: int) -> float:
-    label = stood.label()
-    content = b"\n".join(
-        b'{"fhirVersion":"R4","source":"bench","resource":' + body + b"}"
-        for _, body in bodies(label, lines)
-    )
+def post_batch(
+    api_url: str, key: str, resources: Iterable[tuple[str, bytes]], *, user: str = "user-1"
+) -> float:
+    """Post the resources, as type and bytes, as one batch; the records accepted a second.
+
+    Raises AssertionError unless every record is accepted.
+    """
+    lines = [
+        b'{"fhirVersion":"R4","source":"bench","resource":' + body + b"}" for _, body in resources
+    ]
+    content = b"\n".join(lines)
     begun = time.perf_counter()
     response = httpx.post(
-        f"{stood.system.api_url}/v1/batches?user=user-1",
+        f"{api_url}/v1/batches",
+        params={"user": user},
         content=content,
-        headers={
-            "Authorization": f"Bearer {stood.key}",
-            "Content-Type": "application/x-ndjson",
-        },
+        headers={"Authorization": f"Bearer {key}", "Content-Type": "application/x-ndjson"},
         timeout=120,
     )
     seconds = time.perf_counter() - begun
     counts: dict[str, Any] = response.json() if response.status_code == httpx.codes.ACCEPTED else {}
-    if counts.get("accepted") != lines:
-        raise AssertionError(f"A batch was answered {response.status_code}: {response.text[-500:]}")
-    return lines / seconds
+    if counts.get("accepted") != len(lines):
+        raise AssertionError(f"A batch got {response.status_code}: {response.text[-500:]}")
+    return len(lines) / seconds
 
 
 def _insert(url: str, new: list[NewUpload], *, copy: bool) -> None:
-    """The rows of new uploads and of their records, a thousand in a transaction."""
+    """Insert the rows of new uploads and of their records, 1,000 in each transaction."""
     with psycopg.connect(url) as connection:
         for start in range(0, len(new), _INSERT_GROUP):
             group = [(uuid7(), upload) for upload in new[start : start + _INSERT_GROUP]]

@@ -1,17 +1,17 @@
-"""How long and how often is measured."""
+"""How long and how often a benchmark measures."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`rounds` of each thing, in turn; backlogs and durations are multiplied by `scale`."""
+    """`rounds` of each side, in turn. `scale` multiplies backlogs and durations."""
 
     rounds: int = 3
     scale: float = 1.0
 
     def of(self, count: int) -> int:
-        """So many, scaled; never fewer than 50."""
+        """`count`, scaled; never fewer than 50."""
         return max(50, round(count * self.scale))
 
 

@@ -1,7 +1,7 @@
-"""`uplift push`: its peak memory for few and many, small and large records, and what arrived.
+"""`uplift push`: its peak memory with few and many, small and large records, and what arrived.
 
-`python -m bench.push_memory` runs the whole system on loopback, about a minute. It fails unless
-every valid record arrived once, every broken one was rejected, and the memory stayed flat: a few
+`python -m bench.push_memory` runs the whole system on loopback, for about a minute. It fails unless
+every valid record arrived once, every invalid one was rejected, and the memory stayed flat: a few
 facts about each record stay in memory, the records do not.
 """
 
@@ -19,6 +19,7 @@ import httpx
 import psutil
 from pydantic import SecretStr
 
+from bench.testbed import API
 from uplift.cli.local.system import System
 from uplift.ledger import credentials
 from uplift.ledger.credentials import Scope
@@ -29,14 +30,14 @@ from uplift.settings import Settings
 FEW, MANY = 500, 5000
 NOTE_BYTES = 12 * 1024
 _MIB = 1024 * 1024
-# Its label, ids and outcome, its place in an archive's directory and in a page of statuses.
+# Its label, ids and outcome, its entry in an archive's directory and in a page of statuses.
 _BYTES_PER_RECORD = 4096
 _LARGE_MORE_BYTES = 8 * _MIB
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is pushed, and what must become of it."""
+    """What is pushed, and its expected outcome."""
 
     path: Path
     what: str
@@ -44,7 +45,7 @@ class Source:
 
 
 def export(folder: Path, records: int) -> Source:
-    """An Apple Health export of so many records."""
+    """An Apple Health export with this many records."""
     path = folder / f"export-{records}.zip"
     manifest = write_export(path, records=records)
     expected = {
@@ -56,7 +57,7 @@ def export(folder: Path, records: int) -> Source:
 
 
 def large(folder: Path, records: int) -> Source:
-    """As many records, each with a long note, line by line."""
+    """NDJSON with this many records, each with a long note."""
     path = folder / "large.ndjson"
     with path.open("w", encoding="utf-8") as file:
         for number in range(records):
@@ -72,13 +73,13 @@ def large(folder: Path, records: int) -> Source:
 
 
 def push(system: System, source: Source, key: str) -> dict[str, Any]:
-    """Push it for a new user in a process of its own, and check what arrived; peaks in bytes."""
+    """Push it for a new user, in a process of its own, and check what arrived. Peaks in bytes."""
     user, report = source.path.stem, source.path.with_suffix(".report.json")
     headers = {"Authorization": f"Bearer {key}"}
     httpx.post(
         f"{system.api_url}/v1/users", json={"appUserId": user}, headers=headers, timeout=30
     ).raise_for_status()
-    api = psutil.Process(system.processes["web"].pid)
+    api = psutil.Process(system.processes[API].pid)
     begun = time.monotonic()
     child = subprocess.Popen(
         [

@@ -122,12 +122,12 @@ def body(label: str, number: int) -> tuple[str, bytes]:
 
 
 def bodies(label: str, count: int) -> Iterator[tuple[str, bytes]]:
-    """So many resources."""
+    """`count` resources."""
     return (body(label, number) for number in range(count))
 
 
 def of_all_types(label: str, count: int) -> Iterator[tuple[str, str, bytes]]:
-    """So many resources of the types that HealthKit has, DSTU2 and R4 in turn, of about 2 KB.
+    """`count` resources of HealthKit's types, DSTU2 and R4 in turn, of about 2 KB.
 
     Yields FHIR version, type and bytes.
     """

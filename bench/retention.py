@@ -1,9 +1,9 @@
 """Retention beside deliveries: how much of the delivery rate it costs on 1,000,000 old uploads.
 
 `python -m bench.retention` fills a ledger by SQL with old delivered uploads, their records and
-attempts; then it delivers rounds of new uploads to the sandbox, by turns with and without retention
-at work, each in a process of its own as in a deployment. About five minutes. In the end it lets
-retention go on without rest, and counts what is left.
+attempts. Then it delivers rounds of new uploads to the sandbox, in turn with and without retention,
+which runs in a process of its own as in a deployment. At the end retention goes on without rest,
+and the benchmark counts what is left. It takes about five minutes.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay, read_key_ring
 
 ROWS = 1_000_000
-RETAIN_SECONDS = 5.0  # as uplift.worker.app has it
+RETAIN_SECONDS = 5.0  # as in a deployment
 PAIRS = 10
 ROUND = 1000
 _AT_ONCE = 100_000
@@ -82,7 +82,7 @@ _FILL = (
 
 
 async def fill(settings: Settings, rows: int) -> None:
-    """So many uploads that were delivered 59 days ago."""
+    """Insert uploads that were delivered 59 days ago."""
     database = Database.connect(settings)
     async with database.transaction() as connection:
         user = (await users.add_user(connection, "old", read_key_ring(settings))).id
@@ -99,15 +99,15 @@ async def fill(settings: Settings, rows: int) -> None:
                     else {},
                 )
     await database.close()
-    # Else autovacuum would be at it during the first rounds.
+    # Otherwise autovacuum would run during the first rounds.
     url = settings.database_url.get_secret_value() if settings.database_url else ""
-    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as plain:
-        await plain.execute("VACUUM ANALYZE")
-        await plain.execute("CHECKPOINT")
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as server:
+        await server.execute("VACUUM ANALYZE")
+        await server.execute("CHECKPOINT")
 
 
 async def accept(relay: Relay, count: int) -> list[Any]:
-    """So many new uploads, put in and not rung for."""
+    """Commit new uploads, and dispatch none."""
     user = (await relay.provisioner.provision("bench"))[0]
     key = user.key(relay.key_ring)
     ids = []
@@ -155,7 +155,7 @@ async def deliveries_a_second(relay: Relay) -> float:
 
 
 async def counted(relay: Relay) -> dict[str, int]:
-    """How many old uploads are left, and how many receipts there are."""
+    """The numbers of old uploads and of tombstones."""
     async with relay.database.transaction() as connection:
         await connection.execute(text("SET LOCAL statement_timeout = 0"))
         return {
@@ -163,20 +163,20 @@ async def counted(relay: Relay) -> dict[str, int]:
                 text("SELECT count(*) FROM uploads WHERE delivered_at < now() - interval '30 days'")
             )
             or 0,
-            "receipts": await connection.scalar(text("SELECT count(*) FROM tombstones")) or 0,
+            "tombstones": await connection.scalar(text("SELECT count(*) FROM tombstones")) or 0,
         }
 
 
 async def measure(settings: Settings, rows: int, environment: dict[str, str]) -> dict[str, Any]:
-    """The alternating rounds, and the rest without rest."""
+    """Rounds in turn; then retention of everything else, without rest."""
     figures: dict[str, list[float]] = {"without": [], "with": []}
     thinned: list[float] = []
     async with open_relay(settings) as relay:
         await deliveries_a_second(relay)  # warms pools, plans and caches
         for pair in range(PAIRS):
-            # Which one is first changes, so that neither always meets what the other left.
+            # Each goes first as often as the other: the first may leave work for the second.
             for which in ("without", "with") if pair % 2 else ("with", "without"):
-                before = (await counted(relay))["receipts"]
+                before = (await counted(relay))["tombstones"]
                 with retention(environment) if which == "with" else nullcontext():
                     began = time.monotonic()
                     rate = await deliveries_a_second(relay)
@@ -184,14 +184,14 @@ async def measure(settings: Settings, rows: int, environment: dict[str, str]) ->
                 figures[which].append(rate)
                 print(f"  {which:>7}: {rate:.0f} deliveries/s", flush=True)
                 if which == "with":
-                    thinned.append(((await counted(relay))["receipts"] - before) / taken)
+                    thinned.append(((await counted(relay))["tombstones"] - before) / taken)
         begun = await counted(relay)
         began = time.monotonic()
         done = await Retainer(relay.database, settings, rest=0.0).retain(seconds=3600)
         taken = time.monotonic() - began
         ended = await counted(relay)
-    if ended != {"uploads": 0, "receipts": rows} or done.thinned != begun["uploads"]:
-        sys.exit(f"{rows} old uploads should have left as many receipts: {ended}.")
+    if ended != {"uploads": 0, "tombstones": rows} or done.thinned != begun["uploads"]:
+        sys.exit(f"{rows} old uploads should have left as many tombstones: {ended}.")
     without, with_ = (statistics.median(figures[name]) for name in ("without", "with"))
     return {
         "rows": rows,
@@ -218,7 +218,7 @@ async def measure(settings: Settings, rows: int, environment: dict[str, str]) ->
 
 @contextmanager
 def retention(environment: dict[str, str]) -> Iterator[None]:
-    """Retention as in a deployment: at its own pace, in another process, which has begun."""
+    """Run retention as in a deployment: at its usual speed, in another process."""
     child = subprocess.Popen(
         [sys.executable, "-m", "bench.retention", "--retain"],
         env={**os.environ, **environment},
@@ -229,7 +229,7 @@ def retention(environment: dict[str, str]) -> Iterator[None]:
             child.stdout.readline()
         yield
     finally:
-        child.kill()  # between two steps or in one: both are well
+        child.kill()  # between two steps or within one: both are safe
         child.wait(30)
 
 
@@ -241,7 +241,7 @@ async def _retain() -> None:
     await retainer.retain(seconds=0.0)  # one step
     print("begun", flush=True)
     while True:
-        # As beat has it: every so often, and what is left of the time it rests.
+        # As in beat: a step every few seconds, then rest.
         tick = time.monotonic() + RETAIN_SECONDS
         await retainer.retain(seconds=RETAIN_SECONDS)
         await asyncio.sleep(max(0.0, tick - time.monotonic()))

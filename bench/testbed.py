@@ -1,7 +1,7 @@
-"""What a benchmark stands on: servers, the stand-in for 1upHealth, and Uplift's own processes.
+"""The testbed of a benchmark: servers, the stand-in for 1upHealth, and Uplift's own processes.
 
-Users, their grants and the API key are put straight into the ledger, with tokens that last: no
-benchmark is one of token calls.
+Users, their grants and the API key are written into the ledger, with tokens that do not expire: no
+benchmark measures token calls.
 """
 
 import asyncio
@@ -35,6 +35,7 @@ from uplift.queues import UPLOADS
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 
+API = "web"  # its name in PROCESSES
 USERS = 50
 _TOKEN_SECONDS = 365 * 24 * 3600.0
 _GROUP = 500
@@ -45,7 +46,7 @@ Resource = tuple[str, str, bytes]
 
 
 class Testbed:
-    """A running Uplift over one ledger."""
+    """A running Uplift with one ledger."""
 
     def __init__(self, system: System, upstream: Upstream) -> None:
         self.system = system
@@ -64,11 +65,11 @@ class Testbed:
 
     @property
     def port(self) -> int:
-        """Of the API."""
+        """The port of the API."""
         return int(self.system.environment["UPLIFT_API_PORT"])
 
     def label(self) -> str:
-        """What the ids of one round begin with."""
+        """The prefix of the ids in one round."""
         self._labels += 1
         return f"r{self._labels:04}"
 
@@ -95,7 +96,7 @@ class Testbed:
             await database.close()
 
     def seal(self, resources: Iterable[Resource], *, queue: str = UPLOADS) -> list[NewUpload]:
-        """The resources as the ledger keeps them, the users in turn."""
+        """The resources as new rows of the ledger, for the users in turn."""
         return asyncio.run(self._seal(resources, queue))
 
     async def _seal(self, resources: Iterable[Resource], queue: str) -> list[NewUpload]:
@@ -114,7 +115,7 @@ class Testbed:
         return new
 
     def put_in(self, resources: Iterable[Resource], *, queue: str = UPLOADS) -> list[UUID]:
-        """Commit uploads as if they were accepted, and ring for none of them."""
+        """Commit uploads as if they were accepted, but dispatch none of them."""
         return asyncio.run(self._put_in(self.seal(resources, queue=queue)))
 
     async def _put_in(self, new: Sequence[NewUpload]) -> list[UUID]:
@@ -122,7 +123,7 @@ class Testbed:
         try:
             for start in range(0, len(new), _GROUP):
                 async with database.transaction() as connection:
-                    # The sweep leaves them alone until the round is over.
+                    # Late enough that no sweep dispatches them within the round.
                     await accepting.put_in(
                         connection, new[start : start + _GROUP], redispatch_seconds=3600.0
                     )
@@ -131,7 +132,7 @@ class Testbed:
         return [upload.id for upload in new]
 
     def dispatch(self, ids: Sequence[UUID], *, queue: str = UPLOADS) -> None:
-        """Ring for uploads, as the API does."""
+        """Dispatch uploads, as the API does."""
 
         async def dispatch() -> None:
             dispatcher = Dispatcher(self.settings)
@@ -144,9 +145,10 @@ class Testbed:
     def deliver(
         self, count: int, *, resources: Iterable[Resource] | None = None, seconds: float = 120.0
     ) -> Counts:
-        """Drain a backlog of so many; what the stand-in counted.
+        """Drain a backlog of `count` uploads; what the stand-in counted.
 
-        Raises AssertionError unless the ledger has each of them delivered, at the first attempt.
+        Raises TimeoutError unless each is delivered at its first attempt, AssertionError if the
+        stand-in got other requests.
         """
         label = self.label()
         if resources is None:
@@ -162,7 +164,7 @@ class Testbed:
         return counts
 
     upstream_ms: float = 0.0
-    """How long the stand-in takes, for the rounds that follow."""
+    """The latency of the stand-in in milliseconds, from the next round on."""
 
     def wait_recorded(self, ids: Sequence[UUID], seconds: float) -> None:
         """Return once all are delivered. Raises TimeoutError after `seconds`."""
@@ -177,13 +179,15 @@ class Testbed:
             time.sleep(0.1)
 
     def one(self, statement: LiteralString, parameters: Sequence[object] = ()) -> int:
-        """The one number that a statement answers."""
+        """The one number that a statement returns."""
         row = self.ledger.execute(statement, parameters).fetchone()
         assert row is not None  # noqa: S101
         return int(row[0])
 
-    def start_worker(self, name: str, *, slots: int, threads: int | None = None) -> ChildProcess:
-        """A worker of the uploads, as `uplift up` starts it, and ready."""
+    def start_worker(
+        self, name: str, *, max_in_flight: int, threads: int | None = None
+    ) -> ChildProcess:
+        """Start a worker as `uplift up` does, and wait until it is ready."""
         argv = list(PROCESSES["worker"])
         argv[argv.index("uploads@%h")] = f"{name}@%h"
         if threads is not None:
@@ -191,17 +195,17 @@ class Testbed:
         child = self.system.processes.start(
             name,
             [sys.executable, "-m", *argv],
-            env={**self.system.environment, "UPLIFT_MAX_IN_FLIGHT": str(slots)},
+            env={**self.system.environment, "UPLIFT_MAX_IN_FLIGHT": str(max_in_flight)},
         )
         await_line(child, " ready.")
         return child
 
     def cpu_seconds(self, *names: str) -> float:
-        """What these processes, or PostgreSQL's or Redis's, have computed so far."""
+        """The CPU time of these processes so far; `postgres` and `redis` are the servers."""
         return sum(_cpu_seconds(self._pid(name)) for name in names)
 
     def pss(self, name: str) -> int:
-        """What a process holds in memory, in bytes."""
+        """The memory of a process, in bytes."""
         return pss(self._pid(name))
 
     def _pid(self, name: str) -> int:
@@ -213,11 +217,11 @@ class Testbed:
 
 
 def await_line(child: ChildProcess, text: str) -> None:
-    """Return once the child has logged it. Raises TimeoutError."""
+    """Return once the child has logged the text. Raises TimeoutError."""
     ends = time.monotonic() + _READY_SECONDS
     while text not in child.log.read_text(errors="replace"):
         if child.returncode is not None or time.monotonic() > ends:
-            raise TimeoutError(f"{child.name} did not begin. See its log:\n{child.tail()}")
+            raise TimeoutError(f"{child.name} did not start. See its log:\n{child.tail()}")
         time.sleep(0.05)
 
 
@@ -225,31 +229,30 @@ def _cpu_seconds(pid: int) -> float:
     root = psutil.Process(pid)
     total = 0.0
     for process in [root, *root.children(recursive=True)]:
-        with suppress(psutil.NoSuchProcess):  # a connection of PostgreSQL's that just ended
+        with suppress(psutil.NoSuchProcess):  # a connection of PostgreSQL that just closed
             times = process.cpu_times()
             total += times.user + times.system
-    # Of children that have ended and were waited for: PostgreSQL's closed connections.
+    # With the children that have ended: PostgreSQL's closed connections.
     ended = root.cpu_times()
     return total + getattr(ended, "children_user", 0.0) + getattr(ended, "children_system", 0.0)
 
 
 def pss(pid: int) -> int:
-    """The proportional set size of a process and its children: shared pages count once in all.
+    """The proportional set size of a process and its children: each shared page counts once.
 
-    Where the system does not tell it (it is Linux's), the resident set size, which counts shared
-    pages for each.
+    Only Linux has it. Elsewhere the resident set size, which counts shared pages in each process.
     """
     root = psutil.Process(pid)
     total = 0
     for process in [root, *root.children(recursive=True)]:
-        held = process.memory_full_info()
-        total += getattr(held, "pss", held.rss)
+        memory = process.memory_full_info()
+        total += getattr(memory, "pss", memory.rss)
     return total
 
 
 @contextmanager
 def upstream(folder: Path) -> Iterator[Upstream]:
-    """The stand-in for 1upHealth."""
+    """Start the stand-in for 1upHealth."""
     port = free_port(None)
     with Processes(folder / "upstream") as processes:
         (folder / "upstream").mkdir(parents=True, exist_ok=True)
@@ -274,26 +277,30 @@ def await_port(port: int) -> None:
     asyncio.run(asyncio.wait_for(connect(), _READY_SECONDS))
 
 
-@contextmanager
-def ground(
-    folder: Path,
-    stand_in: Upstream,
-    *,
-    processes: tuple[str, ...] = ("web", "beat"),
-    settings: Mapping[str, str] | None = None,
-) -> Iterator[Testbed]:
-    """Servers of its own and these processes of Uplift; workers are started apart."""
-    environment = {
+def destination(stand_in: Upstream) -> dict[str, str]:
+    """Uplift's settings to deliver to the stand-in."""
+    return {
         "UPLIFT_ONEUP_FHIR_URL": stand_in.url,
         "UPLIFT_ONEUP_TOKEN_URL": f"{stand_in.url}/oauth2/token",
         "UPLIFT_ONEUP_USERS_URL": f"{stand_in.url}/user-management/v1/user",
         "UPLIFT_ONEUP_CLIENT_ID": "bench",
         "UPLIFT_ONEUP_CLIENT_SECRET": "bench",
-        **(settings or {}),
     }
+
+
+@contextmanager
+def open_testbed(
+    folder: Path,
+    stand_in: Upstream,
+    *,
+    processes: tuple[str, ...] = (API, "beat"),
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Testbed]:
+    """Start servers and these processes of Uplift. Workers are started by `start_worker`."""
+    environment = {**destination(stand_in), **(settings or {})}
     with System(folder, environment, processes=processes, any_port=True) as system:
-        stood = Testbed(system, stand_in)
+        testbed = Testbed(system, stand_in)
         try:
-            yield stood
+            yield testbed
         finally:
-            stood.ledger.close()
+            testbed.ledger.close()

@@ -1,6 +1,6 @@
 """Validation per record, with and without the second opinion, against fhir.resources alone.
 
-`python -m bench.validation` prints microseconds; the rounds of all judges alternate in one run.
+`python -m bench.validation` prints microseconds. The rounds of all judges alternate in one run.
 """
 
 import statistics
@@ -33,7 +33,7 @@ def measure(version: FhirVersion) -> dict[str, dict[str, float]]:
     judges = {
         name: judge
         for name, judge in JUDGES.items()
-        # It has no DSTU2: what it took would be the time of finding that out.
+        # It does not know DSTU2.
         if judge is not objection or version is not FhirVersion.DSTU2
     }
     for judge in judges.values():  # compile and import before anything is timed

@@ -1,11 +1,11 @@
-"""Two worker processes over one, draining the same backlog."""
+"""Two worker processes against one, with the same backlog."""
 
 from pathlib import Path
 
 from bench.delivery import IN_FLIGHT
 from bench.figures import Figure
 from bench.plan import Plan
-from bench.testbed import ground, upstream
+from bench.testbed import open_testbed, upstream
 from bench.upstream import rate
 
 LATENCIES = (0, 200)
@@ -13,22 +13,22 @@ UPLOADS = 4000
 
 
 def main(folder: Path, plan: Plan) -> list[Figure]:
-    """Measure with one and with two, in turn; the second is started for its rounds."""
+    """Measure with one and with two, in turn; the second runs only in its rounds."""
     one: dict[int, list[float]] = {latency: [] for latency in LATENCIES}
     two: dict[int, list[float]] = {latency: [] for latency in LATENCIES}
-    with upstream(folder) as stand_in, ground(folder / "uplift", stand_in) as stood:
+    with upstream(folder) as stand_in, open_testbed(folder / "uplift", stand_in) as testbed:
 
         def measure(into: dict[int, list[float]]) -> None:
-            stood.upstream_ms = 0
-            stood.deliver(600)  # imports and schemas, in both processes
+            testbed.upstream_ms = 0
+            testbed.deliver(600)  # imports and schemas, in both processes
             for latency in LATENCIES:
-                stood.upstream_ms = latency
-                into[latency].append(rate(stood.deliver(plan.of(UPLOADS))))
+                testbed.upstream_ms = latency
+                into[latency].append(rate(testbed.deliver(plan.of(UPLOADS))))
 
-        stood.start_worker("worker", slots=IN_FLIGHT)
+        testbed.start_worker("worker", max_in_flight=IN_FLIGHT)
         for number in range(plan.rounds):
             measure(one)
-            second = stood.start_worker(f"worker-{number}", slots=IN_FLIGHT)
+            second = testbed.start_worker(f"worker-{number}", max_in_flight=IN_FLIGHT)
             measure(two)
             second.stop()
     return [

@@ -16,7 +16,7 @@ def test_a_spread_is_the_median_with_the_lowest_and_the_highest() -> None:
 
 
 def test_a_ratio_is_the_median_of_the_ratios_of_rounds_not_the_ratio_of_medians() -> None:
-    # A round in which the machine was slow for both counts as any other.
+    # The machine was slow for both in the second round, and that changes nothing.
     figure = _figure((100.0, 10.0, 90.0), (200.0, 20.0, 100.0), None)
 
     assert figure.ratio == Spread(0.5, 0.5, 0.9)
@@ -28,15 +28,15 @@ def test_a_ratio_is_the_median_of_the_ratios_of_rounds_not_the_ratio_of_medians(
     [
         (Target(0.5), True),
         (Target(0.51), False),
-        (Target(10.0, of="ours", at="most"), True),
-        (Target(9.9, of="ours", at="most"), False),
+        (Target(10.0, of="ours", bound="maximum"), True),
+        (Target(9.9, of="ours", bound="maximum"), False),
     ],
 )
 def test_a_target_is_of_the_ratio_or_of_our_own_median(target: Target, *, reached: bool) -> None:
     assert _figure((9.0, 10.0, 11.0), (18.0, 20.0, 22.0), target).reached is reached
 
 
-def test_the_json_of_a_figure_says_what_was_measured_and_whether_it_suffices() -> None:
+def test_the_json_of_a_figure_has_the_ratio_and_whether_the_target_is_reached() -> None:
     shown = _figure((2.0,), (4.0,), Target(0.6)).to_json()
 
     assert (shown["ratio"]["median"], shown["target"], shown["reached"]) == (0.5, "≥ 0.6", False)
@@ -45,7 +45,7 @@ def test_the_json_of_a_figure_says_what_was_measured_and_whether_it_suffices() -
 @pytest.mark.parametrize(
     ("percent", "expected"), [(50, 50.0), (99, 99.0), (100, 100.0), (0.1, 1.0)]
 )
-def test_a_percentile_is_a_value_that_was_measured(percent: float, expected: float) -> None:
+def test_a_percentile_is_a_measured_value(percent: float, expected: float) -> None:
     assert percentile([float(number) for number in range(100, 0, -1)], percent) == expected
 
 

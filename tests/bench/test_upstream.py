@@ -1,4 +1,4 @@
-"""The benchmarks' stand-in for 1upHealth, and what they post to it."""
+"""The benchmarks' stand-in for 1upHealth, and the resources that they post to it."""
 
 import asyncio
 import json
@@ -22,22 +22,22 @@ async def url() -> AsyncIterator[str]:
     server.close()
 
 
-async def test_a_create_is_answered_as_1uphealth_answers_it(url: str) -> None:
+async def test_a_create_gets_the_response_of_1uphealth(url: str) -> None:
     ((resource_type, body),) = bodies("a", 1)
 
     async with httpx.AsyncClient() as client:
         response = await client.post(f"{url}/r4/{resource_type}", content=body)
 
-    sorted_ = classify_write(
+    verdict = classify_write(
         response.status_code, response.headers, response.content, resource_type
     )
-    assert sorted_.kind is ResponseKind.STORED
-    assert sorted_.receipt == Receipt("up-0", "1")
+    assert verdict.kind is ResponseKind.STORED
+    assert verdict.receipt == Receipt("up-0", "1")
     sent, stored = json.loads(body), response.json()
     assert stored == {**sent, "id": "up-0", "meta": {"versionId": "1"}}
 
 
-async def test_what_is_looked_for_is_not_there(url: str) -> None:
+async def test_a_look_up_finds_nothing(url: str) -> None:
     async with httpx.AsyncClient() as client:
         response = await client.get(f"{url}/r4/Observation/1")
         counts = (await client.get(f"{url}/_bench")).json()
@@ -49,7 +49,7 @@ async def test_what_is_looked_for_is_not_there(url: str) -> None:
     assert counts["other_requests"] == 1
 
 
-async def test_it_answers_after_its_latency_and_counts_what_is_in_flight(url: str) -> None:
+async def test_it_responds_after_its_latency_and_counts_creates_in_flight(url: str) -> None:
     async with httpx.AsyncClient() as client:
         await client.post(f"{url}/_bench", params={"latency_ms": 50})
         await asyncio.gather(
@@ -59,14 +59,14 @@ async def test_it_answers_after_its_latency_and_counts_what_is_in_flight(url: st
         await client.post(f"{url}/_bench", params={"latency_ms": 0})
         reset = (await client.get(f"{url}/_bench")).json()
 
-    assert (counts["arrived"], counts["answered"], counts["in_flight"]) == (5, 5, 0)
+    assert (counts["arrived"], counts["responses"], counts["in_flight"]) == (5, 5, 0)
     assert counts["max_in_flight"] == 5
     assert counts["own_seconds"] >= 5 * 0.049
     assert counts["last_response"] - counts["first_arrival"] >= 0.049
     assert reset["arrived"] == 0
 
 
-def test_what_is_posted_is_valid_distinct_and_of_2_kb() -> None:
+def test_resources_are_valid_distinct_and_of_2_kb() -> None:
     made = list(bodies("r1", 4))
 
     assert len({json.loads(body)["id"] for _, body in made}) == 4
@@ -77,7 +77,7 @@ def test_what_is_posted_is_valid_distinct_and_of_2_kb() -> None:
         assert not report.to_json()["issue"]
 
 
-def test_of_all_types_there_are_those_of_both_versions_and_all_are_valid() -> None:
+def test_resources_of_all_types_have_both_versions_and_are_valid() -> None:
     made = list(of_all_types("r1", 22))
 
     assert len({(version, type_) for version, type_, _ in made}) == 22
