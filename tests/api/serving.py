@@ -1,4 +1,4 @@
-"""The API under uvicorn on a loopback port, as `python -m uplift.api` runs it, in a thread of its own."""
+"""The API under uvicorn on a loopback port, as `uplift api` runs it, in a thread of its own."""
 
 import socket
 import threading

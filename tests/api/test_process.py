@@ -1,4 +1,4 @@
-"""`python -m uplift.api` as a process: it starts or says what to change, and its output betrays nobody."""
+"""The API as a process: it starts or says what to change, and its output names nobody."""
 
 import asyncio
 import os
@@ -48,8 +48,8 @@ def _free_port() -> int:
 async def _process(environment: dict[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        "-m",
-        "api",
+        "-c",
+        "from uplift.api.process import main; main()",
         env=environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
