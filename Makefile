@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check format fuzz bench storm lock clean
+.PHONY: help demo up test check format fuzz bench chaos lock clean
 
 help: ## Show these targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,11 +43,11 @@ format: $(READY) ## Format and mend what ruff can
 fuzz: $(READY) ## The whole API against its OpenAPI, longer than `make test` does
 	UPLIFT_FUZZ_EXAMPLES=1000 $(BIN)/pytest tests/api/test_openapi_fuzz.py
 
-bench: $(READY) ## Bounded benchmarks on loopback
-	$(BIN)/python -m bench
+bench: $(READY) ## Bounded benchmarks on loopback; ARGS="--help" lists the options
+	$(BIN)/python -m bench $(ARGS)
 
-storm: $(READY) ## Kill and freeze everything while uploads come in, then count (about 5 minutes)
-	$(BIN)/python -m storm $(STORM)
+chaos: $(READY) ## Kill and freeze every process while uploads come in, then count (about 5 minutes)
+	$(BIN)/python -m chaos $(CHAOS)
 
 lock: ## Resolve the pins anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \

@@ -1,4 +1,4 @@
-"""The kill storm: real processes are killed, frozen and lied to, then nothing may be missing.
+"""The chaos test: real processes are killed, frozen and misled; then no upload may be missing.
 
-`make storm` runs it on loopback; docs/reliability.md says what it checks and what it found.
+`make chaos` runs it on loopback; docs/reliability.md says what it checks and what it found.
 """

@@ -1,6 +1,6 @@
-"""What must be true after a storm. Pure: evidence in, findings out; none means that it holds.
+"""What must be true after a chaos run. Pure: evidence in, findings out; none: the check holds.
 
-Each check says what it found in words that lead to the upload: ids and states, never content.
+A finding names the upload by its id and states, never by its content.
 """
 
 from bisect import bisect_right
@@ -14,34 +14,34 @@ from uplift.lifecycle import UNFINISHED, State
 
 Check = Callable[[Evidence], list[str]]
 
-# Between a worker's last moment to send and the sandbox's first moment to notice.
+# Between the last time at which a worker may send and the time at which the sandbox notices.
 _SLACK = 2.0  # seconds
 
 
 def every_202_is_in_exactly_one_state(evidence: Evidence) -> list[str]:
-    """None is missing or twice in the ledger, the API says the same, and the states sum to them."""
+    """Each is once in the ledger, the API shows the same state, and the states sum to them all."""
     rows = defaultdict(list)
     for row in evidence.rows:
         rows[row.id].append(row)
-    told = {each.upload_id for each in evidence.told}
+    accepted = {each.upload_id for each in evidence.accepted}
     findings = []
-    for upload_id in sorted(told):
+    for upload_id in sorted(accepted):
         states = [row.state for row in rows[upload_id]]
         if len(states) != 1 or states[0] not in set(State):
-            findings.append(f"{upload_id} was told 202 and is in these states: {states}")
+            findings.append(f"{upload_id} got 202 and is in these states: {states}")
         elif evidence.shown.get(upload_id) != states[0]:
             shown = evidence.shown.get(upload_id)
-            findings.append(f"{upload_id} is {states[0]} in the ledger and {shown} by the API")
-    by_state = Counter(row.state for row in evidence.rows if row.id in told)
-    if sum(by_state.values()) != len(told):
-        findings.append(f"{dict(by_state)} do not sum to {len(told)} uploads that were told 202")
+            findings.append(f"{upload_id} is {states[0]} in the ledger and {shown} at the API")
+    by_state = Counter(row.state for row in evidence.rows if row.id in accepted)
+    if sum(by_state.values()) != len(accepted):
+        findings.append(f"{dict(by_state)} do not sum to {len(accepted)} uploads that got 202")
     return findings
 
 
 def every_version_is_one_upload(evidence: Evidence) -> list[str]:
-    """However often it was sent, and by how many at once; and nothing else was put in."""
+    """However often it was sent, and however many sent it at once; and there is no other upload."""
     ids = defaultdict(set)
-    for each in evidence.told:
+    for each in evidence.accepted:
         ids[each.version].add(each.upload_id)
     findings = [
         f"{version.user} {version.record} version {version.number} is {len(found)} uploads:"
@@ -49,22 +49,22 @@ def every_version_is_one_upload(evidence: Evidence) -> list[str]:
         for version, found in ids.items()
         if len(found) != 1
     ]
-    told = {each.upload_id for each in evidence.told}
+    accepted = {each.upload_id for each in evidence.accepted}
     findings += [
-        f"{row.id} of {row.user} ({row.state}) is in the ledger, and no device was told of it"
+        f"{row.id} of {row.user} ({row.state}) is in the ledger, and no device got a 202 for it"
         for row in evidence.rows
-        if row.id not in told
+        if row.id not in accepted
     ]
     return findings
 
 
-def every_device_was_told(evidence: Evidence) -> list[str]:
-    """No device met an answer that it had no reason to expect, or was left without a 202."""
-    return list(evidence.wrong)
+def every_device_got_the_responses_it_expects(evidence: Evidence) -> list[str]:
+    """No device got a response that it cannot expect, and each upload got its 202."""
+    return list(evidence.unexpected)
 
 
 def nothing_is_stuck(evidence: Evidence) -> list[str]:
-    """Once all has settled, nothing is under way or waits any more."""
+    """Once all has settled, no upload is unfinished."""
     unfinished = set(UNFINISHED)
     return [
         f"{row.id} of {row.user} is still {row.state} ({row.reason}) after {row.attempts} attempts"
@@ -73,18 +73,18 @@ def nothing_is_stuck(evidence: Evidence) -> list[str]:
     ]
 
 
-def everything_ended_as_it_must(evidence: Evidence) -> list[str]:
-    """Valid records are delivered and broken ones rejected, unless a newer version took over."""
+def every_upload_reached_the_right_state(evidence: Evidence) -> list[str]:
+    """Valid records are delivered and invalid ones rejected, unless a newer one superseded them."""
     rows = {row.id: row for row in evidence.rows}
     newest: dict[tuple[str, str], int] = {}
-    for each in evidence.told:
+    for each in evidence.accepted:
         record = (each.version.user, each.version.record)
         newest[record] = max(newest.get(record, 0), each.version.number)
     findings = []
     for upload_id, version in _versions(evidence).items():
         row = rows.get(upload_id)
         if row is None or row.state in set(UNFINISHED):
-            continue  # another check's
+            continue  # other checks find these
         allowed = {State.DELIVERED if version.valid else State.REJECTED}
         if version.number < newest[version.user, version.record]:
             allowed.add(State.SUPERSEDED)
@@ -97,7 +97,7 @@ def everything_ended_as_it_must(evidence: Evidence) -> list[str]:
 
 
 def everything_delivered_is_upstream(evidence: Evidence) -> list[str]:
-    """With the very bytes that the device sent."""
+    """With the same bytes that the device sent."""
     upstream = {(each.user, each.sha256) for each in evidence.stored}
     versions = _versions(evidence)
     return [
@@ -109,10 +109,10 @@ def everything_delivered_is_upstream(evidence: Evidence) -> list[str]:
     ]
 
 
-def nothing_upstream_is_there_twice(evidence: Evidence) -> list[str]:
-    """Within the clocks no findable record is; what else is there twice carries the mark.
+def nothing_is_upstream_twice(evidence: Evidence) -> list[str]:
+    """No findable record is; any other copy is marked as a possible duplicate.
 
-    Beyond the clocks everything may be there twice, if it carries the mark.
+    With delays longer than settle and index_lag every record may be there twice, if it is marked.
     """
     by_content = _rows_by_content(evidence)
     findings = []
@@ -122,29 +122,31 @@ def nothing_upstream_is_there_twice(evidence: Evidence) -> list[str]:
         found = by_content.get((each.user, each.sha256), [])
         versions = {version for _, version in found}
         marked = any(row.marked for row, _ in found)
-        named = ", ".join(row.id for row, _ in found) or "nobody's upload"
-        if not evidence.terms.beyond and any(version.findable for version in versions):
+        named = ", ".join(row.id for row, _ in found) or "an unknown upload"
+        if not evidence.options.beyond and any(version.findable for version in versions):
             findings.append(f"{named} is upstream twice (a second {each.copy})")
         elif not marked:
-            findings.append(f"{named} is upstream twice (a second {each.copy}) without the mark")
+            findings.append(f"{named} is upstream twice (a second {each.copy}) and not marked")
     return findings
 
 
-def everything_upstream_was_told(evidence: Evidence) -> list[str]:
-    """Upstream is nothing that no device sent, nor with other bytes."""
-    sent = {(each.version.user, each.version.sha256) for each in evidence.told}
+def everything_upstream_was_accepted(evidence: Evidence) -> list[str]:
+    """Everything upstream was sent by a device, with the same bytes."""
+    sent = {(each.version.user, each.version.sha256) for each in evidence.accepted}
     return [
-        f"{each.user} {each.resource_id} is upstream with bytes that no device was told 202 for"
+        f"{each.user} {each.resource_id} is upstream with bytes for which no device got a 202"
         for each in evidence.stored
         if (each.user, each.sha256) not in sent
     ]
 
 
-def the_newest_version_is_the_last_upstream(evidence: Evidence) -> list[str]:
-    """No older version came after a newer one. Beyond the clocks a late commit may."""
-    if evidence.terms.beyond:
+def no_older_version_came_after_a_newer_one(evidence: Evidence) -> list[str]:
+    """The newest version is upstream last. With delays longer than settle a late commit may be."""
+    if evidence.options.beyond:
         return []
-    version_of = {(each.version.user, each.version.sha256): each.version for each in evidence.told}
+    version_of = {
+        (each.version.user, each.version.sha256): each.version for each in evidence.accepted
+    }
     last: dict[tuple[str, str], tuple[Stored, Version]] = {}
     newest: dict[tuple[str, str], int] = {}
     for each in sorted(evidence.stored, key=lambda stored: stored.at):
@@ -161,7 +163,7 @@ def the_newest_version_is_the_last_upstream(evidence: Evidence) -> list[str]:
 
 
 def every_request_belongs_to_an_attempt(evidence: Evidence) -> list[str]:
-    """Opened before it came; and what brought a body came before that attempt's deadline."""
+    """An attempt was opened before it; a request with a body came before the attempt's deadline."""
     of_content: dict[tuple[str, str], list[float]] = defaultdict(list)
     of_record: dict[str, list[float]] = defaultdict(list)
     of_any: list[float] = []
@@ -172,21 +174,24 @@ def every_request_belongs_to_an_attempt(evidence: Evidence) -> list[str]:
             of_content[version.user, version.sha256].append(attempt.opened_at)
             of_record[version.record].append(attempt.opened_at)
             of_any.append(attempt.opened_at)
-    users = {each.version.sha256: each.version.user for each in evidence.told}
+    users = {each.version.sha256: each.version.user for each in evidence.accepted}
     records = _records_by_upstream_id(evidence)
     findings = []
     for request in evidence.requests:
         if not request.whole:
-            continue  # cut off before its body came: nobody can say whose it was
+            continue  # cut off before its body arrived: its upload is unknown
         if request.sha256 is not None:
             user = users.get(request.sha256, "")
-            opened, lasting = of_content[user, request.sha256], evidence.terms.attempt + _SLACK
+            opened, allowed_seconds = (
+                of_content[user, request.sha256],
+                evidence.options.attempt + _SLACK,
+            )
         else:
-            record = _record_looked_for(request, records)
+            record = _record_looked_up(request, records)
             opened = of_record[record] if record is not None else of_any
-            lasting = float("inf")
+            allowed_seconds = float("inf")
         before = bisect_right(opened, request.at)
-        if not before or request.at - opened[before - 1] > lasting:
+        if not before or request.at - opened[before - 1] > allowed_seconds:
             since = f"{request.at - opened[before - 1]:.1f} s after" if before else "without"
             findings.append(
                 f"request {request.number} ({request.method} {request.path}) came {since} an"
@@ -198,20 +203,20 @@ def every_request_belongs_to_an_attempt(evidence: Evidence) -> list[str]:
 CHECKS: tuple[Check, ...] = (
     every_202_is_in_exactly_one_state,
     every_version_is_one_upload,
-    every_device_was_told,
+    every_device_got_the_responses_it_expects,
     nothing_is_stuck,
-    everything_ended_as_it_must,
+    every_upload_reached_the_right_state,
     everything_delivered_is_upstream,
-    nothing_upstream_is_there_twice,
-    everything_upstream_was_told,
-    the_newest_version_is_the_last_upstream,
+    nothing_is_upstream_twice,
+    everything_upstream_was_accepted,
+    no_older_version_came_after_a_newer_one,
     every_request_belongs_to_an_attempt,
 )
 
 
 def _versions(evidence: Evidence) -> dict[str, Version]:
-    """What each upload is a version of."""
-    return {each.upload_id: each.version for each in evidence.told}
+    """The version that each upload carries."""
+    return {each.upload_id: each.version for each in evidence.accepted}
 
 
 def _rows_by_content(evidence: Evidence) -> dict[tuple[str, str], list[tuple[Row, Version]]]:
@@ -224,11 +229,11 @@ def _rows_by_content(evidence: Evidence) -> dict[tuple[str, str], list[tuple[Row
 
 
 def _records_by_upstream_id(evidence: Evidence) -> dict[str, str]:
-    """Which record is under an id of 1upHealth's: its own id where that is kept."""
+    """The record that 1upHealth stores under an id: the record's own id where ids are kept."""
     record_of = {
-        (each.version.user, each.version.sha256): each.version.record for each in evidence.told
+        (each.version.user, each.version.sha256): each.version.record for each in evidence.accepted
     }
-    records = {each.version.record: each.version.record for each in evidence.told}
+    records = {each.version.record: each.version.record for each in evidence.accepted}
     return records | {
         each.resource_id: record_of[each.user, each.sha256]
         for each in evidence.stored
@@ -236,10 +241,10 @@ def _records_by_upstream_id(evidence: Evidence) -> dict[str, str]:
     }
 
 
-def _record_looked_for(request: Request, records: dict[str, str]) -> str | None:
-    """The record whose id, or whose identifier, a read or a search asks for.
+def _record_looked_up(request: Request, records: dict[str, str]) -> str | None:
+    """The record whose id or identifier a read or a search asks for.
 
-    Whose it is, the request cannot always say: its token may have ended.
+    The request does not always name the user: its token may have expired.
     """
     identifier = f"identifier={SYSTEM}|"
     for parameter in unquote(request.query).split("&"):

@@ -1,4 +1,4 @@
-"""The real processes of a storm: killed, frozen, started again."""
+"""The real processes of a chaos run: killed, frozen, started again."""
 
 import os
 import signal
@@ -13,47 +13,46 @@ from typing import Self
 
 import redis
 
-from chaos.scenario import Harm, kind_of
-from chaos.terms import Terms
+from chaos.options import Options
+from chaos.scenario import API, FIRST, Fault, kind_of
 from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
 from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.system import PROCESSES, System
 from uplift.sandbox.testing import SandboxControl
 
 _READY_SECONDS = 60.0
-_FIRST = ("web", "worker", "bulk", "beat")
 
 
-class Stage:
+class Cluster:
     """The whole system on loopback, with more than one of most processes.
 
-    `done` counts what was done to it, such as `kill worker`. Use it from the main thread: the
-    kernel ends children of other threads with their thread.
+    `done` counts the faults, such as `kill worker`. Use it from the main thread: the kernel ends
+    the children of another thread when that thread ends.
     """
 
-    def __init__(self, folder: Path, terms: Terms, processes: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, options: Options, processes: tuple[str, ...]) -> None:
         self._processes = processes
         self._system = System(
             folder,
-            terms.environment(),
-            processes=_FIRST,
-            sandbox_options=("--ids", terms.ids),
+            options.environment(),
+            processes=FIRST,
+            sandbox_options=("--ids", options.ids),
             any_port=True,
         )
         self._down: set[str] = set()
         self._frozen: dict[str, int] = {}
         self.api_urls: list[str] = []
         self.done: Counter[str] = Counter()
-        self.weather = "calm"
+        self.upstream = "healthy"
 
     def __enter__(self) -> Self:
         system = self._system.__enter__()
         try:
             self.api_urls.append(system.api_url)
             for name in self._processes:
-                if name not in _FIRST:
+                if name not in FIRST:
                     self._start_second(name)
-            assert system.sandbox_url is not None  # noqa: S101  there is no other upstream here
+            assert system.sandbox_url is not None  # noqa: S101  the only upstream here
             self.sandbox = SandboxControl(system.sandbox_url)
         except BaseException:
             system.__exit__(*sys.exc_info())
@@ -79,43 +78,43 @@ class Stage:
         """What a process has logged."""
         return self._system.processes[process].log.read_text(errors="replace")
 
-    def do(self, harm: Harm) -> bool:
-        """Do it; False if there was nobody to do it to."""
-        match harm.kind:
+    def cause(self, fault: Fault) -> bool:
+        """Cause it; False if its target is down, or in that state already."""
+        match fault.kind:
             case "kill":
-                happened = self._kill(harm.target)
+                happened = self._kill(fault.target)
             case "start":
-                happened = self._start(harm.target)
+                happened = self._start(fault.target)
             case "freeze":
-                happened = self.freeze(harm.target)
+                happened = self.freeze(fault.target)
             case "thaw":
-                happened = self.thaw(harm.target)
+                happened = self.thaw(fault.target)
             case "flush":
                 happened = self._flush()
             case _:
-                self.sandbox.faults(*harm.rules)
-                self.weather, happened = harm.target, True
-        if happened and harm.kind not in ("start", "thaw"):
-            self.done[f"{harm.kind} {kind_of(harm.target)}"] += 1
+                self.sandbox.faults(*fault.rules)
+                self.upstream, happened = fault.target, True
+        if happened and fault.kind not in ("start", "thaw"):
+            self.done[f"{fault.kind} {kind_of(fault.target)}"] += 1
         return happened
 
-    def tend(self) -> None:
-        """Start again what has ended by itself, as a supervisor does."""
+    def restart_ended(self) -> None:
+        """Start again each process that ended by itself, as a supervisor does."""
         for name in self._processes:
             if name not in self._down and self._system.processes[name].returncode is not None:
                 self.done[f"ended by itself: {kind_of(name)}"] += 1
                 self._system.processes.restart(name)
 
-    def calm(self) -> None:
-        """End every fault; have everything run."""
+    def heal(self) -> None:
+        """End every fault and start each process that is down."""
         self.sandbox.clear_faults()
-        self.weather = "calm"
+        self.upstream = "healthy"
         self._thaw_all()
         for name in ("postgres", "redis", *self._processes):
             self._start(name)
 
     def freeze(self, target: str) -> bool:
-        """SIGSTOP to the process and what it started."""
+        """SIGSTOP to the process and its children."""
         pid = self._pid(target)
         if pid is None or target in self._frozen:
             return False
@@ -124,7 +123,7 @@ class Stage:
         return True
 
     def thaw(self, target: str) -> bool:
-        """SIGCONT, if it still is the process that was frozen."""
+        """SIGCONT, if it is still the process that was frozen."""
         pid = self._frozen.pop(target, None)
         if pid is None or pid != self._pid(target):
             return False
@@ -185,7 +184,7 @@ class Stage:
         kind = kind_of(name)
         environment = dict(self._system.environment)
         arguments = list(PROCESSES[kind])
-        if kind == "web":
+        if kind == API:
             port = free_port()
             environment["UPLIFT_API_PORT"] = str(port)
             self.api_urls.append(f"http://{HOST}:{port}")
@@ -195,7 +194,7 @@ class Stage:
         self._system.processes.start(name, [sys.executable, "-m", *arguments], env=environment)
 
     def until_ready(self) -> None:
-        """Wait until the workers take messages. Raises TimeoutError."""
+        """Wait until the workers are ready for messages. Raises TimeoutError."""
         deadline = time.monotonic() + _READY_SECONDS
         workers = [name for name in self._processes if kind_of(name) in ("worker", "bulk", "beat")]
         while not all(" ready." in self.log(name) for name in workers):

@@ -1,4 +1,4 @@
-"""Gathers the evidence: from the ledger, from the API, from the simulated 1upHealth."""
+"""Collects the evidence: from the ledger, from the API, from the simulated 1upHealth."""
 
 from datetime import datetime
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import httpx
 import psycopg
 
-from chaos.devices import Diary
+from chaos.devices import DeviceLog
 from chaos.evidence import Attempt, Evidence, Request, Row, Stored
-from chaos.terms import Terms
+from chaos.options import Options
 from uplift.sandbox.testing import SandboxControl
 
 _PAGE = 500
@@ -20,9 +20,9 @@ _ROWS = """
 _ATTEMPTS = "SELECT upload_id::text, extract(epoch FROM opened_at)::float8, outcome FROM attempts"
 
 
-def gather(
-    terms: Terms,
-    diary: Diary,
+def collect(
+    options: Options,
+    log: DeviceLog,
     *,
     database_url: str,
     api_url: str,
@@ -35,9 +35,9 @@ def gather(
         attempts = [Attempt(*row) for row in connection.execute(_ATTEMPTS)]
     resources = upstream.resources()
     return Evidence(
-        terms=terms,
-        told=list(diary.told),
-        wrong=list(diary.wrong),
+        options=options,
+        accepted=list(log.accepted),
+        unexpected=list(log.unexpected),
         rows=rows,
         shown=_shown(api_url, key, sorted({row.user for row in rows})),
         attempts=attempts,

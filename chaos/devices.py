@@ -1,4 +1,4 @@
-"""The devices of a storm: they send over HTTP until they are told 202, and write down each one."""
+"""The devices of a chaos run: they send over HTTP until they get 202, and note each 202."""
 
 import asyncio
 import random
@@ -15,14 +15,14 @@ import orjson
 from chaos.records import Version
 from chaos.scenario import Step
 
-_PATIENCE = 6.0  # seconds without an answer; less than a process stays frozen
+_TIMEOUT = 6.0  # seconds without a response; less than a process stays frozen
 _MAX_PAUSE = 2.0
-_LATER = {408, 409, 429, 500, 502, 503, 504}
+_RETRY = {408, 409, 429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """One 202, as its device wrote it down. `at` is Unix time."""
+class Accepted:
+    """One 202, as its device noted it. `at` is Unix time."""
 
     upload_id: str
     version: Version
@@ -32,90 +32,91 @@ class Told:
 
 
 @dataclass(slots=True)
-class Diary:
-    """What the devices know: the 202s, what they met besides, and what they could not send."""
+class DeviceLog:
+    """What the devices know: their 202s, the errors they got, and responses nobody expects."""
 
-    told: list[Told] = field(default_factory=list)
-    met: Counter[str] = field(default_factory=Counter)
-    wrong: list[str] = field(default_factory=list)
+    accepted: list[Accepted] = field(default_factory=list)
+    errors: Counter[str] = field(default_factory=Counter)
+    unexpected: list[str] = field(default_factory=list)
 
 
 class Devices(threading.Thread):
     """All devices, each its steps in order, on one event loop in a thread of its own.
 
-    A request that got no answer in time may be taken up later, by a process that was frozen.
-    A changed version that overtook it would be undone by it; so without an Idempotency-Key a
-    device changes such a record only once `calm` says that nothing is frozen any more.
+    A frozen process may process a request after the device's timeout. Then the older version would
+    come after a newer one. So a device without an Idempotency-Key sends the newer version of such
+    a record only after `nothing_is_frozen`.
     """
 
     def __init__(
-        self, urls: Sequence[str], key: str, scripts: Sequence[Sequence[Step]], seed: int
+        self, urls: Sequence[str], key: str, plans: Sequence[Sequence[Step]], seed: int
     ) -> None:
         super().__init__(name="devices", daemon=True)
-        self.diary = Diary()
+        self.log = DeviceLog()
         self._urls = list(urls)
         self._key = key
-        self._scripts = scripts
+        self._plans = plans
         self._dice = random.Random(seed)  # noqa: S311
         self._uncertain: set[tuple[str, str]] = set()
-        self._calm = threading.Event()
-        self._leave = threading.Event()
+        self._nothing_is_frozen = threading.Event()
+        self._give_up = threading.Event()
         self.failure: BaseException | None = None
 
-    def calm(self) -> None:
-        """Nothing is frozen any more."""
-        self._calm.set()
+    def nothing_is_frozen(self) -> None:
+        """No process is frozen any more: send the steps that were put off."""
+        self._nothing_is_frozen.set()
 
-    def leave(self) -> None:
-        """Give up what is not sent."""
-        self._leave.set()
+    def give_up(self) -> None:
+        """Send nothing more."""
+        self._give_up.set()
 
     def run(self) -> None:
         """Send everything."""
         try:
             asyncio.run(self._send_all())
-        except BaseException as failure:  # noqa: BLE001  told by the main thread
+        except BaseException as failure:  # noqa: BLE001  reported by the main thread
             self.failure = failure
 
     async def _send_all(self) -> None:
         began = time.monotonic()
         async with httpx.AsyncClient(
             headers={"Authorization": f"Bearer {self._key}"},
-            timeout=httpx.Timeout(_PATIENCE, connect=2.0),
+            timeout=httpx.Timeout(_TIMEOUT, connect=2.0),
             trust_env=False,
         ) as http:
-            await asyncio.gather(*(self._act(http, script, began) for script in self._scripts))
+            await asyncio.gather(*(self._follow(http, plan, began) for plan in self._plans))
 
-    async def _act(self, http: httpx.AsyncClient, script: Sequence[Step], began: float) -> None:
+    async def _follow(self, http: httpx.AsyncClient, plan: Sequence[Step], began: float) -> None:
         put_off: list[Step] = []
-        for step in script:
+        for step in plan:
             await asyncio.sleep(began + step.at - time.monotonic())
             if self._must_wait(step):
                 put_off.append(step)
             else:
-                await self._take(http, step)
-        while not self._calm.is_set() and not self._leave.is_set():  # noqa: ASYNC110  another thread's
+                await self._send(http, step)
+        # The events belong to threads, so this loop polls them.
+        while not self._nothing_is_frozen.is_set() and not self._give_up.is_set():  # noqa: ASYNC110
             await asyncio.sleep(0.1)
         for step in put_off:
-            await self._take(http, step)
+            await self._send(http, step)
 
     def _must_wait(self, step: Step) -> bool:
         waits = any((each.user, each.record) in self._uncertain for each in step.versions)
         if waits:
-            # What comes after these in the order of versions waits as well.
+            # Later versions of these records wait as well.
             self._uncertain |= {(each.user, each.record) for each in step.versions}
-            self.diary.met["step put off"] += 1
+            self.log.errors["step put off"] += 1
         return waits
 
-    async def _take(self, http: httpx.AsyncClient, step: Step) -> None:
-        await asyncio.gather(*(self._until_told(http, step) for _ in range(1 + step.twin)))
+    async def _send(self, http: httpx.AsyncClient, step: Step) -> None:
+        await asyncio.gather(*(self._until_accepted(http, step) for _ in range(1 + step.twin)))
         if step.again:
-            await self._until_told(http, step)
+            await self._until_accepted(http, step)
 
-    async def _until_told(self, http: httpx.AsyncClient, step: Step) -> None:
+    async def _until_accepted(self, http: httpx.AsyncClient, step: Step) -> None:
         send = self._send_batch if len(step.versions) > 1 else self._send_single
         tries = 0
-        while not self._leave.is_set():
+        while not self._give_up.is_set():
             pause = min(_MAX_PAUSE, 0.2 * 2**tries) * self._dice.random()
             tries += 1
             try:
@@ -129,23 +130,23 @@ class Devices(threading.Thread):
             except httpx.TransportError as error:
                 self._count(type(error).__name__)
             except (ValueError, KeyError) as error:
-                self.diary.wrong.append(f"{step.versions[0].record}: {error!r}")
+                self.log.unexpected.append(f"{step.versions[0].record}: {error!r}")
                 return
             else:
                 self._count(f"http_{response.status_code}")
-                if response.status_code not in _LATER:
+                if response.status_code not in _RETRY:
                     problem = (
                         f"{step.versions[0].record}: {response.status_code} {response.text[:300]}"
                     )
-                    self.diary.wrong.append(problem)
+                    self.log.unexpected.append(problem)
                     return
                 asked = response.headers.get("retry-after", "")
                 pause += float(asked) if asked.isdigit() else 0.0
             await asyncio.sleep(pause)
-        self.diary.wrong.append(f"{step.versions[0].record}: never accepted")
+        self.log.unexpected.append(f"{step.versions[0].record}: never accepted")
 
     def _count(self, what: str) -> None:
-        self.diary.met[what] += 1
+        self.log.errors[what] += 1
 
     async def _send_single(self, http: httpx.AsyncClient, url: str, step: Step) -> httpx.Response:
         version = step.versions[0]
@@ -169,22 +170,22 @@ class Devices(threading.Thread):
         )
 
     def _note(self, response: httpx.Response, step: Step) -> bool:
-        """Write it down; False if a batch was not taken whole, so that it must be sent again."""
+        """Note what was accepted; False if a line of a batch was not, so it must be sent again."""
         now, body = time.time(), response.json()
         if len(step.versions) == 1:
-            told = [(step.versions[0], body)]
+            accepted = [(step.versions[0], body)]
         else:
             lines: dict[int, dict[str, Any]] = {line["line"]: line for line in body["lines"]}
-            told = [
+            accepted = [
                 (version, lines[number])
                 for number, version in enumerate(step.versions, start=1)
                 if number in lines and "id" in lines[number]
             ]
-        self.diary.told += [
-            Told(line["id"], version, now, line["duplicate"], len(step.versions) > 1)
-            for version, line in told
+        self.log.accepted += [
+            Accepted(line["id"], version, now, line["duplicate"], len(step.versions) > 1)
+            for version, line in accepted
         ]
-        return len(told) == len(step.versions)
+        return len(accepted) == len(step.versions)
 
 
 def _labels(version: Version) -> dict[str, str]:

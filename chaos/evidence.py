@@ -1,14 +1,14 @@
-"""What a storm leaves behind, as its checks read it. Data only."""
+"""What a chaos run leaves behind, as its checks read it. Data only."""
 
 from dataclasses import dataclass, field
 
-from chaos.devices import Told
-from chaos.terms import Terms
+from chaos.devices import Accepted
+from chaos.options import Options
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An upload in the ledger."""
+    """An upload in the ledger. `marked`: it carries the mark `possible_duplicate`."""
 
     id: str
     user: str
@@ -17,7 +17,7 @@ class Row:
     reason: str | None
     attempts: int
     maybe_sent: bool
-    marked: bool  # possible_duplicate
+    marked: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +31,24 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One version of one resource at the simulated 1upHealth. `at` is Unix time."""
+    """One version of one resource at the simulated 1upHealth. `at` is Unix time.
+
+    `copy` is `resource` or `version` if the same content was stored before.
+    """
 
     user: str
     resource_id: str
     sha256: str
     at: float
-    copy: str | None = None  # `resource` or `version`: this content was there before
+    copy: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request to its FHIR API. `whole`: its body came, if it has one. `at` is Unix time."""
+    """One request to its FHIR API. `at` is Unix time.
+
+    `whole`: the body arrived, if the request has one.
+    """
 
     number: int
     at: float
@@ -57,9 +63,9 @@ class Request:
 class Evidence:
     """All of it. `shown` is each upload's status by the API. Users have their backend's names."""
 
-    terms: Terms
-    told: list[Told] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
+    options: Options
+    accepted: list[Accepted] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     shown: dict[str, str] = field(default_factory=dict)
     attempts: list[Attempt] = field(default_factory=list)

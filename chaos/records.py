@@ -1,20 +1,20 @@
-"""The records that devices send: every version's content is found nowhere else. Pure."""
+"""The records that devices send. No two versions have the same content. Pure."""
 
 import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
 
-SYSTEM = "urn:uplift:storm"
+SYSTEM = "urn:uplift:chaos"
 """The system of the records' identifiers."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """One version of one record, as a device has it.
+    """One version of one record on a device.
 
-    `valid`: whether it is FHIR, so that it has to arrive. `findable`: whether 1upHealth can be
-    asked for it, by the id that it keeps or by `identifier`, so that it must never be there twice.
+    `valid`: it is valid FHIR, so it must be delivered. `findable`: a look-up can find it, by the id
+    that 1upHealth keeps or by `identifier`, so it must never be stored twice.
     """
 
     user: str
@@ -34,7 +34,7 @@ class Version:
             "code": {"coding": [{"system": "http://loinc.org", "code": "8867-4"}]},
             "subject": {"reference": "Patient/p1"},
             "valueQuantity": {"value": 60.5 + self.number, "unit": "/min"},
-            # Without it, two records that differ in nothing but their id would count as copies.
+            # Without it, two records that differ only in their ids would count as copies.
             "note": [{"text": f"{self.user} {self.record} version {self.number}"}],
         }
         if self.identified:

@@ -1,4 +1,4 @@
-"""One storm from its start to its findings."""
+"""One chaos run, from its start to its findings."""
 
 import asyncio
 import heapq
@@ -12,12 +12,12 @@ import psycopg
 from pydantic import SecretStr
 
 from chaos import checks, figures, scenario
-from chaos.cluster import Stage
-from chaos.collect import gather
+from chaos.cluster import Cluster
+from chaos.collect import collect
 from chaos.devices import Devices
 from chaos.evidence import Evidence
-from chaos.scenario import Harm
-from chaos.terms import Terms
+from chaos.options import Options
+from chaos.scenario import Fault
 from uplift.ledger import credentials
 from uplift.ledger.credentials import Scope
 from uplift.ledger.database import Database
@@ -25,13 +25,13 @@ from uplift.lifecycle import UNFINISHED
 from uplift.settings import Settings
 
 _SAY_EVERY = 5.0
-_TEND_EVERY = 0.5
+_RESTART_EVERY = 0.5
 _COUNT = "SELECT state, count(*) FROM uploads GROUP BY state ORDER BY state"
 
 
 @dataclass(frozen=True, slots=True)
-class Aftermath:
-    """What a storm left, and what is wrong with it, by check."""
+class Result:
+    """What a run left behind, and the findings of each check."""
 
     evidence: Evidence
     findings: dict[str, list[str]]
@@ -39,134 +39,140 @@ class Aftermath:
 
     @property
     def holds(self) -> bool:
-        """Whether every check does."""
+        """Whether no check found anything."""
         return not any(self.findings.values())
 
 
-def blow(terms: Terms, folder: Path, say: Callable[[str], None]) -> Aftermath:
-    """Run a storm in an empty folder, which keeps its logs and ledger."""
+def run(options: Options, folder: Path, say: Callable[[str], None]) -> Result:
+    """Run in an empty folder, which keeps the logs and the ledger."""
     began = time.monotonic()
-    plan = scenario.write(terms)
-    say(f"seed {terms.seed}: {terms.uploads} uploads, {terms.kills} kills, {terms.seconds:.0f} s")
-    with Stage(folder, terms, plan.processes) as stage:
-        stage.until_ready()
-        key = asyncio.run(_add_key(stage))
-        _add_users(stage, key, terms)
-        devices = Devices(stage.api_urls, key, plan.devices, terms.seed)
+    plan = scenario.write(options)
+    say(
+        f"seed {options.seed}: {options.uploads} uploads, {options.kills} kills,"
+        f" {options.seconds:.0f} s"
+    )
+    with Cluster(folder, options, plan.processes) as cluster:
+        cluster.until_ready()
+        key = asyncio.run(_add_key(cluster))
+        _add_users(cluster, key, options)
+        devices = Devices(cluster.api_urls, key, plan.devices, options.seed)
         devices.start()
-        _rage(stage, devices, plan.harms, say)
-        stage.calm()
-        calm_since = time.monotonic()
-        _await_settled(stage, devices, terms, say)
-        settling = time.monotonic() - calm_since
-        evidence = gather(
-            terms,
-            devices.diary,
-            database_url=stage.environment["UPLIFT_DATABASE_URL"],
-            api_url=stage.api_urls[0],
+        _inject(cluster, devices, plan.faults, say)
+        cluster.heal()
+        healed = time.monotonic()
+        _await_settled(cluster, devices, options, say)
+        settling = time.monotonic() - healed
+        evidence = collect(
+            options,
+            devices.log,
+            database_url=cluster.environment["UPLIFT_DATABASE_URL"],
+            api_url=cluster.api_urls[0],
             key=key,
-            upstream=stage.sandbox,
+            upstream=cluster.sandbox,
         )
         if devices.failure is not None:
-            evidence.wrong.append(f"the devices ended by {devices.failure!r}")
+            evidence.unexpected.append(f"the devices stopped with {devices.failure!r}")
         findings = checks.run(evidence)
         report = list(
             figures.lines(
                 evidence,
                 findings,
-                done=stage.done,
-                met=devices.diary.met,
+                done=cluster.done,
+                errors=devices.log.errors,
                 seconds=time.monotonic() - began,
                 settling=settling,
             )
         )
-    return Aftermath(evidence, findings, report)
+    return Result(evidence, findings, report)
 
 
-def _rage(
-    stage: Stage, devices: Devices, harms: tuple[Harm, ...], say: Callable[[str], None]
+def _inject(
+    cluster: Cluster, devices: Devices, faults: tuple[Fault, ...], say: Callable[[str], None]
 ) -> None:
-    """Do every harm at its time; start again what ends by itself."""
+    """Cause every fault at its time; start again each process that ends by itself."""
     began = time.monotonic()
-    # The number decides between two of one time; harms themselves have no order.
-    queue = [(harm.at, number, harm) for number, harm in enumerate(harms)]
+    # The number decides between two faults of the same time; faults themselves have no order.
+    queue = [(fault.at, number, fault) for number, fault in enumerate(faults)]
     heapq.heapify(queue)
-    tended = said = 0.0
+    restarted = said = 0.0
     while queue:
         now = time.monotonic() - began
         if queue[0][0] <= now:
-            _, number, harm = heapq.heappop(queue)
-            if not stage.do(harm) and harm.kind == "kill":
-                # It is down already: a kill that kills nobody does not count.
-                heapq.heappush(queue, (now + 1.0, number, harm))
-        if now >= tended + _TEND_EVERY:
-            tended = now
-            stage.tend()
+            _, number, fault = heapq.heappop(queue)
+            if not cluster.cause(fault) and fault.kind == "kill":
+                # The process is down already: only a kill of a running process counts.
+                heapq.heappush(queue, (now + 1.0, number, fault))
+        if now >= restarted + _RESTART_EVERY:
+            restarted = now
+            cluster.restart_ended()
         if now >= said + _SAY_EVERY:
             said = now
-            say(_progress(stage, devices, now))
+            say(_progress(cluster, devices, now))
         time.sleep(max(0.0, min(queue[0][0] - now, 0.1)) if queue else 0)
 
 
 def _await_settled(
-    stage: Stage, devices: Devices, terms: Terms, say: Callable[[str], None]
+    cluster: Cluster, devices: Devices, options: Options, say: Callable[[str], None]
 ) -> None:
-    """Until the devices are through and nothing is under way, or nothing moves any more."""
-    began = moved = said = time.monotonic()
+    """Return once all is sent and no upload is unfinished, or once nothing changes any more."""
+    began = changed = said = time.monotonic()
     before: object = None
-    # Requests that a frozen API took up are answered by now, and late commits have been made.
-    calm_at = began + max(terms.late, terms.lag) + 1.0
-    while (now := time.monotonic()) < min(began + terms.give_up_waiting, moved + terms.patience):
-        stage.tend()
-        counts = _counts(stage)
-        standing = (counts, len(devices.diary.told))
-        if standing != before:
-            moved, before = now, standing
-        if now >= calm_at:
-            devices.calm()
+    # By then a thawed API has answered its old requests, and late commits have been made.
+    no_late_requests = began + max(options.late, options.lag) + 1.0
+    while (now := time.monotonic()) < min(
+        began + options.give_up_waiting, changed + options.patience
+    ):
+        cluster.restart_ended()
+        counts = _counts(cluster)
+        progress = (counts, len(devices.log.accepted))
+        if progress != before:
+            changed, before = now, progress
+        if now >= no_late_requests:
+            devices.nothing_is_frozen()
             if not devices.is_alive() and not any(counts.get(state) for state in UNFINISHED):
                 return
         if now >= said + _SAY_EVERY:
             said = now
-            say(_progress(stage, devices, now - began) + " (settling)")
+            say(_progress(cluster, devices, now - began) + " (settling)")
         time.sleep(0.2)
-    devices.leave()
+    devices.give_up()
     devices.join(30)
 
 
-def _counts(stage: Stage) -> dict[str, int]:
-    url = stage.environment["UPLIFT_DATABASE_URL"]
+def _counts(cluster: Cluster) -> dict[str, int]:
+    url = cluster.environment["UPLIFT_DATABASE_URL"]
     with psycopg.connect(url, connect_timeout=2, options="-c statement_timeout=5000") as connection:
         return dict(connection.execute(_COUNT).fetchall())
 
 
-def _progress(stage: Stage, devices: Devices, seconds: float) -> str:
+def _progress(cluster: Cluster, devices: Devices, seconds: float) -> str:
     try:
-        states = " ".join(f"{state} {number}" for state, number in _counts(stage).items())
+        states = " ".join(f"{state} {number}" for state, number in _counts(cluster).items())
     except psycopg.Error:
-        states = "the ledger is away"
-    kills = sum(number for name, number in stage.done.items() if name.startswith("kill "))
-    told = len(devices.diary.told)
-    return f"{seconds:4.0f} s  202s {told}  kills {kills}  {stage.weather}: {states}"
+        states = "the ledger is not reachable"
+    kills = sum(number for name, number in cluster.done.items() if name.startswith("kill "))
+    accepted = len(devices.log.accepted)
+    return (
+        f"{seconds:4.0f} s  202s {accepted}  kills {kills}  upstream {cluster.upstream}: {states}"
+    )
 
 
-async def _add_key(stage: Stage) -> str:
-    url = SecretStr(stage.environment["UPLIFT_DATABASE_URL"])
+async def _add_key(cluster: Cluster) -> str:
+    url = SecretStr(cluster.environment["UPLIFT_DATABASE_URL"])
     database = Database.connect(Settings(database_url=url))
     try:
         async with database.transaction() as connection:
-            return (await credentials.add_api_key(connection, "storm", frozenset({Scope.BACKEND})))[
-                1
-            ]
+            scopes = frozenset({Scope.BACKEND})
+            return (await credentials.add_api_key(connection, "chaos", scopes))[1]
     finally:
         await database.close()
 
 
-def _add_users(stage: Stage, key: str, terms: Terms) -> None:
+def _add_users(cluster: Cluster, key: str, options: Options) -> None:
     with httpx.Client(headers={"Authorization": f"Bearer {key}"}, trust_env=False) as api:
-        for number in range(terms.users):
+        for number in range(options.users):
             api.post(
-                f"{stage.api_urls[0]}/v1/users",
+                f"{cluster.api_urls[0]}/v1/users",
                 json={"appUserId": f"person-{number}"},
                 timeout=30,
             ).raise_for_status()

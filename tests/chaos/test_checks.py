@@ -1,4 +1,4 @@
-"""Each check of the storm is shown to fail on a system that does what it must not."""
+"""Each check fails on a system that breaks the promise of that check."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 
 from chaos import checks, figures
-from chaos.devices import Told
+from chaos.devices import Accepted
 from chaos.evidence import Attempt, Evidence, Request, Row, Stored
+from chaos.options import Options
 from chaos.records import SYSTEM, Version
-from chaos.terms import Terms
 
 FIRST = Version("alice", "r1", 1)
 SECOND = Version("alice", "r1", 2)
-BROKEN = Version("alice", "r2", 1, valid=False)
+INVALID = Version("alice", "r2", 1, valid=False)
 NAMELESS = Version("alice", "r3", 1, identified=False, findable=False)
-VERSIONS = {"u1": FIRST, "u2": SECOND, "u3": BROKEN, "u4": NAMELESS}
+VERSIONS = {"u1": FIRST, "u2": SECOND, "u3": INVALID, "u4": NAMELESS}
 NOW = 1_000_000.0
 
 
@@ -43,10 +43,12 @@ def write(number: int, version: Version, at: float) -> Request:
 
 
 def good(**fields: Any) -> Evidence:
-    """What a system that kept its promises leaves."""
+    """The evidence of a system that keeps its promises."""
     values: dict[str, Any] = {
-        "terms": Terms(),
-        "told": [Told(id_, version, NOW, False, False) for id_, version in VERSIONS.items()],
+        "options": Options(),
+        "accepted": [
+            Accepted(id_, version, NOW, False, False) for id_, version in VERSIONS.items()
+        ],
         "rows": [row("u1"), row("u2"), row("u3", "rejected"), row("u4")],
         "shown": {"u1": "delivered", "u2": "delivered", "u3": "rejected", "u4": "delivered"},
         "attempts": [Attempt(id_, NOW) for id_ in VERSIONS],
@@ -65,11 +67,11 @@ def copies_of(version: Version) -> list[Stored]:
 
 
 MARKED = [row("u1", marked=True), *without_first()]
-LATE = Terms().attempt + 60
-BEYOND = Terms(beyond=True)
+LATE = Options().attempt + 60
+BEYOND = Options(beyond=True)
 
 BAD: dict[str, tuple[checks.Check, Evidence]] = {
-    "an upload that was told 202 is nowhere": (
+    "an upload that got 202 is nowhere": (
         checks.every_202_is_in_exactly_one_state,
         good(rows=without_first()),
     ),
@@ -77,11 +79,11 @@ BAD: dict[str, tuple[checks.Check, Evidence]] = {
         checks.every_202_is_in_exactly_one_state,
         good(rows=[*good().rows, row("u1", "queued")]),
     ),
-    "an upload is in a state that there is not": (
+    "an upload is in an unknown state": (
         checks.every_202_is_in_exactly_one_state,
         good(rows=[row("u1", "lost"), *without_first()]),
     ),
-    "the API says otherwise than the ledger": (
+    "the API shows another state than the ledger": (
         checks.every_202_is_in_exactly_one_state,
         good(shown=good().shown | {"u1": "queued"}),
     ),
@@ -91,15 +93,15 @@ BAD: dict[str, tuple[checks.Check, Evidence]] = {
     ),
     "one version became two uploads": (
         checks.every_version_is_one_upload,
-        good(told=[*good().told, Told("u5", FIRST, NOW, False, False)]),
+        good(accepted=[*good().accepted, Accepted("u5", FIRST, NOW, False, False)]),
     ),
-    "an upload that nobody was told of": (
+    "an upload for which no device got a 202": (
         checks.every_version_is_one_upload,
         good(rows=[*good().rows, replace(row("u1"), id="u9")]),
     ),
-    "a device met what it should not": (
-        checks.every_device_was_told,
-        good(wrong=["r1: 500"]),
+    "a device got an unexpected response": (
+        checks.every_device_got_the_responses_it_expects,
+        good(unexpected=["r1: 500"]),
     ),
     "an upload waits for ever": (
         checks.nothing_is_stuck,
@@ -110,18 +112,18 @@ BAD: dict[str, tuple[checks.Check, Evidence]] = {
         good(rows=[row("u1", "sending"), *without_first()]),
     ),
     "a valid record is refused": (
-        checks.everything_ended_as_it_must,
+        checks.every_upload_reached_the_right_state,
         good(rows=[row("u4", "refused"), *good().rows[:3]]),
     ),
-    "a broken record is delivered": (
-        checks.everything_ended_as_it_must,
+    "an invalid record is delivered": (
+        checks.every_upload_reached_the_right_state,
         good(rows=[row("u3", "delivered"), *good().rows[:2]]),
     ),
     "the newest version is superseded": (
-        checks.everything_ended_as_it_must,
+        checks.every_upload_reached_the_right_state,
         good(rows=[row("u2", "superseded")]),
     ),
-    "what is delivered is not upstream": (
+    "a delivered record is not upstream": (
         checks.everything_delivered_is_upstream,
         good(stored=good().stored[1:]),
     ),
@@ -134,27 +136,27 @@ BAD: dict[str, tuple[checks.Check, Evidence]] = {
         good(stored=[replace(stored(FIRST), user="bob"), *good().stored[1:]]),
     ),
     "a record is upstream twice": (
-        checks.nothing_upstream_is_there_twice,
+        checks.nothing_is_upstream_twice,
         good(stored=copies_of(FIRST)),
     ),
-    "within the clocks the mark is no excuse": (
-        checks.nothing_upstream_is_there_twice,
+    "a findable record is upstream twice, though marked": (
+        checks.nothing_is_upstream_twice,
         good(stored=copies_of(FIRST), rows=MARKED),
     ),
-    "what cannot be looked up is there twice, unmarked": (
-        checks.nothing_upstream_is_there_twice,
+    "a record that no look-up finds is upstream twice, unmarked": (
+        checks.nothing_is_upstream_twice,
         good(stored=copies_of(NAMELESS)),
     ),
-    "beyond the clocks a record is there twice, unmarked": (
-        checks.nothing_upstream_is_there_twice,
-        good(terms=BEYOND, stored=copies_of(FIRST)),
+    "with longer delays a record is upstream twice, unmarked": (
+        checks.nothing_is_upstream_twice,
+        good(options=BEYOND, stored=copies_of(FIRST)),
     ),
-    "bytes are upstream that nobody sent": (
-        checks.everything_upstream_was_told,
+    "unknown bytes are upstream": (
+        checks.everything_upstream_was_accepted,
         good(stored=[*good().stored, replace(stored(FIRST), sha256="0" * 64)]),
     ),
     "an old version came after a new one": (
-        checks.the_newest_version_is_the_last_upstream,
+        checks.no_older_version_came_after_a_newer_one,
         good(stored=[stored(SECOND, NOW + 1), stored(FIRST, NOW + 2)]),
     ),
     "a request came before any attempt": (
@@ -169,11 +171,11 @@ BAD: dict[str, tuple[checks.Check, Evidence]] = {
         checks.every_request_belongs_to_an_attempt,
         good(requests=[write(1, FIRST, NOW + LATE)]),
     ),
-    "bytes came that nobody gave": (
+    "unknown bytes came": (
         checks.every_request_belongs_to_an_attempt,
         good(requests=[replace(write(1, FIRST, NOW + 1), sha256="0" * 64)]),
     ),
-    "a look by id came before any attempt": (
+    "a look-up by id came before any attempt": (
         checks.every_request_belongs_to_an_attempt,
         good(requests=[Request(1, NOW - 1, "GET", "/r4/Observation/r1")]),
     ),
@@ -195,7 +197,7 @@ BAD: dict[str, tuple[checks.Check, Evidence]] = {
 }
 
 
-def test_what_kept_its_promises_passes_every_check() -> None:
+def test_a_system_that_keeps_its_promises_passes_every_check() -> None:
     assert not any(checks.run(good()).values())
 
 
@@ -205,42 +207,42 @@ def test_a_check_finds(case: str) -> None:
     assert check(evidence)
 
 
-def test_every_check_has_been_seen_to_fail() -> None:
+def test_every_check_has_a_case_in_which_it_fails() -> None:
     assert {check for check, _ in BAD.values()} == set(checks.CHECKS)
 
 
 @pytest.mark.parametrize(
-    ("terms", "version", "marked"),
-    [(Terms(), NAMELESS, "u4"), (BEYOND, FIRST, "u1"), (BEYOND, NAMELESS, "u4")],
+    ("options", "version", "marked"),
+    [(Options(), NAMELESS, "u4"), (BEYOND, FIRST, "u1"), (BEYOND, NAMELESS, "u4")],
 )
-def test_a_copy_that_had_to_be_feared_is_forgiven_if_it_carries_the_mark(
-    terms: Terms, version: Version, marked: str
+def test_a_copy_that_no_look_up_could_prevent_is_allowed_if_it_is_marked(
+    options: Options, version: Version, marked: str
 ) -> None:
     rows = [replace(each, marked=each.id == marked) for each in good().rows]
-    evidence = good(terms=terms, stored=copies_of(version), rows=rows)
-    assert not checks.nothing_upstream_is_there_twice(evidence)
+    evidence = good(options=options, stored=copies_of(version), rows=rows)
+    assert not checks.nothing_is_upstream_twice(evidence)
 
 
-def test_an_older_version_may_have_been_superseded() -> None:
+def test_an_older_version_may_be_superseded() -> None:
     evidence = good(rows=[row("u1", "superseded"), *without_first()])
-    assert not checks.everything_ended_as_it_must(evidence)
+    assert not checks.every_upload_reached_the_right_state(evidence)
 
 
-def test_beyond_the_clocks_a_late_commit_may_come_last() -> None:
-    evidence = good(terms=BEYOND, stored=[stored(SECOND, NOW + 1), stored(FIRST, NOW + 2)])
-    assert not checks.the_newest_version_is_the_last_upstream(evidence)
+def test_with_delays_longer_than_settle_a_late_commit_may_come_last() -> None:
+    evidence = good(options=BEYOND, stored=[stored(SECOND, NOW + 1), stored(FIRST, NOW + 2)])
+    assert not checks.no_older_version_came_after_a_newer_one(evidence)
 
 
-def test_a_look_under_the_id_that_1uphealth_gave_belongs_to_the_record() -> None:
+def test_a_look_up_by_the_id_that_1uphealth_assigned_belongs_to_the_record() -> None:
     given = replace(stored(FIRST), resource_id="given-1")
-    look = Request(1, NOW + 9, "GET", "/r4/Observation/given-1")
-    evidence = good(stored=[given], requests=[look], attempts=[Attempt("u1", NOW)])
+    look_up = Request(1, NOW + 9, "GET", "/r4/Observation/given-1")
+    evidence = good(stored=[given], requests=[look_up], attempts=[Attempt("u1", NOW)])
     assert not checks.every_request_belongs_to_an_attempt(evidence)
-    evidence = good(stored=[given], requests=[look], attempts=[Attempt("u4", NOW)])
+    evidence = good(stored=[given], requests=[look_up], attempts=[Attempt("u4", NOW)])
     assert checks.every_request_belongs_to_an_attempt(evidence)
 
 
-def test_a_request_whose_body_never_came_is_nobodys() -> None:
+def test_a_request_whose_body_never_arrived_belongs_to_no_upload() -> None:
     cut = Request(1, NOW - 9, "POST", "/r4/Observation", whole=False)
     assert not checks.every_request_belongs_to_an_attempt(good(requests=[cut]))
 
@@ -248,10 +250,10 @@ def test_a_request_whose_body_never_came_is_nobodys() -> None:
 def test_the_report_ends_with_the_verdict() -> None:
     def last_line(evidence: Evidence) -> str:
         findings = checks.run(evidence)
-        told = figures.lines(
-            evidence, findings, done={"kill web": 2}, met={}, seconds=9.0, settling=1.0
+        report = figures.lines(
+            evidence, findings, done={"kill api": 2}, errors={}, seconds=9.0, settling=1.0
         )
-        return list(told)[-1]
+        return list(report)[-1]
 
     assert last_line(good()) == "seed 1: every check holds"
     assert (

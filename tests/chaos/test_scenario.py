@@ -1,37 +1,39 @@
+"""The scenario of a chaos run."""
+
 from collections import Counter
 
 import pytest
 
 from chaos import scenario
-from chaos.scenario import Script
-from chaos.terms import Terms
+from chaos.options import Options
+from chaos.scenario import Scenario
 from uplift.sandbox import rules
 
-TERMS = Terms(uploads=1000, kills=27, seed=7)
+OPTIONS = Options(uploads=1000, kills=27, seed=7)
 
 
 @pytest.fixture(scope="module")
-def written() -> Script:
-    return scenario.write(TERMS)
+def written() -> Scenario:
+    return scenario.write(OPTIONS)
 
 
-def test_the_seed_decides_everything(written: Script) -> None:
-    assert scenario.write(TERMS) == written
-    assert scenario.write(Terms(uploads=1000, kills=27, seed=8)) != written
+def test_the_seed_decides_everything(written: Scenario) -> None:
+    assert scenario.write(OPTIONS) == written
+    assert scenario.write(Options(uploads=1000, kills=27, seed=8)) != written
 
 
-def test_as_many_uploads_and_kills_as_asked_for(written: Script) -> None:
+def test_a_scenario_has_as_many_uploads_and_kills_as_asked_for(written: Scenario) -> None:
     sent = [each for device in written.devices for step in device for each in step.versions]
-    assert len(sent) == TERMS.uploads
-    assert sum(harm.kind == "kill" for harm in written.harms) == TERMS.kills
+    assert len(sent) == OPTIONS.uploads
+    assert sum(fault.kind == "kill" for fault in written.faults) == OPTIONS.kills
 
 
-def test_no_two_versions_have_the_same_bytes(written: Script) -> None:
+def test_no_two_versions_have_the_same_bytes(written: Scenario) -> None:
     sent = [each for device in written.devices for step in device for each in step.versions]
     assert len({each.sha256 for each in sent}) == len(sent)
 
 
-def test_a_record_is_one_devices_and_its_versions_go_up(written: Script) -> None:
+def test_a_record_belongs_to_one_device_and_its_versions_go_up(written: Scenario) -> None:
     seen: dict[tuple[str, str], tuple[int, int]] = {}
     for device, steps in enumerate(written.devices):
         for version in (each for step in steps for each in step.versions):
@@ -41,7 +43,7 @@ def test_a_record_is_one_devices_and_its_versions_go_up(written: Script) -> None
             seen[record] = (device, version.number)
 
 
-def test_a_batch_holds_no_record_twice(written: Script) -> None:
+def test_a_batch_holds_no_record_twice(written: Scenario) -> None:
     batches = [step for steps in written.devices for step in steps if len(step.versions) > 1]
     assert batches
     for batch in batches:
@@ -49,31 +51,31 @@ def test_a_batch_holds_no_record_twice(written: Script) -> None:
         assert batch.key is None
 
 
-def test_everything_that_runs_is_killed_and_started_again(written: Script) -> None:
-    done = Counter((harm.kind, harm.target) for harm in written.harms)
+def test_every_process_and_server_is_killed_and_started_again(written: Scenario) -> None:
+    done = Counter((fault.kind, fault.target) for fault in written.faults)
     for target in (*written.processes, "redis", "postgres"):
         assert done["kill", target] == done["start", target] > 0
 
 
-def test_whoever_is_frozen_thaws_after_the_lease(written: Script) -> None:
-    frozen = [harm for harm in written.harms if harm.kind == "freeze"]
+def test_a_frozen_process_thaws_after_its_lease(written: Scenario) -> None:
+    frozen = [fault for fault in written.faults if fault.kind == "freeze"]
     assert frozen
-    for harm in frozen:
+    for fault in frozen:
         thawed = [
             other.at
-            for other in written.harms
-            if (other.kind, other.target) == ("thaw", harm.target) and other.at > harm.at
+            for other in written.faults
+            if (other.kind, other.target) == ("thaw", fault.target) and other.at > fault.at
         ]
-        assert min(thawed) - harm.at > TERMS.lease
+        assert min(thawed) - fault.at > OPTIONS.lease
 
 
 @pytest.mark.parametrize("beyond", [False, True])
-def test_the_sandbox_can_read_every_weather(beyond: bool) -> None:
-    for weather in scenario.weathers(Terms(beyond=beyond)).values():
-        rules.RULES.validate_python(weather)
+def test_the_sandbox_accepts_the_rules_of_every_upstream_fault(beyond: bool) -> None:
+    for faults in scenario.upstream_faults(Options(beyond=beyond)).values():
+        rules.RULES.validate_python(faults)
 
 
-def test_delays_stay_within_the_clocks_unless_told_to_go_beyond() -> None:
-    within, beyond = Terms(), Terms(beyond=True)
+def test_delays_are_within_settle_and_index_lag_unless_beyond_is_asked_for() -> None:
+    within, beyond = Options(), Options(beyond=True)
     assert within.late < within.settle < beyond.late
     assert within.lag < within.index_lag < beyond.lag

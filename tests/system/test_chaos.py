@@ -1,14 +1,14 @@
-"""The short form of the kill storm; `make storm` is the long one."""
+"""A short chaos run; `make chaos` is the long one."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from chaos.run import blow
-from chaos.terms import Terms
+from chaos.options import Options
+from chaos.run import run
 
-SHORT = Terms(
+SHORT = Options(
     uploads=160,
     kills=8,
     seed=3,
@@ -27,10 +27,10 @@ SHORT = Terms(
 
 
 @pytest.mark.timeout(240)  # seconds, for a machine that does much else
-def test_a_short_storm_loses_doubles_and_forgets_nothing(
+def test_a_short_chaos_run_leaves_nothing_lost_duplicated_or_unreported(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    aftermath = blow(SHORT, tmp_path / "storm", lambda _: None)
-    report = "\n".join(aftermath.report)
+    result = run(SHORT, tmp_path / "chaos", lambda _: None)
+    report = "\n".join(result.report)
     record_property("table", report)
-    assert aftermath.holds, report
+    assert result.holds, report

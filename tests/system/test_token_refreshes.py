@@ -1,4 +1,4 @@
-"""Fifty users' tokens end at once under four worker processes: no storm, no loss."""
+"""The tokens of fifty users expire at once, under four worker processes: one refresh each."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ REFUSE_REFRESH = {"kind": "refuse_refresh"}
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Four worker processes, and a window of user-management calls that turns in seconds."""
+    """Four worker processes, and a quota of user-management calls that comes back in seconds."""
     settings = BRISK | {
         # Four workers on a small machine are slow; a token is worth waiting for.
         "UPLIFT_ATTEMPT_SECONDS": "20",
@@ -47,7 +47,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         "UPLIFT_ONEUP_QUOTA_SECONDS": str(WINDOW),
     }
     limits = ("--quota-calls", str(CALLS), "--quota-seconds", str(WINDOW))
-    data_dir = tmp_path_factory.mktemp("storm")
+    data_dir = tmp_path_factory.mktemp("tokens")
     with System(
         data_dir,
         settings,
@@ -69,15 +69,15 @@ def log(running: Running, worker: str) -> str:
 
 
 def until(reached: Any) -> None:
-    """Wait until it is so."""
+    """Wait until it is true."""
     deadline = time.monotonic() + 180
     while not reached():
-        assert time.monotonic() < deadline, "it never came to that"
+        assert time.monotonic() < deadline, "it did not happen within 180 s"
         time.sleep(0.25)
 
 
 def sign_up(running: Running, names: list[str]) -> None:
-    """Users as if made long ago: their making has left the window."""
+    """Add users without user-management calls, so that the quota is whole."""
     given = {name: running.sandbox.grant(name) for name in names}
     key_ring = KeyRing.parse(running.system.environment["UPLIFT_MASTER_KEYS"])
 
@@ -96,7 +96,7 @@ def sign_up(running: Running, names: list[str]) -> None:
 
 
 def submit(running: Running, names: list[str], each: int) -> None:
-    """So many uploads of each user, committed and rung for as the API does it."""
+    """Accept and dispatch uploads of each user, as the API does."""
     values = {
         name.removeprefix("UPLIFT_").lower(): value
         for name, value in running.system.environment.items()
@@ -118,8 +118,8 @@ def submit(running: Running, names: list[str], each: int) -> None:
 
 
 @contextmanager
-def workers_standing_still(running: Running) -> Iterator[None]:
-    """What is prepared within the block is there when all workers go on at the same moment."""
+def workers_frozen(running: Running) -> Iterator[None]:
+    """Stop all workers, and let them go on at the same time after the block."""
     pids = [running.system.processes[name].pid for name in WORKERS]
     try:
         for pid in pids:
@@ -133,7 +133,7 @@ def workers_standing_still(running: Running) -> Iterator[None]:
 
 
 def states(running: Running, names: list[str]) -> Counter[tuple[str, str | None]]:
-    """How many of these users' uploads are in which state, and why."""
+    """The number of these users' uploads by state and reason."""
 
     async def count(database: Database) -> Counter[tuple[str, str | None]]:
         async with database.transaction() as connection:
@@ -152,8 +152,8 @@ def until_delivered(running: Running, names: list[str], number: int) -> None:
     until(lambda: states(running, names) == {("delivered", None): number})
 
 
-def end_tokens(running: Running, names: list[str]) -> None:
-    """1upHealth ends all tokens. Of every second user Uplift knows it by its own clock."""
+def expire_tokens(running: Running, names: list[str]) -> None:
+    """Expire all tokens at 1upHealth; for every second user the ledger shows it, too."""
     running.sandbox.add_faults({"kind": "expire_tokens"})
 
     async def expire(database: Database) -> None:
@@ -177,17 +177,17 @@ def last_request(running: Running) -> int:
     return int(seen[-1]["number"]) if seen else 0
 
 
-def test_tokens_that_all_end_at_once_cost_one_refresh_each(running: Running) -> None:
-    names = [f"storm-{number}" for number in range(USERS)]
+def test_tokens_that_expire_at_once_cost_one_refresh_each(running: Running) -> None:
+    names = [f"refresh-{number}" for number in range(USERS)]
     sign_up(running, names)
-    with workers_standing_still(running):
+    with workers_frozen(running):
         submit(running, names, 40)
-        end_tokens(running, names)
+        expire_tokens(running, names)
         before = last_request(running)
 
     until_delivered(running, names, 2000)
 
-    # Each took part: with fewer, there would have been nobody to agree with.
+    # Every worker took part, so they competed for the refreshes.
     assert all("attempt_ended" in log(running, name) for name in WORKERS)
     refreshes = requests_since(running, before, "token")
     assert Counter(each["user"] for each in refreshes) == dict.fromkeys(
@@ -200,20 +200,20 @@ def test_tokens_that_all_end_at_once_cost_one_refresh_each(running: Running) -> 
     assert all(each["resources"] == each["versions"] == 40 for each in stored)
 
 
-def test_codes_stay_within_the_quota_and_who_has_to_wait_is_delivered_later(
+def test_codes_stay_within_the_quota_and_waiting_users_are_delivered_later(
     running: Running,
 ) -> None:
     names = [f"code-{number}" for number in range(USERS)]
     sign_up(running, names)
     running.sandbox.faults(REFUSE_REFRESH)
-    with workers_standing_still(running):
+    with workers_frozen(running):
         submit(running, names, 4)
-        end_tokens(running, names)
+        expire_tokens(running, names)
         before = last_request(running)
 
     until(lambda: states(running, names)["queued", "awaiting_token"] > 0)
     assert_waits_visibly(running, names)
-    # What is kept for new users is theirs meanwhile.
+    # New users still get their reserved calls meanwhile.
     assert running.api.post("/v1/users", json={"appUserId": "new"}).status_code == 201
 
     until_delivered(running, names, 4 * USERS)
@@ -232,7 +232,7 @@ def test_codes_stay_within_the_quota_and_who_has_to_wait_is_delivered_later(
 
 
 def assert_waits_visibly(running: Running, names: list[str]) -> None:
-    """Some upload's status says what it waits for, and until when."""
+    """The status of some upload says what it waits for, and until when."""
     found = [
         upload
         for name in names
@@ -246,7 +246,7 @@ def assert_waits_visibly(running: Running, names: list[str]) -> None:
         assert upload["nextAttemptAt"] is not None
 
 
-def test_an_ended_consent_parks_that_user_alone_until_there_is_a_new_grant(
+def test_an_ended_consent_parks_only_that_user_until_there_is_a_new_grant(
     running: Running,
 ) -> None:
     names = [f"consent-{number}" for number in range(5)]

@@ -1,4 +1,4 @@
-"""What a storm is told: how much, how bad, which seed, and the clocks that it runs under."""
+"""The options of a chaos run: how many uploads, how many faults, which seed, which time limits."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,12 +7,13 @@ Ids = Literal["kept", "assigned"]
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """One storm. Times are in seconds.
+class Options:
+    """One chaos run. Times are in seconds.
 
-    `beyond` has the simulated 1upHealth finish later than `settle` and index later than
-    `index_lag`: then copies are allowed, but each must carry the mark. What has not moved for
-    `patience`, longer than any clock here, is stuck; `give_up_waiting` bounds it all.
+    `beyond`: the simulated 1upHealth finishes later than `settle` and indexes later than
+    `index_lag`. Then copies are allowed, but each must be marked as a possible duplicate. An upload
+    that has not changed for `patience` is stuck; `patience` is longer than every time limit here.
+    The run waits no longer than `give_up_waiting` for the last upload.
     """
 
     uploads: int = 10_000
@@ -33,29 +34,29 @@ class Terms:
 
     @property
     def seconds(self) -> float:
-        """How long the storm itself blows, before everything settles."""
+        """How long faults go on, before everything settles."""
         return max(self.kills, 1) * self.kill_every
 
     @property
     def frozen(self) -> float:
-        """How long a frozen process stands still: beyond the lease."""
+        """How long a frozen process stands still: longer than the lease."""
         return self.lease + 1.5
 
     @property
     def late(self) -> float:
-        """How long after its request the simulated 1upHealth may store at the latest.
+        """How long after its request the simulated 1upHealth may store a resource.
 
-        Within `settle` there is a margin: on a busy machine it reads a request late, too.
+        Below `settle` there is a margin: on a busy machine it also reads a request late.
         """
         return self.settle * (2.5 if self.beyond else 0.5)
 
     @property
     def lag(self) -> float:
-        """How late its searches see a write."""
+        """How long after a write its searches find the resource."""
         return self.index_lag * (3.0 if self.beyond else 0.5)
 
     def environment(self) -> dict[str, str]:
-        """Uplift's settings for it: clocks so short that each runs out several times."""
+        """Uplift's settings for the run: time limits so short that each is passed several times."""
         return {
             "UPLIFT_ATTEMPT_SECONDS": f"{self.attempt:g}",
             "UPLIFT_LEASE_SECONDS": f"{self.lease:g}",
