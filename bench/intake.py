@@ -43,7 +43,7 @@ def main(folder: Path, plan: Plan) -> list[Figure]:
     with (
         upstream(folder) as stand_in,
         # Without beat: nothing is swept, and nothing rung for again.
-        ground(folder / "uplift", stand_in, processes=("web",)) as stood,
+        ground(folder / "uplift", stand_in, processes=("api",)) as stood,
     ):
         plain = Plain(stood)
         try:
@@ -55,7 +55,7 @@ def main(folder: Path, plan: Plan) -> list[Figure]:
 def _singles(stood: Testbed, plain: Plain, plan: Plan) -> list[Figure]:
     inline, threads = plain.start_api(in_threads=False), plain.start_api(in_threads=True)
     places = {
-        "uplift": (stood.port, "/v1/uploads", "web"),
+        "uplift": (stood.port, "/v1/uploads", "api"),
         "inline": (inline, "/uploads", f"plain-{inline}"),
         "threads": (threads, "/uploads", f"plain-{threads}"),
         "nothing": (inline, "/nothing", f"plain-{inline}"),

@@ -58,9 +58,8 @@ def _workers(
     reached: dict[int, list[int]] = {in_flight: [] for in_flight in IN_FLIGHT}
     for number in range(plan.rounds):
         for in_flight, held in ours.items():
-            # Each message holds 100 ids, and each thread one message.
-            name, threads = f"worker-{in_flight}-{number}", max(4, in_flight // 100 + 1)
-            child = stood.start_worker(name, slots=in_flight, threads=threads)
+            name = f"worker-{in_flight}-{number}"
+            child = stood.start_worker(name, slots=in_flight)
             stood.upstream_ms = 0
             stood.deliver(220, resources=of_all_types(stood.label(), 220))
             stood.upstream_ms = _UPSTREAM_MS
@@ -83,7 +82,7 @@ def _workers(
 
 def _others(stood: Testbed, plain: Plain, plan: Plan) -> list[Figure]:
     port = plain.start_api(in_threads=True)
-    places = {"web": (stood.port, "/v1/uploads"), f"plain-{port}": (port, "/uploads")}
+    places = {"api": (stood.port, "/v1/uploads"), f"plain-{port}": (port, "/uploads")}
     held: dict[str, list[float]] = {name: [] for name in places}
     sweeping: list[float] = []
     for _ in range(plan.rounds):

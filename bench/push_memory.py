@@ -19,7 +19,7 @@ import httpx
 import psutil
 from pydantic import SecretStr
 
-from uplift.cli.local.system import System
+from uplift.cli.local.system import System, command
 from uplift.ledger import credentials
 from uplift.ledger.credentials import Scope
 from uplift.ledger.database import Database
@@ -78,11 +78,11 @@ def push(system: System, source: Source, key: str) -> dict[str, Any]:
     httpx.post(
         f"{system.api_url}/v1/users", json={"appUserId": user}, headers=headers, timeout=30
     ).raise_for_status()
-    api = psutil.Process(system.processes["web"].pid)
+    api = psutil.Process(system.processes["api"].pid)
     begun = time.monotonic()
     child = subprocess.Popen(
         [
-            *(sys.executable, "-m", "uplift.cli", "push", str(source.path), "--user", user),
+            *command("push", str(source.path), "--user", user),
             *("--json", str(report), "--api", system.api_url, "--key", key),
         ],
         stdout=subprocess.DEVNULL,

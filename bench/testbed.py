@@ -22,7 +22,7 @@ from bench.upstream import Counts, Upstream
 from uplift.cli.local.child_process import ChildProcess
 from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.processes import Processes
-from uplift.cli.local.system import PROCESSES, System
+from uplift.cli.local.system import System, command
 from uplift.dispatch import Dispatcher
 from uplift.intake.accept import sealed
 from uplift.intake.submission import Labels, read
@@ -182,15 +182,11 @@ class Testbed:
         assert row is not None  # noqa: S101
         return int(row[0])
 
-    def start_worker(self, name: str, *, slots: int, threads: int | None = None) -> ChildProcess:
+    def start_worker(self, name: str, *, slots: int) -> ChildProcess:
         """A worker of the uploads, as `uplift up` starts it, and ready."""
-        argv = list(PROCESSES["worker"])
-        argv[argv.index("uploads@%h")] = f"{name}@%h"
-        if threads is not None:
-            argv[argv.index("4")] = str(threads)
         child = self.system.processes.start(
             name,
-            [sys.executable, "-m", *argv],
+            command("worker"),
             env={**self.system.environment, "UPLIFT_MAX_IN_FLIGHT": str(slots)},
         )
         await_line(child, " ready.")
@@ -279,7 +275,7 @@ def ground(
     folder: Path,
     stand_in: Upstream,
     *,
-    processes: tuple[str, ...] = ("web", "beat"),
+    processes: tuple[str, ...] = ("api", "beat"),
     settings: Mapping[str, str] | None = None,
 ) -> Iterator[Testbed]:
     """Servers of its own and these processes of Uplift; workers are started apart."""
