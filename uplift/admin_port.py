@@ -1,7 +1,6 @@
 """The operator port of a process: its counts at `/metrics`, whether it is alive at `/healthz`."""
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -42,8 +41,6 @@ def served(settings: Settings, check: Check = lambda: None) -> Iterator[None]:
             f"UPLIFT_ADMIN_PORT {settings.admin_port} cannot be listened on"
             f" ({error.strerror}). Each process needs one of its own."
         ) from None
-    # Beat is forked from its worker: holding the port, it would keep the next worker from it.
-    os.register_at_fork(after_in_child=server.socket.close)
     thread = threading.Thread(
         target=server.serve_forever, args=(0.1,), name="operator port", daemon=True
     )

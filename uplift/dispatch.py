@@ -9,50 +9,19 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 from uuid import UUID
 
-import redis.asyncio
 import structlog
-from celery import Celery
-from redis.asyncio.connection import parse_url
 from redis.exceptions import RedisError
 
-from uplift.errors import ConfigurationError
 from uplift.queues import DELIVER, MAX_MESSAGE_IDS
+from uplift.redis_connection import open_redis, publisher
 from uplift.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
 _MAX_PENDING = 100_000
 _LOOK_SECONDS = 1.0
-_FAST = {"socket_connect_timeout": 1.0, "socket_timeout": 2.0}
-
-
-def redis_url(settings: Settings) -> str:
-    """The address of Redis. Raises ConfigurationError if none is set, or it is malformed."""
-    if settings.redis_url is None:
-        raise ConfigurationError(
-            "UPLIFT_REDIS_URL is not set. `uplift up` starts an embedded server;"
-            " every other command needs the address of one."
-        )
-    url = settings.redis_url.get_secret_value()
-    if not _is_address(url):
-        # Without the address: it may hold a password.
-        raise ConfigurationError(
-            "UPLIFT_REDIS_URL is not an address. Write redis://user:password@host:6379/0 or"
-            " rediss://…; in a password, % stands for itself as %25, / as %2F and @ as %40."
-        )
-    return url
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parse_url(url)
-        # redis-py passes over a database that is not a number; Celery fails on it when it connects.
-        return (urlsplit(url).path.strip("/") or "0").isdecimal() or url.startswith("unix:")
-    except ValueError:
-        return False
 
 
 @dataclass(slots=True)
@@ -67,15 +36,8 @@ class Dispatcher:
     """Coalesces what is rung and publishes it from one background task."""
 
     def __init__(self, settings: Settings) -> None:
-        url = redis_url(settings)
-        self._celery = Celery("bell", broker=url, set_as_current=False)
-        self._celery.conf.update(
-            task_ignore_result=True,
-            # A dead Redis must show within seconds: the sweep will ring instead.
-            broker_transport_options={**_FAST, "max_retries": 1},
-            task_publish_retry=False,
-        )
-        self._redis = redis.asyncio.from_url(url, **_FAST)
+        self._celery = publisher(settings)
+        self._redis = open_redis(settings)
         self._pending: dict[str, dict[UUID, None]] = defaultdict(dict)
         self._max_messages = settings.max_queued_messages
         self._rooms: dict[str, _Room] = defaultdict(_Room)

@@ -1,11 +1,8 @@
-"""The Celery queues and tasks by name: what the bell rings and the workers answer to."""
+"""The names that a dispatch and the workers share: Celery's queues, and its one task."""
 
-UPLOADS = "uploads"  # single records: somebody may be looking at the screen
-BULK = "bulk"  # batches: a first sync of thousands must not delay one record
-CONTROL = "control"  # sweeping, so that it never waits behind deliveries
+UPLOADS = "uploads"  # single records: a person may be waiting for the result
+BULK = "bulk"  # batches: a first sync of thousands must not delay a single record
 
 DELIVER = "uplift.deliver"
-SWEEP = "uplift.sweep"
-RETAIN = "uplift.retain"
 
-MAX_MESSAGE_IDS = 100  # ids in one message: Celery's cost a message is paid once for them all
+MAX_MESSAGE_IDS = 100  # ids in one message: they share Celery's cost of a message

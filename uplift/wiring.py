@@ -3,11 +3,6 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
-
-import redis.asyncio
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from uplift.control.cancel import Canceller
 from uplift.control.pause import Pauser
@@ -16,7 +11,7 @@ from uplift.delivery.attempt import Attempter
 from uplift.delivery.deliver import Deliverer
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.client import FhirClient, open_http
-from uplift.dispatch import Dispatcher, redis_url
+from uplift.dispatch import Dispatcher
 from uplift.intake.accept import Acceptor
 from uplift.intake.accept_batch import BatchAcceptor
 from uplift.intake.authenticate import Authenticator
@@ -28,6 +23,7 @@ from uplift.maintenance.retain import Retainer
 from uplift.maintenance.sweep import Sweeper
 from uplift.reading.long_poll import LongPoll
 from uplift.reading.read_back import Reader
+from uplift.redis_connection import open_redis, redis_url
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 from uplift.tokens.access import TokenAccess
@@ -35,14 +31,6 @@ from uplift.tokens.quota import Quota
 from uplift.tokens.token_endpoint import TokenEndpoint
 from uplift.users.erase import Eraser
 from uplift.users.provision import Provisioner
-
-# Redis that is away must show quickly: uploads hold their leases while they wait for it. One more
-# try, for a connection that a restart of Redis broke.
-_COUNTER: dict[str, Any] = {
-    "socket_connect_timeout": 1.0,
-    "socket_timeout": 2.0,
-    "retry": Retry(NoBackoff(), 1),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +72,7 @@ async def open_relay(settings: Settings) -> AsyncIterator[Relay]:
     pressure = BackPressure(database, settings)
     # One connection more than sends, so that a refresh never waits behind a full window.
     http = open_http(connections=settings.max_in_flight + 10)
-    counter = redis.asyncio.from_url(redis_url(settings), **_COUNTER)
+    counter = open_redis(settings)
     quota = Quota(counter, settings)
     tokens = TokenEndpoint(http, settings, quota)
     access = TokenAccess(database, tokens, settings)

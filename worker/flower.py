@@ -1,61 +1,74 @@
-"""`python -m uplift.worker.flower`: Flower's pages on Uplift's workers and queues, behind a login.
+"""`uplift flower`: Flower's pages on Uplift's workers and queues, behind a login.
 
 Flower's own entry, `celery flower`, listens on every address, needs no login, and answers
 `/metrics` and `/healthcheck` to anybody even with one (flower/views/monitor.py of 2.2). Here both
-addresses do not exist, and what may be set otherwise begins on the safe side. Its options and its
-FLOWER_ variables are as Flower documents them.
+addresses do not exist, and the defaults are the safe ones. Its options and its FLOWER_ variables
+are as Flower documents them.
 """
 
 import os
 import sys
 
+import click
+from celery.bin.base import CLIContext
+from flower.command import flower
 from flower.urls import handlers
 from tornado.routing import URLSpec
 
-from uplift.logs import configure_logs
-from uplift.worker.app import app, settings
+from uplift.errors import ConfigurationError
+from uplift.settings import Settings
+from uplift.worker.app import create_app
 
-# Without a login, whatever the settings. Counts are at the operator ports of the processes.
+# Flower answers them without a login, whatever its settings. Metrics are at the admin ports.
 CLOSED = frozenset({"/metrics", "/healthcheck"})
 
 DEFAULTS = {
     "FLOWER_ADDRESS": "127.0.0.1",
-    # What a page can stop, no audit trail shows. `uplift` pauses, resumes and cancels.
+    # The audit trail shows nothing of what a page stops. `uplift` pauses, resumes and cancels.
     "FLOWER_READ_ONLY": "true",
     # With their arguments: the ids of the uploads.
     "FLOWER_TASKS_COLUMNS": "name,uuid,state,args,received,runtime,worker",
     # Each is some kilobytes here; Flower would keep 100,000.
     "FLOWER_MAX_TASKS": "10000",
-    # Ours are configured below.
+    # Logs are configured by Uplift.
     "FLOWER_LOGGING": "none",
+    # Without this, Flower runs flowerconfig.py of the current folder.
+    "FLOWER_CONF": os.devnull,
 }
 
 _LOGINS = ("FLOWER_BASIC_AUTH", "FLOWER_AUTH")
 
 
 def close_open_addresses() -> None:
-    """Take what answers anybody out of Flower's addresses, once it has been imported."""
-    handlers[:] = [each for each in handlers if _address(each) not in CLOSED]
+    """Remove the addresses that need no login from Flower's."""
+    handlers[:] = [each for each in handlers if address_of(each) not in CLOSED]
 
 
-def _address(handler: object) -> str:
+def address_of(handler: object) -> str:
+    """The path that a handler of Tornado serves."""
     if isinstance(handler, URLSpec):
         return str(handler.regex.pattern).rstrip("$")
     return str(handler[0])  # type: ignore[index]  # a tuple
 
 
-def main() -> None:
-    """Serve the pages until SIGINT or SIGTERM."""
+def main(arguments: list[str]) -> None:
+    """Serve the pages until SIGINT or SIGTERM. `arguments` are Flower's options."""
     if not any(os.environ.get(name) for name in _LOGINS):
         sys.exit(
             "Flower does not start without a login. FLOWER_BASIC_AUTH: set it to user:password."
         )
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-    configure_logs(settings)
+    try:
+        app = create_app(Settings())
+    except ConfigurationError as error:
+        sys.exit(f"Flower does not start: {error}")
     close_open_addresses()
-    app.start(["flower", *sys.argv[1:]])
-
-
-if __name__ == "__main__":
-    main()
+    # Not by `celery flower`: Celery's command line takes an application from the variable APP, and
+    # imports it from the current folder.
+    flower.main(
+        args=arguments,
+        prog_name="uplift flower",
+        parent=click.Context(click.Group("uplift")),
+        obj=CLIContext(app=app, no_color=True, workdir=None),
+    )

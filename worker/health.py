@@ -1,60 +1,79 @@
-"""Is this worker process at work, or does it only exist?
+"""Is this process at work, or does it only exist?
 
-Its three parts can hang each for itself: the loop that the relay lives on, Celery's consumer, and
-beat, which a worker of the control queue has beside it. While Redis is away nothing of this is the
-worker's fault, and a restart would mend nothing.
+Its parts can hang one by one: the event loop of the relay, and what drives it (Celery's consumer in
+a worker, the loop of sweeps in beat). While Redis is away, a restart repairs nothing.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
-CONSUMER_SECONDS = 60.0
-"""Celery's consumer shows itself every 2 s (`heartbeat_sent`) while it has its broker."""
+from uplift.admin_port import Check, loop_responds
+from uplift.queues import UPLOADS
+from uplift.wiring import Relay
 
-SWEEPS_MISSED = 30
-"""A sweep that has not ended for so many of its pauses, and at least a minute, is missing."""
-
-
-@dataclass(slots=True)
-class Signs:
-    """When the parts last showed themselves, on time.monotonic. To begin with: now."""
-
-    consumer: float = field(default_factory=time.monotonic)
-    sweep: float = field(default_factory=time.monotonic)
-
-    def consumer_lives(self, **_: object) -> None:
-        """Celery's consumer went round."""
-        self.consumer = time.monotonic()
-
-    def swept(self) -> None:
-        """A sweep ended, well or not."""
-        self.sweep = time.monotonic()
+_REDIS_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
-    """What keeps a worker from its work.
+class Heartbeat:
+    """When a part of the process last showed that it lives; to begin with, now.
 
-    `loop_responds` and `redis_responds` ask, and wait for some seconds at most. `sweep_seconds` is
-    the pause between two sweeps, or None where the worker has no beat.
+    `clock` counts seconds, as time.monotonic does.
     """
 
-    signs: Signs
-    loop_responds: Callable[[], bool]
-    redis_responds: Callable[[], bool]
-    sweep_seconds: float | None
+    def __init__(
+        self, max_silence_seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._max_silence_seconds = max_silence_seconds
+        self._clock = clock
+        self._last = clock()
 
-    def check(self) -> str | None:
-        """In a few words; None if nothing does."""
-        if not self.loop_responds():
-            return "the event loop does not answer"
-        now = time.monotonic()
-        missing = None
-        if now - self.signs.consumer > CONSUMER_SECONDS:
-            missing = "Celery takes no messages, although Redis answers"
-        elif self.sweep_seconds is not None and now - self.signs.sweep > max(
-            60.0, SWEEPS_MISSED * self.sweep_seconds
-        ):
-            missing = "beat or its sweeps stand still, although Redis answers"
-        return missing if missing and self.redis_responds() else None
+    def beat(self, **_: object) -> None:
+        """The part lives."""
+        self._last = self._clock()
+
+    @property
+    def missing(self) -> bool:
+        """Whether the part has been silent for too long."""
+        return self._clock() - self._last > self._max_silence_seconds
+
+
+def failure(
+    heartbeat: Heartbeat,
+    what: str,
+    *,
+    loop_responds: Callable[[], bool],
+    redis_responds: Callable[[], bool],
+) -> str | None:
+    """Why the process does not work, in a few words; None if it does.
+
+    `what` says what it means that the heartbeat is missing. The two functions may take some seconds
+    to answer.
+    """
+    if not loop_responds():
+        return "the event loop does not respond"
+    if heartbeat.missing and redis_responds():
+        return f"{what}, although Redis responds"
+    return None
+
+
+def health_check(
+    relay: Relay, loop: asyncio.AbstractEventLoop, heartbeat: Heartbeat, what: str
+) -> Check:
+    """`failure` of a process whose relay is open on that loop, for the thread of the admin port."""
+    return lambda: failure(
+        heartbeat,
+        what,
+        loop_responds=lambda: loop_responds(loop),
+        redis_responds=lambda: redis_responds(relay, loop),
+    )
+
+
+def redis_responds(relay: Relay, loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether Redis answers the relay within some seconds. For threads other than the loop's."""
+    asked = asyncio.run_coroutine_threadsafe(relay.dispatcher.waiting(UPLOADS), loop)
+    try:
+        return asked.result(_REDIS_SECONDS) is not None
+    except TimeoutError:
+        asked.cancel()
+        return False

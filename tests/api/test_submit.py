@@ -14,11 +14,11 @@ from sqlalchemy import text
 
 from tests.api.door import assert_problem, bearer, device_token, read_row, stored_body, submit
 from tests.factories import resource
-from uplift.dispatch import redis_url
 from uplift.intake.accept import sealed
 from uplift.intake.submission import read
 from uplift.ledger.database import Database
 from uplift.queues import UPLOADS
+from uplift.redis_connection import redis_url
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 

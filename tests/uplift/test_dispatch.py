@@ -15,9 +15,10 @@ from pydantic import SecretStr
 from uuid_utils.compat import uuid4
 
 from uplift.cli.local.embedded import EmbeddedRedis
-from uplift.dispatch import Dispatcher, redis_url
+from uplift.dispatch import Dispatcher
 from uplift.errors import ConfigurationError
 from uplift.queues import BULK, DELIVER, UPLOADS
+from uplift.redis_connection import redis_url
 from uplift.settings import Settings
 
 

@@ -11,13 +11,13 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from uplift.doctor.findings import Finding, fail, ok, warn
-from uplift.queues import BULK, CONTROL, UPLOADS
+from uplift.queues import BULK, UPLOADS
 
 REDIS = "redis"
 WORKERS = "workers"
 
 # Which process of the Procfile and of docker-compose.yml consumes which queue.
-CONSUMERS = {UPLOADS: "worker", BULK: "bulk", CONTROL: "beat"}
+CONSUMERS = {UPLOADS: "worker", BULK: "bulk"}
 
 _LEAST_VERSION = 7
 _FULL = 0.8

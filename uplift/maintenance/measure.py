@@ -4,7 +4,6 @@ Runs in the process that sweeps, so that one exposes it and not each; on a clock
 no sweep is asked for while Redis is away.
 """
 
-import asyncio
 import time
 from collections import defaultdict
 
@@ -16,7 +15,7 @@ from uplift.ledger import backlog
 from uplift.ledger.database import Database
 from uplift.maintenance.sweep import Sweeper
 from uplift.metrics import ledger_gauges
-from uplift.queues import BULK, CONTROL, UPLOADS
+from uplift.queues import BULK, UPLOADS
 from uplift.tokens.quota import Quota
 
 _log = structlog.get_logger(__name__)
@@ -39,12 +38,6 @@ class Measurer:
         self._dispatcher = dispatcher
         self._quota = quota
         self._sweeper = sweeper
-
-    async def run(self) -> None:
-        """Measure again and again, until cancelled. What cannot be measured is absent meanwhile."""
-        while True:
-            pause = await self.measure()
-            await asyncio.sleep(pause)
 
     async def measure(self) -> float:
         """Measure once; after how many seconds it should be done again. Raises nothing."""
@@ -72,7 +65,7 @@ class Measurer:
 
     async def _of_redis(self) -> _Samples:
         messages = {
-            queue: await self._dispatcher.waiting(queue) for queue in (UPLOADS, BULK, CONTROL)
+            queue: await self._dispatcher.waiting(queue) for queue in (UPLOADS, BULK)
         }
         up = None not in messages.values()
         left = await self._quota.left() if up else None

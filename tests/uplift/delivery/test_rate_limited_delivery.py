@@ -15,10 +15,10 @@ from sqlalchemy import text
 from tests import factories
 from tests.uplift.ledger import rows
 from tests.uplift.test_dispatch import all_ids
-from uplift.dispatch import redis_url
 from uplift.intake.accept import Accepted
 from uplift.lifecycle import ALONE_AFTER, REFUSED_AFTER, Reason, State
 from uplift.queues import UPLOADS
+from uplift.redis_connection import redis_url
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from tests.uplift.ledger import rows
 from tests.uplift.test_dispatch import all_ids, messages
 from uplift.delivery.rate_limiter import RateLimiter
-from uplift.dispatch import Dispatcher, redis_url
+from uplift.dispatch import Dispatcher
 from uplift.ledger import erasing, grants, leases, sweeping
 from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import Database
@@ -21,6 +21,7 @@ from uplift.lifecycle import REFUSED_AFTER, Reason, State
 from uplift.logs import configure_logs
 from uplift.maintenance.sweep import Sweeper, Swept
 from uplift.queues import BULK, UPLOADS
+from uplift.redis_connection import redis_url
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 from uplift.users.erase import Eraser

@@ -1,10 +1,7 @@
-"""A worker process with a wrong setting: it refuses to start, or refuses to work."""
+"""A worker process: it starts anywhere, and with a wrong setting it refuses to start or to work."""
 
 import asyncio
-import os
 import subprocess
-import sys
-import time
 from pathlib import Path
 from uuid import UUID
 
@@ -13,9 +10,11 @@ import pytest
 from pydantic import SecretStr
 
 from tests import factories
+from tests.worker.entries import BEAT, BULK, FLOWER, WORKER, command, environment
+from tests.worker.waiting import SECONDS, until_logged
 from uplift.cli.local.child_process import ChildProcess
 from uplift.cli.local.embedded import EmbeddedPostgres
-from uplift.cli.local.system import PROCESSES
+from uplift.cli.local.ports import free_port
 from uplift.ledger import migrate
 from uplift.ledger.database import Database
 from uplift.sealing import KeyRing
@@ -23,22 +22,18 @@ from uplift.settings import Settings
 from uplift.wiring import open_relay
 
 WRONG = KeyRing.new_entry("test")  # the id of the test ring, with another key
-SECONDS = 60
 
+RAISES = "raise RuntimeError('imported from the current folder')"
 
-def environment(settings: Settings, keys: str) -> dict[str, str]:
-    assert settings.database_url is not None
-    assert settings.redis_url is not None
-    return {
-        **os.environ,
-        "PYTHONUNBUFFERED": "1",
-        "UPLIFT_DATABASE_URL": settings.database_url.get_secret_value(),
-        "UPLIFT_REDIS_URL": settings.redis_url.get_secret_value(),
-        "UPLIFT_MASTER_KEYS": keys,
-        "UPLIFT_ONEUP_FHIR_URL": settings.oneup_fhir_url,
-        "UPLIFT_ONEUP_TOKEN_URL": settings.oneup_token_url,
-        "UPLIFT_ONEUP_USERS_URL": settings.oneup_users_url,
-    }
+# Ends the process at the first import while the current folder is on sys.path.
+GUARD = """
+import os, sys
+def guard(event, args):
+    if event == "import" and not {"", os.getcwd()}.isdisjoint(args[2] or ()):
+        os.write(2, b"the current folder is on sys.path\\n")
+        os._exit(99)
+sys.addaudithook(guard)
+"""
 
 
 def all_of(url: str) -> list[tuple[object, ...]]:
@@ -70,8 +65,8 @@ async def test_a_worker_with_a_wrong_key_does_not_start_and_touches_nothing(
     ):
         ended = await asyncio.to_thread(
             subprocess.run,
-            [sys.executable, "-m", *PROCESSES["worker"]],
-            env=environment(settings, keys),
+            command(WORKER),
+            env=environment(settings, UPLIFT_MASTER_KEYS=keys),
             capture_output=True,
             text=True,
             timeout=SECONDS,
@@ -97,33 +92,67 @@ async def test_a_worker_that_could_not_check_its_keys_at_start_claims_nothing_wi
         own.kill()
         worker = ChildProcess(
             "worker",
-            [sys.executable, "-m", *PROCESSES["worker"]],
+            command(WORKER),
             log=tmp_path / "worker.log",
-            env=environment(settings, WRONG),
+            env=environment(settings, UPLIFT_MASTER_KEYS=WRONG),
         )
         worker.start()
         try:
-            await said(worker, "keys_not_checked_yet")
-            await said(worker, "ready.")
+            await until_logged(worker, "keys_not_checked_yet")
+            await until_logged(worker, "ready.")
             own.restart()
             async with open_relay(settings) as relay:
                 relay.dispatcher.dispatch("uploads", [UUID(upload)])
-            await said(worker, "keys_do_not_fit")
+            await until_logged(worker, "keys_do_not_fit")
             assert worker.running
         finally:
             worker.stop()
         assert all_of(url) == before
 
 
-async def said(worker: ChildProcess, word: str) -> None:
-    """Wait until it is in the worker's log."""
-    until = time.monotonic() + SECONDS
-    while word not in worker.log.read_text():
-        assert worker.running, worker.tail()
-        assert time.monotonic() < until, worker.tail()
-        await asyncio.sleep(0.1)
+async def test_no_process_imports_anything_from_the_folder_it_starts_in(
+    settings: Settings, database: Database, tmp_path: Path
+) -> None:
+    folder = tmp_path / "hostile"
+    for package in ("api", "worker", "uplift", "celery"):
+        (folder / package).mkdir(parents=True)
+        (folder / package / "__init__.py").write_text(RAISES)
+    for module in ("redis", "structlog", "kombu", "celeryconfig", "flowerconfig", "json"):
+        (folder / f"{module}.py").write_text(RAISES)
+    processes = [
+        ChildProcess(
+            name,
+            command(GUARD + code),
+            log=tmp_path / f"{name}.log",
+            cwd=folder,
+            env=environment(
+                settings,
+                # Celery's own command line would take these.
+                APP="celeryconfig",
+                CELERY_CONFIG_MODULE="celeryconfig",
+                CELERY_LOADER="celeryconfig:Loader",
+                FLOWER_BASIC_AUTH="uplift:test",
+                FLOWER_PORT=str(free_port()),
+            ),
+        )
+        for name, code in (("worker", WORKER), ("bulk", BULK), ("beat", BEAT), ("flower", FLOWER))
+    ]
+    for process in processes:
+        process.start()
+    try:
+        for process, word in zip(
+            processes, ("ready.", "ready.", "beat_started", "Visit me at"), strict=True
+        ):
+            await until_logged(process, word)
+    finally:
+        for process in processes:
+            await asyncio.to_thread(process.stop)
+    for process in processes:
+        assert process.returncode == 0, process.tail()
+        assert "current folder" not in process.log.read_text()
 
 
+@pytest.mark.parametrize("code", [WORKER, BEAT])
 @pytest.mark.parametrize(
     ("name", "value", "word"),
     [
@@ -139,22 +168,20 @@ async def said(worker: ChildProcess, word: str) -> None:
             "UPLIFT_REDIS_URL is not an address",
         ),
         # Nobody expects this one, so only its type is told.
-        ("SSL_CERT_FILE", "/canary.pem", "The worker does not start: FileNotFoundError"),
+        ("SSL_CERT_FILE", "/canary.pem", "does not start: FileNotFoundError"),
     ],
 )
-async def test_a_worker_with_a_wrong_setting_does_not_start_and_does_not_show_it(
-    settings: Settings, database: Database, name: str, value: str, word: str
+async def test_a_process_with_a_wrong_setting_does_not_start_and_does_not_show_it(
+    settings: Settings, database: Database, code: str, name: str, value: str, word: str
 ) -> None:
-    assert settings.master_keys is not None
-    keys = settings.master_keys.get_secret_value()
     ended = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-m", *PROCESSES["worker"]],
-        env={**environment(settings, keys), name: value},
+        command(code),
+        env=environment(settings, **{name: value}),
         capture_output=True,
         text=True,
         timeout=SECONDS,
     )
-    assert ended.returncode in (1, 2)  # 2 is Celery's, for an application that does not load
+    assert ended.returncode == 1
     assert word in ended.stderr
     assert "canary" not in ended.stdout + ended.stderr

@@ -1,0 +1,62 @@
+"""`uplift worker` and `uplift bulk`: the Celery worker of one queue, in this process."""
+
+import sys
+from contextlib import ExitStack
+from typing import Literal
+
+from celery.signals import heartbeat_sent, worker_shutting_down
+from celery.utils.nodenames import gethostname, nodename
+
+from uplift.admin_port import Check, served
+from uplift.errors import ConfigurationError
+from uplift.settings import Settings
+from uplift.worker.app import create_app
+from uplift.worker.bridge import Bridge, open_bridge
+from uplift.worker.health import Heartbeat, health_check
+from uplift.worker.tasks import add_tasks
+
+Queue = Literal["uploads", "bulk"]
+
+THREADS = 4
+"""Each takes one message of up to 100 ids; the loop of the relay does the work of them all."""
+
+CONSUMER_SECONDS = 60.0
+"""Celery's consumer sends a heartbeat every 2 s (`heartbeat_sent`) while it has its broker."""
+
+
+def main(queue: Queue) -> None:
+    """Work on that queue until SIGTERM or SIGINT, then end the process."""
+    settings = Settings()
+    with ExitStack() as stack:
+        try:
+            app = create_app(settings)
+            bridge = stack.enter_context(open_bridge(settings))
+            stack.enter_context(served(settings, _check(bridge)))
+        except ConfigurationError as error:
+            sys.exit(f"The worker does not start: {error}")
+        except Exception as error:  # noqa: BLE001
+            # Only the type: the text of an unknown error may hold a secret of the settings.
+            sys.exit(f"The worker does not start: {type(error).__name__}")
+        add_tasks(app, bridge)
+        worker_shutting_down.connect(lambda **_: bridge.stop(), weak=False)
+        # Not by `celery worker`: its command line takes APP, BROKER_URL and the like from the
+        # environment, imports what they name from the current folder, and loads Flower.
+        worker = app.Worker(
+            hostname=nodename(queue, gethostname()),
+            queues=[queue],
+            pool_cls="threads",
+            concurrency=THREADS,
+            # They let workers share revoked tasks and clocks. Ours share nothing.
+            without_mingle=True,
+            without_gossip=True,
+            loglevel=settings.log_level.upper(),
+            quiet=True,
+        )
+        worker.start()
+    sys.exit(worker.exitcode)
+
+
+def _check(bridge: Bridge) -> Check:
+    heartbeat = Heartbeat(CONSUMER_SECONDS)
+    heartbeat_sent.connect(heartbeat.beat, weak=False)
+    return health_check(bridge.relay, bridge.loop, heartbeat, "Celery takes no messages")
