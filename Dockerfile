@@ -22,4 +22,4 @@ EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=10s --start-period=20s \
   CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/healthz', timeout=5)"]
 # The API. The other processes and their commands: docker-compose.yml
-CMD ["python", "-m", "uplift.api"]
+CMD ["uplift", "api"]

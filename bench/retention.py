@@ -26,6 +26,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
+from uplift.cli.local.system import command
 from uplift.intake.accept import sealed
 from uplift.intake.submission import Labels, read
 from uplift.ledger import accepting, migrate, users
@@ -251,7 +252,7 @@ async def _retain() -> None:
 def sandbox() -> Iterator[SandboxControl]:
     """A simulated 1upHealth in a process of its own."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "uplift.sandbox", "--port", "0"], stdout=subprocess.PIPE, text=True
+        command("sandbox", "--port", "0"), stdout=subprocess.PIPE, text=True
     )
     said = child.stdout.readline() if child.stdout is not None else ""
     control = SandboxControl(said.split()[-1])

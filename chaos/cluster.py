@@ -17,7 +17,7 @@ from chaos.options import Options
 from chaos.scenario import API, FIRST, Fault, kind_of
 from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
 from uplift.cli.local.ports import HOST, free_port
-from uplift.cli.local.system import PROCESSES, System
+from uplift.cli.local.system import System, command
 from uplift.sandbox.testing import SandboxControl
 
 _READY_SECONDS = 60.0
@@ -183,15 +183,11 @@ class Cluster:
     def _start_second(self, name: str) -> None:
         kind = kind_of(name)
         environment = dict(self._system.environment)
-        arguments = list(PROCESSES[kind])
         if kind == API:
             port = free_port()
             environment["UPLIFT_API_PORT"] = str(port)
             self.api_urls.append(f"http://{HOST}:{port}")
-        else:
-            # Celery tells workers apart by their names.
-            arguments[arguments.index("-n") + 1] = f"{name}@%h"
-        self._system.processes.start(name, [sys.executable, "-m", *arguments], env=environment)
+        self._system.processes.start(name, command(kind), env=environment)
 
     def until_ready(self) -> None:
         """Wait until the workers are ready for messages. Raises TimeoutError."""

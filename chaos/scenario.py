@@ -13,7 +13,7 @@ from typing import Any
 from chaos.options import Options
 from chaos.records import Version
 
-API = "web"
+API = "api"
 FIRST = (API, "worker", "bulk", "beat")
 """One process of each kind, by their names in `uplift.cli.local.system.PROCESSES`."""
 

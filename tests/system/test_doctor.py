@@ -3,15 +3,15 @@
 import json
 import os
 import subprocess
-import sys
 from typing import Any
 
 from tests.system.conftest import Running
+from uplift.cli.local.system import command
 
 
 def doctor(running: Running) -> tuple[int, dict[str, Any]]:
     done = subprocess.run(
-        [sys.executable, "-m", "uplift.cli", "doctor", "--json"],
+        command("doctor", "--json"),
         env={**os.environ, **running.system.environment},
         capture_output=True,
         text=True,

@@ -110,7 +110,7 @@ def test_metrics_hold_none_of_it_and_all_that_operators_look_at(
     pages = {
         name: httpx.get(f"{url}/metrics", trust_env=False, timeout=30) for name, url in urls.items()
     }
-    assert set(pages) == {"web", "worker", "bulk", "beat"}
+    assert set(pages) == {"api", "worker", "bulk", "beat"}
     for name, page in pages.items():
         assert_clean(page.content, canaries, f"the metrics of {name}")
     counted = {
@@ -123,7 +123,7 @@ def test_metrics_hold_none_of_it_and_all_that_operators_look_at(
             assert name == "up" or re.sub("_(total|bucket)$", "", name) in everywhere, name
     # What all share is exposed once.
     assert [name for name in counted if "uplift_uploads_due" in counted[name]] == ["beat"]
-    assert 'uplift_submissions_total{kind="single",outcome="accepted"}' in pages["web"].text
+    assert 'uplift_submissions_total{kind="single",outcome="accepted"}' in pages["api"].text
     assert 'uplift_attempts_total{reason="none",state="delivered"}' in pages["worker"].text
     assert 'uplift_validation_findings_total{code="' in pages["worker"].text
     for status in ("2xx", "4xx", "5xx", "none"):
@@ -137,7 +137,7 @@ def test_metrics_hold_none_of_it_and_all_that_operators_look_at(
 
 def test_each_process_is_alive_and_the_health_checks_of_compose_hear_it(running: Running) -> None:
     environment = running.system.environment
-    for name in ("web", "worker", "bulk", "beat"):
+    for name in ("api", "worker", "bulk", "beat"):
         assert _health(running.system.admin_urls[name]) == {"status": "alive"}
     worker = running.system.admin_urls["worker"].rpartition(":")[2]
     checks = {
@@ -203,7 +203,7 @@ def test_the_logs_hold_none_of_it(running: Running, canaries: dict[str, str]) ->
         # The sandbox stands for 1upHealth: what it prints is not ours.
         if path.name != "sandbox.log"
     ]
-    assert {"web.log", "worker.log", "beat.log", "flower.log"} <= {path.name for path in logs}
+    assert {"api.log", "worker.log", "beat.log", "flower.log"} <= {path.name for path in logs}
     for path in logs:
         assert_clean(path.read_bytes(), canaries, path.name)
     assert b"attempt_ended" in (running.data_dir / "logs" / "worker.log").read_bytes()
@@ -212,7 +212,7 @@ def test_the_logs_hold_none_of_it(running: Running, canaries: dict[str, str]) ->
 def test_all_that_our_processes_print_is_lines_of_json(
     running: Running, canaries: dict[str, str]
 ) -> None:
-    for name in ("web", "worker", "bulk", "beat", "flower"):
+    for name in ("api", "worker", "bulk", "beat", "flower"):
         log = running.data_dir / "logs" / f"{name}.log"
         for line in log.read_text().splitlines():
             assert line.startswith("{") or not line.strip() or _of_the_banner(line), (name, line)

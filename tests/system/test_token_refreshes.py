@@ -51,7 +51,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with System(
         data_dir,
         settings,
-        processes=("web", "worker", "beat"),
+        processes=("api", "worker", "beat"),
         sandbox_options=limits,
         any_port=True,
     ) as system:

@@ -1,4 +1,4 @@
-"""`uplift audit`: who did what, about whom, when."""
+"""`uplift audit`: who did what, to whose data, and when."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import orjson
 import typer
 
-from uplift.cli.running import errors, run_on_ledger
+from uplift.cli.session import errors, run_on_ledger
 from uplift.ledger import users
 from uplift.ledger.audit import Event, list_events
 from uplift.ledger.database import Database
@@ -16,28 +16,30 @@ _PAGE = 1000
 
 def audit(
     user: Annotated[
-        str, typer.Option(help="Only about this person, by your own name of them.")
+        str, typer.Option(help="Only about this person, by your own name for them.")
     ] = "",
     since: Annotated[
         datetime | None,
         typer.Option(
             formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"],
-            help="Only from this time on, in UTC.",
+            help="Only at or after this time, in UTC.",
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Print the audit trail, oldest first.
 
-    A person stands in it under a random pseudonym. Erasing a person destroys the way from the
-    name to the pseudonym: their events stay, and lead to nobody.
+    It names each person by a random pseudonym. When a person is erased, the link from their name
+    to the pseudonym is destroyed. Their events stay, and nobody can tell whose they were.
     """
 
     async def use(database: Database) -> None:
         async with database.transaction() as connection:
             person = await users.find_user(connection, user) if user else None
         if user and person is None:
-            errors.print("There is no such user; of an erased one, no event can be found again.")
+            errors.print(
+                "There is no such user. The events of an erased user can no longer be found by name."
+            )
             raise typer.Exit(1)
         after = 0
         while True:
@@ -71,7 +73,7 @@ def _json(event: Event) -> dict[str, object]:
 
 
 def _line(event: Event) -> str:
-    told = [
+    parts = [
         f"{event.at:%Y-%m-%d %H:%M:%S}",
         event.actor,
         event.action,
@@ -79,4 +81,4 @@ def _line(event: Event) -> str:
         f"upload {event.upload_id}" if event.upload_id else "",
         f"credential {event.credential_id}" if event.credential_id else "",
     ]
-    return "  ".join(filter(None, told))
+    return "  ".join(filter(None, parts))

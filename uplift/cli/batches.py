@@ -1,4 +1,4 @@
-"""`uplift batches`: what came in one request, and how far it is."""
+"""`uplift batches`: the records of one request, and the status of each."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -6,14 +6,17 @@ from uuid import UUID
 import typer
 from rich.table import Column, Table
 
-from uplift.cli.running import errors, find_person, run_on_ledger
-from uplift.cli.showing import moment, print_json, print_table
+from uplift.cli.output import moment, print_json, print_table
+from uplift.cli.paging import read_pages
+from uplift.cli.session import errors, find_person, run_on_ledger
 from uplift.ledger import batches
 from uplift.ledger.batches import BatchRow, LineRow
 from uplift.ledger.database import Database
 from uplift.lifecycle import State
 
-batches_commands = typer.Typer(no_args_is_help=True, help="Batches: many records in one request.")
+batches_commands = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Batches: many records in one request."
+)
 
 _PAGE = 500
 _LINES = 1000
@@ -23,27 +26,22 @@ _Json = Annotated[bool, typer.Option("--json", help="For programs: one JSON obje
 
 @batches_commands.command("list")
 def list_(
-    user: Annotated[str, typer.Option(help="Only of this person, by your own name of them.")] = "",
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    user: Annotated[str, typer.Option(help="Only of this person, by your own name for them.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 100,
     json: _Json = False,
 ) -> None:
-    """Batches, the newest first."""
+    """List batches, the newest first."""
 
     async def use(database: Database) -> list[BatchRow]:
         user_id = await find_person(database, user)
-        found: list[BatchRow] = []
-        while True:
-            size = min(_PAGE, limit - len(found))
+
+        async def page(last: BatchRow | None, size: int) -> list[BatchRow]:
             async with database.transaction() as connection:
-                page = await batches.list_batches(
-                    connection,
-                    user_id=user_id,
-                    after=found[-1].id if found else None,
-                    limit=size,
+                return await batches.list_batches(
+                    connection, user_id=user_id, after=last.id if last else None, limit=size
                 )
-            found += page
-            if len(page) < size or len(found) == limit:
-                return found
+
+        return await read_pages(page, page=_PAGE, limit=limit)
 
     found = run_on_ledger(use)
     if json:
@@ -52,7 +50,7 @@ def list_(
         return
     table = Table(
         Column("id", no_wrap=True),
-        "user", "made", "lines", "accepted", "duplicates", "problems", "input",
+        "user", "created", "lines", "accepted", "duplicates", "problems", "input",
         box=None,
     )  # fmt: skip
     for row in found:
@@ -72,10 +70,12 @@ def list_(
 @batches_commands.command()
 def show(
     batch_id: Annotated[UUID, typer.Argument(help="Its id.", metavar="ID")],
-    lines: Annotated[bool, typer.Option("--lines", help="Also what became of each line.")] = False,
+    lines: Annotated[
+        bool, typer.Option("--lines", help="Also show the status of each line.")
+    ] = False,
     json: _Json = False,
 ) -> None:
-    """A batch, and how many of its lines are in each status."""
+    """Show a batch, and how many of its uploads are in each status."""
 
     async def use(
         database: Database,
@@ -83,15 +83,14 @@ def show(
         async with database.transaction() as connection:
             row = await batches.get_batch(connection, batch_id)
             counted = await batches.count_by_state(connection, batch_id)
-        found: list[LineRow] = []
-        while row is not None and lines:
+
+        async def page(last: LineRow | None, size: int) -> list[LineRow]:
             async with database.transaction() as connection:
-                page = await batches.list_lines(
-                    connection, batch_id, after=found[-1].line if found else 0, limit=_LINES
+                return await batches.list_lines(
+                    connection, batch_id, after=last.line if last else 0, limit=size
                 )
-            found += page
-            if len(page) < _LINES:
-                break
+
+        found = await read_pages(page, page=_LINES) if row is not None and lines else []
         return row, counted, found
 
     row, counted, found = run_on_ledger(use)
@@ -108,8 +107,8 @@ def show(
     for name, value in (
         ("id", row.id),
         ("user", row.app_user_id),
-        ("made", moment(row.created_at)),
-        ("changed", moment(row.updated_at)),
+        ("created", moment(row.created_at)),
+        ("updated", moment(row.updated_at)),
         ("input", _input(row)),
         ("lines", row.lines),
         ("accepted", row.accepted),
@@ -141,7 +140,7 @@ def _status(line: LineRow) -> str:
 def _input(row: BatchRow) -> str:
     if row.broken:
         return "broken"
-    return "open" if row.closed_at is None else "whole"
+    return "open" if row.closed_at is None else "complete"
 
 
 def _json(row: BatchRow) -> dict[str, Any]:

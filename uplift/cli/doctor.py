@@ -1,4 +1,4 @@
-"""`uplift doctor`: a line for each part, and what to do."""
+"""`uplift doctor`: one line for each part, and what to do about it."""
 
 import asyncio
 import sys
@@ -24,9 +24,9 @@ def doctor(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="For programs, as one object.")] = False,
 ) -> None:
-    """Examine configuration, keys, PostgreSQL, Redis, 1upHealth and workers; say what to do.
+    """Examine settings, keys, PostgreSQL, Redis, 1upHealth and workers, and say what to do.
 
-    Changes nothing. Exit code 0 if all works (warnings allowed), 1 if anything fails.
+    It changes nothing. Exit code 0 if all works (warnings allowed), 1 if anything fails.
     """
     with Console(stderr=True).status("Examining"):
         findings = asyncio.run(_findings())

@@ -1,4 +1,4 @@
-"""`uplift keys`: API keys, and new master keys."""
+"""`uplift keys`: API keys and new master keys."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -7,27 +7,30 @@ from uuid import UUID
 import typer
 from rich.table import Column, Table
 
-from uplift.cli.running import actor, errors, run_on_ledger
-from uplift.cli.showing import print_json, print_table
+from uplift.cli.output import print_json, print_table
+from uplift.cli.session import actor, errors, run_on_ledger
 from uplift.ledger import credentials
 from uplift.ledger.credentials import Scope
 from uplift.ledger.database import Database
 from uplift.sealing import KeyRing
 
-keys = typer.Typer(no_args_is_help=True, help="API keys, and master keys to seal with.")
+keys = typer.Typer(no_args_is_help=True, add_completion=False, help="API keys and master keys.")
 
 
 @keys.command()
 def add(
     name: Annotated[str, typer.Argument(help="What it is for, such as mobile-backend.")],
     scope: Annotated[
-        list[Scope], typer.Option(help="backend: submit and manage users. operator: see and steer.")
+        list[Scope],
+        typer.Option(help="backend: send uploads and manage users. operator: read and control."),
     ] = [Scope.BACKEND],  # noqa: B006  typer copies it
 ) -> None:
-    """Make an API key and print it. It cannot be shown again."""
+    """Make an API key and print it. It is shown only once."""
     if not name.strip() or Scope.DEVICE in scope:
-        errors.print("A key needs a name, and the scope backend or operator. Device tokens are of")
-        errors.print("one person: `uplift users device-token NAME` makes them.")
+        errors.print(
+            "A key needs a name, and the scope backend or operator. For a device token, use"
+            " `uplift users device-token NAME`."
+        )
         raise typer.Exit(2)
 
     async def use(database: Database) -> str:
@@ -44,7 +47,7 @@ def list_(
         bool, typer.Option("--json", help="For programs: one JSON object a line.")
     ] = False,
 ) -> None:
-    """Every API key, by id and name. The keys themselves are not kept."""
+    """List the API keys by id and name. Uplift does not store the keys themselves."""
 
     async def use(
         database: Database,
@@ -55,10 +58,10 @@ def list_(
     found = run_on_ledger(use)
     if json:
         for key_id, name, scopes, created_at, revoked_at in found:
-            told = {"id": key_id, "name": name, "scopes": scopes}
-            print_json({**told, "createdAt": created_at, "revokedAt": revoked_at})
+            shown = {"id": key_id, "name": name, "scopes": scopes}
+            print_json({**shown, "createdAt": created_at, "revokedAt": revoked_at})
         return
-    table = Table(Column("id", no_wrap=True), "name", "scopes", "made", "revoked", box=None)
+    table = Table(Column("id", no_wrap=True), "name", "scopes", "created", "revoked", box=None)
     for key_id, name, scopes, created_at, revoked_at in found:
         revoked = f"{revoked_at:%Y-%m-%d %H:%M}" if revoked_at else ""
         table.add_row(str(key_id), name, " ".join(scopes), f"{created_at:%Y-%m-%d %H:%M}", revoked)
@@ -67,14 +70,14 @@ def list_(
 
 @keys.command()
 def revoke(key_id: Annotated[UUID, typer.Argument(help="The id that `keys list` shows.")]) -> None:
-    """End an API key or a device token at once."""
+    """Revoke an API key or a device token at once."""
 
     async def use(database: Database) -> bool:
         async with database.transaction() as connection:
             return await credentials.revoke(connection, key_id, by=actor())
 
     if not run_on_ledger(use):
-        errors.print("There is no such key, or it is revoked already. See `uplift keys list`.")
+        errors.print("There is no such key, or it is already revoked. See `uplift keys list`.")
         raise typer.Exit(1)
     typer.echo("Revoked.")
 
@@ -85,5 +88,5 @@ def master(
         str, typer.Argument(help="Its id in UPLIFT_MASTER_KEYS; today's date if not given.")
     ] = "",
 ) -> None:
-    """Print a new master key for UPLIFT_MASTER_KEYS. Keep it where your secrets are."""
+    """Print a new master key for UPLIFT_MASTER_KEYS. Keep it with your other secrets."""
     typer.echo(KeyRing.new_entry(key_id or f"{datetime.now(UTC):k%Y%m%d}"))

@@ -1,94 +1,122 @@
-"""`uplift`: runs the system, and speaks with it."""
+"""`uplift`: its commands, and where each of them is. A command is imported when it runs."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from uplift.cli import audit, doctor, restore, rotate_keys
-from uplift.cli.batches import batches_commands
-from uplift.cli.keys import keys
-from uplift.cli.local import demo
-from uplift.cli.local.environment import load_environment
-from uplift.cli.pause import pause, resume
-from uplift.cli.push import push
-from uplift.cli.running import errors, read_settings, run_on_ledger
-from uplift.cli.uploads import uploads_commands
-from uplift.cli.users import users_commands
-from uplift.ledger import migrate as migrations
-from uplift.ledger.database import Database
-from uplift.sandbox.config import SandboxConfig
-from uplift.sandbox.server import serve
+import uplift
+from uplift.cli.lazy import Command, LazyGroup
+
+_SYSTEM = "The whole system on this machine"
+_PROCESSES = "The processes of a deployment"
+_RECORDS = "Records and people"
+_OPERATION = "Operation"
+
+COMMANDS = {
+    "demo": Command(
+        "uplift.cli.local.demo:demo",
+        "Send a synthetic person's records through the whole system, and check what arrives.",
+        _SYSTEM,
+    ),
+    "up": Command(
+        "uplift.cli.local.up:up", "Run the whole system on this machine until Ctrl-C.", _SYSTEM
+    ),
+    "sandbox": Command("uplift.cli.simulate:sandbox", "Run a simulated 1upHealth.", _SYSTEM),
+    "example-export": Command(
+        "uplift.cli.simulate:example_export",
+        "Write an Apple Health export of a person who does not exist.",
+        _SYSTEM,
+    ),
+    "api": Command("uplift.cli.start:api", "Serve the API.", _PROCESSES),
+    "worker": Command("uplift.cli.start:worker", "Deliver single uploads.", _PROCESSES),
+    "bulk": Command("uplift.cli.start:bulk", "Deliver the uploads of batches.", _PROCESSES),
+    "beat": Command(
+        "uplift.cli.start:beat", "Sweep, and delete what is kept long enough.", _PROCESSES
+    ),
+    "flower": Command(
+        "uplift.cli.start:flower", "Show workers and queues in a browser.", _PROCESSES
+    ),
+    "push": Command(
+        "uplift.cli.push.push:push",
+        "Send every record in a file to Uplift and tell what became of each.",
+        _RECORDS,
+    ),
+    "users": Command("uplift.cli.users:users_commands", "People at 1upHealth.", _RECORDS),
+    "uploads": Command(
+        "uplift.cli.uploads:uploads_commands",
+        "Find uploads, redrive dead letters, cancel. Never shows contents.",
+        _RECORDS,
+    ),
+    "batches": Command(
+        "uplift.cli.batches:batches_commands", "Batches: many records in one request.", _RECORDS
+    ),
+    "doctor": Command(
+        "uplift.cli.doctor:doctor",
+        "Examine settings, keys, servers and workers, and say what to do.",
+        _OPERATION,
+    ),
+    "pause": Command(
+        "uplift.cli.pause:pause", "Stop sending, for one person or for everybody.", _OPERATION
+    ),
+    "resume": Command(
+        "uplift.cli.pause:resume", "Send again, for one person or for everybody.", _OPERATION
+    ),
+    "migrate": Command(
+        "uplift.cli.migrate:migrate",
+        "Bring the database schema up to this version of Uplift.",
+        _OPERATION,
+    ),
+    "keys": Command("uplift.cli.keys:keys", "API keys and master keys.", _OPERATION),
+    "rotate-keys": Command(
+        "uplift.cli.rotate_keys:rotate_keys",
+        "Move all users' data keys to the first master key.",
+        _OPERATION,
+    ),
+    "audit": Command("uplift.cli.audit:audit", "Print the audit trail, oldest first.", _OPERATION),
+    "restore": Command(
+        "uplift.cli.restore:restore",
+        "After a restore from a backup: have lost deliveries looked up.",
+        _OPERATION,
+    ),
+    "draft-migration": Command(
+        "uplift.cli.migrate:draft_migration",
+        "For developers: write the next migration.",
+        hidden=True,
+    ),
+}
+
+# These take their settings from the environment alone. All others look for a running `uplift up`.
+_ALONE = {"demo", "up", "sandbox", "example-export", "api", "worker", "bulk", "beat", "flower"}
+
+
+class _Commands(LazyGroup):
+    table = COMMANDS
+
 
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="A durable relay of FHIR records from Apple Health to 1upHealth."
-    " `uplift --install-completion` has your shell complete its commands, options and statuses.",
+    " `uplift --install-completion` lets your shell complete commands, options and statuses.",
 )
-app.add_typer(keys, name="keys")
-app.add_typer(users_commands, name="users")
-app.add_typer(uploads_commands, name="uploads")
-app.add_typer(batches_commands, name="batches")
-app.command()(push.push)
-app.command()(doctor.doctor)
-app.command()(rotate_keys.rotate_keys)
-app.command()(restore.recover)
-app.command()(audit.audit)
-app.command()(pause)
-app.command()(resume)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"uplift {uplift.__version__}")
+        raise typer.Exit
 
 
 @app.callback()
-def _prepare(context: typer.Context) -> None:
-    if context.invoked_subcommand not in ("demo", "up"):
-        load_environment()
-
-
-@app.command("demo")
-def demo_() -> None:
-    """Push a synthetic person's records through the whole system, show what came of it, stop."""
-    raise typer.Exit(demo.run_demo(read_settings().data_dir / "demo"))
-
-
-@app.command()
-def up() -> None:
-    """Run the whole system on this machine until Ctrl-C."""
-    raise typer.Exit(demo.run_up(read_settings().data_dir))
-
-
-@app.command()
-def migrate() -> None:
-    """Bring the ledger's schema up to this version. Safe to run anywhere, any number of times."""
-
-    async def use(database: Database) -> str | None:
-        await migrations.upgrade(database)
-        return await migrations.current(database)
-
-    typer.echo(f"The ledger is at revision {run_on_ledger(use)}.")
-
-
-@app.command()
-def sandbox(
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port on loopback; 0 takes a free one.")
-    ] = 8090,
-    ids: Annotated[
-        Literal["kept", "assigned"], typer.Option(help="Who names new resources.")
-    ] = "kept",
+def _prepare(
+    context: typer.Context,
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
 ) -> None:
-    """Run a simulated 1upHealth. `python -m uplift.sandbox --help` lists all it can be told."""
-    try:
-        serve(port=port, config=SandboxConfig(ids=ids), ready=typer.echo)
-    except OSError as error:
-        errors.print(f"Cannot listen on port {port}: {error.strerror}. Try --port 0.")
-        raise typer.Exit(2) from None
+    if context.invoked_subcommand not in _ALONE:
+        from uplift.cli.local.environment import load_environment
 
-
-@app.command(hidden=True)
-def draft_migration(message: str) -> None:
-    """For developers: write the next migration from what differs between tables and database."""
-
-    async def use(database: Database) -> None:
-        await migrations.draft(database, message)
-
-    run_on_ledger(use)
+        load_environment()

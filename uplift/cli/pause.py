@@ -5,15 +5,15 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from uplift.cli.running import actor, errors, run_on_ledger
-from uplift.cli.showing import moment, print_json, print_table
+from uplift.cli.output import moment, print_json, print_table
+from uplift.cli.session import actor, errors, run_on_ledger
 from uplift.control.pause import Pauser
 from uplift.ledger.database import Database
 from uplift.ledger.pauses import PauseRow
 
 _Name = Annotated[
     str,
-    typer.Argument(help="Your own name of the person; everybody if not given.", metavar="USER"),
+    typer.Argument(help="Your own name for the person; everybody if not given.", metavar="USER"),
 ]
 _Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before pausing everybody.")]
 
@@ -21,15 +21,15 @@ _Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before pausing eve
 def pause(
     name: _Name = "",
     yes: _Yes = False,
-    list_: Annotated[bool, typer.Option("--list", help="Only show who is paused.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Only list who is paused.")] = False,
     json: Annotated[
         bool, typer.Option("--json", help="With --list, for programs: one JSON object a line.")
     ] = False,
 ) -> None:
-    """Send nothing more, for one person or for everybody, until `uplift resume`.
+    """Stop sending, for one person or for everybody, until `uplift resume`.
 
-    Uploads are accepted all the same. What workers have under way ends; nothing expires meanwhile,
-    and the time to give up stands still.
+    Uploads are still accepted. Attempts that are under way finish. No upload expires meanwhile:
+    the time of the pause does not count.
     """
     if list_:
         _list(json=json)
@@ -60,9 +60,10 @@ def _list(*, json: bool) -> None:
 
 
 def resume(name: _Name = "") -> None:
-    """Send again, for one person or for everybody. Waiting uploads go on within seconds.
+    """Send again, for one person or for everybody. Waiting uploads continue within seconds.
 
-    A person who was paused themselves stays so when everybody is resumed, and the other way round.
+    `uplift resume` alone ends only the pause for everybody: a person who was paused by name stays
+    paused. `uplift resume USER` does not end the pause for everybody.
     """
 
     async def use(database: Database) -> tuple[bool, list[PauseRow]]:

@@ -1,10 +1,9 @@
-"""`uplift rotate-keys`: every user's data key under the master key in use."""
+"""`uplift rotate-keys`: moves every user's data key to the master key in use."""
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from uplift.cli.running import actor, errors, read_settings, run_on_ledger
+from uplift.cli.output import progress_bar
+from uplift.cli.session import actor, errors, read_settings, run_on_ledger
 from uplift.key_check import KeyCheck
 from uplift.ledger.database import Database
 from uplift.maintenance.rotate_keys import Rotated, Rotator
@@ -12,33 +11,20 @@ from uplift.wiring import read_key_ring
 
 
 def rotate_keys() -> None:
-    """Move all users' data keys under the first key of UPLIFT_MASTER_KEYS, while Uplift runs.
+    """Move all users' data keys to the first key of UPLIFT_MASTER_KEYS, while Uplift runs.
 
-    Stop it at any time and run it again; it goes on where it was. docs/keys.md has the order of
-    deploying, promoting, rotating and retiring a key.
+    You can stop it at any time; run again, it continues. docs/keys.md has the order in which to
+    deploy, promote, rotate and retire a key.
 
-    Exit code 0 if nobody is left under another key, 1 if somebody is, 2 if it could not start.
+    Exit code 0 if no user is left under another key, 1 if one is, 2 if it could not start.
     """
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("Re-wrapping data keys"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
 
     async def use(database: Database) -> tuple[str, Rotated]:
         key_ring = read_key_ring(read_settings())
         await KeyCheck(database, key_ring).ensure()
-        with bar:
-            task = bar.add_task("", total=None)
-
-            def progress(done: int, total: int) -> None:
-                bar.update(task, completed=done, total=total)
-
-            return key_ring.current, await Rotator(database, key_ring).rotate(progress, by=actor())
+        with progress_bar("Re-wrapping data keys") as bar:
+            rotator = Rotator(database, key_ring)
+            return key_ring.current, await rotator.rotate(bar.update, by=actor())
 
     current, rotated = run_on_ledger(use)
     typer.echo(f"{rotated.rewrapped} user(s) moved to the master key {current}.")
@@ -46,17 +32,16 @@ def rotate_keys() -> None:
         errors.print(f"{users} user(s) are left under the master key {master_id}.", markup=False)
     if rotated.unopened:
         errors.print(
-            f"The data keys of {len(rotated.unopened)} of them do not open, and were left as they"
-            " are. Their ids are below: restore their rows of `users` from a backup, or erase"
-            " them.",
+            f"The data keys of {len(rotated.unopened)} of them cannot be decrypted and are unchanged."
+            " Their ids are below. Restore their rows of `users` from a backup, or erase the users.",
             markup=False,
         )
         for user_id in sorted(rotated.unopened):
             errors.print(f"  {user_id}", markup=False)
     elif rotated.left:
         errors.print(
-            "Either another transaction held them, or a process whose ring has another key in"
-            " front still adds users. Promote the key everywhere, and run this again.",
+            "Either another transaction locked them, or a process still adds users under another first"
+            " key. Put the key first in every process, and run this again.",
             markup=False,
         )
     raise typer.Exit(int(not rotated.complete))

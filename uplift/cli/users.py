@@ -9,8 +9,9 @@ from uuid import UUID
 import typer
 from rich.table import Table
 
-from uplift.cli.running import actor, errors, run
-from uplift.cli.showing import print_json, print_table
+from uplift.cli.output import print_json, print_table
+from uplift.cli.paging import read_pages
+from uplift.cli.session import actor, errors, run
 from uplift.ledger import credentials, users
 from uplift.ledger.summary import Summary, summarize
 from uplift.ledger.token_pair import TokenPair
@@ -19,9 +20,11 @@ from uplift.lifecycle import State
 from uplift.users.erase import Erasure
 from uplift.wiring import Relay
 
-users_commands = typer.Typer(no_args_is_help=True, help="People whose records are relayed.")
+users_commands = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="People at 1upHealth."
+)
 
-_Name = Annotated[str, typer.Argument(help="Your own name of the person.")]
+_Name = Annotated[str, typer.Argument(help="Your own name for the person.")]
 _Json = Annotated[bool, typer.Option("--json", help="For programs: one JSON object a line.")]
 
 _PAGE = 500
@@ -31,8 +34,8 @@ _TOKEN = re.compile(r"[\x21-\x7e]{1,8192}", re.ASCII)
 
 def _show(user: UserRow) -> None:
     typer.echo(f"user    {user.app_user_id}")
-    typer.echo(f"1upHealth user  {user.oneup_user_id or 'not known'}")
-    brought = ", brought by the backend" if user.grant_origin == "backend" else ""
+    typer.echo(f"1upHealth user  {user.oneup_user_id or 'unknown'}")
+    brought = ", from your backend" if user.grant_origin == "backend" else ""
     typer.echo(f"grant   {user.grant_state or 'none'}{brought}")
     typer.echo(f"paused  {'yes' if user.paused else 'no'}")
     typer.echo(f"since   {user.created_at:%Y-%m-%d %H:%M} UTC")
@@ -54,7 +57,7 @@ async def _find(relay: Relay, name: str) -> UserRow:
     async with relay.database.transaction() as connection:
         user = await users.find_user(connection, name)
     if user is None:
-        errors.print("There is no such user. Create them: `uplift users add`.")
+        errors.print("There is no such user. Add them with `uplift users add`.")
         raise typer.Exit(1)
     return user
 
@@ -63,25 +66,20 @@ async def _find(relay: Relay, name: str) -> UserRow:
 def list_(
     grant: Annotated[
         GrantState | None,
-        typer.Option(help="Only these; needs_authorization are the people to ask again."),
+        typer.Option(help="Only with this grant. needs_authorization: ask these people again."),
     ] = None,
     json: _Json = False,
 ) -> None:
-    """Everybody, in the order in which they were added."""
+    """List all people, in the order in which they were added."""
 
     async def use(relay: Relay) -> list[UserRow]:
-        found: list[UserRow] = []
-        while True:
+        async def page(last: UserRow | None, size: int) -> list[UserRow]:
             async with relay.database.transaction() as connection:
-                page = await users.list_users(
-                    connection,
-                    grant=grant,
-                    after=found[-1].id if found else None,
-                    limit=_PAGE,
+                return await users.list_users(
+                    connection, grant=grant, after=last.id if last else None, limit=size
                 )
-            found += page
-            if len(page) < _PAGE:
-                return found
+
+        return await read_pages(page, page=_PAGE)
 
     found = run(use)
     if json:
@@ -101,7 +99,7 @@ def list_(
 
 @users_commands.command()
 def add(name: _Name) -> None:
-    """Create the person at 1upHealth, or adopt the one there, and obtain a grant."""
+    """Create the person at 1upHealth, or use the one who exists there, and obtain a grant."""
 
     async def use(relay: Relay) -> UserRow:
         return (await relay.provisioner.provision(name, by=actor()))[0]
@@ -111,7 +109,7 @@ def add(name: _Name) -> None:
 
 @users_commands.command()
 def show(name: _Name, json: _Json = False) -> None:
-    """The person, and whether their grant works."""
+    """Show the person, and whether their grant works."""
 
     async def use(relay: Relay) -> UserRow:
         return await _find(relay, name)
@@ -125,7 +123,7 @@ def show(name: _Name, json: _Json = False) -> None:
 
 @users_commands.command()
 def summary(name: _Name, json: _Json = False) -> None:
-    """How far the person's uploads are. The exit code is 0 once nothing is on its way any more."""
+    """Count the person's uploads by status. Exit code 0 once all are finished, else 1."""
 
     async def use(relay: Relay) -> Summary:
         user = await _find(relay, name)
@@ -135,8 +133,8 @@ def summary(name: _Name, json: _Json = False) -> None:
     counted = run(use)
     if json:
         by_type = {type_: _counts(states) for type_, states in counted.by_type.items()}
-        told = {"complete": counted.complete, "byStatus": _counts(counted.by_state)}
-        print_json({"appUserId": name, **told, "byType": by_type})
+        shown = {"complete": counted.complete, "byStatus": _counts(counted.by_state)}
+        print_json({"appUserId": name, **shown, "byType": by_type})
         raise typer.Exit(0 if counted.complete else 1)
     there = [state for state in State if counted.by_state[state]]
     table = Table("type", *there, box=None)
@@ -146,9 +144,11 @@ def summary(name: _Name, json: _Json = False) -> None:
     print_table(table)
     if counted.by_state[State.PARKED]:
         typer.echo(
-            "The parked wait for the person's consent: `uplift users add`, once they gave it."
+            "Parked uploads wait for the person's consent. Once it is given: `uplift users add`."
         )
-    typer.echo("Everything has come to its end." if counted.complete else "Some are on their way.")
+    typer.echo(
+        "All uploads are finished." if counted.complete else "Some uploads are not finished."
+    )
     raise typer.Exit(0 if counted.complete else 1)
 
 
@@ -160,13 +160,16 @@ def _counts(states: Mapping[State, int]) -> dict[str, int]:
 def bring_grant(
     name: _Name,
     expires_in: Annotated[
-        int, typer.Option(min=1, max=366 * 24 * 3600, help="Seconds the access token is good for.")
+        int,
+        typer.Option(
+            min=1, max=366 * 24 * 3600, help="How many seconds the access token is valid."
+        ),
     ] = 7200,
 ) -> None:
-    """Give the person a grant that you obtained yourself, and make them a user if they are none.
+    """Give the person a grant that you obtained yourself. Adds the person if they are new.
 
-    The access token, and on a second line the refresh token if there is one, are asked for, or
-    read from standard input. On a command line others could see them.
+    Asks for the access token and the refresh token, or reads them from standard input, one on each
+    line. They are no arguments, because other users of the machine can see those.
     """
     access, refresh = _read_tokens()
 
@@ -198,22 +201,23 @@ def _read_tokens() -> tuple[str, str]:
 @users_commands.command()
 def device_token(
     name: _Name,
-    seconds: Annotated[int, typer.Option(min=1, help="How long it is valid.")] = 3600,
+    seconds: Annotated[int, typer.Option(min=1, help="How many seconds it is valid.")] = 3600,
 ) -> None:
-    """Make a token with which a device submits and reads this person's uploads."""
+    """Make a token for a device: it can send and read this person's uploads only."""
 
     async def use(relay: Relay) -> credentials.NewDeviceToken:
         async with relay.database.transaction() as connection:
             user = await users.find_user(connection, name, lock=True)
             if user is None:
-                errors.print("There is no such user. Create them: `uplift users add`.")
+                errors.print("There is no such user. Add them with `uplift users add`.")
                 raise typer.Exit(1)
             return await credentials.add_device_token(connection, user.id, seconds, by=actor())
 
     made = run(use)
     typer.echo(made.secret)
     errors.print(
-        f"Its id is {made.id}: `uplift users revoke-device-tokens --id` ends it.", markup=False
+        f"Its id is {made.id}. To revoke it: uplift users revoke-device-tokens NAME --id {made.id}",
+        markup=False,
     )
 
 
@@ -221,10 +225,10 @@ def device_token(
 def revoke_device_tokens(
     name: _Name,
     token_id: Annotated[
-        UUID | None, typer.Option("--id", help="Only this one; all of theirs if not given.")
+        UUID | None, typer.Option("--id", help="Only this token; all of the person's if not given.")
     ] = None,
 ) -> None:
-    """End the person's device tokens at once."""
+    """Revoke the person's device tokens at once."""
 
     async def use(relay: Relay) -> int:
         user = await _find(relay, name)
@@ -244,23 +248,23 @@ def erase(
     name: _Name,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Destroy all that Uplift keeps of the person. What 1upHealth has stays there."""
+    """Delete all that Uplift stores about the person. 1upHealth keeps what it has."""
     if not yes:
         typer.confirm(
-            f"Erase {name}? Their records, tokens and statuses here are gone for good,"
-            " also those not delivered yet.",
+            f"Erase {name}? This deletes their records, tokens and statuses here for good,"
+            " including records that are not delivered yet.",
             abort=True,
         )
 
     async def use(relay: Relay) -> Erasure:
-        # Longer than any lease: then a worker that was killed no longer counts.
+        # Longer than any lease: after that, a killed worker sends no more.
         return await relay.eraser.erase(name, wait=relay.settings.lease_seconds + 10, by=actor())
 
     erasure = run(use)
     if not erasure.done:
         errors.print(
-            f"Nothing of theirs can be read any more, but workers still hold {erasure.sending}"
-            " uploads. The sweep erases those as they end; run this again to see."
+            f"Nobody can read their data any more, but workers are still sending {erasure.sending}"
+            " uploads. The sweep deletes these when they end. Run this again to check."
         )
         raise typer.Exit(1)
     typer.echo("Erased.")

@@ -38,7 +38,7 @@ async def colliding(connection: AsyncConnection, upstream_keys: Mapping[UUID, by
     """Which of these records, given with their keys, must not be sent because of another.
 
     The other was delivered, or may be at 1upHealth; or it came first, has not ended, and this one
-    was never sent. Where that is so of both, as after `uplift recover`, which marks all that waits,
+    was never sent. Where that is so of both, as after `uplift restore`, which marks all that waits,
     the one that was delivered goes, else the one that came first: never none. Until the transaction
     ends no other claims a record with one of these keys, so of two that are claimed at once exactly
     one goes: a claim counts as maybe sent.

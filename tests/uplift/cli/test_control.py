@@ -65,9 +65,9 @@ def test_uploads_are_listed_by_what_is_asked(cli: Cli, dead: list[str]) -> None:
     assert _listed(cli, "--status", "queued", "--status", "refused") == [dead[0], *dead[2:]]
     assert _listed(cli, "--reason", "gave_up") == dead[1:2]
     assert _listed(cli, "--user", "bob") == dead[3:]
-    assert _listed(cli, "--type", "Condition") == []
-    assert _listed(cli, "--since", "2999-01-01") == []
-    assert _listed(cli, "--before", "2999-01-01T00:00", "--limit", "4") == dead
+    assert _listed(cli, "--resource-type", "Condition") == []
+    assert _listed(cli, "--updated-since", "2999-01-01") == []
+    assert _listed(cli, "--updated-before", "2999-01-01T00:00", "--limit", "4") == dead
     assert "more than 3" in cli("uploads", "list", "--limit", "3").stderr
     cli("uploads", "list", "--user", "nobody", code=1)
     cli("uploads", "list", "--dead", "--status", "queued", code=2)
@@ -90,7 +90,7 @@ def test_named_dead_letters_are_redriven_and_each_refusal_says_why(
     cli: Cli, dead: list[str]
 ) -> None:
     told = cli("uploads", "redrive", dead[0], dead[2])
-    assert "Begin anew: 1" in told.stdout  # the other is on its way already
+    assert "Queued again: 1" in told.stdout  # the other is on its way already
     assert _listed(cli, "--reason", "redriven") == dead[:1]
     cli("uploads", "cancel", dead[2])
     told = cli("uploads", "redrive", dead[2], code=1)
@@ -99,13 +99,13 @@ def test_named_dead_letters_are_redriven_and_each_refusal_says_why(
 
 def test_redriving_many_says_how_many_and_asks_first(cli: Cli, dead: list[str]) -> None:
     asked = cli("uploads", "redrive", "--user", "alice", stdin="n\n", code=1)
-    assert "2 uploads begin anew" in asked.output
+    assert "Retry 2 uploads?" in asked.output
     assert _listed(cli, "--dead") == dead[:2]
     told = cli("uploads", "redrive", "--status", "refused", stdin="y\n")
-    assert "Begin anew: 1" in told.stdout
+    assert "Queued again: 1" in told.stdout
     told = cli("uploads", "redrive", "--all", "--yes", "--json")
     assert orjson.loads(told.stdout) == {"queued": 1, "superseded": 0, "left": {}}
-    assert "Begin anew: 0" in cli("uploads", "redrive", "--all").stdout  # nothing to ask about
+    assert "Queued again: 0" in cli("uploads", "redrive", "--all").stdout  # nothing to ask about
     for wrong in ([], ["--all", "--user", "alice"], [dead[0], "--all"], ["--status", "queued"]):
         cli("uploads", "redrive", *wrong, code=2)
 
@@ -116,7 +116,7 @@ def test_uploads_are_cancelled_by_name_or_all_after_asking(cli: Cli, dead: list[
     refused = cli("uploads", "cancel", dead[0], "--json", code=1)
     assert orjson.loads(refused.stdout) == {"cancelled": 0, "requested": 0, "tooLate": 1}
     assert dead[0] in refused.stderr
-    assert "1 uploads are cancelled" in cli("uploads", "cancel", "--all", stdin="n", code=1).output
+    assert "Cancel 1 uploads" in cli("uploads", "cancel", "--all", stdin="n", code=1).output
     assert "Cancelled: 1" in cli("uploads", "cancel", "--user", "bob", "--yes").stdout
     assert _listed(cli, "--status", "cancelled") == dead[2:]
     actions = [orjson.loads(line) for line in cli("audit", "--json").stdout.splitlines()]
@@ -170,7 +170,7 @@ def test_batches_are_listed_and_shown_with_what_became_of_their_lines(cli: Cli) 
     assert (told["id"], told["total"], told["duplicates"], told["problems"]) == (hers, 3, 1, 1)
     assert _ID.findall(cli("batches", "list", "--limit", "1").stdout) == [his]
     shown = cli("batches", "show", hers, "--lines").stdout
-    assert re.search(r"input +whole", shown)
+    assert re.search(r"input +complete", shown)
     assert re.search(r"queued +2", shown)
     assert re.search(r"^ ?2 +413 Too long\.", shown, re.MULTILINE)
     assert re.search(r"^ ?3 +[0-9a-f-]{36} +queued, duplicate", shown, re.MULTILINE)

@@ -3,8 +3,8 @@
 import json
 import os
 import subprocess
-import sys
 
+from uplift.cli.local.system import command
 from uplift.ledger.database import Database
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
@@ -15,7 +15,7 @@ _PARTS = ("ok", "warn", "fail")
 def doctor(*arguments: str, **changed: str) -> "subprocess.CompletedProcess[str]":
     bare = {name: value for name, value in os.environ.items() if not name.startswith("UPLIFT_")}
     return subprocess.run(
-        [sys.executable, "-m", "uplift.cli", "doctor", *arguments],
+        command("doctor", *arguments),
         env={**bare, "COLUMNS": "200", **changed},
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""`uplift recover` as a command: what it says, and its exit codes."""
+"""`uplift restore` as a command: what it says, and its exit codes."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -15,10 +15,10 @@ from uplift.sealing import KeyRing
 from uplift.settings import Settings
 
 
-def recover(settings: Settings, *arguments: str) -> Any:
+def restore(settings: Settings, *arguments: str) -> Any:
     assert settings.database_url is not None
     given = {"UPLIFT_DATABASE_URL": settings.database_url.get_secret_value()}
-    return CliRunner().invoke(app, ["recover", *arguments], env=given)
+    return CliRunner().invoke(app, ["restore", *arguments], env=given)
 
 
 def test_it_marks_what_waits_and_says_what_to_do_next(
@@ -36,16 +36,16 @@ def test_it_marks_what_waits_and_says_what_to_do_next(
     opened = Database.connect(settings)
     assert not asyncio.run(_closed(opened, waiting()))
 
-    done = recover(settings, "--since", "2026-01-02T03:04", "--look-days", "2")
+    done = restore(settings, "--since", "2026-01-02T03:04", "--lookup-days", "2")
 
     assert done.exit_code == 0, done.output
-    assert "1 upload(s) that wait are looked up before they are sent." in done.output
+    assert "1 unfinished upload(s) are looked up before they are sent." in done.output
     for next_ in ("uplift users erase", "uplift keys revoke", "uplift doctor"):
         assert next_ in done.output
     assert asyncio.run(_closed(opened, marked()))
 
-    assert recover(settings, "--since", "2199-01-01").exit_code == 2
-    assert recover(settings).exit_code == 2
+    assert restore(settings, "--since", "2199-01-01").exit_code == 2
+    assert restore(settings).exit_code == 2
 
 
 async def _closed(database: Database, use: Coroutine[Any, Any, bool]) -> bool:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from uplift.cli.local.child_process import ChildProcess
+from uplift.cli.local.system import command
 from uplift.ledger import audit, user_keys, users
 from uplift.ledger.audit import Action
 from uplift.ledger.database import Database
@@ -21,7 +21,7 @@ from uplift.sealing import KeyRing
 pytestmark = pytest.mark.usefixtures("nobody_stays")
 
 OLD, NEW = KeyRing.new_entry("old"), KeyRing.new_entry("new")
-COMMAND = [sys.executable, "-m", "uplift.cli", "rotate-keys"]
+COMMAND = command("rotate-keys")
 
 
 def environment(url: str, keys: str) -> dict[str, str]:

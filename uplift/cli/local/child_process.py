@@ -1,9 +1,9 @@
-"""One child process: how it starts, how it ends, and where its words go.
+"""One child process: how it starts, how it ends, and where its output goes.
 
-A child leads a session of its own, so that Ctrl-C on the terminal reaches only us. Should we be
-killed with SIGKILL, Linux ends it for us: `setpriv --pdeathsig` (util-linux) asks the kernel for
-that without running Python between fork and exec. The kernel ties it to the *thread* that started
-the child, so only children started from the main thread are covered. On macOS, or without setpriv,
+A child leads a session of its own, so that Ctrl-C on the terminal reaches only us. If we are killed
+with SIGKILL, Linux ends the child: `setpriv --pdeathsig` (util-linux) asks the kernel for that
+without running Python between fork and exec. The kernel ties it to the *thread* that started the
+child, so it works only for children started from the main thread. On macOS, or without setpriv,
 such a child stays behind.
 """
 
@@ -29,11 +29,12 @@ _TAIL_BYTES = 8192
 
 @dataclass(frozen=True)
 class Account:
-    """Whom a child runs as when we are root, and the capabilities (capabilities(7)) it keeps."""
+    """The account of a child that root starts, and the capabilities (capabilities(7)) it keeps."""
 
     uid: int
     gid: int
     capabilities: tuple[str, ...] = ()
+    name: str = ""
 
 
 class ProcessEnded(UpliftError):
@@ -191,15 +192,15 @@ def setpriv() -> str | None:
 
 
 def run_as(account: Account) -> list[str]:
-    """The words before a command that make root run it as another account.
+    """The words before a command with which root runs it as another account.
 
-    Raises UpliftError where setpriv is missing.
+    Raises UpliftError if setpriv is missing.
     """
     program = setpriv()
     if program is None:
         raise UpliftError(
-            "Running a server as another user than root needs setpriv of util-linux. Install "
-            "util-linux, or run Uplift as an ordinary user."
+            "PostgreSQL does not run as root, and setpriv, which starts it as another account, is"
+            " not installed. Install util-linux, or run Uplift as an ordinary user."
         )
     words = [program, "--reuid", str(account.uid), "--regid", str(account.gid), "--clear-groups"]
     if account.capabilities:

@@ -23,7 +23,7 @@ def is_free(port: int) -> bool:
 
 
 def free_port(usual: int | None = None) -> int:
-    """The usual port if it is free, else any that is. Somebody may still be quicker to use it."""
+    """The usual port if it is free, else any free one. Another program may still take it first."""
     if usual is not None and is_free(usual):
         return usual
     while True:

@@ -1,4 +1,4 @@
-"""Child processes of `uplift up`: started, watched and stopped together.
+"""The child processes of `uplift up`: started, watched and stopped together.
 
 Why not a library: honcho's `Manager` was considered first. Its `loop()` takes over the signal
 handlers and blocks, starts shell strings (each under a further Python process), and stops
@@ -77,7 +77,7 @@ class Processes:
             name,
             argv,
             log=self._logs / f"{name}.log",
-            # Unbuffered, or a Python child's last words would stay in its buffer when it is killed.
+            # Unbuffered: else the last lines of a killed Python child would be lost in its buffer.
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
             cwd=cwd,
         )
@@ -148,7 +148,7 @@ def interrupted_by_signals() -> Iterator[None]:
 
 class _Echo(threading.Thread):
     """Reads the log files as they grow. Children write to files, not to pipes of ours, so that
-    they never wait for us and their last words outlive us."""
+    they never wait for us, and the files keep their last lines if we are killed."""
 
     def __init__(self, say: Callable[[str, str], None]) -> None:
         super().__init__(name="echo", daemon=True)

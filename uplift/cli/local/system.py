@@ -1,10 +1,11 @@
-"""The whole of Uplift on one machine: embedded servers, the sandbox and every process.
+"""All of Uplift on one machine: embedded servers, the sandbox and every process.
 
-`uplift up`, `uplift demo` and the system tests run this; a deployment runs the same processes from
-the Procfile or docker-compose.yml. Only the URLs differ.
+`uplift up`, `uplift demo` and the system tests run this. A deployment runs the same commands from
+the Procfile or docker-compose.yml.
 """
 
 import asyncio
+import os
 import secrets
 import sys
 import time
@@ -18,6 +19,8 @@ import httpx
 from pydantic import SecretStr
 
 from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
+from uplift.cli.local.embedded.account import HOME, NOBODY, account_exists, find_account
+from uplift.cli.local.embedded.programs import make_open_folder
 from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.processes import Processes
 from uplift.errors import UpliftError
@@ -28,43 +31,44 @@ from uplift.settings import Settings
 
 _READY_SECONDS = 60
 
-# The processes of a deployment, as arguments of `python -m`; the Procfile has the same.
-_CELERY = ["celery", "-A", "uplift.worker.app"]
-# Mingle and gossip are for workers that share revoked tasks and clocks; ours share nothing.
-_THREADS = ["-P", "threads", "--without-mingle", "--without-gossip"]
-PROCESSES: Mapping[str, list[str]] = {
-    "web": ["uplift.api"],
-    "worker": [*_CELERY, "worker", "-Q", "uploads", "-n", "uploads@%h", "-c", "4", *_THREADS],
-    "bulk": [*_CELERY, "worker", "-Q", "bulk", "-n", "bulk@%h", "-c", "4", *_THREADS],
-    "beat": [*_CELERY, "worker", "-B", "-Q", "control", "-n", "control@%h", "-c", "2", *_THREADS],
-    "flower": ["uplift.worker.flower"],
-}
+PROCESSES = ("api", "worker", "bulk", "beat", "flower")
+"""The processes of a deployment: each is the command `uplift NAME`. The Procfile has the same."""
 
-# Where each is counted and asked whether it is alive; the Procfile has the same.
-ADMIN_PORTS: Mapping[str, int] = {"web": 9801, "worker": 9802, "bulk": 9803, "beat": 9804}
+ADMIN_PORTS: Mapping[str, int] = {"api": 9801, "worker": 9802, "bulk": 9803, "beat": 9804}
+"""The port of each for metrics and health checks. The Procfile has the same."""
 
 
 class NotReady(UpliftError):
     """A process did not begin to answer in time."""
 
 
+def command(*words: str) -> list[str]:
+    """The command `uplift` with these words, of the environment that runs this program.
+
+    Unlike `python -m`, it never imports from the current folder.
+    """
+    return [str(Path(sys.executable).with_name("uplift")), *words]
+
+
 def make_folder(path: Path) -> None:
-    """Make a folder for this user alone. Raises UpliftError if that cannot be."""
+    """Make a folder for this user alone. Raises UpliftError if it cannot be made."""
     try:
+        if os.geteuid() == 0 and HOME in (path, *path.parents):
+            make_open_folder(HOME)
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise UpliftError(
-            f"{path} cannot be made a folder ({error.strerror}). Choose another with"
+            f"The folder {path} cannot be made ({error.strerror}). Choose another with"
             " UPLIFT_DATA_DIR."
         ) from None
 
 
 class System:
-    """All of it, started in order on entering the block and stopped in reverse on leaving.
+    """All of it: started in order when the block is entered, stopped in reverse when it is left.
 
     `settings` are environment variables for every process, such as UPLIFT_SWEEP_SECONDS. Where
     they hold no UPLIFT_DATABASE_URL, UPLIFT_REDIS_URL or UPLIFT_ONEUP_FHIR_URL, an embedded
-    server or the sandbox is started.
+    server or the sandbox is started. Root runs PostgreSQL under `account`.
     """
 
     def __init__(
@@ -74,15 +78,17 @@ class System:
         *,
         say: Callable[[str], None] = lambda _: None,
         echo: Callable[[str, str], None] | None = None,
-        processes: tuple[str, ...] = tuple(PROCESSES),
+        processes: tuple[str, ...] = PROCESSES,
         sandbox_options: tuple[str, ...] = (),
         any_port: bool = False,
+        account: str = NOBODY,
     ) -> None:
         self._data_dir = data_dir.absolute()
         self._say = say
         self._wanted = processes
         self._sandbox_options = sandbox_options
         self._any_port = any_port
+        self._account = account
         self._stack = ExitStack()
         self.processes = Processes(self._data_dir / "logs", echo=echo)
         self.postgres: EmbeddedPostgres | None = None
@@ -123,7 +129,7 @@ class System:
         return self.environment["FLOWER_BASIC_AUTH"]
 
     def tend(self) -> list[str]:
-        """Start again what has ended by itself; its names. Servers go before their users."""
+        """Start again all that has ended by itself, servers first. Returns the names."""
         ended = []
         for server in (self.postgres, self.redis):
             if server is not None and server.pid is None:
@@ -140,9 +146,7 @@ class System:
         environment["UPLIFT_DATA_DIR"] = str(self._data_dir)
         make_folder(self._data_dir)
         if "UPLIFT_DATABASE_URL" not in environment:
-            self._say("Starting PostgreSQL")
-            self.postgres = self._stack.enter_context(EmbeddedPostgres(self._data_dir))
-            environment["UPLIFT_DATABASE_URL"] = self.postgres.url
+            self._start_postgres()
         if "UPLIFT_REDIS_URL" not in environment:
             self._say("Starting Redis")
             self.redis = self._stack.enter_context(EmbeddedRedis(self._data_dir))
@@ -159,28 +163,39 @@ class System:
         for name in self._wanted:
             if name != "flower":
                 self._start_one(name)
-        if "web" in self._wanted:
-            self._await(f"{self.api_url}/readyz", "web")
+        if "api" in self._wanted:
+            self._await(f"{self.api_url}/readyz", "api")
         if "flower" in self._wanted:
-            # Last: it asks workers for their queues once, and complains of those not up yet.
+            # Last: it asks workers for their queues once, and warns about those not up yet.
             self._start_one("flower")
-            # Without a login: that it asks for one is what is awaited.
+            # Without a login: it is ready once it asks for one.
             self._await(f"{self.flower_url}/", "flower", status=httpx.codes.UNAUTHORIZED)
+
+    def _start_postgres(self) -> None:
+        if os.geteuid() == 0:
+            is_new = not account_exists(self._account)
+            find_account(self._account)
+            if is_new:
+                self._say(f"Created the system account {self._account}")
+            self._say(f"Starting PostgreSQL under the account {self._account}: it refuses root")
+        else:
+            self._say("Starting PostgreSQL")
+        self.postgres = self._stack.enter_context(
+            EmbeddedPostgres(self._data_dir, account=self._account)
+        )
+        self.environment["UPLIFT_DATABASE_URL"] = self.postgres.url
 
     def _start_one(self, name: str) -> None:
         self._say(f"Starting {name}")
-        self._run(name, PROCESSES[name])
+        self._run(name, [name])
 
-    def _run(self, name: str, arguments: list[str]) -> None:
-        extra: list[str] = []
+    def _run(self, name: str, words: list[str]) -> None:
         environment = self.environment
         if name in ADMIN_PORTS:
             port = self._port(ADMIN_PORTS[name])
             self.admin_urls[name] = f"http://{HOST}:{port}"
             environment = {**environment, "UPLIFT_ADMIN_PORT": str(port)}
-        if name == "beat":
-            extra = ["-s", str(self._data_dir / "celerybeat-schedule")]
-        self.processes.start(name, [sys.executable, "-m", *arguments, *extra], env=environment)
+        self.processes.start(name, command(*words), env=environment)
 
     def _start_sandbox(self) -> None:
         self._say("Starting the sandbox, a simulated 1upHealth")
@@ -193,12 +208,12 @@ class System:
             "UPLIFT_ONEUP_CLIENT_ID": "sandbox-client",
             "UPLIFT_ONEUP_CLIENT_SECRET": secrets.token_urlsafe(16),
         }
-        # By the environment: every user of the machine sees the arguments of a process.
+        # In the environment, because every user of the machine can see the arguments of a process.
         self.environment["SANDBOX_CLIENT_SECRET"] = self.environment["UPLIFT_ONEUP_CLIENT_SECRET"]
         self._run(
             "sandbox",
             [
-                *("uplift.sandbox", "--port", str(port)),
+                *("sandbox", "--port", str(port)),
                 *("--client-id", self.environment["UPLIFT_ONEUP_CLIENT_ID"]),
                 *self._sandbox_options,
             ],
@@ -236,7 +251,7 @@ class System:
         return free_port(None if self._any_port else usual)
 
     def _master_keys(self) -> str:
-        """The key ring of the embedded system, made at its first start."""
+        """The key ring of the embedded system, created at its first start."""
         file = self._data_dir / "master_keys"
         if not file.exists():
             file.touch(mode=0o600)

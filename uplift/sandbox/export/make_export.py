@@ -1,11 +1,10 @@
 """Writes apple-health-export.zip: a synthetic person's records from two hospitals.
 
-    python -m uplift.sandbox.export.make_export apple-health-export.zip
+    uplift example-export apple-health-export.zip
 
 The same seed gives the same bytes: nothing in it comes from the clock or the machine.
 """
 
-import argparse
 import dataclasses
 import itertools
 import zipfile
@@ -128,23 +127,3 @@ def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
     info.create_system = 3
     info.external_attr = 0o644 << 16
     archive.writestr(info, data)
-
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Write a synthetic Apple Health export.")
-    parser.add_argument("path", type=Path, nargs="?", default=Path("apple-health-export.zip"))
-    parser.add_argument("--records", type=int, help="how many to list (default: about 300)")
-    parser.add_argument("--seed", type=int, default=SEED)
-    chosen = parser.parse_args()
-    manifest = write_export(chosen.path, records=chosen.records, seed=chosen.seed)
-    print(
-        f"{chosen.path}: {len(manifest.valid)} valid records, {len(manifest.broken)} broken on "
-        f"purpose, {len(manifest.missing)} without a file"
-    )
-    for record in manifest.broken:
-        print(f"  {record.fault}: {record.defect}")
-
-
-if __name__ == "__main__":
-    main()

@@ -72,10 +72,10 @@ def is_locked(path: Path) -> bool:
 def test_what_a_child_writes_is_in_its_own_private_log(tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     with Processes(logs) as processes:
-        processes.start("web", python("import sys; print('out'); sys.stderr.write('err')"))
-        assert eventually(lambda: not processes["web"].running)
+        processes.start("api", python("import sys; print('out'); sys.stderr.write('err')"))
+        assert eventually(lambda: not processes["api"].running)
 
-    log = logs / "web.log"
+    log = logs / "api.log"
     assert sorted(log.read_text().split()) == ["err", "out"]
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
     assert stat.S_IMODE(logs.stat().st_mode) == 0o700
@@ -84,11 +84,11 @@ def test_what_a_child_writes_is_in_its_own_private_log(tmp_path: Path) -> None:
 def test_the_log_of_the_run_before_is_kept_beside(tmp_path: Path) -> None:
     for word in ("first", "second"):
         with Processes(tmp_path) as processes:
-            processes.start("web", python(f"print('{word}')"))
-            assert eventually(lambda: not processes["web"].running)
+            processes.start("api", python(f"print('{word}')"))
+            assert eventually(lambda: not processes["api"].running)
 
-    assert (tmp_path / "web.log").read_text() == "second\n"
-    assert (tmp_path / "web.log.1").read_text() == "first\n"
+    assert (tmp_path / "api.log").read_text() == "second\n"
+    assert (tmp_path / "api.log.1").read_text() == "first\n"
 
 
 def test_children_get_our_environment_and_what_is_added(
@@ -97,20 +97,20 @@ def test_children_get_our_environment_and_what_is_added(
     monkeypatch.setenv("OURS", "1")
     with Processes(tmp_path) as processes:
         code = "import os; print(os.environ['OURS'], os.environ['ADDED'])"
-        processes.start("web", python(code), env={"ADDED": "2"})
-        assert eventually(lambda: not processes["web"].running)
+        processes.start("api", python(code), env={"ADDED": "2"})
+        assert eventually(lambda: not processes["api"].running)
 
-    assert (tmp_path / "web.log").read_text() == "1 2\n"
+    assert (tmp_path / "api.log").read_text() == "1 2\n"
 
 
 def test_children_are_stopped_the_last_started_first(tmp_path: Path) -> None:
     goodbyes = tmp_path / "goodbyes"
     with Processes(tmp_path) as processes:
-        for name in ("postgres", "worker", "web"):
+        for name in ("postgres", "worker", "api"):
             processes.start(name, python(SAYS_GOODBYE, goodbyes, name))
             assert says_up(tmp_path / f"{name}.log")
 
-    assert goodbyes.read_text().split() == ["web", "worker", "postgres"]
+    assert goodbyes.read_text().split() == ["api", "worker", "postgres"]
 
 
 def test_a_child_that_does_not_end_is_killed(tmp_path: Path) -> None:
@@ -143,16 +143,16 @@ def test_watching_ends_quietly_while_all_children_run(tmp_path: Path) -> None:
 def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with (
         Processes(tmp_path) as processes,
-        pytest.raises(UpliftError, match="web cannot start: there is no program no-such-program"),
+        pytest.raises(UpliftError, match="api cannot start: there is no program no-such-program"),
     ):
-        processes.start("web", ["no-such-program"])
+        processes.start("api", ["no-such-program"])
 
 
 def test_a_name_is_taken_once(tmp_path: Path) -> None:
     with Processes(tmp_path) as processes:
-        processes.start("web", python(SLEEPER))
-        with pytest.raises(ValueError, match="web"):
-            processes.start("web", python(SLEEPER))
+        processes.start("api", python(SLEEPER))
+        with pytest.raises(ValueError, match="api"):
+            processes.start("api", python(SLEEPER))
 
 
 def test_a_killed_child_can_be_started_again(tmp_path: Path) -> None:
@@ -208,11 +208,11 @@ def test_what_a_dead_child_started_ends_too(tmp_path: Path, end: str) -> None:
 def test_lines_are_echoed_with_the_name_of_their_child(tmp_path: Path) -> None:
     heard: list[tuple[str, str]] = []
     with Processes(tmp_path, echo=lambda name, line: heard.append((name, line))) as processes:
-        processes.start("web", python("print('one'); print('two'); print('unfinished', end='')"))
+        processes.start("api", python("print('one'); print('two'); print('unfinished', end='')"))
         processes.start("beat", python("print('three')"))
-        assert eventually(lambda: not processes["web"].running and not processes["beat"].running)
+        assert eventually(lambda: not processes["api"].running and not processes["beat"].running)
 
-    assert [line for name, line in heard if name == "web"] == ["one", "two", "unfinished"]
+    assert [line for name, line in heard if name == "api"] == ["one", "two", "unfinished"]
     assert [line for name, line in heard if name == "beat"] == ["three"]
 
 

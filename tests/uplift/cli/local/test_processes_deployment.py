@@ -1,5 +1,6 @@
 """Procfile, docker-compose.yml and Dockerfile say what `uplift up` does, and leak nothing."""
 
+import json
 import re
 import shlex
 import shutil
@@ -12,7 +13,7 @@ import pytest
 import yaml
 from honcho.environ import parse_procfile
 
-from uplift.cli.local.system import ADMIN_PORTS, PROCESSES
+from uplift.cli.local.system import ADMIN_PORTS, PROCESSES, command
 from uplift.cli.pages.settings import example
 
 ROOT = Path(__file__).parents[4]
@@ -22,14 +23,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_FILE.read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
-# What each file calls our processes.
-IN_PROCFILE = {name: name for name in PROCESSES}
-IN_COMPOSE = {name: name for name in PROCESSES} | {"web": "api"}
-# What may follow the shared words: where a process writes and listens differs by deployment.
-OF_THE_PLACE = re.compile(r"-s|.*/celerybeat-schedule|--address=[\d.]+|--port=5555")
-
 BIN = Path(sys.executable).parent
-ENVIRONMENT = {"UPLIFT_DATA_DIR": "data", "FLOWER_BASIC_AUTH": "user:password"}
 
 # Interpolations as Compose and the shell write them: ${NAME}, ${NAME:-default}, ${NAME:?message}.
 INTERPOLATION = re.compile(r"(?<!\$)\$\{(?P<name>\w+)(?P<rest>[^}]*)\}")
@@ -42,22 +36,8 @@ def procfile_command(name: str) -> str:
 
 
 def procfile_words(name: str) -> list[str]:
-    """The command as the shell would start it, without its operator port and `exec`."""
-    command = re.sub(r"^(\w+=\S+ )?exec ", "", procfile_command(name))
-    done = subprocess.run(
-        ["/bin/sh", "-euc", f"printf '%s\\n' {command}"],
-        env=ENVIRONMENT,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return done.stdout.splitlines()
-
-
-def shared_words(command: list[str]) -> list[str]:
-    """What `python -m` would be given, without what belongs to the place."""
-    words = command[2:] if command[:2] == ["python", "-m"] else command
-    return [word for word in words if not OF_THE_PLACE.fullmatch(word)]
+    """The command as the shell would start it, without its admin port and `exec`."""
+    return shlex.split(re.sub(r"^(\w+=\S+ )?exec ", "", procfile_command(name)))
 
 
 def ours() -> dict[str, dict[str, Any]]:
@@ -65,13 +45,11 @@ def ours() -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_the_procfile_starts_what_uplift_up_starts(name: str) -> None:
-    assert shared_words(procfile_words(IN_PROCFILE[name])) == PROCESSES[name]
-
-
-@pytest.mark.parametrize("name", PROCESSES)
-def test_compose_starts_what_uplift_up_starts(name: str) -> None:
-    assert shared_words(SERVICES[IN_COMPOSE[name]]["command"]) == PROCESSES[name]
+def test_procfile_and_compose_start_each_process_by_its_console_command(name: str) -> None:
+    assert procfile_words(name) == ["uplift", name]
+    words = SERVICES[name]["command"]
+    # In a container, Flower must listen on more than loopback.
+    assert [word for word in words if not word.startswith("--")] == ["uplift", name]
 
 
 def test_the_procfile_has_these_processes_and_no_others() -> None:
@@ -79,22 +57,22 @@ def test_the_procfile_has_these_processes_and_no_others() -> None:
     assert set(parse_procfile(PROCFILE).processes) == set(PROCESSES)
 
 
-def test_the_procfile_gives_each_process_the_operator_port_of_uplift_up() -> None:
+def test_the_procfile_gives_each_process_the_admin_port_of_uplift_up() -> None:
     for name in PROCESSES:
         found = re.match(r"UPLIFT_ADMIN_PORT=(\d+) ", procfile_command(name))
         assert (int(found[1]) if found else None) == ADMIN_PORTS.get(name)
 
 
 def test_compose_has_these_services_and_no_others() -> None:
-    assert set(ours()) == {"migrate", *IN_COMPOSE.values()}
+    assert set(ours()) == {"migrate", *PROCESSES}
     assert set(SERVICES) == {"postgres", "redis", *ours()}
 
 
 def test_every_command_names_a_program_that_is_installed() -> None:
     commands = [procfile_words(name) for name in parse_procfile(PROCFILE).processes]
     commands += [service["command"] for service in ours().values()]
-    for command in commands:
-        assert shutil.which(command[0], path=str(BIN)), command
+    for words in commands:
+        assert shutil.which(words[0], path=str(BIN)), words
 
 
 def test_honcho_runs_the_procfile() -> None:
@@ -103,10 +81,10 @@ def test_honcho_runs_the_procfile() -> None:
 
 
 def test_flower_does_not_start_without_a_login(tmp_path: Path) -> None:
-    command = parse_procfile(PROCFILE).processes["flower"]
+    line = parse_procfile(PROCFILE).processes["flower"]
     for environment in ({}, {"FLOWER_BASIC_AUTH": ""}):
         done = subprocess.run(
-            ["/bin/sh", "-c", command],
+            ["/bin/sh", "-c", line],
             env=environment,
             cwd=tmp_path,
             capture_output=True,
@@ -118,7 +96,7 @@ def test_flower_does_not_start_without_a_login(tmp_path: Path) -> None:
 
 def test_flower_itself_does_not_start_without_a_login() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "uplift.worker.flower"],
+        command("flower"),
         env={"UPLIFT_REDIS_URL": "redis://127.0.0.1:1/0", "FLOWER_BASIC_AUTH": ""},
         cwd=ROOT,
         capture_output=True,
@@ -194,7 +172,7 @@ def test_every_service_that_stays_up_has_a_health_check() -> None:
     assert "\nHEALTHCHECK " in DOCKERFILE
 
 
-def test_workers_are_asked_at_their_operator_port_which_is_not_published() -> None:
+def test_workers_are_checked_at_their_admin_port_which_is_not_published() -> None:
     checks = [SERVICES[name]["healthcheck"] for name in ("worker", "bulk", "beat")]
     for name, check in zip(("worker", "bulk", "beat"), checks, strict=True):
         port = SERVICES[name]["environment"]["UPLIFT_ADMIN_PORT"]
@@ -222,7 +200,7 @@ def test_the_image_does_not_run_as_root_and_installs_by_hash() -> None:
     assert re.search(r"^USER (?!root|0)\w+$", final, re.MULTILINE)
     for line in re.findall(r"pip install .*", DOCKERFILE):
         assert "--require-hashes" in line or ("--no-deps" in line and "--no-index" in line), line
-    assert shlex.split(final.rsplit("\nCMD ", 1)[1]) == ["[python,", "-m,", "api]"]
+    assert json.loads(final.rsplit("\nCMD ", 1)[1]) == ["uplift", "api"]
 
 
 def test_the_lock_gives_the_image_its_build_backend(tmp_path: Path) -> None:

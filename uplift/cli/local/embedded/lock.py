@@ -1,4 +1,4 @@
-"""One folder of data, one server: a lock that lives as long as anything that writes there."""
+"""One folder of data, one server: a lock that lasts as long as anything writes there."""
 
 import fcntl
 import os
@@ -11,14 +11,14 @@ _WAIT_SECONDS = 15.0
 
 
 class FolderInUse(UpliftError):
-    """Another `uplift` runs on this folder, or its servers have outlived it."""
+    """Another `uplift` uses this folder, or its servers still run."""
 
 
 class FolderLock:
-    """An exclusive flock(2) on a file that holds our process id.
+    """An exclusive flock(2) on a file with our process id.
 
-    The servers inherit `fd`, and a flock is held until every copy is closed. So when we are killed,
-    the lock stays until the servers we left behind are gone too, and two generations of a server
+    The servers inherit `fd`, and the lock lasts until every copy of it is closed. If we are killed,
+    the lock lasts until the servers that we left behind are gone too. So an old and a new server
     never write to the same files.
     """
 
@@ -30,13 +30,13 @@ class FolderLock:
     def fd(self) -> int:
         """The open file, for a child to inherit."""
         if self._fd is None:
-            raise ValueError("The lock is not held.")
+            raise ValueError("The folder is not locked.")
         return self._fd
 
     def acquire(self) -> None:
-        """Take the lock, waiting up to 15 s for servers that are on their way out.
+        """Lock the folder. Waits up to 15 s for servers that are stopping.
 
-        Raises FolderInUse, at once when the process that holds the lock is alive.
+        Raises FolderInUse, at once if the process that locked it is alive.
         """
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -61,7 +61,7 @@ class FolderLock:
             time.sleep(0.1)
 
     def release(self) -> None:
-        """Give the lock up; harmless when it is not held."""
+        """Unlock the folder, if it is locked."""
         if self._fd is not None:
             os.ftruncate(self._fd, 0)
             os.close(self._fd)

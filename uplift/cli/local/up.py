@@ -1,0 +1,138 @@
+"""`uplift up`: the whole system on this machine, and what `uplift demo` shares with it."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
+
+from uplift.cli.local.embedded.account import OWN
+from uplift.cli.local.environment import data_dir, remove_environment, write_environment
+from uplift.cli.local.processes import interrupted_by_signals
+from uplift.cli.local.system import System
+from uplift.cli.session import actor, read_settings
+from uplift.errors import UpliftError
+from uplift.ledger import credentials
+from uplift.ledger.credentials import Scope
+from uplift.ledger.database import Database
+from uplift.settings import Settings
+
+_KEY_NAME = "uplift up"
+_TEND_SECONDS = 0.5
+
+console = Console(highlight=False)
+
+
+def up() -> None:
+    """Run the whole system on this machine until Ctrl-C. Its data stays for the next time."""
+    read_settings()
+    raise typer.Exit(_run_up(data_dir()))
+
+
+def _run_up(folder: Path) -> int:
+    try:
+        is_new = not (folder / "master_keys").exists()
+        settings = {"UPLIFT_LOG_FORMAT": "text", **_chosen()}
+        if "UPLIFT_ONEUP_FHIR_URL" not in settings:
+            # Our own sandbox keeps ids. Only then can an unknown outcome be looked up by id.
+            settings.setdefault("UPLIFT_ONEUP_KEEPS_IDS", "true")
+        with (
+            interrupted_by_signals(),
+            System(folder, settings, say=say, echo=_echo, account=OWN) as system,
+        ):
+            system.environment["UPLIFT_API_KEY"] = add_api_key(system)
+            system.environment["UPLIFT_API_URL"] = system.api_url
+            file = write_environment(folder, system.environment)
+            try:
+                print_addresses(system, file)
+                if system.sandbox_url is not None and not is_new:
+                    console.print(
+                        "The simulated 1upHealth is empty after each start. `uplift users add NAME`"
+                        " gives an earlier person a grant again."
+                    )
+                with tended(system):
+                    threading.Event().wait()
+            finally:
+                remove_environment(folder)
+    except UpliftError as error:
+        console.print(str(error), style="red", markup=False)
+        return 2
+    except KeyboardInterrupt:
+        console.print("Stopped. The data is kept; `uplift up` continues with it.")
+    return 0
+
+
+def _chosen() -> dict[str, str]:
+    """The settings of the person who starts it: they replace ours."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(("UPLIFT_", "FLOWER_")) and value
+    }
+
+
+@contextmanager
+def tended(system: System) -> Iterator[None]:
+    """Within, a process that ends by itself is started again."""
+    over = threading.Event()
+
+    def tend() -> None:
+        while not over.wait(_TEND_SECONDS):
+            for name in system.tend():
+                console.print(f"{name} had ended and was started again.", style="yellow")
+
+    thread = threading.Thread(target=tend, name="tend", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def add_api_key(system: System) -> str:
+    """A new API key for the running system. Keys of earlier starts are revoked."""
+
+    async def add() -> str:
+        url = SecretStr(system.environment["UPLIFT_DATABASE_URL"])
+        database = Database.connect(Settings(database_url=url))
+        try:
+            async with database.transaction() as connection:
+                for key_id, name, _, _, revoked_at in await credentials.list_api_keys(connection):
+                    if name == _KEY_NAME and revoked_at is None:
+                        await credentials.revoke(connection, key_id)
+                scopes = frozenset({Scope.BACKEND, Scope.OPERATOR})
+                return (await credentials.add_api_key(connection, _KEY_NAME, scopes, by=actor()))[1]
+        finally:
+            await database.close()
+
+    return asyncio.run(add())
+
+
+def print_addresses(system: System, environment: Path | None) -> None:
+    """Where everything listens, and where other commands find its settings."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_row("API", f"{system.api_url}/docs")
+    table.add_row("Flower", f"{system.flower_url} (login {system.flower_login})")
+    for name, url in system.admin_urls.items():
+        table.add_row(f"Metrics of {name}", f"{url}/metrics")
+    if system.sandbox_url is not None:
+        table.add_row("Sandbox", f"{system.sandbox_url}/_sandbox/counts")
+    if environment is not None:
+        table.add_row("Settings", f"{environment} (other `uplift` commands read them there)")
+    console.print(table)
+
+
+def say(line: str) -> None:
+    """One step of the start."""
+    console.print(line, style="dim", markup=False, soft_wrap=True)
+
+
+def _echo(name: str, line: str) -> None:
+    console.print(f"{name:8} {line}", markup=False, soft_wrap=True)

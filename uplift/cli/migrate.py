@@ -1,0 +1,26 @@
+"""`uplift migrate`, and what developers write the next migration with."""
+
+import typer
+
+from uplift.cli.session import run_on_ledger
+from uplift.ledger import migrate as migrations
+from uplift.ledger.database import Database
+
+
+def migrate() -> None:
+    """Bring the database schema up to this version of Uplift. Safe to run at any time."""
+
+    async def use(database: Database) -> str | None:
+        await migrations.upgrade(database)
+        return await migrations.current(database)
+
+    typer.echo(f"The ledger is at revision {run_on_ledger(use)}.")
+
+
+def draft_migration(message: str) -> None:
+    """For developers: write the next migration from the differences of tables and database."""
+
+    async def use(database: Database) -> None:
+        await migrations.draft(database, message)
+
+    run_on_ledger(use)

@@ -1,0 +1,46 @@
+"""`uplift sandbox` and `uplift example-export`: a 1upHealth and a person that do not exist."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from uplift.sandbox.export.make_export import SEED, write_export
+
+sandbox = typer.Typer(add_completion=False)
+
+
+@sandbox.command(
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
+def _sandbox(context: typer.Context) -> None:
+    """Run a simulated 1upHealth. Its options are its own."""
+    from uplift.sandbox.command import main
+
+    raise typer.Exit(main(context.args))
+
+
+def example_export(
+    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path(
+        "apple-health-export.zip"
+    ),
+    records: Annotated[
+        int | None,
+        typer.Option(help="How many records to list.", show_default="about 300"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another seed gives another person.")] = SEED,
+) -> None:
+    """Write an Apple Health export of a person who does not exist, to try `uplift push` with."""
+    try:
+        manifest = write_export(path, records=records, seed=seed)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--records") from None
+    except OSError as error:
+        raise typer.BadParameter(f"{path}: {error.strerror}.", param_hint="PATH") from None
+    typer.echo(
+        f"{path}: {len(manifest.valid)} valid records, {len(manifest.broken)} broken on purpose,"
+        f" {len(manifest.missing)} without a file"
+    )
+    for record in manifest.broken:
+        typer.echo(f"  {record.fault}: {record.defect}")
