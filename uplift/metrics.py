@@ -114,17 +114,18 @@ uploads_parked = Counter(
 rate_limiter_limit = Gauge(
     "uplift_rate_limiter_limit",
     "Attempts a second that all workers together may begin at 1upHealth, as this process last"
-    " heard.",
+    " read it.",
 )
 
 rate_limiter_probing = Gauge(
     "uplift_rate_limiter_probing",
-    "Whether more than probes may go to 1upHealth, as this process last heard: 1 or 0.",
+    "Whether only probes, or nothing, may go to 1upHealth, as this process last read it: 1 or 0.",
 )
 
 rate_limiter_slowed = Counter(
     "uplift_rate_limiter_slowed_total",
-    "How often the pace was slowed because 1upHealth was busy (429), or shut because of an outage.",
+    "How often the rate limiter was throttled because 1upHealth was busy (429), or began to probe"
+    " because of an outage.",
     ["cause"],
 )
 

@@ -1,0 +1,14 @@
+"""From a claim in the ledger to a recorded outcome: how one upload is delivered.
+
+The files in the order in which an upload passes them:
+
+1. `deliver` claims uploads that are due, as many as `in_flight` has slots for and as
+   `rate_limiter` (with `rate_limiter.lua`) gives permits for.
+2. `attempt` opens the claim: the result is one `Opened` value. Then it validates.
+3. `lookup` asks whether an upload that may have been sent is there; `reconcile` is its rule.
+4. `calls` makes the requests: look-ups and the create or update.
+5. `outcome` turns the result into one change of the upload, with `backoff` for the next attempt.
+6. `deliver` gives the outcome to `uplift.ledger.leases.record`.
+
+`results` has the frozen values that travel along this line. No file calls one before it.
+"""

@@ -1,50 +1,50 @@
-"""One attempt at one claimed upload: open, validate, look, send."""
+"""One attempt at one claimed upload: open, validate, look up, send; then its outcome, sealed."""
 
 import asyncio
+import random
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import fields
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 import structlog
 
-from uplift.delivery.outcome import Endings, Facts
+from uplift.delivery.calls import Calls, Stopping, WriteFailed
+from uplift.delivery.lookup import LookUps
+from uplift.delivery.outcome import Policy, change_of, receipt_of, response_of
 from uplift.delivery.rate_limiter import RateLimiter
-from uplift.delivery.reconcile import (
-    ById,
-    Conclusion,
-    Finding,
-    Look,
-    case_of,
-    next_step,
-    written_after,
+from uplift.delivery.results import (
+    Cancelled,
+    CannotOpen,
+    Collides,
+    Failed,
+    Invalid,
+    LastStep,
+    NotFound,
+    NoToken,
+    Opened,
+    PastDeadline,
+    Result,
+    Sent,
+    Stopped,
 )
 from uplift.destinations.client import FhirClient
-from uplift.destinations.responses import Response, ResponseKind
+from uplift.destinations.responses import ResponseKind
 from uplift.errors import SealError
+from uplift.fhir.issues import Report
 from uplift.fhir.tolerances import Tolerances
 from uplift.fhir.validate import validate
-from uplift.fhir.versions import FhirVersion
-from uplift.identity import same_content
 from uplift.ledger.leases import Claim, Outcome
 from uplift.ledger.uploads import body_context, receipt_context
 from uplift.ledger.users import key_context
-from uplift.lifecycle import Reason
 from uplift.metrics import count_findings, library_disagreements
-from uplift.sealing import KeyRing, UserKey
+from uplift.sealing import KeyRing
 from uplift.settings import Settings
-from uplift.tokens.access import AccessToken, NeedsAuthorization, Person, TokenAccess
-from uplift.tokens.single_flight import TokenPending, TokenUnavailable
+from uplift.tokens.access import NeedsAuthorization, TokenAccess
+from uplift.tokens.single_flight import TokenUnavailable
 
 _log = structlog.get_logger(__name__)
-
-
-_STAND_IN = UserKey.generate()
-
-
-class _Stopping(Exception):
-    """The process is to stop, and this upload is not sent yet."""
 
 
 class Attempter:
@@ -59,205 +59,137 @@ class Attempter:
         settings: Settings,
     ) -> None:
         self._key_ring = key_ring
-        self._rate_limiter = rate_limiter
-        self._access = access
-        self._fhir = fhir
-        self._endings = Endings(settings)
-        self._keeps_ids = settings.oneup_keeps_ids
+        self._calls = Calls(access, fhir, rate_limiter)
+        self._look_ups = LookUps(self._calls, keeps_ids=settings.oneup_keeps_ids)
+        self._policy = Policy.of(settings)
         self._tolerances = tolerances(settings)
         self._second_opinion = settings.second_opinion
-        self._stopping = False
 
     def stop(self) -> None:
         """Send nothing more: attempts that have not sent yet hand their upload back."""
-        self._stopping = True
+        self._calls.stop()
 
-    async def attempt(self, claim: Claim, deadline: float) -> Outcome:
-        """Try to deliver a claimed upload; `deadline` is on `time.monotonic`.
+    async def attempt(self, claim: Claim) -> Outcome:
+        """Try to deliver a claimed upload, until `claim.deadline`.
 
-        Raises nothing: whatever goes wrong is a way to end.
+        Raises nothing: whatever goes wrong is an outcome.
         """
-        # Until its own key is unwrapped, one that opens nothing stands in.
-        facts = Facts(claim, _STAND_IN, time.monotonic(), deadline, claim.maybe_sent)
-        upload = str(claim.upload_id)
+        started = time.monotonic()
+        opened, result = await self._open_and_deliver(claim)
+        return self._outcome(claim, opened, result, started)
+
+    async def _open_and_deliver(self, claim: Claim) -> tuple[Opened | None, Result]:
         if claim.cancel_requested and not claim.maybe_sent:
-            return self._endings.cancelled(facts)
+            return None, Result(Cancelled())
         if claim.collides and not claim.cancel_requested:
-            return self._endings.collided(facts)
+            return None, Result(Collides())
         try:
-            facts.key = self._key_ring.unwrap(claim.wrapped_key, key_context(claim.user_id))
-            facts.body = facts.key.open(claim.sealed_body, body_context(claim.upload_id))
-            return await self._validate_and_send(facts)
-        except _Stopping:
-            return self._endings.handed_back(facts)
-        except NeedsAuthorization:
-            return self._endings.parked(facts)
-        except TokenPending as error:
-            return self._endings.awaiting_token(facts, error)
-        except TokenUnavailable as error:
-            floor = error.retry_after or 0.0
-            return self._endings.again(facts, Reason.NO_TOKEN, "no_token", floor=floor)
-        except SealError as error:
-            _log.error("sealed_value_does_not_open", upload=upload, why=str(error))
-            return self._endings.held(facts, "sealed")
+            opened = self._open(claim)
         except Exception as error:  # noqa: BLE001  one upload must not take the others with it
-            _log.error("attempt_failed", upload=upload, error=type(error).__name__)
-            return self._endings.failed(facts, error)
+            return None, Result(_stopped_by(error, claim))
+        return opened, await self._deliver(opened)
 
-    async def _validate_and_send(self, facts: Facts) -> Outcome:
-        claim = facts.claim
-        # What its owner withdrew is only looked for.
-        checked = claim.validated or claim.cancel_requested
-        if not checked and not await self._is_valid(facts):
-            return self._endings.rejected(facts)
-        target = self._delivered_as(facts)
-        if facts.maybe_sent:
-            ended = await self._look_first(facts, target)
-            if ended is not None:
-                return ended
-        if claim.cancel_requested:
-            return self._endings.cancelled(facts)
-        if claim.past_deadline:
-            return self._endings.expired(facts)
-        return await self._send(facts, target)
+    def _open(self, claim: Claim) -> Opened:
+        key = self._key_ring.unwrap(claim.wrapped_key, key_context(claim.user_id))
+        body = key.open(claim.sealed_body, body_context(claim.upload_id))
+        if claim.record_receipt is None:
+            return Opened(claim, key, body)
+        receipt: dict[str, Any] = orjson.loads(
+            key.open(claim.record_receipt, receipt_context(claim.record_id))
+        )
+        return Opened(claim, key, body, receipt["id"] or None, receipt["version"])
 
-    async def _is_valid(self, facts: Facts) -> bool:
+    async def _deliver(self, opened: Opened) -> Result:
+        claim = opened.claim
+        issues: dict[str, Any] | None = None
+        in_doubt = False
+        try:
+            # A cancelled upload is only looked up.
+            if not claim.validated and not claim.cancel_requested:
+                report = await self._validate(opened)
+                issues = report.to_json()
+                if not report.valid:
+                    return Result(Invalid(), issues)
+            if claim.maybe_sent:
+                looked_up = await self._look_ups.look_up(opened)
+                if not isinstance(looked_up, NotFound):
+                    return Result(looked_up, issues)
+                in_doubt = True
+            if claim.cancel_requested:
+                return Result(Cancelled(), issues, in_doubt)
+            if claim.past_deadline:
+                return Result(PastDeadline(), issues, in_doubt)
+            return Result(await self._send(opened), issues, in_doubt)
+        except Exception as error:  # noqa: BLE001  one upload must not take the others with it
+            return Result(_stopped_by(error, claim), issues, in_doubt)
+
+    async def _validate(self, opened: Opened) -> Report:
         # Several milliseconds for a large record: not on the loop that all sends share.
         report = await asyncio.to_thread(
             validate,
-            facts.body,
-            facts.claim.fhir_version,
+            opened.body,
+            opened.claim.fhir_version,
             tolerances=self._tolerances,
             second_opinion=self._second_opinion,
         )
-        facts.issues = report.to_json()
         count_findings((issue.code, issue.severity) for issue in report.issues)
         if report.library_disagreement:
-            library_disagreements.labels(facts.claim.fhir_version).inc()
-        return report.valid
+            library_disagreements.labels(opened.claim.fhir_version).inc()
+        return report
 
-    async def _send(self, facts: Facts, target: str | None) -> Outcome:
-        response = await self._write(facts, target)
+    async def _send(self, opened: Opened) -> Sent:
+        target = opened.delivered_id
+        response = await self._calls.write(opened, target)
         if response.kind is ResponseKind.ABSENT and target is not None:
-            # What was delivered before is gone: look, and if it really is, create it anew.
-            look = await self._look(facts, ById(target), {})
-            if look.kind is ResponseKind.ABSENT:
-                response = await self._write(facts, None)
-        return self._endings.of_write(facts, response)
+            # The target of the update is gone. If a look-up says so too, create it again.
+            found = await self._calls.look_up(opened, target)
+            if found.kind is ResponseKind.ABSENT:
+                response = await self._calls.write(opened, None)
+        return Sent(response)
 
-    async def _look_first(self, facts: Facts, target: str | None) -> Outcome | None:
-        """Ask 1upHealth whether an earlier attempt arrived; None if it is known, or never will be,
-        that none did."""
-        resource: dict[str, Any] = orjson.loads(facts.body)
-        case = case_of(
-            resource,
-            fhir_version=facts.claim.fhir_version,
-            target=target,
-            keeps_ids=self._keeps_ids,
-            empty_searches=facts.claim.empty_searches,
+    def _outcome(
+        self, claim: Claim, opened: Opened | None, result: Result, started: float
+    ) -> Outcome:
+        upload_receipt = record_receipt = None
+        if opened is not None:
+            receipt = receipt_of(opened, result, datetime.now(UTC))
+            if receipt is not None:
+                upload_receipt = opened.key.seal(receipt, receipt_context(claim.upload_id))
+                record_receipt = opened.key.seal(receipt, receipt_context(claim.record_id))
+        change, code = change_of(
+            claim,
+            result,
+            self._policy,
+            jitter=random.random(),  # noqa: S311
+            sealed_receipt=upload_receipt,
         )
-        seen: list[tuple[Look, Finding]] = []
-        while not isinstance(step := next_step(case, seen), Conclusion):
-            response = await self._look(facts, step, resource)
-            seen.append((step, _finding(response, resource)))
-            if seen[-1][1] is Finding.OTHER and self._is_newer(facts, response):
-                return self._endings.overtaken(facts)
-        match step:
-            case Conclusion.STORED:
-                return self._endings.delivered(facts, response, "found")
-            case Conclusion.LOOK_AGAIN:
-                return self._endings.looked_in_vain(facts, response)
-            case Conclusion.SEARCH_AGAIN:
-                return self._endings.search_again(facts)
-            case Conclusion.NOT_STORED:
-                facts.maybe_sent = False
-                facts.again = True
-            case Conclusion.CANNOT_TELL:
-                facts.again = True
-        return None
-
-    def _delivered_as(self, facts: Facts) -> str | None:
-        """The id under which an older version of this record is at 1upHealth."""
-        return _delivered(facts)["id"] or None
-
-    def _is_newer(self, facts: Facts, found: Response) -> bool:
-        """Whether other content came there after what the restored ledger has heard of."""
-        if facts.claim.restored_to is None:
-            return False
-        return written_after(
-            found.resource or {},
-            facts.claim.restored_to,
-            known_version=_delivered(facts)["version"],
+        response = response_of(result.last)
+        return Outcome(
+            claim=claim,
+            change=change,
+            code=code,
+            status_code=response.status_code if response is not None else None,
+            duration=time.monotonic() - started,
+            record_receipt=record_receipt,
         )
 
-    async def _write(self, facts: Facts, target: str | None) -> Response:
-        async def send(token: AccessToken) -> Response:
-            # Getting the token may have taken a while.
-            if self._stopping:
-                raise _Stopping
-            facts.writing = True
-            return await self._fhir.write(
-                token=token.value,
-                version_path=_path(facts.claim),
-                resource_type=facts.claim.resource_type,
-                body=facts.body,
-                deadline=facts.deadline,
-                resource_id=target,
-            )
 
-        response = await self._authorized(facts, send)
-        # Whatever comes next, only an answer that leaves it open may still count as sent.
-        facts.writing = response.kind in (ResponseKind.STORED, ResponseKind.UNKNOWN)
-        return response
-
-    async def _look(self, facts: Facts, look: Look, resource: dict[str, Any]) -> Response:
-        claim = facts.claim
-
-        async def ask(token: AccessToken) -> Response:
-            if isinstance(look, ById):
-                return await self._fhir.look(
-                    token=token.value,
-                    version_path=_path(claim),
-                    resource_type=claim.resource_type,
-                    resource_id=look.resource_id,
-                    deadline=facts.deadline,
-                )
-            return await self._fhir.search(
-                token=token.value,
-                version=FhirVersion(claim.fhir_version),
-                resource_type=claim.resource_type,
-                identifier=look.token,
-                ours=resource,
-                body_bytes=len(facts.body),
-                deadline=facts.deadline,
-            )
-
-        return await self._authorized(facts, ask)
-
-    async def _authorized(
-        self, facts: Facts, ask: Callable[[AccessToken], Awaitable[Response]]
-    ) -> Response:
-        """Ask with the user's token, and once more with a fresh one if it is refused."""
-        person = Person(facts.claim.user_id, facts.claim.app_user_id, facts.key)
-        token = await self._access.token(person)
-        asked_at = time.monotonic()
-        response = await ask(token)
-        if response.kind is ResponseKind.UNAUTHORIZED:
-            facts.writing = False
-            token = await self._access.token(person, refused=token.version)
-            asked_at = time.monotonic()
-            response = await ask(token)
-        self._rate_limiter.answered(facts.claim.upload_id, response, asked_at)
-        return response
-
-
-def _finding(response: Response, resource: dict[str, Any]) -> Finding:
-    match response.kind:
-        case ResponseKind.FOUND:
-            return Finding.OURS if same_content(resource, response.resource) else Finding.OTHER
-        case ResponseKind.ABSENT:
-            return Finding.NOTHING
-    return Finding.FAILED
+def _stopped_by(error: Exception, claim: Claim) -> LastStep:
+    """The last step of an attempt that this error ended."""
+    upload = str(claim.upload_id)
+    match error:
+        case Stopping():
+            return Stopped()
+        case NeedsAuthorization() | TokenUnavailable():
+            return NoToken(error)
+        case SealError():
+            _log.error("sealed_value_does_not_open", upload=upload, why=str(error))
+            return CannotOpen()
+        case WriteFailed():
+            _log.error("attempt_failed", upload=upload, error=error.error)
+            return Failed(error.error, writing=True)
+    _log.error("attempt_failed", upload=upload, error=type(error).__name__)
+    return Failed(type(error).__name__)
 
 
 def tolerances(settings: Settings) -> Tolerances:
@@ -268,18 +200,3 @@ def tolerances(settings: Settings) -> Tolerances:
             for switch in fields(Tolerances)
         }
     )
-
-
-def _delivered(facts: Facts) -> dict[str, str | None]:
-    """What 1upHealth called the record's version that was delivered last: `id` and `version`."""
-    sealed = facts.claim.record_receipt
-    if sealed is None:
-        return {"id": None, "version": None}
-    opened: dict[str, str | None] = orjson.loads(
-        facts.key.open(sealed, receipt_context(facts.claim.record_id))
-    )
-    return opened
-
-
-def _path(claim: Claim) -> str:
-    return FhirVersion(claim.fhir_version).path

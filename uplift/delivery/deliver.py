@@ -1,11 +1,10 @@
-"""Takes uploads from the ledger to 1upHealth: claim, open, validate, token, look, send, record."""
+"""Claims uploads, as many as may be sent now, has each attempted, and records the outcomes."""
 
 import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from uuid import UUID
 
@@ -30,21 +29,13 @@ _MAX_CLAIM = 100
 _RECORD_TRIES = 3  # while the database answers; while it is away, until the lease ends
 _PAUSE_FIRST = 0.25  # seconds
 _MAX_PAUSE = 2.0
-# How long a message waits for a permit, in seconds: it holds one of the worker's few threads.
+# How long a message waits for a permit, in seconds: meanwhile it occupies a worker's thread.
 _PATIENCE = 1.0
 _SHORTEST_WAIT = 0.005
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """How an attempt ended, and when its lease does, on time.monotonic."""
-
-    ended: Outcome
-    lease_ends: float
-
-
 class Deliverer:
-    """Delivers uploads, for as many callers at once as there are, within one window."""
+    """Delivers uploads for any number of callers at once, within one in-flight limit."""
 
     def __init__(
         self,
@@ -56,9 +47,8 @@ class Deliverer:
         self._database = database
         self._attempter = attempter
         self._rate_limiter = rate_limiter
-        self._attempt_seconds = settings.attempt_seconds
-        self._lease_seconds = settings.lease_seconds
         self._terms = Terms(
+            attempt_seconds=settings.attempt_seconds,
             lease_seconds=settings.lease_seconds,
             give_up_seconds=settings.give_up_seconds,
             allow_shared_ids=settings.allow_shared_ids,
@@ -70,16 +60,16 @@ class Deliverer:
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
-        """Claim nothing more, and hand back what is claimed but not sent yet."""
+        """Claim nothing more, and hand back the uploads that are claimed and not sent yet."""
         self._stopping.set()
         self._attempter.stop()
 
     async def deliver(self, ids: Sequence[UUID]) -> list[UUID]:
-        """Attempt each of these uploads that is due; those left over because of a stop.
+        """Attempt each of these uploads that is due. Returns those left over because of a stop.
 
-        Returns when every attempt has ended and is recorded. Only as many are claimed as may be
-        sent now, so one slow send holds up no other, and a frozen process holds little. What the
-        pace does not let through soon stays queued in the ledger: the sweep rings for it.
+        Returns when every attempt has ended and is recorded. Only as many uploads are claimed as
+        may be sent now: so one slow send delays no other, and a frozen process has few claims. An
+        upload that gets no permit soon stays queued in the ledger: the sweep dispatches it.
         """
         waiting = deque(dict.fromkeys(ids))
         suspects: deque[UUID] = deque()
@@ -88,7 +78,7 @@ class Deliverer:
             try:
                 await self._deliver_all(waiting, suspects, sends)
             except Exception as error:  # noqa: BLE001  raised below
-                # What is in flight ends first: cutting it off would leave it unknown.
+                # Attempts in flight end first: cut off, they would leave an unknown outcome.
                 failure = error
         if failure is not None:
             raise failure
@@ -97,26 +87,24 @@ class Deliverer:
     async def _deliver_all(
         self, waiting: deque[UUID], suspects: deque[UUID], sends: asyncio.TaskGroup
     ) -> None:
-        """Take out of both what is claimed, until they are empty, a stop, or the pace is shut."""
+        """Claim from both until they are empty, the worker stops, or there is no permit."""
         while waiting and not self._stopping.is_set():
             if self._rate_limiter.is_scarce and not await self._pass_over_what_is_not_due(waiting):
                 break
-            claimed = await self._claim(waiting, suspects)
-            if claimed is None:
+            claims = await self._claim(waiting, suspects)
+            if claims is None:
                 return
-            claims, deadline = claimed
             for claim in claims:
-                sends.create_task(self._deliver_in_flight(claim, deadline))
+                sends.create_task(self._deliver_in_flight(claim))
         while suspects and not self._stopping.is_set():
             async with self._in_flight.alone():
                 if not await self._permits(1):
                     return
-                claims, deadline = await self._claim_alone(suspects.popleft())
-                for claim in claims:
-                    await self._deliver_one(claim, deadline)
+                for claim in await self._claim_alone(suspects.popleft()):
+                    await self._deliver_one(claim)
 
     async def _pass_over_what_is_not_due(self, waiting: deque[UUID]) -> bool:
-        """Whether any is left. What is not due would use up permits, and there are few."""
+        """Whether any is left. Uploads that are not due would use up permits, and there are few."""
         while waiting:
             asked = [waiting.popleft() for _ in range(min(len(waiting), _MAX_CLAIM))]
             async with self._database.transaction() as connection:
@@ -127,7 +115,7 @@ class Deliverer:
         return False
 
     async def _permits(self, limit: int) -> int:
-        """Permits for some of so many attempts: waits a moment for one, else 0."""
+        """Up to so many permits: waits a moment for at least one, else 0."""
         until = time.monotonic() + _PATIENCE
         while limit and not self._stopping.is_set():
             permits = await self._rate_limiter.acquire(limit)
@@ -140,13 +128,8 @@ class Deliverer:
                 await asyncio.wait_for(self._stopping.wait(), wait)
         return 0
 
-    async def _claim(
-        self, waiting: deque[UUID], suspects: deque[UUID]
-    ) -> tuple[list[Claim], float] | None:
-        """Claim some of those that wait, once there is room; None if the pace lets none through.
-
-        With the deadline of their attempts, on time.monotonic.
-        """
+    async def _claim(self, waiting: deque[UUID], suspects: deque[UUID]) -> list[Claim] | None:
+        """Claim some of those that wait, once there are free slots; None if there is no permit."""
         slots = await self._in_flight.acquire(min(len(waiting), _MAX_CLAIM))
         permits = 0
         fitting: dict[UUID, Due] = {}
@@ -155,8 +138,7 @@ class Deliverer:
             permits = await self._permits(slots)
             if not permits:
                 return None
-            # It counts from before the claim, so it ends before the lease does.
-            deadline = time.monotonic() + self._attempt_seconds
+            since = time.monotonic()
             asked = [waiting.popleft() for _ in range(permits)]
             async with self._database.transaction() as connection:
                 due = await leases.due_among(
@@ -164,102 +146,101 @@ class Deliverer:
                 )
                 suspects += (id_ for id_, upload in due.items() if upload.crashes >= ALONE_AFTER)
                 due = {id_: due[id_] for id_ in due if id_ not in suspects}
-                room = self._in_flight.fit([upload.body_bytes for upload in due.values()])
-                fitting = dict(islice(due.items(), room))
-                # Back to the front: what is due but found no room is next.
-                waiting.extendleft(reversed(list(due)[room:]))
-                leased = await leases.lease(connection, fitting, **self._terms)
+                count = self._in_flight.fit([upload.body_bytes for upload in due.values()])
+                fitting = dict(islice(due.items(), count))
+                # Back to the front: the uploads that do not fit are next.
+                waiting.extendleft(reversed(list(due)[count:]))
+                leased = await leases.lease(connection, fitting, since=since, **self._terms)
             claims = leased
         finally:
             used = sum(claim.body_bytes for claim in claims)
             unused = sum(upload.body_bytes for upload in fitting.values()) - used
             await self._in_flight.release(slots - len(claims), unused)
             self._rate_limiter.release(permits - len(claims))
-        return claims, deadline
+        return claims
 
-    async def _claim_alone(self, upload_id: UUID) -> tuple[list[Claim], float]:
+    async def _claim_alone(self, upload_id: UUID) -> list[Claim]:
         """Claim this one, for which there is a permit, if it is due."""
-        deadline = time.monotonic() + self._attempt_seconds
+        since = time.monotonic()
         claims: list[Claim] = []
         try:
             async with self._database.transaction() as connection:
                 claims = await leases.claim(
                     connection,
                     [upload_id],
+                    since=since,
                     stalled_seconds=self._rate_limiter.stalled_seconds,
                     **self._terms,
                 )
         finally:
             self._rate_limiter.release(1 - len(claims))
-        return claims, deadline
+        return claims
 
-    async def _deliver_in_flight(self, claim: Claim, deadline: float) -> None:
+    async def _deliver_in_flight(self, claim: Claim) -> None:
         try:
-            await self._deliver_one(claim, deadline)
+            await self._deliver_one(claim)
         finally:
             await self._in_flight.release(1, claim.body_bytes)
 
-    async def _deliver_one(self, claim: Claim, deadline: float) -> None:
+    async def _deliver_one(self, claim: Claim) -> None:
         try:
             with bound_contextvars(upload=str(claim.upload_id)):
-                ended = await self._attempter.attempt(claim, deadline)
-            lease_ends = deadline - self._attempt_seconds + self._lease_seconds
-            await self._record(_Outcome(ended, lease_ends))
+                outcome = await self._attempter.attempt(claim)
+            await self._record(outcome)
         except Exception as error:  # noqa: BLE001  one upload must not take the others with it
-            # The lease runs out, and the sweep has it looked up: nothing is lost or doubled.
-            # Only the type: an error's text may quote what it was given.
+            # The lease runs out, and the next attempt looks it up: nothing is lost or duplicated.
+            # Only the type: an error's text may quote the record.
             attempts_unrecorded.labels("failed").inc()
             _log.error(
                 "attempt_not_recorded", upload=str(claim.upload_id), error=type(error).__name__
             )
 
-    async def _record_all(self, outcomes: list[_Outcome]) -> list[bool]:
-        """Record how these attempts ended; which of them still held their lease.
+    async def _record_all(self, outcomes: list[Outcome]) -> list[bool]:
+        """Record these outcomes. Returns for each whether its lease still held.
 
-        While the database is away it tries again until the last lease ends: an answer that is not
-        recorded would be unknown. What waits keeps its slots, so nothing more is claimed meanwhile.
-        Raises SQLAlchemyError if it could not.
+        While the database is away it tries again until the last lease ends: a response that is not
+        recorded would be unknown. Meanwhile the attempts keep their slots, so that no more are
+        claimed. Raises SQLAlchemyError if it could not record them.
         """
-        group = [outcome.ended for outcome in outcomes]
-        until = max(outcome.lease_ends for outcome in outcomes)
+        until = max(outcome.claim.lease_ends for outcome in outcomes)
         pause, refused = _PAUSE_FIRST, 0
         while True:
             try:
                 async with self._database.transaction() as connection:
-                    recorded = await leases.record(connection, group)
+                    recorded = await leases.record(connection, outcomes)
                 break
             except SQLAlchemyError as error:
                 refused += not is_away(error)
                 if refused == _RECORD_TRIES or time.monotonic() + pause >= until:
                     raise
-                _log.warning("recording_again", uploads=len(group), error=type(error).__name__)
+                _log.warning("recording_again", uploads=len(outcomes), error=type(error).__name__)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _MAX_PAUSE)
-        for ended in group:
-            _count(ended, recorded=ended.claim.upload_id in recorded)
+        for outcome in outcomes:
+            _count(outcome, recorded=outcome.claim.upload_id in recorded)
             _log.info(
                 "attempt_ended",
-                upload=str(ended.claim.upload_id),
-                state=ended.change.target.value,
-                outcome=ended.outcome,
-                attempt=ended.claim.attempts,
-                recorded=ended.claim.upload_id in recorded,
+                upload=str(outcome.claim.upload_id),
+                state=outcome.change.target.value,
+                outcome=outcome.code,
+                attempt=outcome.claim.attempts,
+                recorded=outcome.claim.upload_id in recorded,
             )
-        return [ended.claim.upload_id in recorded for ended in group]
+        return [outcome.claim.upload_id in recorded for outcome in outcomes]
 
 
-def _count(ended: Outcome, *, recorded: bool) -> None:
+def _count(outcome: Outcome, *, recorded: bool) -> None:
     if not recorded:
         attempts_unrecorded.labels("lease_lost").inc()
         return
-    state, reason = ended.change.target, ended.change.reason
+    state, reason = outcome.change.target, outcome.change.reason
     if state is State.PARKED:
         uploads_parked.inc()
     count_attempt(
-        ended.claim.upload_id,
+        outcome.claim.upload_id,
         state=state,
         reason=reason,
-        status_code=ended.status_code,
+        status_code=outcome.status_code,
         asked=reason in (Reason.RETRY, Reason.SETTLING),
-        seconds=ended.duration,
+        seconds=outcome.duration,
     )

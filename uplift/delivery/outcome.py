@@ -1,236 +1,255 @@
-"""How an attempt ends: from what it learnt to one change of its upload. Pure but for sealing."""
+"""What becomes of an upload after an attempt. Pure: a result in, one change of the upload out."""
 
 import hashlib
-import random
-import time
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
+from dataclasses import dataclass
+from datetime import datetime
 
 import orjson
 
 from uplift.delivery.backoff import Backoff
-from uplift.destinations.responses import Receipt, Response, ResponseKind
-from uplift.ledger.leases import Claim, Outcome
+from uplift.delivery.results import (
+    Cancelled,
+    CannotOpen,
+    Collides,
+    Failed,
+    Found,
+    Invalid,
+    LastStep,
+    LookUpFailed,
+    NewerFound,
+    NoToken,
+    Opened,
+    PastDeadline,
+    Result,
+    SearchEmpty,
+    Sent,
+    Stopped,
+)
+from uplift.destinations.responses import Response, ResponseKind
+from uplift.ledger.leases import Claim
 from uplift.ledger.transitions import Change
-from uplift.ledger.uploads import receipt_context
 from uplift.lifecycle import Reason, State
-from uplift.sealing import UserKey
 from uplift.settings import Settings
-from uplift.tokens.single_flight import TokenPending
+from uplift.tokens.access import NeedsAuthorization
+from uplift.tokens.single_flight import TokenPending, TokenUnavailable
 
 
-@dataclass(slots=True)
-class Facts:
-    """What an attempt learns on its way.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The settings that decide how long an upload waits. Times in seconds."""
 
-    `maybe_sent` is whether 1upHealth may hold this content; `again` whether it was sent before with
-    an unknown outcome: what looks like nothing now may still be stored later, so that sending it
-    may double it; `writing` whether this attempt has begun to send; `looks` how many searches
-    found nothing, where this attempt changes that.
-    """
+    backoff: Backoff
+    settle_seconds: float
+    index_lag_seconds: float
+    hold_seconds: float
+    parked_seconds: float
 
-    claim: Claim
-    key: UserKey
-    started: float  # on time.monotonic
-    deadline: float  # on time.monotonic
-    maybe_sent: bool
-    again: bool = False
-    writing: bool = False
-    empty_searches: int | None = None
-    body: bytes = field(default=b"", repr=False)
-    issues: dict[str, Any] | None = None
-
-
-class Endings:
-    """Ends attempts as the settings have it."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._backoff = Backoff(settings.backoff_first_seconds, settings.max_backoff_seconds)
-        self._settle_seconds = settings.settle_seconds
-        self._index_lag_seconds = settings.index_lag_seconds
-        self._hold_seconds = settings.hold_seconds
-        self._parked_seconds = settings.parked_seconds
-
-    def of_write(self, facts: Facts, response: Response) -> Outcome:
-        """By the answer to a create or an update."""
-        wait = response.retry_after or 0.0
-        match response.kind:
-            case ResponseKind.STORED:
-                return self.delivered(facts, response, "stored")
-            case ResponseKind.UNKNOWN:
-                self._may_be_sent(facts)
-                floor = max(self._settle_seconds, wait)
-                return self.again(
-                    facts, Reason.SETTLING, response.code, response=response, floor=floor
-                )
-            case ResponseKind.NOT_SENT | ResponseKind.BUSY:
-                return self.again(facts, Reason.RETRY, response.code, response=response, floor=wait)
-            case ResponseKind.REFUSED:
-                return _end(
-                    facts, State.REFUSED, Reason.UPSTREAM_REFUSED, response.code, response=response
-                )
-            case (
-                ResponseKind.UNAUTHORIZED
-                | ResponseKind.HOLD
-                | ResponseKind.ABSENT
-                | ResponseKind.FOUND
-            ):
-                return self.held(facts, response.code, response=response, floor=wait)
-
-    def _may_be_sent(self, facts: Facts) -> None:
-        facts.maybe_sent = True
-        facts.empty_searches = 0
-
-    def looked_in_vain(self, facts: Facts, response: Response) -> Outcome:
-        """A look failed: nothing is sent, and it is looked for later."""
-        code = f"look_{response.code}"
-        return self.again(facts, Reason.SETTLING, code, floor=response.retry_after or 0.0)
-
-    def search_again(self, facts: Facts) -> Outcome:
-        """A search found nothing: once 1upHealth's index has had its time, it is made again."""
-        facts.empty_searches = facts.claim.empty_searches + 1
-        return self.again(facts, Reason.SETTLING, "search_empty", floor=self._index_lag_seconds)
-
-    def cancelled(self, facts: Facts) -> Outcome:
-        """Its owner withdrew it."""
-        return _end(facts, State.CANCELLED, Reason.CANCELLED_BY_OWNER, "cancelled")
-
-    def collided(self, facts: Facts) -> Outcome:
-        """Another record is, or will be, at 1upHealth under its type and id."""
-        return _end(facts, State.REFUSED, Reason.ID_COLLISION, "id_collision")
-
-    def delivered(self, facts: Facts, response: Response, outcome: str) -> Outcome:
-        """1upHealth has it."""
-        facts.maybe_sent = False
-        return _end(
-            facts, State.DELIVERED, None, outcome, response=response, receipt=response.receipt
+    @classmethod
+    def of(cls, settings: Settings) -> "Policy":
+        """As the settings say."""
+        return cls(
+            backoff=Backoff(settings.backoff_first_seconds, settings.max_backoff_seconds),
+            settle_seconds=settings.settle_seconds,
+            index_lag_seconds=settings.index_lag_seconds,
+            hold_seconds=settings.hold_seconds,
+            parked_seconds=settings.parked_seconds,
         )
 
-    def rejected(self, facts: Facts) -> Outcome:
-        """It is not valid FHIR."""
-        return _end(facts, State.REJECTED, Reason.INVALID, "invalid")
 
-    def overtaken(self, facts: Facts) -> Outcome:
-        """1upHealth has something newer, which the ledger has forgotten: only a person can say."""
-        return _end(facts, State.REFUSED, Reason.NEWER_UPSTREAM, "newer_upstream")
+@dataclass(frozen=True, slots=True)
+class _Next:
+    """Where the upload goes, and the code of the attempt for its history. Times in seconds."""
 
-    def parked(self, facts: Facts) -> Outcome:
-        """Its person must consent anew."""
-        return _end(
-            facts,
-            State.PARKED,
-            Reason.NEEDS_AUTHORIZATION,
-            "needs_authorization",
-            clock=self._parked_seconds,
-        )
-
-    def expired(self, facts: Facts, outcome: str = "gave_up") -> Outcome:
-        """Its time is up."""
-        return _end(facts, State.EXPIRED, Reason.GAVE_UP, outcome)
-
-    def handed_back(self, facts: Facts) -> Outcome:
-        """This process stops: another may send it at once."""
-        return _end(facts, State.QUEUED, Reason.HANDED_BACK, "handed_back")
-
-    def held(
-        self, facts: Facts, outcome: str, *, response: Response | None = None, floor: float = 0.0
-    ) -> Outcome:
-        """Slow retries: something is wrong with the deployment rather than with the record."""
-        floor = max(self._hold_seconds, floor)
-        return self.again(facts, Reason.HELD, outcome, response=response, floor=floor)
-
-    def failed(self, facts: Facts, error: Exception) -> Outcome:
-        """By an error of our own. Only its type is kept: its text may quote the record."""
-        outcome = f"failed_{type(error).__name__}"
-        if facts.writing:
-            self._may_be_sent(facts)
-            return self.again(facts, Reason.SETTLING, outcome, floor=self._settle_seconds)
-        return self.again(facts, Reason.RETRY, outcome)
-
-    def awaiting_token(self, facts: Facts, error: TokenPending) -> Outcome:
-        """Queue it for its turn. Nothing was tried, so no attempt is spent and no back-off grows;
-        were all to come back at once, most would only be told the same again.
-        """
-        if facts.claim.past_deadline:
-            return self.expired(facts, error.code)
-        delay = error.retry_after + random.uniform(0.0, error.spread)  # noqa: S311
-        return _end(facts, State.QUEUED, Reason.AWAITING_TOKEN, error.code, delay=delay, free=True)
-
-    def again(
-        self,
-        facts: Facts,
-        reason: Reason,
-        outcome: str,
-        *,
-        response: Response | None = None,
-        floor: float = 0.0,
-    ) -> Outcome:
-        """Try again after a back-off of at least `floor` seconds, unless its time is up."""
-        if facts.claim.past_deadline:
-            return self.expired(facts, outcome)
-        delay = self._backoff.delay(facts.claim.attempts, floor=floor)
-        return _end(facts, State.QUEUED, reason, outcome, response=response, delay=delay)
+    state: State
+    reason: Reason | None
+    code: str
+    delay: float = 0.0
+    clock: float | None = None
+    free: bool = False
 
 
-# Only these may have brought it to 1upHealth a second time.
-_SENT = frozenset({ResponseKind.STORED, ResponseKind.UNKNOWN})
-_KEEP_THE_QUESTION = frozenset(State) - {State.DELIVERED}
+@dataclass(frozen=True, slots=True)
+class _Retry:
+    """The upload is attempted again after a backoff of at least `floor` seconds."""
+
+    reason: Reason
+    code: str
+    floor: float = 0.0
 
 
-def _end(
-    facts: Facts,
-    target: State,
-    reason: Reason | None,
-    outcome: str,
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    """Nothing was tried: the upload waits for so many seconds, and the attempt is free."""
+
+    reason: Reason
+    code: str
+    delay: float
+
+
+# Every outcome that does not depend on anything else, in the order of an attempt's steps.
+_CANCELLED = _Next(State.CANCELLED, Reason.CANCELLED_BY_OWNER, "cancelled")
+_COLLIDES = _Next(State.REFUSED, Reason.ID_COLLISION, "id_collision")
+_INVALID = _Next(State.REJECTED, Reason.INVALID, "invalid")
+_FOUND = _Next(State.DELIVERED, None, "found")
+# Only a person can decide which of the two contents is right.
+_NEWER_FOUND = _Next(State.REFUSED, Reason.NEWER_UPSTREAM, "newer_upstream")
+_PAST_DEADLINE = _Next(State.EXPIRED, Reason.GAVE_UP, "gave_up")
+_STOPPED = _Next(State.QUEUED, Reason.HANDED_BACK, "handed_back")
+_STORED = _Next(State.DELIVERED, None, "stored")
+
+# Only these responses leave open or prove that it was stored.
+_ARRIVED = frozenset({ResponseKind.STORED, ResponseKind.UNKNOWN})
+
+
+def change_of(
+    claim: Claim,
+    result: Result,
+    policy: Policy,
     *,
-    response: Response | None = None,
-    receipt: Receipt | None = None,
-    delay: float = 0.0,
-    clock: float | None = None,
-    free: bool = False,
-) -> Outcome:
-    claim = facts.claim
-    named = _sealable(receipt, facts.body) if receipt else None
-    sent = facts.writing and (response is None or response.kind in _SENT)
-    if facts.again and target in _KEEP_THE_QUESTION:
-        # What was not sent after the look: the next attempt, or a redrive's, looks and marks.
-        facts.maybe_sent = True
-    return Outcome(
-        claim=claim,
-        change=Change(
-            upload_id=claim.upload_id,
-            source=State.SENDING,
-            target=target,
-            reason=reason,
-            lease_id=claim.lease_id,
-            delay=delay,
-            clock=clock,
-            free=free,
-            maybe_sent=facts.maybe_sent,
-            empty_searches=facts.empty_searches,
-            possible_duplicate=True if facts.again and sent else None,
-            last_response=response.code if response else outcome,
-            issues=facts.issues,
-            sealed_receipt=(
-                facts.key.seal(named, receipt_context(claim.upload_id)) if named else None
-            ),
-        ),
-        outcome=outcome,
-        status_code=response.status_code if response else None,
-        duration=time.monotonic() - facts.started,
-        record_receipt=(facts.key.seal(named, receipt_context(claim.record_id)) if named else None),
+    jitter: float,
+    sealed_receipt: bytes | None = None,
+) -> tuple[Change, str]:
+    """The change of the claimed upload that this result leads to, and the code for its history.
+
+    `jitter` is random, from 0 to 1; `sealed_receipt` is `receipt_of` sealed for the upload.
+    """
+    last = result.last
+    then = _next(claim, last, policy, jitter)
+    response = response_of(last)
+    unknown = _is_unknown(last)
+    arrived = unknown or (response is not None and response.kind in _ARRIVED)
+    empty_searches = 0 if unknown else None
+    if isinstance(last, SearchEmpty):
+        empty_searches = claim.empty_searches + 1
+    change = Change(
+        upload_id=claim.upload_id,
+        source=State.SENDING,
+        target=then.state,
+        reason=then.reason,
+        lease_id=claim.lease_id,
+        delay=then.delay,
+        clock=then.clock,
+        free=then.free,
+        # What is in doubt stays so until it is delivered: the next attempt looks it up, or that
+        # of a redrive.
+        maybe_sent=then.state is not State.DELIVERED
+        and (unknown or result.in_doubt or claim.maybe_sent),
+        empty_searches=empty_searches,
+        possible_duplicate=True if result.in_doubt and arrived else None,
+        last_response=response.code if response is not None else then.code,
+        issues=result.issues,
+        sealed_receipt=sealed_receipt,
     )
+    return change, then.code
 
 
-def _sealable(receipt: Receipt, body: bytes) -> bytes:
-    """The receipt as JSON. Its digest is of the bytes sent, so it is health data: seal it."""
-    stored_at = receipt.stored_at or datetime.now(UTC)
+def response_of(last: LastStep) -> Response | None:
+    """The response that decided, if one did."""
+    return last.response if isinstance(last, Sent | Found) else None
+
+
+def receipt_of(opened: Opened, result: Result, now: datetime) -> bytes | None:
+    """What the destination calls the delivered resource, as JSON; None if it is not delivered.
+
+    Its digest is of the body, so it is health data: seal it.
+    """
+    response = response_of(result.last)
+    if response is None or response.receipt is None:
+        return None
+    receipt = response.receipt
     return orjson.dumps(
         {
             "id": receipt.id,
             "version": receipt.version,
-            "stored_at": stored_at.isoformat(),
-            "sha256": hashlib.sha256(body).hexdigest(),
+            "stored_at": (receipt.stored_at or now).isoformat(),
+            "sha256": hashlib.sha256(opened.body).hexdigest(),
         }
     )
+
+
+def _is_unknown(last: LastStep) -> bool:
+    """Whether this attempt wrote and does not know whether it was stored."""
+    match last:
+        case Sent(response):
+            return response.kind is ResponseKind.UNKNOWN
+        case Failed(writing=writing):
+            return writing
+    return False
+
+
+def _next(claim: Claim, last: LastStep, policy: Policy, jitter: float) -> _Next:
+    then = _then(last, policy, jitter)
+    if isinstance(then, _Next):
+        return then
+    if claim.past_deadline:
+        return _Next(State.EXPIRED, Reason.GAVE_UP, then.code)
+    if isinstance(then, _Wait):
+        return _Next(State.QUEUED, then.reason, then.code, delay=then.delay, free=True)
+    delay = policy.backoff.delay(claim.attempts, jitter, floor=then.floor)
+    return _Next(State.QUEUED, then.reason, then.code, delay=delay)
+
+
+def _then(last: LastStep, policy: Policy, jitter: float) -> _Next | _Retry | _Wait:  # noqa: C901  one row a step
+    match last:
+        case Sent(response):
+            return _after_write(response, policy)
+        case Cancelled():
+            return _CANCELLED
+        case Collides():
+            return _COLLIDES
+        case CannotOpen():
+            return _Retry(Reason.HELD, "sealed", policy.hold_seconds)
+        case Invalid():
+            return _INVALID
+        case Found():
+            return _FOUND
+        case NewerFound():
+            return _NEWER_FOUND
+        case SearchEmpty():
+            return _Retry(Reason.SETTLING, "search_empty", policy.index_lag_seconds)
+        case LookUpFailed(response):
+            code = f"look_up_{response.code}"
+            return _Retry(Reason.SETTLING, code, response.retry_after or 0.0)
+        case PastDeadline():
+            return _PAST_DEADLINE
+        case Stopped():
+            return _STOPPED
+        case NoToken(error):
+            return _without_token(error, policy, jitter)
+        case Failed(error, writing):
+            if writing:
+                return _Retry(Reason.SETTLING, f"failed_{error}", policy.settle_seconds)
+            return _Retry(Reason.RETRY, f"failed_{error}")
+
+
+def _after_write(response: Response, policy: Policy) -> _Next | _Retry:
+    floor = response.retry_after or 0.0
+    match response.kind:
+        case ResponseKind.STORED:
+            return _STORED
+        case ResponseKind.REFUSED:
+            return _Next(State.REFUSED, Reason.UPSTREAM_REFUSED, response.code)
+        case ResponseKind.UNKNOWN:
+            return _Retry(Reason.SETTLING, response.code, max(policy.settle_seconds, floor))
+        case ResponseKind.NOT_SENT | ResponseKind.BUSY:
+            return _Retry(Reason.RETRY, response.code, floor)
+        case (
+            ResponseKind.UNAUTHORIZED | ResponseKind.HOLD | ResponseKind.ABSENT | ResponseKind.FOUND
+        ):
+            # Something is wrong with the deployment rather than with the record.
+            return _Retry(Reason.HELD, response.code, max(policy.hold_seconds, floor))
+
+
+def _without_token(
+    error: NeedsAuthorization | TokenUnavailable, policy: Policy, jitter: float
+) -> _Next | _Retry | _Wait:
+    match error:
+        case NeedsAuthorization():
+            clock = policy.parked_seconds
+            reason = Reason.NEEDS_AUTHORIZATION
+            return _Next(State.PARKED, reason, "needs_authorization", clock=clock)
+        case TokenPending():
+            # At a random time: if all came back at once, most would only learn the same again.
+            delay = error.retry_after + jitter * error.spread
+            return _Wait(Reason.AWAITING_TOKEN, error.code, delay)
+    return _Retry(Reason.NO_TOKEN, "no_token", error.retry_after or 0.0)

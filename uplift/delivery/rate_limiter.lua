@@ -9,21 +9,21 @@
 --   probing               since when only probes go out; 0 if more may go
 --   probe                 when the next probe may go
 --   suspended             until when nothing goes out, because of a Retry-After
---   changed               the last change for better or worse; an answer to a request from before
---                         it says nothing new
+--   changed               when the phase last changed or the limit was halved; a response to an
+--                         earlier request says nothing new
 --   raised                when the limit was last raised
 --   stalled               how long nothing was sent, less what waiting uploads were credited
---   used, rate, window    attempts begun in this second; per second in the last whole one; its start
+--   used, rate, second    attempts begun in this second; their rate in the last one; when it began
 -- The sorted set KEYS[2]: the different uploads that failed lately, less those that successes
 -- outweighed.
 --
 -- Returns {granted, wait, now, limit, phase, stalled, event}.
 
--- So many different uploads fail, and no success outweighs them: the destination is away.
+-- When so many different uploads fail and no success outweighs them, the destination is away.
 local OUTAGE_UPLOADS = 10
--- One success outweighs so many failures. So a third may fail for their own reasons.
+-- One success outweighs so many failures: up to two thirds may fail for reasons of their own.
 local OUTWEIGHS = 2
--- Attempts per second for a destination that has just answered again.
+-- Attempts per second for a destination that has just come back.
 local GENTLE = 10
 -- Milliseconds between two steps of the limit, and before the first probe of an outage.
 local STEP = 1000
@@ -45,15 +45,15 @@ local limit = math.min(s.limit or max_rate, max_rate)
 local slow_start_threshold = math.min(s.slow_start_threshold or max_rate, max_rate)
 local probing, suspended, changed = s.probing or 0, s.suspended or 0, s.changed or 0
 local raised, probe, at = s.raised or 0, s.probe or 0, math.min(s.at or now, now)
-local used, rate, window = s.used or 0, s.rate or 0, s.window or now
+local used, rate, second = s.used or 0, s.rate or 0, s.second or now
 local event = ''
 
 -- The time to give up stops while only probes go out.
 local stalled_until = probing > 0 and now or math.min(now, suspended)
 local stalled = math.max(0, (s.stalled or 0) + math.max(0, stalled_until - at) - credited)
 
-if now - window >= 1000 then
-    rate, used, window = used * 1000 / (now - window), 0, now
+if now - second >= 1000 then
+    rate, used, second = used * 1000 / (now - second), 0, now
 end
 
 local function start_probing(after)
@@ -63,8 +63,8 @@ end
 
 if retry_after > 0 then suspended = math.max(suspended, now + retry_after) end
 
--- Requests in flight when it was throttled belong to the same burst. The limit may be far above
--- what was used.
+-- Requests that were in flight when it was throttled belong to the same burst. The limit may be far
+-- above the rate that was used.
 if busy_asked > 0 and busy_asked >= changed and now - changed >= STEP and probing == 0 then
     limit = math.min(limit, math.max(rate, used, GENTLE)) / 2
     slow_start_threshold, changed, raised, event = limit, now, now, 'throttled'
@@ -89,7 +89,7 @@ if probing == 0 then
 end
 
 if probing > 0 then
-    -- Asked after probing began: a probe arrived.
+    -- The request was made after probing began: a probe arrived.
     if good > 0 and good_asked >= changed then
         limit = math.min(max_rate, math.max(2 * probe_rate, math.min(GENTLE, slow_start_threshold)))
         probing, changed, raised, event = 0, now, now, 'resumed'
@@ -105,7 +105,7 @@ elseif news and limit < max_rate and now - raised >= STEP then
     if limit == max_rate then slow_start_threshold, event = max_rate, 'full' end
 end
 
--- A bucket of a tenth of a second, and of one attempt at least.
+-- The bucket is a tenth of a second large, and one attempt at least.
 local burst = math.max(1, limit / 10)
 local tokens = math.min(burst, (s.tokens or burst) + (now - at) * limit / 1000)
 local granted, wait = 0, 0
@@ -123,7 +123,7 @@ end
 redis.call('HSET', KEYS[1], 'limit', limit, 'slow_start_threshold', slow_start_threshold,
     'probing', probing, 'suspended', suspended, 'changed', changed, 'raised', raised,
     'probe', probe, 'at', now, 'tokens', tokens, 'used', used + granted, 'rate', rate,
-    'window', window, 'stalled', stalled)
+    'second', second, 'stalled', stalled)
 local phase = 'full'
 if suspended > now then
     phase = 'suspended'

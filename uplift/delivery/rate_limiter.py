@@ -1,11 +1,12 @@
-"""May I send now? One controller for 1upHealth, shared by all worker processes through Redis.
+"""The rate limiter: how many attempts all worker processes together may begin, through Redis.
 
-Every claim asks first, and every answer is told. A 429 halves what all processes may begin, and
-its Retry-After closes it; when many different uploads fail and none succeeds, only a probe goes
-out now and then; success opens it again. `uplift.delivery.rate_limiter_rule` has the rule.
+A process acquires permits before each claim, and reports every response. A 429 halves the limit of
+all processes, and its Retry-After suspends sending. When many different uploads fail and none
+succeeds, only a probe is sent now and then. A success raises the limit again. `rate_limiter.lua`
+has the rule.
 
-What is lost with Redis is a speed, never an upload: meanwhile each process keeps to a low limit
-of its own.
+If Redis is lost, only the limit is lost, never an upload: meanwhile each process has a low limit of
+its own.
 """
 
 import asyncio
@@ -30,31 +31,37 @@ _log = structlog.get_logger(__name__)
 _SCRIPT = (Path(__file__).parent / "rate_limiter.lua").read_text()
 _KEYS = ["uplift:rate_limiter", "uplift:rate_limiter:failing"]
 
-# Answers are told, and permits taken ahead, for so long: many claims share one call of Redis.
+# Responses are collected, and permits acquired ahead, for so long: many claims share one call of
+# Redis.
 _SHARED_SECONDS = 0.1
-# How long it is believed that nothing may be sent: another process may have opened it again.
+# How long this process believes that there are no permits: another may have raised the limit.
 _BELIEVED_SECONDS = 0.5
-# How long Redis is left alone after it did not answer.
+# How long Redis is not asked after it did not answer.
 _AWAY_SECONDS = 5.0
 
 _GOOD = frozenset(
     {ResponseKind.STORED, ResponseKind.FOUND, ResponseKind.ABSENT, ResponseKind.REFUSED}
 )
-# 403 and the like blame the deployment; UNAUTHORIZED is only told after a refresh that worked.
+# With HOLD the deployment is at fault, as with a 403. UNAUTHORIZED is only reported after a refresh
+# that worked.
 _BAD = frozenset(
     {ResponseKind.UNKNOWN, ResponseKind.NOT_SENT, ResponseKind.HOLD, ResponseKind.UNAUTHORIZED}
 )
 _TOO_MANY_REQUESTS = 429
 
 Phase = Literal["full", "throttled", "probing", "suspended"]
+"""At the full limit, below it, only probes are sent, or nothing is because of a Retry-After."""
+
+# In these phases nothing but a probe may be sent.
+_STALLED = frozenset({"probing", "suspended"})
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimiterState:
-    """How fast may be sent. Times in seconds.
+    """How fast all processes together may send. Times in seconds.
 
-    `limit` is in attempts a second, of all processes together; `wait` is the time until the next
-    may begin; `stalled_seconds` how long nothing was sent that waiting uploads did not get back yet.
+    `limit` is in attempts a second. `wait` is the time until the next attempt may begin.
+    `stalled_seconds` is how long nothing was sent, less what waiting uploads were credited.
     """
 
     phase: Phase
@@ -65,7 +72,7 @@ class RateLimiterState:
 
 @dataclass(slots=True)
 class _Report:
-    """What was answered since the last report; times are when it was asked, on time.monotonic."""
+    """The responses since the last report. Times are those of the requests, on time.monotonic."""
 
     good: int = 0
     good_asked: float = 0.0
@@ -78,12 +85,12 @@ class _Report:
 
 
 class _LocalLimit:
-    """A fixed limit for one process, while nobody can count for all. It is never raised."""
+    """A fixed limit for one process, while Redis is away. It is never raised."""
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
         self._next = 0.0  # when the next attempt may begin, on time.monotonic
-        self._most_ahead = 1.0  # second
+        self._max_saved = 1.0  # seconds
 
     def slow(self, seconds: float) -> None:
         self._next = max(self._next, time.monotonic() + seconds)
@@ -92,8 +99,8 @@ class _LocalLimit:
         now = time.monotonic()
         if now < self._next:
             return 0
-        # What was not used for a second may go at once.
-        start = max(self._next, now - self._most_ahead)
+        # The unused permits of the last second may be used at once.
+        start = max(self._next, now - self._max_saved)
         granted = max(1, min(limit, int((now - start) * self._limit)))
         self._next = start + granted / self._limit
         return granted
@@ -104,7 +111,7 @@ class _LocalLimit:
 
 
 class RateLimiter:
-    """Asks for permits, and tells what came of them."""
+    """Acquires permits for attempts, and reports the responses to them."""
 
     def __init__(self, redis_client: "redis.asyncio.Redis", settings: Settings) -> None:
         self._rule = redis_client.register_script(_SCRIPT)
@@ -117,17 +124,17 @@ class RateLimiter:
         self._redis_clock = 0.0  # Redis' milliseconds when time.monotonic was 0
         self._stock = 0
         self._stock_until = 0.0
-        self._drawn = 0  # permits used since they were last asked for
+        self._drawn = 0  # permits used since the last call of Redis
         self._drawn_at = 0.0
         self._report = _Report()
         self._soon = asyncio.Event()
         self._reporting: asyncio.Task[None] | None = None
 
     async def acquire(self, limit: int) -> int:
-        """Permits for at most so many attempts that begin now: 0 to `most`.
+        """Permits for attempts that begin now: 0 to `limit` of them.
 
-        Whoever gets none asks again after `wait` seconds. Raises nothing: Redis that is away
-        means a low limit for this process.
+        A caller that gets none asks again after `wait` seconds. Raises nothing: while Redis is away
+        this process has a low limit of its own.
         """
         now = time.monotonic()
         if limit <= self._stock and now < self._stock_until:
@@ -152,7 +159,7 @@ class RateLimiter:
 
     @property
     def wait(self) -> float:
-        """Seconds until asking again may bring a permit, as far as this process knows."""
+        """Seconds until there may be a permit, as far as this process knows."""
         now = time.monotonic()
         if self._is_local(now):
             return self._local.wait
@@ -161,12 +168,11 @@ class RateLimiter:
     @property
     def is_stalled(self) -> bool:
         """Whether nothing but probes may be sent, as far as this process knows."""
-        alone = self._is_local(time.monotonic())
-        return not alone and self._state.phase in ("probing", "suspended")
+        return not self._is_local(time.monotonic()) and self._state.phase in _STALLED
 
     @property
     def is_scarce(self) -> bool:
-        """Whether fewer may be sent than could be, as far as this process knows."""
+        """Whether there are fewer permits than at the full limit, as far as this process knows."""
         return self._is_local(time.monotonic()) or self._state.phase != "full"
 
     @property
@@ -175,7 +181,7 @@ class RateLimiter:
         return self._state.stalled_seconds
 
     def answered(self, upload_id: UUID, response: Response, asked_at: float) -> None:
-        """1upHealth answered about this upload, or did not; asked at, on time.monotonic."""
+        """Report the response about this upload to a request of that time, on time.monotonic."""
         report = self._report
         if response.status_code == _TOO_MANY_REQUESTS or response.kind is ResponseKind.BUSY:
             report.busy_asked = max(report.busy_asked, asked_at)
@@ -189,26 +195,26 @@ class RateLimiter:
         else:
             return
         if report.busy_asked or report.failed or self._state.phase != "full":
-            # Others must know at once, and what was taken ahead no longer holds.
+            # Other processes must know at once, and permits acquired ahead are no longer valid.
             self._stock = 0
             self._soon.set()
         if self._reporting is None or self._reporting.done():
             self._reporting = asyncio.create_task(
-                self._tell_soon(),
+                self._report_soon(),
                 name="rate_limiter",
-                context=Context(),  # its log lines are of no single upload
+                context=Context(),  # its log lines belong to no single upload
             )
 
     async def state(self) -> RateLimiterState | None:
-        """How fast may be sent now; None if Redis does not answer."""
+        """The limit and the phase now; None if Redis does not answer."""
         return None if await self._exchange(0) is None else self._state
 
     async def credit(self, seconds: float) -> None:
-        """Waiting uploads got so much back of the time that sending stood still."""
+        """So much of the time in which nothing was sent is credited to waiting uploads."""
         await self._exchange(0, credited=seconds)
 
     async def close(self) -> None:
-        """Tell what is not told yet."""
+        """Report the responses that are not reported yet."""
         self._soon.set()
         if self._reporting is not None:
             await self._reporting
@@ -223,7 +229,7 @@ class RateLimiter:
             return 0
         return int(self._drawn * _SHARED_SECONDS / max(since, _SHARED_SECONDS))
 
-    async def _tell_soon(self) -> None:
+    async def _report_soon(self) -> None:
         while self._report:
             try:
                 async with asyncio.timeout(_SHARED_SECONDS):
@@ -231,11 +237,11 @@ class RateLimiter:
             except TimeoutError:
                 pass
             self._soon.clear()
-            if self._report:  # else a claim has told it meanwhile
+            if self._report:  # otherwise a claim has reported them meanwhile
                 await self._exchange(0)
 
     async def _exchange(self, wanted: int, *, credited: float = 0.0) -> int | None:
-        """Tell what was answered and ask for permits; how many, or None if Redis is away."""
+        """Report the responses and ask for permits; how many, or None if Redis is away."""
         if self._is_local(time.monotonic()):
             self._report = _Report()
             return None
@@ -253,14 +259,14 @@ class RateLimiter:
         for upload_id, asked_at in report.failed.items():
             args += [str(upload_id), self._asked(asked_at)]
         try:
-            granted, wait, clock, limit, phase, stood, event = await self._rule(_KEYS, args)
+            granted, wait, clock, limit, phase, stalled, event = await self._rule(_KEYS, args)
         except (RedisError, OSError) as error:
             _log.warning("rate_limiter_is_local", error=type(error).__name__)
             self._away_until = time.monotonic() + _AWAY_SECONDS
             return None
         self._known_at = time.monotonic()
         self._redis_clock = clock - self._known_at * 1000
-        self._state = RateLimiterState(phase.decode(), float(limit), wait / 1000, stood / 1000)
+        self._state = RateLimiterState(phase.decode(), float(limit), wait / 1000, stalled / 1000)
         if self._state.phase != "full":
             self._stock = 0
         self._show(event.decode())
@@ -276,13 +282,14 @@ class RateLimiter:
 
     def _show(self, event: str) -> None:
         rate_limiter_limit.set(self._state.limit)
-        rate_limiter_probing.set(self._state.phase in ("full", "throttled"))
+        phase = self._state.phase
+        rate_limiter_probing.set(phase in _STALLED)
         match event:
             case "throttled" | "probing_busy":
                 rate_limiter_slowed.labels("busy").inc()
-                _log.warning("rate_limiter_changed", state=self._state.phase, why="busy")
+                _log.warning("rate_limiter_changed", state=phase, why="busy")
             case "probing_outage":
                 rate_limiter_slowed.labels("outage").inc()
-                _log.warning("rate_limiter_changed", state=self._state.phase, why="outage")
+                _log.warning("rate_limiter_changed", state=phase, why="outage")
             case "resumed" | "full":
-                _log.info("rate_limiter_changed", state=self._state.phase, why=event)
+                _log.info("rate_limiter_changed", state=phase, why=event)

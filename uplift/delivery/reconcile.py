@@ -1,8 +1,8 @@
-"""What to ask 1upHealth about an upload that it may hold already, and what follows. Pure.
+"""The rule of look-ups: what to ask about an upload that may be there, and what follows. Pure.
 
-An update was sent to the resource that was delivered before; a create is under the resource's own
-id where 1upHealth keeps ids, and anywhere else where it does not. A read by id sees what is stored
-at once, a search late: a search that finds nothing counts when it is made twice.
+An update was sent to the resource that was delivered before. A create is under the resource's own
+id where the destination keeps ids, and under an unknown id where it does not. A read by id sees
+what is stored at once; a search sees it late, so two searches must find nothing.
 """
 
 import re
@@ -17,8 +17,9 @@ from uplift.fhir.versions import FhirVersion
 
 # Legal FHIR ids that are no path segment: they cannot be looked up.
 _UNADDRESSABLE = frozenset({"", ".", ".."})
-# What separates tokens in a search, and escapes that: nobody says whether 1upHealth reads escapes
-# (https://hl7.org/fhir/R4/search.html#escaping), and a search misread finds nothing.
+# These characters separate tokens in a search, or escape those that do. 1upHealth does not say
+# whether it reads escapes (https://hl7.org/fhir/R4/search.html#escaping), and a search that is
+# misread finds nothing.
 _NO_TOKEN = re.compile(r"[,|$\\\x00-\x1f\x7f]|^\s|\s$")
 _MAX_TOKEN = 1024
 
@@ -37,34 +38,36 @@ class ByIdentifier:
     token: str
 
 
-Look = ById | ByIdentifier
+LookUp = ById | ByIdentifier
 
 
 class Finding(StrEnum):
-    """What one look came to."""
+    """What one look-up found."""
 
     OURS = "ours"  # a resource with the upload's content
     OTHER = "other"  # a resource with other content, at that id
+    NEWER = "newer"  # other content at that id, which a restored ledger cannot know of
     NOTHING = "nothing"
-    FAILED = "failed"  # no answer that can be relied on
+    FAILED = "failed"  # no reliable response
 
 
 class Conclusion(StrEnum):
-    """What all looks say together."""
+    """What all look-ups say together."""
 
     STORED = "stored"
-    NOT_STORED = "not_stored"  # sending it doubles nothing
-    CANNOT_TELL = "cannot_tell"  # it could not be looked up: sending it may double it
+    NEWER = "newer"  # a person must decide which content is right
+    NOT_STORED = "not_stored"  # sending it duplicates nothing
+    CANNOT_TELL = "cannot_tell"  # it cannot be looked up: sending it may duplicate it
     SEARCH_AGAIN = "search_again"  # nothing so far: the index may be late
-    LOOK_AGAIN = "look_again"  # a look failed, which never permits a send
+    LOOK_UP_AGAIN = "look_up_again"  # a look-up failed, which never permits a send
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What is known of an upload before it is looked for.
+    """What is known of an upload before its look-ups.
 
-    `target` is the id under which an older version was delivered, `own_id` the one in the
-    resource; `empty_searches` how many found nothing since it may have been sent last.
+    `target` is the id under which an older version was delivered, `own_id` the id in the resource.
+    `empty_searches` is how many searches have found nothing since it may have been sent last.
     """
 
     target: str | None
@@ -96,9 +99,9 @@ def case_of(
 
 
 def identifier_token(resource: dict[str, Any]) -> str | None:
-    """FHIR's search token for one of the resource's identifiers, one with a system if it has any.
+    """FHIR's search token for one of the resource's identifiers, preferably one with a system.
 
-    None if none can be said in a search without escapes.
+    None if each of them needs escapes in a search, or if there is none.
     """
     found = resource.get("identifier")
     tokens = list(_tokens(found if isinstance(found, list) else [found]))
@@ -124,10 +127,10 @@ def _tokens(identifiers: Iterable[Any]) -> Iterable[str]:
 def written_after(
     resource: dict[str, Any], restored_to: datetime, *, known_version: str | None
 ) -> bool:
-    """Whether what 1upHealth has was written after a time up to which the ledger is whole.
+    """Whether the found resource was written after the time up to which the ledger is complete.
 
-    Not if it is the version that the ledger knows of. What does not say when it was written
-    (`meta.lastUpdated`, https://hl7.org/fhir/R4/resource.html#Meta) may have been.
+    The version that the ledger knows of was not. A resource that does not say when it was written
+    (`meta.lastUpdated`, https://hl7.org/fhir/R4/resource.html#Meta) may have been, so it counts.
     """
     meta = resource.get("meta")
     meta = meta if isinstance(meta, dict) else {}
@@ -139,24 +142,26 @@ def written_after(
         return True
 
 
-def next_step(case: Case, seen: Sequence[tuple[Look, Finding]]) -> Look | Conclusion:
-    """The next look, or what those already made say."""
+def next_step(case: Case, seen: Sequence[tuple[LookUp, Finding]]) -> LookUp | Conclusion:
+    """The next look-up, or the conclusion from those that were made."""
     findings = dict(seen)
     if Finding.OURS in findings.values():
         return Conclusion.STORED
+    if Finding.NEWER in findings.values():
+        return Conclusion.NEWER
     if Finding.FAILED in findings.values():
-        return Conclusion.LOOK_AGAIN
+        return Conclusion.LOOK_UP_AGAIN
     target = ById(case.target) if case.target is not None else None
     own = ById(case.own_id) if case.own_id is not None else None
     search = ByIdentifier(case.identifier) if case.identifier is not None else None
-    # While the target is there, only updates of it were sent, and none arrived.
+    # The target is there with other content: only updates of it were sent, and none arrived.
     if target is not None and findings.get(target) is Finding.OTHER:
         return Conclusion.NOT_STORED
     if case.keeps_ids and own in findings:
         return Conclusion.NOT_STORED
-    for look in (target, own, search):
-        if look is not None and look not in findings:
-            return look
+    for look_up in (target, own, search):
+        if look_up is not None and look_up not in findings:
+            return look_up
     if search is None:
         return Conclusion.CANNOT_TELL
     return Conclusion.NOT_STORED if case.empty_searches else Conclusion.SEARCH_AGAIN

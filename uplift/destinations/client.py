@@ -1,4 +1,4 @@
-"""The connection to 1upHealth: one request in, one sorted `Answer` out."""
+"""The connection to a destination: one request in, one classified `Response` out."""
 
 import asyncio
 import time
@@ -27,28 +27,29 @@ from uplift.settings import Settings
 
 _CONNECT_SECONDS = 10.0
 # A stored resource comes back with its create; beyond this it cannot be ours.
-_ANSWER_SLACK_BYTES = 1024 * 1024
-# 1upHealth's most on one page; and pages of one identifier beyond which something is wrong.
+_RESPONSE_SLACK_BYTES = 1024 * 1024
+# The largest page that 1upHealth gives, in resources.
 _MAX_PAGE = 100
+# One identifier with more pages than this is a sign of a wrong search.
 _MAX_PAGES = 20
-# To take a larger page apart holds everything else up, so a thread does it.
+# A thread parses a larger page: meanwhile nothing else could run on the loop.
 _MAX_INLINE_BYTES = 64 * 1024
 
 
 class DeadlinePassed(Exception):
-    """The attempt's time was over before the first byte of the body was asked for."""
+    """The deadline passed before the first byte of the body was sent."""
 
 
 class ResponseTooLarge(Exception):
-    """The response has more bytes than any answer of 1upHealth's should."""
+    """The response has more bytes than allowed."""
 
 
 def open_http(*, connections: int) -> httpx.AsyncClient:
-    """An HTTP client for a process's whole traffic to 1upHealth. Call it on the running loop.
+    """An HTTP client for all traffic of a process to 1upHealth. Call it on the running loop.
 
     httpx's own pool falls to 50 requests a second at 100 in flight (httpx#3215); aiohttp's does
-    not. aiohttp would send a cut GET or PUT again by itself: that is off, since sending again is
-    a decision of ours. No cookies: one client serves all users.
+    not. aiohttp repeats a GET or PUT by itself after a cut connection; that is switched off,
+    because Uplift decides what is sent again. No cookies: one client serves all users.
     """
 
     def session() -> aiohttp.ClientSession:
@@ -73,7 +74,7 @@ def open_http(*, connections: int) -> httpx.AsyncClient:
 
 
 class FhirClient:
-    """1upHealth's FHIR API, as one user's token may use it."""
+    """A destination's FHIR API, used with one user's token."""
 
     def __init__(self, http: httpx.AsyncClient, settings: Settings) -> None:
         if not settings.oneup_fhir_url.startswith(("https://", "http://")):
@@ -81,7 +82,7 @@ class FhirClient:
         self._http = http
         self._url = settings.oneup_fhir_url
         self._bases = both_forms(settings.oneup_fhir_url)
-        self._max_answer = settings.max_body_bytes + _ANSWER_SLACK_BYTES
+        self._max_response = settings.max_body_bytes + _RESPONSE_SLACK_BYTES
 
     async def write(
         self,
@@ -95,8 +96,8 @@ class FhirClient:
     ) -> Response:
         """Create a resource, or update the one of that id, with the bytes as they are.
 
-        `deadline` is on `time.monotonic`: after it nothing is sent any more, and no answer is
-        waited for. An update is a POST to the resource, as 1upHealth documents it.
+        `deadline` is on `time.monotonic`: after it nothing is sent, and no response is waited for.
+        An update is a POST to the resource, as 1upHealth documents it.
         """
         if not _fits_a_header(token):
             return Response(ResponseKind.UNAUTHORIZED, "unusable_token")
@@ -106,8 +107,8 @@ class FhirClient:
         started = False
 
         async def stream() -> AsyncIterator[bytes]:
-            # A process that was frozen after its decision to send must not send late: by then
-            # another may have taken the upload over.
+            # A process that was frozen after its decision to send must not send late: meanwhile
+            # another worker may have claimed the upload.
             nonlocal started
             if time.monotonic() >= deadline:
                 raise DeadlinePassed
@@ -135,7 +136,7 @@ class FhirClient:
             status, headers, content, resource_type, update=resource_id is not None
         )
 
-    async def look(
+    async def look_up(
         self,
         *,
         token: str,
@@ -174,13 +175,13 @@ class FhirClient:
     ) -> Response:
         """Search for a resource with the content of `ours`, by FHIR's token for its identifier.
 
-        Follows the pages. FOUND with the first that has the content, ABSENT if none of all has.
-        `body_bytes` is the size of ours, so that pages of such resources can be read; `deadline`
-        as in `write`.
+        Follows the pages. FOUND with the first resource that has the content, ABSENT if none has.
+        `body_bytes` is the size of `ours`: pages are chosen so small that such resources fit.
+        `deadline` as in `write`.
         """
         if not _fits_a_header(token):
             return Response(ResponseKind.UNAUTHORIZED, "unusable_token")
-        count = min(_MAX_PAGE, max(1, self._max_answer // (4 * max(body_bytes, 1))))
+        count = min(_MAX_PAGE, max(1, self._max_response // (4 * max(body_bytes, 1))))
         query = urlencode({"identifier": identifier, "_count": count}, quote_via=quote, safe="")
         address = f"{resource_type}?{query}"
         for _ in range(_MAX_PAGES):
@@ -201,7 +202,7 @@ class FhirClient:
                 response = classify_search(status, headers, content, resource_type, ours)
             if response.next_page is None:
                 return response
-            # Only its path and query are followed, and only where this search is.
+            # Only its path and query are followed, and only to a page of this search.
             link = parse_link(version, self._bases, response.next_page)
             if link is None or link.path != resource_type:
                 return Response(ResponseKind.UNKNOWN, "next_page_elsewhere", status)
@@ -211,10 +212,10 @@ class FhirClient:
     async def read(
         self, *, token: str, address: str, resource_type: str, deadline: float, limit: int
     ) -> Response:
-        """Read what is at an address below the base, version included: a resource, or a page.
+        """Read the resource or the page at an address below the base, version included.
 
-        The address is used as it is. The answer holds the bytes as they came, `most` at most, if
-        they are a resource of that type. `deadline` as in `write`.
+        The address is used as it is. The response has the bytes as they came, if they are a
+        resource of that type and not more than `limit` bytes. `deadline` as in `write`.
         """
         if not _fits_a_header(token):
             return Response(ResponseKind.UNAUTHORIZED, "unusable_token")
@@ -232,7 +233,7 @@ class FhirClient:
     async def _exchange(
         self, request: httpx.Request, deadline: float, limit: int | None = None
     ) -> tuple[int, httpx.Headers, bytes] | Response:
-        limit = self._max_answer if limit is None else limit
+        limit = self._max_response if limit is None else limit
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 response = await self._http.send(request, stream=True)
@@ -247,21 +248,21 @@ class FhirClient:
         except (httpx.RequestError, aiohttp.ClientError, DeadlinePassed, OSError) as error:
             return classify_error(error)
         except ValueError:
-            # What aiohttp and the resolver say of an address that they cannot use.
+            # aiohttp and the resolver raise it for an address that they cannot use.
             return Response(ResponseKind.UNKNOWN, "unusable_address")
 
     def _resource_url(
         self, version_path: str, resource_type: str, resource_id: str | None
     ) -> str | None:
-        """The address of the type, or of one resource; None if no URL can say that id."""
+        """The address of the type, or of one resource; None if no URL can address that id."""
         url = f"{self._url}/{version_path}/{resource_type}"
         if not resource_id:
             return url
-        # FHIR allows these two as ids, but in a path they mean another place, percent-encoded too:
+        # FHIR allows these two as ids, but in a path they mean another resource, even encoded:
         # https://www.rfc-editor.org/rfc/rfc3986#section-5.2.4
         if resource_id in {".", ".."}:
             return None
-        # safe="": an id is one path segment, whatever a hospital put into it.
+        # safe="": an id is one path segment, whatever characters a hospital uses in it.
         return f"{url}/{quote(resource_id, safe='')}"
 
 
@@ -275,5 +276,5 @@ async def _read(response: httpx.Response, limit: int) -> bytes:
 
 
 def _fits_a_header(token: str) -> bool:
-    # RFC 6749, A.12: visible ASCII. A token that a backend brought may be anything.
+    # RFC 6749, A.12: visible ASCII. A token from the app's own server may have any characters.
     return token.isascii() and token.isprintable()

@@ -1,7 +1,7 @@
-"""Sorts what 1upHealth answered. The only place that does. Pure.
+"""Classifies what a destination responds. The only place that does. Pure.
 
-Every response or failure becomes one `Answer` of a closed set of outcomes. Nothing of a body is
-kept but ids and what a look-up compares: upstream texts may hold health data.
+Every HTTP response and every failure becomes one `Response` with one `ResponseKind`. Of a body
+only ids are kept, and the resource that a look-up compares: texts may contain health data.
 """
 
 import re
@@ -19,7 +19,7 @@ import orjson
 
 from uplift.identity import same_content
 
-# A server that asks for more than this is wrong about its own clock.
+# A server that asks for a longer wait has a wrong clock.
 _MAX_RETRY_AFTER = 24 * 3600.0
 # [base]/[type]/[id]/_history/[vid], https://hl7.org/fhir/http.html#create
 _LOCATION = re.compile(r"(?:^|/)([A-Za-z]+)/([^/?#]+)(?:/_history/([^/?#]+))?/?$")
@@ -29,28 +29,28 @@ class ResponseKind(StrEnum):
     """What one request came to."""
 
     STORED = "stored"
-    UNKNOWN = "unknown"  # it may be stored: look before sending again
-    NOT_SENT = "not_sent"  # proven: nothing reached 1upHealth
+    UNKNOWN = "unknown"  # it may be stored: look it up before sending it again
+    NOT_SENT = "not_sent"  # proven: nothing reached the destination
     BUSY = "busy"  # not stored: slow down
-    REFUSED = "refused"  # this record will never be taken as it is
+    REFUSED = "refused"  # this record will never be accepted as it is
     UNAUTHORIZED = "unauthorized"
-    HOLD = "hold"  # says more about the deployment than about the record
+    HOLD = "hold"  # the deployment is at fault rather than the record
     FOUND = "found"  # a look-up found a resource
-    ABSENT = "absent"  # a look-up, a search or an update found none
+    ABSENT = "absent"  # a look-up, a search or an update found no resource
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What 1upHealth calls the stored resource."""
+    """What the destination calls the resource it stored."""
 
     id: str | None
     version: str | None
-    stored_at: datetime | None = None  # by 1upHealth's clock
+    stored_at: datetime | None = None  # by the destination's clock
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One request's outcome. `code` is for history and clients: never free text."""
+    """What one request came to. `code` is for history and clients: never free text."""
 
     kind: ResponseKind
     code: str
@@ -58,12 +58,12 @@ class Response:
     retry_after: float | None = None  # seconds
     receipt: Receipt | None = None
     resource: dict[str, Any] | None = None
-    content: bytes = b""  # what was read, as it came
-    issues: tuple[str, ...] = ()  # FHIR's issue types, if it said any
-    next_page: str | None = None  # where a search that found nothing so far goes on
+    content: bytes = b""  # the bytes of a read, as they came
+    issues: tuple[str, ...] = ()  # FHIR's issue types, if the response has any
+    next_page: str | None = None  # the next page of a search that has found nothing so far
 
     def __repr__(self) -> str:
-        return f"Answer({self.kind}, {self.code})"
+        return f"Response({self.kind}, {self.code})"
 
 
 # https://hl7.org/fhir/R4/valueset-issue-type.html; the earlier versions have some of them.
@@ -93,7 +93,7 @@ _REFUSED = {
 def classify_write(
     status: int, headers: httpx.Headers, body: bytes, resource_type: str, *, update: bool = False
 ) -> Response:
-    """Sort the response to a create, or to an update of a known resource."""
+    """Classify the response to a create, or to an update of a known resource."""
     code = f"http_{status}"
     if 200 <= status < 300:
         return _classify_success(status, headers, body, resource_type)
@@ -104,12 +104,12 @@ def classify_write(
     if status in _REFUSED:
         return Response(ResponseKind.REFUSED, code, status)
     if status == 408 or status >= 500:
-        # Gateways answer 5xx after a commit too.
+        # A gateway may send a 5xx although the resource was stored.
         return Response(ResponseKind.UNKNOWN, code, status, retry_after(headers))
     if status == 404 and update:
         return Response(ResponseKind.ABSENT, code, status)
-    # 403, 3xx, 404 and 405 on create, and whatever nobody foresaw: a wrong address or a lapsed
-    # contract answers so for every record, so it must not refuse a backlog.
+    # 403, 3xx, 404 and 405 on create, and all other statuses. A wrong address or an ended contract
+    # has the same response for every record, so it must not refuse a whole backlog.
     return Response(ResponseKind.HOLD, code, status, retry_after(headers))
 
 
@@ -118,7 +118,7 @@ def _classify_success(
 ) -> Response:
     stored = _fhir_object(headers, body)
     if stored is None or stored.get("resourceType") != resource_type:
-        # A login page, {"error": …} or another type under a 2xx: seen at 1upHealth.
+        # A login page, {"error": …} or another type with a 2xx: seen at 1upHealth.
         return Response(ResponseKind.UNKNOWN, "not_the_resource", status)
     return Response(
         ResponseKind.STORED, f"http_{status}", status, receipt=_receipt(headers, stored)
@@ -128,7 +128,7 @@ def _classify_success(
 def classify_look_up(
     status: int, headers: httpx.Headers, body: bytes, resource_type: str
 ) -> Response:
-    """Sort the response to a read by id."""
+    """Classify the response to a read by id."""
     code = f"http_{status}"
     if status == 200:
         stored = _fhir_object(headers, body)
@@ -137,7 +137,8 @@ def classify_look_up(
             return Response(ResponseKind.FOUND, code, status, receipt=receipt, resource=stored)
         return Response(ResponseKind.UNKNOWN, "not_the_resource", status)
     if status in (404, 410) and _fhir_object(headers, body) is not None:
-        # Only in 1upHealth's own words: a gateway's page says 404 of everything while it is lost.
+        # Only if the destination itself says so, in FHIR: a misled gateway sends a 404 page for
+        # everything.
         return Response(ResponseKind.ABSENT, code, status)
     if status == 401:
         return Response(ResponseKind.UNAUTHORIZED, code, status)
@@ -147,9 +148,9 @@ def classify_look_up(
 def classify_search(
     status: int, headers: httpx.Headers, body: bytes, resource_type: str, ours: dict[str, Any]
 ) -> Response:
-    """Sort one page of a search: FOUND with the first resource whose content is `ours`.
+    """Classify one page of a search: FOUND with the first resource whose content is `ours`.
 
-    ABSENT if the page has none, which says nothing yet while there is a next page.
+    ABSENT if the page has none. With a `next_page` that proves nothing yet.
     """
     code = f"http_{status}"
     if status == 401:
@@ -166,7 +167,7 @@ def classify_search(
         if not isinstance(resource, dict) or _says_it_failed(resource):
             return Response(ResponseKind.UNKNOWN, "search_incomplete", status)
         if resource.get("resourceType") == resource_type and same_content(ours, resource):
-            # The headers are the page's: neither its ETag nor its Location is the resource's.
+            # No headers: the ETag and the Location belong to the page, not to the resource.
             receipt = _receipt(httpx.Headers(), resource)
             return Response(ResponseKind.FOUND, code, status, receipt=receipt, resource=resource)
     following = [link.get("url") for link in links if link.get("relation") == "next"]
@@ -178,7 +179,7 @@ def classify_search(
 
 
 def classify_read(status: int, headers: httpx.Headers, body: bytes, resource_type: str) -> Response:
-    """Sort the response to a read that somebody else asked for, whose bytes they get."""
+    """Classify the response to a read for a caller, who gets its bytes."""
     code = f"http_{status}"
     if status == 200:
         if "json" in headers.get("content-type", "").lower() and _is_of(body, resource_type):
@@ -198,10 +199,10 @@ def classify_read(status: int, headers: httpx.Headers, body: bytes, resource_typ
 
 
 def classify_error(error: Exception) -> Response:
-    """Sort a request that got no response.
+    """Classify a request that got no response.
 
-    Only a connection that was never made proves that nothing was sent: behind httpx-aiohttp a
-    connection cut *after* sending is an `httpx.ConnectTimeout` too, so the cause decides.
+    Only a connection that was never made proves that nothing was sent. With httpx-aiohttp a
+    connection that is cut *after* sending is an `httpx.ConnectTimeout` too, so the cause decides.
     """
     if isinstance(error.__cause__, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
         return Response(ResponseKind.NOT_SENT, "no_connection")
@@ -211,7 +212,7 @@ def classify_error(error: Exception) -> Response:
 
 
 def retry_after(headers: httpx.Headers, *, now: datetime | None = None) -> float | None:
-    """Seconds that a Retry-After asks for: RFC 9110, 10.2.3 allows a number or a date."""
+    """The seconds of a Retry-After. RFC 9110, 10.2.3 allows a number or a date."""
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return min(float(text), _MAX_RETRY_AFTER)
@@ -240,18 +241,20 @@ class _Typed(msgspec.Struct):
 
 
 def _is_of(body: bytes, resource_type: str) -> bool:
-    """Whether that is a resource of the type: JSON in UTF-8. Skips the rest instead of building it:
-    a page may have megabytes."""
+    """Whether the body is a resource of that type: JSON in UTF-8.
+
+    Builds no objects from the rest: a page may have megabytes.
+    """
     try:
         if not body.isascii():
-            body.decode()  # msgspec does not look into the texts that it skips
+            body.decode()  # msgspec does not check the texts that it skips
         return msgspec.json.decode(body, type=_Typed).resourceType == resource_type
     except (ValueError, RecursionError):
         return False
 
 
 def _issue_types(headers: httpx.Headers, body: bytes) -> tuple[str, ...]:
-    """What an OperationOutcome says in FHIR's own codes. Its texts may hold health data."""
+    """The issue types of an OperationOutcome. Its texts may contain health data."""
     issues = (_fhir_object(headers, body) or {}).get("issue")
     codes = [
         issue.get("code")
@@ -267,9 +270,9 @@ def _are_objects(value: Any) -> bool:
 
 
 def _says_it_failed(resource: dict[str, Any]) -> bool:
-    """Whether an entry of a search is an OperationOutcome of something worse than a warning.
+    """Whether an entry of a search is an OperationOutcome with an error.
 
-    A search may tell so what it left out: https://hl7.org/fhir/R4/search.html#errors
+    A search may say in one that it is incomplete: https://hl7.org/fhir/R4/search.html#errors
     """
     if resource.get("resourceType") != "OperationOutcome":
         return False
@@ -297,7 +300,7 @@ def _receipt(headers: httpx.Headers, stored: dict[str, Any]) -> Receipt:
 
 
 def _instant(text: Any) -> datetime | None:
-    """A FHIR instant; None for what is none, or has no zone."""
+    """A FHIR instant; None if the text is not one, or has no zone."""
     try:
         at = datetime.fromisoformat(text)
         return at.astimezone(UTC) if at.tzinfo is not None else None

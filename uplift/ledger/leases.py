@@ -37,18 +37,22 @@ from uplift.sealing import WrappedKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """An upload that this process holds until its lease ends.
+    """An upload that this process has claimed, until its lease ends.
 
-    `maybe_sent` is whether an earlier attempt may have reached 1upHealth, of this version or of an
-    older one that ended without it being known; `looks` how many searches found nothing since;
-    `outlived` whether its time to give up has come; `cancel_requested` whether its owner withdrew
-    it; `collides` whether another record is under its type and id at 1upHealth. What is withdrawn
-    or collides must not be sent. `restored_to` is the time up to which the ledger is whole, if it
-    was restored since the upload came.
+    `deadline` is when its attempt must end, `lease_ends` when its lease does, both on
+    `time.monotonic`. `maybe_sent` is whether an earlier attempt may have reached 1upHealth: one of
+    this version, or one of an older version with an unknown outcome. `empty_searches` is how many
+    searches have found nothing since. `past_deadline` is whether the time to give up has passed,
+    `cancel_requested` whether its owner withdrew it, and `collides` whether another record is at
+    1upHealth under its type and id. An upload that is withdrawn or collides must not be sent.
+    `restored_to` is the time up to which the ledger is complete, if it was restored after the
+    upload was accepted.
     """
 
     upload_id: UUID
     lease_id: UUID
+    deadline: float
+    lease_ends: float
     user_id: UUID
     record_id: UUID
     fhir_version: str
@@ -70,11 +74,14 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How an attempt ended: the upload's change, codes for its history, the record's receipt."""
+    """What an attempt came to: the upload's change, codes for its history, the record's receipt.
+
+    `code` is the attempt's own; the receipt is sealed.
+    """
 
     claim: Claim
     change: Change
-    outcome: str
+    code: str
     status_code: int | None = None
     duration: float = 0.0  # seconds
     record_receipt: bytes | None = None
@@ -206,9 +213,10 @@ _OPEN_ATTEMPTS = text("""
 
 
 class Terms(TypedDict):
-    """For how long a claim holds and an upload is tried, in seconds; and whether records of one
-    user may have one id."""
+    """How long an attempt, a lease and an upload may take, in seconds; and whether two records of
+    one user may have the same id."""
 
+    attempt_seconds: float
     lease_seconds: float
     give_up_seconds: float
     allow_shared_ids: NotRequired[bool]
@@ -217,11 +225,15 @@ class Terms(TypedDict):
 async def lease(
     connection: AsyncConnection,
     due: Mapping[UUID, Due],
+    *,
+    since: float,
     **terms: Unpack[Terms],
 ) -> list[Claim]:
     """Lease these, found by `due_among` in the same transaction. Opens their attempts.
 
-    What is leased counts as maybe sent from here on, unless it must not be sent.
+    `since` is on `time.monotonic`, from before the transaction began: the times of the claims
+    count from then, so they end before the lease in the ledger does. A leased upload counts as
+    maybe sent from now on, unless it must not be sent.
     """
     if not due:
         return []
@@ -250,6 +262,8 @@ async def lease(
         Claim(
             upload_id=row.id,
             lease_id=lease_id,
+            deadline=since + terms["attempt_seconds"],
+            lease_ends=since + terms["lease_seconds"],
             user_id=row.user_id,
             record_id=row.record_id,
             fhir_version=row.fhir_version,
@@ -277,13 +291,16 @@ async def claim(
     connection: AsyncConnection,
     ids: Sequence[UUID],
     *,
+    since: float,
     stalled_seconds: float = 0.0,
     **terms: Unpack[Terms],
 ) -> list[Claim]:
-    """Lease those of the uploads that are due and not another's, whatever their size."""
-    return await lease(
-        connection, await due_among(connection, ids, stalled_seconds=stalled_seconds), **terms
-    )
+    """Lease those of the uploads that are due and not another's, whatever their size.
+
+    `since` as in `lease`.
+    """
+    due = await due_among(connection, ids, stalled_seconds=stalled_seconds)
+    return await lease(connection, due, since=since, **terms)
 
 
 # In the order in which `accepting.put_in` locks them: neither waits for another that waits for it.
@@ -330,7 +347,7 @@ async def record(connection: AsyncConnection, ended: Sequence[Outcome]) -> set[U
                     {
                         "lease_id": end.claim.lease_id,
                         "upload_id": end.claim.upload_id,
-                        "outcome": end.outcome,
+                        "outcome": end.code,
                         "status_code": end.status_code,
                         "duration_ms": round(end.duration * 1000),
                     }

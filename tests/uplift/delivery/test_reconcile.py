@@ -11,7 +11,7 @@ from uplift.delivery.reconcile import (
     Case,
     Conclusion,
     Finding,
-    Look,
+    LookUp,
     case_of,
     identifier_token,
     next_step,
@@ -20,7 +20,7 @@ from uplift.delivery.reconcile import (
 TARGET, OWN, SEARCH = ById("target"), ById("own"), ByIdentifier("system|value")
 OURS, OTHER, NOTHING, FAILED = Finding.OURS, Finding.OTHER, Finding.NOTHING, Finding.FAILED
 
-Seen = list[tuple[Look, Finding]]
+Seen = list[tuple[LookUp, Finding]]
 
 
 def case(**known: Any) -> Case:
@@ -54,31 +54,31 @@ NO_ID_SEARCHED = case(own_id=None, identifier="system|value")
         # A create is looked for under its own id first.
         (CREATE, [], OWN),
         (CREATE, [(OWN, OURS)], Conclusion.STORED),
-        (CREATE, [(OWN, FAILED)], Conclusion.LOOK_AGAIN),
+        (CREATE, [(OWN, FAILED)], Conclusion.LOOK_UP_AGAIN),
         # That proves nothing unless ids are kept.
         (CREATE, [(OWN, NOTHING)], Conclusion.CANNOT_TELL),
         (CREATE, [(OWN, OTHER)], Conclusion.CANNOT_TELL),
         (KEPT, [(OWN, NOTHING)], Conclusion.NOT_STORED),
         (KEPT, [(OWN, OTHER)], Conclusion.NOT_STORED),
         (KEPT, [(OWN, OURS)], Conclusion.STORED),
-        (KEPT, [(OWN, FAILED)], Conclusion.LOOK_AGAIN),
+        (KEPT, [(OWN, FAILED)], Conclusion.LOOK_UP_AGAIN),
         # What a kept id proves needs no search.
         (case(keeps_ids=True, identifier="system|value"), [(OWN, NOTHING)], Conclusion.NOT_STORED),
         # Otherwise its identifier is searched for, twice if there is nothing.
         (SEARCHED, [(OWN, NOTHING)], SEARCH),
         (SEARCHED, [(OWN, OTHER)], SEARCH),
-        (SEARCHED, [(OWN, FAILED)], Conclusion.LOOK_AGAIN),
+        (SEARCHED, [(OWN, FAILED)], Conclusion.LOOK_UP_AGAIN),
         (SEARCHED, [(OWN, NOTHING), (SEARCH, OURS)], Conclusion.STORED),
-        (SEARCHED, [(OWN, NOTHING), (SEARCH, FAILED)], Conclusion.LOOK_AGAIN),
+        (SEARCHED, [(OWN, NOTHING), (SEARCH, FAILED)], Conclusion.LOOK_UP_AGAIN),
         (SEARCHED, [(OWN, NOTHING), (SEARCH, NOTHING)], Conclusion.SEARCH_AGAIN),
         (SEARCHED_BEFORE, [(OWN, NOTHING), (SEARCH, NOTHING)], Conclusion.NOT_STORED),
         (SEARCHED_BEFORE, [(OWN, NOTHING), (SEARCH, OURS)], Conclusion.STORED),
-        (SEARCHED_BEFORE, [(OWN, NOTHING), (SEARCH, FAILED)], Conclusion.LOOK_AGAIN),
+        (SEARCHED_BEFORE, [(OWN, NOTHING), (SEARCH, FAILED)], Conclusion.LOOK_UP_AGAIN),
         # An update is where it was sent; its target is still there, so nothing was created.
         (UPDATE, [], TARGET),
         (UPDATE, [(TARGET, OURS)], Conclusion.STORED),
         (UPDATE, [(TARGET, OTHER)], Conclusion.NOT_STORED),
-        (UPDATE, [(TARGET, FAILED)], Conclusion.LOOK_AGAIN),
+        (UPDATE, [(TARGET, FAILED)], Conclusion.LOOK_UP_AGAIN),
         # A target that vanished was created anew.
         (UPDATE, [(TARGET, NOTHING)], OWN),
         (UPDATE, [(TARGET, NOTHING), (OWN, OURS)], Conclusion.STORED),
@@ -99,7 +99,7 @@ NO_ID_SEARCHED = case(own_id=None, identifier="system|value")
         ),
     ],
 )
-def test_each_case_has_its_next_step(known: Case, seen: Seen, step: Look | Conclusion) -> None:
+def test_each_case_has_its_next_step(known: Case, seen: Seen, step: LookUp | Conclusion) -> None:
     assert next_step(known, seen) == step
 
 
@@ -133,7 +133,7 @@ def test_whatever_is_found_nothing_is_sent_without_a_proof_or_a_mark(known: Case
     for seen, conclusion in _walks(known):
         findings = [finding for _, finding in seen]
         assert (conclusion is Conclusion.STORED) == (OURS in findings)
-        assert (conclusion is Conclusion.LOOK_AGAIN) == (FAILED in findings)
+        assert (conclusion is Conclusion.LOOK_UP_AGAIN) == (FAILED in findings)
         if conclusion is Conclusion.NOT_STORED:
             own_id_proves = known.keeps_ids and ById(known.own_id or "") in dict(seen)
             target_is_there = dict(seen).get(ById(known.target or "")) is OTHER

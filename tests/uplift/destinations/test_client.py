@@ -54,7 +54,7 @@ async def ask(
     """One request of that kind."""
     deadline = time.monotonic() + within
     if kind == "look":
-        return await fhir.look(
+        return await fhir.look_up(
             token=token,
             version_path="r4",
             resource_type="Observation",

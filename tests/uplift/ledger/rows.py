@@ -1,5 +1,6 @@
 """Rows of the ledger to test with: users, and uploads in any state."""
 
+import time
 from typing import Any
 from uuid import UUID
 
@@ -78,9 +79,18 @@ async def claim(
 ) -> list[Claim]:
     """Lease these uploads in a transaction of its own."""
     async with database.transaction() as connection:
-        return await leases.claim(
-            connection, ids, lease_seconds=lease_seconds, give_up_seconds=GIVE_UP_SECONDS
-        )
+        return await leases.claim(connection, ids, **terms(lease_seconds=lease_seconds))
+
+
+def terms(**more: Any) -> dict[str, Any]:
+    """The terms of a claim that is made now."""
+    return {
+        "since": time.monotonic(),
+        "attempt_seconds": 60.0,
+        "lease_seconds": LEASE_SECONDS,
+        "give_up_seconds": GIVE_UP_SECONDS,
+        **more,
+    }
 
 
 async def row(database: Database, upload_id: UUID) -> Row[Any]:

@@ -32,7 +32,7 @@ async def end(database: Database, claim: Claim, state: State, *, maybe_sent: boo
         maybe_sent=maybe_sent,
     )
     async with database.transaction() as connection:
-        await leases.record(connection, [Outcome(claim=claim, change=change, outcome="code")])
+        await leases.record(connection, [Outcome(claim=claim, change=change, code="code")])
 
 
 async def collides(database: Database, upload_id: UUID) -> bool:
@@ -184,7 +184,9 @@ async def test_a_setting_lets_them_share_an_id(database: Database, alice: UserRo
     ids = [await put(database, alice), await put(database, alice)]
     async with database.transaction() as connection:
         claims = await leases.claim(
-            connection, ids, lease_seconds=60, give_up_seconds=60, allow_shared_ids=True
+            connection,
+            ids,
+            **rows.terms(lease_seconds=60, give_up_seconds=60, allow_shared_ids=True),
         )
     assert [claim.collides for claim in claims] == [False, False]
 
@@ -227,7 +229,9 @@ async def test_a_claim_waits_for_another_of_the_same_id_and_then_sees_it(
     # The second is committed while the first is being claimed by a transaction that cannot see it.
     first = await put(database, alice)
     async with database.transaction() as connection:
-        (claim,) = await leases.claim(connection, [first], lease_seconds=60, give_up_seconds=60)
+        (claim,) = await leases.claim(
+            connection, [first], **rows.terms(lease_seconds=60, give_up_seconds=60)
+        )
         second = await put(database, alice)
         waiting = asyncio.create_task(rows.claim(database, second))
         await asyncio.sleep(0.1)

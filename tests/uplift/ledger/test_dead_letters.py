@@ -58,7 +58,7 @@ async def deliver(database: Database, upload_id: UUID) -> None:
         maybe_sent=False,
     )
     async with database.transaction() as connection:
-        await leases.record(connection, [Outcome(claim=claim, change=change, outcome="stored")])
+        await leases.record(connection, [Outcome(claim=claim, change=change, code="stored")])
 
 
 async def state_of(database: Database, upload_id: UUID) -> tuple[str, str | None]:

@@ -33,7 +33,7 @@ def ended(claim: Claim, target: State = State.DELIVERED, **more: Any) -> Outcome
             lease_id=claim.lease_id,
             **more,
         ),
-        outcome="code",
+        code="code",
         duration=0.0421,
         **details,
     )
@@ -209,7 +209,7 @@ async def test_a_claim_does_not_wait_for_a_row_that_another_is_claiming(
 ) -> None:
     ids = [await rows.put(database, alice) for _ in range(2)]
     async with database.transaction() as first:
-        mine = await leases.claim(first, ids[:1], lease_seconds=9, give_up_seconds=9)
+        mine = await leases.claim(first, ids[:1], **rows.terms(lease_seconds=9, give_up_seconds=9))
         async with asyncio.timeout(5):
             theirs = await rows.claim(database, *ids)
     assert [claim.upload_id for claim in mine] == ids[:1]

@@ -136,7 +136,9 @@ _WAYS: dict[str, tuple[Callable[[AsyncConnection, UserRow], Awaitable[Any]], str
         "ix_records_upstream_key",
     ),
     "claim": (
-        lambda c, user: leases.claim(c, [user.id], lease_seconds=1, give_up_seconds=1),
+        lambda c, user: leases.claim(
+            c, [user.id], **rows.terms(lease_seconds=1, give_up_seconds=1)
+        ),
         "uq_uploads_record_id_version",
     ),
     "watch": (lambda c, user: uploads.get_revisions(c, [user.id]), "pk_uploads"),
@@ -162,7 +164,7 @@ async def test_uploads_that_are_named_are_found_by_their_ids_however_many_wait(
 ) -> None:
     for use in (
         lambda c, _: leases.due_among(c, unfinished),
-        lambda c, _: leases.claim(c, unfinished, lease_seconds=9, give_up_seconds=9),
+        lambda c, _: leases.claim(c, unfinished, **rows.terms(lease_seconds=9, give_up_seconds=9)),
     ):
         plan = await plans(database, use, alice)
         # Either leads by the ids: PostgreSQL 18 may skip through the second.

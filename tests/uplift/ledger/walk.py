@@ -17,8 +17,10 @@ from uuid import UUID
 from sqlalchemy import Row, text
 
 from tests.uplift.ledger.rows import new_upload
-from uplift.delivery.outcome import Endings, Facts
-from uplift.destinations.responses import Receipt, Response, ResponseKind
+from uplift.delivery import results
+from uplift.delivery.outcome import Policy, change_of
+from uplift.delivery.results import LastStep, Result
+from uplift.destinations.responses import Response, ResponseKind
 from uplift.ledger import (
     accepting,
     cancelling,
@@ -34,8 +36,8 @@ from uplift.ledger.leases import Claim, Outcome
 from uplift.ledger.users import UserRow
 from uplift.lifecycle import UNFINISHED, State, allowed
 from uplift.queues import UPLOADS
-from uplift.sealing import UserKey
 from uplift.settings import Settings
+from uplift.tokens.access import NeedsAuthorization
 from uplift.tokens.single_flight import TokenPending
 
 RECORDS = 4
@@ -119,7 +121,7 @@ class Walk:
         self._database = database
         self._user = user
         self._dice = random.Random(seed)
-        self._endings = Endings(Settings())
+        self._policy = Policy.of(Settings())
         self._held: list[Held] = []
         self._upstream = Upstream()
         self._known: dict[UUID, Row[Any]] = {}
@@ -158,7 +160,12 @@ class Walk:
 
         async def use(connection: Any) -> list[Held]:
             claims = await leases.claim(
-                connection, ids, lease_seconds=600.0, give_up_seconds=self._dice.choice((0, 600))
+                connection,
+                ids,
+                since=time.monotonic(),
+                attempt_seconds=600.0,
+                lease_seconds=600.0,
+                give_up_seconds=self._dice.choice((0, 600)),
             )
             held = []
             for claim in claims:
@@ -173,54 +180,54 @@ class Walk:
             self._held.append(new)
 
     async def attempt(self) -> None:
-        """A worker does what `uplift.delivery.attempt` does: look where it must, send where it may."""
+        """A worker does what `uplift.delivery.attempt` does: look up, then send."""
         waiting = [each for each in self._held if each.live and each.ended is None]
         if waiting:
             held = self._dice.choice(waiting)
             held.ended = self._attempted(held)
 
     def _attempted(self, held: Held) -> Outcome:
-        claim = held.claim
-        now = time.monotonic()
-        facts = Facts(claim, UserKey.generate(), now, now + 600, claim.maybe_sent)
-        if claim.cancel_requested and not claim.maybe_sent:
-            return self._endings.cancelled(facts)
-        ended = self._stopped_early(facts) or (
-            self._looked_for(facts, held) if claim.maybe_sent else None
-        )
-        if ended is not None:
-            return ended
-        if claim.cancel_requested:
-            return self._endings.cancelled(facts)
-        if claim.past_deadline:
-            return self._endings.expired(facts)
-        return self._sent(facts, held)
+        result = self._result(held)
+        change, code = change_of(held.claim, result, self._policy, jitter=self._dice.random())
+        return Outcome(claim=held.claim, change=change, code=code)
 
-    def _stopped_early(self, facts: Facts) -> Outcome | None:
+    def _result(self, held: Held) -> Result:
+        claim = held.claim
+        if claim.cancel_requested and not claim.maybe_sent:
+            return Result(results.Cancelled())
+        last = self._stopped_early(claim) or (self._looked_up(held) if claim.maybe_sent else None)
+        if last is not None:
+            return Result(last)
+        in_doubt = claim.maybe_sent
+        if claim.cancel_requested:
+            return Result(results.Cancelled(), in_doubt=in_doubt)
+        if claim.past_deadline:
+            return Result(results.PastDeadline(), in_doubt=in_doubt)
+        return Result(self._sent(held), in_doubt=in_doubt)
+
+    def _stopped_early(self, claim: Claim) -> LastStep | None:
         luck = self._dice.random()
         if luck < 0.05:
-            return self._endings.parked(facts)
+            return results.NoToken(NeedsAuthorization())
         if luck < 0.1:
-            return self._endings.handed_back(facts)
+            return results.Stopped()
         if luck < 0.15:
-            return self._endings.awaiting_token(facts, TokenPending("busy", retry_after=1))
-        if luck < 0.2 and not facts.claim.validated:
-            return self._endings.rejected(facts)
+            return results.NoToken(TokenPending("busy", retry_after=1))
+        if luck < 0.2 and not claim.validated:
+            return results.Invalid()
         return None
 
-    def _looked_for(self, facts: Facts, held: Held) -> Outcome | None:
+    def _looked_up(self, held: Held) -> LastStep | None:
         if self._dice.random() < 0.2:
-            return self._endings.looked_in_vain(facts, Response(ResponseKind.UNKNOWN, "http_502"))
+            return results.LookUpFailed(Response(ResponseKind.UNKNOWN, "http_502"))
         if self._upstream.has(held):
-            found = Response(ResponseKind.FOUND, "http_200", receipt=Receipt("1", "1"))
-            return self._endings.delivered(facts, found, "found")
-        if not facts.claim.empty_searches and self._dice.random() < 0.3:
-            return self._endings.search_again(facts)
-        facts.maybe_sent = False
+            return results.Found(Response(ResponseKind.FOUND, "http_200"))
+        if not held.claim.empty_searches and self._dice.random() < 0.3:
+            return results.SearchEmpty()
         return None
 
-    def _sent(self, facts: Facts, held: Held) -> Outcome:
-        outcome = self._dice.choice(
+    def _sent(self, held: Held) -> LastStep:
+        kind = self._dice.choice(
             (
                 *(ResponseKind.STORED,) * 4,
                 *(ResponseKind.UNKNOWN,) * 4,
@@ -230,13 +237,11 @@ class Walk:
                 ResponseKind.HOLD,
             )
         )
-        facts.writing = outcome in (ResponseKind.STORED, ResponseKind.UNKNOWN)
-        if outcome is ResponseKind.STORED or (
-            outcome is ResponseKind.UNKNOWN and self._dice.random() < 0.5
+        if kind is ResponseKind.STORED or (
+            kind is ResponseKind.UNKNOWN and self._dice.random() < 0.5
         ):
             self._upstream.store(held)
-        receipt = Receipt("1", "1") if outcome is ResponseKind.STORED else None
-        return self._endings.of_write(facts, Response(outcome, outcome.value, receipt=receipt))
+        return results.Sent(Response(kind, kind.value))
 
     async def record(self) -> None:
         """Workers record how attempts ended, in time or too late."""

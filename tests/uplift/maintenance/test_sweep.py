@@ -255,7 +255,9 @@ async def test_the_time_to_give_up_stands_still_while_nothing_can_be_sent(
     assert (await rows.row(database, over)).give_up_at == before[over]
     async with database.transaction() as connection:
         (claim,) = await leases.claim(
-            connection, [over], lease_seconds=60, give_up_seconds=60, stalled_seconds=3600
+            connection,
+            [over],
+            **rows.terms(lease_seconds=60, give_up_seconds=60, stalled_seconds=3600),
         )
     assert not claim.past_deadline
     await rows.bring_to(database, over, State.QUEUED)

@@ -297,7 +297,7 @@ async def test_a_claim_that_was_on_its_way_does_not_escape(relay: Relay) -> None
     accepted = await submit(relay, 1)
     async with relay.database.transaction() as connection:
         claims = await leases.claim(
-            connection, [accepted.upload.id], lease_seconds=1.0, give_up_seconds=60
+            connection, [accepted.upload.id], **rows.terms(lease_seconds=1.0, give_up_seconds=60)
         )
         assert claims
         # Not committed yet: the erasing neither waits for it nor passes it over.

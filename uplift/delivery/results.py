@@ -1,0 +1,144 @@
+"""What the steps of an attempt come to: frozen values that only travel forward."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from uplift.destinations.responses import Response
+from uplift.ledger.leases import Claim
+from uplift.sealing import UserKey
+from uplift.tokens.access import NeedsAuthorization
+from uplift.tokens.single_flight import TokenUnavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A claimed upload with its body decrypted, and the key of its user.
+
+    `delivered_id` and `delivered_version` are what the destination calls the version of the record
+    that was delivered last; None if none was, or if the destination did not say.
+    """
+
+    claim: Claim
+    key: UserKey
+    body: bytes = field(repr=False)
+    delivered_id: str | None = None
+    delivered_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Its owner withdrew it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collides:
+    """Another record is, or will be, at the destination under the same type and id."""
+
+
+@dataclass(frozen=True, slots=True)
+class CannotOpen:
+    """A sealed value of it does not open with the keys of this deployment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """It is not valid FHIR. The issues are in the `Result`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A look-up found its content at the destination."""
+
+    response: Response
+
+
+@dataclass(frozen=True, slots=True)
+class NewerFound:
+    """The destination has newer content, which the ledger lost in a restore."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """No look-up found its content, or it cannot be looked up."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchEmpty:
+    """A search found nothing, and the destination's index may be late: search again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookUpFailed:
+    """A look-up got no reliable response. That never permits a send."""
+
+    response: Response
+
+
+@dataclass(frozen=True, slots=True)
+class PastDeadline:
+    """The time to give up has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A create or an update was tried, and this is the response."""
+
+    response: Response
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The worker stops, and the upload is not sent yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoToken:
+    """There is no access token for its user now."""
+
+    error: NeedsAuthorization | TokenUnavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An error of our own. Only its type is kept: its text may quote the record.
+
+    `writing` is whether a create or an update had begun and its response is not known.
+    """
+
+    error: str
+    writing: bool = False
+
+
+LookedUp = Found | NewerFound | NotFound | SearchEmpty | LookUpFailed
+"""What all look-ups of one attempt say together."""
+
+LastStep = (
+    Cancelled
+    | Collides
+    | CannotOpen
+    | Invalid
+    | Found
+    | NewerFound
+    | SearchEmpty
+    | LookUpFailed
+    | PastDeadline
+    | Sent
+    | Stopped
+    | NoToken
+    | Failed
+)
+"""What ends an attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What an attempt came to: its last step, and what the steps before it learnt.
+
+    `issues` are the findings of validation, if this attempt validated. `in_doubt` is whether the
+    upload was sent before with an unknown outcome and was not found: it may be stored later, so
+    sending it again may duplicate it.
+    """
+
+    last: LastStep
+    issues: dict[str, Any] | None = None
+    in_doubt: bool = False
