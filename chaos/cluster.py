@@ -190,10 +190,11 @@ class Cluster:
         self._system.processes.start(name, command(kind), env=environment)
 
     def until_ready(self) -> None:
-        """Wait until the workers are ready for messages. Raises TimeoutError."""
+        """Wait until the workers are ready for messages, and beat sweeps. Raises TimeoutError."""
         deadline = time.monotonic() + _READY_SECONDS
         workers = [name for name in self._processes if kind_of(name) in ("worker", "bulk", "beat")]
-        while not all(" ready." in self.log(name) for name in workers):
+        ready = {"worker": " ready.", "bulk": " ready.", "beat": "beat_started"}
+        while not all(ready[kind_of(name)] in self.log(name) for name in workers):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"Not all of {', '.join(workers)} became ready.")
             time.sleep(0.1)

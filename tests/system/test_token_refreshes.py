@@ -16,7 +16,7 @@ from sqlalchemy import func, select, text, update
 
 from tests import factories
 from tests.system.conftest import BRISK, Running
-from uplift.cli.local.system import PROCESSES, System
+from uplift.cli.local.system import System, command
 from uplift.ledger import grants, users
 from uplift.ledger.database import Database
 from uplift.ledger.tables import Grant, Upload, User
@@ -56,8 +56,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         any_port=True,
     ) as system:
         for name in WORKERS[1:]:
-            argv = [each.replace("uploads@", f"{name}@") for each in PROCESSES["worker"]]
-            system.processes.start(name, [sys.executable, "-m", *argv], env=system.environment)
+            system.processes.start(name, command("worker"), env=system.environment)
         opened = Running(system, data_dir)
         until(lambda: all(" ready." in log(opened, name) for name in WORKERS))
         yield opened
