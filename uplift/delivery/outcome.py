@@ -153,10 +153,15 @@ def receipt_of(opened: Opened, result: Result, now: datetime) -> bytes | None:
 
     Its digest is of the body, so it is health data: seal it.
     """
-    response = response_of(result.last)
-    if response is None or response.receipt is None:
+    match result.last:
+        case Found(response):
+            receipt = response.receipt
+        case Sent(response) if response.kind is ResponseKind.STORED:
+            receipt = response.receipt
+        case _:
+            receipt = None
+    if receipt is None:
         return None
-    receipt = response.receipt
     return orjson.dumps(
         {
             "id": receipt.id,

@@ -1,5 +1,7 @@
 """Single attempts against a simulated 1upHealth."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pydantic import SecretStr
@@ -14,7 +16,7 @@ from uplift.wiring import Relay
 
 
 async def deliver(relay: Relay, accepted: Accepted) -> UploadRow:
-    """One attempt, whatever the retry clock says."""
+    """One attempt now, whenever the upload is due."""
     async with relay.database.transaction() as connection:
         await connection.execute(
             text("UPDATE uploads SET next_attempt_at = now() WHERE state = 'queued'")
@@ -39,3 +41,13 @@ def against(upstream: SandboxServer, settings: Settings, **more: Any) -> Setting
 def writes(upstream: SandboxServer) -> list[dict[str, Any]]:
     """The creates and updates that reached it."""
     return [each for each in upstream.requests(api="fhir") if each["method"] == "POST"]
+
+
+async def until(is_so: Callable[[], bool | Awaitable[bool]], seconds: float = 30.0) -> None:
+    """Wait until that is so. Raises TimeoutError."""
+    async with asyncio.timeout(seconds):
+        while True:
+            found = is_so()
+            if found if isinstance(found, bool) else await found:
+                return
+            await asyncio.sleep(0.02)

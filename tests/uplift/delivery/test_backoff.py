@@ -20,24 +20,15 @@ def test_no_attempts_yet_count_as_the_first(attempts: int) -> None:
     assert Backoff().ceiling(attempts) == 5
 
 
-def test_the_delay_is_anywhere_between_nothing_and_the_ceiling() -> None:
-    asked: list[tuple[float, float]] = []
-
-    def middle(low: float, high: float) -> float:
-        asked.append((low, high))
-        return (low + high) / 2
-
-    assert Backoff(first=8, limit=100, uniform=middle).delay(3) == 16
-    assert asked == [(0, 32)]
+@pytest.mark.parametrize(("jitter", "delay"), [(0.0, 0), (0.5, 16), (1.0, 32)])
+def test_the_delay_is_anywhere_between_nothing_and_the_ceiling(jitter: float, delay: float) -> None:
+    assert Backoff(first=8, limit=100).delay(3, jitter) == delay
 
 
-@given(attempts=st.integers(0, 10**6), floor=st.floats(0, 10**6))
+@given(attempts=st.integers(0, 10**6), jitter=st.floats(0, 1), floor=st.floats(0, 10**6))
 def test_no_delay_is_below_its_floor_or_above_both_floor_and_ceiling(
-    attempts: int, floor: float
+    attempts: int, jitter: float, floor: float
 ) -> None:
     backoff = Backoff()
-    assert floor <= backoff.delay(attempts, floor=floor) <= max(floor, backoff.ceiling(attempts))
-
-
-def test_a_crowd_that_failed_together_does_not_come_back_together() -> None:
-    assert len({Backoff().delay(5) for _ in range(20)}) > 1
+    delay = backoff.delay(attempts, jitter, floor=floor)
+    assert floor <= delay <= max(floor, backoff.ceiling(attempts))

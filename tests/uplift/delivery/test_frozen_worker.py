@@ -1,11 +1,11 @@
-"""Two workers, one of them frozen past its lease: it comes too late for everything."""
+"""Two workers, one of them frozen past the end of its lease: it is too late for everything."""
 
 import asyncio
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from sqlalchemy import select, text
 
 from tests import factories
-from tests.uplift.delivery.delivering import writes
+from tests.uplift.delivery.delivering import until, writes
 from uplift.ledger.database import Database
 from uplift.ledger.tables import Attempt
 from uplift.ledger.token_pair import TokenPair
@@ -51,12 +51,6 @@ def _worker(settings: Settings, *ids: object) -> Iterator[subprocess.Popen[bytes
         process.wait()
 
 
-async def _until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not is_so():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-
-
 async def test_a_worker_that_was_frozen_past_its_lease_neither_records_nor_sends(
     database: Database, settings: Settings, upstream: SandboxServer
 ) -> None:
@@ -67,7 +61,7 @@ async def test_a_worker_that_was_frozen_past_its_lease_neither_records_nor_sends
         sent = await factories.accepted(relay, "alice")
         unsent = await factories.accepted(relay, "bob", id="obs-2", status="amended")
         async with relay.database.transaction() as connection:
-            # So that the worker asks for bob's token first, and is frozen while it waits for it.
+            # So the worker asks for bob's token first, and is frozen while it waits for it.
             await connection.execute(text("UPDATE grants SET expires_at = now()"))
         granted = upstream.grant("alice")
         await relay.provisioner.bring_grant(
@@ -85,13 +79,13 @@ async def test_a_worker_that_was_frozen_past_its_lease_neither_records_nor_sends
         )
         before = len(upstream.requests(api="token"))
         with _worker(hasty, sent.upload.id, unsent.upload.id) as frozen:
-            await _until(
+            await until(
                 lambda: bool(
                     upstream.resources(id="obs-1") and len(upstream.requests(api="token")) > before
                 )
             )
             frozen.send_signal(signal.SIGSTOP)
-            # Bob's grant is new, since nobody waits for who renews the old one.
+            # Bob gets a new grant, because nobody waits for the refresh of the old one.
             granted = upstream.grant("bob")
             await relay.provisioner.bring_grant(
                 "bob", TokenPair(granted["access_token"], granted["refresh_token"], 7200)
@@ -111,7 +105,7 @@ async def test_a_worker_that_was_frozen_past_its_lease_neither_records_nor_sends
             stored = len(writes(upstream))
             frozen.send_signal(signal.SIGCONT)
             assert await asyncio.to_thread(frozen.wait, 30) == 0
-        # It had its say, in the history only.
+        # Its attempts are closed in the history, and nothing else changed.
         async with relay.database.transaction() as connection:
             attempts = list(
                 await connection.execute(

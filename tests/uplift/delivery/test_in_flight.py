@@ -1,4 +1,4 @@
-"""How much may be in flight."""
+"""The in-flight limit."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from uplift.delivery.in_flight import InFlightLimit
 
 
 async def filled(in_flight: InFlightLimit, *sizes: int) -> int:
-    """Take a slot for each of these bodies, and bytes for those that fit; how many did."""
+    """Acquire a slot for each of these bodies, and use the bytes of those that fit. How many."""
     taken = await asyncio.wait_for(in_flight.acquire(len(sizes)), 1)
     assert taken == len(sizes)
     fitting = in_flight.fit(sizes)
@@ -17,33 +17,33 @@ async def filled(in_flight: InFlightLimit, *sizes: int) -> int:
     return fitting
 
 
-async def waits(taking: "asyncio.Task[int]") -> bool:
-    """Whether it still waits for room."""
+async def waits(acquiring: "asyncio.Task[int]") -> bool:
+    """Whether it still waits for free slots."""
     for _ in range(5):
         await asyncio.sleep(0)
-    return not taking.done()
+    return not acquiring.done()
 
 
-async def test_as_many_are_taken_as_there_are_slots() -> None:
+async def test_no_more_slots_are_acquired_than_there_are() -> None:
     in_flight = InFlightLimit(slots=3, body_bytes=1000)
     assert await in_flight.acquire(2) == 2
     assert await in_flight.acquire(2) == 1
     assert in_flight.in_flight == 3
 
 
-async def test_as_many_bodies_are_taken_in_their_order_as_fit_in_the_bytes() -> None:
+async def test_bodies_fit_in_their_order_up_to_the_byte_limit() -> None:
     in_flight = InFlightLimit(slots=10, body_bytes=100)
     assert await filled(in_flight, 60, 40, 1) == 2
     assert in_flight.in_flight == 2
 
 
-async def test_a_body_that_does_not_fit_holds_back_those_behind_it() -> None:
+async def test_bodies_behind_one_that_does_not_fit_wait() -> None:
     in_flight = InFlightLimit(slots=10, body_bytes=100)
     assert await filled(in_flight, 60, 50, 1) == 1
 
 
 @pytest.mark.parametrize("behind", [[], [1], [500]])
-async def test_a_body_larger_than_all_the_room_goes_alone(behind: list[int]) -> None:
+async def test_a_body_larger_than_the_limit_fits_alone(behind: list[int]) -> None:
     in_flight = InFlightLimit(slots=10, body_bytes=100)
     assert await filled(in_flight, 500, *behind) == 1
 
@@ -51,7 +51,7 @@ async def test_a_body_larger_than_all_the_room_goes_alone(behind: list[int]) -> 
 @pytest.mark.parametrize(
     ("slots", "body_bytes", "taken"), [(1, 1000, [1]), (10, 100, [60, 40]), (10, 100, [500])]
 )
-async def test_room_is_waited_for_until_a_place_is_given_back(
+async def test_acquire_waits_until_a_slot_is_released(
     slots: int, body_bytes: int, taken: list[int]
 ) -> None:
     in_flight = InFlightLimit(slots=slots, body_bytes=body_bytes)
@@ -63,7 +63,9 @@ async def test_room_is_waited_for_until_a_place_is_given_back(
 
 
 @pytest.mark.parametrize(("limit", "freed"), [(100, 4), (4, 4), (3, 3), (1, 1)])
-async def test_a_few_slots_are_waited_for_unless_fewer_are_wanted(limit: int, freed: int) -> None:
+async def test_acquire_waits_for_a_few_slots_unless_fewer_are_wanted(
+    limit: int, freed: int
+) -> None:
     in_flight = InFlightLimit(slots=64, body_bytes=1000)
     assert await in_flight.acquire(64) == 64
     waiting = asyncio.create_task(in_flight.acquire(limit))
@@ -73,8 +75,8 @@ async def test_a_few_slots_are_waited_for_unless_fewer_are_wanted(limit: int, fr
     assert await asyncio.wait_for(waiting, 1) == freed
 
 
-async def test_after_a_body_found_no_room_asking_again_waits_until_some_was_freed() -> None:
-    # There are bytes left, only not enough of them: without a wait, who asks would spin.
+async def test_after_a_body_did_not_fit_acquire_waits_until_some_bytes_are_released() -> None:
+    # Some bytes are free, but not enough: without a wait the caller would spin.
     in_flight = InFlightLimit(slots=10, body_bytes=100)
     assert await filled(in_flight, 60, 50) == 1
     waiting = asyncio.create_task(in_flight.acquire(1))
@@ -84,7 +86,7 @@ async def test_after_a_body_found_no_room_asking_again_waits_until_some_was_free
     assert in_flight.fit([50]) == 1
 
 
-async def test_what_is_given_back_can_be_taken_again_to_the_last_byte() -> None:
+async def test_released_slots_and_bytes_can_be_used_again_to_the_last_byte() -> None:
     in_flight = InFlightLimit(slots=2, body_bytes=100)
     for _ in range(3):
         assert await filled(in_flight, 70, 30) == 2
@@ -93,7 +95,7 @@ async def test_what_is_given_back_can_be_taken_again_to_the_last_byte() -> None:
     assert in_flight.in_flight == 0
 
 
-async def test_many_that_wait_all_get_their_turn() -> None:
+async def test_all_that_wait_get_slots() -> None:
     in_flight = InFlightLimit(slots=32, body_bytes=90)
     limit = 0
 
@@ -114,7 +116,7 @@ async def test_many_that_wait_all_get_their_turn() -> None:
     assert in_flight.in_flight == 0
 
 
-async def test_one_that_goes_alone_waits_for_what_is_in_flight_and_keeps_all_others_out() -> None:
+async def test_alone_waits_for_what_is_in_flight_and_makes_all_others_wait() -> None:
     in_flight = InFlightLimit(slots=5, body_bytes=100)
     assert await in_flight.acquire(2) == 2
     told: list[str] = []
@@ -139,7 +141,7 @@ async def test_one_that_goes_alone_waits_for_what_is_in_flight_and_keeps_all_oth
     assert await asyncio.wait_for(other, 1) == 1
 
 
-async def test_one_that_no_longer_waits_to_go_alone_keeps_nobody_out() -> None:
+async def test_a_cancelled_alone_makes_nobody_wait() -> None:
     in_flight = InFlightLimit(slots=2, body_bytes=100)
     assert await in_flight.acquire(1) == 1
 

@@ -1,4 +1,4 @@
-"""Deliveries under a pace and past a poison, against a simulated 1upHealth."""
+"""Deliveries under the rate limiter, and of records that crash workers, against the sandbox."""
 
 import asyncio
 import time
@@ -28,7 +28,7 @@ _CREATE = {"api": "fhir", "method": "POST"}
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """As everywhere, but with a brisk sweep and brisk probes, and few sends at once."""
+    """The usual settings, but with frequent sweeps and probes, and few sends at once."""
     return settings.model_copy(
         update={
             "probe_seconds": 0.3,
@@ -48,7 +48,7 @@ async def accept(relay: Relay, count: int) -> list[Accepted]:
 
 
 async def work(relay: Relay, until: float) -> None:
-    """Sweep, and deliver what is rung for, as the processes do, until then on time.monotonic."""
+    """Sweep, and deliver what is dispatched, as the processes do, until then on time.monotonic."""
     async with (
         redis.asyncio.from_url(redis_url(relay.settings)) as client,
         asyncio.TaskGroup() as tasks,
@@ -73,14 +73,14 @@ def sent(upstream: SandboxServer, after: int = 0) -> list[dict[str, Any]]:
     return upstream.requests(api="fhir")[after:]
 
 
-async def test_an_outage_costs_no_attempts_but_probes_of_different_uploads_and_then_all_goes_out(
+async def test_an_outage_costs_only_probes_of_different_uploads_and_then_all_are_delivered(
     relay: Relay, upstream: SandboxServer
 ) -> None:
     uploads = await accept(relay, 18)
     upstream.faults({"kind": "status", "status": 503, "match": {"api": "fhir"}})
     await relay.deliverer.deliver([each.upload.id for each in uploads])
     at_first = await attempts(relay, uploads)
-    # Ten tell that it is an outage; what was under way then is five at the most.
+    # Ten failures make an outage, and up to five attempts are in flight then.
     assert 10 <= sum(at_first) <= 15
     assert len(sent(upstream)) == sum(at_first)
 
@@ -93,7 +93,7 @@ async def test_an_outage_costs_no_attempts_but_probes_of_different_uploads_and_t
     assert sum(await attempts(relay, uploads)) == sum(at_first) + len(probes)
     assert len({(each["method"], each["sha256"], each["path"]) for each in probes}) == len(probes)
 
-    # One record still fails: it must not hold up the others.
+    # One record still fails: it must not delay the others.
     upstream.clear_faults()
     upstream.faults({"kind": "status", "status": 500, "match": {"id": "obs-0"}})
     async with asyncio.timeout(20):
@@ -122,14 +122,14 @@ async def test_one_record_that_always_fails_slows_no_other(
     assert rate_limiter.phase == "full"
 
 
-async def test_a_retry_after_holds_for_every_process_and_costs_the_others_no_attempt(
+async def test_a_retry_after_suspends_every_process_and_costs_the_others_no_attempt(
     settings: Settings, relay: Relay, upstream: SandboxServer
 ) -> None:
     uploads = await accept(relay, 6)
     upstream.faults({"kind": "too_many_requests", "retry_after": 60, "count": 1})
     await relay.deliverer.deliver([uploads[0].upload.id])
     async with open_relay(settings) as other:
-        await relay.rate_limiter.state()  # told; a moment later it would be by itself
+        await relay.rate_limiter.state()  # reports the 429 now instead of a moment later
         started = time.monotonic()
         assert await other.deliverer.deliver([each.upload.id for each in uploads]) == []
         assert time.monotonic() - started < 1  # no thread waits for it
@@ -139,7 +139,7 @@ async def test_a_retry_after_holds_for_every_process_and_costs_the_others_no_att
     assert set(await states(relay, uploads)) == {State.QUEUED}
 
 
-async def test_a_slow_pace_is_waited_for_within_the_message(
+async def test_a_message_waits_a_moment_for_its_permits(
     settings: Settings, relay: Relay, upstream: SandboxServer
 ) -> None:
     uploads = await accept(relay, 6)
@@ -150,7 +150,7 @@ async def test_a_slow_pace_is_waited_for_within_the_message(
     assert set(await states(relay, uploads)) == {State.DELIVERED}
 
 
-async def test_what_is_not_due_any_more_uses_up_no_permit_of_a_slow_pace(
+async def test_uploads_that_are_not_due_any_more_use_up_no_scarce_permit(
     relay: Relay, settings: Settings, upstream: SandboxServer
 ) -> None:
     before = await accept(relay, 30)
@@ -168,7 +168,7 @@ async def test_what_is_not_due_any_more_uses_up_no_permit_of_a_slow_pace(
         for name, value in slow.items():
             await client.hset("uplift:rate_limiter", name, str(value))
     await relay.rate_limiter.state()
-    # The next permit comes after more than a second, and who waits for that long goes without.
+    # The next permit comes after more than a second, and no message waits so long.
     await relay.deliverer.deliver([each.upload.id for each in [*before, late]])
     assert await states(relay, [late]) == [State.DELIVERED]
 
@@ -188,7 +188,7 @@ async def test_while_redis_is_away_deliveries_go_on_slowly(
     assert set(await states(relay, uploads)) == {State.DELIVERED}
 
 
-# --- poison --------------------------------------------------------------------------------------
+# --- records that crash workers ------------------------------------------------------------------
 
 
 async def _times(relay: Relay, upload_id: UUID) -> list[tuple[float, float]]:
@@ -221,7 +221,7 @@ async def test_an_upload_whose_leases_ran_out_twice_is_attempted_while_nothing_e
     assert any(a[0] < b[1] and b[0] < a[1] for a, b in combinations(others, 2))
 
 
-async def test_a_record_that_ends_each_worker_is_refused_and_takes_nothing_with_it(
+async def test_a_record_that_crashes_each_worker_is_refused_and_harms_no_other(
     settings: Settings, relay: Relay, upstream: SandboxServer
 ) -> None:
     uploads = await accept(relay, 5)
@@ -239,7 +239,7 @@ async def test_a_record_that_ends_each_worker_is_refused_and_takes_nothing_with_
                 while State.SENDING not in await states(relay, [poison]):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             together.append((await states(relay, uploads)).count(State.SENDING))
-            # The worker is gone, as far as anybody can tell: what it held runs out.
+            # The worker seems to be gone: its leases run out.
             async with relay.database.transaction() as connection:
                 await connection.execute(
                     text(
@@ -249,7 +249,7 @@ async def test_a_record_that_ends_each_worker_is_refused_and_takes_nothing_with_
                 )
             swept = await relay.sweeper.sweep()
             assert swept.refused == (life == REFUSED_AFTER - 1)
-            await asyncio.sleep(0.3)  # 1upHealth gets its time
+            await asyncio.sleep(0.3)  # the settle time passes
             async with relay.database.transaction() as connection:
                 await connection.execute(
                     text("UPDATE uploads SET next_attempt_at = now() WHERE state = 'queued'")
@@ -261,7 +261,7 @@ async def test_a_record_that_ends_each_worker_is_refused_and_takes_nothing_with_
     assert (await rows.row(relay.database, poison.upload.id)).sealed_body is not None
     assert together[0] == len(uploads)
     assert together[ALONE_AFTER:] == [1] * (REFUSED_AFTER - ALONE_AFTER)
-    # They were with it while nobody knew yet; from then on they are not tried together.
+    # They were attempted together with it at first, and never once it was suspected.
     await relay.deliverer.deliver([each.upload.id for each in companions])
     assert set(await states(relay, companions)) == {State.DELIVERED}
     total = upstream.counts()["total"]

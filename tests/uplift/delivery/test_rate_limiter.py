@@ -1,4 +1,4 @@
-"""The pace, on a real Redis; each Pace is as one process."""
+"""The rate limiter, on a real Redis. Each RateLimiter stands for one process."""
 
 import asyncio
 import time
@@ -16,13 +16,13 @@ from redis.retry import Retry
 
 from tests import factories
 from uplift.cli.local.embedded import EmbeddedRedis
-from uplift.delivery import rate_limiter as pace_module
+from uplift.delivery import rate_limiter as rate_limiter_module
 from uplift.delivery.rate_limiter import RateLimiter, RateLimiterState
 from uplift.destinations.responses import Response, ResponseKind
 from uplift.logs import configure_logs
 from uplift.settings import Settings
 
-MakePace = Callable[..., RateLimiter]
+MakeLimiter = Callable[..., RateLimiter]
 
 STORED = Response(ResponseKind.STORED, "http_201", 201)
 BUSY = Response(ResponseKind.BUSY, "http_429", 429)
@@ -42,10 +42,10 @@ FAILED = FAILURES[0]
 
 
 @pytest.fixture
-async def make_pace(
+async def make_limiter(
     client: "redis.asyncio.Redis", redis_server: EmbeddedRedis
-) -> AsyncIterator[MakePace]:
-    """Makes paces that share nothing but Redis, which is empty."""
+) -> AsyncIterator[MakeLimiter]:
+    """Makes rate limiters that share only Redis, which is empty."""
     async with AsyncExitStack() as stack:
 
         def make(
@@ -72,17 +72,17 @@ async def make_pace(
 
 
 async def state(rate_limiter: RateLimiter) -> RateLimiterState:
-    """What it is after all that was told so far."""
+    """The state after all that was reported so far."""
     found = await rate_limiter.state()
     assert found is not None
     return found
 
 
-async def tell(
+async def report(
     rate_limiter: RateLimiter, response: Response, count: int = 1, upload: UUID | None = None
 ) -> RateLimiterState:
-    """So many requests that are answered so, each of another upload unless told which."""
-    await state(rate_limiter)  # as any process did before it sends
+    """Report this response so many times, each time for another upload unless one is given."""
+    await state(rate_limiter)  # every process reads it before it sends
     for _ in range(count):
         rate_limiter.answered(upload or factories.new_id(), response, time.monotonic())
     return await state(rate_limiter)
@@ -98,16 +98,18 @@ async def pass_a_second(client: "redis.asyncio.Redis") -> None:
     )
 
 
-async def test_in_good_times_everything_asked_for_may_go_at_once(make_pace: MakePace) -> None:
-    rate_limiter = make_pace()
+async def test_at_the_full_limit_all_permits_are_given_at_once(make_limiter: MakeLimiter) -> None:
+    rate_limiter = make_limiter()
     assert await rate_limiter.acquire(100) == 100
     found = await state(rate_limiter)
     assert (found.phase, found.limit) == ("full", 1000)
     assert found.stalled_seconds == 0
 
 
-async def test_all_processes_together_begin_no_more_than_the_limit(make_pace: MakePace) -> None:
-    paces = [make_pace(200) for _ in range(3)]
+async def test_all_processes_together_begin_no_more_than_the_limit(
+    make_limiter: MakeLimiter,
+) -> None:
+    limiters = [make_limiter(200) for _ in range(3)]
     started = time.monotonic()
     begun = 0
 
@@ -117,47 +119,49 @@ async def test_all_processes_together_begin_no_more_than_the_limit(make_pace: Ma
             begun += await rate_limiter.acquire(5)
             await asyncio.sleep(rate_limiter.wait)
 
-    await asyncio.gather(*(use(rate_limiter) for rate_limiter in paces))
+    await asyncio.gather(*(use(rate_limiter) for rate_limiter in limiters))
     seconds = time.monotonic() - started
-    # How much of it is used is the machine's affair.
+    # How many of them are used depends on the machine.
     assert 5 < begun <= 200 * (seconds + 0.1) + 1
 
 
-async def test_one_429_slows_every_process(make_pace: MakePace) -> None:
-    one, other = make_pace(), make_pace()
+async def test_one_429_slows_every_process(make_limiter: MakeLimiter) -> None:
+    one, other = make_limiter(), make_limiter()
     assert await other.acquire(100) == 100
-    await tell(one, BUSY)
+    await report(one, BUSY)
     found = await state(other)
     assert (found.phase, found.limit) == ("throttled", 50)  # half of what was used
     assert await other.acquire(100) <= 5
 
 
-async def test_a_burst_of_429s_that_was_in_flight_counts_once(make_pace: MakePace) -> None:
-    one, other = make_pace(), make_pace()
+async def test_a_burst_of_429s_that_was_in_flight_counts_once(make_limiter: MakeLimiter) -> None:
+    one, other = make_limiter(), make_limiter()
     await state(other)
     in_flight = time.monotonic()
-    await tell(one, BUSY, 50)
+    await report(one, BUSY, 50)
     for _ in range(50):
         other.answered(factories.new_id(), BUSY, in_flight)
     assert (await state(other)).limit == GENTLE / 2
 
 
-async def test_429s_that_go_on_slow_further_down_to_probes(
-    make_pace: MakePace, client: "redis.asyncio.Redis"
+async def test_further_429s_slow_it_down_to_probes(
+    make_limiter: MakeLimiter, client: "redis.asyncio.Redis"
 ) -> None:
-    rate_limiter = make_pace()
+    rate_limiter = make_limiter()
     limits = []
     for _ in range(3):
-        limits.append((await tell(rate_limiter, BUSY)).limit)
+        limits.append((await report(rate_limiter, BUSY)).limit)
         await pass_a_second(client)
     assert limits == [5, 2.5, 1.25]
-    found = await tell(rate_limiter, BUSY)
+    found = await report(rate_limiter, BUSY)
     assert (found.phase, found.limit) == ("probing", 1.0)
 
 
-async def test_retry_after_closes_it_for_all_and_opens_by_itself(make_pace: MakePace) -> None:
-    one, other = make_pace(), make_pace()
-    await tell(one, Response(ResponseKind.BUSY, "http_429", 429, retry_after=0.4))
+async def test_retry_after_suspends_all_processes_and_ends_by_itself(
+    make_limiter: MakeLimiter,
+) -> None:
+    one, other = make_limiter(), make_limiter()
+    await report(one, Response(ResponseKind.BUSY, "http_429", 429, retry_after=0.4))
     found = await state(other)
     assert found.phase == "suspended"
     assert 0.2 < found.wait <= 0.4
@@ -168,67 +172,69 @@ async def test_retry_after_closes_it_for_all_and_opens_by_itself(make_pace: Make
     assert (await state(other)).phase == "throttled"
 
 
-async def test_success_raises_it_by_doubling_and_carefully_beyond_what_was_too_much(
-    make_pace: MakePace, client: "redis.asyncio.Redis"
+async def test_success_doubles_the_limit_up_to_the_slow_start_threshold_and_then_adds_a_tenth(
+    make_limiter: MakeLimiter, client: "redis.asyncio.Redis"
 ) -> None:
-    rate_limiter = make_pace(14.5)
-    await tell(rate_limiter, BUSY)
+    rate_limiter = make_limiter(14.5)
+    await report(rate_limiter, BUSY)
     await client.hset("uplift:rate_limiter", mapping={"limit": 3, "slow_start_threshold": 12})
     limits = []
     for _ in range(5):
         await pass_a_second(client)
-        limits.append(round((await tell(rate_limiter, STORED, 3)).limit, 2))
+        limits.append(round((await report(rate_limiter, STORED, 3)).limit, 2))
     assert limits == [6, 12, 13.2, 14.5, 14.5]
     assert (await state(rate_limiter)).phase == "full"
 
 
-async def test_it_is_raised_once_a_second_however_much_succeeds(make_pace: MakePace) -> None:
-    rate_limiter = make_pace()
-    slowed = await tell(rate_limiter, BUSY)
-    assert (await tell(rate_limiter, STORED, 500)).limit == slowed.limit
+async def test_it_is_raised_at_most_once_a_second(make_limiter: MakeLimiter) -> None:
+    rate_limiter = make_limiter()
+    slowed = await report(rate_limiter, BUSY)
+    assert (await report(rate_limiter, STORED, 500)).limit == slowed.limit
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda response: response.code)
-async def test_when_many_different_uploads_fail_only_probes_go_out(
-    make_pace: MakePace, failure: Response
+async def test_when_many_different_uploads_fail_only_probes_are_sent(
+    make_limiter: MakeLimiter, failure: Response
 ) -> None:
-    one, other = make_pace(), make_pace()
-    assert (await tell(one, failure, OUTAGE_UPLOADS - 1)).phase == "full"
-    assert (await tell(other, failure)).phase == "probing"
+    one, other = make_limiter(), make_limiter()
+    assert (await report(one, failure, OUTAGE_UPLOADS - 1)).phase == "full"
+    assert (await report(other, failure)).phase == "probing"
     assert (await state(one)).phase == "probing"
     assert await one.acquire(100) == 0
 
 
-async def test_one_record_that_always_fails_slows_nobody(make_pace: MakePace) -> None:
-    rate_limiter = make_pace()
+async def test_one_record_that_always_fails_slows_nobody(make_limiter: MakeLimiter) -> None:
+    rate_limiter = make_limiter()
     upload = factories.new_id()
     for _ in range(5):
-        assert (await tell(rate_limiter, FAILED, 20, upload)).phase == "full"
+        assert (await report(rate_limiter, FAILED, 20, upload)).phase == "full"
 
 
-async def test_a_third_that_fails_for_reasons_of_its_own_slows_nobody(make_pace: MakePace) -> None:
-    rate_limiter = make_pace()
-    for _ in range(30):
-        await tell(rate_limiter, FAILED, 3)
-        assert (await tell(rate_limiter, STORED, 6)).phase == "full"
-
-
-@pytest.mark.parametrize("outcome", [ResponseKind.REFUSED, ResponseKind.FOUND, ResponseKind.ABSENT])
-async def test_every_answer_about_the_record_is_a_sign_of_life(
-    make_pace: MakePace, outcome: ResponseKind
+async def test_when_a_third_fails_for_its_own_reasons_nobody_is_slowed(
+    make_limiter: MakeLimiter,
 ) -> None:
-    rate_limiter = make_pace()
+    rate_limiter = make_limiter()
+    for _ in range(30):
+        await report(rate_limiter, FAILED, 3)
+        assert (await report(rate_limiter, STORED, 6)).phase == "full"
+
+
+@pytest.mark.parametrize("kind", [ResponseKind.REFUSED, ResponseKind.FOUND, ResponseKind.ABSENT])
+async def test_every_response_about_the_record_counts_as_a_success(
+    make_limiter: MakeLimiter, kind: ResponseKind
+) -> None:
+    rate_limiter = make_limiter()
     for _ in range(3):
-        await tell(rate_limiter, FAILED, OUTAGE_UPLOADS - 1)
-        await tell(rate_limiter, Response(outcome, "code"), OUTAGE_UPLOADS)
+        await report(rate_limiter, FAILED, OUTAGE_UPLOADS - 1)
+        await report(rate_limiter, Response(kind, "code"), OUTAGE_UPLOADS)
     assert (await state(rate_limiter)).phase == "full"
 
 
-async def test_while_it_is_shut_all_processes_share_one_probe_at_a_time(
-    make_pace: MakePace,
+async def test_while_probing_all_processes_share_one_probe_at_a_time(
+    make_limiter: MakeLimiter,
 ) -> None:
-    paces = [make_pace(probe=0.2) for _ in range(3)]
-    await tell(paces[0], FAILED, OUTAGE_UPLOADS)
+    limiters = [make_limiter(probe=0.2) for _ in range(3)]
+    await report(limiters[0], FAILED, OUTAGE_UPLOADS)
     started, probes = time.monotonic(), []
 
     async def use(rate_limiter: RateLimiter) -> None:
@@ -238,62 +244,64 @@ async def test_while_it_is_shut_all_processes_share_one_probe_at_a_time(
                 rate_limiter.answered(factories.new_id(), FAILED, time.monotonic())
             await asyncio.sleep(max(0.01, rate_limiter.wait))
 
-    await asyncio.gather(*(use(rate_limiter) for rate_limiter in paces))
+    await asyncio.gather(*(use(rate_limiter) for rate_limiter in limiters))
     assert 2 <= len(probes) <= 4
     gaps = [after - before for before, after in pairwise(probes)]
     assert min(gaps) > 0.15
 
 
-async def test_one_success_opens_it_again(
-    make_pace: MakePace, client: "redis.asyncio.Redis"
+async def test_one_success_ends_probing(
+    make_limiter: MakeLimiter, client: "redis.asyncio.Redis"
 ) -> None:
-    one, other = make_pace(), make_pace()
-    await tell(one, FAILED, OUTAGE_UPLOADS)
-    assert (await tell(one, STORED)).phase == "throttled"
+    one, other = make_limiter(), make_limiter()
+    await report(one, FAILED, OUTAGE_UPLOADS)
+    assert (await report(one, STORED)).phase == "throttled"
     limits = [(await state(other)).limit]
     for _ in range(8):
         await pass_a_second(client)
-        limits.append((await tell(other, STORED)).limit)
+        limits.append((await report(other, STORED)).limit)
     assert limits == [10, 20, 40, 80, 160, 320, 640, 1000, 1000]
 
 
-async def test_what_was_asked_before_it_was_shut_does_not_open_it(make_pace: MakePace) -> None:
-    rate_limiter = make_pace()
+async def test_a_response_to_a_request_from_before_does_not_end_probing(
+    make_limiter: MakeLimiter,
+) -> None:
+    rate_limiter = make_limiter()
     await state(rate_limiter)
     before = time.monotonic()
-    await asyncio.sleep(0.02)
-    await tell(rate_limiter, FAILED, OUTAGE_UPLOADS)
+    await asyncio.sleep(0.02)  # more than the clocks may differ
+    await report(rate_limiter, FAILED, OUTAGE_UPLOADS)
     rate_limiter.answered(factories.new_id(), STORED, before)
     assert (await state(rate_limiter)).phase == "probing"
 
 
-async def test_the_time_in_which_nothing_goes_out_is_counted_until_it_is_made_good(
-    make_pace: MakePace,
+async def test_the_stalled_time_is_counted_until_it_is_credited(
+    make_limiter: MakeLimiter,
 ) -> None:
-    one, other = make_pace(), make_pace()
-    await tell(one, FAILED, OUTAGE_UPLOADS)
-    await asyncio.sleep(0.3)
-    stood = (await state(other)).stalled_seconds
-    assert 0.3 <= stood < 5
-    await other.credit(stood)
-    await tell(one, STORED)
+    one, other = make_limiter(), make_limiter()
+    await report(one, FAILED, OUTAGE_UPLOADS)
+    await asyncio.sleep(0.3)  # the time that is measured
+    stalled = (await state(other)).stalled_seconds
+    assert 0.3 <= stalled < 5
+    await other.credit(stalled)
+    await report(one, STORED)
     left = (await state(one)).stalled_seconds
-    assert left < stood
-    await asyncio.sleep(0.1)
-    assert (await state(one)).stalled_seconds == left  # open: it counts no further
+    assert left < stalled
+    await asyncio.sleep(0.1)  # time that must not count
+    assert (await state(one)).stalled_seconds == left  # it counts no further
 
 
-async def test_a_retry_after_counts_as_standing_still_for_as_long_as_it_says(
-    make_pace: MakePace,
+async def test_a_retry_after_counts_as_stalled_time(
+    make_limiter: MakeLimiter,
 ) -> None:
-    rate_limiter = make_pace()
-    await tell(rate_limiter, Response(ResponseKind.BUSY, "http_429", 429, retry_after=0.2))
-    await asyncio.sleep(0.4)
+    rate_limiter = make_limiter()
+    await report(rate_limiter, Response(ResponseKind.BUSY, "http_429", 429, retry_after=0.2))
+    await asyncio.sleep(0.4)  # twice the Retry-After
     assert (await state(rate_limiter)).stalled_seconds == pytest.approx(0.2, abs=0.01)
 
 
-async def test_answers_are_told_soon_without_anybody_asking(make_pace: MakePace) -> None:
-    one, other = make_pace(), make_pace()
+async def test_responses_are_reported_soon_without_a_claim(make_limiter: MakeLimiter) -> None:
+    one, other = make_limiter(), make_limiter()
     await state(one)
     for _ in range(OUTAGE_UPLOADS):
         one.answered(factories.new_id(), FAILED, time.monotonic())
@@ -303,23 +311,23 @@ async def test_answers_are_told_soon_without_anybody_asking(make_pace: MakePace)
 
 
 async def test_many_claims_share_one_call_of_redis(
-    make_pace: MakePace, client: "redis.asyncio.Redis"
+    make_limiter: MakeLimiter, client: "redis.asyncio.Redis"
 ) -> None:
-    rate_limiter = make_pace(100_000)
+    rate_limiter = make_limiter(100_000)
     assert await rate_limiter.acquire(1) == 1
     await client.config_resetstat()
-    started, taken = time.monotonic(), 0
+    started, acquired = time.monotonic(), 0
     while time.monotonic() < started + 0.5:
-        taken += await rate_limiter.acquire(1)
+        acquired += await rate_limiter.acquire(1)
         rate_limiter.answered(factories.new_id(), STORED, time.monotonic())
         await asyncio.sleep(0.001)
     calls = (await client.info("commandstats"))["cmdstat_evalsha"]["calls"]
-    assert taken > 50
-    assert calls < taken / 4
+    assert acquired > 50
+    assert calls < acquired / 4
 
 
-async def test_permits_that_were_not_used_can_be_taken_again(make_pace: MakePace) -> None:
-    rate_limiter = make_pace(10)
+async def test_released_permits_can_be_acquired_again(make_limiter: MakeLimiter) -> None:
+    rate_limiter = make_limiter(10)
     assert await rate_limiter.acquire(1) == 1
     assert await rate_limiter.acquire(1) == 0
     rate_limiter.release(1)
@@ -329,24 +337,24 @@ async def test_permits_that_were_not_used_can_be_taken_again(make_pace: MakePace
 # --- without Redis -------------------------------------------------------------------------------
 
 
-async def test_without_redis_each_process_keeps_to_a_low_limit_of_its_own(
-    make_pace: MakePace,
+async def test_without_redis_each_process_has_a_low_limit_of_its_own(
+    make_limiter: MakeLimiter,
 ) -> None:
-    rate_limiter = make_pace(alone=20, url="redis://127.0.0.1:1/0")
+    rate_limiter = make_limiter(alone=20, url="redis://127.0.0.1:1/0")
     started, begun = time.monotonic(), 0
     while time.monotonic() < started + 0.5:
         begun += await rate_limiter.acquire(10)
         rate_limiter.answered(factories.new_id(), STORED, time.monotonic())
         await asyncio.sleep(rate_limiter.wait)
-    # A second's worth may have gone at once.
+    # The permits of one second may have been used at once.
     assert 15 <= begun <= 20 * (1 + time.monotonic() - started) + 1
     assert await rate_limiter.state() is None
 
 
 async def test_without_redis_a_429_is_honoured_by_the_process_that_got_it(
-    make_pace: MakePace,
+    make_limiter: MakeLimiter,
 ) -> None:
-    rate_limiter = make_pace(url="redis://127.0.0.1:1/0")
+    rate_limiter = make_limiter(url="redis://127.0.0.1:1/0")
     assert await rate_limiter.acquire(1) == 1
     rate_limiter.answered(
         factories.new_id(), Response(ResponseKind.BUSY, "http_429", 429, 30.0), time.monotonic()
@@ -355,17 +363,17 @@ async def test_without_redis_a_429_is_honoured_by_the_process_that_got_it(
     assert rate_limiter.wait > 25
 
 
-async def test_a_redis_that_comes_back_is_asked_again_and_one_that_was_emptied_begins_anew(
-    make_pace: MakePace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_redis_that_comes_back_is_asked_again_and_an_empty_one_starts_at_the_full_limit(
+    make_limiter: MakeLimiter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pace_module, "_AWAY_SECONDS", 0.1)
+    monkeypatch.setattr(rate_limiter_module, "_AWAY_SECONDS", 0.1)
     with EmbeddedRedis(tmp_path / "own") as server:
-        rate_limiter = make_pace(url=server.url)
-        await tell(rate_limiter, FAILED, OUTAGE_UPLOADS)
+        rate_limiter = make_limiter(url=server.url)
+        await report(rate_limiter, FAILED, OUTAGE_UPLOADS)
         server.kill()
         assert await rate_limiter.state() is None
         await asyncio.to_thread(server.restart)
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(0.15)  # longer than _AWAY_SECONDS
         async with redis.asyncio.from_url(server.url) as own:
             await own.flushall()
         assert (await state(rate_limiter)).phase == "full"
@@ -374,27 +382,29 @@ async def test_a_redis_that_comes_back_is_asked_again_and_one_that_was_emptied_b
 # --- what operators see --------------------------------------------------------------------------
 
 
-async def test_operators_see_the_pace_and_why_it_changed(
-    make_pace: MakePace, capfd: pytest.CaptureFixture[str]
+async def test_operators_see_the_limit_and_why_it_changed(
+    make_limiter: MakeLimiter, capfd: pytest.CaptureFixture[str]
 ) -> None:
     configure_logs(Settings(log_format="json"))
-    rate_limiter = make_pace()
+    rate_limiter = make_limiter()
 
     def sample(name: str, **labels: str) -> float:
         return REGISTRY.get_sample_value(name, labels) or 0.0
 
     slowed = sample("uplift_rate_limiter_slowed_total", cause="busy")
-    shut = sample("uplift_rate_limiter_slowed_total", cause="outage")
-    await tell(rate_limiter, BUSY)
+    outages = sample("uplift_rate_limiter_slowed_total", cause="outage")
+    await report(rate_limiter, BUSY)
     assert sample("uplift_rate_limiter_limit") == 5
-    assert sample("uplift_rate_limiter_probing") == 1
-    await tell(rate_limiter, FAILED, OUTAGE_UPLOADS)
-    assert sample("uplift_rate_limiter_limit") == 1
     assert sample("uplift_rate_limiter_probing") == 0
-    await tell(rate_limiter, STORED)
+    await report(rate_limiter, FAILED, OUTAGE_UPLOADS)
+    assert sample("uplift_rate_limiter_limit") == 1
     assert sample("uplift_rate_limiter_probing") == 1
+    await report(rate_limiter, STORED)
+    assert sample("uplift_rate_limiter_probing") == 0
+    await report(rate_limiter, Response(ResponseKind.BUSY, "http_429", 429, retry_after=30))
+    assert sample("uplift_rate_limiter_probing") == 1  # suspended: not even a probe may be sent
     assert sample("uplift_rate_limiter_slowed_total", cause="busy") == slowed + 1
-    assert sample("uplift_rate_limiter_slowed_total", cause="outage") == shut + 1
+    assert sample("uplift_rate_limiter_slowed_total", cause="outage") == outages + 1
     shown = "".join(capfd.readouterr())
     assert shown.count("rate_limiter_changed") == 3
     assert '"why": "outage"' in shown

@@ -1,4 +1,4 @@
-"""What is asked of 1upHealth about an upload that it may hold, and what each answer means."""
+"""What is asked about an upload that may be there, and what each finding means."""
 
 from itertools import product
 from typing import Any
@@ -18,13 +18,14 @@ from uplift.delivery.reconcile import (
 )
 
 TARGET, OWN, SEARCH = ById("target"), ById("own"), ByIdentifier("system|value")
-OURS, OTHER, NOTHING, FAILED = Finding.OURS, Finding.OTHER, Finding.NOTHING, Finding.FAILED
+OURS, OTHER, NEWER = Finding.OURS, Finding.OTHER, Finding.NEWER
+NOTHING, FAILED = Finding.NOTHING, Finding.FAILED
 
 Seen = list[tuple[LookUp, Finding]]
 
 
 def case(**known: Any) -> Case:
-    """A create of something that can only be looked for by an id that may not be kept."""
+    """A create that can only be looked up by its own id, which may not be kept."""
     return Case(
         **{
             "target": None,
@@ -51,20 +52,21 @@ NO_ID_SEARCHED = case(own_id=None, identifier="system|value")
 @pytest.mark.parametrize(
     ("known", "seen", "step"),
     [
-        # A create is looked for under its own id first.
+        # A create is looked up under its own id first.
         (CREATE, [], OWN),
         (CREATE, [(OWN, OURS)], Conclusion.STORED),
         (CREATE, [(OWN, FAILED)], Conclusion.LOOK_UP_AGAIN),
-        # That proves nothing unless ids are kept.
+        (CREATE, [(OWN, NEWER)], Conclusion.NEWER),
+        # An absent id proves nothing unless ids are kept.
         (CREATE, [(OWN, NOTHING)], Conclusion.CANNOT_TELL),
         (CREATE, [(OWN, OTHER)], Conclusion.CANNOT_TELL),
         (KEPT, [(OWN, NOTHING)], Conclusion.NOT_STORED),
         (KEPT, [(OWN, OTHER)], Conclusion.NOT_STORED),
         (KEPT, [(OWN, OURS)], Conclusion.STORED),
         (KEPT, [(OWN, FAILED)], Conclusion.LOOK_UP_AGAIN),
-        # What a kept id proves needs no search.
+        # A kept id needs no search.
         (case(keeps_ids=True, identifier="system|value"), [(OWN, NOTHING)], Conclusion.NOT_STORED),
-        # Otherwise its identifier is searched for, twice if there is nothing.
+        # Otherwise its identifier is searched, twice if nothing is found.
         (SEARCHED, [(OWN, NOTHING)], SEARCH),
         (SEARCHED, [(OWN, OTHER)], SEARCH),
         (SEARCHED, [(OWN, FAILED)], Conclusion.LOOK_UP_AGAIN),
@@ -79,7 +81,7 @@ NO_ID_SEARCHED = case(own_id=None, identifier="system|value")
         (UPDATE, [(TARGET, OURS)], Conclusion.STORED),
         (UPDATE, [(TARGET, OTHER)], Conclusion.NOT_STORED),
         (UPDATE, [(TARGET, FAILED)], Conclusion.LOOK_UP_AGAIN),
-        # A target that vanished was created anew.
+        # A target that vanished was created again.
         (UPDATE, [(TARGET, NOTHING)], OWN),
         (UPDATE, [(TARGET, NOTHING), (OWN, OURS)], Conclusion.STORED),
         (UPDATE, [(TARGET, NOTHING), (OWN, NOTHING)], Conclusion.CANNOT_TELL),
@@ -104,7 +106,7 @@ def test_each_case_has_its_next_step(known: Case, seen: Seen, step: LookUp | Con
 
 
 def _walks(known: Case) -> list[tuple[Seen, Conclusion]]:
-    """Every way that looking at that case can go, with its end."""
+    """Every sequence of findings that this case can have, with its conclusion."""
     ends: list[tuple[Seen, Conclusion]] = []
     open_: list[Seen] = [[]]
     while open_:
@@ -134,6 +136,7 @@ def test_whatever_is_found_nothing_is_sent_without_a_proof_or_a_mark(known: Case
         findings = [finding for _, finding in seen]
         assert (conclusion is Conclusion.STORED) == (OURS in findings)
         assert (conclusion is Conclusion.LOOK_UP_AGAIN) == (FAILED in findings)
+        assert (conclusion is Conclusion.NEWER) == (NEWER in findings)
         if conclusion is Conclusion.NOT_STORED:
             own_id_proves = known.keeps_ids and ById(known.own_id or "") in dict(seen)
             target_is_there = dict(seen).get(ById(known.target or "")) is OTHER
@@ -164,7 +167,7 @@ def test_whatever_is_found_nothing_is_sent_without_a_proof_or_a_mark(known: Case
         ({"system": "urn:s", "value": "A-1"}, "urn:s|A-1"),
         ([{"value": "A-1"}, {"system": "urn:s", "value": "B-2"}], "urn:s|B-2"),
         ([{"system": "urn:s", "value": "B-2"}, {"system": "urn:t", "value": "C"}], "urn:s|B-2"),
-        # They would mean something else in a search.
+        # These characters have a meaning in a search.
         ([{"system": "urn:s", "value": "A,1"}], None),
         ([{"system": "urn:s", "value": "A|1"}], None),
         ([{"system": "urn:s", "value": "A$1"}], None),
@@ -178,7 +181,7 @@ def test_whatever_is_found_nothing_is_sent_without_a_proof_or_a_mark(known: Case
         ([{"system": "urn:s", "value": "Größe"}], "urn:s|Größe"),
     ],
 )
-def test_an_identifier_is_searched_for_by_a_token_that_cannot_be_misread(
+def test_an_identifier_is_searched_by_a_token_that_cannot_be_misread(
     identifier: Any, token: str | None
 ) -> None:
     assert identifier_token({"resourceType": "Observation", "identifier": identifier}) == token
@@ -196,7 +199,7 @@ IDENTIFIED = {"id": "own", "identifier": [{"system": "system", "value": "value"}
         # 1upHealth cannot search these.
         ({"resourceType": "ObservationDefinition", **IDENTIFIED}, "R4", CREATE),
         ({"resourceType": "Observation", **IDENTIFIED}, "R5", CREATE),
-        # No path segments, so not to be looked up.
+        # These are no path segments, so they cannot be looked up.
         ({"resourceType": "Observation", "id": "."}, "R4", NO_ID),
         ({"resourceType": "Observation", "id": ".."}, "R4", NO_ID),
         ({"resourceType": "Observation", "id": ""}, "R4", NO_ID),
@@ -204,14 +207,14 @@ IDENTIFIED = {"id": "own", "identifier": [{"system": "system", "value": "value"}
         ({"resourceType": "Observation"}, "R4", NO_ID),
     ],
 )
-def test_a_resource_is_looked_for_by_what_1uphealth_can_be_asked(
+def test_a_resource_is_looked_up_by_what_1uphealth_can_be_asked(
     resource: dict[str, Any], version: str, expected: Case
 ) -> None:
     found = case_of(resource, fhir_version=version, target=None, keeps_ids=False, empty_searches=0)
     assert found == expected
 
 
-def test_a_target_that_no_url_can_say_is_not_looked_up() -> None:
+def test_a_target_that_no_url_can_address_is_not_looked_up() -> None:
     found = case_of(
         {"resourceType": "Observation", "id": "own"},
         fhir_version="R4",
