@@ -1,0 +1,14 @@
+"""The HTTP API. It accepts uploads and shows their statuses; `uplift` does the work behind it.
+
+In the order in which a request passes them:
+
+* `process` starts the server, `app` puts the application together.
+* `request_ids`, `slashes`, `error_handlers`: middleware, around every request.
+* `callers`: who calls, and with which scopes.
+* `rate_limits`, `idempotency`, `admission`: whether the request may enter.
+* `bodies`, `batch_bodies`: the body.
+* `uploads`, `batches`, `control`, `users`, `device_tokens`, `reading`, `health`: the routes.
+* `schemas`, `batch_schemas`, `control_schemas`, `user_schemas`, `pages`: the JSON of the answers.
+* `problems`, `problem_titles`: the answers that are errors.
+* `openapi`, `upload_openapi`, `batch_openapi`, `reading_openapi`: the description of it all.
+"""

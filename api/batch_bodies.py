@@ -1,11 +1,11 @@
-"""Entries out of a batch's body: the lines of NDJSON as they arrive, or the entries of a Bundle."""
+"""Reads the body of a batch: lines of NDJSON while they arrive, or the entries of a Bundle."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 
 import msgspec
 
-from uplift.api.intake import Intake
+from uplift.api.admission import Admission
 from uplift.errors import UnreadableUpload
 from uplift.intake.accept_batch import GROUP_BYTES, Entry
 from uplift.intake.ndjson import Line, LineReader
@@ -13,32 +13,33 @@ from uplift.intake.submission import NOT_JSON
 
 NDJSON_TYPES = ("application/x-ndjson", "application/ndjson", "application/fhir+ndjson")
 
-# What a Bundle may be (https://hl7.org/fhir/R4/valueset-bundle-type.html) whose entries are
-# resources that stand for themselves.
+# The types of a Bundle whose entries have a meaning of their own. Source of the list of types:
+# https://hl7.org/fhir/R4/valueset-bundle-type.html
 BUNDLE_TYPES = ("collection", "batch", "transaction", "searchset")
 
 
 async def read_lines(
-    chunks: AsyncIterator[bytes], limit: int, intake: Intake
+    chunks: AsyncIterator[bytes], limit: int, admission: Admission
 ) -> AsyncGenerator[Entry, None]:
-    """The lines of a stream, each as soon as it is whole; one longer than `most` is a problem.
+    """The lines of a stream, each when it is complete. A line of more than `limit` bytes is a
+    problem of that line.
 
-    A stream that breaks gives its whole lines, and then its error. Raises a Problem (503) if
-    there is no room for a long line.
+    A stream that breaks yields its complete lines, then its error. Raises a Problem (503) if the
+    process cannot admit a long line.
     """
     lines = LineReader(limit)
-    async with AsyncExitStack() as room:
-        has_room = False
+    async with AsyncExitStack() as admitted:
+        is_admitted = False
         async for chunk in chunks:
-            if not has_room and lines.held + len(chunk) > GROUP_BYTES:
-                await room.enter_async_context(intake.body(limit))
-                has_room = True
+            if not is_admitted and lines.held + len(chunk) > GROUP_BYTES:
+                await admitted.enter_async_context(admission.body(limit))
+                is_admitted = True
             for line in lines.feed(chunk):
                 yield _entry(line, limit)
-            # Whoever asks for more has committed the long line.
-            if has_room and lines.held <= GROUP_BYTES:
-                await room.aclose()
-                has_room = False
+            # The caller asks for more only after it committed the long line.
+            if is_admitted and lines.held <= GROUP_BYTES:
+                await admitted.aclose()
+                is_admitted = False
         for line in lines.end():
             yield _entry(line, limit)
 
@@ -48,7 +49,7 @@ def _entry(line: Line, limit: int) -> Entry:
         return Entry(
             line.number,
             problem_status=413,
-            problem=f"The line has more than {limit} bytes. It was not read.",
+            problem=f"The line has more than {limit} bytes and was skipped. Send a smaller record.",
         )
     return Entry(line.number, line.text)
 
@@ -56,7 +57,7 @@ def _entry(line: Line, limit: int) -> Entry:
 class _Bundle(msgspec.Struct, rename="camel"):
     resource_type: str | None = None
     type: str | None = None
-    # Raw, so that each resource keeps its own bytes, and one that is odd costs no other.
+    # Raw, so that each resource keeps its own bytes, and a wrong entry does not affect the others.
     entry: list[msgspec.Raw] = []
 
 
@@ -71,12 +72,12 @@ _ENTRY: msgspec.json.Decoder[_Entry] = msgspec.json.Decoder(_Entry)
 def read_bundle(body: bytes) -> list[msgspec.Raw]:
     """The entries of a Bundle.
 
-    Raises UnreadableUpload if the body is no Bundle of a type whose entries are uploads.
+    Raises UnreadableUpload if the body is not a Bundle, or not of one of `BUNDLE_TYPES`.
     """
     try:
         bundle = _BUNDLE.decode(body)
     except msgspec.ValidationError as error:
-        # Its text names the field and the types, never a value.
+        # The error names the field and the types, never a value.
         raise UnreadableUpload(f"The Bundle is wrong: {error}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise UnreadableUpload(NOT_JSON) from None
@@ -84,19 +85,19 @@ def read_bundle(body: bytes) -> list[msgspec.Raw]:
         raise UnreadableUpload("The Bundle's arrays and objects are nested too deep.") from None
     if bundle.resource_type != "Bundle":
         raise UnreadableUpload(
-            "The body is not a FHIR Bundle. Send one, or the records as NDJSON with the content"
-            f" type {NDJSON_TYPES[0]}; a single record goes to /v1/uploads."
+            "The body is not a FHIR Bundle. Send a Bundle, or send NDJSON with the content type"
+            f" {NDJSON_TYPES[0]}. Send a single record to /v1/uploads."
         )
     if bundle.type not in BUNDLE_TYPES:
         raise UnreadableUpload(
-            f"The Bundle's type is not {', '.join(BUNDLE_TYPES[:-1])} or {BUNDLE_TYPES[-1]}: its"
-            " entries do not stand for themselves. Send what it holds as a collection."
+            f"The Bundle's type is not {', '.join(BUNDLE_TYPES[:-1])} or {BUNDLE_TYPES[-1]}. Send"
+            " its resources in a Bundle of the type collection."
         )
     return bundle.entry
 
 
 async def bundle_entries(entries: list[msgspec.Raw]) -> AsyncGenerator[Entry, None]:
-    """The resources in a Bundle's entries."""
+    """The entries of a Bundle, numbered from 1."""
     for entry in _numbered(entries):
         yield entry
 
@@ -110,4 +111,8 @@ def _numbered(entries: list[msgspec.Raw]) -> Iterator[Entry]:
         if resource:
             yield Entry(number, resource)
         else:
-            yield Entry(number, problem_status=400, problem="The entry has no resource.")
+            yield Entry(
+                number,
+                problem_status=400,
+                problem="The entry has no resource. Add one, or leave the entry out.",
+            )

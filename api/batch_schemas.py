@@ -1,42 +1,52 @@
-"""What the API says of batches, as models."""
+"""The API's JSON about batches, as models."""
 
 from datetime import datetime
 from uuid import UUID
 
 from pydantic import Field
 
-from uplift.api.problems import TITLES
-from uplift.api.schemas import Camel
+from uplift.api.problem_titles import title_of
+from uplift.api.schemas import Camel, NextPage
 from uplift.ledger.batches import BatchRow, LineRow
 from uplift.lifecycle import State
 
 
 class LineProblem(Camel):
-    """Why a line is no upload: what a request of its own would have been answered."""
+    """Why a line is not an upload. A single request with this line gets the same problem."""
 
-    status: int = Field(examples=[400])
-    title: str = Field(examples=["The request is malformed"])
-    detail: str = Field(examples=["The body is not JSON (RFC 8259, UTF-8)."])
+    status: int = Field(description="The HTTP status of the problem.", examples=[400])
+    title: str = Field(
+        description="The kind of error. It follows from the status.",
+        examples=["The request is malformed"],
+    )
+    detail: str = Field(
+        description="What was wrong, and what to do.",
+        examples=["The body is not JSON (RFC 8259, UTF-8)."],
+    )
 
 
 class AcceptedLine(Camel):
-    """A line that is an upload."""
+    """A line that became an upload."""
 
-    line: int = Field(description="Its number in the request, from 1.", examples=[1])
-    id: UUID
-    status: State | None = Field(description="Null if the upload is no longer kept.")
-    duplicate: bool = Field(description="This content was accepted before: nothing new is sent.")
+    line: int = Field(description="The number of the line in the request, from 1.", examples=[1])
+    id: UUID = Field(description="The id of the upload.")
+    status: State | None = Field(
+        description="The status of the upload. Null if the upload is no longer kept."
+    )
+    duplicate: bool = Field(
+        description="The same content was accepted before. Nothing new is sent."
+    )
 
 
 class ProblemLine(Camel):
-    """A line that is no upload."""
+    """A line that did not become an upload."""
 
-    line: int = Field(description="Its number in the request, from 1.", examples=[2])
-    problem: LineProblem
+    line: int = Field(description="The number of the line in the request, from 1.", examples=[2])
+    problem: LineProblem = Field(description="Why.")
 
 
 def line_of(row: LineRow) -> AcceptedLine | ProblemLine:
-    """What became of a line."""
+    """The result of a line."""
     if row.upload_id is not None:
         return AcceptedLine(
             line=row.line, id=row.upload_id, status=row.state, duplicate=row.duplicate
@@ -44,34 +54,40 @@ def line_of(row: LineRow) -> AcceptedLine | ProblemLine:
     status = row.problem_status or 400
     return ProblemLine(
         line=row.line,
-        problem=LineProblem(status=status, title=TITLES[status], detail=row.problem or ""),
+        problem=LineProblem(status=status, title=title_of(status), detail=row.problem or ""),
     )
 
 
 class BatchSummary(Camel):
-    """A batch in numbers of lines; blank ones are not counted."""
+    """A batch in numbers. Blank lines are not counted."""
 
-    id: UUID
-    user: str = Field(description="The backend's name of the person.", examples=["alice"])
-    total: int = Field(description="Lines so far.", examples=[3])
+    id: UUID = Field(description="The id of the batch.")
+    user: str = Field(
+        description="The backend's name for the person (`appUserId`).", examples=["alice"]
+    )
+    total: int = Field(description="Lines received until now.", examples=[3])
     accepted: int = Field(description="Lines that are new uploads.", examples=[1])
     duplicates: int = Field(
-        description="Lines whose content was accepted before, in this batch or earlier.",
+        description="Lines with content that was accepted before, in this batch or earlier.",
         examples=[1],
     )
-    problems: int = Field(description="Lines that are no uploads.", examples=[1])
+    problems: int = Field(description="Lines that are not uploads.", examples=[1])
     closed: bool = Field(
-        description="Nothing more comes in. A batch whose process was killed stays open;"
-        " `updatedAt` says since when nothing came."
+        description="No more lines arrive. If the API process was killed, this stays false."
+        " `updatedAt` says when the last line came."
     )
     broken: bool = Field(
-        description="It ended before it was whole: the connection broke, or it had too many lines."
+        description="The batch is not complete: the connection broke, or it had too many lines."
     )
-    created_at: datetime
-    updated_at: datetime
-    closed_at: datetime | None
-    status_url: str = Field(examples=["/v1/batches/0199c5a4-…"])
-    lines_url: str = Field(examples=["/v1/batches/0199c5a4-…/lines"])
+    created_at: datetime = Field(description="When the request began.")
+    updated_at: datetime = Field(description="When the last lines were committed.")
+    closed_at: datetime | None = Field(description="When the batch was closed. Null until then.")
+    status_url: str = Field(
+        description="The address of this batch.", examples=["/v1/batches/0199c5a4-…"]
+    )
+    lines_url: str = Field(
+        description="The address of its lines.", examples=["/v1/batches/0199c5a4-…/lines"]
+    )
 
     @classmethod
     def of(cls, row: BatchRow) -> "BatchSummary":
@@ -80,16 +96,18 @@ class BatchSummary(Camel):
 
 
 class BatchStatus(BatchSummary):
-    """A batch, and how far its uploads are."""
+    """A batch, and the progress of its uploads."""
 
     by_status: dict[State, int] = Field(
-        description="How many of its lines have their upload in each status.",
+        description="Number of lines by the status of their upload.",
         examples=[{"delivered": 1, "sending": 1, "queued": 0}],
     )
     progress: float = Field(
-        ge=0, le=1, description="The part of its lines that no worker has to do with any more."
+        ge=0,
+        le=1,
+        description="The part of the lines for which the workers have nothing left to do.",
     )
-    settled: bool = Field(description="Nothing more comes in, and no upload is on its way.")
+    settled: bool = Field(description="No more lines arrive, and no upload is queued or sending.")
 
     @classmethod
     def counted(cls, row: BatchRow, by_status: dict[State, int]) -> "BatchStatus":
@@ -122,27 +140,21 @@ def _numbers(row: BatchRow) -> dict[str, object]:
     }
 
 
-class BatchReceipt(BatchSummary):
-    """A batch that was taken in, and what became of each of its lines."""
+class BatchResult(BatchSummary):
+    """The answer to a batch: its numbers, and the result of each line."""
 
-    lines: list[AcceptedLine | ProblemLine]
+    lines: list[AcceptedLine | ProblemLine] = Field(description="One result for each line.")
 
 
 class BatchLines(Camel):
-    """Lines of a batch, in their order."""
+    """One page of the lines of a batch, in their order."""
 
-    lines: list[AcceptedLine | ProblemLine]
-    next: str | None = Field(
-        description="The address of the next page, if there may be one.",
-        examples=["/v1/batches/0199c5a4-…/lines?after=500&limit=500"],
-    )
+    lines: list[AcceptedLine | ProblemLine] = Field(description="One result for each line.")
+    next: NextPage = Field(examples=["/v1/batches/0199c5a4-…/lines?after=500&limit=500"])
 
 
 class BatchList(Camel):
-    """Batches, the newest first."""
+    """One page of batches, the newest first."""
 
-    batches: list[BatchSummary]
-    next: str | None = Field(
-        description="The address of the next page, if there may be one.",
-        examples=["/v1/batches?user=alice&after=0199c5a4-…&limit=100"],
-    )
+    batches: list[BatchSummary] = Field(description="The batches.")
+    next: NextPage = Field(examples=["/v1/batches?user=alice&after=0199c5a4-…&limit=100"])

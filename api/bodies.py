@@ -1,6 +1,6 @@
-"""Reads a request's body, up to the cap and no further.
+"""Reads the body of a request, and stops at the size limit.
 
-FastAPI would read it for us, but whole, and before it asks who is calling.
+FastAPI would read the whole body first, and ask for the credential after that.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from uplift.api.problems import Problem
 JSON_TYPES = ("application/json", "application/fhir+json", "application/json+fhir")
 
 _MAX_MODEL_BYTES = 64 * 1024
-# More digits than any length we could take; Python refuses to read numbers of thousands of them.
+# More digits than any accepted length. Python refuses to parse numbers with thousands of digits.
 _MAX_DIGITS = 18
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -25,8 +25,8 @@ _Model = TypeVar("_Model", bound=BaseModel)
 async def read_json_body(request: Request, limit: int) -> bytes:
     """The body of a JSON request.
 
-    Raises a Problem: 415 for another content type or a compressed body, 413 once more than `most`
-    bytes are announced or arrive, 408 if it stalls.
+    Raises a Problem: 415 for another content type or a compressed body, 413 if more than `limit`
+    bytes are announced or arrive, 408 if the body stalls.
     """
     check_type(request, JSON_TYPES)
     announced = _announced(request)
@@ -41,7 +41,7 @@ async def read_json_body(request: Request, limit: int) -> bytes:
 
 
 def check_type(request: Request, types: Sequence[str]) -> str:
-    """The content type of a request, which must be one of these.
+    """The content type of a request. It must be one of `types`.
 
     Raises a Problem (415) for another content type or a compressed body.
     """
@@ -49,16 +49,14 @@ def check_type(request: Request, types: Sequence[str]) -> str:
     if content_type not in types:
         raise Problem(
             415,
-            "The content type is not accepted",
-            f"Send {' or '.join(types)}.",
+            f"Send the body with the Content-Type {' or '.join(types)}.",
             headers={"Accept": ", ".join(types)},
         )
     encodings = ",".join(request.headers.getlist("content-encoding")).lower().split(",")
     if {each.strip() for each in encodings} - {"", "identity"}:
         raise Problem(
             415,
-            "The content type is not accepted",
-            "Send the body without a Content-Encoding.",
+            "The body is compressed. Send it without a Content-Encoding.",
             headers={"Accept-Encoding": "identity"},
         )
     return content_type
@@ -75,8 +73,8 @@ async def read_chunks(request: Request) -> AsyncGenerator[bytes, None]:
         except TimeoutError:
             raise Problem(
                 408,
-                "The body did not arrive",
-                f"Nothing came for {idle_seconds:g} seconds. Send the request again.",
+                f"No part of the body arrived for {idle_seconds:g} seconds. Send the request"
+                " again.",
                 headers={"Connection": "close"},
             ) from None
         if chunk is None:
@@ -86,7 +84,7 @@ async def read_chunks(request: Request) -> AsyncGenerator[bytes, None]:
 
 
 def max_bytes(request: Request, limit: int) -> int:
-    """How large the body of a request is at most, where `most` is its cap."""
+    """The bytes that the body of a request can have: the announced size, or else `limit`."""
     announced = _announced(request)
     return limit if announced is None else min(announced, limit)
 
@@ -96,14 +94,15 @@ def _announced(request: Request) -> int | None:
     if not (announced.isascii() and announced.isdigit()):
         return None
     digits = announced.lstrip("0") or "0"
-    # Whatever has more digits is too large.
+    # A number with more digits is too large in any case.
     return int(digits[:_MAX_DIGITS])
 
 
 async def read_model(request: Request, model: type[_Model]) -> _Model:
     """The body of a JSON request as a model.
 
-    Raises as `read_json_body` does, and RequestValidationError if the body is not such a model.
+    Raises what `read_json_body` raises, and RequestValidationError if the body does not fit the
+    model.
     """
     body = await read_json_body(request, _MAX_MODEL_BYTES)
     try:
@@ -115,7 +114,7 @@ async def read_model(request: Request, model: type[_Model]) -> _Model:
 
 
 def documented_body(model: type[BaseModel]) -> dict[str, Any]:
-    """The OpenAPI entry of a route that reads that model with `read_model`."""
+    """The OpenAPI entry of a route that reads this model with `read_model`."""
     schema = model.model_json_schema()
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
@@ -123,8 +122,7 @@ def documented_body(model: type[BaseModel]) -> dict[str, Any]:
 def _too_large(limit: int) -> Problem:
     return Problem(
         413,
-        "The body is too large",
-        f"At most {limit} bytes are taken in this request.",
-        # The rest of the body is not read; the connection cannot be used again.
+        f"The body has more than {limit} bytes, the limit of this request. Send less at once.",
+        # The rest of the body is not read, so the connection cannot be used again.
         headers={"Connection": "close"},
     )

@@ -1,4 +1,4 @@
-"""Who calls, and what they may."""
+"""Who calls, and what this caller may do."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -29,18 +29,18 @@ RelayDep = Annotated[Relay, Depends(get_relay)]
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A valid credential. Each method says no by raising a Problem."""
+    """The owner of a valid credential. Methods raise a Problem for what is not allowed."""
 
     credential: CredentialRow
 
     def require(self, *scopes: Scope) -> None:
-        """One of these scopes is needed."""
+        """Raises a Problem (403) if the credential has none of these scopes."""
         if not self.credential.scopes.intersection(scopes):
             needed = " or ".join(scopes)
             raise Problem(
                 403,
-                "This credential may not do that",
-                f"It needs the scope {needed}. `uplift keys add --scope` makes such a key.",
+                f"This request needs a key with the scope {needed}. Make one with"
+                " `uplift keys add --scope`.",
             )
 
     @property
@@ -50,46 +50,46 @@ class Caller:
 
     @property
     def is_device(self) -> bool:
-        """Whether this is a device token, which stands for one user."""
+        """Whether the credential is a device token. A device token belongs to one user."""
         return self.credential.user_id is not None
 
     def user(self, named: str | None) -> str:
-        """The app user id that the request is about: the named one, or the device's own."""
+        """The app user id of the request: the given one, or that of the device token.
+
+        Raises a Problem: 403 for another user than the device token's, 400 for no or a wrong id.
+        """
         own = self.credential.app_user_id
         if self.is_device:
             if own is None or named not in (None, own):
                 raise Problem(
                     403,
-                    "This credential may not do that",
-                    "A device token submits and reads only its own user's uploads.",
+                    "A device token can only submit and read uploads of its own user.",
                 )
             return own
         if named is None:
             raise Problem(
                 400,
-                "The request is malformed",
-                "There is no user. Name one: ?user=, or in the envelope.",
+                "The request names no user. Add ?user=, or `user` in the envelope.",
             )
         try:
             return _APP_USER_ID.validate_python(named)
         except ValidationError:
             raise Problem(
                 400,
-                "The request is malformed",
-                "The user's name is not 1 to 256 characters without control characters.",
+                "`user` must have 1 to 256 characters, and no control characters.",
             ) from None
 
     def check_sees(self, row: UploadRow | None) -> UploadRow:
-        """The row, if there is one and it is the caller's to see."""
+        """The row. Raises a Problem (404) if there is none or the caller may not see it."""
         if row is None or (self.is_device and row.user_id != self.credential.user_id):
             raise not_found("There is no such upload.")
         return row
 
 
 class _Bearer(HTTPBearer):
-    """The caller by their credential; the ledger is asked each time, so revoking is immediate.
+    """Finds the caller by the credential, in the ledger each time. So a revoked one ends at once.
 
-    One dependency, for OpenAPI and for the routes: FastAPI takes its time with each.
+    One dependency serves OpenAPI and the routes, because each dependency costs time.
     """
 
     async def __call__(self, request: HTTPConnection) -> Caller:  # type: ignore[override]
@@ -100,8 +100,7 @@ class _Bearer(HTTPBearer):
             return Caller(credential)
         raise Problem(
             401,
-            "No valid credential",
-            "Send Authorization: Bearer with an API key or a device token that is neither revoked"
+            "Send `Authorization: Bearer` with an API key or a device token that is neither revoked"
             " nor expired.",
             headers={"WWW-Authenticate": "Bearer"},
         )
@@ -110,7 +109,7 @@ class _Bearer(HTTPBearer):
 _bearer = _Bearer(
     auto_error=False,
     scheme_name="HTTPBearer",
-    description="An API key (`uplift keys add`), or a device token.",
+    description="An API key (made by `uplift keys add`) or a device token.",
 )
 
 CallerDep = Annotated[Caller, Depends(_bearer)]

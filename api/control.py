@@ -1,4 +1,4 @@
-"""Control over HTTP: dead letters begin anew, uploads are cancelled, sending is paused."""
+"""Control over HTTP: redrive dead letters, cancel uploads, pause sending."""
 
 from typing import Annotated
 from uuid import UUID
@@ -19,10 +19,10 @@ from uplift.wiring import Relay
 
 router = APIRouter()
 
-_UploadId = Annotated[UUID, Path(description="As in `Location`.")]
+_UploadId = Annotated[UUID, Path(description="The id of the upload.")]
 
-# What one request redrives before it answers where to go on: some seconds' work.
-_REDRIVEN_AT_ONCE = 10_000
+# One request redrives at most this many, which takes some seconds. The answer says how to go on.
+_REDRIVES_PER_REQUEST = 10_000
 
 
 @router.post(
@@ -34,10 +34,10 @@ _REDRIVEN_AT_ONCE = 10_000
     responses=documented(400, 401, 403, 404, 408, 413, 415, 503),
 )
 async def redrive_many(request: Request, relay: RelayDep, caller: CallerDep) -> RedriveReport:
-    """Have those of the rejected, refused and expired uploads begin anew that the filter finds.
+    """Redrives all rejected, refused and expired uploads that the filter selects.
 
-    One request moves at most 10,000; `after` in the answer, sent with the same filter, goes on.
-    Repeat at will: what is on its way is no dead letter any more.
+    One request redrives at most 10,000. To go on, send `after` of the answer with the same filter.
+    You can repeat the request: a redriven upload is not a dead letter any more.
     """
     caller.require(Scope.OPERATOR)
     wanted = await read_model(request, RedriveRequest)
@@ -49,7 +49,7 @@ async def redrive_many(request: Request, relay: RelayDep, caller: CallerDep) -> 
             raise not_found("There is no such user.")
         user_id = user.id
     tally = await relay.redriver.redrive_all(
-        wanted.filter(user_id), by=caller.actor, after=wanted.after, limit=_REDRIVEN_AT_ONCE
+        wanted.filter(user_id), by=caller.actor, after=wanted.after, limit=_REDRIVES_PER_REQUEST
     )
     return RedriveReport.of(tally)
 
@@ -61,18 +61,21 @@ async def redrive_many(request: Request, relay: RelayDep, caller: CallerDep) -> 
     response_model=UploadStatus,
     summary="Redrive a dead letter",
     responses={
-        200: {"model": UploadStatus, "description": "It is on its way already, or superseded"},
-        202: {"description": "It begins anew"},
+        200: {
+            "model": UploadStatus,
+            "description": "The upload was not a dead letter any more, or is superseded now",
+        },
+        202: {"description": "The upload is queued again"},
         **documented(400, 401, 403, 404, 409, 503),
     },
 )
 async def redrive(
     upload_id: _UploadId, response: Response, relay: RelayDep, caller: CallerDep
 ) -> UploadStatus:
-    """Have a rejected, refused or expired upload begin anew, with a fresh time to give up.
+    """Queues a rejected, refused or expired upload again, with a new deadline.
 
-    It is validated again, and looked for at 1upHealth first if it may be there. Where a newer
-    version of its record was delivered or is on its way, it is superseded instead.
+    A worker validates it again. If it may be at 1upHealth, the worker looks it up there first. If a
+    newer version of its record was delivered or is being delivered, the upload becomes superseded.
     """
     caller.require(Scope.BACKEND, Scope.OPERATOR)
     outcome = await relay.redriver.redrive(upload_id, by=caller.actor)
@@ -88,7 +91,7 @@ async def redrive(
     responses={
         202: {
             "model": UploadStatus,
-            "description": "It may have been sent: a worker ends it once that is known",
+            "description": "The upload may have been sent. A worker finds out and ends it",
         },
         **documented(400, 401, 403, 404, 409, 503),
     },
@@ -96,11 +99,11 @@ async def redrive(
 async def cancel(
     upload_id: _UploadId, response: Response, relay: RelayDep, caller: CallerDep
 ) -> UploadStatus:
-    """Withdraw an upload that has not ended. Repeat at will.
+    """Cancels an upload that is not final. The request can be repeated.
 
-    200: it is cancelled, and will not be sent. 202: a worker has it, or it may be at 1upHealth and
-    is looked for first; it ends `delivered` if it is there, and else `cancelled`. 409: it ended
-    otherwise before.
+    200: the upload is cancelled and will not be sent. 202: a worker is sending it, or it may be at
+    1upHealth already. A worker looks it up; it ends `delivered` if it is there, otherwise
+    `cancelled`. 409: it already has another final status.
     """
     caller.require(Scope.BACKEND, Scope.OPERATOR, Scope.DEVICE)
     await _row(relay, caller, upload_id)
@@ -119,7 +122,7 @@ async def _row(relay: Relay, caller: Caller, upload_id: UUID) -> UploadRow:
     "/v1/pauses",
     tags=["pauses"],
     response_model=PauseList,
-    summary="Who is paused",
+    summary="List pauses",
     responses=documented(400, 401, 403, 503),
 )
 async def list_pauses(relay: RelayDep, caller: CallerDep) -> PauseList:
@@ -136,10 +139,10 @@ async def list_pauses(relay: RelayDep, caller: CallerDep) -> PauseList:
     responses=documented(400, 401, 403, 503),
 )
 async def pause_all(relay: RelayDep, caller: CallerDep) -> PauseStatus:
-    """Send nothing more, for anybody, until it is resumed. Repeat at will.
+    """Stops sending for all users until you resume. The request can be repeated.
 
-    Uploads are accepted all the same. What workers have under way ends; nothing expires meanwhile,
-    and the time to give up stands still.
+    Uploads are still accepted. Workers finish what they are sending. Paused uploads do not expire:
+    their deadlines move by the length of the pause.
     """
     caller.require(Scope.OPERATOR)
     return PauseStatus.of(await relay.pauser.pause(None, by=caller.actor))
@@ -153,7 +156,7 @@ async def pause_all(relay: RelayDep, caller: CallerDep) -> PauseStatus:
     responses=documented(400, 401, 403, 503),
 )
 async def resume_all(relay: RelayDep, caller: CallerDep) -> None:
-    """Send again, but for users who are paused themselves. Repeat at will."""
+    """Sends again, except for users with a pause of their own. The request can be repeated."""
     caller.require(Scope.OPERATOR)
     await relay.pauser.resume(None, by=caller.actor)
 
@@ -166,7 +169,7 @@ async def resume_all(relay: RelayDep, caller: CallerDep) -> None:
     responses=documented(400, 401, 403, 404, 503),
 )
 async def pause_user(user: UserInPath, relay: RelayDep, caller: CallerDep) -> PauseStatus:
-    """Send nothing more for this user until they are resumed. Repeat at will."""
+    """Stops sending for this user until you resume. The request can be repeated."""
     caller.require(Scope.OPERATOR)
     return PauseStatus.of(await relay.pauser.pause(user, by=caller.actor))
 
@@ -179,6 +182,6 @@ async def pause_user(user: UserInPath, relay: RelayDep, caller: CallerDep) -> Pa
     responses=documented(400, 401, 403, 404, 503),
 )
 async def resume_user(user: UserInPath, relay: RelayDep, caller: CallerDep) -> None:
-    """Send for this user again, unless everybody is paused. Repeat at will."""
+    """Sends for this user again, unless everything is paused. The request can be repeated."""
     caller.require(Scope.OPERATOR)
     await relay.pauser.resume(user, by=caller.actor)

@@ -1,4 +1,4 @@
-"""What the API says of redriving and pausing, as models."""
+"""The API's JSON about redriving and pausing, as models."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -13,13 +13,13 @@ from uplift.ledger.filters import Filter
 from uplift.ledger.pauses import PauseRow
 from uplift.lifecycle import DEAD_LETTERS, Reason, State
 
-# Spelled out: the schema of a request body stands by itself, without references.
+# With the values written out, because the schema of a request body has no references.
 _Reason = Annotated[Reason, WithJsonSchema({"type": "string", "enum": list(Reason)})]
 
 
 def _dead_letter(state: State) -> State:
     if state not in DEAD_LETTERS:
-        raise ValueError("Only what is rejected, refused or expired can be redriven.")
+        raise ValueError("Only rejected, refused and expired uploads can be redriven.")
     return state
 
 
@@ -31,8 +31,8 @@ _DeadLetter = Annotated[
 
 
 class RedriveRequest(Camel):
-    """Which dead letters: those of which all that is given is true. `all` says that none is left
-    out, because an empty filter is too easily sent by mistake."""
+    """Which dead letters to redrive: those that match every given filter. An empty filter is
+    refused, because it is easily sent by mistake. Send `all` instead."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -44,36 +44,52 @@ class RedriveRequest(Camel):
         },
     )
 
-    all: Literal[True] | None = Field(default=None, examples=[True])
-    status: list[_DeadLetter] = Field(default=[], examples=[["expired"]])
-    reason: _Reason | None = Field(default=None, examples=["gave_up"])
-    resource_type: ResourceType | None = Field(default=None, examples=["Observation"])
-    user: AppUserId | None = Field(default=None, examples=["alice"])
-    batch: UUID | None = None
+    all: Literal[True] | None = Field(
+        default=None,
+        description="Redrive every dead letter. Only without filters.",
+        examples=[True],
+    )
+    status: list[_DeadLetter] = Field(
+        default=[], description="Only uploads with one of these statuses.", examples=[["expired"]]
+    )
+    reason: _Reason | None = Field(
+        default=None, description="Only uploads with this reason.", examples=["gave_up"]
+    )
+    resource_type: ResourceType | None = Field(
+        default=None, description="Only resources of this type.", examples=["Observation"]
+    )
+    user: AppUserId | None = Field(
+        default=None, description="Only uploads of this user.", examples=["alice"]
+    )
+    batch: UUID | None = Field(default=None, description="Only uploads that this batch created.")
     updated_since: Instant | None = Field(
         default=None,
-        description="Outcome at or after this.",
+        description="Only uploads with `updatedAt` at or after this.",
         examples=["2026-11-23T10:00:00Z"],
     )
     updated_before: Instant | None = Field(
-        default=None, description="Outcome before this.", examples=["2026-11-23T12:00:00Z"]
+        default=None,
+        description="Only uploads with `updatedAt` before this.",
+        examples=["2026-11-23T12:00:00Z"],
     )
     after: UUID | None = Field(
-        default=None, description="`after` of the answer before, to go on where it stopped."
+        default=None, description="`after` of the previous answer, to go on from there."
     )
 
     @model_validator(mode="after")
-    def _says_how_far_it_goes(self) -> "RedriveRequest":
-        # A user is resolved later; here only whether there is one counts.
+    def _has_filters_or_all(self) -> "RedriveRequest":
+        # The user is looked up later. Here it only matters whether one is given.
         narrows = self.user is not None or self.filter(None).narrows
         if narrows and self.all:
-            raise ValueError('"all" leaves nothing out: send it alone, or the filter without it.')
+            raise ValueError(
+                '"all" selects every dead letter. Send it without filters, or send only filters.'
+            )
         if not narrows and not self.all:
-            raise ValueError('Name what to redrive, or send {"all": true} for every dead letter.')
+            raise ValueError('Give a filter, or send {"all": true} to redrive every dead letter.')
         return self
 
     def filter(self, user_id: UUID | None) -> Filter:
-        """The same as the ledger's filter; `user_id` is that of `user`."""
+        """The ledger's filter. `user_id` is the ledger's id of `user`."""
         return Filter(
             states=self.status,
             reason=self.reason,
@@ -86,25 +102,27 @@ class RedriveRequest(Camel):
 
 
 class RedriveReport(Camel):
-    """What became of dead letters, in numbers."""
+    """The numbers of a redrive."""
 
-    queued: int = Field(description="Begin anew.", examples=[248])
+    queued: int = Field(description="Uploads that are queued again.", examples=[248])
     superseded: int = Field(
-        description="Were overtaken by a newer version of their record.", examples=[1]
+        description="Uploads that are superseded by a newer version of their record.",
+        examples=[1],
     )
     left: dict[Left, int] = Field(
-        description="Stay as they are: no_body is not kept any more; newer_maybe_sent waits for a"
-        " newer version that ended while it may be at 1upHealth; not_dead just changed.",
+        description="Uploads that stay as they are, by the cause. `no_body`: the resource is no"
+        " longer kept. `newer_maybe_sent`: a newer version of the record ended and may be at"
+        " 1upHealth. `not_dead`: the upload changed at this moment.",
         examples=[{"no_body": 2}],
     )
     after: UUID | None = Field(
-        description="There may be more: send this with the same filter. Null at the end.",
+        description="Send this with the same filter to go on. Null if nothing is left.",
         examples=[None],
     )
 
     @classmethod
     def of(cls, tally: Tally) -> "RedriveReport":
-        """The numbers of a tally."""
+        """The report of a tally."""
         return cls(
             queued=tally.queued,
             superseded=tally.superseded,
@@ -116,8 +134,8 @@ class RedriveReport(Camel):
 class PauseStatus(Camel):
     """A pause."""
 
-    user: str | None = Field(description="Who is paused; null is everybody.", examples=["alice"])
-    since: datetime
+    user: str | None = Field(description="The paused user. Null: everybody.", examples=["alice"])
+    since: datetime = Field(description="When the pause began.")
 
     @classmethod
     def of(cls, row: PauseRow) -> "PauseStatus":
@@ -128,4 +146,6 @@ class PauseStatus(Camel):
 class PauseList(Camel):
     """All pauses, the oldest first."""
 
-    pauses: list[PauseStatus] = Field(examples=[[{"user": None, "since": "2026-11-23T10:00:00Z"}]])
+    pauses: list[PauseStatus] = Field(
+        description="The pauses.", examples=[[{"user": None, "since": "2026-11-23T10:00:00Z"}]]
+    )

@@ -1,4 +1,4 @@
-"""Device tokens over HTTP: made for one user, ended at once."""
+"""Device tokens over HTTP: make one for a user, revoke one or all."""
 
 from typing import Annotated
 from uuid import UUID
@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uplift.api.bodies import documented_body, read_model
 from uplift.api.callers import CallerDep, RelayDep
 from uplift.api.problems import Problem, documented, not_found
-from uplift.api.schemas import DeviceToken, DeviceTokenRequest
 from uplift.api.slashes import UserInPath
+from uplift.api.user_schemas import DeviceToken, DeviceTokenRequest
 from uplift.ledger import credentials, users
 from uplift.ledger.credentials import Scope
 from uplift.ledger.users import UserRow
@@ -29,15 +29,14 @@ router = APIRouter(tags=["users"], prefix="/v1/users/{user}/device-tokens")
 async def add(
     user: UserInPath, request: Request, relay: RelayDep, caller: CallerDep
 ) -> DeviceToken:
-    """A token with which a device submits and reads this user's uploads, and nothing else."""
+    """Makes a token with which a device can submit, read and cancel this user's uploads."""
     caller.require(Scope.BACKEND)
     wanted = await read_model(request, DeviceTokenRequest)
     limit = relay.settings.max_device_token_seconds
     if wanted.expires_in > limit:
         raise Problem(
             400,
-            "The request is malformed",
-            f"expiresIn is at most {limit} seconds (UPLIFT_MAX_DEVICE_TOKEN_SECONDS).",
+            f"expiresIn must be at most {limit} seconds (UPLIFT_MAX_DEVICE_TOKEN_SECONDS).",
         )
     async with relay.database.transaction() as connection:
         found = await _find(connection, user)
@@ -50,11 +49,11 @@ async def add(
 @router.delete(
     "",
     status_code=204,
-    summary="Revoke every device token of a user",
+    summary="Revoke all device tokens of a user",
     responses=documented(400, 401, 403, 404, 503),
 )
 async def revoke_all(user: UserInPath, relay: RelayDep, caller: CallerDep) -> None:
-    """End all of them at once: the next request with one of them is answered 401."""
+    """Ends all device tokens of the user immediately. The next request with one gets 401."""
     caller.require(Scope.BACKEND)
     async with relay.database.transaction() as connection:
         found = await _find(connection, user)
@@ -69,11 +68,14 @@ async def revoke_all(user: UserInPath, relay: RelayDep, caller: CallerDep) -> No
 )
 async def revoke(
     user: UserInPath,
-    token_id: Annotated[UUID, Path(description="As it was answered when the token was made.")],
+    token_id: Annotated[
+        UUID, Path(description="The id of the token, from the answer that showed it.")
+    ],
     relay: RelayDep,
     caller: CallerDep,
 ) -> None:
-    """End it at once: the next request with it is answered 401. Repeat at will."""
+    """Ends the token immediately: the next request with it gets 401. The request can be
+    repeated."""
     caller.require(Scope.BACKEND)
     async with relay.database.transaction() as connection:
         found = await _find(connection, user)

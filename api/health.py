@@ -1,4 +1,4 @@
-"""Is this process alive, and can it do its work?"""
+"""Whether this process is alive, and whether it can work."""
 
 from typing import Literal
 
@@ -9,6 +9,7 @@ from uplift.api.callers import RelayDep
 from uplift.api.problems import Problem, documented
 from uplift.errors import ConfigurationError
 from uplift.ledger import migrate
+from uplift.queues import UPLOADS
 
 router = APIRouter(tags=["health"])
 
@@ -16,54 +17,52 @@ router = APIRouter(tags=["health"])
 class Liveness(BaseModel):
     """The process answers."""
 
-    status: Literal["alive"] = Field(examples=["alive"])
+    status: Literal["alive"] = Field(description="Always `alive`.", examples=["alive"])
 
 
 class Readiness(BaseModel):
-    """What the process can do."""
+    """Whether the process can work."""
 
-    status: Literal["ready", "degraded"] = Field(examples=["ready"])
+    status: Literal["ready", "degraded"] = Field(
+        description="`degraded`: Redis does not respond. Uploads are accepted and delivered later.",
+        examples=["ready"],
+    )
     redis: bool = Field(
-        description="Whether Redis answers; without it deliveries start a little later.",
+        description="Whether Redis responds. Without it deliveries start a little later.",
         examples=[True],
     )
     keys: Literal["fit"] = Field(
-        description="The master keys open what the ledger holds; if not, the answer is 503.",
+        description="The master keys can open the data in the database. If not, the answer is 503.",
         examples=["fit"],
     )
 
 
-@router.get("/healthz", summary="Alive")
+@router.get("/healthz", summary="Is the process alive?")
 async def healthz() -> Liveness:
-    """The process answers."""
+    """Answers as long as the process runs."""
     return Liveness(status="alive")
 
 
 @router.get(
     "/readyz",
-    summary="Ready",
+    summary="Is the process ready?",
     responses=documented(503),
 )
 async def readyz(relay: RelayDep) -> Readiness:
-    """The ledger answers, is migrated, and the master keys open what it holds.
-
-    Without Redis it is degraded: uploads are accepted.
+    """Ready means: the database responds, its schema is current, and the master keys can open its
+    data. Without Redis the process is degraded: it accepts uploads, and delivery starts later.
     """
     at = await migrate.current(relay.database)
     if at != migrate.head():
         raise Problem(
-            503,
-            "Not available now",
-            "The ledger is not migrated to this version. Run `uplift migrate`.",
+            503, "The database does not have the schema of this version. Run `uplift migrate`."
         )
     try:
         await relay.keys.ensure(fresh=True)
     except ConfigurationError:
-        # Which keys and how many users is for operators: the logs and `uplift doctor` have it.
+        # Only operators may see which keys and how many users: in the logs and `uplift doctor`.
         raise Problem(
-            503,
-            "Not available now",
-            "The master keys do not fit the ledger. Run `uplift doctor`.",
+            503, "The master keys do not fit the database. Run `uplift doctor`."
         ) from None
-    dispatcher = await relay.dispatcher.waiting("uploads") is not None
-    return Readiness(status="ready" if dispatcher else "degraded", redis=dispatcher, keys="fit")
+    redis = await relay.dispatcher.waiting(UPLOADS) is not None
+    return Readiness(status="ready" if redis else "degraded", redis=redis, keys="fit")

@@ -1,38 +1,47 @@
 """The Idempotency-Key header. Source: draft-ietf-httpapi-idempotency-key-header-07, 2.1."""
 
 import re
+from collections.abc import Sequence
 
 from fastapi import Request
 
 from uplift.api.callers import Caller
-from uplift.api.problems import TITLES, Problem
+from uplift.api.problems import Problem
 from uplift.ledger.idempotency import CallersKey
 
-_MAX = 255
-# A String of RFC 9651, 3.3.3; many clients send it without the quotes.
+_MAX_CHARACTERS = 255
+# A String of RFC 9651, 3.3.3. Many clients send it without the quotes.
 KEY_PATTERN = r'^("([ !#-\[\]-~]|\\["\\])+"|[!#-\[\]-~]+)$'
-"""For OpenAPI: what `_QUOTED` and `_BARE` say."""
+"""For OpenAPI: the same as `_QUOTED` and `_BARE`."""
 _QUOTED = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 _BARE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
 
 def idempotency_key(request: Request, caller: Caller) -> CallersKey | None:
-    """The caller's key for this request, if it has one. Raises a Problem (400) for a bad one."""
+    """The caller's key for this request, if there is one.
+
+    Raises a Problem (400) if the header is not one valid key.
+    """
     values = request.headers.getlist("idempotency-key")
     if not values:
         return None
-    key = _read(values[0].strip()) if len(values) == 1 else None
-    if not key or len(key) > _MAX:
+    key = read_key(values)
+    if key is None:
         raise Problem(
             400,
-            TITLES[400],
-            f"Idempotency-Key is not one string of 1 to {_MAX} printable ASCII characters,"
-            ' such as "8e03978e-40d5-43e8-bc93-6894a57f9324".',
+            f"Idempotency-Key must be one string of 1 to {_MAX_CHARACTERS} printable ASCII"
+            ' characters, such as "8e03978e-40d5-43e8-bc93-6894a57f9324".',
         )
     return CallersKey(caller.credential.id, key)
 
 
-def _read(value: str) -> str | None:
+def read_key(values: Sequence[str]) -> str | None:
+    """The key in the values of the header; None if they are not exactly one valid key."""
+    if len(values) != 1:
+        return None
+    value = values[0].strip()
     if quoted := _QUOTED.fullmatch(value):
-        return re.sub(r"\\(.)", r"\1", quoted[1])
-    return value if _BARE.fullmatch(value) else None
+        key = re.sub(r"\\(.)", r"\1", quoted[1])
+    else:
+        key = value if _BARE.fullmatch(value) else ""
+    return key if 0 < len(key) <= _MAX_CHARACTERS else None

@@ -1,17 +1,26 @@
-"""Lists come in pages; each names the address of the one after it."""
+"""Lists come in pages. Each page names the address of the next one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Annotated
 from urllib.parse import urlencode
+from uuid import UUID
+
+from fastapi import Query
+
+After = Annotated[
+    UUID | None, Query(description="Start after this id: the last id of the previous page.")
+]
+PageSize = Annotated[int, Query(ge=1, le=500, description="Maximum number of items on the page.")]
 
 
 def next_page(
-    path: str, last: object, *, size: int, limit: int, query: Iterable[tuple[str, object]] = ()
+    path: str, ids: Sequence[object], *, limit: int, query: Iterable[tuple[str, object]] = ()
 ) -> str | None:
-    """The address of the page after one that ends with `last`; None if that was not full.
+    """The address of the page after the one with these ids; None if that page was not full.
 
-    Of `query`, what is None was not asked for, and is left out.
+    `query` are the filters to repeat. Those that are None are left out.
     """
-    if size < limit:
+    if len(ids) < limit:
         return None
-    asked = [(name, value) for name, value in query if value is not None]
-    return f"{path}?{urlencode([('after', last), ('limit', limit), *asked])}"
+    given = [(name, value) for name, value in query if value is not None]
+    return f"{path}?{urlencode([('after', ids[-1]), ('limit', limit), *given])}"

@@ -1,19 +1,17 @@
-"""From errors to HTTP: the only place that does. RFC 9457 problem+json, always."""
+"""From errors to HTTP: no other file does this. Every error is RFC 9457 problem+json."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import Match
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from uplift.api.problem_titles import title_of
 from uplift.errors import (
     BacklogFull,
     ConfigurationError,
@@ -35,20 +33,17 @@ _RETRY_SECONDS = 5
 
 
 class Problem(Exception):
-    """An answer that is not a success. `detail` says what to do; it never quotes a body."""
+    """An answer that is not a success.
+
+    `detail` says what was wrong and what to do. It never quotes a body. `more` are further members
+    of the JSON.
+    """
 
     def __init__(
-        self,
-        status: int,
-        title: str,
-        detail: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        **more: Any,
+        self, status: int, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any
     ) -> None:
-        super().__init__(title)
+        super().__init__(title_of(status))
         self.status = status
-        self.title = title
         self.detail = detail
         self.headers = dict(headers or {})
         self.more = more
@@ -58,7 +53,7 @@ class Problem(Exception):
         return JSONResponse(
             {
                 "type": "about:blank",
-                "title": self.title,
+                "title": title_of(self.status),
                 "status": self.status,
                 "detail": self.detail,
                 **self.more,
@@ -70,10 +65,10 @@ class Problem(Exception):
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI entries for the problems that a route may answer."""
+    """OpenAPI entries for the problems that a route can answer."""
     return {
         status: {
-            "description": TITLES[status],
+            "description": title_of(status),
             "content": {
                 "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
             },
@@ -82,108 +77,12 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-TITLES = {
-    400: "The request is malformed",
-    401: "No valid credential",
-    403: "This credential may not do that",
-    404: "Not found",
-    405: "Method not allowed",
-    408: "The body did not arrive",
-    409: "Conflict",
-    413: "The body is too large",
-    415: "The content type is not accepted",
-    422: "The Idempotency-Key is used already",
-    429: "Too many requests",
-    500: "Something went wrong here",
-    502: "1upHealth gave no usable answer",
-    503: "Not available now",
-    504: "1upHealth did not answer in time",
-}
-
-PROBLEM_SCHEMA = {
-    "type": "object",
-    "title": "Problem",
-    "description": "RFC 9457 problem details.",
-    "required": ["type", "title", "status", "detail"],
-    "properties": {
-        "type": {"type": "string", "examples": ["about:blank"]},
-        "title": {"type": "string", "examples": ["Not found"]},
-        "status": {"type": "integer", "examples": [404]},
-        "detail": {"type": "string", "examples": ["There is no such upload."]},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["where", "what"],
-                "properties": {"where": {"type": "string"}, "what": {"type": "string"}},
-            },
-        },
-    },
-}
-
-
 def not_found(detail: str) -> Problem:
-    """404, for what is not there and for what is not the caller's to see alike."""
-    return Problem(404, TITLES[404], detail)
+    """404, the same for what does not exist and for what the caller may not see."""
+    return Problem(404, detail)
 
 
-def install(app: FastAPI) -> None:
-    """Make every error of the app a problem."""
-
-    async def problem(_: Request, error: Exception) -> JSONResponse:
-        return problem_of(error).response()
-
-    async def unrouted(request: Request, _: Exception) -> JSONResponse:
-        allowed = _allowed_methods(request)
-        if not allowed:
-            return not_found("There is no such address. /openapi.json lists them.").response()
-        return Problem(
-            405,
-            TITLES[405],
-            f"This address takes {', '.join(allowed)}.",
-            headers={"Allow": ", ".join(allowed)},
-        ).response()
-
-    for kind in (
-        Problem,
-        UnreadableUpload,
-        InvalidRead,
-        NotFound,
-        Conflict,
-        KeyReused,
-        BacklogFull,
-        UnusableAnswer,
-        UpstreamTimedOut,
-        UpstreamUnavailable,
-        RequestValidationError,
-        HTTPException,
-        ClientDisconnect,
-        ConfigurationError,
-        SealError,
-        DBAPIError,
-        PoolTimeout,
-    ):
-        app.add_exception_handler(kind, problem)
-    # What the router says itself, by status: Uplift's own answers are Problems.
-    for status in (404, 405):
-        app.add_exception_handler(status, unrouted)
-    app.add_middleware(_LastResort)
-
-
-def _allowed_methods(request: Request) -> list[str]:
-    """The methods of the address; the router knows only those of the first route (RFC 9110,
-    10.2.1)."""
-    return [
-        method
-        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-        if any(
-            route.matches({**request.scope, "method": method})[0] is Match.FULL
-            for route in request.app.routes
-        )
-    ]
-
-
-# Errors whose own words say what is to be done.
+# The messages of these errors say what to do.
 _STATUSES: dict[type, int] = {
     UnreadableUpload: 400,
     InvalidRead: 400,
@@ -199,81 +98,64 @@ def _status(error: UpliftError) -> int | None:
     return next((_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES), None)
 
 
-def problem_of(error: Exception) -> Problem:
-    """The problem that an error is to the caller."""
+def problem_of(error: Exception, method: str) -> Problem:
+    """The problem that answers a request of this method after this error."""
     match error:
         case Problem():
             return error
         case UpliftError() if status := _status(error):
-            return Problem(status, TITLES[status], str(error))
+            return Problem(status, str(error))
         case UpstreamUnavailable():
             seconds = max(1, round(error.retry_after or _RETRY_SECONDS))
-            return Problem(503, TITLES[503], str(error), headers={"Retry-After": str(seconds)})
+            return Problem(503, str(error), headers={"Retry-After": str(seconds)})
         case BacklogFull():
             return Problem(
                 503,
-                TITLES[503],
-                f"{error} Nothing was accepted; send again later.",
+                f"{error} {_what_now(method)}",
                 headers={"Retry-After": str(round(error.retry_after))},
             )
         case RequestValidationError():
-            # Where and what, but not the input: it may be a name or a token.
+            # Where and what, but never the input: it can be a name or a token.
             errors = [
-                # Before our own words Pydantic puts its own.
+                # Pydantic puts its own words before ours.
                 {
                     "where": ".".join(map(str, each["loc"])),
                     "what": each["msg"].removeprefix("Value error, "),
                 }
                 for each in error.errors()
             ]
-            return Problem(400, TITLES[400], "See errors for what to change.", errors=errors)
+            return Problem(400, "Change what `errors` lists.", errors=errors)
         case HTTPException():
-            title = TITLES.get(error.status_code, "The request cannot be served")
-            return Problem(error.status_code, title, str(error.detail), headers=error.headers or {})
+            return Problem(error.status_code, str(error.detail), headers=error.headers or {})
         case ClientDisconnect():
-            # Nobody reads it, and it is no failure of ours.
-            return Problem(400, TITLES[400], "The request ended before its body did.")
+            # Nobody reads this answer, and it is not an error of the API.
+            return Problem(400, "The connection ended before the whole body arrived.")
         case DBAPIError() | PoolTimeout() | ConfigurationError() | SealError() if not isinstance(
             error, DataError | IntegrityError
         ):
-            return _unusable(error)
+            return _unavailable(error, method)
         case _:
             _log.error("request_failed", error=type(error).__name__)
             return Problem(
-                500, TITLES[500], "Nothing was accepted. The operators see this in the logs."
+                500,
+                "The API failed. Its logs name the error under the X-Request-ID of this answer."
+                f" {_what_now(method)}",
             )
 
 
-def _unusable(error: Exception) -> Problem:
+def _unavailable(error: Exception, method: str) -> Problem:
     keys = isinstance(error, ConfigurationError | SealError)
     _log.error("keys_unfit" if keys else "database_unavailable", error=type(error).__name__)
-    why = "The master keys do not fit the ledger." if keys else "The ledger does not answer."
-    return Problem(
-        503,
-        TITLES[503],
-        f"{why} Nothing was accepted; send again later.",
-        headers={"Retry-After": str(_RETRY_SECONDS)},
-    )
+    why = "The master keys do not fit the database." if keys else "The API cannot use its database."
+    return Problem(503, f"{why} {_what_now(method)}", headers={"Retry-After": str(_RETRY_SECONDS)})
 
 
-class _LastResort:
-    """Answers what nothing else did. Starlette's own way prints a traceback, and text of an error
-    may quote the request."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-
-        async def watch(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watch)
-        except Exception as error:
-            if scope["type"] != "http" or started:
-                raise
-            await problem_of(error).response()(scope, receive, send)
+def _what_now(method: str) -> str:
+    """What the caller should know and do. Only a POST asks the API to accept something."""
+    match method:
+        case "GET" | "HEAD":
+            return "Accepted uploads are safe. Ask again later."
+        case "POST":
+            return "Nothing was accepted. Send the request again later."
+        case _:
+            return "Send the request again later. It is safe to repeat."

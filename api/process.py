@@ -53,8 +53,8 @@ def main() -> None:
             # Access lines contain query strings, and those contain people's names and record ids.
             access_log=False,
             server_header=False,
-            # Time for bodies that are arriving. Callers whose upload is not committed by then get no
-            # answer, and send it again.
+            # Time for bodies that are arriving. A caller whose upload is not committed by then gets
+            # no answer, and sends it again.
             timeout_graceful_shutdown=5,
         ),
     )

@@ -1,22 +1,38 @@
-"""A name for each request: in every answer, and in every line that is logged on its way."""
+"""A request id for each request: it is in every answer, and in every log line of the request."""
 
+import logging
 import re
-from uuid import uuid4
 
+from asgi_correlation_id import CorrelationIdMiddleware
+from asgi_correlation_id.context import correlation_id
+from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
 from uplift.metrics import http_responses
 
-_HEADER = b"x-request-id"
-
-# What proxies make: a UUID, or as many hexadecimal digits. Nothing wider, since it is logged: a
-# caller's mistake must not put a person's name there.
-_REQUEST_ID = re.compile(rb"[0-9a-fA-F-]{16,64}")
+# What proxies make: a UUID, or as many hexadecimal digits. Nothing else, because the id is logged:
+# a caller's mistake must not put a person's name into the logs.
+_SAFE = re.compile("[0-9a-fA-F-]{16,64}")
 
 
-class RequestIds:
-    """Takes the X-Request-ID that a request comes with, or makes one, and answers with it."""
+def is_safe(request_id: str) -> bool:
+    """Whether an id from a caller can be logged. Others are replaced."""
+    return _SAFE.fullmatch(request_id) is not None
+
+
+def install(app: FastAPI) -> None:
+    """Accept or make the X-Request-ID of each request, log it, and answer with it."""
+    # The library warns about each id that it replaces. Any caller could fill the logs with that.
+    logging.getLogger("asgi_correlation_id").setLevel(logging.ERROR)
+    app.add_middleware(_Observed)
+    app.add_middleware(
+        CorrelationIdMiddleware, validator=is_safe, transformer=None, update_request_header=False
+    )
+
+
+class _Observed:
+    """Binds the request id to the logs of the request, and counts the answers by status."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -25,14 +41,11 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = next((value for name, value in scope["headers"] if name == _HEADER), b"")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex.encode()
 
-        async def named(message: Message) -> None:
+        async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (_HEADER, request_id)]
                 http_responses.labels(str(message["status"])).inc()
             await send(message)
 
-        with bound_contextvars(request=request_id.decode()):
-            await self._app(scope, receive, named)
+        with bound_contextvars(request=correlation_id.get()):
+            await self._app(scope, receive, counted)

@@ -1,7 +1,7 @@
 """Names with a slash in addresses: `/v1/users/Patient%2F1` is the user `Patient/1`.
 
-Servers decode the path before it is routed, and a decoded slash parts it. ASGI's `raw_path` still
-has it encoded.
+Servers decode the path before the router sees it, and a decoded slash splits the name. ASGI's
+`raw_path` still has the slash encoded.
 """
 
 import re
@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from uplift.api.schemas import AppUserId
 
-# A lone surrogate: no decoded path can hold one, so it stands for nothing else.
+# A lone surrogate. No decoded path can contain one, so it never means itself.
 _STAND_IN = "\udc2f"
 _SLASH = re.compile("%2f", re.IGNORECASE)
 
@@ -34,10 +34,12 @@ class KeepSlashes:
 
 
 def with_slashes(name: str) -> str:
-    """A name from a path that `KeepSlashes` routed, as it was meant."""
+    """A name from a path that `KeepSlashes` routed, with its slashes."""
     return name.replace(_STAND_IN, "/")
 
 
 UserInPath = Annotated[
-    AppUserId, BeforeValidator(with_slashes), Path(description="The backend's name of the person.")
+    AppUserId,
+    BeforeValidator(with_slashes),
+    Path(description="The backend's name for the person (`appUserId`)."),
 ]

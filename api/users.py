@@ -1,17 +1,23 @@
-"""Users over HTTP: made at 1upHealth, given grants, watched, and erased."""
+"""Users over HTTP: make, list, show and erase users, and store their grants."""
 
 from typing import Annotated
-from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from uplift.api.bodies import documented_body, read_model
 from uplift.api.callers import CallerDep, RelayDep
-from uplift.api.pages import next_page
+from uplift.api.pages import After, PageSize, next_page
 from uplift.api.problems import documented, not_found
-from uplift.api.schemas import BroughtGrant, Erasing, NewUser, UserList, UserStatus, UserSummary
 from uplift.api.slashes import UserInPath
+from uplift.api.user_schemas import (
+    BroughtGrant,
+    Erasing,
+    NewUser,
+    UserList,
+    UserStatus,
+    UserSummary,
+)
 from uplift.ledger import users
 from uplift.ledger.credentials import Scope
 from uplift.ledger.summary import summarize
@@ -30,14 +36,17 @@ _ERASING_RETRY_SECONDS = 5
     summary="Make a user",
     openapi_extra=documented_body(NewUser),
     responses={
-        200: {"model": UserStatus, "description": "The user was there, with a working grant"},
+        200: {"model": UserStatus, "description": "The user existed and has a working grant"},
         **documented(400, 401, 403, 408, 409, 413, 415, 503),
     },
 )
 async def add(
     request: Request, response: Response, relay: RelayDep, caller: CallerDep
 ) -> UserStatus:
-    """Create the user at 1upHealth, or adopt the one there, and obtain a grant. Repeat at will."""
+    """Creates the user at 1upHealth, or adopts the one that is there, and obtains a grant.
+
+    The request can be repeated.
+    """
     caller.require(Scope.BACKEND)
     new = await read_model(request, NewUser)
     user, made = await relay.provisioner.provision(new.app_user_id, by=caller.actor)
@@ -48,7 +57,7 @@ async def add(
 @router.get(
     "",
     response_model=UserList,
-    summary="Users, in the order in which they were added",
+    summary="List users",
     responses=documented(400, 401, 403, 503),
 )
 async def list_(
@@ -56,28 +65,32 @@ async def list_(
     caller: CallerDep,
     grant: Annotated[
         GrantState | None,
-        Query(description="Only these; needs_authorization are the people to ask again."),
+        Query(
+            description="Only users with this grant. `needs_authorization`: ask these people to"
+            " authorise again."
+        ),
     ] = None,
-    after: Annotated[UUID | None, Query(description="As `next` has it.")] = None,
-    limit: Annotated[int, Query(ge=1, le=500, description="How many on a page.")] = 100,
+    after: After = None,
+    limit: PageSize = 100,
 ) -> UserList:
-    """One page of users; `next` is the address of the page after it."""
+    """One page of users in the order in which they were added. `next` is the address of the next
+    page."""
     caller.require(Scope.BACKEND, Scope.OPERATOR)
     async with relay.database.transaction() as connection:
         rows = await users.list_users(connection, grant=grant, after=after, limit=limit)
-    last = rows[-1].id if rows else None
-    following = next_page("/v1/users", last, size=len(rows), limit=limit, query=[("grant", grant)])
+    ids = [row.id for row in rows]
+    following = next_page("/v1/users", ids, limit=limit, query=[("grant", grant)])
     return UserList(users=[UserStatus.of(row) for row in rows], next=following)
 
 
 @router.get(
     "/{user}",
     response_model=UserStatus,
-    summary="A user",
+    summary="Show a user",
     responses=documented(400, 401, 403, 404, 503),
 )
 async def show(user: UserInPath, relay: RelayDep, caller: CallerDep) -> UserStatus:
-    """The user, and whether their grant works."""
+    """The user, and the state of the grant."""
     caller.require(Scope.BACKEND, Scope.OPERATOR)
     async with relay.database.transaction() as connection:
         found = await users.find_user(connection, user)
@@ -89,11 +102,11 @@ async def show(user: UserInPath, relay: RelayDep, caller: CallerDep) -> UserStat
 @router.get(
     "/{user}/summary",
     response_model=UserSummary,
-    summary="How far a user's uploads are",
+    summary="Summarise a user's uploads",
     responses=documented(400, 401, 403, 404, 503),
 )
 async def summary(user: UserInPath, relay: RelayDep, caller: CallerDep) -> UserSummary:
-    """Counts by status and by resource type, and whether everything has come to its end."""
+    """The user's uploads by status and by resource type, and whether all of them have ended."""
     caller.require(Scope.BACKEND, Scope.OPERATOR, Scope.DEVICE)
     name = caller.user(user)
     async with relay.database.transaction() as connection:
@@ -107,14 +120,14 @@ async def summary(user: UserInPath, relay: RelayDep, caller: CallerDep) -> UserS
 @router.put(
     "/{user}/grant",
     response_model=UserStatus,
-    summary="Bring a grant",
+    summary="Store a grant",
     openapi_extra=documented_body(BroughtGrant),
     responses=documented(400, 401, 403, 408, 413, 415, 503),
 )
 async def bring_grant(
     user: UserInPath, request: Request, relay: RelayDep, caller: CallerDep
 ) -> UserStatus:
-    """Keep tokens that the backend obtained itself; makes the user if there is none."""
+    """Stores tokens that the backend obtained itself. Creates the user if there is none."""
     caller.require(Scope.BACKEND)
     grant = await read_model(request, BroughtGrant)
     tokens = TokenPair(grant.access_token, grant.refresh_token, grant.expires_in)
@@ -129,12 +142,12 @@ async def bring_grant(
     responses={
         202: {
             "model": Erasing,
-            "description": "Nothing can be read or opened any more; workers still end what they"
-            " had under way",
+            "description": "The user's data cannot be read any more. Workers are still sending some"
+            " of it",
             "headers": {
                 "Retry-After": {
                     "schema": {"type": "integer"},
-                    "description": "Seconds until it is worth asking again.",
+                    "description": "Seconds until you should ask again.",
                 }
             },
         },
@@ -146,13 +159,13 @@ async def erase(
     relay: RelayDep,
     caller: CallerDep,
     wait: Annotated[
-        float, Query(ge=0, description="Seconds to wait for what workers have under way.")
+        float, Query(ge=0, description="Seconds to wait for uploads that workers are sending.")
     ] = 10.0,
 ) -> Response:
-    """Destroy what Uplift keeps of the user: key, grant, device tokens, records and uploads.
+    """Destroys all data of the user: key, grant, device tokens, records and uploads.
 
-    204 once nothing is left and nothing is sent for them any more. 202 while a worker is still
-    sending: that ends by itself, within the lease at most; repeat the request to see when.
+    204: nothing is left, and nothing is sent any more. 202: a worker is still sending. That ends by
+    itself, at the latest with the worker's lease. Repeat the request to see when.
     """
     caller.require(Scope.BACKEND)
     seconds = min(wait, relay.settings.max_wait_seconds)

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from tests import factories
-from tests.api.door import Keys, bearer, make_keys
+from tests.api.calls import Keys, bearer, make_keys
 from tests.api.serving import ApiServer
 from uplift.api.app import create_app
 from uplift.ledger.database import Database

@@ -1,4 +1,4 @@
-"""Batches over real sockets: connections that break or stall, and a process that stays small."""
+"""Batches over real sockets: broken and slow connections, and the memory of the process."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ import pytest
 from uuid_utils.compat import uuid4
 
 from tests import factories
-from tests.api.door import assert_problem, bearer, make_keys
+from tests.api.calls import assert_problem, bearer, make_keys
 from tests.api.serving import ApiServer, answer_on
 from tests.api.test_batches import NDJSON, envelope
 from tests.factories import resource
@@ -70,7 +70,7 @@ def _client(server: ApiServer, key: str) -> httpx.AsyncClient:
 
 
 async def _closed(client: httpx.AsyncClient, batch_id: object) -> dict[str, object]:
-    """The batch, as soon as nothing more comes in."""
+    """The batch, when it is closed."""
     async with asyncio.timeout(20):
         while True:
             response = await client.get(f"/v1/batches/{batch_id}")
@@ -80,7 +80,7 @@ async def _closed(client: httpx.AsyncClient, batch_id: object) -> dict[str, obje
 
 
 @pytest.mark.parametrize("reset", [True, False])
-async def test_a_broken_connection_leaves_whole_lines_accepted_and_says_which(
+async def test_after_a_broken_connection_complete_lines_are_accepted_and_listed(
     server: ApiServer, key: str, *, reset: bool
 ) -> None:
     batch_id = uuid4()
@@ -96,13 +96,13 @@ async def test_a_broken_connection_leaves_whole_lines_accepted_and_says_which(
         assert (batch["broken"], batch["total"], batch["accepted"]) == (True, 120, 120)
         lines = (await client.get(f"/v1/batches/{batch_id}/lines?limit=1000")).json()["lines"]
         assert [line["line"] for line in lines] == list(range(1, 121))
-        # Sent again, nothing is there twice, and the line that was cut is taken as a new one.
+        # Sent again, nothing is stored twice, and the line that was cut becomes a new upload.
         body = whole + envelope(120)
         again = (await client.post("/v1/batches?user=alice", content=body)).json()
         assert (again["accepted"], again["duplicates"], again["broken"]) == (1, 120, False)
 
 
-async def test_a_batch_that_stalls_is_broken_off_and_told_where_its_lines_are(
+async def test_a_batch_that_stalls_ends_with_a_problem_that_says_where_its_lines_are(
     server: ApiServer, key: str
 ) -> None:
     batch_id = uuid4()
@@ -116,7 +116,7 @@ async def test_a_batch_that_stalls_is_broken_off_and_told_where_its_lines_are(
     assert (batch["broken"], batch["accepted"]) == (True, 1)
 
 
-async def test_an_upload_that_stalls_is_told_so(server: ApiServer, key: str) -> None:
+async def test_an_upload_that_stalls_is_a_408(server: ApiServer, key: str) -> None:
     with server.connect() as connection:
         head = _head(key, uuid4(), "Content-Length: 100", path="/v1/uploads")
         connection.sendall(head.replace(NDJSON.encode(), b"application/json") + b"{")
@@ -125,7 +125,7 @@ async def test_an_upload_that_stalls_is_told_so(server: ApiServer, key: str) -> 
     assert headers["connection"] == "close"
 
 
-async def test_more_lines_than_are_taken_are_read_past_and_the_connection_goes_on(
+async def test_lines_over_the_limit_are_skipped_and_the_connection_goes_on(
     server: ApiServer, key: str
 ) -> None:
     async with _client(server, key) as client:
@@ -135,7 +135,7 @@ async def test_more_lines_than_are_taken_are_read_past_and_the_connection_goes_o
         assert (await client.get(batch["statusUrl"])).status_code == 200
 
 
-async def test_batches_beyond_those_taken_at_once_wait_and_then_are_told_when_to_come_back(
+async def test_batches_over_the_limit_wait_and_then_hear_when_to_come_back(
     server: ApiServer, key: str
 ) -> None:
     with server.connect() as one, server.connect() as two:
@@ -162,7 +162,7 @@ async def test_batches_beyond_those_taken_at_once_wait_and_then_are_told_when_to
 
 @asynccontextmanager
 async def _process(settings: Settings, **more: str) -> AsyncIterator[tuple[psutil.Process, str]]:
-    """`python -m uplift.api` as a process of its own, and its address."""
+    """The API as a process of its own, and its address."""
     assert settings.database_url is not None
     assert settings.redis_url is not None
     assert settings.master_keys is not None
@@ -179,7 +179,10 @@ async def _process(settings: Settings, **more: str) -> AsyncIterator[tuple[psuti
         **more,
     }
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "uplift.api", env=environment
+        sys.executable,
+        "-c",
+        "from uplift.api.process import main; main()",
+        env=environment,
     )
     url = f"http://127.0.0.1:{port}"
     try:
@@ -190,7 +193,7 @@ async def _process(settings: Settings, **more: str) -> AsyncIterator[tuple[psuti
                         break
                 except httpx.TransportError:
                     assert process.returncode is None
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.02)
         yield psutil.Process(process.pid), url
     finally:
         if process.returncode is None:
@@ -199,31 +202,31 @@ async def _process(settings: Settings, **more: str) -> AsyncIterator[tuple[psuti
 
 
 class _Peak:
-    """The most memory that a process has while this looks at it, in bytes."""
+    """The highest memory use of a process while it is observed, in bytes."""
 
     def __init__(self, process: psutil.Process) -> None:
         self._process = process
-        self.before = self.limit = process.memory_info().rss
+        self.before = self.highest = process.memory_info().rss
 
     @property
     def growth(self) -> int:
-        return self.limit - self.before
+        return self.highest - self.before
 
-    async def watch(self) -> None:
+    async def observe(self) -> None:
         while True:
-            self.limit = max(self.limit, self._process.memory_info().rss)
+            self.highest = max(self.highest, self._process.memory_info().rss)
             await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
 async def _peak(process: psutil.Process) -> AsyncIterator[_Peak]:
     peak = _Peak(process)
-    watching = asyncio.create_task(peak.watch())
+    observing = asyncio.create_task(peak.observe())
     try:
         yield peak
     finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        observing.cancel()
+        await asyncio.gather(observing, return_exceptions=True)
 
 
 def _lines(count: int, offset: int = 0, text: int = 500) -> Iterator[bytes]:
@@ -247,7 +250,7 @@ async def test_fifty_thousand_lines_in_one_request_leave_the_process_small(
     ):
         headers = {"Content-Type": NDJSON}
         path = "/v1/batches?user=alice"
-        # What the process keeps from its first work is not the batch's.
+        # The memory that the process keeps from its first work does not count.
         await client.post(path, content=_stream(_lines(1000, count)), headers=headers)
         async with (
             _peak(process) as peak,
@@ -260,20 +263,20 @@ async def test_fifty_thousand_lines_in_one_request_leave_the_process_small(
         batch = orjson.loads(text)
         assert (batch["accepted"], len(batch["lines"])) == (count, count)
         assert [line["line"] for line in batch["lines"]] == list(range(1, count + 1))
-        # The body alone has over 35 MiB, and several times that once it is read.
+        # The body alone has over 35 MiB, and several times as much when it is parsed.
         assert peak.growth < 30 * _MIB
 
 
-async def test_many_large_bodies_at_once_leave_the_process_within_its_setting(
+async def test_many_large_bodies_at_once_use_no_more_memory_than_the_setting_allows(
     database: Database, settings: Settings, key: str
 ) -> None:
-    quota = 8 * _MIB
+    limit = 8 * _MIB
     large = [
         orjson.dumps(resource(id=f"large-{number}", note=[{"text": f"{number:04}" * (_MIB // 2)}]))
         for number in range(60)
     ]
     sent = sum(map(len, large))
-    more = {"UPLIFT_MAX_INTAKE_BYTES": str(quota), "UPLIFT_ADMISSION_WAIT_SECONDS": "60"}
+    more = {"UPLIFT_MAX_INTAKE_BYTES": str(limit), "UPLIFT_ADMISSION_WAIT_SECONDS": "60"}
     async with (
         _process(settings, **more) as (process, url),
         httpx.AsyncClient(base_url=url, headers=bearer(key), timeout=100) as client,
@@ -294,7 +297,7 @@ async def test_many_large_bodies_at_once_leave_the_process_within_its_setting(
                 ),
             )
         assert {response.status_code for response in responses} == {202}
-        # Without the setting it grows by 330 MiB. Bodies are read in several threads, and what
-        # malloc keeps for each differs from run to run (71 to 103 MiB were seen).
+        # Without the setting it grows by 330 MiB. Several threads parse bodies, and malloc keeps
+        # a different amount for each of them in each run (71 to 103 MiB were measured).
         assert peak.growth < 160 * _MIB
         assert sent > 100 * _MIB

@@ -1,4 +1,4 @@
-"""Batches at the door: what is taken in, what each line is answered, and who may ask later."""
+"""Batches over HTTP: what is accepted, the result of each line, and who may read it."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,7 +12,7 @@ from jsonschema_rs import Draft202012Validator
 from sqlalchemy import text
 from uuid_utils.compat import uuid4
 
-from tests.api.door import (
+from tests.api.calls import (
     NOBODYS_ID,
     Keys,
     assert_problem,
@@ -69,7 +69,7 @@ async def post(
     )
 
 
-async def taken(client: httpx.AsyncClient, *lines: bytes, **query: Any) -> dict[str, Any]:
+async def submitted(client: httpx.AsyncClient, *lines: bytes, **query: Any) -> dict[str, Any]:
     """The answer to a batch of these lines."""
     response = await post(client, b"\n".join(lines), **query)
     assert response.status_code == 202, response.text
@@ -86,7 +86,7 @@ def statuses(batch: dict[str, Any]) -> list[str]:
     ]
 
 
-async def test_every_line_is_committed_and_answered(
+async def test_every_line_is_committed_and_has_a_result(
     client: httpx.AsyncClient, alice: str, database: Database, key_ring: KeyRing
 ) -> None:
     response = await post(client, b"".join(envelope(number) + b"\n" for number in range(150)))
@@ -104,10 +104,12 @@ async def test_every_line_is_committed_and_answered(
         assert kept == orjson.dumps(observation(number))
 
 
-async def test_one_bad_line_never_costs_the_others(client: httpx.AsyncClient, alice: str) -> None:
+async def test_one_wrong_line_does_not_affect_the_others(
+    client: httpx.AsyncClient, alice: str
+) -> None:
     await submit(client, id="obs-9")
     long = orjson.dumps(observation(5, note=[{"text": "x" * 100_001}]))
-    batch = await taken(
+    batch = await submitted(
         client,
         envelope(1),
         b"{",
@@ -126,123 +128,83 @@ async def test_one_bad_line_never_costs_the_others(client: httpx.AsyncClient, al
     assert "100000 bytes" in problem["detail"]
 
 
-@pytest.mark.parametrize(
-    "content_type",
-    [
+async def test_each_name_of_ndjson_is_accepted(client: httpx.AsyncClient, alice: str) -> None:
+    results = []
+    for content_type in (
         NDJSON,
         "application/ndjson",
         "application/fhir+ndjson",
         "Application/X-NDJSON; charset=utf-8",
-    ],
-)
-async def test_each_name_of_ndjson_is_understood(
-    client: httpx.AsyncClient, alice: str, content_type: str
-) -> None:
-    response = await post(client, envelope(1), content_type)
-    assert statuses(response.json()) == ["queued"]
+    ):
+        results += statuses((await post(client, envelope(1), content_type)).json())
+    assert results == ["queued", "duplicate", "duplicate", "duplicate"]
 
 
-async def test_bare_resources_take_the_batch_s_labels(
+async def test_bare_resources_get_the_labels_of_the_batch(
     client: httpx.AsyncClient, alice: str, database: Database
 ) -> None:
     lines = [orjson.dumps(observation(1)), envelope(2, fhirVersion="1.0.2")]
-    assert statuses(await taken(client, *lines)) == ["400", "queued"]
-    batch = await taken(client, *lines, fhirVersion="4.0.1", source="hospital-a")
+    assert statuses(await submitted(client, *lines)) == ["400", "queued"]
+    batch = await submitted(client, *lines, fhirVersion="4.0.1", source="hospital-a")
     assert statuses(batch) == ["queued", "duplicate"]
     assert (await read_row(database, batch["lines"][0]["id"])).fhir_version == "R4"
 
 
-@pytest.mark.parametrize("type_", ["collection", "batch", "transaction", "searchset"])
-@pytest.mark.parametrize("content_type", ["application/fhir+json", "application/json"])
 async def test_each_entry_of_a_bundle_is_an_upload(
-    client: httpx.AsyncClient,
-    alice: str,
-    database: Database,
-    key_ring: KeyRing,
-    type_: str,
-    content_type: str,
+    client: httpx.AsyncClient, alice: str, database: Database, key_ring: KeyRing
 ) -> None:
     first = b'{ "resourceType" : "Observation", "id": "a", "valueDecimal": 1.50 }'
     body = (
-        b'{"resourceType":"Bundle","type":"' + type_.encode() + b'","total":2,"entry":['
-        b'{"fullUrl":"urn:uuid:1","resource":' + first + b',"request":{"method":"POST"}},\n'
+        b'{"resourceType":"Bundle","type":"collection","entry":[{"resource":'
+        + first
+        + b'},{"resource":"text"},{"resource":{"id":"without type"}},'
         b'{"resource":{"resourceType":"Patient","id":"b"}}]}'
     )
-    response = await post(client, body, content_type, fhirVersion="R4")
-    batch = response.json()
-    assert statuses(batch) == ["queued", "queued"]
-    assert await stored_body(database, key_ring, batch["lines"][0]["id"]) == first
+    for content_type, result in (
+        ("application/fhir+json", "queued"),
+        ("application/json", "duplicate"),
+    ):
+        response = await post(client, body, content_type, fhirVersion="R4")
+        batch = response.json()
+        assert statuses(batch) == [result, "400", "400", result]
+        assert await stored_body(database, key_ring, batch["lines"][0]["id"]) == first
 
 
-async def test_an_entry_that_is_no_resource_costs_no_other(
+async def test_a_body_that_is_not_a_bundle_of_uploads_is_not_a_batch(
     client: httpx.AsyncClient, alice: str
 ) -> None:
-    entries = [
-        {"resource": observation(1)},
-        {"request": {"method": "DELETE", "url": "Patient/1"}},
-        7,
-        None,
-        {"resource": None},
-        {"resource": "text"},
-        {"resource": {"id": "without type"}},
-        {"resource": observation(2)},
-    ]
-    response = await post(client, bundle(*entries), "application/fhir+json", fhirVersion="R4")
-    assert statuses(response.json()) == ["queued"] + ["400"] * 6 + ["queued"]
-
-
-@pytest.mark.parametrize(
-    ("body", "told"),
-    [
-        (b"", "not JSON"),
-        (b"{", "not JSON"),
-        (b"[]", "wrong"),
-        (orjson.dumps(resource()), "not a FHIR Bundle"),
-        (envelope(1), "not a FHIR Bundle"),
-        (bundle(type_="message"), "collection"),
-        (bundle(type_="document"), "collection"),
-        (bundle(type_=None), "collection"),
-        (bundle(type_=["batch"]), "wrong"),
-        (b'{"resourceType":"Bundle","type":"batch","entry":{}}', "wrong"),
-        (b'{"resourceType":"Bundle","type":"batch","entry":' + b"[" * 9000, ""),
-        (b'{"resourceType":"Bundle","type":"secret-canary"}', "collection"),
-    ],
-)
-async def test_what_is_no_bundle_of_uploads_is_no_batch(
-    client: httpx.AsyncClient, alice: str, body: bytes, told: str
-) -> None:
-    detail = assert_problem(await post(client, body, "application/fhir+json"), 400)["detail"]
-    assert told in detail
-    assert "canary" not in detail
+    """test_batch_bodies.py has all of them."""
+    for body in (b"{", bundle(type_="message")):
+        assert_problem(await post(client, body, "application/fhir+json"), 400)
     assert (await client.get("/v1/batches")).json() == {"batches": [], "next": None}
 
 
-@pytest.mark.parametrize("body", [b'{"resourceType":"Bundle","type":"batch"}', bundle()])
 async def test_a_bundle_without_entries_is_an_empty_batch(
-    client: httpx.AsyncClient, alice: str, body: bytes
+    client: httpx.AsyncClient, alice: str
 ) -> None:
-    response = await post(client, body, "application/fhir+json")
+    response = await post(client, bundle(), "application/fhir+json")
     assert response.status_code == 202
     assert response.json()["lines"] == []
 
 
 async def test_a_batch_without_a_line_is_settled(client: httpx.AsyncClient, alice: str) -> None:
-    batch = await taken(client, b"\r\n \n")
+    batch = await submitted(client, b"\r\n \n")
     assert batch["lines"] == []
     status = (await client.get(batch["statusUrl"])).json()
     assert (status["progress"], status["settled"]) == (1.0, True)
 
 
-@pytest.mark.parametrize(
-    ("content_type", "encoding"),
-    [("text/plain", None), ("application/xml", None), (NDJSON, "gzip"),
-     ("application/fhir+json", "br"), ("application/jsonl", None)],
-)  # fmt: skip
 async def test_other_content_types_and_encodings_are_refused(
-    client: httpx.AsyncClient, alice: str, content_type: str, encoding: str | None
+    client: httpx.AsyncClient, alice: str
 ) -> None:
-    headers = {"Content-Encoding": encoding} if encoding else {}
-    assert_problem(await post(client, envelope(1), content_type, headers=headers), 415)
+    for content_type, encoding in (
+        ("text/plain", ""),
+        ("application/jsonl", ""),
+        (NDJSON, "gzip"),
+        ("application/fhir+json", "br"),
+    ):
+        headers = {"Content-Encoding": encoding} if encoding else {}
+        assert_problem(await post(client, envelope(1), content_type, headers=headers), 415)
 
 
 async def test_a_bundle_over_the_cap_is_refused(client: httpx.AsyncClient, alice: str) -> None:
@@ -253,33 +215,32 @@ async def test_a_bundle_over_the_cap_is_refused(client: httpx.AsyncClient, alice
 async def test_a_batch_of_lines_may_be_larger_than_a_body(
     client: httpx.AsyncClient, alice: str
 ) -> None:
-    batch = await taken(client, *(envelope(n, extra="x" * 10_000) for n in range(100)))
+    batch = await submitted(client, *(envelope(n, extra="x" * 10_000) for n in range(100)))
     assert batch["accepted"] == 100
 
 
-async def test_the_line_after_the_last_that_is_taken_says_so(
+async def test_the_first_line_over_the_limit_has_a_problem_that_says_so(
     client: httpx.AsyncClient, alice: str
 ) -> None:
-    batch = await taken(client, *(envelope(number) for number in range(400)))
+    batch = await submitted(client, *(envelope(number) for number in range(400)))
     assert statuses(batch) == ["queued"] * 300 + ["413"]
     assert "at most 300 lines" in batch["lines"][-1]["problem"]["detail"]
     assert (batch["broken"], batch["closed"]) == (True, True)
 
 
-@pytest.mark.parametrize("content_type", [NDJSON, "application/fhir+json"])
-async def test_a_batch_needs_a_user_that_is_known(
-    client: httpx.AsyncClient, alice: str, content_type: str
-) -> None:
-    body = bundle() if "fhir" in content_type else envelope(1, user="alice")
-    assert_problem(await post(client, body, content_type, user="nobody"), 404)
-    assert (
-        "?user=" in assert_problem(await post(client, body, content_type, user=None), 400)["detail"]
-    )
+async def test_a_batch_needs_a_known_user(client: httpx.AsyncClient, alice: str) -> None:
+    for body, content_type in (
+        (envelope(1, user="alice"), NDJSON),
+        (bundle(), "application/fhir+json"),
+    ):
+        assert_problem(await post(client, body, content_type, user="nobody"), 404)
+        problem = assert_problem(await post(client, body, content_type, user=None), 400)
+        assert "?user=" in problem["detail"]
 
 
-async def test_a_client_may_choose_the_id_once(client: httpx.AsyncClient, alice: str) -> None:
+async def test_a_client_can_choose_an_id_once(client: httpx.AsyncClient, alice: str) -> None:
     id_ = str(uuid4())
-    assert (await taken(client, envelope(1), batch=id_))["id"] == id_
+    assert (await submitted(client, envelope(1), batch=id_))["id"] == id_
     problem = assert_problem(await post(client, envelope(2), batch=id_), 409)
     assert "an id of its own" in problem["detail"]
     assert_problem(await post(client, envelope(2), batch="mine"), 400)
@@ -289,7 +250,7 @@ async def test_a_client_may_choose_the_id_once(client: httpx.AsyncClient, alice:
 async def test_a_batch_counts_its_lines_by_status(
     client: httpx.AsyncClient, alice: str, database: Database
 ) -> None:
-    batch = await taken(client, *(envelope(number) for number in range(5)), b"{", envelope(0))
+    batch = await submitted(client, *(envelope(number) for number in range(5)), b"{", envelope(0))
     ids = [line["id"] for line in batch["lines"] if "id" in line]
     response = await client.get(batch["statusUrl"])
     status = response.json()
@@ -311,10 +272,10 @@ async def test_a_batch_counts_its_lines_by_status(
     assert status["progress"] == pytest.approx(5 / 7)
 
 
-async def test_a_batch_that_nobody_works_at_is_settled(
+async def test_a_batch_without_work_left_is_settled(
     client: httpx.AsyncClient, alice: str, database: Database
 ) -> None:
-    batch = await taken(client, envelope(1), envelope(2), b"{")
+    batch = await submitted(client, envelope(1), envelope(2), b"{")
     for line, state in zip(batch["lines"], (State.DELIVERED, State.PARKED), strict=False):
         await move(database, line["id"], state)
     response = await client.get(batch["statusUrl"])
@@ -325,7 +286,7 @@ async def test_a_batch_that_nobody_works_at_is_settled(
 async def test_the_lines_are_read_in_pages_with_the_status_as_it_is(
     client: httpx.AsyncClient, alice: str, database: Database
 ) -> None:
-    batch = await taken(client, *(envelope(number) for number in range(6)), b"", b"{")
+    batch = await submitted(client, *(envelope(number) for number in range(6)), b"", b"{")
     await move(database, batch["lines"][3]["id"], State.DELIVERED)
     url, pages = f"{batch['linesUrl']}?limit=3", []
     while url:
@@ -338,20 +299,17 @@ async def test_the_lines_are_read_in_pages_with_the_status_as_it_is(
     assert set(pages[2][0]) == {"line", "problem"}
 
 
-@pytest.mark.parametrize("query", ["after=-1", "after=x", "after=2147483648", "limit=0",
-                                   "limit=1001"])  # fmt: skip
-async def test_a_page_that_cannot_be_is_refused(
-    client: httpx.AsyncClient, alice: str, query: str
-) -> None:
-    batch = await taken(client, envelope(1))
-    assert_problem(await client.get(f"{batch['linesUrl']}?{query}"), 400)
+async def test_a_wrong_page_of_lines_is_refused(client: httpx.AsyncClient, alice: str) -> None:
+    batch = await submitted(client, envelope(1))
+    for query in ("after=-1", "after=x", "after=2147483648", "limit=0", "limit=1001"):
+        assert_problem(await client.get(f"{batch['linesUrl']}?{query}"), 400)
 
 
 async def test_batches_are_listed_the_newest_first(
     client: httpx.AsyncClient, alice: str, bob: str
 ) -> None:
-    made = [(await taken(client, envelope(number)))["id"] for number in range(5)]
-    bobs = (await taken(client, envelope(1), user="bob"))["id"]
+    made = [(await submitted(client, envelope(number)))["id"] for number in range(5)]
+    bobs = (await submitted(client, envelope(1), user="bob"))["id"]
     everything = (await client.get("/v1/batches")).json()
     assert [each["id"] for each in everything["batches"]] == [bobs, *reversed(made)]
     url, found = "/v1/batches?user=alice&limit=2", []
@@ -366,7 +324,7 @@ async def test_batches_are_listed_the_newest_first(
 
 async def test_the_uploads_of_a_batch_are_listed(client: httpx.AsyncClient, alice: str) -> None:
     await submit(client, id="obs-0")
-    batch = await taken(client, *(envelope(number) for number in range(4)))
+    batch = await submitted(client, *(envelope(number) for number in range(4)))
     ids = [line["id"] for line in batch["lines"]]
     url, found = f"/v1/uploads?batch={batch['id']}&limit=2", []
     while url:
@@ -374,11 +332,11 @@ async def test_the_uploads_of_a_batch_are_listed(client: httpx.AsyncClient, alic
         assert {each["batch"] for each in page["uploads"]} <= {batch["id"]}
         found += [each["id"] for each in page["uploads"]]
         url = page["next"]
-    # The first was there before: it is a line of the batch, but not an upload that it made.
+    # The first was accepted before: it is a line of the batch, but the batch did not create it.
     assert found == ids[1:]
 
 
-async def test_a_device_has_batches_of_its_own_user_only(
+async def test_a_device_submits_and_reads_batches_of_its_own_user_only(
     client: httpx.AsyncClient,
     anybody: httpx.AsyncClient,
     alice: str,
@@ -386,7 +344,7 @@ async def test_a_device_has_batches_of_its_own_user_only(
     database: Database,
 ) -> None:
     theirs = bearer(await device_token(database, "alice"))
-    bobs = await taken(client, envelope(1), user="bob")
+    bobs = await submitted(client, envelope(1), user="bob")
     response = await post(anybody, envelope(1), user=None, headers=theirs)
     own = response.json()
     assert (response.status_code, own["user"]) == (202, "alice")
@@ -401,16 +359,16 @@ async def test_a_device_has_batches_of_its_own_user_only(
     assert unlisted.json()["uploads"] == []
 
 
-async def test_an_operator_reads_batches_and_makes_none(
+async def test_an_operator_reads_batches_but_cannot_submit_one(
     client: httpx.AsyncClient, anybody: httpx.AsyncClient, alice: str, keys: Keys
 ) -> None:
-    batch = await taken(client, envelope(1))
+    batch = await submitted(client, envelope(1))
     headers = bearer(keys.operator)
     assert (await anybody.get(batch["statusUrl"], headers=headers)).status_code == 200
     assert_problem(await post(anybody, envelope(1), headers=headers), 403)
 
 
-async def test_the_streamed_answer_is_what_the_description_says(
+async def test_the_streamed_answer_matches_its_description(
     app: FastAPI, client: httpx.AsyncClient, alice: str
 ) -> None:
     described: Any = app.openapi()
@@ -420,12 +378,12 @@ async def test_the_streamed_answer_is_what_the_description_says(
         {**schema, "components": {"schemas": described["components"]["schemas"]}}
     )
     for lines in ([], [envelope(1)], [envelope(1), b"{", envelope(3)]):
-        batch = await taken(client, *lines)
+        batch = await submitted(client, *lines)
         assert validator.is_valid(batch), list(validator.iter_errors(batch))
     assert not validator.is_valid({**batch, "lines": [{"line": 1}]})
 
 
-async def test_a_ledger_that_fails_meanwhile_is_told_with_where_the_accepted_lines_are(
+async def test_when_the_ledger_fails_in_between_the_problem_says_where_the_accepted_lines_are(
     client: httpx.AsyncClient, alice: str, database: Database
 ) -> None:
     batch_id = uuid4()

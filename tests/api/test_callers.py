@@ -1,9 +1,9 @@
-"""Credentials: which are good, which are not, and that ending one takes effect at once."""
+"""Credentials: which are valid, which are not, and that revoking one has effect at once."""
 
 import httpx
 from sqlalchemy import text
 
-from tests.api.door import Keys, assert_problem, bearer, device_token
+from tests.api.calls import Keys, assert_problem, bearer, device_token
 from uplift.ledger.credentials import Scope, add_api_key, revoke
 from uplift.ledger.database import Database
 
@@ -23,7 +23,7 @@ _NOT_GOOD = [
 ]
 
 
-async def test_no_good_credential_is_a_401_that_asks_for_one(anybody: httpx.AsyncClient) -> None:
+async def test_without_a_valid_credential_the_answer_is_401(anybody: httpx.AsyncClient) -> None:
     for header in _NOT_GOOD:
         headers = [] if header is None else [(b"Authorization", header.encode("latin-1"))]
         response = await anybody.get("/v1/uploads", headers=headers)
@@ -32,9 +32,7 @@ async def test_no_good_credential_is_a_401_that_asks_for_one(anybody: httpx.Asyn
         assert "x" * 100 not in problem["detail"]
 
 
-async def test_a_key_is_taken_as_it_is_and_not_nearly(
-    anybody: httpx.AsyncClient, keys: Keys
-) -> None:
+async def test_a_key_must_match_exactly(anybody: httpx.AsyncClient, keys: Keys) -> None:
     assert (await anybody.get("/v1/uploads", headers=bearer(keys.backend))).status_code == 200
     scheme = {"Authorization": f"bEaReR {keys.backend}"}  # RFC 9110, 11.1: case-insensitive
     assert (await anybody.get("/v1/uploads", headers=scheme)).status_code == 200
@@ -42,7 +40,9 @@ async def test_a_key_is_taken_as_it_is_and_not_nearly(
         assert_problem(await anybody.get("/v1/uploads", headers=bearer(nearly)), 401)
 
 
-async def test_a_key_in_the_query_is_no_credential(anybody: httpx.AsyncClient, keys: Keys) -> None:
+async def test_a_key_in_the_query_is_not_a_credential(
+    anybody: httpx.AsyncClient, keys: Keys
+) -> None:
     assert_problem(await anybody.get("/v1/uploads", params={"access_token": keys.backend}), 401)
 
 
@@ -57,7 +57,7 @@ async def test_revoking_a_key_takes_effect_with_the_next_request(
     assert_problem(await anybody.get("/v1/uploads", headers=bearer(secret)), 401)
 
 
-async def test_a_device_token_that_is_over_is_no_credential(
+async def test_an_expired_device_token_is_not_a_credential(
     anybody: httpx.AsyncClient, alice: str, database: Database
 ) -> None:
     good, over = await device_token(database, alice), await device_token(database, alice, -1)
@@ -76,7 +76,7 @@ async def test_erasing_a_user_ends_their_devices(
     assert_problem(await anybody.get("/v1/uploads", headers=headers), 401)
 
 
-async def test_a_key_may_hold_several_scopes(
+async def test_a_key_can_have_several_scopes(
     anybody: httpx.AsyncClient, alice: str, database: Database
 ) -> None:
     async with database.transaction() as connection:

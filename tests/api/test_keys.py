@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from tests import factories
-from tests.api.door import assert_problem, bearer, make_keys
+from tests.api.calls import assert_problem, bearer, make_keys
 from tests.factories import resource
 from uplift.api.app import create_app
 from uplift.cli.local.embedded import EmbeddedPostgres
@@ -22,7 +22,7 @@ from uplift.sealing import KeyRing
 from uplift.settings import Settings
 from uplift.wiring import open_relay
 
-WRONG = KeyRing.new_entry("test")  # the id of the test ring, with another key
+WRONG = KeyRing.new_entry("test")  # the id of the test key ring, with another key
 
 
 async def count(database: Database, table: str) -> int:
@@ -35,7 +35,7 @@ async def test_the_process_does_not_start_and_says_why(settings: Settings, alice
     assert settings.redis_url is not None
     ended = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-m", "uplift.api"],
+        [sys.executable, "-c", "from uplift.api.process import main; main()"],
         env={
             **os.environ,
             "UPLIFT_DATABASE_URL": settings.database_url.get_secret_value(),
@@ -75,7 +75,7 @@ async def test_when_postgres_was_away_at_start_it_is_not_ready_and_writes_nothin
             assert_problem(await client.get("/readyz"), 503)
             own.restart()
             ready = assert_problem(await client.get("/readyz"), 503)
-            assert "The master keys do not fit the ledger" in ready["detail"]
+            assert "The master keys do not fit the database" in ready["detail"]
             assert "uplift doctor" in ready["detail"]
             assert "test" not in orjson.dumps(ready).decode()  # key ids are for operators
             for request in (

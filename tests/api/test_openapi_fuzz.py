@@ -25,7 +25,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.api.door import Keys, bearer, device_token
+from tests.api.calls import Keys, bearer, device_token
 from tests.api.serving import ApiServer
 from tests.factories import resource
 from uplift.ledger.database import Database

@@ -1,4 +1,4 @@
-"""Errors that no route answers by itself, and values that nobody sends by accident."""
+"""From errors to problems: the pure rules, and what no route answers by itself."""
 
 import re
 
@@ -7,10 +7,74 @@ import orjson
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
 
-from tests.api.door import NOBODYS_ID, assert_problem, submit
-from uplift.api.problems import Problem
-from uplift.errors import Conflict
+from tests.api.calls import NOBODYS_ID, assert_problem, submit
+from uplift.api.problems import Problem, problem_of
+from uplift.errors import (
+    BacklogFull,
+    ConfigurationError,
+    Conflict,
+    InvalidRead,
+    KeyReused,
+    NotFound,
+    SealError,
+    UnreadableUpload,
+    UpstreamTimedOut,
+    UpstreamUnavailable,
+)
+
+_DATABASE_AWAY = OperationalError("canary", None, Exception("canary"))
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (UnreadableUpload("Canary"), 400),
+        (InvalidRead("Canary"), 400),
+        (NotFound("Canary"), 404),
+        (Conflict("Canary"), 409),
+        (KeyReused("Canary"), 422),
+        (UpstreamTimedOut("Canary"), 504),
+        (UpstreamUnavailable("Canary"), 503),
+        (BacklogFull("Canary", retry_after=3), 503),
+        (ConfigurationError("canary"), 503),
+        (SealError("canary"), 503),
+        (_DATABASE_AWAY, 503),
+        (PoolTimeout("canary"), 503),
+        (IntegrityError("canary", None, Exception("canary")), 500),
+        (DataError("canary", None, Exception("canary")), 500),
+        (HTTPException(418, "Canary"), 418),
+        (LookupError("canary"), 500),
+    ],
+)
+def test_each_error_has_its_status_and_only_messages_for_callers_are_shown(
+    error: Exception, status: int
+) -> None:
+    problem = problem_of(error, "POST")
+    assert problem.status == status
+    assert ("retry-after" in {name.lower() for name in problem.headers}) == (status == 503)
+    assert "canary" not in problem.detail
+
+
+@pytest.mark.parametrize("error", [_DATABASE_AWAY, SealError(), LookupError()])
+@pytest.mark.parametrize(
+    ("method", "advice"),
+    [
+        ("GET", "Accepted uploads are safe. Ask again later."),
+        ("HEAD", "Accepted uploads are safe. Ask again later."),
+        ("POST", "Nothing was accepted. Send the request again later."),
+        ("PUT", "Send the request again later. It is safe to repeat."),
+        ("DELETE", "Send the request again later. It is safe to repeat."),
+    ],
+)
+def test_after_a_failure_only_a_post_hears_that_nothing_was_accepted(
+    error: Exception, method: str, advice: str
+) -> None:
+    assert problem_of(error, method).detail.endswith(advice)
+
 
 _UNKNOWN = [
     "/",
@@ -48,12 +112,12 @@ def _methods_by_path(app: FastAPI) -> dict[str, set[str]]:
     return found
 
 
-async def test_a_method_that_an_address_lacks_is_a_405_that_names_all_it_has(
+async def test_a_wrong_method_is_a_405_that_names_the_right_ones(
     client: httpx.AsyncClient, app: FastAPI
 ) -> None:
     for path, methods in _methods_by_path(app).items():
         url = re.sub(r"{\w+(:path)?}", NOBODYS_ID, path)
-        if path == "/v1/uploads/redrive":  # also the address of an upload, but for its id
+        if path == "/v1/uploads/redrive":  # fits the pattern of an upload too
             methods = methods | _methods_by_path(app)["/v1/uploads/{upload_id}"]
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"} - methods:
             response = await client.request(method, url)
@@ -88,7 +152,7 @@ _HOSTILE = [
 ]
 
 
-async def test_hostile_values_are_never_a_failure_of_ours(
+async def test_hostile_values_never_make_the_api_fail(
     client: httpx.AsyncClient, alice: str
 ) -> None:
     await submit(client)
@@ -139,7 +203,7 @@ async def test_hostile_values_are_never_a_failure_of_ours(
                 assert_problem(response, response.status_code)
 
 
-async def test_bytes_that_are_no_utf_8_in_an_address_are_never_a_failure_of_ours(
+async def test_bytes_in_an_address_that_are_not_utf_8_never_make_the_api_fail(
     client: httpx.AsyncClient,
 ) -> None:
     for quoted in ("%FF", "%C0%AF", "%ED%A0%80", "%ED%B0%AF", "%", "%zz", "%u2603"):
@@ -148,10 +212,9 @@ async def test_bytes_that_are_no_utf_8_in_an_address_are_never_a_failure_of_ours
             assert_problem(response, 404)
 
 
-async def test_what_the_relay_raises_has_its_own_status(
+async def test_an_error_of_the_relay_has_its_own_status(
     app: FastAPI, client: httpx.AsyncClient
 ) -> None:
-    """Errors that no route raises yet are mapped all the same."""
 
     @app.get("/conflict")
     async def conflict() -> None:
@@ -159,14 +222,14 @@ async def test_what_the_relay_raises_has_its_own_status(
 
     @app.get("/problem")
     async def problem() -> None:
-        raise Problem(400, "No", "Do this.", headers={"X-More": "1"})
+        raise Problem(400, "Do this.", headers={"X-More": "1"})
 
     problem_json = assert_problem(await client.get("/conflict"), 409)
     assert problem_json["detail"] == "The body is gone; submit the record again."
     assert (await client.get("/problem")).headers["x-more"] == "1"
 
 
-async def test_an_error_that_nobody_foresaw_is_a_500_that_says_nothing_of_itself(
+async def test_an_unexpected_error_is_a_500_that_reveals_nothing(
     app: FastAPI, client: httpx.AsyncClient, capfd: pytest.CaptureFixture[str]
 ) -> None:
     @app.get("/bug")

@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from tests import factories
-from tests.api.door import NOBODYS_ID, bearer, device_token, make_keys
+from tests.api.calls import NOBODYS_ID, bearer, device_token, make_keys
 from tests.factories import resource
 from uplift.ledger.database import Database
 from uplift.settings import Settings

@@ -1,4 +1,4 @@
-"""Every answer has a request id, and what is logged on the way has it too."""
+"""Every answer has a request id, and the log lines of the request have the same."""
 
 import io
 import json
@@ -12,8 +12,10 @@ import pytest
 from prometheus_client import REGISTRY
 
 from tests.factories import resource
+from uplift.api.request_ids import is_safe
 
 _MADE = re.compile("[0-9a-f]{32}")
+_SAFE = "2f1b8c0e-6d3a-4f0e-9a51-0c5d3b7e9f10"
 
 
 @pytest.fixture
@@ -36,48 +38,56 @@ def events(log: io.StringIO) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "given",
-    ["2f1b8c0e-6d3a-4f0e-9a51-0c5d3b7e9f10", "0123456789abcdef", "A" * 64],
-)
-async def test_an_id_that_came_with_the_request_goes_back(
-    anybody: httpx.AsyncClient, given: str
-) -> None:
-    response = await anybody.get("/healthz", headers={"X-Request-ID": given})
-    assert response.headers["X-Request-ID"] == given
-
-
-@pytest.mark.parametrize(
-    "given",
+    ("given", "safe"),
     [
-        None,
-        "",
-        "short",
-        "A" * 65,
-        "jane-doe-1970-01-01",
-        "0123456789abcde\u00e9",
-        "0123456789abcdef\n",
+        (_SAFE, True),
+        ("0123456789abcdef", True),
+        ("A" * 64, True),
+        ("", False),
+        ("short", False),
+        ("A" * 65, False),
+        ("jane-doe-1970-01-01", False),
+        ("0123456789abcde\u00e9", False),
+        ("0123456789abcdef\n", False),
+        ("0123456789abcdef ", False),
+        ("\u0660" * 16, False),
     ],
 )
-async def test_without_an_id_or_with_one_that_could_be_a_name_one_is_made(
-    anybody: httpx.AsyncClient, given: str | None
+def test_only_an_id_that_cannot_be_a_name_is_safe_to_log(given: str, safe: bool) -> None:
+    assert is_safe(given) is safe
+
+
+async def test_a_safe_id_of_the_request_is_in_the_answer(anybody: httpx.AsyncClient) -> None:
+    response = await anybody.get("/healthz", headers={"X-Request-ID": _SAFE})
+    assert response.headers.get_list("X-Request-ID") == [_SAFE]
+
+
+async def test_without_an_id_or_with_an_unsafe_one_the_api_makes_one_and_logs_no_warning(
+    anybody: httpx.AsyncClient, log: io.StringIO
 ) -> None:
-    headers = [] if given is None else [(b"X-Request-ID", given.encode("latin-1"))]
-    response = await anybody.get("/healthz", headers=headers)
-    assert _MADE.fullmatch(response.headers["X-Request-ID"])
+    for headers in ([], [(b"X-Request-ID", b"")], [(b"X-Request-ID", b"jane-doe-\xe9")]):
+        response = await anybody.get("/healthz", headers=headers)
+        (made,) = response.headers.get_list("X-Request-ID")
+        assert _MADE.fullmatch(made)
+    assert "jane" not in log.getvalue()
+    assert not events(log)
 
 
-async def test_problems_have_it_too(anybody: httpx.AsyncClient) -> None:
+async def test_problems_have_an_id_too(anybody: httpx.AsyncClient) -> None:
     for path in ("/v1/uploads", "/nowhere"):
         response = await anybody.get(path)
         assert response.status_code >= 400
         assert _MADE.fullmatch(response.headers["X-Request-ID"])
 
 
-async def test_lines_of_a_request_hold_its_id_and_the_ids_of_what_it_made(
+async def test_log_lines_of_a_request_have_its_id_and_the_ids_of_what_it_made(
     client: httpx.AsyncClient, alice: str, log: io.StringIO
 ) -> None:
     response = await client.post(
-        "/v1/uploads", params={"user": alice, "fhirVersion": "R4"}, json=resource(id="1")
+        "/v1/uploads",
+        params={"user": alice, "fhirVersion": "R4"},
+        json=resource(id="1"),
+        headers={"X-Request-ID": _SAFE},
     )
     batch = await client.post(
         "/v1/batches",
@@ -89,7 +99,7 @@ async def test_lines_of_a_request_hold_its_id_and_the_ids_of_what_it_made(
         each for each in events(log) if each["event"] in ("upload_accepted", "batch_accepted")
     )
     assert (single["request"], single["upload"], single["duplicate"]) == (
-        response.headers["X-Request-ID"],
+        _SAFE,
         response.json()["id"],
         False,
     )
@@ -97,9 +107,7 @@ async def test_lines_of_a_request_hold_its_id_and_the_ids_of_what_it_made(
     assert (many["uploads"], many["duplicates"], many["problems"]) == (1, 0, 1)
 
 
-async def test_what_is_sent_and_what_is_answered_is_counted(
-    client: httpx.AsyncClient, alice: str
-) -> None:
+async def test_submissions_and_answers_are_counted(client: httpx.AsyncClient, alice: str) -> None:
     def counted(name: str, **labels: str) -> float:
         return REGISTRY.get_sample_value(name, labels) or 0.0
 

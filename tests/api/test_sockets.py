@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from tests import factories
-from tests.api.door import assert_problem, bearer, make_keys
+from tests.api.calls import assert_problem, bearer, make_keys
 from tests.api.serving import ApiServer, answer_on
 from tests.factories import resource
 from uplift.ledger.database import Database

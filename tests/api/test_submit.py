@@ -12,7 +12,7 @@ import pytest
 import redis.asyncio
 from sqlalchemy import text
 
-from tests.api.door import assert_problem, bearer, device_token, read_row, stored_body, submit
+from tests.api.calls import assert_problem, bearer, device_token, read_row, stored_body, submit
 from tests.factories import resource
 from uplift.intake.accept import sealed
 from uplift.intake.submission import read

@@ -1,14 +1,13 @@
-"""/v1/users over a life: listed, summed up, their devices ended, erased, come back; all audited."""
+"""/v1/users later: lists, summaries, revoked device tokens, erasure, and the audit trail."""
 
 import asyncio
 from uuid import UUID
 
 import httpx
-import pytest
 from sqlalchemy import text
 
 from tests import factories
-from tests.api.door import NOBODYS_ID, Keys, assert_problem, bearer, device_token, move, submit
+from tests.api.calls import NOBODYS_ID, Keys, assert_problem, bearer, device_token, move, submit
 from uplift.ledger import audit, grants, parking
 from uplift.ledger.audit import Event
 from uplift.ledger.credentials import Scope, add_api_key, find_credential
@@ -22,7 +21,7 @@ _GRANT = {"accessToken": "access-1", "refreshToken": "refresh-1", "expiresIn": 7
 
 
 async def end_grant(database: Database, name: str) -> None:
-    """1upHealth has refused it."""
+    """End the grant, as after a refusal by 1upHealth."""
     async with database.transaction() as connection:
         user = await find_user(connection, name)
         assert user is not None
@@ -30,7 +29,7 @@ async def end_grant(database: Database, name: str) -> None:
 
 
 async def names(client: httpx.AsyncClient, **query: str | int) -> list[str]:
-    """Whom the list has, following it to its end."""
+    """All names of the list, from all its pages."""
     found: list[str] = []
     url: str | None = str(httpx.URL("/v1/users", params=query))
     while url is not None:
@@ -50,7 +49,7 @@ async def test_users_are_listed_in_the_order_in_which_they_were_added(
         assert await names(client, limit=limit) == added
 
 
-async def test_whom_to_ask_again_is_one_list(
+async def test_one_list_has_all_people_who_have_to_authorise_again(
     client: httpx.AsyncClient, relay: Relay, database: Database
 ) -> None:
     for name in ("a", "b", "c", "d", "e"):
@@ -68,13 +67,9 @@ async def test_whom_to_ask_again_is_one_list(
     assert await names(client, grant="needs_authorization") == ["b", "e"]
 
 
-@pytest.mark.parametrize(
-    "query", [{"grant": "dead"}, {"limit": 0}, {"limit": 501}, {"after": "alice"}]
-)
-async def test_a_list_of_users_that_cannot_be_is_a_400(
-    client: httpx.AsyncClient, query: dict[str, str]
-) -> None:
-    assert_problem(await client.get("/v1/users", params=query), 400)
+async def test_a_wrong_query_for_users_is_a_400(client: httpx.AsyncClient) -> None:
+    for query in ({"grant": "dead"}, {"limit": "0"}, {"limit": "501"}, {"after": "alice"}):
+        assert_problem(await client.get("/v1/users", params=query), 400)
 
 
 async def test_a_summary_counts_by_status_and_by_type_and_says_when_all_is_there(
@@ -103,7 +98,7 @@ async def test_a_summary_counts_by_status_and_by_type_and_says_when_all_is_there
         "Observation": {"delivered": 1, "rejected": 1, "queued": 1},
         "Condition": {"parked": 1},
     }
-    # As long as one waits, for a worker or for a person, it is not everything.
+    # An upload that waits for a worker or a person is not at its end.
     await move(database, observations[2]["id"], State.CANCELLED)
     assert (await client.get("/v1/users/alice/summary")).json()["complete"] is False
     async with database.transaction() as connection:
@@ -139,7 +134,7 @@ async def test_a_device_token_is_revoked_at_once_and_no_other(
     for _ in range(2):
         assert (await client.delete(f"{path}/{first['id']}")).status_code == 204
     assert [await works(token) for token in (first, second, other)] == [False, True, True]
-    # Not through another user, and nothing that is no device token.
+    # Not through another user, and only device tokens.
     assert_problem(await client.delete(f"{path}/{other['id']}"), 404)
     assert_problem(await client.delete(f"{path}/{NOBODYS_ID}"), 404)
     assert_problem(await client.delete(f"{path}/x"), 400)
@@ -181,7 +176,7 @@ async def test_an_erased_user_is_gone_and_may_come_back(
     assert (again["duplicate"], again["status"]) == (False, "queued")
 
 
-async def test_a_name_that_nobody_has_is_not_said_to_be_erased(
+async def test_erasing_an_unknown_name_is_a_404_that_asks_to_check_the_spelling(
     client: httpx.AsyncClient, alice: str
 ) -> None:
     problem = assert_problem(await client.delete("/v1/users/Alice"), 404)
@@ -189,7 +184,7 @@ async def test_a_name_that_nobody_has_is_not_said_to_be_erased(
     assert (await client.get("/v1/users/alice")).status_code == 200
 
 
-async def test_while_a_worker_sends_the_answer_is_202_and_says_when_to_ask_again(
+async def test_while_a_worker_sends_erasing_is_a_202_that_says_when_to_ask_again(
     client: httpx.AsyncClient, relay: Relay, upstream: SandboxServer
 ) -> None:
     await factories.user(relay, "carol")
@@ -212,7 +207,7 @@ async def trail(database: Database) -> list[Event]:
         return await audit.list_events(connection)
 
 
-async def test_every_act_is_in_the_audit_trail_with_who_did_it(
+async def test_every_action_is_in_the_audit_trail_with_its_actor(
     client: httpx.AsyncClient,
     anybody: httpx.AsyncClient,
     keys: Keys,

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import event
 
 from tests import factories
-from tests.api.door import assert_problem, move, submit
+from tests.api.calls import assert_problem, move, submit
 from uplift.ledger.database import Database
 from uplift.lifecycle import State
 from uplift.settings import Settings

@@ -1,4 +1,4 @@
-"""How much a caller may bring, as HTTP says it.
+"""How many records one caller may send, as HTTP expresses it.
 
 Sources: RFC 6585, 4 (429); draft-ietf-httpapi-ratelimit-headers-10 (RateLimit, RateLimit-Policy).
 """
@@ -16,22 +16,23 @@ from uplift.settings import Settings
 
 _NAME = '"records"'
 
-LIMIT_HEADERS: dict[str, Any] = {
+RATE_LIMIT_HEADERS: dict[str, Any] = {
     "RateLimit-Policy": {
         "schema": {"type": "string", "examples": ['"records";q=10000;w=60']},
-        "description": "Records that this credential may bring at once, and in how many seconds"
-        " as many again.",
+        "description": "The limit of this credential: `q` records at once, and `q` more in every"
+        " `w` seconds.",
     },
     "RateLimit": {
         "schema": {"type": "string", "examples": ['"records";r=9999;t=1']},
-        "description": "How many of them are left, and in how many seconds there are more.",
+        "description": "What is left of the limit: `r` records now, and more in `t` seconds.",
     },
 }
-"""The OpenAPI entries of `Limits.headers`."""
+"""The OpenAPI entries of `RateLimits.headers`."""
 
 
-class Limits:
-    """The limits of one process: one for API keys, one for device tokens, each caller apart."""
+class RateLimits:
+    """The limits of this process: one for API keys, one for device tokens. Each caller counts
+    alone."""
 
     def __init__(self, settings: Settings) -> None:
         seconds = settings.rate_limit_seconds
@@ -40,24 +41,22 @@ class Limits:
         self._buckets = TokenBuckets()
 
     def acquire(self, caller: Caller) -> None:
-        """Take one record off what the caller has left. Raises a Problem (429) if it is nothing."""
-        taken = self._buckets.acquire(
-            caller.credential.id, self._policy(caller), 1, now=time.monotonic()
-        )
-        if not taken:
+        """Count one record of the caller. Raises a Problem (429) if none is left."""
+        policy = self._policy(caller)
+        if not self._buckets.acquire(caller.credential.id, policy, 1, now=time.monotonic()):
             headers = self.headers(caller)
+            credential = "device token" if caller.is_device else "key"
             raise Problem(
                 429,
-                "Too many requests",
-                "This credential brings more than it may. Nothing was accepted; send again after"
-                " Retry-After.",
+                f"Rate limit reached for this {credential}. Nothing was accepted. Send the request"
+                " again after the seconds in Retry-After.",
                 headers={"Retry-After": headers["RateLimit"].rpartition("=")[2], **headers},
             )
 
-    async def count(
+    async def charge(
         self, caller: Caller, entries: AsyncIterator[Entry]
     ) -> AsyncGenerator[Entry, None]:
-        """The entries of a batch, each taken off what the caller has left, into debt if need be."""
+        """Pass on the entries of a batch and count each of them, below zero if necessary."""
         policy = self._policy(caller)
         async for entry in entries:
             self._buckets.charge(caller.credential.id, policy, 1, now=time.monotonic())

@@ -1,4 +1,4 @@
-"""What tests of the API do again and again: callers, submissions, and what a problem looks like."""
+"""What many tests of the API need: callers, submissions, and the check of a problem."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +44,7 @@ async def make_keys(database: Database) -> Keys:
 
 
 async def device_token(database: Database, user: str, seconds: float = 600) -> str:
-    """A token of a device of that user; over already if `seconds` is negative."""
+    """A token of a device of that user. It is expired if `seconds` is negative."""
     async with database.transaction() as connection:
         found = await find_user(connection, user)
         assert found is not None
@@ -52,7 +52,7 @@ async def device_token(database: Database, user: str, seconds: float = 600) -> s
 
 
 async def submit(client: httpx.AsyncClient, user: str = "alice", **elements: Any) -> dict[str, Any]:
-    """The status of a resource that was taken in."""
+    """Submit a resource; its status."""
     response = await client.post(
         "/v1/uploads",
         params={"user": user, "fhirVersion": "R4", "source": "hospital-a"},
@@ -64,13 +64,13 @@ async def submit(client: httpx.AsyncClient, user: str = "alice", **elements: Any
 
 
 async def read_row(database: Database, upload_id: str) -> UploadRow:
-    """An upload as the ledger has it."""
+    """The row of an upload in the ledger."""
     async with database.transaction() as connection:
         return (await uploads.get_uploads(connection, [UUID(upload_id)]))[UUID(upload_id)]
 
 
 async def stored_body(database: Database, key_ring: KeyRing, upload_id: str) -> bytes:
-    """The bytes that were kept of an upload, opened."""
+    """The stored bytes of an upload, opened."""
     row = await read_row(database, upload_id)
     async with database.transaction() as connection:
         sealed = await connection.scalar(
@@ -81,7 +81,7 @@ async def stored_body(database: Database, key_ring: KeyRing, upload_id: str) -> 
 
 
 async def move(database: Database, upload_id: str, target: State, **more: Any) -> None:
-    """Take a queued upload to a state by the ledger's own steps, as a worker would."""
+    """Bring a queued upload into a state with the ledger's own transitions, as a worker does."""
     id_ = UUID(upload_id)
     if target in (State.SENDING, State.PARKED, State.CANCELLED, State.SUPERSEDED):
         steps = [Change(upload_id=id_, source=State.QUEUED, target=target, **more)]
@@ -103,7 +103,7 @@ async def move(database: Database, upload_id: str, target: State, **more: Any) -
 
 
 def assert_problem(response: httpx.Response, status: int) -> dict[str, Any]:
-    """The problem that a response is; fails if it is not one of that status (RFC 9457)."""
+    """The problem in a response. Fails if it is not a problem with that status (RFC 9457)."""
     assert response.status_code == status, f"{response.status_code}: {response.text}"
     assert response.headers["content-type"] == PROBLEM_JSON
     problem: dict[str, Any] = response.json()

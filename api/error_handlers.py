@@ -1,0 +1,85 @@
+"""Turns every error of the app into a problem, also those that the router and Starlette raise."""
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from uplift.api.problems import Problem, not_found, problem_of
+from uplift.errors import UpliftError
+
+_HANDLED = (
+    Problem,
+    UpliftError,
+    RequestValidationError,
+    HTTPException,
+    ClientDisconnect,
+    DBAPIError,
+    PoolTimeout,
+)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the app with a problem."""
+    for kind in _HANDLED:
+        app.add_exception_handler(kind, _problem)
+    # These come from the router itself. Routes raise Problems.
+    for status in (404, 405):
+        app.add_exception_handler(status, _unrouted)
+    app.add_middleware(_LastResort)
+
+
+async def _problem(request: Request, error: Exception) -> JSONResponse:
+    return problem_of(error, request.method).response()
+
+
+async def _unrouted(request: Request, _: Exception) -> JSONResponse:
+    allowed = _allowed_methods(request)
+    if not allowed:
+        return not_found("There is no such address. /openapi.json lists all addresses.").response()
+    return Problem(
+        405,
+        f"This address accepts {', '.join(allowed)}.",
+        headers={"Allow": ", ".join(allowed)},
+    ).response()
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """All methods of the address (RFC 9110, 10.2.1). The router knows only those of its first
+    route."""
+    return [
+        method
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
+
+
+class _LastResort:
+    """Answers unexpected errors. Starlette would print a traceback, and the text of an error can
+    quote the request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def note_start(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note_start)
+        except Exception as error:
+            if scope["type"] != "http" or started:
+                raise
+            await problem_of(error, scope["method"]).response()(scope, receive, send)

@@ -1,0 +1,70 @@
+"""The OpenAPI description of the API, with problems in place of FastAPI's validation errors."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+DESCRIPTION = """
+Accepts FHIR resources of a person from a device and delivers them to the person's 1upHealth
+account. **202 means durable**: the upload is committed. Every accepted upload ends in exactly one
+final status, which the API shows.
+"""
+
+_PROBLEM_SCHEMA = {
+    "type": "object",
+    "title": "Problem",
+    "description": "RFC 9457 problem details.",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string", "examples": ["about:blank"]},
+        "title": {
+            "type": "string",
+            "description": "The kind of error. It follows from the status.",
+            "examples": ["Not found"],
+        },
+        "status": {
+            "type": "integer",
+            "description": "The HTTP status.",
+            "examples": [404],
+        },
+        "detail": {
+            "type": "string",
+            "description": "What was wrong, and what to do.",
+            "examples": ["There is no such upload."],
+        },
+        "errors": {
+            "type": "array",
+            "description": "The wrong fields of the request. Only with status 400.",
+            "items": {
+                "type": "object",
+                "required": ["where", "what"],
+                "properties": {
+                    "where": {
+                        "type": "string",
+                        "description": "The field, such as `body.appUserId`.",
+                    },
+                    "what": {"type": "string", "description": "What is wrong with it."},
+                },
+            },
+        },
+    },
+}
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The description of the app. It is made once and then kept."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        for path in schema["paths"].values():
+            for operation in path.values():
+                if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                    del operation["responses"]["422"]
+        schemas = schema["components"]["schemas"]
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        schemas["Problem"] = _PROBLEM_SCHEMA
+        app.openapi_schema = schema
+    return app.openapi_schema

@@ -1,0 +1,141 @@
+"""What OpenAPI says about submitting an upload. The route reads its query and body by hand, because
+FastAPI's own way is too slow for it."""
+
+from typing import Any
+
+from uplift.api.bodies import JSON_TYPES
+from uplift.api.idempotency import KEY_PATTERN
+from uplift.api.rate_limits import RATE_LIMIT_HEADERS
+
+_RESOURCE_EXAMPLE = {
+    "resourceType": "Condition",
+    "id": "A1-77",
+    "code": {"text": "Asthma"},
+    "subject": {"reference": "Patient/1"},
+}
+_RESOURCE_SCHEMA: dict[str, Any] = {
+    "title": "Resource",
+    "description": "A FHIR resource. A worker validates its content later.",
+    "type": "object",
+    "required": ["resourceType"],
+    "properties": {"resourceType": {"type": "string", "pattern": "^[A-Za-z]{1,64}$"}},
+}
+
+_USER = "The backend's name for the person (`appUserId`)."
+_FHIR_VERSION = "DSTU2, STU3, R4, 1.0.2, 3.0.1 or 4.0.1."
+_SOURCE = "Where the record comes from."
+_RECORD_ID = "The record's id at its source."
+
+_LABEL_SCHEMA = {"type": ["string", "null"], "maxLength": 1024}
+_ENVELOPE_SCHEMA: dict[str, Any] = {
+    "title": "Envelope",
+    "description": "A resource together with the labels that otherwise are in the query.",
+    "type": "object",
+    "required": ["resource"],
+    "properties": {
+        "user": {
+            "type": ["string", "null"],
+            "description": _USER,
+            "minLength": 1,
+            "maxLength": 256,
+        },
+        "fhirVersion": {
+            "type": ["string", "null"],
+            "description": _FHIR_VERSION,
+            "pattern": "^[A-Za-z0-9.]{1,16}$",
+        },
+        "source": {**_LABEL_SCHEMA, "description": _SOURCE},
+        "recordId": {**_LABEL_SCHEMA, "description": _RECORD_ID},
+        "resource": _RESOURCE_SCHEMA,
+    },
+}
+
+_LABELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "user": (_USER, {"minLength": 1, "maxLength": 256, "pattern": r"^[^\x00-\x1f\x7f]+$"}),
+    "fhirVersion": (_FHIR_VERSION, {"pattern": "^[A-Za-z0-9.]{1,16}$"}),
+    "source": (_SOURCE, {"maxLength": 1024}),
+    "recordId": (_RECORD_ID, {"maxLength": 1024}),
+}
+
+SUBMIT: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": description,
+            "schema": {"type": "string", **limits},
+        }
+        for name, (description, limits) in _LABELS.items()
+    ]
+    + [
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "description": "Your own name for this request. The same request with the same key gets"
+            " the same answer for 24 hours.",
+            "schema": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": 255,
+                "pattern": KEY_PATTERN,
+            },
+            "example": '"8e03978e-40d5-43e8-bc93-6894a57f9324"',
+        }
+    ],
+    "requestBody": {
+        "required": True,
+        "description": "A FHIR resource, or an envelope around one.",
+        "content": {
+            content_type: {
+                "schema": {"anyOf": [_RESOURCE_SCHEMA, _ENVELOPE_SCHEMA]},
+                "examples": {
+                    "resource": {"summary": "A bare resource", "value": _RESOURCE_EXAMPLE},
+                    "envelope": {
+                        "summary": "An envelope",
+                        "value": {
+                            "user": "alice",
+                            "fhirVersion": "R4",
+                            "source": "org.example.hospital",
+                            "recordId": "A1-77",
+                            "resource": _RESOURCE_EXAMPLE,
+                        },
+                    },
+                },
+            }
+            for content_type in JSON_TYPES[:2]
+        },
+    },
+}
+"""The parameters and the body of POST /v1/uploads."""
+
+ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {
+        "description": "The upload is committed",
+        "headers": {
+            "Location": {
+                "schema": {"type": "string"},
+                "description": "The address of the upload's status.",
+            },
+            **RATE_LIMIT_HEADERS,
+        },
+    }
+}
+
+STATUS_READ: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The status",
+        "headers": {
+            "ETag": {
+                "schema": {"type": "string"},
+                "description": "The revision of the status. Send it as If-None-Match.",
+            },
+            "Retry-After": {
+                "schema": {"type": "integer"},
+                "description": "Seconds until you should ask again. Absent if the status is final.",
+            },
+        },
+    },
+    304: {"description": "The status is still the one that If-None-Match names"},
+}

@@ -1,0 +1,153 @@
+"""The API's JSON about users, grants and device tokens, as models."""
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from pydantic import Field
+
+from uplift.api.schemas import AppUserId, Camel, NextPage
+from uplift.ledger.summary import Summary
+from uplift.ledger.users import GrantState, UserRow
+from uplift.lifecycle import State
+from uplift.users.erase import Erasure
+
+# What a header can carry: RFC 6749, appendix A.12, without the space.
+_VISIBLE = r"^[\x21-\x7e]+$"
+
+
+class NewUser(Camel):
+    """The user to create."""
+
+    app_user_id: AppUserId = Field(
+        description="The backend's name for the person.", examples=["alice"]
+    )
+
+
+class UserStatus(Camel):
+    """A user, and the state of the grant at 1upHealth."""
+
+    app_user_id: str = Field(description="The backend's name for the person.", examples=["alice"])
+    oneup_user_id: str | None = Field(
+        description="The user's id at 1upHealth. Null if it is not known.", examples=["251"]
+    )
+    grant: GrantState = Field(
+        description="`active`: the grant works. `needs_authorization`: the person has to authorise"
+        " again. `none`: there never was a grant."
+    )
+    grant_origin: Literal["user_management", "backend"] | None = Field(
+        description="Who obtained the grant. A grant from the `backend` is renewed only with its"
+        " refresh token. If 1upHealth refuses that token, the backend has to store a new grant."
+    )
+    paused: bool = Field(
+        description="Nothing is sent for the user until an operator ends the pause."
+    )
+    created_at: datetime = Field(description="When the user was added.")
+
+    @classmethod
+    def of(cls, row: UserRow) -> "UserStatus":
+        """The status of a row."""
+        return cls(
+            app_user_id=row.app_user_id,
+            oneup_user_id=row.oneup_user_id,
+            grant=GrantState(row.grant_state or GrantState.NONE),
+            grant_origin=row.grant_origin,
+            paused=row.paused,
+            created_at=row.created_at,
+        )
+
+
+class UserList(Camel):
+    """One page of users, in the order in which they were added."""
+
+    users: list[UserStatus] = Field(description="The users.")
+    next: NextPage = Field(
+        examples=["/v1/users?grant=needs_authorization&after=0199c5a4-…&limit=100"]
+    )
+
+
+class UserSummary(Camel):
+    """A user's uploads in numbers."""
+
+    app_user_id: str = Field(description="The backend's name for the person.", examples=["alice"])
+    grant: GrantState = Field(description="The state of the user's grant.")
+    complete: bool = Field(description="All uploads have ended: none is queued, sending or parked.")
+    total: int = Field(description="Number of uploads.", examples=[250])
+    by_status: dict[State, int] = Field(
+        description="Number of uploads in each status.",
+        examples=[{"delivered": 248, "rejected": 2}],
+    )
+    by_type: dict[str, dict[State, int]] = Field(
+        description="The same for each resource type that the user has.",
+        examples=[{"Observation": {"delivered": 248}, "Condition": {"rejected": 2}}],
+    )
+
+    @classmethod
+    def of(cls, row: UserRow, summary: Summary) -> "UserSummary":
+        """The summary of a user's uploads."""
+        return cls(
+            app_user_id=row.app_user_id,
+            grant=GrantState(row.grant_state or GrantState.NONE),
+            complete=summary.complete,
+            total=sum(summary.by_state.values()),
+            by_status=summary.by_state,
+            by_type=summary.by_type,
+        )
+
+
+class Erasing(Camel):
+    """An erasure that has not ended. The data cannot be read any more; workers still send some."""
+
+    status: Literal["erasing"] = Field(default="erasing", description="Always `erasing`.")
+    sending: int = Field(
+        description="Uploads that workers are sending. Each ends by itself, at the latest with its"
+        " lease.",
+        examples=[1],
+    )
+
+    @classmethod
+    def of(cls, erasure: Erasure) -> "Erasing":
+        """The state of an erasure that has not ended."""
+        return cls(sending=erasure.sending)
+
+
+class BroughtGrant(Camel):
+    """Tokens that the backend obtained itself."""
+
+    access_token: str = Field(
+        description="The access token of 1upHealth.",
+        min_length=1,
+        max_length=8192,
+        pattern=_VISIBLE,
+        examples=["d5f0…access"],
+    )
+    refresh_token: str | None = Field(
+        default=None,
+        description="The refresh token. Without it the grant ends with the access token.",
+        min_length=1,
+        max_length=8192,
+        pattern=_VISIBLE,
+        examples=["8ac1…refresh"],
+    )
+    expires_in: float = Field(
+        gt=0,
+        le=366 * 24 * 3600,
+        description="Seconds until the access token expires.",
+        examples=[7200],
+    )
+
+
+class DeviceTokenRequest(Camel):
+    """The device token to make."""
+
+    expires_in: int = Field(gt=0, description="Seconds until the token expires.", examples=[3600])
+
+
+class DeviceToken(Camel):
+    """A device token."""
+
+    id: UUID = Field(description="The id of the token. With it you can revoke the token.")
+    token: str = Field(
+        description="The token. It is shown only in this answer.", examples=["uplift_device_…"]
+    )
+    expires_at: datetime = Field(description="When the token expires.")

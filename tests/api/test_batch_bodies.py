@@ -1,0 +1,70 @@
+"""Bodies of batches, read without an API around them."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.factories import resource
+from uplift.api.batch_bodies import BUNDLE_TYPES, bundle_entries, read_bundle
+from uplift.errors import UnreadableUpload
+
+
+def bundle(*entries: Any, type_: Any = "collection") -> bytes:
+    return orjson.dumps({"resourceType": "Bundle", "type": type_, "entry": list(entries)})
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"[]", "wrong"),
+        (orjson.dumps(resource()), "not a FHIR Bundle"),
+        (orjson.dumps({"fhirVersion": "R4", "resource": resource()}), "not a FHIR Bundle"),
+        (bundle(type_="message"), "collection"),
+        (bundle(type_="document"), "collection"),
+        (bundle(type_=None), "collection"),
+        (bundle(type_=["batch"]), "wrong"),
+        (b'{"resourceType":"Bundle","type":"batch","entry":{}}', "wrong"),
+        (b'{"resourceType":"Bundle","type":"batch","entry":' + b"[" * 9000, ""),
+        (b'{"resourceType":"Bundle","type":"secret-canary"}', "collection"),
+    ],
+)
+def test_a_body_that_is_not_a_bundle_of_uploads_is_refused_without_quoting_it(
+    body: bytes, message: str
+) -> None:
+    with pytest.raises(UnreadableUpload) as refused:
+        read_bundle(body)
+    assert message in str(refused.value)
+    assert "canary" not in str(refused.value)
+
+
+@pytest.mark.parametrize("body", [b'{"resourceType":"Bundle","type":"batch"}', bundle()])
+def test_a_bundle_can_be_empty(body: bytes) -> None:
+    assert read_bundle(body) == []
+
+
+@pytest.mark.parametrize("type_", BUNDLE_TYPES)
+async def test_each_entry_keeps_the_bytes_of_its_resource(type_: str) -> None:
+    first = b'{ "resourceType" : "Observation", "id": "a", "valueDecimal": 1.50 }'
+    body = (
+        b'{"resourceType":"Bundle","type":"' + type_.encode() + b'","total":2,"entry":['
+        b'{"fullUrl":"urn:uuid:1","resource":' + first + b',"request":{"method":"POST"}},\n'
+        b'{"resource":{"resourceType":"Patient","id":"b"}}]}'
+    )
+    entries = [entry async for entry in bundle_entries(read_bundle(body))]
+    assert [entry.line for entry in entries] == [1, 2]
+    assert entries[0].body == first
+
+
+async def test_an_entry_without_a_resource_is_a_problem_of_that_entry_only() -> None:
+    body = bundle(
+        {"resource": resource()},
+        {"request": {"method": "DELETE", "url": "Patient/1"}},
+        7,
+        None,
+        {"resource": resource()},
+    )
+    entries = [entry async for entry in bundle_entries(read_bundle(body))]
+    assert [entry.problem_status for entry in entries] == [None, 400, 400, 400, None]
