@@ -40,7 +40,7 @@ from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay, read_key_ring
 
 ROWS = 1_000_000
-RETAIN_SECONDS = 5.0  # as uplift.worker.app has it
+RETAIN_SECONDS = 5.0  # as uplift.worker.beat has it
 PAIRS = 10
 ROUND = 1000
 _AT_ONCE = 100_000
@@ -187,7 +187,7 @@ async def measure(settings: Settings, rows: int, environment: dict[str, str]) ->
                     thinned.append(((await counted(relay))["receipts"] - before) / taken)
         begun = await counted(relay)
         began = time.monotonic()
-        done = await Retainer(relay.database, settings, rest=0.0).retain(seconds=3600)
+        done = await Retainer(relay.database, settings, rest_factor=0.0).retain(seconds=3600)
         taken = time.monotonic() - began
         ended = await counted(relay)
     if ended != {"uploads": 0, "receipts": rows} or done.thinned != begun["uploads"]:

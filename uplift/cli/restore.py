@@ -53,7 +53,7 @@ def recover(
     async def use(database: Database) -> Restored:
         with bar:
             task = bar.add_task("", total=None)
-            return await Restorer(database, read_settings()).recover(
+            return await Restorer(database, read_settings()).mark(
                 since if since.tzinfo else since.replace(tzinfo=UTC),
                 look_seconds=look_days * 86_400,
                 by=actor(),
