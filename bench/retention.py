@@ -188,7 +188,7 @@ async def measure(settings: Settings, rows: int, environment: dict[str, str]) ->
                     thinned.append(((await counted(relay))["tombstones"] - before) / taken)
         begun = await counted(relay)
         began = time.monotonic()
-        done = await Retainer(relay.database, settings, rest=0.0).retain(seconds=3600)
+        done = await Retainer(relay.database, settings, rest_factor=0.0).retain(seconds=3600)
         taken = time.monotonic() - began
         ended = await counted(relay)
     if ended != {"uploads": 0, "tombstones": rows} or done.thinned != begun["uploads"]:

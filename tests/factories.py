@@ -65,7 +65,7 @@ async def status(relay: Relay, accepted: Accepted) -> UploadRow:
 
 
 def own_quota(settings: Settings) -> Quota:
-    """A budget whose count nobody shares."""
+    """A quota whose count nobody shares."""
     return Quota(FakeAsyncRedis(server=FakeServer()), settings)
 
 

@@ -1,4 +1,4 @@
-"""The operator port of a process: its counts at `/metrics`, whether it is alive at `/healthz`."""
+"""The admin port of a process: `/metrics` for Prometheus, `/healthz` for health checks."""
 
 import asyncio
 import threading
@@ -15,15 +15,15 @@ from uplift.errors import ConfigurationError
 from uplift.settings import Settings
 
 Check = Callable[[], str | None]
-"""What keeps the process from its work, in a few words; None if it is well."""
+"""Why the process does not work, in a few words; None if it does."""
 
 
 @contextmanager
 def served(settings: Settings, check: Check = lambda: None) -> Iterator[None]:
-    """Within, operators can read this process at UPLIFT_ADMIN_PORT.
+    """Within, UPLIFT_ADMIN_PORT answers for this process; if it is not set, nothing listens.
 
-    `/healthz` answers 200, or 503 with what `check`, which runs in a thread of its own, says.
-    Does nothing if no port is set. Raises ConfigurationError if the port cannot be had.
+    `/healthz` answers 200, or 503 with the words of `check`, which runs in a thread of its own.
+    Raises ConfigurationError if the port is taken.
     """
     if settings.admin_port is None:
         yield
@@ -38,11 +38,11 @@ def served(settings: Settings, check: Check = lambda: None) -> Iterator[None]:
         )
     except OSError as error:
         raise ConfigurationError(
-            f"UPLIFT_ADMIN_PORT {settings.admin_port} cannot be listened on"
-            f" ({error.strerror}). Each process needs one of its own."
+            f"UPLIFT_ADMIN_PORT {settings.admin_port} cannot be opened ({error.strerror})."
+            " Each process needs an admin port of its own."
         ) from None
     thread = threading.Thread(
-        target=server.serve_forever, args=(0.1,), name="operator port", daemon=True
+        target=server.serve_forever, args=(0.1,), name="admin port", daemon=True
     )
     thread.start()
     try:
@@ -54,18 +54,18 @@ def served(settings: Settings, check: Check = lambda: None) -> Iterator[None]:
 
 
 def loop_responds(loop: asyncio.AbstractEventLoop, seconds: float = 5.0) -> bool:
-    """Whether a running loop does something new within this time. For other threads."""
-    turned = threading.Event()
+    """Whether a running loop calls a function within this time. For other threads."""
+    called = threading.Event()
     try:
-        loop.call_soon_threadsafe(turned.set)
+        loop.call_soon_threadsafe(called.set)
     except RuntimeError:  # it is closed
         return False
-    return turned.wait(seconds)
+    return called.wait(seconds)
 
 
 class _Quiet(WSGIRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  its name there
-        """Nothing: a scrape each few seconds says nothing."""
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Log nothing: a scrape every few seconds is no event."""
 
 
 def _pages(check: Check) -> Callable[[dict[str, Any], Any], Iterable[bytes]]:

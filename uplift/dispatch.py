@@ -1,7 +1,8 @@
-"""Rings the workers: tells the queue which uploads are due. Best effort by design.
+"""Tells the workers which uploads are due. Best effort by design.
 
-Postgres holds the truth; a message that is lost, or never sent, costs seconds until the next
-sweep. So ringing never fails a request, never waits for Redis, and remembers only so much.
+This is the sending half of a transactional outbox: the ledger has the truth, and a message that is
+lost costs only the seconds until the next sweep. So a dispatch never fails a request, never waits
+for Redis, and remembers a limited number of ids.
 """
 
 import asyncio
@@ -20,53 +21,60 @@ from uplift.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
-_MAX_PENDING = 100_000
-_LOOK_SECONDS = 1.0
+MAX_PENDING = 100_000
+"""Ids of one queue that wait in this process to be published. The sweep dispatches the others."""
+
+_COUNT_SECONDS = 1.0  # so long the length of a queue counts as known
 
 
 @dataclass(slots=True)
-class _Room:
-    """How many messages a queue takes at least, and until when, on time.monotonic, that holds."""
+class _Free:
+    """How many messages a queue still takes, known until a time on time.monotonic."""
 
     messages: int = 0
     until: float = 0.0
 
 
 class Dispatcher:
-    """Coalesces what is rung and publishes it from one background task."""
+    """Collects ids and publishes them in messages, from one background task."""
 
     def __init__(self, settings: Settings) -> None:
+        """Raises ConfigurationError for a wrong address of Redis."""
         self._celery = publisher(settings)
         self._redis = open_redis(settings)
         self._pending: dict[str, dict[UUID, None]] = defaultdict(dict)
         self._max_messages = settings.max_queued_messages
-        self._rooms: dict[str, _Room] = defaultdict(_Room)
+        self._free: dict[str, _Free] = defaultdict(_Free)
         self._wake = asyncio.Event()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to publish, on the running loop."""
-        self._task = asyncio.create_task(self._publish_all(), name="bell")
+        self._task = asyncio.create_task(self._publish_all(), name="dispatch")
 
     def dispatch(self, queue: str, ids: Iterable[UUID]) -> None:
-        """Let workers know of these uploads soon. Returns at once and never fails."""
+        """Tell the workers of that queue soon about these uploads. Returns at once, never fails."""
         pending = self._pending[queue]
-        if len(pending) < _MAX_PENDING:
+        if len(pending) < MAX_PENDING:
             pending.update(dict.fromkeys(ids))
             self._wake.set()
 
+    def pending(self, queue: str) -> int:
+        """How many ids of that queue wait in this process to be published."""
+        return len(self._pending[queue])
+
     async def waiting(self, queue: str) -> int | None:
-        """How many messages nobody has taken yet; None if Redis does not answer."""
+        """How many messages of that queue no worker has taken yet; None if Redis is away."""
         try:
             return int(await self._redis.llen(queue))
         except (RedisError, OSError):
             return None
 
     async def close(self) -> None:
-        """Publish what is pending, and stop."""
+        """Publish what is pending, then stop."""
         if self._task is not None:
-            # Not cancelled: a message that a thread is publishing would be cut off.
+            # Without a cancellation: it would cut off a message that a thread is publishing.
             self._closing = True
             self._wake.set()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -81,11 +89,11 @@ class Dispatcher:
         await self._publish_pending()
 
     async def _publish_pending(self) -> None:
-        # A copy: another queue may be rung for the first time while this one is published.
+        # A copy: another queue may get its first ids while this one is published.
         for queue, pending in list(self._pending.items()):
             while pending:
-                if not await self._has_room(queue):
-                    # The workers are away, or have enough before them: the sweep rings later.
+                if not await self._takes_more(queue):
+                    # The workers are away or have enough to do: the sweep dispatches later.
                     pending.clear()
                     break
                 ids = list(pending)[:MAX_MESSAGE_IDS]
@@ -94,25 +102,26 @@ class Dispatcher:
                 try:
                     # Kombu is synchronous; its half millisecond must not stop the loop.
                     await asyncio.to_thread(self._publish, queue, ids)
-                except Exception as error:  # noqa: BLE001  whatever Redis does, the sweep rings
+                except Exception as error:  # noqa: BLE001
+                    # Whatever Redis does, the sweep dispatches again.
                     _log.warning("dispatch_failed", queue=queue, error=type(error).__name__)
                     pending.clear()
 
-    async def _has_room(self, queue: str) -> bool:
-        """Whether the queue takes one more message; looks when it must, and each second."""
-        room = self._rooms[queue]
+    async def _takes_more(self, queue: str) -> bool:
+        """Whether the queue takes one more message. Counts its messages at most once a second."""
+        free = self._free[queue]
         now = time.monotonic()
-        if now >= room.until:
+        if now >= free.until:
             waiting = await self.waiting(queue)
-            # If Redis does not answer, publishing finds out, and says, what is wrong.
-            room.messages = 1 if waiting is None else self._max_messages - waiting
-            room.until = now + _LOOK_SECONDS
-        if room.messages <= 0:
+            # If Redis is away, publishing fails next, and logs why.
+            free.messages = 1 if waiting is None else self._max_messages - waiting
+            free.until = now + _COUNT_SECONDS
+        if free.messages <= 0:
             return False
-        room.messages -= 1
-        if room.messages <= 0:
-            # Used up by our own: the workers may have taken many of them meanwhile.
-            room.until = now
+        free.messages -= 1
+        if free.messages <= 0:
+            # Our own messages used it up: the workers may have taken many of them meanwhile.
+            free.until = now
         return True
 
     def _publish(self, queue: str, ids: list[UUID]) -> None:

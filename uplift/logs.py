@@ -1,9 +1,12 @@
-"""Logs: events with an allow-list of fields, JSON for collectors or text for a terminal.
+"""Logs: events with an allow-list of fields, as JSON for collectors or as text for a terminal.
 
-What is bound with `structlog.contextvars` (request, batch, upload) is in every line of the task
-that bound it, those of libraries too. Only codes, counts and ids of Uplift's own, or of the form
-that `uplift.api.request_ids` lets through, may be logged. A field that is not on the list is dropped, so
-that a careless line cannot print health data; a test looks for canaries in all output.
+An event is named by a noun and what happened to it. What is bound with `structlog.contextvars`
+(request, batch, upload) is in every line of the task that bound it, those of libraries too.
+
+A field may hold a code, a count, or an id of Uplift's own, such as the ledger's random id of a
+user. It never holds a name at the backend or anything of a record. A field that is not on the list
+is dropped, so that a careless line cannot print health data. One test compares the list with every
+line that logs, another looks for planted values in all output.
 """
 
 import logging
@@ -17,24 +20,25 @@ import structlog
 
 from uplift.settings import Settings
 
-_FIELDS = frozenset(
-    {
-        "event", "level", "timestamp", "logger",
-        "request", "upload", "uploads", "batch", "duplicate", "duplicates", "problems",
-        "queue", "state", "outcome", "attempt", "recorded",
-        "error", "why", "recovered", "released", "expired", "dispatched", "count", "seconds", "setting",
-        "thinned", "shredded", "removed", "batches", "tokens",
-    }
-)  # fmt: skip
+OF_EVERY_LINE = frozenset({"event", "level", "timestamp", "logger"})
+
+FIELDS = OF_EVERY_LINE | {
+    "request", "upload", "uploads", "batch", "user", "duplicate", "duplicates", "problems",
+    "queue", "state", "outcome", "attempt", "recorded", "error", "why",
+    "refused", "lease_expired", "released", "expired", "dispatched", "erased",
+    "thinned", "shredded", "removed", "batches", "tokens", "keys",
+    "unfinished", "ended", "locked",
+}  # fmt: skip
+"""What a line may hold. Everything else is dropped."""
 
 # They print addresses, headers or bodies at INFO or DEBUG.
 _TALKATIVE = ("httpx", "httpcore", "aiohttp", "asyncio", "sqlalchemy", "psycopg", "kombu", "amqp")
-# A line for every message received and every task done says nothing of any upload.
-_ROUTINE = ("celery.worker.strategy", "celery.app.trace", "celery.beat", "alembic")
+# They print a line for each message and each task, which says nothing of any upload.
+_ROUTINE = ("celery.worker.strategy", "celery.app.trace", "alembic")
 
 
 def _allow_listed(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    return {name: value for name, value in event.items() if name in _FIELDS}
+    return {name: value for name, value in event.items() if name in FIELDS}
 
 
 def _log_warning(
@@ -45,9 +49,9 @@ def _log_warning(
     file: TextIO | None = None,  # noqa: ARG001
     line: str | None = None,  # noqa: ARG001
 ) -> None:
-    """A Python warning as an event, without its text, which may quote what was given."""
+    """A Python warning as an event, without its text: it may quote a value."""
     where = f"{Path(filename).name}:{lineno}"
-    structlog.get_logger("py.warnings").warning("warned", error=category.__name__, why=where)
+    structlog.get_logger("py.warnings").warning("python_warned", error=category.__name__, why=where)
 
 
 def configure_logs(settings: Settings) -> None:

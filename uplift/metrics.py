@@ -1,6 +1,6 @@
-"""What a process counts, by Prometheus' names and units. Labels are bounded, and never an id.
+"""What a process counts, named by Prometheus' rules. A label has few values, and is never an id.
 
-`docs/metrics.md` lists all of it; a test keeps it so.
+`docs/metrics.md` lists all metrics; a test keeps it equal.
 """
 
 import math
@@ -12,61 +12,60 @@ from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric, disab
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-# A second series for each count, of when it began: nobody asks for it.
+# Without this, each counter has a second series with the time of its start.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 submissions = Counter(
     "uplift_submissions_total",
-    "Resources that callers sent, singly or in batches: accepted, duplicates of what was there, or"
-    " lines of a batch that are no upload (problem).",
+    "Resources that callers sent, one by one (single) or in batches (batch). The outcome is"
+    " accepted, duplicate, or problem: a line of a batch that became no upload.",
     ["kind", "outcome"],
 )
 
 http_responses = Counter(
     "uplift_http_responses_total",
-    "The API's answers, by HTTP status code.",
+    "Responses of the API, by HTTP status code.",
     ["status"],
 )
 
 attempts = Counter(
     "uplift_attempts_total",
-    "Attempts at a delivery that ended and are recorded, by the state that they left the upload in"
-    " and why. Retries are those that left it queued.",
+    "Attempts at a delivery whose outcome is recorded, by the state and the reason that the upload"
+    " has after it. With state queued, the upload is retried.",
     ["state", "reason"],
 )
 
 responses = Counter(
     "uplift_responses_total",
-    "How 1upHealth answered the attempts that asked it: 2xx, 3xx, 4xx, 429, 5xx, or none where no"
-    " answer came.",
+    "Responses of 1upHealth to attempts: 2xx, 3xx, 4xx, 429, 5xx, or none if no response came.",
     ["status"],
 )
 
 attempts_unrecorded = Counter(
     "uplift_attempts_unrecorded_total",
-    "Attempts whose outcome is not in the ledger: their lease had ended (lease_lost), or it could"
-    " not be written (failed). Each is looked up before it is sent again.",
+    "Attempts whose outcome is not in the ledger: the lease had ended (lease_lost), or writing"
+    " failed (failed). Each upload is looked up before it is sent again.",
     ["why"],
 )
 
 attempt_duration = Histogram(
     "uplift_attempt_duration_seconds",
-    "From the start of an attempt to its outcome, by the state that it left the upload in.",
+    "From the start of an attempt to its outcome, by the state that the upload has after it.",
     ["state"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60),
 )
 
 delivery_duration = Histogram(
     "uplift_delivery_duration_seconds",
-    "From the acceptance of an upload to its delivery, waits and retries included.",
+    "From the acceptance of an upload to its delivery, with all waits and retries.",
     buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400, 259200),
 )
 
 sweep_work = Counter(
     "uplift_sweep_work_total",
-    "What sweeps found and did: uploads refused because they end their workers, recovered from"
-    " leases that ran out, released to a new grant, expired, and rung for; users whose erasing they"
-    " ended.",
+    "What sweeps did. Uploads: refused because they crash workers, queued because their lease"
+    " expired (lease_expired), released because of a new grant, expired, dispatched. Users:"
+    " erased.",
     ["kind"],
 )
 
@@ -78,43 +77,42 @@ sweep_duration = Histogram(
 
 validation_findings = Counter(
     "uplift_validation_findings_total",
-    "What validation found, by the FHIR issue type and severity; at most 50 of one record.",
+    "What validation found, by FHIR issue type and severity; up to 50 per record.",
     ["code", "severity"],
 )
 
 library_disagreements = Counter(
     "uplift_library_disagreements_total",
-    "Records that the schemas accept and fhir.resources does not.",
+    "Records that the schemas accept and fhir.resources does not accept.",
     ["fhir_version"],
 )
 
 quota_calls = Counter(
     "uplift_quota_calls_total",
-    "User-management calls: made, refused by 1upHealth's limit, or withheld because of it.",
+    "User-management calls: made, refused by 1upHealth's limit, or withheld by the quota.",
     ["outcome"],
 )
 
 tokens_renewed = Counter(
     "uplift_tokens_renewed_total",
-    "Tokens that replaced older ones, by what they were traded for: refresh or code.",
+    "Tokens that replaced older ones, got for a refresh token (refresh) or an auth code (code).",
     ["by"],
 )
 
 grants_ended = Counter(
     "uplift_grants_ended_total",
-    "Grants that 1upHealth no longer accepts: each needs the person. By who obtained them.",
+    "Grants that 1upHealth no longer accepts; each person must consent again. By origin.",
     ["origin"],
 )
 
 uploads_parked = Counter(
     "uplift_uploads_parked_total",
-    "Uploads that began to wait for a person's grant.",
+    "Uploads that were parked: they wait until the person consents again.",
 )
 
 rate_limiter_limit = Gauge(
     "uplift_rate_limiter_limit",
-    "Attempts a second that all workers together may begin at 1upHealth, as this process last"
-    " read it.",
+    "Attempts a second that all workers together may begin, as this process last read it.",
 )
 
 rate_limiter_probing = Gauge(
@@ -124,14 +122,14 @@ rate_limiter_probing = Gauge(
 
 rate_limiter_slowed = Counter(
     "uplift_rate_limiter_slowed_total",
-    "How often the rate limiter was throttled because 1upHealth was busy (429), or began to probe"
-    " because of an outage.",
+    "How often the rate limiter began to throttle because of a 429 (busy), or to probe because of"
+    " an outage (outage).",
     ["cause"],
 )
 
 
-# A counter that begins with its first event hides that event from `increase`: what alerts look
-# at is there from the start.
+# A counter that begins with its first event hides that event from PromQL's `increase`. So the
+# counters that alerts use are there from the start.
 for _state, _reason in (
     ("delivered", "none"),
     ("rejected", "invalid"),
@@ -143,9 +141,9 @@ for _status in ("2xx", "3xx", "4xx", "429", "5xx", "none"):
     responses.labels(_status)
 for _why in ("lease_lost", "failed"):
     attempts_unrecorded.labels(_why)
-for _kind in ("refused", "recovered", "released", "expired", "dispatched", "erased"):
+for _kind in ("refused", "lease_expired", "released", "expired", "dispatched", "erased"):
     sweep_work.labels(_kind)
-# Not known in a process that has not asked yet.
+# Unknown until this process has read it.
 rate_limiter_limit.set(math.nan)
 rate_limiter_probing.set(math.nan)
 for _cause in ("busy", "outage"):
@@ -167,18 +165,18 @@ def count_attempt(
     asked: bool,
     seconds: float,
 ) -> None:
-    """Count a recorded attempt: how it left the upload, and how 1upHealth answered, if `asked`."""
+    """Count a recorded attempt, and the response of 1upHealth if one was `asked` for."""
     attempts.labels(state, reason or "none").inc()
     attempt_duration.labels(state).observe(seconds)
     if status_code is not None or asked:
         responses.labels(_status_class(status_code)).inc()
     if state == "delivered" and upload_id.version == 7:
-        # A UUIDv7 begins with the milliseconds since 1970 at which it was made (RFC 9562, 5.7).
+        # A UUIDv7 begins with its time of creation, in milliseconds since 1970 (RFC 9562, 5.7).
         delivery_duration.observe(max(0.0, time.time() - (upload_id.int >> 80) / 1000))
 
 
 def count_findings(findings: Iterable[tuple[str, str]]) -> None:
-    """Count what validation found in one record, each by its code and its severity."""
+    """Count what validation found in one record: pairs of a code and a severity."""
     for code, severity in findings:
         validation_findings.labels(code, severity).inc()
 
@@ -190,10 +188,10 @@ def _status_class(status_code: int | None) -> str:
 
 
 class LedgerGauges(Collector):
-    """What was last measured of the ledger and of Redis, shared by all processes.
+    """The last measurement of the ledger and of Redis, which all processes share.
 
-    Only the process that measures exposes it, so that it is not there once a process; and only
-    while it measures, so that what is old is absent and not wrong.
+    Only a process that measures exposes it. After `keep_seconds` it is absent, because an old value
+    would be wrong.
     """
 
     NAMES: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -206,26 +204,29 @@ class LedgerGauges(Collector):
             ("queue",),
         ),
         "uplift_due_oldest_seconds": (
-            "For how long the upload that is due longest has been; 0 if none is due.",
+            "How long the oldest due upload has been due, in seconds; 0 if none is due.",
             ("queue",),
         ),
-        "uplift_users_parked": ("Users with uploads that wait for the person's consent.", ()),
+        "uplift_users_parked": (
+            "Users with parked uploads: they wait until the person consents again.",
+            (),
+        ),
         "uplift_pauses": (
-            "Pauses in force: of everybody (all), or of single users (user).",
+            "Pauses in force: of all users (all), or of single users (user).",
             ("scope",),
         ),
-        "uplift_queue_messages": ("Messages in a queue that no worker has taken yet.", ("queue",)),
-        "uplift_redis_up": ("Whether Redis answers: 1 or 0.", ()),
+        "uplift_queue_messages": ("Messages of a queue that no worker has taken yet.", ("queue",)),
+        "uplift_redis_up": ("1 if Redis responds, otherwise 0.", ()),
         "uplift_quota_calls_left": (
-            "User-management calls that 1upHealth allows now: all, or of known users.",
+            "User-management calls that are left now: all, or only those for known users (known).",
             ("whom",),
         ),
         "uplift_sweep_ended_timestamp_seconds": (
-            "When the last sweep of this process ended well, in seconds since 1970.",
+            "When the last successful sweep of this process ended, in seconds since 1970.",
             (),
         ),
         "uplift_ledger_measured_timestamp_seconds": (
-            "When the ledger was measured last, in seconds since 1970.",
+            "When the ledger was last measured, in seconds since 1970.",
             (),
         ),
     }
@@ -236,7 +237,10 @@ class LedgerGauges(Collector):
         self._until = 0.0  # on time.monotonic
 
     def show(self, samples: Mapping[str, Mapping[tuple[str, ...], float]]) -> None:
-        """Expose these instead: by name, the values by their labels. KeyError for a wrong name."""
+        """Expose these values, by name and labels, in place of the former. Raises KeyError.
+
+        A name that is not in NAMES is wrong.
+        """
         wrong = samples.keys() - self.NAMES.keys()
         if wrong:
             raise KeyError(*wrong)
@@ -244,12 +248,12 @@ class LedgerGauges(Collector):
         self._samples = samples
 
     def describe(self) -> Iterator[Metric]:
-        """The families without values: what the registry asks for."""
+        """The metrics without values, for the registry."""
         for name, (text, labels) in self.NAMES.items():
             yield GaugeMetricFamily(name, text, labels=labels)
 
     def collect(self) -> Iterator[Metric]:
-        """The families with their values, while these are fresh."""
+        """The metrics with their values, while these are fresh."""
         if time.monotonic() >= self._until:
             return
         for name, values in self._samples.items():

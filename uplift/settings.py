@@ -1,4 +1,4 @@
-"""Every setting, each with its reason. Read from the environment as `UPLIFT_<NAME>`."""
+"""Every setting, with its description. Read from the environment as `UPLIFT_<NAME>`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,7 +11,7 @@ Days = Annotated[float, Field(ge=0, le=36525, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
-    """What a deployment may choose. `.env.example` lists the same names, kept equal by a test."""
+    """What a deployment may choose. `.env.example` is made from it; a test keeps them equal."""
 
     model_config = SettingsConfigDict(
         env_prefix="UPLIFT_",
@@ -21,25 +21,29 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    # --- where things are -------------------------------------------------------------------
+    # --- PostgreSQL, Redis, keys --------------------------------------------------------------
     database_url: SecretStr | None = Field(
         default=None,
-        description="PostgreSQL 15 or newer: postgresql://user:password@host/name. "
-        "Unset: `uplift up` starts an embedded one.",
+        description="PostgreSQL 15 or newer: postgresql://user:password@host/name. If it is not "
+        "set, `uplift up` starts an embedded one.",
+    )
+    database_connections: PositiveInt = Field(
+        default=8, description="Connections to PostgreSQL of each process."
     )
     redis_url: SecretStr | None = Field(
         default=None,
-        description="Redis 7 or newer, or Valkey, with noeviction and AOF: redis://host:6379/0. "
-        "Unset: `uplift up` starts an embedded one.",
+        description="Redis 7 or newer, or Valkey, with noeviction and AOF: redis://host:6379/0. If "
+        "it is not set, `uplift up` starts an embedded one.",
     )
     data_dir: Path = Field(
         default=Path(".uplift"),
-        description="Folder of the embedded servers' data, their logs and beat's schedule.",
+        description="Folder for the data and the logs of the embedded servers.",
     )
     master_keys: SecretStr | None = Field(
         default=None,
-        description="Key ring that wraps every user's data key: comma-separated id:base64 of 32 "
-        "bytes, the one in use first. `uplift keys master` makes one.",
+        description="Key ring of the master keys, which wrap the data key of every user: "
+        "comma-separated id:base64 of 32 bytes, the one in use first. `uplift keys master` makes "
+        "one.",
     )
 
     # --- 1upHealth ----------------------------------------------------------------------------
@@ -58,271 +62,272 @@ class Settings(BaseSettings):
         description="User management; /auth-code is appended for new codes.",
     )
     oneup_client_id: str = Field(
-        default="", description="The application's client id at 1upHealth."
+        default="", description="Client id of the application at 1upHealth."
     )
     oneup_client_secret: SecretStr = Field(
-        default=SecretStr(""), description="The application's client secret at 1upHealth."
+        default=SecretStr(""), description="Client secret of the application at 1upHealth."
     )
     oneup_keeps_ids: bool = Field(
         default=False,
-        description="Whether 1upHealth is known to store a new resource under the id it was sent "
-        "with. If so, a look-up by id proves that an unknown outcome was not stored; if not, the "
-        "record's identifier is searched for, and of a record without one nobody can tell.",
+        description="Whether 1upHealth stores a new resource under the id that it was sent with. If"
+        " true, a look-up by id proves that an unknown outcome was not stored. If false, the "
+        "look-up searches for the record's identifier; for a record without one, nobody can tell.",
     )
     allow_shared_ids: bool = Field(
         default=False,
-        description="Whether records of two sources may have the same type and id for one user. "
-        "Where 1upHealth keeps ids they overwrite each other there; otherwise the second is "
-        "refused, with reason id_collision.",
+        description="Whether the records of two sources may have the same type and id for one user."
+        " If true, they overwrite each other where 1upHealth keeps ids. If false, the second is "
+        "refused with the reason id_collision.",
     )
     oneup_quota_calls: PositiveInt = Field(
         default=300,
-        description="User-management calls that 1upHealth allows the application in each window, "
-        "counted in Redis for all processes.",
+        description="User-management calls that 1upHealth allows the application in each period. "
+        "Redis counts them for all processes.",
+    )
+    oneup_quota_seconds: Seconds = Field(
+        default=3600.0, description="Length of that period, which slides."
     )
     oneup_quota_reserve: NonNegativeInt = Field(
         default=50,
-        description="How many of these calls are kept for new users. Uploads of users whose token "
-        "cannot be refreshed wait for the others.",
-    )
-    oneup_quota_seconds: Seconds = Field(
-        default=3600.0, description="Length of that window, which slides."
+        description="How many of these calls are only for new users. The others are for users whose"
+        " token cannot be refreshed.",
     )
 
-    # --- the door -----------------------------------------------------------------------------
+    # --- the API ------------------------------------------------------------------------------
     api_host: str = Field(
         default="127.0.0.1",
-        description="Address the API listens on; 0.0.0.0 in a container, behind a TLS proxy.",
+        description="Address of the API. In a container, use 0.0.0.0 behind a TLS proxy.",
     )
-    api_port: int = Field(default=8080, ge=0, le=65535, description="Port the API listens on.")
+    api_port: int = Field(default=8080, ge=0, le=65535, description="Port of the API.")
     max_body_bytes: PositiveInt = Field(
         default=8 * 1024 * 1024,
-        description="Largest request body, and largest line of a batch, enforced while it is read.",
+        description="Largest request body, and largest line of a batch.",
     )
-    max_batch_lines: PositiveInt = Field(default=100_000, description="Most lines of one batch.")
+    max_batch_lines: PositiveInt = Field(
+        default=100_000, description="Largest number of lines in one batch."
+    )
     max_concurrent_batches: PositiveInt = Field(
         default=16,
-        description="Batches that one API process takes in at once; others wait, then get 503.",
+        description="Batches that one API process accepts at once. Others wait, then get 503.",
     )
     max_intake_bytes: PositiveInt = Field(
         default=64 * 1024 * 1024,
-        description="Bytes of bodies that one API process takes in at once; others wait, then get"
-        " 503. In memory the process needs several times this.",
+        description="Bytes of bodies that one API process accepts at once. Others wait, then get"
+        " 503. The process needs several times this memory.",
     )
     admission_wait_seconds: Seconds = Field(
-        default=10.0, description="How long a request waits for room before it gets 503."
+        default=10.0, description="How long a request waits for admission before it gets 503."
     )
     body_idle_seconds: Seconds = Field(
-        default=30.0, description="A request whose body stalls for this long gets 408."
+        default=30.0, description="A request gets 408 if its body stalls for this long."
     )
     max_wait_seconds: Seconds = Field(
-        default=30.0, description="Longest ?wait= of a status request, in seconds."
+        default=30.0, description="Longest long poll: the largest ?wait= of a status request."
+    )
+    max_backlog: PositiveInt = Field(
+        default=1_000_000,
+        description="Uploads get 503 while this many are unfinished (back pressure).",
     )
     rate_limit_key_records: PositiveInt = Field(
         default=100_000,
-        description="Records that one API key may bring at once, to one API process; as many again"
-        " come with each UPLIFT_RATE_LIMIT_SECONDS. Beyond that, 429.",
+        description="Rate limit of one API key: records that one API process accepts in each "
+        "UPLIFT_RATE_LIMIT_SECONDS. More get 429.",
     )
     rate_limit_device_records: PositiveInt = Field(
         default=10_000, description="The same for one device token."
     )
     rate_limit_seconds: Seconds = Field(
-        default=60.0, description="How long it takes until the whole of these limits is back."
-    )
-    max_backlog: PositiveInt = Field(
-        default=1_000_000,
-        description="Nothing more is accepted, but answered 503, while this many uploads are"
-        " unfinished.",
+        default=60.0, description="How long a spent rate limit needs to be whole again."
     )
     max_device_token_seconds: PositiveInt = Field(
-        default=24 * 3600, description="Longest life of a device token, in seconds."
+        default=24 * 3600, description="Longest life of a device token."
     )
-
     max_read_back_bytes: PositiveInt = Field(
         default=16 * 1024 * 1024,
-        description="Largest resource or page that is read back from 1upHealth; a larger page "
-        "needs a lower _count.",
+        description="Largest resource or page that is read back from 1upHealth. A larger page needs"
+        " a lower _count.",
     )
     read_back_seconds: Seconds = Field(
-        default=30.0,
-        description="How long a read back may take in all, in seconds; after that it answers 504.",
+        default=30.0, description="Time limit of a read back; after it, the API answers 504."
     )
 
-    # --- validation: what is tolerated is a warning, what is not rejects the record ----------
+    # --- validation: a tolerated finding is a warning, any other rejects the record -----------
     tolerate_id_too_long: bool = Field(
         default=True,
-        description="Ids of more than 64 characters, which Epic sends.",
+        description="Tolerate ids of more than 64 characters; Epic sends them.",
     )
     tolerate_id_with_underscore: bool = Field(
         default=True,
-        description="Ids with an underscore, which Cerner sends.",
+        description="Tolerate ids with an underscore; Cerner sends them.",
     )
     tolerate_dstu2_instant_without_zone: bool = Field(
         default=True,
-        description="DSTU2 instants, such as `issued`, without a time zone.",
+        description="Tolerate DSTU2 instants, such as `issued`, without a time zone.",
     )
     tolerate_dstu2_missing_required: bool = Field(
         default=True,
-        description="DSTU2 resources without a required element, such as Apple's own sample "
-        "Condition without `patient`: 1upHealth decides.",
+        description="Tolerate DSTU2 resources without a required element, such as Apple's own "
+        "sample Condition without `patient`. 1upHealth decides about them.",
     )
     tolerate_missing_required: bool = Field(
         default=False,
-        description="STU3 and R4 resources without a required element; 1upHealth answers such R4 "
-        "with 400.",
+        description="Tolerate STU3 and R4 resources without a required element. 1upHealth answers "
+        "400 to such an R4 resource.",
     )
     tolerate_unknown_element: bool = Field(
         default=False,
-        description="Elements that the version does not define.",
+        description="Tolerate elements that the FHIR version does not define.",
     )
     tolerate_code_outside_binding: bool = Field(
         default=False,
-        description="Codes outside a required value set.",
+        description="Tolerate codes outside a required value set.",
     )
     tolerate_reference_target: bool = Field(
         default=True,
-        description="References to a type of resource that the element does not allow.",
+        description="Tolerate references to a type of resource that the element does not allow.",
     )
     tolerate_period_reversed: bool = Field(
         default=True,
-        description="Periods that end before they start.",
+        description="Tolerate periods that end before they start.",
     )
     tolerate_narrative_not_xhtml: bool = Field(
         default=True,
-        description="Narratives that are not the plain XHTML that FHIR asks for.",
+        description="Tolerate narratives that are not the plain XHTML of FHIR.",
     )
-
     second_opinion: bool = Field(
         default=True,
-        description="Ask fhir.resources about what the schemas accept. It only ever warns; without"
-        " it validation takes about a third of the time.",
+        description="Check with fhir.resources what the schemas accept. It only warns. Without it, "
+        "validation takes about a third of the time.",
     )
 
     # --- delivery -----------------------------------------------------------------------------
     max_in_flight: PositiveInt = Field(
-        default=100, description="Sends in flight at once, per worker process."
+        default=100, description="In-flight limit: uploads that one worker process sends at once."
+    )
+    max_in_flight_bytes: PositiveInt = Field(
+        default=64 * 1024 * 1024,
+        description="Bytes of bodies that one worker process sends at once.",
     )
     max_attempts_per_second: float = Field(
         default=5000.0,
         gt=0,
         allow_inf_nan=False,
-        description="Attempts a second that all workers together may begin, at the most. What "
-        "1upHealth takes is found out: a 429 halves the pace, success raises it again.",
-    )
-    probe_seconds: Seconds = Field(
-        default=5.0,
-        description="While 1upHealth is away, one attempt at one upload begins each time this long "
-        "has passed, and nothing else.",
+        description="Highest limit of the rate limiter: attempts per second of all workers "
+        "together. The limiter finds out how many 1upHealth takes: a 429 halves its limit, and "
+        "success raises it again.",
     )
     local_attempts_per_second: float = Field(
         default=20.0,
         gt=0,
         allow_inf_nan=False,
-        description="Attempts a second that one worker process may begin while Redis is away, so "
-        "that nobody can count for all.",
+        description="Attempts per second of each worker process while Redis is away, which counts "
+        "for all.",
     )
-    max_in_flight_bytes: PositiveInt = Field(
-        default=64 * 1024 * 1024,
-        description="Bytes of bodies in flight at once, per worker process.",
+    probe_seconds: Seconds = Field(
+        default=5.0,
+        description="Time between two probes while 1upHealth is away. A probe is one attempt, and "
+        "nothing else is sent.",
     )
     attempt_seconds: Seconds = Field(
-        default=60.0, description="Deadline of one attempt, counted from before its claim."
+        default=60.0, description="Time limit of one attempt, from before its claim."
     )
     lease_seconds: Seconds = Field(
         default=120.0,
-        description="How long a claim holds without an outcome; at least twice attempt_seconds.",
+        description="Length of a lease: how long a worker has an upload that it claimed. At least "
+        "twice UPLIFT_ATTEMPT_SECONDS.",
     )
     settle_seconds: Seconds = Field(
         default=60.0,
-        description="Wait after an unknown outcome before 1upHealth is asked what it stored.",
+        description="Wait after an unknown outcome, before 1upHealth is asked what it stored.",
     )
     index_lag_seconds: Seconds = Field(
         default=60.0,
-        description="How late 1upHealth's searches may see what was stored: one that finds nothing "
-        "is made again after this long, before anything is sent again.",
+        description="How long 1upHealth may need until a search finds a new resource. An empty "
+        "search is repeated after this time, before the upload is sent again.",
     )
     backoff_first_seconds: Seconds = Field(
-        default=5.0, description="Ceiling of the first back-off; it doubles with each attempt."
+        default=5.0, description="Longest first backoff; it doubles with each attempt."
     )
-    max_backoff_seconds: Seconds = Field(default=3600.0, description="Ceiling of any back-off.")
+    max_backoff_seconds: Seconds = Field(default=3600.0, description="Longest backoff of all.")
     hold_seconds: Seconds = Field(
         default=300.0,
-        description="Shortest pause after an answer that blames the deployment: 403, a redirect,"
-        " 404 on create.",
+        description="Shortest wait of a held upload: the response blames the deployment (403, a"
+        " redirect, or 404 on create).",
     )
     give_up_seconds: Seconds = Field(
         default=72 * 3600.0, description="An upload expires this long after its first attempt."
     )
     parked_seconds: Seconds = Field(
         default=30 * 24 * 3600.0,
-        description="An upload that waits for consent expires after this long.",
+        description="A parked upload, which waits for consent, expires after this time.",
     )
     token_margin_seconds: Seconds = Field(
-        default=600.0, description="A token is refreshed when it has less than this left."
-    )
-    sweep_seconds: Seconds = Field(
-        default=2.0, description="Pause between two sweeps for due and abandoned uploads."
+        default=600.0, description="A token is refreshed when it is valid for less than this time."
     )
 
+    # --- dispatch and sweep -------------------------------------------------------------------
+    sweep_seconds: Seconds = Field(
+        default=2.0,
+        description="Pause between two sweeps, which look for due uploads and expired leases.",
+    )
     redispatch_seconds: Seconds = Field(
         default=15.0,
-        description="A due upload that no worker has taken is rung for again after this long.",
+        description="A due upload that no worker has claimed is dispatched again after this time.",
     )
     max_queued_messages: PositiveInt = Field(
         default=200,
-        description="No more is rung for while a queue holds this many messages already; the sweep "
-        "rings later.",
+        description="Nothing is dispatched to a queue that has this many messages; the sweep does "
+        "it later.",
     )
 
     # --- retention: days; 0 keeps for ever ---------------------------------------------------
     retain_delivered_days: Days = Field(
         default=30,
-        description="Delivered uploads are thinned out this many days after delivery, with their "
-        "attempts. What their records hold stays, so the same content is still a duplicate.",
+        description="Delivered uploads are thinned this many days after delivery; 0 keeps them. "
+        "Their attempts go. What identifies a record stays: the same content is still a duplicate.",
     )
     retain_tombstones: bool = Field(
         default=True,
-        description="Whether a thinned upload leaves a receipt, so that its status can still be "
-        "read; if not, it answers 404.",
+        description="Whether a thinned upload leaves a tombstone, so that its status can still be "
+        "read. If false, the status answers 404.",
     )
     retain_withdrawn_days: Days = Field(
         default=30,
-        description="Cancelled and superseded uploads are removed after this many days.",
+        description="Cancelled and superseded uploads are removed after this many days; 0 keeps "
+        "them.",
     )
     retain_bodies_days: Days = Field(
         default=30,
         description="Bodies of rejected, refused and expired uploads are shredded after this many "
-        "days; until then they can be redriven.",
+        "days; 0 keeps them. Until then, the uploads can be redriven.",
     )
     retain_failed_days: Days = Field(
         default=365,
-        description="Rejected, refused and expired uploads are removed after this many days.",
+        description="Rejected, refused and expired uploads are removed after this many days; 0 "
+        "keeps them.",
     )
     retain_batches_days: Days = Field(
         default=90,
-        description="Batches are removed, with what became of their lines, this many days after "
-        "their last line, once none of their uploads is left.",
+        description="Batches and their lines are removed this many days after their last line, when"
+        " none of their uploads is left; 0 keeps them.",
     )
 
-    # --- processes ----------------------------------------------------------------------------
-    database_connections: PositiveInt = Field(
-        default=8, description="PostgreSQL connections, per process."
-    )
-    admin_host: str = Field(default="127.0.0.1", description="Address of the operator port.")
+    # --- admin port and logs ------------------------------------------------------------------
+    admin_host: str = Field(default="127.0.0.1", description="Address of the admin port.")
     admin_port: int | None = Field(
         default=None,
         ge=1,
         le=65535,
-        description="Operator port: /metrics for Prometheus and /healthz for health checks, without"
-        " a login. Each process needs one of its own; unset: none is opened.",
+        description="Admin port: /metrics for Prometheus and /healthz for health checks, without a"
+        " login. Each process needs a port of its own. If it is not set, none is opened.",
     )
     log_format: Literal["json", "text"] | None = Field(
         default=None,
-        description="json for collectors, or text for people. Unset: text in a terminal, else"
-        " json.",
+        description="json for collectors, text for people. If it is not set: text in a terminal, "
+        "otherwise json.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Least severe level that is logged."
+        default="info", description="Lowest level that is logged."
     )
 
     @field_validator("oneup_fhir_url", "oneup_token_url", "oneup_users_url")
@@ -334,8 +339,8 @@ class Settings(BaseSettings):
     def _reserve_is_a_part(self) -> "Settings":
         if self.oneup_quota_reserve >= self.oneup_quota_calls:
             raise ValueError(
-                "UPLIFT_ONEUP_QUOTA_RESERVE must be less than UPLIFT_ONEUP_QUOTA_CALLS:"
-                " users who are there already would get no calls at all."
+                "UPLIFT_ONEUP_QUOTA_RESERVE must be less than UPLIFT_ONEUP_QUOTA_CALLS."
+                " Otherwise no call is left for users who are not new."
             )
         return self
 
@@ -343,7 +348,7 @@ class Settings(BaseSettings):
     def _lease_outlasts_attempts(self) -> "Settings":
         if self.lease_seconds < 2 * self.attempt_seconds:
             raise ValueError(
-                "UPLIFT_LEASE_SECONDS must be at least twice UPLIFT_ATTEMPT_SECONDS: a worker that"
-                " is still sending must never lose its upload to another."
+                "UPLIFT_LEASE_SECONDS must be at least twice UPLIFT_ATTEMPT_SECONDS. Otherwise a"
+                " worker may lose an upload to another worker while it still sends it."
             )
         return self

@@ -1,4 +1,4 @@
-"""Builds everything a process needs, once, and closes it: the only place that joins parts."""
+"""Builds all the parts of a process, and closes them. No other file joins parts."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -63,23 +63,23 @@ class Relay:
 
 @asynccontextmanager
 async def open_relay(settings: Settings) -> AsyncIterator[Relay]:
-    """Wire the relay on the running loop; close all of it at the end of the block.
+    """Build the relay on the running loop, and close it at the end of the block.
 
-    Raises ConfigurationError that names the setting to change.
+    Raises ConfigurationError with the setting to change. PostgreSQL and Redis may be away.
     """
     key_ring = read_key_ring(settings)
     database = Database.connect(settings)
     keys = KeyCheck(database, key_ring)
     dispatcher = Dispatcher(settings)
     pressure = BackPressure(database, settings)
-    # One connection more than sends, so that a refresh never waits behind a full window.
+    # Some connections more than sends, so that a token refresh never waits for them.
     http = open_http(connections=settings.max_in_flight + 10)
-    counter = open_redis(settings)
-    quota = Quota(counter, settings)
+    redis = open_redis(settings)
+    quota = Quota(redis, settings)
     tokens = TokenEndpoint(http, settings, quota)
     access = TokenAccess(database, tokens, settings)
     fhir = FhirClient(http, settings)
-    rate_limiter = RateLimiter(counter, settings)
+    rate_limiter = RateLimiter(redis, settings)
     attempter = Attempter(key_ring, access, fhir, rate_limiter, settings)
     long_poll = LongPoll(database)
     eraser = Eraser(database)
@@ -117,19 +117,19 @@ async def open_relay(settings: Settings) -> AsyncIterator[Relay]:
         await pressure.close()
         await dispatcher.close()
         await http.aclose()
-        await counter.aclose()
+        await redis.aclose()
         await database.close()
 
 
 def check(settings: Settings) -> None:
-    """Raise the ConfigurationError that `open_relay` would, without opening anything."""
+    """Raise ConfigurationError if `open_relay` does, without a connection to anything."""
     read_key_ring(settings)
     Database.connect(settings)
     redis_url(settings)
 
 
 async def check_keys(settings: Settings) -> None:
-    """Raise the ConfigurationError of a key ring that does not fit a ledger that answers now."""
+    """Raise ConfigurationError if the key ring does not fit the ledger. The ledger may be away."""
     database = Database.connect(settings)
     try:
         await KeyCheck(database, read_key_ring(settings)).at_start()
@@ -138,6 +138,6 @@ async def check_keys(settings: Settings) -> None:
 
 
 def read_key_ring(settings: Settings) -> KeyRing:
-    """The master key ring. Raises ConfigurationError if there is none, or it is malformed."""
+    """The key ring of the master keys. Raises ConfigurationError if it is missing or malformed."""
     keys = settings.master_keys
     return KeyRing.parse(keys.get_secret_value() if keys is not None else "")

@@ -1,4 +1,4 @@
-"""As much of PromQL as it takes to find the series that an expression names."""
+"""Finds the series that an expression of PromQL names."""
 
 import re
 
@@ -10,9 +10,9 @@ _WORDS = frozenset({"and", "or", "unless", "bool", "offset", "inf", "nan"})
 
 
 def series(expression: str) -> list[tuple[str, set[str]]]:
-    """The names of the series, each with the labels that are asked of it.
+    """The names of the series, each with the labels that the expression selects by.
 
-    Raises AssertionError where brackets do not match.
+    Raises AssertionError if brackets do not match.
     """
     for opening, closing in ("()", "{}", "[]"):
         assert expression.count(opening) == expression.count(closing), expression

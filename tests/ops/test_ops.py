@@ -1,4 +1,4 @@
-"""What ops/ and docs/metrics.md name is what Uplift counts; every alert has an entry to go to."""
+"""ops/ and docs/metrics.md name metrics that exist; every alert has an entry in the runbook."""
 
 import re
 from typing import Any
@@ -13,7 +13,7 @@ from uplift.cli.pages.metrics import families, table
 
 
 def exposed() -> dict[str, set[str]]:
-    """The names under which series are exposed, each with its labels."""
+    """The names of all series, each with its labels."""
     found: dict[str, set[str]] = {}
     for name, metric, labels in families():
         if metric.type == "histogram":
@@ -25,7 +25,7 @@ def exposed() -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
-def test_an_expression_names_only_what_is_counted_and_its_labels(expression: str) -> None:
+def test_an_expression_names_only_metrics_and_labels_that_exist(expression: str) -> None:
     named = series(expression)
     assert named, "it names no series"
     for name, labels in named:
@@ -34,7 +34,7 @@ def test_an_expression_names_only_what_is_counted_and_its_labels(expression: str
             assert labels <= exposed()[name] | {"job", "process"}
 
 
-def test_most_of_what_is_counted_is_on_the_dashboard() -> None:
+def test_every_metric_is_on_the_dashboard() -> None:
     shown = {
         name
         for panel in DASHBOARD["panels"]
@@ -46,7 +46,7 @@ def test_most_of_what_is_counted_is_on_the_dashboard() -> None:
     }
 
 
-def test_every_panel_has_a_place_of_its_own() -> None:
+def test_no_two_panels_overlap() -> None:
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(ids) == len(set(ids))
     taken: set[tuple[int, int]] = set()
@@ -63,7 +63,7 @@ def test_every_panel_has_a_place_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: str(rule["alert"]))
-def test_an_alert_says_how_urgent_it_is_and_where_its_entry_in_the_runbook_is(
+def test_an_alert_has_a_severity_and_an_entry_in_the_runbook(
     rule: dict[str, Any],
 ) -> None:
     assert rule["labels"]["severity"] in ("page", "ticket")
@@ -74,16 +74,16 @@ def test_an_alert_says_how_urgent_it_is_and_where_its_entry_in_the_runbook_is(
     assert rule["alert"] in [heading.strip("` ") for heading in headings]
 
 
-def test_alerts_have_names_of_their_own() -> None:
+def test_no_two_alerts_have_one_name() -> None:
     names = [rule["alert"] for rule in RULES]
     assert len(names) == len(set(names))
 
 
-def test_the_page_lists_what_is_counted() -> None:
+def test_the_page_lists_every_metric() -> None:
     assert table() in (ROOT / "docs" / "metrics.md").read_text()
 
 
-def test_names_are_as_prometheus_asks_for() -> None:
+def test_names_follow_the_rules_of_prometheus() -> None:
     for name, metric, labels in families():
         assert re.fullmatch(r"uplift_[a-z_]+", name), name
         assert (metric.type == "counter") == name.endswith("_total"), name
@@ -93,7 +93,7 @@ def test_names_are_as_prometheus_asks_for() -> None:
         assert not {"user", "upload", "record", "batch", "id"} & set(labels), name
 
 
-def test_the_example_reads_every_process_where_the_procfile_has_it() -> None:
+def test_the_example_scrapes_every_process_of_the_procfile() -> None:
     (job,) = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["scrape_configs"]
     assert job["job_name"] == "uplift"
     read = {

@@ -34,7 +34,7 @@ def own_settings(migrated: str, redis_server: EmbeddedRedis, master_keys: str) -
 async def dispatcher(
     client: "redis.asyncio.Redis", own_settings: Settings
 ) -> AsyncIterator[Dispatcher]:
-    """A bell over the empty Redis; what it rings is published when it is closed, or started."""
+    """Over the empty Redis. It publishes when it is started or closed."""
     opened = Dispatcher(own_settings)
     yield opened
     await opened.close()

@@ -1,4 +1,4 @@
-"""What operators can read of a process, and what a health check is told."""
+"""What the admin port of a process answers."""
 
 import asyncio
 import socket
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
 from uplift.admin_port import Check, loop_responds, served
 from uplift.cli.local.ports import HOST, free_port
@@ -22,10 +23,10 @@ def get(path: str, check: Check = lambda: None) -> httpx.Response:
         return httpx.get(f"http://{HOST}:{port}{path}", trust_env=False)
 
 
-def test_counts_are_read_at_the_operator_port_while_it_is_open() -> None:
+def test_metrics_are_at_the_admin_port_while_it_is_open() -> None:
     port = free_port()
     with served(Settings(admin_port=port)):
-        before = uploads_parked._value.get()
+        before = REGISTRY.get_sample_value("uplift_uploads_parked_total") or 0.0
         uploads_parked.inc()
         page = httpx.get(f"http://{HOST}:{port}/metrics", trust_env=False)
     assert f"uplift_uploads_parked_total {before + 1}" in page.text
@@ -33,18 +34,18 @@ def test_counts_are_read_at_the_operator_port_while_it_is_open() -> None:
         httpx.get(f"http://{HOST}:{port}/metrics", trust_env=False)
 
 
-def test_a_process_that_is_well_is_alive() -> None:
+def test_a_process_that_works_is_alive() -> None:
     response = get("/healthz")
     assert (response.status_code, response.json()) == (200, {"status": "alive"})
 
 
-def test_a_process_that_is_not_well_says_why() -> None:
-    response = get("/healthz", lambda: "the event loop does not answer")
+def test_a_process_that_does_not_work_says_why() -> None:
+    response = get("/healthz", lambda: "the event loop does not respond")
     assert response.status_code == 503
-    assert response.json() == {"status": "failing", "why": "the event loop does not answer"}
+    assert response.json() == {"status": "failing", "why": "the event loop does not respond"}
 
 
-def test_there_is_nothing_else_at_it() -> None:
+def test_every_other_address_is_not_found() -> None:
     assert get("/").status_code == get("/metricsx").status_code == 404
 
 
@@ -54,7 +55,7 @@ def test_without_a_port_nothing_listens() -> None:
         assert threading.active_count() == threads
 
 
-def test_a_port_that_is_taken_is_told_by_the_name_of_its_setting() -> None:
+def test_a_port_that_is_taken_is_an_error_with_the_name_of_its_setting() -> None:
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
         with (
@@ -76,16 +77,16 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     made.close()
 
 
-def test_a_loop_that_turns_answers_and_one_that_hangs_does_not(
+def test_a_loop_that_runs_responds_and_one_that_hangs_does_not(
     loop: asyncio.AbstractEventLoop,
 ) -> None:
     assert loop_responds(loop)
-    loop.call_soon_threadsafe(time.sleep, 0.3)
-    assert not loop_responds(loop, 0.1)
+    loop.call_soon_threadsafe(time.sleep, 0.09)
+    assert not loop_responds(loop, 0.01)
     assert loop_responds(loop)
 
 
-def test_a_loop_that_is_closed_does_not_answer() -> None:
+def test_a_closed_loop_does_not_respond() -> None:
     closed = asyncio.new_event_loop()
     closed.close()
     assert not loop_responds(closed)

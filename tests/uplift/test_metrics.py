@@ -1,4 +1,4 @@
-"""What is counted of an attempt, and when what was measured is shown."""
+"""How attempts are counted, and when measured numbers are exposed."""
 
 from typing import Any
 from uuid import uuid4
@@ -29,7 +29,7 @@ _ATTEMPT: dict[str, Any] = {"state": "delivered", "reason": None, "asked": False
         (None, True, "none"),
     ],
 )
-def test_an_answer_is_counted_by_its_class(
+def test_a_response_is_counted_by_its_class(
     status_code: int | None, asked: bool, counted: str
 ) -> None:
     before = value("uplift_responses_total", status=counted)
@@ -37,7 +37,7 @@ def test_an_answer_is_counted_by_its_class(
     assert value("uplift_responses_total", status=counted) == before + 1
 
 
-def test_an_attempt_that_asked_nothing_is_no_answer() -> None:
+def test_an_attempt_that_asked_nothing_counts_no_response() -> None:
     before = value("uplift_responses_total", status="none")
     count_attempt(
         uuid4(), state="rejected", reason="invalid", status_code=None, asked=False, seconds=0.1
@@ -45,18 +45,18 @@ def test_an_attempt_that_asked_nothing_is_no_answer() -> None:
     assert value("uplift_responses_total", status="none") == before
 
 
-def test_a_delivery_is_timed_from_its_acceptance() -> None:
+def test_a_delivery_is_timed_from_the_acceptance_of_its_upload() -> None:
     name = "uplift_delivery_duration_seconds"
     count, total = value(f"{name}_count"), value(f"{name}_sum")
     count_attempt(uuid7(), **_ATTEMPT, status_code=201)
     assert value(f"{name}_count") == count + 1
     assert value(f"{name}_sum") - total < 5
-    # It was not accepted at a time that its id tells.
+    # The id has no time of acceptance.
     count_attempt(uuid4(), **_ATTEMPT, status_code=201)
     assert value(f"{name}_count") == count + 1
 
 
-def test_what_alerts_look_at_is_there_from_the_start_by_its_right_name() -> None:
+def test_the_counters_that_alerts_use_are_there_from_the_start() -> None:
     known = {(state, reason) for state in State for reason in (*Reason, "none")}
     (family,) = attempts.collect()
     shown = {(sample.labels["state"], sample.labels["reason"]) for sample in family.samples}
@@ -69,7 +69,7 @@ def test_what_alerts_look_at_is_there_from_the_start_by_its_right_name() -> None
     assert shown <= known
 
 
-def test_what_was_measured_is_shown_while_it_is_fresh() -> None:
+def test_a_measured_number_is_exposed_while_it_is_fresh() -> None:
     registry = CollectorRegistry()
     gauges = LedgerGauges(keep_seconds=60)
     registry.register(gauges)
@@ -81,7 +81,7 @@ def test_what_was_measured_is_shown_while_it_is_fresh() -> None:
     assert registry.get_sample_value("uplift_uploads_due", {"queue": "bulk"}) is None
 
 
-def test_what_was_measured_long_ago_is_not_shown() -> None:
+def test_an_old_number_is_absent() -> None:
     registry = CollectorRegistry()
     gauges = LedgerGauges(keep_seconds=0)
     registry.register(gauges)
@@ -89,6 +89,6 @@ def test_what_was_measured_long_ago_is_not_shown() -> None:
     assert registry.get_sample_value("uplift_redis_up") is None
 
 
-def test_a_gauge_that_nobody_described_is_not_shown() -> None:
+def test_a_number_without_a_description_is_an_error() -> None:
     with pytest.raises(KeyError, match="uplift_other"):
         LedgerGauges().show({"uplift_other": {(): 1}})

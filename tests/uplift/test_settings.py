@@ -1,4 +1,4 @@
-"""The settings, and the file that shows them to a person."""
+"""The settings, and the example file of them."""
 
 import os
 import re
@@ -23,7 +23,7 @@ def no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-def test_the_example_file_is_what_the_settings_say() -> None:
+def test_the_example_file_equals_the_settings() -> None:
     assert EXAMPLE.read_text() == example(), (
         "run: python -m uplift.cli.pages.settings > .env.example"
     )
@@ -85,7 +85,7 @@ def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "-1", "0"])
-def test_a_time_is_a_number_of_seconds_that_ends(
+def test_a_time_is_a_positive_and_finite_number_of_seconds(
     monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     monkeypatch.setenv("UPLIFT_SWEEP_SECONDS", value)

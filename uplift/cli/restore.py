@@ -43,7 +43,7 @@ def restore(
 
     async def use(database: Database) -> Restored:
         with progress_bar("Marking uploads") as bar:
-            return await Restorer(database, read_settings()).recover(
+            return await Restorer(database, read_settings()).mark(
                 since if since.tzinfo else since.replace(tzinfo=UTC),
                 look_seconds=lookup_days * 86_400,
                 by=actor(),

@@ -1,7 +1,6 @@
-"""Measures for operators what all processes share: the backlog, the queues, the budget.
+"""Measures what all processes share: the backlog, the queues, the quota.
 
-Runs in the process that sweeps, so that one exposes it and not each; on a clock of its own, since
-no sweep is asked for while Redis is away.
+Only `uplift beat` does, so that one process exposes the numbers and not each.
 """
 
 import time
@@ -22,14 +21,14 @@ _log = structlog.get_logger(__name__)
 
 _Samples = dict[str, dict[tuple[str, ...], float]]
 
-_PAUSE_LEAST = 15.0  # seconds
-_MAX_PAUSE = 60.0
-# A long backlog takes long to count: of the ledger's time this is a small part still.
-_PAUSE_TIMES = 20
+_MIN_PAUSE_SECONDS = 15.0
+_MAX_PAUSE_SECONDS = 60.0
+# A long backlog takes long to count. With this, counting stays a small part of the ledger's time.
+_PAUSE_FACTOR = 20
 
 
 class Measurer:
-    """Measures, and exposes what it found in this process's metrics."""
+    """Measures, and shows the numbers in this process's metrics."""
 
     def __init__(
         self, database: Database, dispatcher: Dispatcher, quota: Quota, sweeper: Sweeper
@@ -40,7 +39,10 @@ class Measurer:
         self._sweeper = sweeper
 
     async def measure(self) -> float:
-        """Measure once; after how many seconds it should be done again. Raises nothing."""
+        """Measure once. Returns the seconds until the next time.
+
+        What cannot be measured is absent from the metrics.
+        """
         started = time.monotonic()
         ledger = await self._of_ledger()
         took = time.monotonic() - started
@@ -52,7 +54,7 @@ class Measurer:
                 "uplift_sweep_ended_timestamp_seconds": {} if swept is None else {(): swept},
             }
         )
-        return min(_MAX_PAUSE, max(_PAUSE_LEAST, took * _PAUSE_TIMES))
+        return min(_MAX_PAUSE_SECONDS, max(_MIN_PAUSE_SECONDS, took * _PAUSE_FACTOR))
 
     async def _of_ledger(self) -> _Samples:
         try:
@@ -64,9 +66,7 @@ class Measurer:
         return _of_backlog(found)
 
     async def _of_redis(self) -> _Samples:
-        messages = {
-            queue: await self._dispatcher.waiting(queue) for queue in (UPLOADS, BULK)
-        }
+        messages = {queue: await self._dispatcher.waiting(queue) for queue in (UPLOADS, BULK)}
         up = None not in messages.values()
         left = await self._quota.left() if up else None
         return {

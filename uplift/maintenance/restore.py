@@ -1,6 +1,7 @@
-"""After a restore or an asynchronous failover: what may have been sent is marked, and looked up
-before it is sent again. The ledger alone is asked and written; docs/operations.md says why each
-thing is so, and what to do around it.
+"""After a restore or a failover that lost commits: marks the uploads that may have been sent.
+
+A marked upload is looked up before it is sent again. Only the ledger is read and written.
+docs/operations.md has the reasons and the steps around it.
 """
 
 from collections.abc import Callable
@@ -19,16 +20,17 @@ from uplift.settings import Settings
 _log = structlog.get_logger(__name__)
 
 _MAX_ROWS = 1000  # in one transaction
-# A worker may hold rows while they are marked. It claims or records them within one attempt.
+# The next pass meets rows that a worker had locked: it claims or records within one attempt.
 _PASSES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What was marked: uploads that wait, uploads that ended and can be redriven.
+    """How many uploads were marked: `unfinished`, and `ended` that can be redriven.
 
-    `locked` were in other hands each time. `grants` are tokens that Uplift can replace by itself
-    if 1upHealth has ended them since, `brought` those that only the backend can replace.
+    `locked` stayed locked in every pass and are not marked. Until `look_until`, new uploads are
+    looked up, too. 1upHealth may have ended tokens since: Uplift can replace those of `grants` by
+    itself, and only the backend can replace those of `brought`.
     """
 
     unfinished: int
@@ -40,14 +42,15 @@ class Restored:
 
 
 class Restorer:
-    """Marks a ledger that went back in time. Any number of times; each is noted in the audit."""
+    """Marks a ledger that went back in time. It may be run again at any time."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
-        # The last worker to send before the ledger went back may still have been at it.
+        # The last worker may have sent until the deadline of its attempt. From then on, 1upHealth
+        # has settle_seconds before it is asked what it stored.
         self._settle_seconds = settings.attempt_seconds + settings.settle_seconds
 
-    async def recover(
+    async def mark(
         self,
         since: datetime,
         *,
@@ -55,18 +58,19 @@ class Restorer:
         by: Actor = SYSTEM,
         progress: Callable[[int, int], None] = lambda _done, _all: None,
     ) -> Restored:
-        """Mark a ledger that knows nothing of what happened after `since`, which has a time zone.
+        """Mark the uploads of a ledger that lost all commits after `since`, which has a time zone.
 
-        For `look_seconds`, uploads that come in are looked up as well: they may be sent again by
-        those whose 202 was lost. `progress` is called after each group with uploads done and in
-        all. Raises ConfigurationError if the time is yet to come.
+        For `look_seconds`, new uploads are looked up, too: a device may send one again whose first
+        upload the ledger has lost. After each group, `progress` gets the uploads done and the
+        uploads in all. It is an event of the audit trail, caused by `by`. Raises
+        ConfigurationError if `since` is in the future.
         """
         async with self._database.transaction() as connection:
             if await restoring.is_in_the_future(connection, since):
                 raise ConfigurationError(
-                    "That time is yet to come, by PostgreSQL's clock. Times are in UTC."
+                    "That time is in the future, by PostgreSQL's clock. Times are in UTC."
                 )
-            # First of all, so that nothing that comes in meanwhile escapes it.
+            # Before all else, so that it covers uploads that come in meanwhile.
             until = await restoring.note_restore(connection, since, look_seconds=look_seconds)
             await audit.note(connection, by, Action.RECOVERED)
             total = await restoring.count_unfinished(connection)
@@ -93,5 +97,5 @@ class Restorer:
             unfinished = max(unfinished, marked_before)
             if not locked:
                 break
-        _log.info("recovered", recovered=unfinished)
+        _log.info("ledger_restored", unfinished=unfinished, ended=ended, locked=locked)
         return Restored(unfinished, ended, locked, until, grants, brought)

@@ -1,6 +1,7 @@
-"""Lets go of what is old: uploads that ended, batches, tokens and keys that are over.
+"""Retention: thins, shreds or removes old uploads, and removes old batches, tokens and keys.
 
-Records stay, so the same content is known for as long as its person is; the audit trail stays.
+Records stay for as long as their user does, so that the same content is still a duplicate. The
+audit trail stays for ever.
 """
 
 import asyncio
@@ -19,9 +20,9 @@ from uplift.settings import Settings
 _log = structlog.get_logger(__name__)
 
 MAX_ROWS = 200  # in one transaction, which takes some tens of milliseconds
-# After each step it rests so many times as long as the step took: deliveries need PostgreSQL more.
-REST = 19.0
-_REST_MOST_SECONDS = 5.0
+# It rests this many times as long as a step took: deliveries need PostgreSQL more.
+REST_FACTOR = 19.0
+_MAX_REST_SECONDS = 5.0
 _PAUSE_SECONDS = 600.0  # between two passes
 
 
@@ -40,10 +41,10 @@ class Retained:
 
 
 class Retainer:
-    """Works through the ledger again and again, a part of its time.
+    """Walks through the ledger again and again, the oldest first.
 
-    It remembers only where it is. A process that begins anew begins at the oldest, and passes over
-    what is there to stay.
+    It remembers only its position. A new process starts at the oldest row again, and skips the rows
+    that stay.
     """
 
     def __init__(
@@ -52,28 +53,28 @@ class Retainer:
         settings: Settings,
         *,
         rows: int = MAX_ROWS,
-        rest: float = REST,
+        rest_factor: float = REST_FACTOR,
         pause: float = _PAUSE_SECONDS,
     ) -> None:
         self._database = database
         self._windows = windows(settings)
         self._rows = rows
-        self._rest = rest
+        self._rest_factor = rest_factor
         self._pause = pause
-        # After which it goes on; None once they are through.
+        # It goes on after these rows; None once all were walked.
         self._upload: UUID | None = FIRST_UPLOAD
         self._batch: tuple[datetime, UUID] | None = FIRST_BATCH
         self._next_pass_at = 0.0  # on time.monotonic
-        self._turn = asyncio.Lock()
+        self._walking = asyncio.Lock()
 
     async def retain(self, *, seconds: float) -> Retained:
-        """Work and rest for about so many seconds, or until all of the ledger was walked once.
+        """Work and rest for about that many seconds, or until the end of the ledger.
 
-        Does nothing while another call is at it, and for some minutes after a whole pass.
+        Does nothing while another call runs, and for some minutes after a whole pass.
         """
-        if self._turn.locked() or time.monotonic() < self._next_pass_at:
+        if self._walking.locked() or time.monotonic() < self._next_pass_at:
             return Retained()
-        async with self._turn:
+        async with self._walking:
             until = time.monotonic() + seconds
             done = Retained()
             over = False
@@ -83,23 +84,24 @@ class Retainer:
                 done = _sum(done, step)
                 if over:
                     self._next_pass_at = time.monotonic() + self._pause
-                rest = min(self._rest * (time.monotonic() - began), _REST_MOST_SECONDS)
+                rest = min(self._rest_factor * (time.monotonic() - began), _MAX_REST_SECONDS)
                 if over or time.monotonic() + rest >= until:
                     break
                 await asyncio.sleep(rest)
         if done != Retained():
             _log.info(
-                "retained",
+                "retention_ended",
                 thinned=done.thinned,
                 shredded=done.shredded,
                 removed=done.removed,
                 batches=done.batches,
                 tokens=done.tokens,
+                keys=done.keys,
             )
         return done
 
     async def _step(self) -> tuple[Retained, bool]:
-        """One transaction; whether all was walked to its end."""
+        """One transaction. Returns also whether it came to the end of the ledger."""
         async with self._database.transaction() as connection:
             if self._upload is not None:
                 walked = await retention.walk_uploads(
@@ -112,7 +114,7 @@ class Retainer:
                     connection, self._windows, after=self._batch, limit=self._rows
                 )
                 return Retained(batches=batches), False
-            # Keys first: they refer to the tokens that brought them.
+            # Keys first: they refer to the tokens that they came with.
             keys = await idempotency.purge_expired(connection, limit=self._rows)
             tokens = await retention.remove_ended_tokens(connection, limit=self._rows)
         over = max(keys, tokens) < self._rows

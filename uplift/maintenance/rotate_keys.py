@@ -1,7 +1,7 @@
-"""Moves every living user's data key under the master key in use, while everything runs.
+"""Wraps every user's data key under the first master key, while everything runs.
 
-Only the wrapping changes: nothing sealed under a data key is touched or even read. Each batch is
-one transaction of a few milliseconds, so a rotation that was stopped goes on where it was.
+Only the wrapping changes: nothing that is sealed under a data key is read. Each batch is one
+transaction of a few milliseconds, so a rotation that was stopped goes on where it was.
 """
 
 import asyncio
@@ -22,18 +22,18 @@ from uplift.sealing import KeyRing
 _log = structlog.get_logger(__name__)
 
 _BATCH = 100
-# A user who was locked by another transaction is met again in the next pass. Passes are counted,
-# because processes with an older ring may add users under an older key for as long as they run.
+# The next pass meets users who were locked by another transaction. The number of passes is limited,
+# because processes with an older key ring may add users under an older key for as long as they run.
 _PASSES = 5
-_PAUSE_SECONDS = 0.5
+_PAUSE_SECONDS = 0.5  # between two passes
 
 
 @dataclass(frozen=True, slots=True)
 class Rotated:
-    """What a rotation did. `left` are living users by the other master key ids they still have.
+    """What a rotation did. `left` counts the users under other master keys, by the key's id.
 
-    `unopened` are those of them whose data key does not open with its master key: their rows were
-    left as they are.
+    `unopened` are the users among them whose data key does not open with that master key: their
+    rows stay as they are.
     """
 
     rewrapped: int
@@ -42,16 +42,19 @@ class Rotated:
 
     @property
     def complete(self) -> bool:
-        """Whether the former master keys can go."""
+        """Whether the other master keys can be retired."""
         return not self.left
 
 
 class Rotator:
-    """Re-wraps data keys under the ring's first key. Any number may run at once."""
+    """Wraps data keys under the first key of the key ring. Several may run at once."""
 
-    def __init__(self, database: Database, key_ring: KeyRing) -> None:
+    def __init__(
+        self, database: Database, key_ring: KeyRing, *, pause_seconds: float = _PAUSE_SECONDS
+    ) -> None:
         self._database = database
         self._key_ring = key_ring
+        self._pause_seconds = pause_seconds
 
     async def rotate(
         self,
@@ -59,7 +62,10 @@ class Rotator:
         *,
         by: Actor = SYSTEM,
     ) -> Rotated:
-        """One rotation. `progress` is called after each batch with users done and users in all."""
+        """One rotation. After each batch, `progress` gets the users done and the users in all.
+
+        Its start is an event of the audit trail, caused by `by`.
+        """
         rewrapped = 0
         unopened: set[UUID] = set()
         left = await self._left()
@@ -72,7 +78,7 @@ class Rotator:
             if sum(left.values()) == len(unopened):
                 break
             if passed:
-                await asyncio.sleep(_PAUSE_SECONDS)
+                await asyncio.sleep(self._pause_seconds)
             unopened.clear()
             after: UUID | None = None
             while rows := await self._next(after):
@@ -102,7 +108,7 @@ class Rotator:
                 key = self._key_ring.unwrap(row.wrapped, context)
             except SealError as error:
                 unopened.add(row.user_id)
-                _log.error("data_key_does_not_open", why=str(error))
+                _log.error("data_key_not_opened", user=str(row.user_id), why=str(error))
                 continue
             keys.append(NewKey(row, self._key_ring.wrap(key, context)))
         async with self._database.transaction() as connection:

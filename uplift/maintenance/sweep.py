@@ -1,6 +1,6 @@
-"""Finds what no worker is at: due retries, abandoned leases, uploads never dispatched, time that is up.
+"""Finds what no worker has: due retries, expired leases, lost dispatches, uploads past deadline.
 
-Runs every few seconds on its own queue. Every part is safe to run anywhere, any number of times.
+`uplift beat` sweeps every few seconds. Each part is safe to run anywhere, any number of times.
 """
 
 import math
@@ -24,18 +24,22 @@ from uplift.users.erase import Eraser
 _log = structlog.get_logger(__name__)
 
 _MAX_ROWS = 1000  # in one transaction
-# Sweeps are not punctual, and some of what is rung for is not to be sent.
-_RATHER_MORE = 2
-# The part of the time to give up that sending stood still for before it is written to what waits.
-_WORTH_IT = 0.01
+# A sweep may come late, and some of the dispatched uploads are not sent.
+_DISPATCH_FACTOR = 2
+# Stalled time is credited to the rows once it is this part of the time to give up.
+_CREDIT_PART = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """How many uploads a sweep moved, and how many users it finished erasing."""
+    """How many uploads a sweep moved, and of how many users it ended the erasure.
+
+    `refused` crashed too many workers; of `lease_expired`, the lease ran out; `released` have a
+    grant again; `expired` are past their deadline.
+    """
 
     refused: int
-    recovered: int
+    lease_expired: int
     released: int
     expired: int
     dispatched: int
@@ -43,7 +47,7 @@ class Swept:
 
 
 class Sweeper:
-    """Sweeps the ledger and rings for what it finds."""
+    """Sweeps the ledger, and dispatches what it finds due."""
 
     def __init__(
         self,
@@ -61,22 +65,22 @@ class Sweeper:
         self._give_up_seconds = settings.give_up_seconds
         self._redispatch_seconds = settings.redispatch_seconds
         self._max_messages = settings.max_queued_messages
-        # A worker may have sent until its attempt's deadline; then 1upHealth gets its time.
+        # The last worker may have sent until the deadline of its attempt. From then on, 1upHealth
+        # has settle_seconds before it is asked what it stored.
         self._lease_expired_delay = max(
             0.0, settings.attempt_seconds + settings.settle_seconds - settings.lease_seconds
         )
-
         self._probes: Counter[str] = Counter()  # by queue
 
         self.ended_at: float | None = None
         """When the last sweep ended well, in seconds since 1970."""
 
     async def sweep(self) -> Swept:
-        """One sweep."""
+        """One sweep. Raises the errors of the ledger; of Redis, none."""
         started = time.monotonic()
         async with self._database.transaction() as connection:
             refused = await sweeping.refuse_crashing(connection, limit=_MAX_ROWS)
-            recovered = await sweeping.requeue_expired_leases(
+            lease_expired = await sweeping.requeue_expired_leases(
                 connection, limit=_MAX_ROWS, delay=self._lease_expired_delay
             )
         async with self._database.transaction() as connection:
@@ -86,7 +90,7 @@ class Sweeper:
         rate_limiter = await self._rate_limiter.state()
         expired: set[UUID] = set()
         dispatched = 0
-        # While Redis is away nobody can be rung for, and nobody knows how long sending stood still.
+        # While Redis is away, nothing can be dispatched, and nobody knows how long sending stalled.
         if rate_limiter is not None:
             await self._credit_stalled_time(rate_limiter.stalled_seconds)
             async with self._database.transaction() as connection:
@@ -99,10 +103,10 @@ class Sweeper:
                 dispatched += await self._dispatch_due(queue, rate_limiter)
         erased = await self._eraser.finish()
         for upload_id in refused:
-            _log.error("upload_crashes_workers", upload=str(upload_id))
+            _log.error("upload_crashed_workers", upload=str(upload_id))
         swept = Swept(
             refused=len(refused),
-            recovered=len(recovered),
+            lease_expired=len(lease_expired),
             released=len(released),
             expired=len(expired),
             dispatched=dispatched,
@@ -112,10 +116,11 @@ class Sweeper:
             sweep_work.labels(kind).inc(number)
         sweep_duration.observe(time.monotonic() - started)
         self.ended_at = time.time()
-        if recovered or released or expired or erased:
+        if refused or lease_expired or released or expired or erased:
             _log.info(
-                "swept",
-                recovered=swept.recovered,
+                "sweep_ended",
+                refused=swept.refused,
+                lease_expired=swept.lease_expired,
                 released=swept.released,
                 expired=swept.expired,
                 dispatched=swept.dispatched,
@@ -124,8 +129,11 @@ class Sweeper:
         return swept
 
     async def _credit_stalled_time(self, stalled_seconds: float) -> None:
-        """Give what waits the time back during which sending stood still, once it is worth it."""
-        if stalled_seconds < _WORTH_IT * self._give_up_seconds:
+        """Move the deadlines of waiting uploads by the time for which nothing could be sent.
+
+        It writes to many rows, so it waits until the time is worth it.
+        """
+        if stalled_seconds < _CREDIT_PART * self._give_up_seconds:
             return
         before: tuple[datetime, UUID] | None = None
         while True:
@@ -135,11 +143,11 @@ class Sweeper:
                 )
             if before is None:
                 break
-        # Were this lost, they would get it once more.
+        # If this is lost, they get the time once more.
         await self._rate_limiter.credit(stalled_seconds)
 
     async def _dispatch_due(self, queue: str, rate_limiter: RateLimiterState) -> int:
-        """Ring for what may be sent until the next sweep: while sending is shut, for a probe."""
+        """Dispatch what may be sent until the next sweep; while 1upHealth is away, one probe."""
         if rate_limiter.phase in ("probing", "suspended") and rate_limiter.wait:
             return 0
         max_messages = min(
@@ -148,12 +156,12 @@ class Sweeper:
         )
         waiting = await self._dispatcher.waiting(queue)
         if waiting is None or waiting >= max_messages:
-            # Redis is away, or the workers have enough before them: ringing more only piles up.
+            # Redis is away, or the workers have enough to do: more messages would only wait.
             return 0
         limit = (max_messages - waiting) * MAX_MESSAGE_IDS
-        limit = min(limit, math.ceil(rate_limiter.limit * self._sweep_seconds * _RATHER_MORE))
-        probes = rate_limiter.phase == "probing"
-        if probes:
+        limit = min(limit, math.ceil(rate_limiter.limit * self._sweep_seconds * _DISPATCH_FACTOR))
+        probing = rate_limiter.phase == "probing"
+        if probing:
             limit = 1
             self._probes[queue] += 1
         async with self._database.transaction() as connection:
@@ -162,8 +170,9 @@ class Sweeper:
                 queue=queue,
                 limit=limit,
                 redispatch_seconds=self._redispatch_seconds,
-                # What fails for one user only must not hold it shut for as long as they have more.
-                anywhere=probes and self._probes[queue] % 2 == 0,
+                # One user's uploads may all fail. Every second probe is of a random time, so that
+                # they alone cannot keep the phase at `probing`.
+                anywhere=probing and self._probes[queue] % 2 == 0,
             )
         self._dispatcher.dispatch(queue, due)
         return len(due)

@@ -448,7 +448,7 @@ async def test_a_worker_whose_lease_ran_out_cannot_record(
     await until(lambda: len(writes(upstream)) == 1)
     async with relay.database.transaction() as connection:
         await connection.execute(text("UPDATE uploads SET lease_until = now() - interval '1 s'"))
-    assert (await relay.sweeper.sweep()).recovered == 1
+    assert (await relay.sweeper.sweep()).lease_expired == 1
     await late
     row = await factories.status(relay, accepted)
     assert (row.state, row.reason, row.maybe_sent) == (State.QUEUED, Reason.RECOVERED, True)

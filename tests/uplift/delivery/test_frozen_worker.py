@@ -94,7 +94,7 @@ async def test_a_worker_that_was_frozen_past_its_lease_neither_records_nor_sends
             async with asyncio.timeout(30):
                 while recovered < 2:
                     await asyncio.sleep(0.1)
-                    recovered += (await relay.sweeper.sweep()).recovered
+                    recovered += (await relay.sweeper.sweep()).lease_expired
             await relay.deliverer.deliver([sent.upload.id, unsent.upload.id])
             rows = [await factories.status(relay, each) for each in (sent, unsent)]
             # The second was sent once, but nobody can know: its worker's lease ran out.

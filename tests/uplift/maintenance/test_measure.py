@@ -1,4 +1,4 @@
-"""What operators see of the ledger and of Redis, and what is absent while it cannot be seen."""
+"""What is measured of the ledger and of Redis, and what is absent while it cannot be measured."""
 
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
@@ -7,6 +7,7 @@ from tests import factories
 from uplift.ledger.database import Database
 from uplift.lifecycle import Reason, State
 from uplift.metrics import ledger_gauges
+from uplift.redis_connection import open_redis
 from uplift.settings import Settings
 from uplift.tokens.quota import Quota
 from uplift.wiring import Relay, open_relay
@@ -39,7 +40,7 @@ async def test_the_backlog_the_queues_and_the_quota_are_measured(relay: Relay) -
     assert found["uplift_due_oldest_seconds"]["bulk",] == 0
     assert 0 <= found["uplift_due_oldest_seconds"]["uploads",] < 60
     assert found["uplift_redis_up"] == {(): 1}
-    assert found["uplift_queue_messages"].keys() == {("uploads",), ("bulk",), ("control",)}
+    assert found["uplift_queue_messages"].keys() == {("uploads",), ("bulk",)}
     settings = relay.settings
     assert found["uplift_quota_calls_left"] == {
         ("all",): settings.oneup_quota_calls,
@@ -49,18 +50,24 @@ async def test_the_backlog_the_queues_and_the_quota_are_measured(relay: Relay) -
     assert found["uplift_sweep_ended_timestamp_seconds"][()] > 0
 
 
-async def test_calls_that_are_spent_are_not_left(relay: Relay, settings: Settings) -> None:
-    quota: Quota = relay.measurer._quota
-    for _ in range(3):
-        async with quota.call(new_user=True):
-            pass
-    left = settings.oneup_quota_calls - 3
-    assert await quota.left() == (left, left - settings.oneup_quota_reserve)
-    await quota.used_up(60)
-    assert await quota.left() == (0, 0)
+async def test_calls_that_were_made_are_no_longer_left(relay: Relay, settings: Settings) -> None:
+    async with open_redis(settings) as client:
+        quota = Quota(client, settings)
+        for _ in range(3):
+            async with quota.call(new_user=True):
+                pass
+        await relay.measurer.measure()
+        left = settings.oneup_quota_calls - 3
+        assert shown()["uplift_quota_calls_left"] == {
+            ("all",): left,
+            ("known",): left - settings.oneup_quota_reserve,
+        }
+        await quota.used_up(60)
+        await relay.measurer.measure()
+        assert shown()["uplift_quota_calls_left"] == {("all",): 0, ("known",): 0}
 
 
-async def test_without_redis_the_ledger_is_measured_still(
+async def test_without_redis_the_ledger_is_still_measured(
     settings: Settings, database: Database
 ) -> None:
     away = settings.model_copy(update={"redis_url": SecretStr(NOWHERE)})
@@ -72,7 +79,7 @@ async def test_without_redis_the_ledger_is_measured_still(
     assert found["uplift_uploads_due"] == {("uploads",): 0, ("bulk",): 0}
 
 
-async def test_without_its_ledger_what_it_holds_is_absent_and_redis_is_measured_still(
+async def test_without_the_ledger_its_numbers_are_absent_and_redis_is_still_measured(
     settings: Settings,
 ) -> None:
     nowhere = SecretStr("postgresql://uplift@127.0.0.1:1/uplift")

@@ -1,4 +1,4 @@
-"""A ledger that went back in time: a real dump, a real restore, and nothing doubled upstream."""
+"""A ledger that went back in time: a real dump, a real restore, and no duplicates upstream."""
 
 import asyncio
 import subprocess
@@ -59,7 +59,7 @@ def _run(program: str, *arguments: str) -> None:
 
 
 async def deliver(relay: Relay) -> None:
-    """Work until nothing is due for a while."""
+    """Deliver until every upload has ended."""
     for _ in range(200):
         async with relay.database.transaction() as connection:
             left = (
@@ -94,7 +94,7 @@ async def states(relay: Relay) -> list[str]:
 
 
 def stored(upstream: SandboxServer) -> dict[str, list[float]]:
-    """Of each resource at 1upHealth, the values of its versions, in their order."""
+    """The values of all versions of each resource at 1upHealth, in their order."""
     found: dict[str, list[float]] = {}
     for each in upstream.resources():
         versions = [orjson.loads(body) for body in upstream.stored_bytes(id=each["id"])]
@@ -106,7 +106,7 @@ async def submit(relay: Relay, name: str, value: float) -> Accepted:
     return await factories.accepted(relay, id=name, valueQuantity={"value": value})
 
 
-async def test_after_a_restore_nothing_is_doubled_and_everything_ends_truly(
+async def test_after_a_restore_nothing_is_duplicated_and_every_state_is_true(
     relay: Relay,
     settings: Settings,
     upstream: SandboxServer,
@@ -122,8 +122,8 @@ async def test_after_a_restore_nothing_is_doubled_and_everything_ends_truly(
         await submit(relay, name, 1)
     since = datetime.now(UTC)
     dump(settings, tmp_path / "backup")
-    # After it: what was on its way is delivered, records change, new ones come. Then the ledger is
-    # lost, and with it all knowledge of that.
+    # After the backup: waiting uploads are delivered, records change, new ones come. Then the
+    # ledger is lost, and with it every trace of that.
     (unsent,) = [await _id_of(relay, 5)]
     await _deliver_but(relay, unsent)
     await submit(relay, "updated-later", 2)
@@ -138,14 +138,14 @@ async def test_after_a_restore_nothing_is_doubled_and_everything_ends_truly(
 
     async with restored(settings, other_postgres, tmp_path / "backup") as again:
         assert await states(again) == ["delivered"] * 2 + ["queued"] * 3
-        recovered = await Restorer(again.database, again.settings).recover(since, look_seconds=_DAY)
-        assert (recovered.unfinished, recovered.ended, recovered.locked) == (3, 0, 0)
-        assert (recovered.grants, recovered.brought) == (1, 0)
+        marked = await Restorer(again.database, again.settings).mark(since, look_seconds=_DAY)
+        assert (marked.unfinished, marked.ended, marked.locked) == (3, 0, 0)
+        assert (marked.grants, marked.brought) == (1, 0)
 
         await deliver(again)
 
-        # What was there is found. What was never sent is sent. What is newer there is not
-        # overwritten: a person sees it, or its device sends the newer version again.
+        # What 1upHealth has is found. What was never sent is sent. A newer version there is not
+        # overwritten: a person decides, or the device sends the newer version again.
         assert stored(upstream) == {**before, "never-sent": [1]}
         assert await states(again) == ["delivered"] * 4 + ["refused"]
         async with again.database.transaction() as connection:
@@ -154,7 +154,7 @@ async def test_after_a_restore_nothing_is_doubled_and_everything_ends_truly(
             )
         assert refused == Reason.NEWER_UPSTREAM
 
-        # The device sends again what it is not told is delivered.
+        # The device sends again what it does not know as delivered.
         for name, value in (("updated-later", 2), ("overtaken", 2), ("came-later", 1)):
             accepted = await submit(again, name, value)
             assert not accepted.duplicate
@@ -163,7 +163,7 @@ async def test_after_a_restore_nothing_is_doubled_and_everything_ends_truly(
 
         assert stored(upstream) == {**before, "never-sent": [1]}
         assert await states(again) == ["delivered"] * 7 + ["refused"]
-        # And then goes on as ever.
+        # From then on, everything is as before.
         await submit(again, "overtaken", 3)
         await deliver(again)
         assert stored(upstream)["overtaken"] == [1, 2, 3]
@@ -187,10 +187,10 @@ async def alice(database: Database, key_ring: KeyRing) -> UserRow:
     return await rows.add_user(database, key_ring)
 
 
-async def recover(database: Database, **how: Any) -> Any:
+async def mark(database: Database, **how: Any) -> Any:
     settings = Settings(attempt_seconds=60, settle_seconds=60)
     since = how.pop("since", datetime.now(UTC) - timedelta(hours=1))
-    return await Restorer(database, settings).recover(since, look_seconds=_DAY, **how)
+    return await Restorer(database, settings).mark(since, look_seconds=_DAY, **how)
 
 
 @pytest.mark.parametrize(
@@ -201,20 +201,20 @@ async def recover(database: Database, **how: Any) -> Any:
         (State.REJECTED, True),
         (State.REFUSED, True),
         (State.EXPIRED, True),
-        (State.SENDING, False),  # its claim did
+        (State.SENDING, False),  # its claim marked it
         (State.DELIVERED, False),
         (State.CANCELLED, False),
         (State.SUPERSEDED, False),
     ],
 )
-async def test_what_could_be_sent_again_is_marked(
+async def test_uploads_that_can_be_sent_are_marked(
     database: Database, alice: UserRow, state: State, marked: bool
 ) -> None:
     upload_id = await rows.put(database, alice)
     await rows.bring_to(database, upload_id, state, empty_searches=1)
     before = await rows.row(database, upload_id)
 
-    done = await recover(database)
+    done = await mark(database)
 
     row = await rows.row(database, upload_id)
     assert row.maybe_sent is marked
@@ -223,18 +223,18 @@ async def test_what_could_be_sent_again_is_marked(
     assert done.unfinished + done.ended == int(marked)
     if state is State.QUEUED:
         assert row.reason == Reason.RECOVERED
-        # An attempt of the former ledger may have been on its way; then 1upHealth has its time.
+        # The lost ledger may have had an attempt in flight. Then 1upHealth has time to settle.
         waits = (row.next_attempt_at - before.next_attempt_at).total_seconds()
         assert 119 < waits < 130
 
 
-async def test_it_may_be_run_again_and_is_audited_each_time(
+async def test_marking_again_is_harmless_and_audited_each_time(
     database: Database, alice: UserRow
 ) -> None:
     ids = [await rows.put(database, alice) for _ in range(3)]
     since = datetime.now(UTC) - timedelta(minutes=5)
-    first = await recover(database, since=since)
-    second = await recover(database, since=since)
+    first = await mark(database, since=since)
+    second = await mark(database, since=since)
     assert (first.unfinished, second.unfinished) == (3, 3)
     assert second.look_until > first.look_until
     assert all([(await rows.row(database, id_)).maybe_sent for id_ in ids])
@@ -244,34 +244,34 @@ async def test_it_may_be_run_again_and_is_audited_each_time(
     assert [each.action for each in events].count(Action.RECOVERED) == 2
 
 
-async def test_what_is_in_other_hands_is_told(database: Database, alice: UserRow) -> None:
-    held, free = await rows.put(database, alice), await rows.put(database, alice)
+async def test_locked_uploads_are_counted(database: Database, alice: UserRow) -> None:
+    locked, free = await rows.put(database, alice), await rows.put(database, alice)
     async with database.transaction() as other:
-        await other.execute(select(Upload.id).where(Upload.id == held).with_for_update())
-        done = await recover(database)
+        await other.execute(select(Upload.id).where(Upload.id == locked).with_for_update())
+        done = await mark(database)
     assert (done.unfinished, done.locked) == (1, 1)
     assert (await rows.row(database, free)).maybe_sent
-    assert (await recover(database)).locked == 0
+    assert (await mark(database)).locked == 0
 
 
-async def test_a_time_to_come_is_refused(database: Database) -> None:
-    with pytest.raises(ConfigurationError, match="yet to come"):
-        await recover(database, since=datetime.now(UTC) + timedelta(minutes=1))
+async def test_a_time_in_the_future_is_refused(database: Database) -> None:
+    with pytest.raises(ConfigurationError, match="in the future"):
+        await mark(database, since=datetime.now(UTC) + timedelta(minutes=1))
     async with database.transaction() as connection:
         assert await connection.scalar(select(func.count()).select_from(Restore)) == 0
 
 
-async def test_new_uploads_are_looked_up_until_its_time_is_over(
+async def test_new_uploads_are_looked_up_until_that_time_is_over(
     database: Database, alice: UserRow
 ) -> None:
-    await recover(database)
+    await mark(database)
     assert (await rows.row(database, await rows.put(database, alice))).maybe_sent
     async with database.transaction() as connection:
         await connection.execute(text("UPDATE restores SET look_until = now()"))
     assert not (await rows.row(database, await rows.put(database, alice))).maybe_sent
 
 
-async def test_a_claim_knows_the_restore_that_came_after_its_upload_alone(
+async def test_a_claim_knows_only_the_restore_that_came_after_its_upload(
     database: Database, alice: UserRow
 ) -> None:
     upload_id = await rows.put(database, alice)
@@ -285,7 +285,7 @@ async def test_a_claim_knows_the_restore_that_came_after_its_upload_alone(
         restored_to = await connection.scalar(select(func.max(Restore.since)))
     (claim,) = await rows.claim(database, upload_id)
     assert claim.restored_to == restored_to
-    # Who asks for it to be sent all the same is believed.
+    # A redrive is a decision to send it.
     redriven = await rows.put(database, alice)
     await rows.bring_to(
         database, redriven, State.QUEUED, reason=Reason.REDRIVEN,

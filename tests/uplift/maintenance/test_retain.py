@@ -1,4 +1,4 @@
-"""What goes with time, what stays, and that nobody waits for it."""
+"""What retention removes, what stays, and that nobody waits for it."""
 
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
@@ -41,7 +41,7 @@ async def alice(database: Database, key_ring: KeyRing) -> UserRow:
 async def retain(database: Database, **settings: Any) -> Retained:
     """One whole pass."""
     given = Settings.model_validate({**_DAYS, **settings})
-    return await Retainer(database, given, rows=3, rest=0.0).retain(seconds=60)
+    return await Retainer(database, given, rows=3, rest_factor=0.0).retain(seconds=60)
 
 
 async def old(
@@ -53,7 +53,7 @@ async def old(
     came: float = 100,
     **columns: Any,
 ) -> UUID:
-    """An upload that came `came` days ago, and is in its state since `days`."""
+    """An upload that came `came` days ago, and has its state for `days` days."""
     upload_id = uuid7(nanoseconds=int((datetime.now(UTC) - timedelta(days=came)).timestamp() * 1e9))
     new = rows.new_upload(user)
     async with database.transaction() as connection:
@@ -95,7 +95,7 @@ async def left(database: Database) -> set[UUID]:
         (State.EXPIRED, 59, 61),
     ],
 )
-async def test_what_ended_goes_when_its_time_has_come_and_not_before(
+async def test_an_upload_that_ended_goes_after_its_days_and_not_before(
     database: Database, alice: UserRow, state: State, young: int, aged: int
 ) -> None:
     stays = [await old(database, alice, state, young) for _ in range(2)]
@@ -109,9 +109,7 @@ async def test_what_ended_goes_when_its_time_has_come_and_not_before(
     assert (await retain(database)) == Retained()
 
 
-async def test_what_has_not_ended_stays_however_old_it_is(
-    database: Database, alice: UserRow
-) -> None:
+async def test_an_unfinished_upload_stays_at_any_age(database: Database, alice: UserRow) -> None:
     there = {
         await old(database, alice, state, 1000, came=1000)
         for state in (State.QUEUED, State.SENDING, State.PARKED)
@@ -139,7 +137,7 @@ async def test_a_body_goes_before_its_upload_does(database: Database, alice: Use
         assert row.state != State.DELIVERED
 
 
-async def test_a_thinned_upload_leaves_a_receipt_and_takes_its_attempts_along(
+async def test_a_thinned_upload_leaves_a_tombstone_and_loses_its_attempts(
     database: Database, alice: UserRow
 ) -> None:
     upload_id = await old(database, alice, State.DELIVERED, 31, possible_duplicate=True)
@@ -158,7 +156,7 @@ async def test_a_thinned_upload_leaves_a_receipt_and_takes_its_attempts_along(
     assert {name: getattr(after, name) for name in _TOLD} == {
         name: getattr(before, name) for name in _TOLD
     }
-    # It tells less than before, so whoever has its ETag must read it again.
+    # Its status says less than before, so a client with the old ETag must read it again.
     assert after.revision > before.revision
     assert (after.issues, after.last_response) == (None, None)
 
@@ -170,7 +168,7 @@ _TOLD = (
 )  # fmt: skip
 
 
-async def test_without_receipts_nothing_is_left_but_the_record(
+async def test_without_tombstones_only_the_record_is_left(
     database: Database, alice: UserRow
 ) -> None:
     upload_id = await old(database, alice, State.DELIVERED, 31)
@@ -180,7 +178,7 @@ async def test_without_receipts_nothing_is_left_but_the_record(
     assert await ids(database, Tombstone, Tombstone.upload_id) == set()
 
 
-async def test_what_may_be_upstream_unnoticed_is_not_forgotten(
+async def test_an_upload_that_may_have_been_sent_is_not_removed(
     database: Database, alice: UserRow
 ) -> None:
     there = await old(database, alice, State.EXPIRED, 400, came=500, maybe_sent=True)
@@ -188,35 +186,35 @@ async def test_what_may_be_upstream_unnoticed_is_not_forgotten(
     assert await retain(database) == Retained(shredded=1)
 
     assert (await rows.row(database, there)).maybe_sent
-    # A later version that was delivered settles it.
+    # Once a later version is delivered, the doubt is gone.
     async with database.transaction() as connection:
         await connection.execute(text("UPDATE records SET delivered_version = 2"))
     assert await retain(database) == Retained(removed=1)
 
 
-@pytest.mark.parametrize("receipts", [True, False])
+@pytest.mark.parametrize("with_tombstone", [True, False])
 async def test_the_same_content_is_a_duplicate_for_good(
-    relay: Relay, database: Database, receipts: bool
+    relay: Relay, database: Database, with_tombstone: bool
 ) -> None:
     await factories.user(relay)
     first = await factories.accepted(relay)
     await relay.deliverer.deliver([first.upload.id])
     told = await factories.status(relay, first)
     older = await age(database, first.upload.id)
-    assert await retain(database, retain_tombstones=receipts) == Retained(thinned=1)
+    assert await retain(database, retain_tombstones=with_tombstone) == Retained(thinned=1)
 
     again = await factories.accepted(relay)
 
     assert again.duplicate
     assert again.upload.id == older
     assert (again.upload.state, again.upload.resource_type) == (State.DELIVERED, "Observation")
-    assert (again.upload.sealed_receipt == told.sealed_receipt) is receipts
-    assert (again.upload.delivered_at is not None) is receipts
+    assert (again.upload.sealed_receipt == told.sealed_receipt) is with_tombstone
+    assert (again.upload.delivered_at is not None) is with_tombstone
     assert await left(database) == set()
 
 
 async def age(database: Database, upload_id: UUID) -> UUID:
-    """Let an upload have come 100 days ago, which its id then says as well."""
+    """Change an upload and its id, as if it had come 100 days ago. Returns the new id."""
     older = uuid7(nanoseconds=int((datetime.now(UTC) - timedelta(days=100)).timestamp() * 1e9))
     async with database.transaction() as connection:
         await connection.execute(text("DELETE FROM attempts"))
@@ -229,7 +227,7 @@ async def age(database: Database, upload_id: UUID) -> UUID:
     return older
 
 
-async def test_the_same_content_as_of_a_removed_upload_is_a_new_one(
+async def test_the_content_of_a_removed_upload_is_accepted_as_new(
     relay: Relay, database: Database
 ) -> None:
     user = await factories.user(relay)
@@ -244,22 +242,18 @@ async def test_the_same_content_as_of_a_removed_upload_is_a_new_one(
     assert again.upload.user_id == user.id
 
 
-async def test_whoever_holds_a_row_is_not_waited_for_nor_kept_waiting(
-    database: Database, alice: UserRow
-) -> None:
-    held = await old(database, alice, State.SUPERSEDED, 31)
+async def test_a_locked_row_is_skipped(database: Database, alice: UserRow) -> None:
+    locked = await old(database, alice, State.SUPERSEDED, 31)
     free = await old(database, alice, State.SUPERSEDED, 31)
     async with database.transaction() as other:
-        await other.execute(select(Upload.id).where(Upload.id == held).with_for_update())
+        await other.execute(select(Upload.id).where(Upload.id == locked).with_for_update())
         assert await retain(database) == Retained(removed=1)
-        assert await left(database) == {held}
+        assert await left(database) == {locked}
     assert await retain(database) == Retained(removed=1)
-    assert free != held
+    assert free != locked
 
 
-async def test_a_user_who_is_being_erased_is_left_to_that(
-    database: Database, alice: UserRow
-) -> None:
+async def test_a_user_who_is_being_erased_is_skipped(database: Database, alice: UserRow) -> None:
     await old(database, alice, State.DELIVERED, 31)
     async with database.transaction() as connection:
         await connection.execute(
@@ -268,7 +262,7 @@ async def test_a_user_who_is_being_erased_is_left_to_that(
     assert await retain(database) == Retained()
 
 
-async def test_a_step_is_bounded_and_the_next_goes_on_where_it_ended(
+async def test_a_step_has_a_limit_and_the_next_goes_on_where_it_ended(
     database: Database, alice: UserRow
 ) -> None:
     for _ in range(3):
@@ -285,8 +279,8 @@ async def test_a_step_is_bounded_and_the_next_goes_on_where_it_ended(
         assert (walked.looked_at, walked.thinned, walked.last) == (5, 2, gone[1])
         walked = await retention.walk_uploads(connection, windows, after=gone[1], limit=5)
         assert (walked.looked_at, walked.thinned, walked.last) == (2, 2, None)
-    # A process that begins anew begins at the oldest, and rests once it has seen all.
-    retainer = Retainer(database, given, rows=2, rest=0.0)
+    # A new process starts at the oldest, and pauses when it has seen all.
+    retainer = Retainer(database, given, rows=2, rest_factor=0.0)
     await old(database, alice, State.DELIVERED, 31)
     assert await retainer.retain(seconds=60) == Retained(thinned=1)
     await old(database, alice, State.DELIVERED, 31)
@@ -334,7 +328,7 @@ async def test_a_batch_goes_after_the_last_of_its_uploads(
     assert [line.state for line in shown] == [State.DELIVERED, None, None]
 
 
-async def test_device_tokens_go_a_day_after_their_end_and_api_keys_stay(
+async def test_device_tokens_go_a_day_after_they_expire_and_api_keys_stay(
     database: Database, alice: UserRow
 ) -> None:
     async with database.transaction() as connection:
@@ -347,7 +341,7 @@ async def test_device_tokens_go_a_day_after_their_end_and_api_keys_stay(
     assert await ids(database, Credential, Credential.id) == {key, *tokens[:2]}
 
 
-async def test_idempotency_keys_go_when_they_end_and_the_tokens_that_sent_them_after(
+async def test_idempotency_keys_go_when_they_expire_and_their_tokens_after_them(
     database: Database, alice: UserRow
 ) -> None:
     async with database.transaction() as connection:
@@ -368,7 +362,7 @@ async def test_idempotency_keys_go_when_they_end_and_the_tokens_that_sent_them_a
     assert await ids(database, Credential, Credential.id) == {tokens[1]}
 
 
-async def test_the_lag_is_how_long_the_oldest_should_have_been_gone(
+async def test_the_lag_is_for_how_long_the_oldest_is_overdue(
     database: Database, alice: UserRow
 ) -> None:
     windows = retention.Windows(
@@ -386,6 +380,6 @@ async def test_the_lag_is_how_long_the_oldest_should_have_been_gone(
     assert await lag() == pytest.approx(3, abs=0.1)
 
 
-def test_a_status_by_its_receipt_has_every_column_of_one() -> None:
+def test_the_status_of_a_tombstone_has_every_column_of_a_status() -> None:
     columns = {column.name for column in tombstones.status_columns().selected_columns}
     assert columns == {each.name for each in fields(UploadRow)}

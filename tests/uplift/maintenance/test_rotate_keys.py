@@ -1,4 +1,4 @@
-"""Rotation on a real ledger: while others write, stopped half-way, twice at once."""
+"""Rotation on a real ledger: while others write, stopped half-way, two at once."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ from uplift.wiring import open_relay
 pytestmark = pytest.mark.usefixtures("nobody_stays")
 
 OLD, NEW = KeyRing.new_entry("old"), KeyRing.new_entry("new")
-BEFORE = KeyRing.parse(f"{OLD},{NEW}")  # the new key is deployed, behind the one in use
+BEFORE = KeyRing.parse(f"{OLD},{NEW}")  # the new key is deployed, after the one in use
 PROMOTED = KeyRing.parse(f"{NEW},{OLD}")
 RETIRED = KeyRing.parse(NEW)
 
@@ -43,7 +43,7 @@ async def counts(database: Database) -> dict[str, int]:
 
 
 async def identity_keys(database: Database, key_ring: KeyRing) -> dict[UUID, bytes]:
-    """What every living user's data key opens to, all with this ring."""
+    """The data key of every living user, unwrapped with this key ring."""
     async with database.transaction() as connection:
         rows = await connection.execute(
             select(User.id, User.master_key_id, User.wrapped_key).where(User.erased_at.is_(None))
@@ -67,7 +67,7 @@ async def erase(database: Database, user_id: UUID) -> None:
 
 @asynccontextmanager
 async def locked(database: Database, user_ids: list[UUID]) -> AsyncIterator[None]:
-    """Some users in the hands of another transaction."""
+    """Within, another transaction locks these users."""
     async with database.transaction() as connection:
         await connection.execute(select(User.id).where(User.id.in_(user_ids)).with_for_update())
         yield
@@ -92,7 +92,7 @@ async def test_every_living_user_moves_and_keeps_their_data_key(database: Databa
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
 
 
-async def test_it_has_nothing_to_do_the_second_time(database: Database) -> None:
+async def test_a_second_rotation_has_nothing_to_do(database: Database) -> None:
     await add_users(database, BEFORE, "alice")
     await Rotator(database, PROMOTED).rotate()
 
@@ -172,7 +172,7 @@ async def test_users_come_and_go_and_are_renamed_upstream_while_it_runs(
             rotating.set()
 
     async def come(key_ring: KeyRing, prefix: str) -> dict[str, UserRow]:
-        """Users of a process whose ring is `ring`: not every process is restarted at once."""
+        """New users from a process with that key ring: not all processes restart at once."""
         await rotating.wait()
         made: dict[str, UserRow] = {}
         for name in many(60, prefix):
@@ -202,7 +202,7 @@ async def test_users_come_and_go_and_are_renamed_upstream_while_it_runs(
         rotate(), come(PROMOTED, "early"), come(BEFORE, "late"), go(), change()
     )
     assert changed
-    # Those whom an older process added after the rotation had passed.
+    # Users whom a process with the old key ring added after the rotation had passed.
     await Rotator(database, PROMOTED).rotate()
 
     gone = {added[name].id for name in names[10::20]}
@@ -213,10 +213,10 @@ async def test_users_come_and_go_and_are_renamed_upstream_while_it_runs(
     assert await counts(database) == {"new": 600 - 30 + 120}
 
 
-async def test_an_upload_of_the_user_does_not_wait_for_it_nor_it_for_the_upload(
+async def test_a_rotation_and_an_upload_of_the_user_do_not_wait_for_each_other(
     database: Database, settings: Settings
 ) -> None:
-    """What comes in for a user holds the user's row, so that erasing waits for it."""
+    """An upload locks its user's row, so that erasing waits for it."""
     key_ring = f"{OLD},{NEW}"
     async with open_relay(
         Settings.model_validate({**settings.model_dump(), "master_keys": key_ring})
@@ -228,15 +228,15 @@ async def test_an_upload_of_the_user_does_not_wait_for_it_nor_it_for_the_upload(
         assert rotated.complete
 
 
-async def test_users_in_other_hands_are_left_and_met_again_by_the_next_run(
+async def test_locked_users_are_skipped_and_moved_by_the_next_rotation(
     database: Database,
 ) -> None:
     added = await add_users(database, BEFORE, *many(30))
-    held = [added[name].id for name in many(10)]
+    users_locked = [added[name].id for name in many(10)]
 
-    async with locked(database, held):
+    async with locked(database, users_locked):
         async with asyncio.timeout(20):
-            first = await Rotator(database, PROMOTED).rotate()
+            first = await Rotator(database, PROMOTED, pause_seconds=0.0).rotate()
     second = await Rotator(database, PROMOTED).rotate()
 
     assert (first.rewrapped, first.left, first.complete) == (20, {"old": 10}, False)
@@ -272,7 +272,7 @@ async def test_an_erased_user_does_not_get_a_key_back(database: Database) -> Non
     assert row.wrapped_key is None
 
 
-async def test_a_row_that_does_not_open_is_left_as_it_is_and_named(database: Database) -> None:
+async def test_a_key_that_does_not_open_is_left_as_it_is_and_named(database: Database) -> None:
     added = await add_users(database, BEFORE, *many(5))
     broken = added["user-2"]
     sealed = bytearray(broken.wrapped_key.sealed)

@@ -1,4 +1,4 @@
-"""One sweep: what it finds in the ledger, and what it rings for."""
+"""One sweep: what it finds in the ledger, and what it dispatches."""
 
 from datetime import UTC
 from uuid import UUID
@@ -21,7 +21,7 @@ from uplift.lifecycle import REFUSED_AFTER, Reason, State
 from uplift.logs import configure_logs
 from uplift.maintenance.sweep import Sweeper, Swept
 from uplift.queues import BULK, UPLOADS
-from uplift.redis_connection import redis_url
+from uplift.redis_connection import open_redis
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 from uplift.users.erase import Eraser
@@ -35,11 +35,11 @@ async def alice(database: Database, key_ring: KeyRing) -> UserRow:
 
 
 async def sweep(database: Database, settings: Settings) -> Swept:
-    """One sweep, and all that it rings for published."""
+    """One sweep, with all that it dispatches published."""
     dispatcher = Dispatcher(settings)
     dispatcher.start()
     try:
-        async with redis.asyncio.from_url(redis_url(settings)) as counter:
+        async with open_redis(settings) as counter:
             rate_limiter = RateLimiter(counter, settings)
             return await Sweeper(
                 database, dispatcher, Eraser(database), rate_limiter, settings
@@ -48,10 +48,10 @@ async def sweep(database: Database, settings: Settings) -> Swept:
         await dispatcher.close()
 
 
-def swept(recovered: int, released: int, expired: int, dispatched: int) -> Swept:
+def swept(lease_expired: int, released: int, expired: int, dispatched: int) -> Swept:
     return Swept(
         refused=0,
-        recovered=recovered,
+        lease_expired=lease_expired,
         released=released,
         expired=expired,
         dispatched=dispatched,
@@ -70,7 +70,7 @@ async def test_an_empty_ledger_gives_nothing_to_do(
     assert await messages(client) == []
 
 
-async def test_due_uploads_are_rung_for_in_their_queue_and_not_again_at_once(
+async def test_due_uploads_are_dispatched_to_their_queue_and_not_again_at_once(
     database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
 ) -> None:
     due = [await rows.put(database, alice) for _ in range(3)]
@@ -83,21 +83,21 @@ async def test_due_uploads_are_rung_for_in_their_queue_and_not_again_at_once(
     assert await all_ids(client, BULK) == [bulk]
 
 
-async def test_what_a_vanished_worker_held_is_queued_and_rung_for(
+async def test_an_upload_whose_lease_expired_is_queued_and_dispatched(
     database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
 ) -> None:
-    abandoned, held = await rows.put(database, alice), await rows.put(database, alice)
+    abandoned, claimed = await rows.put(database, alice), await rows.put(database, alice)
     await rows.claim(database, abandoned, lease_seconds=0.0)
-    await rows.claim(database, held)
+    await rows.claim(database, claimed)
     assert await sweep(database, own_settings) == swept(1, 0, 0, 1)
-    assert await states(database, [abandoned, held]) == ["queued", "sending"]
+    assert await states(database, [abandoned, claimed]) == ["queued", "sending"]
     assert await all_ids(client) == [abandoned]
 
 
 @pytest.mark.parametrize(
     ("attempt", "settle", "lease", "delay"), [(60, 60, 120, 0), (60, 90, 120, 30), (5, 60, 10, 55)]
 )
-async def test_what_a_vanished_worker_may_have_sent_last_is_given_its_time_to_settle(
+async def test_1uphealth_has_time_to_settle_what_a_vanished_worker_may_have_sent(
     database: Database,
     own_settings: Settings,
     client: "redis.asyncio.Redis",
@@ -117,7 +117,7 @@ async def test_what_a_vanished_worker_may_have_sent_last_is_given_its_time_to_se
     assert (row.next_attempt_at - row.updated_at).total_seconds() == delay
 
 
-async def test_what_has_outlived_its_time_expires_but_for_what_may_be_upstream(
+async def test_an_upload_past_its_deadline_expires_unless_it_may_have_been_sent(
     database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
 ) -> None:
     ids = [await rows.put(database, alice) for _ in range(3)]
@@ -130,7 +130,7 @@ async def test_what_has_outlived_its_time_expires_but_for_what_may_be_upstream(
     assert await all_ids(client) == [ids[1]]
 
 
-async def test_what_was_parked_just_after_its_user_came_back_is_released_and_rung_for(
+async def test_an_upload_parked_just_after_a_new_grant_is_released_and_dispatched(
     database: Database,
     own_settings: Settings,
     client: "redis.asyncio.Redis",
@@ -148,7 +148,7 @@ async def test_what_was_parked_just_after_its_user_came_back_is_released_and_run
     assert await all_ids(client) == [upload_id]
 
 
-async def test_while_a_queue_is_full_the_sweep_rings_no_more(
+async def test_while_a_queue_is_full_the_sweep_dispatches_nothing(
     database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
 ) -> None:
     settings = own_settings.model_copy(update={"max_queued_messages": 2})
@@ -163,7 +163,7 @@ async def test_while_a_queue_is_full_the_sweep_rings_no_more(
     assert set(await all_ids(client)) <= set(ids)
 
 
-async def test_without_redis_a_sweep_still_mends_the_ledger_and_leaves_ringing_for_later(
+async def test_without_redis_a_sweep_requeues_expired_leases_and_dispatches_later(
     database: Database, own_settings: Settings, alice: UserRow, client: "redis.asyncio.Redis"
 ) -> None:
     abandoned = await rows.put(database, alice)
@@ -174,8 +174,8 @@ async def test_without_redis_a_sweep_still_mends_the_ledger_and_leaves_ringing_f
     assert await all_ids(client) == [abandoned]
 
 
-async def shut(client: "redis.asyncio.Redis", *, probe_in: float) -> None:
-    """1upHealth is away, and may be probed in so many seconds."""
+async def outage(client: "redis.asyncio.Redis", *, probe_in: float) -> None:
+    """1upHealth is away, and the next probe may go in that many seconds."""
     now = (await client.time())[0] * 1000
     await client.hset(
         "uplift:rate_limiter",
@@ -183,25 +183,25 @@ async def shut(client: "redis.asyncio.Redis", *, probe_in: float) -> None:
     )
 
 
-async def test_while_1uphealth_is_away_the_sweep_rings_for_a_probe_and_nothing_else(
+async def test_while_1uphealth_is_away_the_sweep_dispatches_one_probe_and_nothing_else(
     database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
 ) -> None:
     ids = [await rows.put(database, alice) for _ in range(5)]
     for nth, id_ in enumerate(ids):
         tried = text(f"now() - interval '{nth} minutes'")
         await rows.bring_to(database, id_, State.QUEUED, next_attempt_at=tried)
-    await shut(client, probe_in=60)
+    await outage(client, probe_in=60)
     assert (await sweep(database, own_settings)).dispatched == 0
-    await shut(client, probe_in=-1)
+    await outage(client, probe_in=-1)
     assert (await sweep(database, own_settings)).dispatched == 1
-    assert await all_ids(client) == [ids[-1]]  # what waits longest: no probe is made twice
+    assert await all_ids(client) == [ids[-1]]  # it waits longest: no probe is made twice
     assert (await sweep(database, own_settings)).dispatched == 0  # nobody took it yet
     await client.delete(UPLOADS)
     assert (await sweep(database, own_settings)).dispatched == 1
     assert await all_ids(client) == [ids[-2]]
 
 
-async def test_a_probe_at_a_random_time_passes_by_the_many_that_came_due_at_once(
+async def test_a_probe_of_a_random_time_finds_others_than_the_many_that_came_due_at_once(
     database: Database, key_ring: KeyRing, alice: UserRow
 ) -> None:
     long_ago = text("now() - interval '1 hour'")
@@ -220,12 +220,12 @@ async def test_a_probe_at_a_random_time_passes_by_the_many_that_came_due_at_once
             dispatched += await sweeping.find_due(
                 connection, queue=UPLOADS, limit=1, redispatch_seconds=60, anywhere=True
             )
-    # Of an hour, only in the first second would it be another's.
+    # In an hour, only the first second leads to another upload.
     assert others in dispatched
     assert len(set(dispatched)) == 3
 
 
-async def test_at_a_slow_pace_no_more_is_rung_for_than_can_be_sent(
+async def test_at_a_throttled_rate_no_more_is_dispatched_than_can_be_sent(
     database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
 ) -> None:
     for _ in range(30):
@@ -235,7 +235,7 @@ async def test_at_a_slow_pace_no_more_is_rung_for_than_can_be_sent(
     assert (await sweep(database, own_settings)).dispatched == 0
 
 
-async def test_the_time_to_give_up_stands_still_while_nothing_can_be_sent(
+async def test_stalled_time_is_credited_to_the_deadlines_of_what_waits(
     database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
 ) -> None:
     over, began = await rows.put(database, alice), await rows.put(database, alice)
@@ -247,9 +247,9 @@ async def test_the_time_to_give_up_stands_still_while_nothing_can_be_sent(
     await rows.bring_to(database, parked, State.PARKED, give_up_at=_LATER)
     before = {id_: (await rows.row(database, id_)).give_up_at for id_ in (over, began, parked)}
     settings = own_settings.model_copy(update={"give_up_seconds": 200 * 3600.0})
-    await shut(client, probe_in=60)
+    await outage(client, probe_in=60)
 
-    # Counted at once, and written to the rows once it is worth it.
+    # It counts at once, and is written to the rows when it is long enough.
     await client.hset("uplift:rate_limiter", "stalled", 3600_000)
     assert (await sweep(database, settings)).expired == 0
     assert (await rows.row(database, over)).give_up_at == before[over]
@@ -274,7 +274,7 @@ async def test_the_time_to_give_up_stands_still_while_nothing_can_be_sent(
     assert ((await rows.row(database, began)).give_up_at - before[began]).total_seconds() < 4 * 3600
 
 
-async def test_time_is_given_back_in_portions_to_every_upload_once(
+async def test_stalled_time_is_credited_in_portions_to_every_upload_once(
     database: Database, alice: UserRow
 ) -> None:
     ids = [await rows.put(database, alice) for _ in range(7)]
@@ -295,7 +295,7 @@ async def test_time_is_given_back_in_portions_to_every_upload_once(
     assert {at.astimezone(UTC).isoformat()[:16] for at in found} == {"2030-01-01T01:00"}
 
 
-async def test_without_redis_nothing_expires_since_nobody_knows_how_long_sending_stood_still(
+async def test_without_redis_nothing_expires_because_the_stalled_time_is_unknown(
     database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
 ) -> None:
     upload_id = await rows.put(database, alice)
@@ -314,7 +314,7 @@ async def test_without_redis_nothing_expires_since_nobody_knows_how_long_sending
         (REFUSED_AFTER - 1, State.REFUSED, Reason.CRASHES_WORKER),
     ],
 )
-async def test_what_ended_too_many_workers_is_refused_with_its_body_and_its_doubt(
+async def test_an_upload_that_crashed_too_many_workers_is_refused_with_its_body_kept(
     database: Database,
     own_settings: Settings,
     client: "redis.asyncio.Redis",
@@ -327,7 +327,7 @@ async def test_what_ended_too_many_workers_is_refused_with_its_body_and_its_doub
     await rows.bring_to(database, upload_id, State.QUEUED, crashes=crashes)
     await rows.claim(database, upload_id, lease_seconds=0.0)
     found = await sweep(database, own_settings)
-    assert (found.refused, found.recovered) == ((1, 0) if state is State.REFUSED else (0, 1))
+    assert (found.refused, found.lease_expired) == ((1, 0) if state is State.REFUSED else (0, 1))
     row = await rows.row(database, upload_id)
     assert (row.state, row.reason, row.crashes) == (state, reason, crashes + 1)
     assert row.maybe_sent
@@ -340,7 +340,7 @@ _REFUSE = """
 """
 
 
-async def test_a_user_who_cannot_be_erased_keeps_no_other_waiting(
+async def test_a_user_who_cannot_be_erased_does_not_delay_the_others(
     database: Database,
     own_settings: Settings,
     client: "redis.asyncio.Redis",
@@ -366,7 +366,7 @@ async def test_a_user_who_cannot_be_erased_keeps_no_other_waiting(
     finally:
         async with database.transaction() as connection:
             await connection.execute(text("DROP FUNCTION refuse CASCADE"))
-    assert (found.recovered, found.erased) == (1, 2)
+    assert (found.lease_expired, found.erased) == (1, 2)
     shown = "".join(capfd.readouterr())
     assert "erasing_failed" in shown
     assert "canary" not in shown
