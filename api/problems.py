@@ -23,7 +23,7 @@ from uplift.errors import (
     NotFound,
     SealError,
     UnreadableUpload,
-    UnusableAnswer,
+    UnusableResponse,
     UpliftError,
     UpstreamTimedOut,
     UpstreamUnavailable,
@@ -152,7 +152,7 @@ def install(app: FastAPI) -> None:
         Conflict,
         KeyReused,
         BacklogFull,
-        UnusableAnswer,
+        UnusableResponse,
         UpstreamTimedOut,
         UpstreamUnavailable,
         RequestValidationError,
@@ -190,7 +190,7 @@ _STATUSES: dict[type, int] = {
     NotFound: 404,
     Conflict: 409,
     KeyReused: 422,
-    UnusableAnswer: 502,
+    UnusableResponse: 502,
     UpstreamTimedOut: 504,
 }
 

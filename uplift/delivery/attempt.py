@@ -22,7 +22,7 @@ from uplift.delivery.reconcile import (
 )
 from uplift.destinations.client import FhirClient
 from uplift.destinations.responses import Response, ResponseKind
-from uplift.errors import SealError
+from uplift.errors import NeedsAuthorization, SealError, TokenPending, TokenUnavailable
 from uplift.fhir.tolerances import Tolerances
 from uplift.fhir.validate import validate
 from uplift.fhir.versions import FhirVersion
@@ -34,8 +34,8 @@ from uplift.lifecycle import Reason
 from uplift.metrics import count_findings, library_disagreements
 from uplift.sealing import KeyRing, UserKey
 from uplift.settings import Settings
-from uplift.tokens.access import AccessToken, NeedsAuthorization, Person, TokenAccess
-from uplift.tokens.single_flight import TokenPending, TokenUnavailable
+from uplift.tokens.access import TokenAccess
+from uplift.tokens.person import AccessToken, Person
 
 _log = structlog.get_logger(__name__)
 

@@ -11,13 +11,13 @@ import orjson
 
 from uplift.delivery.backoff import Backoff
 from uplift.destinations.responses import Receipt, Response, ResponseKind
+from uplift.errors import TokenPending
 from uplift.ledger.leases import Claim, Outcome
 from uplift.ledger.transitions import Change
 from uplift.ledger.uploads import receipt_context
 from uplift.lifecycle import Reason, State
 from uplift.sealing import UserKey
 from uplift.settings import Settings
-from uplift.tokens.single_flight import TokenPending
 
 
 @dataclass(slots=True)

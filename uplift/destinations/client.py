@@ -20,7 +20,7 @@ from uplift.destinations.responses import (
     classify_search,
     classify_write,
 )
-from uplift.errors import ConfigurationError
+from uplift.errors import ConfigurationError, DeadlinePassed, ResponseTooLarge
 from uplift.fhir.interactions import both_forms, parse_link
 from uplift.fhir.versions import FhirVersion
 from uplift.settings import Settings
@@ -33,14 +33,6 @@ _MAX_PAGE = 100
 _MAX_PAGES = 20
 # To take a larger page apart holds everything else up, so a thread does it.
 _MAX_INLINE_BYTES = 64 * 1024
-
-
-class DeadlinePassed(Exception):
-    """The attempt's time was over before the first byte of the body was asked for."""
-
-
-class ResponseTooLarge(Exception):
-    """The response has more bytes than any answer of 1upHealth's should."""
 
 
 def open_http(*, connections: int) -> httpx.AsyncClient:

@@ -19,6 +19,7 @@ from sqlalchemy import Row, text
 from tests.uplift.ledger.rows import new_upload
 from uplift.delivery.outcome import Endings, Facts
 from uplift.destinations.responses import Receipt, Response, ResponseKind
+from uplift.errors import TokenPending
 from uplift.ledger import (
     accepting,
     cancelling,
@@ -36,7 +37,6 @@ from uplift.lifecycle import UNFINISHED, State, allowed
 from uplift.queues import UPLOADS
 from uplift.sealing import UserKey
 from uplift.settings import Settings
-from uplift.tokens.single_flight import TokenPending
 
 RECORDS = 4
 CONTENTS = 3
