@@ -21,7 +21,7 @@ from uplift.errors import (
     NotFound,
     SealError,
     UnreadableUpload,
-    UnusableAnswer,
+    UnusableResponse,
     UpliftError,
     UpstreamTimedOut,
     UpstreamUnavailable,
@@ -89,7 +89,7 @@ _STATUSES: dict[type, int] = {
     NotFound: 404,
     Conflict: 409,
     KeyReused: 422,
-    UnusableAnswer: 502,
+    UnusableResponse: 502,
     UpstreamTimedOut: 504,
 }
 

@@ -1,20 +1,34 @@
-"""What can go wrong inside the relay, for a person to act on.
+"""The errors that Uplift raises on purpose.
 
 UpliftError
-├── ConfigurationError      the deployment must change something before a start makes sense
-├── SealError               a sealed value cannot be opened with the keys at hand
-├── NotFound                no such thing, or not the caller's to see
-├── Conflict                the thing is in a state that forbids the request
-├── KeyReused               an idempotency key stands for another request
-├── BacklogFull             too much waits to be sent already; try later
-├── UnreadableUpload        what came in is no resource that can be kept
-├── InvalidRead             what was asked for is nothing that can be read back
-├── UnusableAnswer          1upHealth's answer to a read cannot be passed on
-├── UpstreamTimedOut        1upHealth did not answer a read in time
-└── UpstreamUnavailable     1upHealth did not do what the request needs; try later
+├── ConfigurationError          a setting is missing or wrong
+├── SealError                   a sealed value does not open with the keys of this process
+├── NotFound                    there is no such thing, or the caller may not see it
+├── Conflict                    the state of the thing does not allow the request
+├── KeyReused                   an idempotency key came with another request before
+├── BacklogFull                 too many uploads wait already: try later
+├── UnreadableUpload            the body cannot be stored: it is not a resource
+├── UnreadableDocument          the body cannot be validated: it is not a JSON object
+├── InvalidRead                 the request is not a read that Uplift or 1upHealth knows
+├── UnusableResponse            the response to a read cannot be passed on
+├── UpstreamTimedOut            1upHealth did not respond to a read in time
+├── UpstreamUnavailable         1upHealth did not do what the request needs: try later
+├── DeadlinePassed              an attempt had no time left before it sent anything
+├── ResponseTooLarge            a response has more bytes than Uplift reads
+├── TokenError                  1upHealth gave no tokens
+├── QuotaSpent                  no user-management call may be made now
+├── NeedsAuthorization          the grant is dead: only the person can give a new one
+└── TokenUnavailable            there is no usable token now, but the grant may be good
+    └── TokenPending            another process refreshes the token, or no refresh is allowed now
+        └── TokenLimitReached   1upHealth allows no refresh until a known time
 
-Messages never hold health data, tokens or keys: they reach logs and clients.
+The token errors belong together. `TokenEndpoint` raises TokenError; QuotaSpent becomes one inside
+it. `TokenAccess` turns TokenError into NeedsAuthorization or TokenUnavailable.
+
+Messages never contain health data, tokens or keys: they reach logs and clients.
 """
+
+from enum import StrEnum
 
 
 class UpliftError(Exception):
@@ -22,27 +36,27 @@ class UpliftError(Exception):
 
 
 class ConfigurationError(UpliftError):
-    """A setting is missing or wrong."""
+    """A setting is missing or wrong. Somebody must change it before a start makes sense."""
 
 
 class SealError(UpliftError):
-    """A sealed value cannot be opened: wrong key, wrong row, or altered."""
+    """A sealed value does not open: wrong key, wrong row, or altered."""
 
 
 class NotFound(UpliftError):
-    """No such thing, or not the caller's to see."""
+    """There is no such thing, or the caller may not see it."""
 
 
 class Conflict(UpliftError):
-    """The thing's state forbids what was asked."""
+    """The state of the thing does not allow the request."""
 
 
 class KeyReused(UpliftError):
-    """An Idempotency-Key came with another request than the one that it stands for."""
+    """An Idempotency-Key came with a request that differs from its first one."""
 
 
 class BacklogFull(UpliftError):
-    """Nothing more is accepted until some of what waits is sent."""
+    """Uplift accepts no more until some of the waiting uploads are delivered."""
 
     def __init__(self, message: str, *, retry_after: float) -> None:
         super().__init__(message)
@@ -50,24 +64,99 @@ class BacklogFull(UpliftError):
 
 
 class UnreadableUpload(UpliftError):
-    """The body is not something Uplift can keep: not JSON, not an object, no resourceType."""
+    """The body is nothing that Uplift can store: not JSON, not an object, or no resourceType."""
+
+
+class UnreadableDocument(UpliftError):
+    """The body is not a JSON object that can be validated. The message never quotes it."""
 
 
 class InvalidRead(UpliftError):
-    """What was asked for is nothing that can be read back, by FHIR's rules or by 1upHealth's."""
+    """The request is not a read by FHIR's rules, or 1upHealth refuses it."""
 
 
-class UnusableAnswer(UpliftError):
-    """1upHealth failed at a read, or its answer is nothing that can be passed on."""
+class UnusableResponse(UpliftError):
+    """1upHealth failed at a read, or sent something that cannot be passed on."""
 
 
 class UpstreamTimedOut(UpliftError):
-    """1upHealth did not answer a read in time."""
+    """1upHealth did not respond to a read in time."""
 
 
 class UpstreamUnavailable(UpliftError):
-    """1upHealth did not do what this request needs."""
+    """1upHealth did not do what the request needs."""
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class DeadlinePassed(UpliftError):
+    """The attempt's time was over before the first byte of the body was sent."""
+
+
+class ResponseTooLarge(UpliftError):
+    """The response has more bytes than the caller wants to read."""
+
+
+class Trouble(StrEnum):
+    """Why 1upHealth gave no tokens."""
+
+    REFUSED = "refused"  # it does not accept this code, refresh token or user: do not try again
+    UNAVAILABLE = "unavailable"  # there was no useful response: try later
+    BUSY = "busy"  # the limit on calls is reached
+
+
+class TokenError(UpliftError):
+    """1upHealth gave no tokens.
+
+    `code` says why in one word. The response's text is not kept: it may quote what was sent.
+    `retry_after` is in seconds; None if 1upHealth named no time.
+    """
+
+    def __init__(self, trouble: Trouble, code: str, *, retry_after: float | None = None) -> None:
+        super().__init__(f"1upHealth gave no tokens: {code}")
+        self.trouble = trouble
+        self.code = code
+        self.retry_after = retry_after
+
+
+class QuotaSpent(UpliftError):
+    """No user-management call may be made for `retry_after` seconds."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("The quota of user-management calls at 1upHealth is spent.")
+        self.retry_after = retry_after
+
+
+class NeedsAuthorization(UpliftError):
+    """The user's grant is dead: only the person can give a new one."""
+
+
+class TokenUnavailable(UpliftError):
+    """There is no usable token now, but the grant may be good.
+
+    `retry_after` is in seconds; None if nobody knows.
+    """
+
+    def __init__(self, code: str, *, retry_after: float | None = None) -> None:
+        super().__init__(f"No token from 1upHealth: {code}")
+        self.code = code
+        self.retry_after = retry_after
+
+
+class TokenPending(TokenUnavailable):
+    """Uplift asked 1upHealth for nothing: another process asks already, or nobody may ask now.
+
+    Try again after `retry_after` seconds, at a random time in the `spread` seconds that follow.
+    """
+
+    retry_after: float
+
+    def __init__(self, code: str, *, retry_after: float, spread: float = 1.0) -> None:
+        super().__init__(code, retry_after=retry_after)
+        self.spread = spread
+
+
+class TokenLimitReached(TokenPending):
+    """1upHealth allows no such call before `retry_after` seconds have passed."""

@@ -3,6 +3,8 @@
 Each imports only what its own process needs. A wrong setting is told before that.
 """
 
+from typing import Literal
+
 import typer
 
 from uplift.cli.session import read_settings
@@ -28,7 +30,7 @@ def bulk() -> None:
     _work("bulk")
 
 
-def _work(queue: str) -> None:
+def _work(queue: Literal["uploads", "bulk"]) -> None:
     read_settings()
     from uplift.worker.process import main
 

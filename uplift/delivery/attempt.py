@@ -31,7 +31,7 @@ from uplift.delivery.results import (
 )
 from uplift.destinations.client import FhirClient
 from uplift.destinations.responses import ResponseKind
-from uplift.errors import SealError
+from uplift.errors import NeedsAuthorization, SealError, TokenUnavailable
 from uplift.fhir.issues import Report
 from uplift.fhir.tolerances import Tolerances
 from uplift.fhir.validate import validate
@@ -41,8 +41,7 @@ from uplift.ledger.users import key_context
 from uplift.metrics import count_findings, library_disagreements
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
-from uplift.tokens.access import NeedsAuthorization, TokenAccess
-from uplift.tokens.single_flight import TokenUnavailable
+from uplift.tokens.access import TokenAccess
 
 _log = structlog.get_logger(__name__)
 

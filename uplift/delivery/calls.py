@@ -9,7 +9,8 @@ from uplift.delivery.results import Opened
 from uplift.destinations.client import FhirClient
 from uplift.destinations.responses import Response, ResponseKind
 from uplift.fhir.versions import FhirVersion
-from uplift.tokens.access import AccessToken, Person, TokenAccess
+from uplift.tokens.access import TokenAccess
+from uplift.tokens.person import AccessToken, Person
 
 
 class Stopping(Exception):

@@ -26,12 +26,11 @@ from uplift.delivery.results import (
     Stopped,
 )
 from uplift.destinations.responses import Response, ResponseKind
+from uplift.errors import NeedsAuthorization, TokenPending, TokenUnavailable
 from uplift.ledger.leases import Claim
 from uplift.ledger.transitions import Change
 from uplift.lifecycle import Reason, State
 from uplift.settings import Settings
-from uplift.tokens.access import NeedsAuthorization
-from uplift.tokens.single_flight import TokenPending, TokenUnavailable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,10 +4,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from uplift.destinations.responses import Response
+from uplift.errors import NeedsAuthorization, TokenUnavailable
 from uplift.ledger.leases import Claim
 from uplift.sealing import UserKey
-from uplift.tokens.access import NeedsAuthorization
-from uplift.tokens.single_flight import TokenUnavailable
 
 
 @dataclass(frozen=True, slots=True)

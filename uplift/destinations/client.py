@@ -20,7 +20,7 @@ from uplift.destinations.responses import (
     classify_search,
     classify_write,
 )
-from uplift.errors import ConfigurationError
+from uplift.errors import ConfigurationError, DeadlinePassed, ResponseTooLarge
 from uplift.fhir.interactions import both_forms, parse_link
 from uplift.fhir.versions import FhirVersion
 from uplift.settings import Settings
@@ -34,14 +34,6 @@ _MAX_PAGE = 100
 _MAX_PAGES = 20
 # A thread parses a larger page: meanwhile nothing else could run on the loop.
 _MAX_INLINE_BYTES = 64 * 1024
-
-
-class DeadlinePassed(Exception):
-    """The deadline passed before the first byte of the body was sent."""
-
-
-class ResponseTooLarge(Exception):
-    """The response has more bytes than allowed."""
 
 
 def open_http(*, connections: int) -> httpx.AsyncClient:

@@ -5,33 +5,31 @@ from typing import Any
 
 import orjson
 
+from uplift.errors import UnreadableDocument
+
 MAX_DEPTH = 64
 """Arrays and objects inside each other, at most; HL7's deepest example has 13."""
 
 JsonObject = dict[str, Any]
 
 
-class Unreadable(Exception):
-    """The bytes are no JSON object that can be judged; the message says why, without a value."""
-
-
 def read(body: bytes) -> JsonObject:
-    """The object that `body` holds.  Raises Unreadable."""
+    """The object that `body` holds.  Raises UnreadableDocument."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         # The parser's own words may quote the text; its position does not.
-        raise Unreadable(
+        raise UnreadableDocument(
             f"This is not JSON: the parser stops at line {error.lineno}, column {error.colno}. "
             "Send UTF-8 without a byte order mark."
         ) from None
     if not isinstance(document, dict):
-        raise Unreadable("A resource is a JSON object; this is another kind of JSON value.")
+        raise UnreadableDocument("A resource is a JSON object; this is another kind of JSON value.")
     if _deeper_than(document, MAX_DEPTH):
-        raise Unreadable(f"Arrays and objects are nested more than {MAX_DEPTH} deep.")
+        raise UnreadableDocument(f"Arrays and objects are nested more than {MAX_DEPTH} deep.")
     # Written out in JSON, U+0000 is always escaped: a raw one does not parse.
     if b"\\u0000" in body and any("\0" in text for text in _texts(document)):
-        raise Unreadable("A name or a text holds U+0000, which FHIR forbids. Remove it.")
+        raise UnreadableDocument("A name or a text holds U+0000, which FHIR forbids. Remove it.")
     return document
 
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from uplift.errors import UnreadableDocument
 from uplift.fhir.compiled import resource_types, validator
-from uplift.fhir.document import JsonObject, Unreadable, excerpt, read, resources_in
+from uplift.fhir.document import JsonObject, excerpt, read, resources_in
 from uplift.fhir.expressions import below
 from uplift.fhir.findings import Finding, Kind
 from uplift.fhir.invariants import invariant_findings
@@ -44,7 +45,7 @@ def validate(
         return _fatal("not-supported", "The fhirVersion is none of DSTU2, STU3 and R4.")
     try:
         resource = read(body)
-    except Unreadable as error:
+    except UnreadableDocument as error:
         return _fatal("structure", str(error))
     resource_type = resource.get("resourceType")
     if not isinstance(resource_type, str) or not resource_type:

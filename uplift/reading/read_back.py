@@ -16,8 +16,10 @@ from uplift.destinations.responses import Response, ResponseKind
 from uplift.errors import (
     Conflict,
     InvalidRead,
+    NeedsAuthorization,
     NotFound,
-    UnusableAnswer,
+    TokenUnavailable,
+    UnusableResponse,
     UpstreamTimedOut,
     UpstreamUnavailable,
 )
@@ -28,8 +30,8 @@ from uplift.ledger.audit import Action, Actor, note
 from uplift.ledger.database import Database
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
-from uplift.tokens.access import AccessToken, NeedsAuthorization, Person, TokenAccess
-from uplift.tokens.single_flight import TokenUnavailable
+from uplift.tokens.access import TokenAccess
+from uplift.tokens.person import AccessToken, Person
 
 # Each may hold an answer of the size cap, and a copy of it: the rest wait.
 _AT_ONCE = 16
@@ -67,7 +69,7 @@ class Reader:
 
         Raises NotFound for an unknown user or resource, Conflict if the person must consent again,
         InvalidRead if 1upHealth refuses the request, UpstreamUnavailable if it asks for patience,
-        UpstreamTimedOut, and UnusableAnswer for all else that it may say.
+        UpstreamTimedOut, and UnusableResponse for all else that it may say.
         """
         deadline = time.monotonic() + self._seconds
         person = await self._person(app_user_id, by)
@@ -133,20 +135,20 @@ class Reader:
                     retry_after=response.retry_after,
                 )
             case ResponseKind.UNAUTHORIZED:
-                return UnusableAnswer(
+                return UnusableResponse(
                     f"1upHealth refuses the user's token although it was just renewed ({code})."
                 )
         if code in ("no_answer", "http_408", "http_504"):
             return self._timed_out()
         if code == "response_too_large":
             how = "Ask with a lower _count" if interaction.paged else "Raise the limit"
-            return UnusableAnswer(
+            return UnusableResponse(
                 f"The answer has more than {self._max_bytes} bytes"
                 f" (UPLIFT_MAX_READ_BACK_BYTES). {how}."
             )
         if code == "not_the_resource":
             return _unusable()
-        return UnusableAnswer(
+        return UnusableResponse(
             f"1upHealth did not answer the read ({code}). Try again; if it stays so, check"
             " UPLIFT_ONEUP_FHIR_URL and whether 1upHealth lets this application read."
         )
@@ -182,15 +184,15 @@ class Reader:
                 rewritten.append({"relation": relation, "url": address_of(target)})
             elif relation == "next":
                 # Without it the page would look like the last one, and the rest be missed.
-                raise UnusableAnswer(
+                raise UnusableResponse(
                     "1upHealth's link to the next page leads elsewhere than"
                     " UPLIFT_ONEUP_FHIR_URL, so it is not followed. Check that setting."
                 )
         return rewritten
 
 
-def _unusable() -> UnusableAnswer:
-    return UnusableAnswer(
+def _unusable() -> UnusableResponse:
+    return UnusableResponse(
         "1upHealth answered with something else than what was asked for. Check"
         " UPLIFT_ONEUP_FHIR_URL."
     )

@@ -1,0 +1,13 @@
+"""Access tokens for users. The files, in the order in which a request for a token passes them:
+
+* `person`: whose token is wanted, and the token itself
+* `access`: the entry: gives a token, from the cache or from the ledger, or has it refreshed
+* `single_flight`: one refresh per user at a time in this process
+* `cache`: the tokens of the last seconds
+* `refusals`: stops the refreshes where 1upHealth refuses fresh tokens too
+* `refresh`: one refresh per user at a time among all processes
+* `grant_store`: reads grants, and saves new tokens so that none is lost
+* `obtain`: gets new tokens by the refresh token, or else by a new code
+* `token_endpoint`: the HTTP calls: users, codes, tokens
+* `quota`: counts the calls to user management, with its Lua scripts
+"""

@@ -1,80 +1,44 @@
-"""How many user-management calls the application has left at 1upHealth this hour.
+"""Counts the user-management calls that the application may make at 1upHealth.
 
-1upHealth allows 300 an hour for the whole application (doc). All processes count in one sliding
-window in Redis. Some of it is kept for people who are being signed up: a backlog of old users
-must not keep new ones out.
+1upHealth's documentation allows 300 an hour for the whole application. All processes count in one
+sliding window in Redis. A part is reserved for people who sign up: a backlog of known users must
+not keep new ones out.
 
-What is lost with Redis is a count, never an upload: 1upHealth's own 429 closes the window then.
+If Redis loses its data, a count is lost, but no upload: 1upHealth responds 429, and then all
+processes stop calling for a time.
 """
 
 import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from uuid import uuid4
 
 import redis.asyncio
 import structlog
 from redis.exceptions import RedisError
 
+from uplift.errors import QuotaSpent
 from uplift.metrics import quota_calls
 from uplift.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
 _CALLS = "uplift:oneup:quota-calls"
-_CLOSED = "uplift:oneup:quota-calls-suspended"
+_SUSPENDED = "uplift:oneup:quota-calls-suspended"
 
-# All by Redis' own clock, so that processes on machines whose clocks differ share one window.
-_NOW = """
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-"""
+_HERE = Path(__file__).parent
+_CHARGE = (_HERE / "quota_charge.lua").read_text()
+_END = (_HERE / "quota_end.lua").read_text()
+_COUNT = (_HERE / "quota_count.lua").read_text()
 
-# Look, forget what has left the window, and count oneself in, in one step. Returns 0, or the
-# milliseconds until the window has room. Milliseconds are cut off: a call is over one later.
-_SPEND = f"""{_NOW}
-local closed = redis.call('PTTL', KEYS[2])
-if closed > 0 then return closed end
-local window, max_rate = tonumber(ARGV[1]), tonumber(ARGV[2])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. now - window)
-local spent = redis.call('ZCARD', KEYS[1])
-if spent >= max_rate then
-    local first = redis.call('ZRANGE', KEYS[1], spent - max_rate, spent - max_rate, 'WITHSCORES')
-    return math.max(1, first[2] + window + 1 - now)
-end
-redis.call('ZADD', KEYS[1], now, ARGV[3])
-redis.call('PEXPIRE', KEYS[1], window)
-return 0
-"""
-
-# 1upHealth counted the call at some time before its answer came. Counted from then, ours never
-# leaves the window before theirs does.
-_ENDED = f"""{_NOW}
-redis.call('ZADD', KEYS[1], 'XX', now, ARGV[2])
-redis.call('PEXPIRE', KEYS[1], ARGV[1])
-"""
-
-# How many calls the window has, as nobody spends one; all of them while it is closed.
-_COUNT = f"""{_NOW}
-if redis.call('PTTL', KEYS[2]) > 0 then return tonumber(ARGV[2]) end
-return redis.call('ZCOUNT', KEYS[1], now - tonumber(ARGV[1]), '+inf')
-"""
-
-# Without Redis nobody can count for all: each process takes a small share of its own, so that a
-# dozen processes stay within the limit together.
-_ALONE_SHARE = 0.05
-# How long the window stays closed after a 429 that does not say: another application may share
-# the client id, or the count was lost, so nobody knows when there is room.
-_CLOSED_PART = 0.05
-
-
-class QuotaSpent(Exception):
-    """No user-management call may be made now; `retry_after` says in how many seconds."""
-
-    def __init__(self, retry_after: float) -> None:
-        super().__init__("1upHealth's hourly user-management calls are spent")
-        self.retry_after = retry_after
+# Without Redis nobody can count for all processes. So each takes this share: together, a dozen
+# processes stay within the limit.
+_LOCAL_SHARE = 0.05
+# The part of the period for which nobody calls after a 429 that names no time. Another application
+# may use the same client id, or the count was lost, so nobody knows when calls are free again.
+_SUSPENDED_PART = 0.05
 
 
 class Quota:
@@ -82,27 +46,28 @@ class Quota:
 
     def __init__(self, redis_client: "redis.asyncio.Redis", settings: Settings) -> None:
         self._redis = redis_client
-        self._spend_script = redis_client.register_script(_SPEND)
-        self._ended_script = redis_client.register_script(_ENDED)
+        self._charge_script = redis_client.register_script(_CHARGE)
+        self._end_script = redis_client.register_script(_END)
         self._count_script = redis_client.register_script(_COUNT)
         self._limit = settings.oneup_quota_calls
         self._reserve = settings.oneup_quota_reserve
         self._period = settings.oneup_quota_seconds
-        self._alone: deque[float] = deque()
-        # When this process may ask again, by whether it is for a new user. Room never comes
-        # earlier than was said, so thousands who wait need not each ask Redis.
+        self._local: deque[float] = deque()  # when this process called without Redis
+        # Until when this process need not ask Redis, by whether it is for a new user: no call
+        # becomes free earlier than Redis said, so thousands who wait do not each ask.
         self._spent_until = {True: 0.0, False: 0.0}
 
     @asynccontextmanager
     async def call(self, *, new_user: bool) -> AsyncIterator[None]:
-        """Around one user-management call. Only calls for new users may use the reserve.
+        """Wrap one user-management call in this. Only calls for new users may use the reserve.
 
-        Raises QuotaSpent, and the call is not to be made. Redis that is away raises nothing.
+        Raises QuotaSpent if the call must not be made. Without Redis, this process counts alone.
         """
         wait = self._spent_until[new_user] - time.monotonic()
         if wait <= 0:
-            mark = uuid4().hex
-            wait = await self._spend(mark, self._limit if new_user else self._limit - self._reserve)
+            call_id = uuid4().hex
+            limit = self._limit if new_user else self._limit - self._reserve
+            wait = await self._charge(call_id, limit)
         if wait > 0:
             self._spent_until[new_user] = time.monotonic() + wait
             quota_calls.labels("withheld").inc()
@@ -111,60 +76,60 @@ class Quota:
         try:
             yield
         finally:
-            await self._ended(mark)
+            await self._end(call_id)
 
     async def used_up(self, retry_after: float | None) -> float:
-        """1upHealth says that the limit is reached: nobody calls for the time it asks for.
+        """Note that 1upHealth responded 429: no process calls for the time that it asks for.
 
-        Returns that time, in seconds: a part of the window where 1upHealth names none.
+        Returns that time in seconds. Where 1upHealth names none, it is a part of the period.
         """
         quota_calls.labels("refused").inc()
-        seconds = self._period * _CLOSED_PART if retry_after is None else retry_after
+        seconds = self._period * _SUSPENDED_PART if retry_after is None else retry_after
         until = time.monotonic() + seconds
         self._spent_until = {who: max(until, at) for who, at in self._spent_until.items()}
         try:
-            await self._redis.set(_CLOSED, 1, px=max(1, round(seconds * 1000)))
+            await self._redis.set(_SUSPENDED, 1, px=max(1, round(seconds * 1000)))
         except (RedisError, OSError) as error:
             _log.warning("quota_counted_locally", error=type(error).__name__)
         return seconds
 
     async def left(self) -> tuple[int, int] | None:
-        """How many calls may be made now, in all and for users who are there already.
+        """How many calls may be made now: for new users, and for known users.
 
-        None if Redis does not answer.
+        None if Redis does not respond.
         """
         try:
             spent = await self._count_script(
-                keys=[_CALLS, _CLOSED], args=[round(self._period * 1000), self._limit]
+                keys=[_CALLS, _SUSPENDED], args=[round(self._period * 1000), self._limit]
             )
         except (RedisError, OSError):
             return None
         left = max(0, self._limit - int(spent))
         return left, max(0, left - self._reserve)
 
-    async def _spend(self, mark: str, limit: int) -> float:
-        """Count a call in. Seconds until there is room for it: 0 if it is counted."""
+    async def _charge(self, call_id: str, limit: int) -> float:
+        """Count a call. Returns 0 if it is counted, or else the seconds until one is free."""
         try:
-            wait = await self._spend_script(
-                keys=[_CALLS, _CLOSED], args=[round(self._period * 1000), limit, mark]
+            wait = await self._charge_script(
+                keys=[_CALLS, _SUSPENDED], args=[round(self._period * 1000), limit, call_id]
             )
         except (RedisError, OSError) as error:
             _log.warning("quota_counted_locally", error=type(error).__name__)
-            return self._spend_alone(limit)
+            return self._charge_locally(limit)
         return float(wait) / 1000
 
-    async def _ended(self, mark: str) -> None:
+    async def _end(self, call_id: str) -> None:
         try:
-            await self._ended_script(keys=[_CALLS], args=[round(self._period * 1000), mark])
+            await self._end_script(keys=[_CALLS], args=[round(self._period * 1000), call_id])
         except (RedisError, OSError) as error:
             _log.warning("quota_counted_locally", error=type(error).__name__)
 
-    def _spend_alone(self, limit: int) -> float:
+    def _charge_locally(self, limit: int) -> float:
         now = time.monotonic()
-        while self._alone and self._alone[0] <= now - self._period:
-            self._alone.popleft()
-        share = max(1, int(limit * _ALONE_SHARE))
-        if len(self._alone) >= share:
-            return self._alone[-share] + self._period - now
-        self._alone.append(now)
+        while self._local and self._local[0] <= now - self._period:
+            self._local.popleft()
+        share = max(1, int(limit * _LOCAL_SHARE))
+        if len(self._local) >= share:
+            return self._local[-share] + self._period - now
+        self._local.append(now)
         return 0.0

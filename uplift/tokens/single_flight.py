@@ -1,90 +1,108 @@
-"""Who asks 1upHealth for one user's token now, and what the last who got none has learnt."""
+"""One token refresh per user at a time in this process; callers that waited share its result."""
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 from uuid import UUID
 from weakref import WeakValueDictionary
 
-from uplift.errors import UpliftError
+from uplift.errors import TokenLimitReached, TokenPending, TokenUnavailable
 
-# Users whose limit is remembered. Of those that are forgotten, one upload more asks in vain.
+Result = TypeVar("Result")
+
+# Users whose reached limit is remembered. A forgotten user costs one more call in vain.
 _MAX_REMEMBERED = 10_000
 
 
-class TokenUnavailable(UpliftError):
-    """No usable token now, though the grant may be good."""
-
-    def __init__(self, code: str, *, retry_after: float | None = None) -> None:
-        super().__init__(f"No token from 1upHealth: {code}")
-        self.code = code
-        self.retry_after = retry_after
-
-
-class TokenPending(TokenUnavailable):
-    """Nothing was tried: another asks for this user at the moment, or nobody may ask.
-
-    Worth another try after `retry_after` seconds, at a random time of the next `spread` seconds.
-    """
-
-    retry_after: float
-
-    def __init__(self, code: str, *, retry_after: float, spread: float = 1.0) -> None:
-        super().__init__(code, retry_after=retry_after)
-        self.spread = spread
-
-
-class TokenLimitReached(TokenPending):
-    """1upHealth allows no such call before `retry_after` seconds have passed."""
-
-
 class Flight:
-    """One user's: hold `lock` while asking."""
+    """One user's refreshes. Hold `lock` from reading the grant to the end of the refresh."""
 
-    def __init__(self) -> None:
+    def __init__(self, user_id: UUID, *, now: Callable[[], float]) -> None:
+        self.user_id = user_id
         self.lock = asyncio.Lock()
+        self._now = now
         self._error: TokenUnavailable | None = None
         self._version = 0
         self._at = 0.0
 
-    def check(self, version: int, came_at: float) -> None:
-        """Raise again what answers a caller too who came at that time for that version."""
+    def check(self, version: int, since: float) -> None:
+        """Raise the last failure again where it concerns a caller who waits since that time.
+
+        A failure concerns those who waited during it: if each of them asked again, one after the
+        other, their leases would end meanwhile. A reached limit concerns everybody until it has
+        passed. A newer version of the grant is always tried.
+        """
         error = self._error
         if error is None or self._version != version:
             return
         if isinstance(error, TokenLimitReached):
-            left = self._at + error.retry_after - time.monotonic()
+            left = self._at + error.retry_after - self._now()
             if left > 0:
                 raise TokenLimitReached(error.code, retry_after=left, spread=error.spread)
-        # One failure answers all who waited for it: if each of them asked again, and waited for
-        # 1upHealth in its turn, their leases would end meanwhile.
-        if self._at >= came_at:
-            if isinstance(error, TokenPending):
-                raise TokenPending(error.code, retry_after=error.retry_after, spread=error.spread)
-            raise TokenUnavailable(error.code, retry_after=error.retry_after)
+        if self._at >= since:
+            raise _copy(error)
 
     def failed(self, version: int, error: TokenUnavailable) -> None:
-        """Note that there is no newer version yet, and why."""
-        self._error, self._version, self._at = error, version, time.monotonic()
+        """Note why there is no newer version yet."""
+        self._error, self._version, self._at = _copy(error), version, self._now()
 
 
 class SingleFlight:
-    """The turns of all users of this process."""
+    """The flights of all users of this process. `now` is a clock in seconds."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        max_remembered: int = _MAX_REMEMBERED,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_remembered = max_remembered
+        self._now = now
+        # A flight lasts while a caller uses it, and longer if it is remembered.
         self._flights: WeakValueDictionary[UUID, Flight] = WeakValueDictionary()
         self._remembered: dict[UUID, Flight] = {}
 
     def of(self, user_id: UUID) -> Flight:
-        """The user's turn. It lasts while somebody holds it."""
-        return self._flights.setdefault(user_id, Flight())
+        """The user's flight. All who want the user's token at this time share it."""
+        flight = self._flights.get(user_id)
+        if flight is None:
+            flight = self._flights[user_id] = Flight(user_id, now=self._now)
+        return flight
 
-    def remember(self, user_id: UUID, turn: Flight) -> None:
-        """Let it last: hundreds of uploads of that user need not each meet the same limit."""
-        self._remembered.pop(user_id, None)
-        if len(self._remembered) >= _MAX_REMEMBERED:
+    async def run(
+        self,
+        flight: Flight,
+        version: int,
+        since: float,
+        refresh: Callable[[], Awaitable[Result]],
+    ) -> Result:
+        """Refresh that version of the grant, for a caller who waits since that time.
+
+        The caller holds the flight's lock. Raises TokenUnavailable if the refresh does, and at
+        once if the last failure concerns this caller too.
+        """
+        flight.check(version, since)
+        try:
+            result = await refresh()
+        except TokenUnavailable as error:
+            flight.failed(version, error)
+            if isinstance(error, TokenLimitReached):
+                self._remember(flight)
+            raise
+        self._remembered.pop(flight.user_id, None)
+        return result
+
+    def _remember(self, flight: Flight) -> None:
+        # Hundreds of uploads of that user need not reach the same limit one by one.
+        self._remembered.pop(flight.user_id, None)
+        if len(self._remembered) >= self._max_remembered:
             del self._remembered[next(iter(self._remembered))]
-        self._remembered[user_id] = turn
+        self._remembered[flight.user_id] = flight
 
-    def forget(self, user_id: UUID) -> None:
-        """There is a token again."""
-        self._remembered.pop(user_id, None)
+
+def _copy(error: TokenUnavailable) -> TokenUnavailable:
+    # Without the traceback, which belongs to one caller and would keep the flight in memory.
+    if isinstance(error, TokenPending):
+        return type(error)(error.code, retry_after=error.retry_after, spread=error.spread)
+    return TokenUnavailable(error.code, retry_after=error.retry_after)

@@ -3,7 +3,6 @@
 import asyncio
 import math
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import aiohttp
@@ -11,33 +10,15 @@ import httpx
 import orjson
 
 from uplift.destinations.responses import retry_after
-from uplift.errors import ConfigurationError
+from uplift.errors import ConfigurationError, QuotaSpent, TokenError, Trouble
 from uplift.ledger.token_pair import TokenPair
 from uplift.settings import Settings
-from uplift.tokens.quota import Quota, QuotaSpent
+from uplift.tokens.quota import Quota
 
 # The code of a call that was not made: the budget that all processes share has no room.
 QUOTA_SPENT = "quota_spent"
 _SECONDS = 20.0
 _MAX_RESPONSE_BYTES = 64 * 1024
-
-
-class Trouble(StrEnum):
-    """Why there are no tokens."""
-
-    REFUSED = "refused"  # this code, refresh token or user is not accepted: trying again is vain
-    UNAVAILABLE = "unavailable"  # no useful answer: try later
-    BUSY = "busy"  # the limit on calls is reached
-
-
-class TokenError(Exception):
-    """1upHealth gave no tokens. Its text is not kept: it may quote what was sent."""
-
-    def __init__(self, trouble: Trouble, code: str, *, retry_after: float | None = None) -> None:
-        super().__init__(f"1upHealth gave no tokens: {code}")
-        self.trouble = trouble
-        self.code = code
-        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Makes a person a user: here, at 1upHealth, and with a grant that works."""
 
-from uplift.errors import Conflict, UpstreamUnavailable
+from uplift.errors import Conflict, TokenError, Trouble, UpstreamUnavailable
 from uplift.key_check import KeyCheck
 from uplift.ledger import audit, grants, parking, users
 from uplift.ledger.audit import SYSTEM, Action, Actor
@@ -8,8 +8,8 @@ from uplift.ledger.database import Database
 from uplift.ledger.token_pair import TokenPair
 from uplift.ledger.users import UserRow
 from uplift.sealing import KeyRing
-from uplift.tokens.access import exchange
-from uplift.tokens.token_endpoint import TokenEndpoint, TokenError, Trouble
+from uplift.tokens.obtain import exchange
+from uplift.tokens.token_endpoint import TokenEndpoint
 
 
 class Provisioner:

@@ -73,7 +73,7 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from the source distribution, so that this is complete as well."""
     folder = tmp_path_factory.mktemp("wheel")
     with tarfile.open(sdist) as archive:
-        archive.extractall(folder / "unpacked", filter="data")  # noqa: S202
+        archive.extractall(folder / "unpacked", filter="data")
     [unpacked] = (folder / "unpacked").iterdir()
     return build("wheel", unpacked, folder)
 

@@ -12,8 +12,8 @@ from uplift.delivery.calls import Calls, Stopping, WriteFailed
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.client import FhirClient
 from uplift.destinations.responses import Response, ResponseKind
-from uplift.tokens.access import AccessToken, Person, TokenAccess
-from uplift.tokens.single_flight import TokenUnavailable
+from uplift.errors import TokenUnavailable
+from uplift.tokens.person import AccessToken, Person
 
 STORED = Response(ResponseKind.STORED, "http_201", 201)
 REFUSED_TOKEN = Response(ResponseKind.UNAUTHORIZED, "http_401", 401)

@@ -31,13 +31,12 @@ from uplift.delivery.results import (
     Stopped,
 )
 from uplift.destinations.responses import Receipt, Response, ResponseKind
+from uplift.errors import NeedsAuthorization, TokenLimitReached, TokenPending, TokenUnavailable
 from uplift.ledger.leases import Claim
 from uplift.ledger.transitions import Change
 from uplift.lifecycle import Reason, State
 from uplift.sealing import UserKey, WrappedKey
 from uplift.settings import Settings
-from uplift.tokens.access import NeedsAuthorization
-from uplift.tokens.single_flight import TokenLimitReached, TokenPending, TokenUnavailable
 
 # Powers of two apart, so that each delay tells where it comes from.
 POLICY = Policy(

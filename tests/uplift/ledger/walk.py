@@ -21,6 +21,7 @@ from uplift.delivery import results
 from uplift.delivery.outcome import Policy, change_of
 from uplift.delivery.results import LastStep, Result
 from uplift.destinations.responses import Response, ResponseKind
+from uplift.errors import NeedsAuthorization, TokenPending
 from uplift.ledger import (
     accepting,
     cancelling,
@@ -37,8 +38,6 @@ from uplift.ledger.users import UserRow
 from uplift.lifecycle import UNFINISHED, State, allowed
 from uplift.queues import UPLOADS
 from uplift.settings import Settings
-from uplift.tokens.access import NeedsAuthorization
-from uplift.tokens.single_flight import TokenPending
 
 RECORDS = 4
 CONTENTS = 3

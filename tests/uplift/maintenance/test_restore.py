@@ -16,7 +16,7 @@ from sqlalchemy import func, select, text
 from tests import factories
 from tests.uplift.ledger import rows
 from uplift.cli.local.embedded import EmbeddedPostgres
-from uplift.cli.local.embedded.postgres import _program
+from uplift.cli.local.embedded.postgres import find_programs
 from uplift.errors import ConfigurationError
 from uplift.intake.accept import Accepted
 from uplift.ledger.audit import Action, list_events
@@ -53,7 +53,7 @@ def restore(file: Path, server: EmbeddedPostgres) -> None:
 
 def _run(program: str, *arguments: str) -> None:
     done = subprocess.run(
-        [str(_program(program)), *arguments], capture_output=True, text=True, timeout=60
+        [str(find_programs(program)), *arguments], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
 

@@ -13,7 +13,7 @@ from uplift.errors import (
     Conflict,
     InvalidRead,
     NotFound,
-    UnusableAnswer,
+    UnusableResponse,
     UpliftError,
     UpstreamTimedOut,
     UpstreamUnavailable,
@@ -122,7 +122,7 @@ async def test_a_next_link_that_leads_elsewhere_is_an_error_and_not_a_last_page(
         b'{"resourceType":"Bundle","link":[{"relation":"next","url":"http://evil.example/r4/X"}]}'
     )
     result, _ = await read_from(settings, responses(page), "Observation")
-    assert isinstance(result, UnusableAnswer)
+    assert isinstance(result, UnusableResponse)
     assert "evil" not in str(result)
 
 
@@ -199,7 +199,7 @@ async def test_an_answer_that_is_no_such_resource_is_not_passed_on(
     relay: Relay, settings: Settings, body: bytes, headers: dict[str, str]
 ) -> None:
     result, _ = await read_from(settings, responses(body, headers=headers), "Observation/1")
-    assert isinstance(result, UnusableAnswer)
+    assert isinstance(result, UnusableResponse)
 
 
 @pytest.mark.parametrize("links", [b'"next"', b'{"relation":"next"}', b"[1]", b"null"])
@@ -208,7 +208,7 @@ async def test_a_page_with_links_that_are_none_is_not_passed_on(
 ) -> None:
     page = b'{"resourceType":"Bundle","link":' + links + b"}"
     result, _ = await read_from(settings, responses(page), "Observation")
-    assert isinstance(result, UnusableAnswer)
+    assert isinstance(result, UnusableResponse)
 
 
 @pytest.mark.parametrize(("path", "advice"), [("Observation", "_count"), ("Binary/1", "Raise")])
@@ -226,7 +226,7 @@ async def test_an_answer_over_the_cap_is_not_read_to_its_end(
             sent += 65536
 
     result, _ = await read_from(settings, endless, path, max_read_back_bytes=100_000)
-    assert isinstance(result, UnusableAnswer)
+    assert isinstance(result, UnusableResponse)
     assert "100000" in str(result)
     assert advice in str(result)
     assert sent < 64 * 1024 * 1024
@@ -283,22 +283,22 @@ async def test_no_more_than_a_few_answers_are_held_at_once(
         ({"kind": "status", "status": 422}, InvalidRead),
         ({"kind": "status", "status": 404}, NotFound),
         ({"kind": "status", "status": 410}, NotFound),
-        ({"kind": "status", "status": 401}, UnusableAnswer),
-        ({"kind": "status", "status": 403}, UnusableAnswer),
-        ({"kind": "status", "status": 302}, UnusableAnswer),
-        ({"kind": "status", "status": 204}, UnusableAnswer),
-        ({"kind": "status", "status": 418}, UnusableAnswer),
-        ({"kind": "status", "status": 500}, UnusableAnswer),
-        ({"kind": "status", "status": 503}, UnusableAnswer),
+        ({"kind": "status", "status": 401}, UnusableResponse),
+        ({"kind": "status", "status": 403}, UnusableResponse),
+        ({"kind": "status", "status": 302}, UnusableResponse),
+        ({"kind": "status", "status": 204}, UnusableResponse),
+        ({"kind": "status", "status": 418}, UnusableResponse),
+        ({"kind": "status", "status": 500}, UnusableResponse),
+        ({"kind": "status", "status": 503}, UnusableResponse),
         ({"kind": "status", "status": 408}, UpstreamTimedOut),
         ({"kind": "status", "status": 504}, UpstreamTimedOut),
         ({"kind": "status", "status": 425}, UpstreamUnavailable),
         ({"kind": "too_many_requests", "retry_after": 7}, UpstreamUnavailable),
-        ({"kind": "html"}, UnusableAnswer),
-        ({"kind": "error_body"}, UnusableAnswer),
-        ({"kind": "cut"}, UnusableAnswer),
-        ({"kind": "reset"}, UnusableAnswer),
-        ({"kind": "half_answer"}, UnusableAnswer),
+        ({"kind": "html"}, UnusableResponse),
+        ({"kind": "error_body"}, UnusableResponse),
+        ({"kind": "cut"}, UnusableResponse),
+        ({"kind": "reset"}, UnusableResponse),
+        ({"kind": "half_answer"}, UnusableResponse),
     ],
 )
 async def test_each_failure_upstream_has_its_error(
@@ -353,7 +353,7 @@ async def test_a_401_to_a_renewed_token_too_is_asked_no_third_time(
 ) -> None:
     await factories.user(relay)
     upstream.faults({"kind": "status", "status": 401, "match": _READ})
-    with pytest.raises(UnusableAnswer):
+    with pytest.raises(UnusableResponse):
         await read(relay, "Observation/obs-1")
     assert len(upstream.requests(api="fhir")) == 2
     assert len(upstream.requests(api="token")) == 2
@@ -406,7 +406,7 @@ async def test_who_reads_is_in_the_trail_even_if_nothing_comes_back(
 ) -> None:
     await factories.user(relay)
     upstream.faults({"kind": "status", "status": 500, "match": _READ})
-    with pytest.raises(UnusableAnswer):
+    with pytest.raises(UnusableResponse):
         await read(relay, "Observation/obs-1")
     upstream.clear_faults()
     await read(relay, "Observation")

@@ -19,6 +19,7 @@ from tests import factories
 from uplift.cli.local.embedded import EmbeddedPostgres
 from uplift.destinations.client import open_http
 from uplift.destinations.responses import Response, ResponseKind
+from uplift.errors import NeedsAuthorization, TokenUnavailable
 from uplift.ledger import grants, users
 from uplift.ledger.grants import GrantRow
 from uplift.ledger.token_pair import TokenPair
@@ -26,13 +27,13 @@ from uplift.lifecycle import Reason, State
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
-from uplift.tokens.access import AccessToken, NeedsAuthorization, Person, TokenAccess
+from uplift.tokens.access import TokenAccess
+from uplift.tokens.person import AccessToken, Person
 from uplift.tokens.quota import Quota
-from uplift.tokens.single_flight import TokenUnavailable
 from uplift.tokens.token_endpoint import TokenEndpoint
 from uplift.wiring import Relay, open_relay
 
-MakeAuthorizer = Callable[..., TokenAccess]
+MakeAccess = Callable[..., TokenAccess]
 
 TOKEN_API = {"api": "token"}
 DOWN = {"kind": "status", "status": 503, "match": TOKEN_API}
@@ -54,8 +55,8 @@ def upstream(oneup: SandboxServer) -> SandboxServer:
 
 
 @pytest.fixture
-async def make_authorizer(relay: Relay, settings: Settings) -> AsyncIterator[MakeAuthorizer]:
-    """Makes authorizers that share nothing but the ledger, as those of two processes."""
+async def make_access(relay: Relay, settings: Settings) -> AsyncIterator[MakeAccess]:
+    """Makes token accesses that share nothing but the ledger, as those of two processes."""
     opened = []
     assert settings.redis_url is not None
     counter = redis.asyncio.from_url(settings.redis_url.get_secret_value())
@@ -73,13 +74,13 @@ async def make_authorizer(relay: Relay, settings: Settings) -> AsyncIterator[Mak
 
 
 @pytest.fixture
-def access(make_authorizer: MakeAuthorizer) -> TokenAccess:
-    """An authorizer."""
-    return make_authorizer()
+def access(make_access: MakeAccess) -> TokenAccess:
+    """The token access of one process."""
+    return make_access()
 
 
 async def person_of(relay: Relay, name: str = "alice") -> Person:
-    """The user as the authorizer wants them."""
+    """The user whose token is wanted."""
     async with relay.database.transaction() as connection:
         user = await users.find_user(connection, name)
     assert user is not None
@@ -130,7 +131,7 @@ async def age(relay: Relay, *, left: float) -> None:
 
 
 def asked(upstream: SandboxServer, api: str = "token") -> int:
-    """How often 1upHealth was asked."""
+    """How many requests 1upHealth responded to."""
     return len(upstream.requests(api=api))
 
 
@@ -140,6 +141,13 @@ async def nothing_asked(upstream: SandboxServer) -> AsyncIterator[None]:
     before = len(upstream.requests())
     yield
     assert upstream.requests()[before:] == []
+
+
+async def being_asked(upstream: SandboxServer) -> None:
+    """Wait until a request is at 1upHealth that one of its faults slows down."""
+    async with asyncio.timeout(10):
+        while not any(rule["fired"] for rule in upstream.fault_rules()):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def outcomes(calls: list[Awaitable[AccessToken]]) -> list[AccessToken | BaseException]:
@@ -179,7 +187,7 @@ async def test_a_token_near_its_end_or_past_it_is_refreshed(
         assert await access.token(alice) == token
 
 
-async def test_a_token_that_is_not_near_its_end_is_kept(
+async def test_a_token_that_is_not_near_its_end_is_not_refreshed(
     relay: Relay, access: TokenAccess, alice: Person, upstream: SandboxServer
 ) -> None:
     await age(relay, left=650)
@@ -188,14 +196,14 @@ async def test_a_token_that_is_not_near_its_end_is_kept(
 
 
 async def test_a_short_lived_token_is_not_refreshed_at_each_use(
-    relay: Relay, make_authorizer: MakeAuthorizer, upstream: SandboxServer
+    relay: Relay, make_access: MakeAccess, upstream: SandboxServer
 ) -> None:
     """Its whole life may be shorter than the margin before which tokens are refreshed."""
     tokens = await bring(relay, upstream, expires_in=300.0)
     alice = await person_of(relay)
     async with nothing_asked(upstream):
         for _ in range(3):
-            assert (await make_authorizer().token(alice)).value == tokens.access_token
+            assert (await make_access().token(alice)).value == tokens.access_token
 
 
 async def test_a_refused_token_is_refreshed_once(
@@ -212,9 +220,9 @@ async def test_a_refused_token_is_refreshed_once(
 
 
 async def test_a_token_refused_long_ago_does_not_end_the_newer_one(
-    make_authorizer: MakeAuthorizer, alice: Person, upstream: SandboxServer
+    make_access: MakeAccess, alice: Person, upstream: SandboxServer
 ) -> None:
-    ours, theirs = make_authorizer(), make_authorizer()
+    ours, theirs = make_access(), make_access()
     old = await ours.token(alice)
     new = await theirs.token(alice, refused=old.version)
     async with nothing_asked(upstream):
@@ -234,7 +242,7 @@ async def test_a_refused_refresh_leads_to_a_new_code(
     assert asked(upstream, "user-management") == before + 1
 
 
-async def test_a_refresh_whose_answer_was_lost_leads_to_a_new_code_in_the_end(
+async def test_a_refresh_whose_response_was_lost_leads_to_a_new_code_in_the_end(
     relay: Relay, access: TokenAccess, alice: Person, upstream: SandboxServer
 ) -> None:
     await age(relay, left=-1)
@@ -255,7 +263,7 @@ async def test_two_users_have_two_tokens(
         await factories.user(relay, name)
     people = [await person_of(relay, name) for name in names]
     await age(relay, left=-1)
-    # Both at once, or one of the stalled would hold up the other.
+    # Both are asked for at once: one must not wait for the other.
     upstream.faults(SLOW)
 
     first, second = await asyncio.gather(*(access.token(person) for person in people))
@@ -355,15 +363,15 @@ async def test_a_brought_grant_whose_refresh_is_refused_needs_the_person(
 
 
 async def test_a_brought_token_without_a_refresh_token_serves_until_it_ends(
-    relay: Relay, make_authorizer: MakeAuthorizer, upstream: SandboxServer
+    relay: Relay, make_access: MakeAccess, upstream: SandboxServer
 ) -> None:
     tokens = await bring(relay, upstream, refresh_token=None)
     alice = await person_of(relay)
     async with nothing_asked(upstream):
-        assert (await make_authorizer().token(alice)).value == tokens.access_token
+        assert (await make_access().token(alice)).value == tokens.access_token
         await age(relay, left=-1)
         with pytest.raises(NeedsAuthorization):
-            await make_authorizer().token(alice)
+            await make_access().token(alice)
 
 
 async def test_a_brought_token_without_a_refresh_token_serves_to_its_last_second(
@@ -427,7 +435,7 @@ async def test_a_stale_refusal_does_not_end_a_newer_grant(
     upstream.faults(SLOW)
 
     refused = asyncio.create_task(access.token(alice))
-    await asyncio.sleep(0.1)
+    await being_asked(upstream)
     new = await bring(relay, upstream)
     with pytest.raises(TokenUnavailable) as raised:
         await refused
@@ -444,7 +452,7 @@ async def test_a_stale_refresh_does_not_replace_a_newer_grant(
     upstream.faults(SLOW)
 
     late = asyncio.create_task(access.token(alice))
-    await asyncio.sleep(0.1)
+    await being_asked(upstream)
     new = await bring(relay, upstream)
     with pytest.raises(TokenUnavailable) as raised:
         await late
@@ -479,12 +487,12 @@ async def test_a_stale_refresh_does_not_replace_a_newer_grant(
 )
 async def test_passing_trouble_parks_nobody(
     relay: Relay,
-    make_authorizer: MakeAuthorizer,
+    make_access: MakeAccess,
     alice: Person,
     upstream: SandboxServer,
     fault: dict[str, Any],
 ) -> None:
-    access = make_authorizer(seconds=0.3)
+    access = make_access(seconds=0.3)
     waiting = await factories.accepted(relay)
     await age(relay, left=-1)
     calls = asked(upstream, "user-management")
@@ -518,7 +526,7 @@ async def test_a_spent_quota_of_codes_parks_nobody(
     assert (await grant_of(relay, alice)).active
 
 
-async def test_a_token_near_its_end_is_used_while_a_new_one_is_not_to_be_had(
+async def test_a_token_near_its_end_is_used_while_there_is_no_new_one(
     relay: Relay, access: TokenAccess, alice: Person, upstream: SandboxServer
 ) -> None:
     await age(relay, left=60)
@@ -529,7 +537,7 @@ async def test_a_token_near_its_end_is_used_while_a_new_one_is_not_to_be_had(
     assert token.value == (await grant_of(relay, alice)).tokens.access_token
 
 
-async def test_a_refused_token_is_not_used_while_a_new_one_is_not_to_be_had(
+async def test_a_refused_token_is_not_used_while_there_is_no_new_one(
     access: TokenAccess, alice: Person, upstream: SandboxServer
 ) -> None:
     first = await access.token(alice)
@@ -562,7 +570,7 @@ async def test_fifty_callers_cost_one_refresh(
 @pytest.mark.parametrize("why", ["past its end", "refused"])
 async def test_two_processes_never_refresh_at_once(
     relay: Relay,
-    make_authorizer: MakeAuthorizer,
+    make_access: MakeAccess,
     alice: Person,
     upstream: SandboxServer,
     why: str,
@@ -572,7 +580,7 @@ async def test_two_processes_never_refresh_at_once(
         await age(relay, left=-1)
     upstream.faults(SLOW)
     before = asked(upstream)
-    processes = [make_authorizer(), make_authorizer()]
+    processes = [make_access(), make_access()]
 
     found = await outcomes([processes[n % 2].token(alice, refused=refused) for n in range(50)])
 
@@ -588,16 +596,16 @@ async def test_two_processes_never_refresh_at_once(
 
 
 async def test_while_another_process_refreshes_a_token_that_works_is_used(
-    relay: Relay, make_authorizer: MakeAuthorizer, alice: Person, upstream: SandboxServer
+    relay: Relay, make_access: MakeAccess, alice: Person, upstream: SandboxServer
 ) -> None:
     old = await grant_of(relay, alice)
     await age(relay, left=60)
     upstream.faults(SLOW)
     before = asked(upstream)
 
-    refreshing = asyncio.create_task(make_authorizer().token(alice))
-    await asyncio.sleep(0.1)
-    meanwhile = await make_authorizer().token(alice)
+    refreshing = asyncio.create_task(make_access().token(alice))
+    await being_asked(upstream)
+    meanwhile = await make_access().token(alice)
 
     assert meanwhile.value == old.tokens.access_token
     assert (await refreshing).value != old.tokens.access_token
@@ -607,15 +615,15 @@ async def test_while_another_process_refreshes_a_token_that_works_is_used(
 @pytest.mark.parametrize(
     "fault", [{**DOWN, "headers": {"Retry-After": "9"}}, {"kind": "stall", "match": TOKEN_API}]
 )
-async def test_one_failure_answers_all_who_waited_for_it(
+async def test_one_failure_is_the_result_of_all_who_waited_for_it(
     relay: Relay,
-    make_authorizer: MakeAuthorizer,
+    make_access: MakeAccess,
     alice: Person,
     upstream: SandboxServer,
     fault: dict[str, Any],
 ) -> None:
     """Fifty waits for a stalled 1upHealth, one after the other, would outlast every lease."""
-    access = make_authorizer(seconds=0.5)
+    access = make_access(seconds=0.5)
     await age(relay, left=-1)
     upstream.faults(SLOW, fault)
     before = asked(upstream)
@@ -629,7 +637,7 @@ async def test_one_failure_answers_all_who_waited_for_it(
     assert (await access.token(alice)).value
 
 
-async def test_one_refusal_answers_all_who_waited_for_it(
+async def test_one_refusal_is_the_result_of_all_who_waited_for_it(
     relay: Relay, access: TokenAccess, alice: Person, upstream: SandboxServer
 ) -> None:
     await age(relay, left=-1)
@@ -642,7 +650,7 @@ async def test_one_refusal_answers_all_who_waited_for_it(
     assert len(upstream.requests()) == before + 2  # a refresh, and a code
 
 
-async def test_a_process_that_died_while_refreshing_holds_up_nobody_for_long(
+async def test_a_process_that_died_while_refreshing_delays_nobody_for_long(
     relay: Relay, access: TokenAccess, alice: Person
 ) -> None:
     version = (await grant_of(relay, alice)).version
@@ -653,17 +661,17 @@ async def test_a_process_that_died_while_refreshing_holds_up_nobody_for_long(
     with pytest.raises(TokenUnavailable) as raised:
         await access.token(alice)
     assert raised.value.code == "another_is_refreshing"
-    await asyncio.sleep(0.4)
+    # The mark is over: that ended the wait for the other process.
     assert (await access.token(alice)).version == version + 1
 
 
-async def test_1uphealth_must_answer_while_the_mark_holds(
-    relay: Relay, make_authorizer: MakeAuthorizer, alice: Person, upstream: SandboxServer
+async def test_1uphealth_must_respond_while_the_mark_lasts(
+    relay: Relay, make_access: MakeAccess, alice: Person, upstream: SandboxServer
 ) -> None:
-    """Or another process would send the same refresh token at the same time."""
+    """Otherwise another process would send the same refresh token at the same time."""
     await age(relay, left=-1)
     upstream.faults({"kind": "stall", "seconds": 30, "match": TOKEN_API})
-    access = make_authorizer(seconds=20.0, refresh_seconds=0.5)
+    access = make_access(seconds=20.0, refresh_seconds=0.5)
     started = time.monotonic()
 
     with pytest.raises(TokenUnavailable) as raised:
@@ -681,7 +689,7 @@ async def test_a_cancelled_caller_does_not_lose_the_new_refresh_token(
     upstream.faults({**SLOW, "commit_first": True})
 
     calling = asyncio.create_task(access.token(brought))
-    await asyncio.sleep(0.1)
+    await being_asked(upstream)
     calling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await calling
@@ -712,19 +720,11 @@ async def no_database(postgres: EmbeddedPostgres) -> AsyncIterator[None]:
             await admin.execute(allow.format(ledger, psycopg.sql.SQL("true")))
 
 
-async def refreshing(relay: Relay, person: Person) -> None:
-    """Wait until 1upHealth is being asked for the user."""
+async def logged(logs: list[Any], event: str) -> None:
+    """Wait until the event is logged."""
     async with asyncio.timeout(10):
-        while not (await grant_of(relay, person)).refreshing:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-    await asyncio.sleep(0.2)
-
-
-async def answered(upstream: SandboxServer) -> None:
-    """Wait until 1upHealth has answered a request for a token."""
-    async with asyncio.timeout(10):
-        while not asked(upstream):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+        while event not in [each["event"] for each in logs]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def test_a_database_that_is_away_for_a_moment_does_not_lose_the_new_refresh_token(
@@ -739,12 +739,12 @@ async def test_a_database_that_is_away_for_a_moment_does_not_lose_the_new_refres
     upstream.faults({**SLOW, "seconds": 1.0, "commit_first": True})
 
     calling = asyncio.create_task(access.token(brought))
-    await refreshing(relay, brought)
-    async with no_database(postgres):
-        await answered(upstream)
-        await asyncio.sleep(1.5)
-        assert not calling.done()
-    token = await calling
+    await being_asked(upstream)
+    with capture_logs() as logs:
+        async with no_database(postgres):
+            await logged(logs, "new_tokens_not_saved_yet")
+            assert not calling.done()
+        token = await calling
 
     new = await grant_of(relay, brought)
     assert (token.value, token.version) == (new.tokens.access_token, old.version + 1)
@@ -753,7 +753,7 @@ async def test_a_database_that_is_away_for_a_moment_does_not_lose_the_new_refres
 
 async def test_a_database_that_stays_away_is_an_error_in_the_end(
     relay: Relay,
-    make_authorizer: MakeAuthorizer,
+    make_access: MakeAccess,
     brought: Person,
     upstream: SandboxServer,
     postgres: EmbeddedPostgres,
@@ -761,15 +761,16 @@ async def test_a_database_that_stays_away_is_an_error_in_the_end(
     await age(relay, left=-1)
     upstream.faults({**SLOW, "seconds": 0.6})
 
-    calling = asyncio.create_task(make_authorizer(refresh_seconds=2.0).token(brought))
-    await refreshing(relay, brought)
+    calling = asyncio.create_task(make_access(refresh_seconds=2.0).token(brought))
+    await being_asked(upstream)
     async with no_database(postgres):
         with pytest.raises(OperationalError), capture_logs() as logs:
             await calling
 
-    events = [each["event"] for each in logs]
-    assert events[0] == "new_tokens_not_kept_yet"
-    assert events[-1] == "new_tokens_lost"
+    events = [(each["event"], each["user"], each["error"]) for each in logs]
+    who_and_why = (str(brought.user_id), "OperationalError")
+    assert events[0] == ("new_tokens_not_saved_yet", *who_and_why)
+    assert events[-1] == ("new_tokens_lost", *who_and_why)
 
 
 async def test_closing_the_relay_does_not_lose_the_new_refresh_token(
@@ -778,11 +779,11 @@ async def test_closing_the_relay_does_not_lose_the_new_refresh_token(
     old = await grant_of(relay, brought)
     waiting = await factories.accepted(relay)
     await age(relay, left=-1)
-    upstream.faults({**SLOW, "seconds": 1.0, "commit_first": True})
+    upstream.faults({**SLOW, "commit_first": True})
 
     async with open_relay(settings) as closing:
         delivering = asyncio.create_task(closing.deliverer.deliver([waiting.upload.id]))
-        await refreshing(relay, brought)
+        await being_asked(upstream)
         delivering.cancel()
         await asyncio.gather(delivering, return_exceptions=True)
 
@@ -814,10 +815,10 @@ async def test_a_fresh_token_that_is_refused_too_is_not_refreshed_again_at_once(
 
 
 async def test_a_refused_fresh_token_says_when_the_next_is_asked_for(
-    relay: Relay, make_authorizer: MakeAuthorizer, alice: Person, upstream: SandboxServer
+    relay: Relay, make_access: MakeAccess, alice: Person, upstream: SandboxServer
 ) -> None:
-    """Another process, whose token it was not, does not take turns with this one either."""
-    access, other = make_authorizer(), make_authorizer()
+    """Two processes do not refresh each other's tokens for ever either."""
+    access, other = make_access(), make_access()
     first = await access.token(alice)
     second = await access.token(alice, refused=first.version)
     third = await other.token(alice, refused=second.version)
@@ -828,7 +829,7 @@ async def test_a_refused_fresh_token_says_when_the_next_is_asked_for(
                 await process.token(alice, refused=third.version)
             assert raised.value.code == "fresh_token_refused"
             assert 0 < (raised.value.retry_after or 0.0) <= 60
-    # That it is over is another matter.
+    # A token that is past its end is refreshed all the same.
     await age(relay, left=-1)
     assert (await access.token(alice, refused=third.version)).version > third.version
 
@@ -837,16 +838,16 @@ async def test_a_refused_fresh_token_says_when_the_next_is_asked_for(
 
 
 async def test_tokens_show_in_no_repr_and_no_error(
-    relay: Relay, make_authorizer: MakeAuthorizer, alice: Person, upstream: SandboxServer
+    relay: Relay, make_access: MakeAccess, alice: Person, upstream: SandboxServer
 ) -> None:
     grant = await grant_of(relay, alice)
-    token = await make_authorizer().token(alice)
+    token = await make_access().token(alice)
     hidden = [grant.tokens.access_token, grant.tokens.refresh_token or ""]
     assert not any(secret in f"{token!r} {grant!r} {token} {grant}" for secret in hidden)
 
     await age(relay, left=-1)
     upstream.faults({"kind": "end_consent"}, {**DOWN, "count": 1})
-    access = make_authorizer()
+    access = make_access()
     for expected in (TokenUnavailable, NeedsAuthorization):
         with pytest.raises(expected) as raised:
             await access.token(alice)

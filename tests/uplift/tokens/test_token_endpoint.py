@@ -15,13 +15,13 @@ from pydantic import SecretStr
 from tests import factories
 from tests.uplift.destinations.remote import Answering, Connection, Remote, serve
 from uplift.destinations.client import open_http
-from uplift.errors import ConfigurationError
+from uplift.errors import ConfigurationError, TokenError, Trouble
 from uplift.ledger.token_pair import TokenPair
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
-from uplift.tokens.access import exchange
-from uplift.tokens.token_endpoint import Code, TokenEndpoint, TokenError, Trouble
+from uplift.tokens.obtain import exchange
+from uplift.tokens.token_endpoint import Code, TokenEndpoint
 
 SECRET = secrets.token_urlsafe(12)
 

@@ -1,0 +1,26 @@
+"""Whose token is wanted, and the token."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from uplift.sealing import UserKey
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """The user's id in the ledger, their name at the backend, and their key."""
+
+    user_id: UUID
+    app_user_id: str
+    key: UserKey
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A token to use now, and the version of the grant that it comes from."""
+
+    value: str
+    version: int
+
+    def __repr__(self) -> str:
+        return f"AccessToken(version={self.version})"
