@@ -31,13 +31,13 @@ async def read_lines(
     async with AsyncExitStack() as admitted:
         is_admitted = False
         async for chunk in chunks:
-            if not is_admitted and lines.held + len(chunk) > GROUP_BYTES:
+            if not is_admitted and lines.buffered + len(chunk) > GROUP_BYTES:
                 await admitted.enter_async_context(admission.body(limit))
                 is_admitted = True
             for line in lines.feed(chunk):
                 yield _entry(line, limit)
             # The caller asks for more only after it committed the long line.
-            if is_admitted and lines.held <= GROUP_BYTES:
+            if is_admitted and lines.buffered <= GROUP_BYTES:
                 await admitted.aclose()
                 is_admitted = False
         for line in lines.end():

@@ -18,8 +18,8 @@ from uplift.delivery.in_flight import InFlightLimit
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.ledger import leases
 from uplift.ledger.database import Database, is_away
-from uplift.ledger.leases import Claim, Due, Outcome, Terms
-from uplift.lifecycle import ALONE_AFTER, Reason, State
+from uplift.ledger.leases import Claim, Due, LeaseTerms, Outcome
+from uplift.lifecycle import ALONE_AFTER_CRASHES, Reason, State
 from uplift.metrics import attempts_unrecorded, count_attempt, uploads_parked
 from uplift.settings import Settings
 
@@ -47,7 +47,7 @@ class Deliverer:
         self._database = database
         self._attempter = attempter
         self._rate_limiter = rate_limiter
-        self._terms = Terms(
+        self._terms = LeaseTerms(
             attempt_seconds=settings.attempt_seconds,
             lease_seconds=settings.lease_seconds,
             give_up_seconds=settings.give_up_seconds,
@@ -144,7 +144,9 @@ class Deliverer:
                 due = await leases.due_among(
                     connection, asked, stalled_seconds=self._rate_limiter.stalled_seconds
                 )
-                suspects += (id_ for id_, upload in due.items() if upload.crashes >= ALONE_AFTER)
+                suspects += (
+                    id_ for id_, upload in due.items() if upload.crashes >= ALONE_AFTER_CRASHES
+                )
                 due = {id_: due[id_] for id_ in due if id_ not in suspects}
                 count = self._in_flight.fit([upload.body_bytes for upload in due.values()])
                 fitting = dict(islice(due.items(), count))

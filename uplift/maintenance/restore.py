@@ -72,7 +72,7 @@ class Restorer:
                 )
             # Before all else, so that it covers uploads that come in meanwhile.
             until = await restoring.note_restore(connection, since, look_seconds=look_seconds)
-            await audit.note(connection, by, Action.RECOVERED)
+            await audit.note(connection, by, Action.RESTORED)
             total = await restoring.count_unfinished(connection)
             grants, brought = await restoring.count_grants(connection)
         unfinished = ended = locked = 0

@@ -13,6 +13,7 @@ from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.client import FhirClient
 from uplift.destinations.responses import Response, ResponseKind
 from uplift.errors import TokenUnavailable
+from uplift.tokens.access import TokenAccess
 from uplift.tokens.person import AccessToken, Person
 
 STORED = Response(ResponseKind.STORED, "http_201", 201)

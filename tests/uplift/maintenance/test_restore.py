@@ -16,7 +16,7 @@ from sqlalchemy import func, select, text
 from tests import factories
 from tests.uplift.ledger import rows
 from uplift.cli.local.embedded import EmbeddedPostgres
-from uplift.cli.local.embedded.postgres import find_programs
+from uplift.cli.local.embedded.programs import find_programs
 from uplift.errors import ConfigurationError
 from uplift.intake.accept import Accepted
 from uplift.ledger.audit import Action, list_events
@@ -53,7 +53,7 @@ def restore(file: Path, server: EmbeddedPostgres) -> None:
 
 def _run(program: str, *arguments: str) -> None:
     done = subprocess.run(
-        [str(find_programs(program)), *arguments], capture_output=True, text=True, timeout=60
+        [str(find_programs(None) / program), *arguments], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
 
@@ -222,7 +222,7 @@ async def test_uploads_that_can_be_sent_are_marked(
     assert row.state == before.state
     assert done.unfinished + done.ended == int(marked)
     if state is State.QUEUED:
-        assert row.reason == Reason.RECOVERED
+        assert row.reason == Reason.RESTORED
         # The lost ledger may have had an attempt in flight. Then 1upHealth has time to settle.
         waits = (row.next_attempt_at - before.next_attempt_at).total_seconds()
         assert 119 < waits < 130
@@ -241,7 +241,7 @@ async def test_marking_again_is_harmless_and_audited_each_time(
     async with database.transaction() as connection:
         assert await connection.scalar(select(func.count()).select_from(Restore)) == 1
         events = await list_events(connection)
-    assert [each.action for each in events].count(Action.RECOVERED) == 2
+    assert [each.action for each in events].count(Action.RESTORED) == 2
 
 
 async def test_locked_uploads_are_counted(database: Database, alice: UserRow) -> None:
