@@ -46,25 +46,10 @@ def work_tree(commit: str, say: Callable[[str], None]) -> WorkTree:
         say(f"Setting up commit {full[:7]} in {folder} (once; about a minute)")
         shutil.rmtree(folder, ignore_errors=True)
         # Forced: git may still list a work tree that was deleted there.
-        _run(
-            "git",
-            "-C",
-            _REPOSITORY,
-            "worktree",
-            "add",
-            "--quiet",
-            "--force",
-            "--detach",
-            tree,
-            full,
-        )
+        git = ("git", "-C", _REPOSITORY, "worktree", "add", "--quiet", "--force", "--detach")
+        _run(*git, tree, full)
         _run(sys.executable, "-m", "venv", environment)
-        pip: list[str | Path] = [
-            environment / "bin" / "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-        ]
+        pip = (environment / "bin" / "pip", "install", "-q", "--disable-pip-version-check")
         _run(*pip, "--require-hashes", "-r", tree / "requirements-dev.lock")
         _run(*pip, "--no-deps", "--no-build-isolation", "-e", tree)
         ready.touch()
