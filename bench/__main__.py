@@ -1,16 +1,19 @@
-"""`make bench`: every benchmark, one after another, on loopback. `--help` says how to run fewer.
+"""`make bench`: every benchmark, one after another, on loopback.
 
-Prints a table and writes JSON. Figures compare two things measured in the same run, in turn; what
-is best and worst of the rounds is told with the median.
+Prints tables and writes JSON. A figure compares two things that were measured in turn in the same
+run: the median of the rounds, with the lowest and the highest. `--against COMMIT` compares this
+tree with another commit instead, and ends with exit code 1 if this tree is slower.
 """
 
 import argparse
 import json
 import os
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,8 +32,10 @@ from bench import (
     validation,
     workers,
 )
+from bench.against.judge import Comparison, conclusion
+from bench.against.rounds import SECTIONS, compare
 from bench.figures import Figure, Spread
-from bench.plan import FULL, QUICK, Plan
+from bench.plan import AGAINST, FULL, QUICK, Plan
 
 _PAIRS: dict[str, Callable[[Path, Plan], list[Figure]]] = {
     "intake": intake.main,
@@ -75,25 +80,85 @@ def table(figures: list[Figure]) -> Table:
     return shown
 
 
-def main() -> None:
-    """Run what was asked for."""
+def table_against(commit: str, comparisons: list[Comparison], rounds: int) -> Table:
+    """The comparisons as they are printed."""
+    shown = Table(
+        title=f"This tree against {commit}: median of {rounds} rounds (lowest to highest)",
+        caption="A ratio above 1: faster than the commit (for ms: the commit's time divided by the"
+        " other).\nNoise: the same ratio of the commit's second measurement in each round.",
+    )
+    for name in ("", commit, "this tree", "ratio", "noise", "verdict"):
+        shown.add_column(name, justify="right" if name in (commit, "this tree") else "left")
+    for each in comparisons:
+        shown.add_row(
+            f"{each.section}: {each.what}",
+            f"{_number(Spread.of(each.before + each.again).median)} {each.unit}",
+            f"{_number(Spread.of(each.now).median)} {each.unit}",
+            f"{each.ratio.median:.2f} ({each.ratio.low:.2f} to {each.ratio.high:.2f})",
+            f"{each.noise.median:.2f} ({each.noise.low:.2f} to {each.noise.high:.2f})",
+            each.verdict,
+        )
+    return shown
+
+
+def main() -> int:
+    """Run the chosen benchmarks. Returns the exit code."""
     names = [*_PAIRS, *_OTHERS]
     parser = argparse.ArgumentParser(prog="python -m bench", description="Bounded benchmarks.")
     parser.add_argument("--only", action="append", choices=names, help="may be repeated")
     parser.add_argument(
         "--quick", action="store_true", help="one short round: whether it runs, not how fast"
     )
-    parser.add_argument("--rounds", type=int, help=f"rounds of each (default {FULL.rounds})")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        help=f"default {FULL.rounds}; with --against {AGAINST.rounds}",
+    )
+    parser.add_argument(
+        "--against",
+        metavar="COMMIT",
+        help=f"compare this tree with that commit: {', '.join(SECTIONS)}",
+    )
     parser.add_argument("--json", type=Path, default=Path(__file__).with_name("results.json"))
     chosen = parser.parse_args()
-    plan = QUICK if chosen.quick else FULL
+    plan = QUICK if chosen.quick else AGAINST if chosen.against else FULL
     if chosen.rounds:
-        plan = Plan(rounds=chosen.rounds, scale=plan.scale)
+        plan = replace(plan, rounds=chosen.rounds)
     console = Console(width=None if os.isatty(1) else 160)
+    if chosen.against:
+        unknown = set(chosen.only or ()) - set(SECTIONS)
+        if unknown:
+            parser.error(f"--against measures {', '.join(SECTIONS)}; not {', '.join(unknown)}")
+        return _main_against(
+            chosen.against, chosen.only or list(SECTIONS), plan, console, chosen.json
+        )
+    _main_baselines(chosen.only or names, plan, console, chosen.json)
+    return 0
+
+
+def _main_against(
+    commit: str, sections: list[str], plan: Plan, console: Console, file: Path
+) -> int:
+    begun = time.monotonic()
+    try:
+        comparisons = compare(commit, sections, plan, console.print)
+    except ValueError as error:
+        console.print(str(error))
+        return 2
+    taken = time.monotonic() - begun
+    found = {"against": commit, "comparisons": [each.to_json() for each in comparisons]}
+    _write(file, plan, {"all": round(taken, 1)}, found)
+    console.print(table_against(commit, comparisons, plan.rounds))
+    console.print(conclusion(comparisons))
+    console.print(f"{taken:.0f} seconds in all. Written to {file.name}.")
+    return 0 if all(each.not_slower for each in comparisons) else 1
+
+
+def _main_baselines(names: list[str], plan: Plan, console: Console, file: Path) -> None:
     figures: list[Figure] = []
     others: dict[str, Any] = {}
     taken: dict[str, float] = {}
-    for name in chosen.only or names:
+    for name in names:
         begun = time.monotonic()
         console.print(f"[bold]{name}[/bold] …")
         if name in _PAIRS:
@@ -104,6 +169,13 @@ def main() -> None:
         else:
             others[name] = _OTHERS[name]()
         taken[name] = round(time.monotonic() - begun, 1)
+    _write(file, plan, taken, {"figures": [figure.to_json() for figure in figures], **others})
+    if len(names) > 1 and figures:
+        console.print(table(figures))
+    console.print(f"{sum(taken.values()):.0f} seconds in all. Written to {file.name}.")
+
+
+def _write(file: Path, plan: Plan, seconds: dict[str, float], found: dict[str, Any]) -> None:
     results = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
@@ -114,15 +186,11 @@ def main() -> None:
         },
         "rounds": plan.rounds,
         "scale": plan.scale,
-        "seconds": taken,
-        "figures": [figure.to_json() for figure in figures],
-        **others,
+        "seconds": seconds,
+        **found,
     }
-    chosen.json.write_text(json.dumps(results, indent=2) + "\n")
-    if len(chosen.only or names) > 1 and figures:
-        console.print(table(figures))
-    console.print(f"{sum(taken.values()):.0f} seconds in all. Written to {chosen.json.name}.")
+    file.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,4 +16,5 @@ class Plan:
 
 
 FULL = Plan()
+AGAINST = Plan(rounds=5)
 QUICK = Plan(rounds=1, scale=0.2)
