@@ -60,9 +60,8 @@ def _workers(
     reached: dict[int, list[int]] = {in_flight: [] for in_flight in IN_FLIGHT}
     for number in range(plan.rounds):
         for in_flight, megabytes in ours.items():
-            # Each message has 100 ids, and each thread one message.
-            name, threads = f"worker-{in_flight}-{number}", max(4, in_flight // 100 + 1)
-            child = testbed.start_worker(name, max_in_flight=in_flight, threads=threads)
+            name = f"worker-{in_flight}-{number}"
+            child = testbed.start_worker(name, max_in_flight=in_flight)
             testbed.upstream_ms = 0
             testbed.deliver(220, resources=of_all_types(testbed.label(), 220))
             testbed.upstream_ms = _UPSTREAM_MS

@@ -22,7 +22,7 @@ from bench.upstream import Counts, Upstream
 from uplift.cli.local.child_process import ChildProcess
 from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.processes import Processes
-from uplift.cli.local.system import PROCESSES, System
+from uplift.cli.local.system import System, command
 from uplift.dispatch import Dispatcher
 from uplift.intake.accept import sealed
 from uplift.intake.submission import Labels, parse
@@ -35,7 +35,7 @@ from uplift.queues import UPLOADS
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 
-API = "web"  # its name in PROCESSES
+API = "api"
 USERS = 50
 _TOKEN_SECONDS = 365 * 24 * 3600.0
 _GROUP = 500
@@ -184,17 +184,11 @@ class Testbed:
         assert row is not None  # noqa: S101
         return int(row[0])
 
-    def start_worker(
-        self, name: str, *, max_in_flight: int, threads: int | None = None
-    ) -> ChildProcess:
+    def start_worker(self, name: str, *, max_in_flight: int) -> ChildProcess:
         """Start a worker as `uplift up` does, and wait until it is ready."""
-        argv = list(PROCESSES["worker"])
-        argv[argv.index("uploads@%h")] = f"{name}@%h"
-        if threads is not None:
-            argv[argv.index("4")] = str(threads)
         child = self.system.processes.start(
             name,
-            [sys.executable, "-m", *argv],
+            command("worker", "--name", name),
             env={**self.system.environment, "UPLIFT_MAX_IN_FLIGHT": str(max_in_flight)},
         )
         await_line(child, " ready.")

@@ -9,6 +9,7 @@ from celery.utils.nodenames import gethostname, nodename
 
 from uplift.admin_port import Check, served
 from uplift.errors import ConfigurationError
+from uplift.queues import MAX_MESSAGE_IDS
 from uplift.settings import Settings
 from uplift.worker.app import create_app
 from uplift.worker.bridge import Bridge, open_bridge
@@ -17,15 +18,24 @@ from uplift.worker.tasks import add_tasks
 
 Queue = Literal["uploads", "bulk"]
 
-THREADS = 4
-"""Each takes one message of up to 100 ids; the loop of the relay does the work of them all."""
+MIN_THREADS = 4
 
 CONSUMER_SECONDS = 60.0
 """Celery's consumer sends a heartbeat every 2 s (`heartbeat_sent`) while it has its broker."""
 
 
-def main(queue: Queue) -> None:
-    """Work on that queue until SIGTERM or SIGINT, then end the process."""
+def threads_for(max_in_flight: int) -> int:
+    """How many threads a worker needs. Each waits for one message of up to 100 ids; the event loop
+    does the work of all messages."""
+    return max(MIN_THREADS, max_in_flight // MAX_MESSAGE_IDS + 1)
+
+
+def main(queue: Queue, name: str = "") -> None:
+    """Work on that queue until SIGTERM or SIGINT, then end the process.
+
+    `name` is the worker's name in Flower, with the machine's name behind it: the queue's name if
+    there is none. Two workers on one machine need two names.
+    """
     settings = Settings()
     with ExitStack() as stack:
         try:
@@ -42,10 +52,10 @@ def main(queue: Queue) -> None:
         # Not by `celery worker`: its command line takes APP, BROKER_URL and the like from the
         # environment, imports what they name from the current folder, and loads Flower.
         worker = app.Worker(
-            hostname=nodename(queue, gethostname()),
+            hostname=nodename(name or queue, gethostname()),
             queues=[queue],
             pool_cls="threads",
-            concurrency=THREADS,
+            concurrency=threads_for(settings.max_in_flight),
             # They let workers share revoked tasks and clocks. Ours share nothing.
             without_mingle=True,
             without_gossip=True,

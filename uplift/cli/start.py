@@ -3,7 +3,7 @@
 Each imports only what its own process needs. A wrong setting is told before that.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,21 +20,30 @@ def api() -> None:
     main()
 
 
-def worker() -> None:
+_Name = Annotated[
+    str,
+    typer.Option(
+        help="The worker's name in Flower. Default: the name of its queue. Two workers on one"
+        " machine need two names."
+    ),
+]
+
+
+def worker(name: _Name = "") -> None:
     """Deliver single uploads until SIGINT or SIGTERM."""
-    _work("uploads")
+    _work("uploads", name)
 
 
-def bulk() -> None:
+def bulk(name: _Name = "") -> None:
     """Deliver the uploads of batches until SIGINT or SIGTERM."""
-    _work("bulk")
+    _work("bulk", name)
 
 
-def _work(queue: Literal["uploads", "bulk"]) -> None:
+def _work(queue: Literal["uploads", "bulk"], name: str) -> None:
     read_settings()
     from uplift.worker.process import main
 
-    main(queue)
+    main(queue, name)
 
 
 def beat() -> None:
