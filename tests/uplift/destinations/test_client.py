@@ -278,7 +278,7 @@ async def test_nothing_is_sent_to_an_address_that_cannot_be_used(kind: Kind, hos
     async with client(f"http://{host}") as fhir:
         response = await ask(fhir, kind)
 
-    # A look has nothing to prove: it sends nothing that could be stored.
+    # A look-up has nothing to prove: it sends nothing that can be stored.
     outcome = ResponseKind.UNKNOWN if kind == "look_up" else ResponseKind.NOT_SENT
     assert response == Response(outcome, "unusable_address")
 

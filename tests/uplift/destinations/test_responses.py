@@ -181,10 +181,10 @@ def test_any_other_response_to_a_look_up_proves_nothing(status: int) -> None:
     assert look_up(status, STORED) == Response(ResponseKind.UNKNOWN, f"http_{status}", status)
 
 
-@pytest.mark.parametrize("sort", [write, look])
+@pytest.mark.parametrize("classify", [write, look_up])
 @pytest.mark.parametrize("status", [403, 429, 500, 503])
-def test_retry_after_is_kept_where_it_may_matter(sort: Any, status: int) -> None:
-    response = sort(status, None, httpx.Headers({"Retry-After": "7"}))
+def test_retry_after_is_kept_where_it_may_matter(classify: Any, status: int) -> None:
+    response = classify(status, None, httpx.Headers({"Retry-After": "7"}))
 
     assert response.retry_after == 7
 
