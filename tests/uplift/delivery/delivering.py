@@ -50,4 +50,4 @@ async def until(is_so: Callable[[], bool | Awaitable[bool]], seconds: float = 30
             found = is_so()
             if found if isinstance(found, bool) else await found:
                 return
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)

@@ -82,7 +82,8 @@ async def test_a_worker_that_was_frozen_past_its_lease_neither_records_nor_sends
             await until(
                 lambda: bool(
                     upstream.resources(id="obs-1") and len(upstream.requests(api="token")) > before
-                )
+                ),
+                seconds=60.0,
             )
             frozen.send_signal(signal.SIGSTOP)
             # Bob gets a new grant, because nobody waits for the refresh of the old one.

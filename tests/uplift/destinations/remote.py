@@ -1,4 +1,4 @@
-"""A bare HTTP server on a socket, that counts what reaches it and ends connections as told."""
+"""A bare HTTP server on a socket. It counts requests and ends connections as a test wants."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ _LENGTH = re.compile(rb"^content-length: *(\d+)", re.IGNORECASE | re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request that arrived whole."""
+    """A complete request."""
 
     line: str
     headers: list[tuple[str, str]]
@@ -39,7 +39,7 @@ class Connection:
     number: int
 
     async def read(self) -> Request:
-        """The next whole request; counted."""
+        """The next complete request; counted."""
         head = await self.reader.readuntil(b"\r\n\r\n")
         self.remote.heads += 1
         found = _LENGTH.search(head)
@@ -60,7 +60,7 @@ class Connection:
     async def response(
         self, status: int = 200, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> None:
-        """Send a whole answer."""
+        """Send a complete response."""
         lines = {"Content-Type": "application/json", "Content-Length": str(len(body))}
         head = "".join(f"{key}: {value}\r\n" for key, value in (lines | (headers or {})).items())
         await self.send(f"HTTP/1.1 {status} Answer\r\n{head}\r\n".encode() + body)
@@ -74,7 +74,7 @@ class Connection:
 
 @dataclass(slots=True)
 class Remote:
-    """What a server saw, and what it does with each connection."""
+    """The requests that a server got, and how it responds."""
 
     answering: Answering
     url: str = ""
@@ -84,7 +84,7 @@ class Remote:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection until its answering ends."""
+        """Serve one connection until its handler ends."""
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
@@ -100,7 +100,7 @@ class Remote:
                 await writer.wait_closed()
 
     async def close(self) -> None:
-        """End what is still being served."""
+        """End the open connections."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

@@ -1,4 +1,4 @@
-"""What really crosses the socket: how often, how whole, and what is proven when it breaks."""
+"""What crosses the socket: how often, how complete, and what is proven when it breaks."""
 
 import asyncio
 import contextlib
@@ -20,8 +20,8 @@ from uplift.destinations.responses import Receipt, Response, ResponseKind
 from uplift.errors import ConfigurationError
 from uplift.settings import Settings
 
-Kind = Literal["create", "update", "look"]
-KINDS: tuple[Kind, ...] = ("create", "update", "look")
+Kind = Literal["create", "update", "look_up"]
+KINDS: tuple[Kind, ...] = ("create", "update", "look_up")
 
 # Spacing, number spelling and escapes that any re-writing would change.
 BODY = b'{ "resourceType":"Observation",\n"id":"1","value": 72.50, "text":"\\u00fc \xc3\xbc" }'
@@ -53,7 +53,7 @@ async def ask(
 ) -> Response:
     """One request of that kind."""
     deadline = time.monotonic() + within
-    if kind == "look":
+    if kind == "look_up":
         return await fhir.look_up(
             token=token,
             version_path="r4",
@@ -72,12 +72,12 @@ async def ask(
 
 
 async def settled(remote: Remote) -> None:
-    """Time for a second request to arrive, were there one."""
+    """Time for a second request to arrive, if there is one."""
     await asyncio.sleep(0.05)
 
 
 async def store(connection: Connection) -> None:
-    """What a good server does, for as long as the client likes."""
+    """Respond as a good server does, until the client closes the connection."""
     while True:
         await connection.read()
         await connection.response(body=STORED)
@@ -217,7 +217,7 @@ async def test_a_request_that_arrived_is_unknown_and_never_repeated(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_an_answer_that_does_not_unpack_wholly_is_unknown(kind: Kind) -> None:
+async def test_a_response_that_does_not_unpack_completely_is_unknown(kind: Kind) -> None:
     async with serve(a_cut_gzip) as remote, client(remote.url) as fhir:
         response = await ask(fhir, kind)
         await settled(remote)
@@ -247,7 +247,7 @@ async def test_a_connection_that_ends_before_the_request_is_read_is_not_tried_ag
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_cut_within_a_large_body_is_unknown(kind: Kind) -> None:
     async def cut_within_body(connection: Connection) -> None:
-        await connection.reader.readexactly(1_000_000 if kind != "look" else 20)
+        await connection.reader.readexactly(1_000_000 if kind != "look_up" else 20)
         connection.reset()
 
     async with serve(cut_within_body) as remote, client(remote.url) as fhir:
@@ -260,7 +260,7 @@ async def test_a_cut_within_a_large_body_is_unknown(kind: Kind) -> None:
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port of ours that nobody listens on."""
+    """A port on which nobody listens."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
@@ -278,8 +278,8 @@ async def test_nothing_is_sent_to_an_address_that_cannot_be_used(kind: Kind, hos
     async with client(f"http://{host}") as fhir:
         response = await ask(fhir, kind)
 
-    # A look has nothing to prove: it sends nothing that could be stored.
-    outcome = ResponseKind.UNKNOWN if kind == "look" else ResponseKind.NOT_SENT
+    # A look-up has nothing to prove: it sends nothing that can be stored.
+    outcome = ResponseKind.UNKNOWN if kind == "look_up" else ResponseKind.NOT_SENT
     assert response == Response(outcome, "unusable_address")
 
 
@@ -375,7 +375,7 @@ async def test_a_process_that_was_frozen_while_connecting_sends_no_body() -> Non
     assert b"Observation" not in received.partition(b"\r\n\r\n")[2]
 
 
-async def test_the_deadline_bounds_the_wait_for_an_answer() -> None:
+async def test_the_deadline_bounds_the_wait_for_a_response() -> None:
     async with serve(stall) as remote, client(remote.url) as fhir:
         started = time.monotonic()
         response = await ask(fhir, "create", within=0.2)
@@ -468,7 +468,7 @@ async def test_a_cancelled_request_is_not_repeated() -> None:
     [
         ("create", "POST /base/r4/Observation HTTP/1.1"),
         ("update", "POST /base/r4/Observation/1 HTTP/1.1"),
-        ("look", "GET /base/r4/Observation/1 HTTP/1.1"),
+        ("look_up", "GET /base/r4/Observation/1 HTTP/1.1"),
     ],
 )
 async def test_requests_are_what_1uphealth_documents(kind: Kind, line: str) -> None:
@@ -500,9 +500,9 @@ async def test_a_body_arrives_byte_for_byte(kind: Kind, body: bytes) -> None:
     assert request.header("Content-Encoding") is None
 
 
-async def test_a_look_has_no_body() -> None:
+async def test_a_look_up_has_no_body() -> None:
     async with serve(store) as remote, client(remote.url) as fhir:
-        await ask(fhir, "look")
+        await ask(fhir, "look_up")
 
     (request,) = remote.requests
     assert request.header("Content-Length") is None
@@ -534,7 +534,7 @@ PATH_SEGMENTS = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["look", "update"])
+@pytest.mark.parametrize("kind", ["look_up", "update"])
 async def test_an_id_is_one_path_segment(kind: Kind) -> None:
     async with serve(store) as remote, client(remote.url) as fhir:
         for resource_id, _ in PATH_SEGMENTS:
@@ -546,10 +546,10 @@ async def test_an_id_is_one_path_segment(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "outcome"), [("look", ResponseKind.UNKNOWN), ("update", ResponseKind.HOLD)]
+    ("kind", "outcome"), [("look_up", ResponseKind.UNKNOWN), ("update", ResponseKind.HOLD)]
 )
 @pytest.mark.parametrize("resource_id", [".", ".."])
-async def test_an_id_that_no_url_can_say_is_sent_nowhere(
+async def test_an_id_that_no_url_can_address_is_sent_nowhere(
     kind: Kind, outcome: ResponseKind, resource_id: str
 ) -> None:
     """FHIR allows `..` as an id; as a path it is the address of something else."""
@@ -562,9 +562,7 @@ async def test_an_id_that_no_url_can_say_is_sent_nowhere(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("token", ["a\nb", "a\r\nX-Injected: 1", "é", "\0", "a\x7f"])
-async def test_a_token_that_no_header_can_carry_is_as_good_as_refused(
-    kind: Kind, token: str
-) -> None:
+async def test_a_token_that_no_header_can_carry_counts_as_refused(kind: Kind, token: str) -> None:
     async with serve(store) as remote, client(remote.url) as fhir:
         response = await ask(fhir, kind, token=token)
 
@@ -600,7 +598,7 @@ async def test_redirects_are_never_followed(kind: Kind, status: int) -> None:
         async with serve(redirect) as remote, client(remote.url) as fhir:
             response = await ask(fhir, kind)
 
-    assert response.kind is (ResponseKind.UNKNOWN if kind == "look" else ResponseKind.HOLD)
+    assert response.kind is (ResponseKind.UNKNOWN if kind == "look_up" else ResponseKind.HOLD)
     assert response.status_code == status
     assert (len(remote.requests), elsewhere.connections) == (1, 0)
 
@@ -626,7 +624,7 @@ async def test_proxies_from_the_environment_are_ignored(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("form", ["gzip", "chunked", "until the end"])
-async def test_answers_are_read_in_every_form(kind: Kind, form: str) -> None:
+async def test_responses_are_read_in_every_form(kind: Kind, form: str) -> None:
     async def answer_so(connection: Connection) -> None:
         await connection.read()
         match form:
@@ -649,13 +647,13 @@ async def test_answers_are_read_in_every_form(kind: Kind, form: str) -> None:
     async with serve(answer_so) as remote, client(remote.url) as fhir:
         response = await ask(fhir, kind)
 
-    assert response.kind is (ResponseKind.FOUND if kind == "look" else ResponseKind.STORED)
+    assert response.kind is (ResponseKind.FOUND if kind == "look_up" else ResponseKind.STORED)
     assert response.receipt == Receipt("1", "2")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip bomb"])
-async def test_an_answer_without_measure_is_not_read_to_its_end(kind: Kind, packed: bool) -> None:
+async def test_a_response_without_end_is_not_read_to_its_end(kind: Kind, packed: bool) -> None:
     sent = 0
 
     async def flood(connection: Connection) -> None:
@@ -694,7 +692,7 @@ async def test_the_stored_resource_may_be_as_large_as_the_largest_upload() -> No
 
 
 @pytest.mark.parametrize("kind", ["create", "update"])
-async def test_an_answer_before_the_body_was_read_counts(kind: Kind) -> None:
+async def test_a_response_before_the_body_was_read_counts(kind: Kind) -> None:
     async def too_large(connection: Connection) -> None:
         await connection.reader.readuntil(b"\r\n\r\n")
         await connection.response(413)
@@ -706,7 +704,7 @@ async def test_an_answer_before_the_body_was_read_counts(kind: Kind) -> None:
     assert response == Response(ResponseKind.REFUSED, "http_413", 413)
 
 
-async def test_an_interim_answer_is_not_the_answer() -> None:
+async def test_an_interim_response_is_not_the_response() -> None:
     async def early_hints(connection: Connection) -> None:
         await connection.read()
         await connection.send(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n")
@@ -717,7 +715,7 @@ async def test_an_interim_answer_is_not_the_answer() -> None:
 
 
 @pytest.mark.parametrize("retry_after", [None, "7"])
-async def test_status_and_headers_reach_the_sorting(retry_after: str | None) -> None:
+async def test_status_and_headers_reach_the_classification(retry_after: str | None) -> None:
     async def busy(connection: Connection) -> None:
         while True:
             await connection.read()
@@ -731,7 +729,7 @@ async def test_status_and_headers_reach_the_sorting(retry_after: str | None) -> 
     assert response == Response(ResponseKind.BUSY, "http_429", 429, seconds)
 
 
-async def test_only_an_update_takes_404_for_absence() -> None:
+async def test_only_for_an_update_a_404_is_an_absence() -> None:
     async def nothing_here(connection: Connection) -> None:
         while True:
             await connection.read()
@@ -766,8 +764,8 @@ async def test_two_hundred_requests_are_in_flight_at_once() -> None:
     assert sorted(request.body for request in remote.requests) == sorted(bodies)
 
 
-async def test_answers_find_their_requests_among_many() -> None:
-    """No answer may reach another's request: one user's record would become another's."""
+async def test_each_response_belongs_to_its_request_among_many() -> None:
+    """No response may reach another request: the record of one user would reach another user."""
     turns = itertools.cycle([0.0, 0.02, 0.005])
 
     async def echo_late(connection: Connection) -> None:
@@ -805,7 +803,7 @@ async def test_answers_find_their_requests_among_many() -> None:
 
 
 @pytest.mark.parametrize("url", ["", "api.1up.health", "ftp://api.1up.health"])
-async def test_an_address_that_is_no_url_is_a_wrong_setting(url: str) -> None:
+async def test_an_address_that_is_no_url_is_a_configuration_error(url: str) -> None:
     http = open_http(connections=1)
     try:
         with pytest.raises(ConfigurationError, match="UPLIFT_ONEUP_FHIR_URL"):

@@ -1,4 +1,4 @@
-"""Searches over HTTP: what is asked, and which pages are followed."""
+"""Searches over HTTP: the requests, and which pages are followed."""
 
 import time
 from typing import Any
@@ -123,7 +123,7 @@ async def test_a_link_that_leads_elsewhere_is_not_followed_and_proves_nothing(
     assert len(remote.requests) == 1
 
 
-async def test_a_search_that_goes_on_and_on_is_given_up_and_proves_nothing() -> None:
+async def test_a_search_without_end_is_given_up_and_proves_nothing() -> None:
     links = ["BASE/r4/Observation?_skip=1"] * 100
     async with serve(awaiting_token(*links)) as remote:
         response = await search(remote)
@@ -155,7 +155,7 @@ async def test_a_large_page_is_searched_too() -> None:
         assert (await search(remote)).kind is ResponseKind.FOUND
 
 
-async def test_a_token_that_no_header_can_carry_is_as_good_as_refused() -> None:
+async def test_a_token_that_no_header_can_carry_counts_as_refused() -> None:
     async with serve(nothing) as remote:
         response = await search(remote, token="two\nlines")
     assert (response.kind, response.code) == (ResponseKind.UNAUTHORIZED, "unusable_token")

@@ -1,4 +1,4 @@
-"""Every status and body shape that 1upHealth is known or may be feared to answer with."""
+"""Every status and body that 1upHealth is known, or may be expected, to respond with."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -34,7 +34,7 @@ def write(
     return classify_write(status, headers, content, "Observation", update=update)
 
 
-def look(status: int, body: Any = None, headers: httpx.Headers = JSON) -> Response:
+def look_up(status: int, body: Any = None, headers: httpx.Headers = JSON) -> Response:
     content = body if isinstance(body, bytes) else orjson.dumps(body)
     return classify_look_up(status, headers, content, "Observation")
 
@@ -79,7 +79,7 @@ WRITES = [
 
 @pytest.mark.parametrize("update", [False, True], ids=["create", "update"])
 @pytest.mark.parametrize(("status", "outcome", "body"), WRITES)
-def test_the_status_decides_what_a_failed_write_came_to(
+def test_the_status_classifies_a_failed_write(
     status: int, outcome: ResponseKind, body: Any, update: bool
 ) -> None:
     response = write(status, body, update=update)
@@ -90,7 +90,7 @@ def test_the_status_decides_what_a_failed_write_came_to(
 
 
 @pytest.mark.parametrize(("status", "outcome", "body"), WRITES)
-def test_a_failed_write_is_none_the_better_for_a_resource_in_its_body(
+def test_a_resource_in_the_body_of_a_failed_write_changes_nothing(
     status: int, outcome: ResponseKind, body: Any
 ) -> None:
     assert write(status, STORED).kind is outcome
@@ -143,48 +143,48 @@ def test_anything_else_under_a_2xx_is_unknown(
 
 
 @pytest.mark.parametrize(("body", "headers"), NOT_THE_RESOURCE)
-def test_a_look_finds_nothing_but_the_resource(body: Any, headers: httpx.Headers) -> None:
-    assert look(200, body, headers) == Response(ResponseKind.UNKNOWN, "not_the_resource", 200)
+def test_a_look_up_finds_nothing_but_the_resource(body: Any, headers: httpx.Headers) -> None:
+    assert look_up(200, body, headers) == Response(ResponseKind.UNKNOWN, "not_the_resource", 200)
 
 
-def test_a_look_that_finds_the_resource_hands_it_on() -> None:
+def test_a_look_up_that_finds_the_resource_returns_it() -> None:
     stored = {**STORED, "meta": {"versionId": "3"}, "status": "final"}
 
-    response = look(200, stored)
+    response = look_up(200, stored)
 
     assert (response.kind, response.resource) == (ResponseKind.FOUND, stored)
     assert response.receipt == Receipt("1", "3")
 
 
 @pytest.mark.parametrize("status", [404, 410])
-def test_a_look_knows_absence(status: int) -> None:
+def test_a_look_up_knows_absence(status: int) -> None:
     outcome = {"resourceType": "OperationOutcome", "issue": []}
-    assert look(status, outcome) == Response(ResponseKind.ABSENT, f"http_{status}", status)
+    assert look_up(status, outcome) == Response(ResponseKind.ABSENT, f"http_{status}", status)
 
 
 @pytest.mark.parametrize("status", [404, 410])
 @pytest.mark.parametrize("body", [b"", b"<h1>Not here</h1>", b"null", b'"no"'])
-def test_an_absence_that_is_not_told_in_json_proves_nothing(status: int, body: bytes) -> None:
+def test_an_absence_that_is_not_in_json_proves_nothing(status: int, body: bytes) -> None:
     html = httpx.Headers({"content-type": "text/html"})
-    assert look(status, body).kind is ResponseKind.UNKNOWN
-    assert look(status, {"message": "Not Found"}, html).kind is ResponseKind.UNKNOWN
+    assert look_up(status, body).kind is ResponseKind.UNKNOWN
+    assert look_up(status, {"message": "Not Found"}, html).kind is ResponseKind.UNKNOWN
 
 
-def test_a_look_may_be_unauthorized() -> None:
-    assert look(401) == Response(ResponseKind.UNAUTHORIZED, "http_401", 401)
+def test_a_look_up_may_be_unauthorized() -> None:
+    assert look_up(401) == Response(ResponseKind.UNAUTHORIZED, "http_401", 401)
 
 
 @pytest.mark.parametrize(
     "status", [201, 204, 206, 301, 302, 304, 400, 403, 405, 408, 409, 422, 425, 429, 500, 503, 599]
 )
-def test_any_other_look_proves_nothing(status: int) -> None:
-    assert look(status, STORED) == Response(ResponseKind.UNKNOWN, f"http_{status}", status)
+def test_any_other_response_to_a_look_up_proves_nothing(status: int) -> None:
+    assert look_up(status, STORED) == Response(ResponseKind.UNKNOWN, f"http_{status}", status)
 
 
-@pytest.mark.parametrize("sort", [write, look])
+@pytest.mark.parametrize("classify", [write, look_up])
 @pytest.mark.parametrize("status", [403, 429, 500, 503])
-def test_retry_after_is_kept_where_it_may_matter(sort: Any, status: int) -> None:
-    response = sort(status, None, httpx.Headers({"Retry-After": "7"}))
+def test_retry_after_is_kept_where_it_may_matter(classify: Any, status: int) -> None:
+    response = classify(status, None, httpx.Headers({"Retry-After": "7"}))
 
     assert response.retry_after == 7
 
@@ -246,7 +246,7 @@ _FRAGMENTS = st.sampled_from(
 
 
 @given(st.lists(_FRAGMENTS, max_size=10).map(" ".join) | st.text(max_size=40))
-def test_no_retry_after_is_silly_enough_to_raise(text: str) -> None:
+def test_no_retry_after_raises(text: str) -> None:
     headers = httpx.Headers([(b"Retry-After", text.encode(errors="replace"))])
 
     seconds = retry_after(headers, now=NOW)
@@ -367,9 +367,9 @@ def test_only_a_connection_never_made_proves_that_nothing_was_sent(
     assert classify_error(error).kind is outcome
 
 
-def test_neither_texts_nor_resources_show_in_an_answer() -> None:
+def test_neither_texts_nor_resources_are_in_the_repr_of_a_response() -> None:
     secret = {"resourceType": "Observation", "id": "1", "note": "canary"}
 
-    assert "canary" not in repr(look(200, secret))
+    assert "canary" not in repr(look_up(200, secret))
     assert "canary" not in repr(write(201, secret))
     assert "canary" not in repr(write(400, {"issue": [{"diagnostics": "canary"}]}))

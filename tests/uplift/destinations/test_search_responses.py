@@ -1,4 +1,4 @@
-"""Every page that a search may answer with, and what it says of one upload."""
+"""Every page that a search may have, and what it says about one upload."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -70,7 +70,7 @@ def test_a_search_finds_the_first_with_our_content(body: dict[str, Any]) -> None
     assert response.next_page is None
 
 
-def test_what_the_resource_does_not_say_is_not_taken_from_the_page() -> None:
+def test_the_headers_of_a_page_are_not_those_of_the_resource() -> None:
     bare = {name: value for name, value in STORED.items() if name != "meta"}
     assert search(page(bare)).receipt == Receipt("7e57", None)
 
