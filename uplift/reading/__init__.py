@@ -1,0 +1,5 @@
+"""Reading: what a caller learns about uploads, and what 1upHealth has stored.
+
+* `long_poll`: a request waits until its upload changes
+* `read_back`: FHIR reads at 1upHealth, with the user's own token
+"""
