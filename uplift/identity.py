@@ -1,8 +1,8 @@
-"""Which uploads are the same record, and whether its content changed. Pure.
+"""Decides which uploads are the same record, and whether its content changed. Pure.
 
-Apple: two records are the same when identifier, resourceType and source bundle identifier are
-the same (HKClinicalRecord). All of it is keyed with the user's own key: what a hospital calls a
-record is health data, and a plain hash of it could be guessed.
+Two records are the same if identifier, resourceType and source bundle identifier are the same
+(Apple, HKClinicalRecord). Every digest is keyed with the user's own key: a hospital's name for a
+record is health data, and one could guess it from a hash without a key.
 """
 
 import hmac
@@ -11,14 +11,14 @@ from typing import Any
 
 import orjson
 
-# Set by the server that stores a resource (https://hl7.org/fhir/resource.html#Meta), so they say
-# nothing about whether the content is ours.
+# The server that stores a resource sets these (https://hl7.org/fhir/resource.html#Meta). So they do
+# not tell whether the content is ours.
 _SERVER_ELEMENTS = frozenset({"id", "meta"})
 
-# Of arrays and objects inside each other; orjson writes no more than 254.
+# Of arrays and objects inside each other. orjson writes up to 254.
 _MAX_DEPTH = 200
 
-# What orjson reads and writes as integers; larger ones it reads as floats.
+# orjson reads and writes these as integers. It reads larger ones as floats.
 _INTEGERS_FROM, _INTEGERS_TO = -(2.0**63), 2.0**64
 
 _WHOLE = re.compile(rb"\.0[,\]}]")
@@ -32,30 +32,30 @@ def canonical(resource: Any) -> bytes:
     try:
         content = orjson.dumps(resource, option=orjson.OPT_SORT_KEYS)
     except orjson.JSONEncodeError:
-        content = b""  # nested too deep for it: `_plain` says so
+        content = b""  # nested too deep for orjson: `_plain` raises the error
     if content and not _may_hold_whole_floats(content) and _max_depth(content) <= _MAX_DEPTH:
         return content
     return orjson.dumps(_plain(resource, _MAX_DEPTH), option=orjson.OPT_SORT_KEYS)
 
 
 def _may_hold_whole_floats(content: bytes) -> bool:
-    """Whether any number that orjson wrote may be a whole float: 72.0, or from 1e+16.
+    """Whether the content may contain a whole number that orjson wrote as a float: 72.0 or 1e+16.
 
-    Text that looks like one counts as well.
+    A text that looks like such a number counts too.
     """
     if b"e+" in content:
         return True
-    # The plain search first: it takes a fraction of the other's time.
+    # The search without a pattern comes first, because it is many times faster.
     return b".0" in content and (_WHOLE.search(content) is not None or content.endswith(b".0"))
 
 
 def _max_depth(content: bytes) -> int:
-    """No less than how deep arrays and objects are nested in it: how many begin."""
+    """An upper limit for how deep arrays and objects are nested: the number of their beginnings."""
     return len(content) - len(content.translate(None, b"[{"))
 
 
 def _plain(value: Any, depth: int) -> Any:
-    """The value with whole numbers as integers: a server in JavaScript stores 72.0 as 72."""
+    """The value with all whole numbers as integers: a server in JavaScript stores 72.0 as 72."""
     if isinstance(value, float):
         whole = value.is_integer() and _INTEGERS_FROM <= value < _INTEGERS_TO
         return int(value) if whole else value
@@ -84,7 +84,7 @@ def record_identity(
 ) -> bytes:
     """The identity of a record under the user's key (32 bytes).
 
-    Without a record id a record is its content: `digest` stands in.
+    A record without a record id is known by its content's `digest`.
     """
     parts = [fhir_version.encode(), resource_type.encode(), (source or "").encode()]
     parts.append(b"id:" + record_id.encode() if record_id else b"content:" + digest)
@@ -92,9 +92,9 @@ def record_identity(
 
 
 def upstream_key(key: bytes, *, fhir_version: str, resource_type: str, resource_id: str) -> bytes:
-    """Where a resource of that id will be at 1upHealth, under the user's key (32 bytes).
+    """A digest of where a resource with that id will be at 1upHealth (32 bytes).
 
-    Two records with the same one overwrite each other where 1upHealth keeps ids.
+    If 1upHealth keeps ids, two records with the same digest overwrite each other.
     """
     parts = [fhir_version.encode(), resource_type.encode(), resource_id.encode()]
     return _keyed(key, b"upstream\0", parts)
@@ -110,26 +110,26 @@ def request_digest(
 ) -> bytes:
     """A digest of a request's labels and of its resource's bytes, under the user's key (32 bytes).
 
-    What is left out and what is empty are the same.
+    An omitted label and an empty one are the same.
     """
     parts = [(text or "").encode() for text in (fhir_version, source, record_id)]
     return _keyed(key, b"request\0", [*parts, body])
 
 
 def _keyed(key: bytes, purpose: bytes, parts: list[bytes]) -> bytes:
-    # Length-prefixed, so that no two different tuples read the same.
+    # Each part has its length in front. So two different lists never give the same message.
     message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
     return hmac.digest(key, purpose + message, "sha256")
 
 
 def same_content(ours: Any, stored: Any) -> bool:
-    """Whether what 1upHealth stored is what we sent, but for what a server sets itself."""
+    """Whether 1upHealth stored what we sent. What a server sets itself does not count."""
     if not isinstance(ours, dict) or not isinstance(stored, dict):
         return False
     try:
         return canonical(_content(ours)) == canonical(_content(stored))
     except ValueError:
-        return False  # nested deeper than anything that was accepted
+        return False  # nested deeper than anything that Uplift accepts
 
 
 def _content(resource: dict[str, Any]) -> dict[str, Any]:

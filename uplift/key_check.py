@@ -1,12 +1,12 @@
-"""Whether the key ring opens what the ledger holds: asked at start, and while it runs.
+"""Checks whether the key ring opens the data keys in the ledger, at start and later.
 
-A process whose ring does not fit must not go to work. A missing key would fail that key's users
-one request at a time. Another key under the same id is worse: nothing that is there opens, and
-whoever is added meanwhile is wrapped by it, so that in the end no ring opens all users.
+A process with a wrong key ring must not start to work. If a key is missing, every request of that
+key's users fails. Another key under the same id is worse: it opens no existing data key, and it
+wraps the data keys of new users. In the end no key ring opens the keys of all users.
 
-PostgreSQL may be away at start, and the API answers 503 then rather than not at all. So the check
-is made at start if the ledger answers, and otherwise before the first data key is wrapped, before
-the first upload is claimed, and by /readyz: whatever needs the answer can also get it.
+PostgreSQL may be away at start; the API runs and answers 503 then. So the check is made at start
+only if the ledger responds. Otherwise it is made before the first data key is wrapped, before the
+first upload is claimed, and by /readyz.
 """
 
 import asyncio
@@ -28,13 +28,16 @@ from uplift.sealing import KeyRing
 _log = structlog.get_logger(__name__)
 
 _START_SECONDS = 10.0
-# Rings and users change rarely, and each look reads all of `users`.
+# Key rings and users change rarely, and each check reads the whole table `users`.
 _FRESH_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class KeyUse:
-    """The ledger's living users by master key id, and which of those ids the ring cannot open."""
+    """How many users each master key has, and which of these keys the key ring cannot open.
+
+    `missing`: ids that are not on the key ring. `different`: ids under which it has another key.
+    """
 
     users: Mapping[str, int]
     missing: frozenset[str]
@@ -42,27 +45,27 @@ class KeyUse:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong and what to do, or None if the ring opens everything."""
+        """What is wrong and what to do. None if the key ring opens everything."""
         said = [_MISSING.format(id=id_, users=self.users[id_]) for id_ in sorted(self.missing)]
         said += [_DIFFERENT.format(id=id_, users=self.users[id_]) for id_ in sorted(self.different)]
         return " ".join(said) or None
 
 
 _MISSING = (
-    "UPLIFT_MASTER_KEYS does not hold the master key {id!r}, which the data keys of {users} user(s)"
-    " are wrapped by. Put it back, behind the one in use; `uplift rotate-keys` moves users off it."
+    "UPLIFT_MASTER_KEYS does not hold the master key {id!r}, which wraps the data keys of {users}"
+    " user(s). Put it back, behind the one in use. Then `uplift rotate-keys` moves these users to"
+    " the key in use."
 )
 _DIFFERENT = (
-    "UPLIFT_MASTER_KEYS holds another key under the id {id!r} than the one that the data keys of"
-    " {users} user(s) are wrapped by. Put the former key back under this id; a new key needs an id"
-    " of its own."
+    "UPLIFT_MASTER_KEYS holds another key under the id {id!r} than the one that wraps the data keys"
+    " of {users} user(s). Put the former key back under this id. Give a new key an id of its own."
 )
 
 
 def compare(
     key_ring: KeyRing, users: Mapping[str, int], samples: Mapping[str, Sequence[KeyRow]]
 ) -> KeyUse:
-    """Judge the ring by the master key ids in use and a few users' wrapped keys of each."""
+    """Judge the key ring by the master key ids in use and by some wrapped keys of each."""
     return KeyUse(
         users=users,
         missing=frozenset(users) - frozenset(key_ring.ids),
@@ -83,9 +86,9 @@ def _opens(key_ring: KeyRing, row: KeyRow) -> bool:
 
 
 async def key_use(connection: AsyncConnection, key_ring: KeyRing) -> KeyUse:
-    """What the ledger holds, against the ring.
+    """Compare the ledger with the key ring.
 
-    Of each key on the ring, the oldest and the newest user's data key are opened.
+    For each key on the key ring, this opens the data keys of its oldest and its newest user.
     """
     users = await user_keys.count_by_master_key(connection)
     samples = {
@@ -95,7 +98,7 @@ async def key_use(connection: AsyncConnection, key_ring: KeyRing) -> KeyUse:
 
 
 class KeyCheck:
-    """Remembers whether this process's ring fits."""
+    """Checks this process's key ring, and remembers that it fits."""
 
     def __init__(self, database: Database, key_ring: KeyRing) -> None:
         self._database = database
@@ -104,9 +107,9 @@ class KeyCheck:
         self._lock = asyncio.Lock()
 
     async def at_start(self) -> None:
-        """Check if the ledger answers now; otherwise leave it to whoever needs the keys.
+        """Check now if the ledger responds. Otherwise the first who needs the keys checks.
 
-        Raises ConfigurationError if the ring does not fit.
+        Raises ConfigurationError if the key ring does not fit.
         """
         try:
             async with asyncio.timeout(_START_SECONDS):
@@ -115,10 +118,10 @@ class KeyCheck:
             _log.warning("keys_not_checked_yet", error=type(error).__name__)
 
     async def ensure(self, *, fresh: bool = False) -> None:
-        """Return if the ring fits, asking the ledger once; with `fresh`, again each minute.
+        """Return if the key ring fits. Asks the ledger once, with `fresh` once a minute.
 
         Raises ConfigurationError if it does not fit, and SQLAlchemy's errors if the ledger does
-        not answer.
+        not respond.
         """
         if self._fits(fresh=fresh):
             return

@@ -1,8 +1,8 @@
-"""Envelope encryption: a random data key a user, wrapped by a master key from the ring. Pure.
+"""Envelope encryption: each user has a random data key, wrapped by a key of the key ring. Pure.
 
-A sealed value is `1 byte format · 12 bytes nonce · AES-256-GCM ciphertext and tag`, with the row
-it belongs to as associated data: a value moved to another row does not open.
-Erasing a user's wrapped key makes everything sealed under it unreadable at once.
+A sealed value is `1 byte format · 12 bytes nonce · AES-256-GCM ciphertext and tag`. Its associated
+data names its row, so it does not open in another row. When a user's wrapped key is erased,
+everything sealed under it is unreadable at once.
 """
 
 import base64
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from uplift.errors import ConfigurationError, SealError
 
 _FORMAT = b"\x01"
-_NONCE_BYTES = 12  # what GCM is defined for, NIST SP 800-38D
+_NONCE_BYTES = 12  # the length that NIST SP 800-38D recommends for GCM
 _KEY_BYTES = 32
 
 
@@ -29,7 +29,7 @@ def _seal(key: bytes, plaintext: bytes, context: bytes) -> bytes:
 
 def _open(key: bytes, sealed: bytes, context: bytes) -> bytes:
     if sealed[:1] != _FORMAT:
-        raise SealError("A sealed value has a format that this version does not know.")
+        raise SealError("A sealed value has a format that this version of Uplift does not know.")
     start = len(_FORMAT) + _NONCE_BYTES
     try:
         return AESGCM(key).decrypt(sealed[len(_FORMAT) : start], sealed[start:], context)
@@ -38,7 +38,7 @@ def _open(key: bytes, sealed: bytes, context: bytes) -> bytes:
 
 
 class UserKey:
-    """A user's data key. Its bytes never leave this object but wrapped."""
+    """A user's data key. Its bytes leave this object only wrapped."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
@@ -52,36 +52,36 @@ class UserKey:
         return cls(os.urandom(_KEY_BYTES))
 
     def seal(self, plaintext: bytes, context: bytes) -> bytes:
-        """Encrypt; `context` names the row and the column, and must be given to open."""
+        """Encrypt. `context` names the row and the column; `open` needs the same one."""
         return _seal(self._key, plaintext, context)
 
     def open(self, sealed: bytes, context: bytes) -> bytes:
         """Decrypt.
 
-        Raises SealError if the value was sealed by another key, for another row, or altered.
+        Raises SealError if another key sealed the value, or if it is of another row, or altered.
         """
         return _open(self._key, sealed, context)
 
     @cached_property
     def identity_key(self) -> bytes:
-        """The key of the user's record identities and digests."""
+        """The key for the user's record identities and digests."""
         return HKDF(SHA256(), _KEY_BYTES, salt=None, info=b"uplift identity").derive(self._key)
 
 
 @dataclass(frozen=True, slots=True)
 class WrappedKey:
-    """A data key as the ledger keeps it: under which master key, and the sealed bytes."""
+    """A data key as the ledger keeps it: the id of the master key, and the sealed bytes."""
 
     master_id: str
     sealed: bytes
 
 
 class KeyRing:
-    """The master keys: one in use, the others only to open what they wrapped before."""
+    """The master keys. The first is in use, the others only open what they wrapped before."""
 
     def __init__(self, keys: dict[str, bytes]) -> None:
         if not keys:
-            raise ConfigurationError(_HOW_TO_MAKE_A_RING)
+            raise ConfigurationError(_HOW_TO_MAKE_A_KEY_RING)
         self._keys = keys
         self.current = next(iter(keys))
 
@@ -95,16 +95,16 @@ class KeyRing:
 
     @classmethod
     def parse(cls, text: str) -> "KeyRing":
-        """A ring from `id:base64,id:base64`, the one in use first.
+        """A key ring from `id:base64,id:base64`, the key in use first.
 
-        Raises ConfigurationError that says which entry is wrong, without its key.
+        Raises ConfigurationError, which names the wrong entry without its key.
         """
         keys: dict[str, bytes] = {}
         for position, entry in enumerate(filter(None, map(str.strip, text.split(","))), start=1):
             master_id, _, encoded = entry.partition(":")
             try:
                 key = base64.b64decode(encoded, validate=True)
-            except ValueError:  # binascii.Error is one; text beyond ASCII raises it bare
+            except ValueError:  # binascii.Error is one too
                 key = b""
             if not master_id or len(key) != _KEY_BYTES:
                 raise ConfigurationError(
@@ -113,7 +113,7 @@ class KeyRing:
                 )
             if master_id in keys:
                 raise ConfigurationError(
-                    f"UPLIFT_MASTER_KEYS: the id {master_id!r} is there twice."
+                    f"UPLIFT_MASTER_KEYS: the id {master_id!r} occurs twice. Give each key its own."
                 )
             keys[master_id] = key
         return cls(keys)
@@ -124,25 +124,26 @@ class KeyRing:
         return f"{master_id}:{base64.b64encode(os.urandom(_KEY_BYTES)).decode()}"
 
     def wrap(self, key: UserKey, context: bytes) -> WrappedKey:
-        """Wrap a data key under the master key in use; `context` names the user."""
+        """Wrap a data key with the master key in use. `context` names the user."""
         return WrappedKey(self.current, _seal(self._keys[self.current], key._key, context))  # noqa: SLF001
 
     def unwrap(self, wrapped: WrappedKey, context: bytes) -> UserKey:
-        """The data key again.
+        """Unwrap a data key.
 
-        Raises SealError if its master key is not on the ring, or is another under the same id.
+        Raises SealError if its master key is not on the key ring, or if the key ring has another
+        key under that id.
         """
         try:
             master = self._keys[wrapped.master_id]
         except KeyError:
             raise SealError(
-                f"A user's data key is wrapped by the master key {wrapped.master_id!r}, which"
-                " UPLIFT_MASTER_KEYS does not hold. Put it back, behind the one in use."
+                f"A user's data key is wrapped by the master key {wrapped.master_id!r}, which is"
+                " not in UPLIFT_MASTER_KEYS. Put it back, behind the one in use."
             ) from None
         return UserKey(_open(master, wrapped.sealed, context))
 
 
-_HOW_TO_MAKE_A_RING = (
-    "UPLIFT_MASTER_KEYS is not set. `uplift keys master` prints a new key; keep it where your"
-    " secrets are: what it sealed cannot be read without it."
+_HOW_TO_MAKE_A_KEY_RING = (
+    "UPLIFT_MASTER_KEYS is not set. `uplift keys master` prints a new key. Keep it with your"
+    " secrets: without it nobody can read what it sealed."
 )

@@ -36,5 +36,5 @@ def test_a_running_system_is_well_until_a_process_is_down(running: Running) -> N
 
     (failed,) = [each for each in told["findings"] if each["verdict"] == "fail"]
     assert code == 1
-    assert failed["what"].startswith("queue bulk: no worker answers")
+    assert failed["what"].startswith("queue bulk: no worker replies")
     assert "`bulk`" in failed["do"]

@@ -133,5 +133,5 @@ def test_a_malformed_entry_is_named_by_its_place_and_never_quoted(entry: str) ->
 
 
 def test_an_id_that_is_there_twice_is_an_error() -> None:
-    with pytest.raises(ConfigurationError, match="'a' is there twice"):
+    with pytest.raises(ConfigurationError, match="'a' occurs twice"):
         KeyRing.parse(f"{KeyRing.new_entry('a')},{KeyRing.new_entry('a')}")

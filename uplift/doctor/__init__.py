@@ -1,4 +1,7 @@
-"""`uplift doctor`: what is wrong with a deployment, and what to do. Reads; changes nothing.
+"""`uplift doctor` says what is wrong with a deployment, and what to do. It changes nothing.
 
-Each module looks at one part: a function that fetches facts, and pure ones that judge them.
+* `examine`: examines all parts, one after the other
+* `configuration`, `ledger`, `keys`, `work`, `queues`, `upstream`: one part each, in this order.
+  In each file one function asks, and pure functions judge
+* `findings`: a line of the result
 """

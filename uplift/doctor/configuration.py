@@ -1,4 +1,4 @@
-"""Are the settings complete, and do they make sense together?"""
+"""Are all settings there, and can they be right?"""
 
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -13,12 +13,12 @@ from uplift.settings import Settings
 
 PART = "configuration"
 
-_SEE = "Set it; .env.example describes every setting."
-_CORRECT = "Correct it; .env.example describes every setting."
+_SEE = "Set it. .env.example describes every setting."
+_CORRECT = "Correct it. .env.example describes every setting."
 
 
 def refused(error: ValidationError) -> list[Finding]:
-    """The settings that were not accepted at all, without their values."""
+    """The settings that pydantic refuses, without their values."""
     return [
         fail(
             PART,
@@ -33,10 +33,10 @@ def refused(error: ValidationError) -> list[Finding]:
 
 def judge_settings(settings: Settings) -> list[Finding]:
     """What is missing or looks wrong."""
-    return list(_troubles(settings)) or [ok(PART, "the settings are complete")]
+    return list(_problems(settings)) or [ok(PART, "the settings are complete")]
 
 
-def _troubles(settings: Settings) -> Iterator[Finding]:
+def _problems(settings: Settings) -> Iterator[Finding]:
     for name in ("database_url", "redis_url", "master_keys"):
         if getattr(settings, name) is None:
             yield fail(PART, f"UPLIFT_{name.upper()} is not set", _SEE)
@@ -54,7 +54,7 @@ def _troubles(settings: Settings) -> Iterator[Finding]:
             yield fail(
                 PART,
                 f"UPLIFT_{name.upper()} is not visible ASCII",
-                "It goes into a header. Is there a line break at its end?",
+                "Check it for a line break at its end: it is sent in a header.",
             )
     if settings.database_url is not None:
         yield from _database_url(settings.database_url.get_secret_value())
@@ -70,8 +70,8 @@ def _database_url(text: str) -> Iterator[Finding]:
         yield fail(
             PART,
             "UPLIFT_DATABASE_URL is not an address",
-            "Write postgresql://user:password@host/name; in a password, % stands for itself as"
-            " %25, / as %2F and @ as %40.",
+            "Write postgresql://user:password@host/name. In the password, write % as %25, / as %2F"
+            " and @ as %40.",
         )
 
 
@@ -81,12 +81,12 @@ def _oneup_url(name: str, text: str) -> Iterator[Finding]:
     except httpx.InvalidURL:
         url = httpx.URL("")
     if url.scheme not in ("https", "http") or not url.host:
-        yield fail(PART, f"{name} is not an address", "It must start with https:// and a host.")
+        yield fail(PART, f"{name} is not an address", "Write https:// and a host.")
     elif url.scheme == "http" and not _is_loopback(url.host):
         yield warn(
             PART,
             f"{name} is not https",
-            "Tokens and health data would cross the network in the clear: use https.",
+            "Use https: tokens and health data would cross the network unencrypted.",
         )
 
 

@@ -1,6 +1,6 @@
-"""Looks at every part, one after the other. A part that cannot be asked is a finding like others.
+"""Examines every part, one after the other. A part that does not respond is a finding too.
 
-A new part: write a module with its judgements, and add its examination to `_EXAMINATIONS`.
+To add a part, write a file with its judgements, and add its examination to `_EXAMINATIONS`.
 """
 
 import asyncio
@@ -23,11 +23,11 @@ from uplift.ledger.server import server_facts
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 
-_PART_SECONDS = 40.0  # beyond any time-out of one part's own
+_PART_SECONDS = 40.0  # longer than every time-out inside a part
 
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
-    """Every finding, in the order in which an operator would look."""
+    """Every finding, in the order in which an operator checks."""
     for part, examination in _EXAMINATIONS:
         for finding in await _examined(part, examination, settings):
             yield finding
@@ -39,9 +39,15 @@ async def _examined(
     try:
         async with asyncio.timeout(_PART_SECONDS):
             return await examination(settings)
-    except Exception as error:  # noqa: BLE001  the other parts are worth knowing
-        # Only the type: an error's text may hold an address with its password.
-        return [fail(part, f"cannot be examined ({type(error).__name__})", "See the lines above.")]
+    except Exception as error:  # noqa: BLE001  the other parts matter too
+        # Only the type: an error's text may contain an address with its password.
+        return [
+            fail(
+                part,
+                f"the examination failed ({type(error).__name__})",
+                "Fix what the lines above say, and run it again.",
+            )
+        ]
 
 
 async def _configuration(settings: Settings) -> list[Finding]:
@@ -49,7 +55,7 @@ async def _configuration(settings: Settings) -> list[Finding]:
 
 
 async def _postgres(settings: Settings) -> list[Finding]:
-    """The server, the schema, and, if it is this version's, keys and work."""
+    """The server and the schema. If the schema is right, the keys and the work too."""
     if settings.database_url is None:
         return []
     database = Database.connect(settings)
@@ -57,7 +63,7 @@ async def _postgres(settings: Settings) -> list[Finding]:
         asked = time.time()
         async with database.transaction() as connection:
             facts = await server_facts(connection)
-        # Halfway between question and answer; the first one also connected.
+        # PostgreSQL reads its clock halfway through the query. The first query also connected.
         async with database.transaction() as connection:
             asked = time.time()
             facts = await server_facts(connection)
@@ -81,9 +87,9 @@ async def _postgres(settings: Settings) -> list[Finding]:
         return [
             fail(
                 ledger.PART,
-                f"PostgreSQL at {where} cannot be used ({type(error).__name__})",
-                "Check UPLIFT_DATABASE_URL, that the server runs and that this machine may reach"
-                " it. The API answers 503 meanwhile.",
+                f"PostgreSQL at {where} does not work ({type(error).__name__})",
+                "Check UPLIFT_DATABASE_URL. Check that the server runs, and that this machine can"
+                " reach it. Meanwhile the API answers 503.",
             )
         ]
     finally:
@@ -96,7 +102,7 @@ async def _keys(settings: Settings, database: Database) -> list[Finding]:
     try:
         key_ring = KeyRing.parse(settings.master_keys.get_secret_value())
     except ConfigurationError as error:
-        return [fail(keys.PART, str(error), "Correct UPLIFT_MASTER_KEYS; docs/keys.md says how.")]
+        return [fail(keys.PART, str(error), "Correct UPLIFT_MASTER_KEYS. docs/keys.md says how.")]
     async with database.transaction() as connection:
         return keys.judge_keys(key_ring, await key_use(connection, key_ring))
 
@@ -111,15 +117,15 @@ async def _redis(settings: Settings) -> list[Finding]:
         return [
             fail(
                 queues.REDIS,
-                f"does not answer ({type(error).__name__})",
-                "Check UPLIFT_REDIS_URL and that the server runs. Uploads are accepted meanwhile,"
-                " and delivered when it is back.",
+                f"Redis does not respond ({type(error).__name__})",
+                "Check UPLIFT_REDIS_URL, and check that the server runs. Meanwhile uploads are"
+                " accepted. They are delivered when Redis is back.",
             ),
-            warn(queues.WORKERS, "not asked, for want of Redis", "Bring Redis back first."),
-            work.judge_pace(None),
+            warn(queues.WORKERS, "unknown: Redis is not reachable", "Start Redis first."),
+            work.judge_rate_limiter(None),
         ]
     found += queues.judge_consumers(await queues.queue_consumers(url))
-    return [*found, work.judge_pace(await _rate_limiter(settings, url))]
+    return [*found, work.judge_rate_limiter(await _rate_limiter(settings, url))]
 
 
 async def _rate_limiter(settings: Settings, url: str) -> RateLimiterState | None:

@@ -1,4 +1,4 @@
-"""What the doctor says of a part."""
+"""A line of the doctor's result."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,18 +6,19 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """How a part is."""
+    """How serious a finding is."""
 
     OK = "ok"
-    WARN = "warn"  # it works, and somebody should look at it in working hours
+    WARN = "warn"  # it works, but somebody should check it in working hours
     FAIL = "fail"  # something does not work, or data is at risk
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: the part, how it is, what was found, and what to do about it.
+    """One line: the part, the verdict, what the doctor found, and what to do.
 
-    Texts hold no secret, no address with a password and no health data: they get pasted around.
+    The texts contain no secret, no address with a password and no health data: people copy them
+    into tickets and chats.
     """
 
     part: str
@@ -32,16 +33,16 @@ def ok(part: str, what: str) -> Finding:
 
 
 def warn(part: str, what: str, do: str) -> Finding:
-    """Works, but look at it."""
+    """It works, but somebody should check it."""
     return Finding(part, Verdict.WARN, what, do)
 
 
 def fail(part: str, what: str, do: str) -> Finding:
-    """Does not work, or puts data at risk."""
+    """It does not work, or data is at risk."""
     return Finding(part, Verdict.FAIL, what, do)
 
 
 def worst(findings: Iterable[Finding]) -> Verdict:
-    """The verdict on all of it."""
+    """The most serious verdict."""
     found = {finding.verdict for finding in findings}
     return next((v for v in (Verdict.FAIL, Verdict.WARN) if v in found), Verdict.OK)

@@ -1,4 +1,4 @@
-"""Does the key key_ring open what the ledger holds, and which keys can go?"""
+"""Does the key ring open the data keys in the ledger, and which master keys can go?"""
 
 from collections.abc import Iterator
 
@@ -20,8 +20,8 @@ def _judged(key_ring: KeyRing, use: KeyUse) -> Iterator[Finding]:
         if id_ in use.different:
             yield fail(
                 PART,
-                f"{id_}: another key than the one that wraps {users} user(s)",
-                "Put the former key back under this id; give a new key an id of its own.",
+                f"{id_}: a different key, which does not open the data keys of {users} user(s)",
+                "Put the former key back under this id. Give a new key an id of its own.",
             )
         elif id_ == key_ring.current:
             yield ok(PART, f"{id_}: in use, {users} user(s)")
@@ -29,18 +29,18 @@ def _judged(key_ring: KeyRing, use: KeyUse) -> Iterator[Finding]:
             yield warn(
                 PART,
                 f"{id_}: still wraps {users} user(s)",
-                f"Run `uplift rotate-keys` if every process has {key_ring.current} in front. Keep this"
-                " key until the count is 0.",
+                f"First put {key_ring.current} in front for every process. Then run `uplift"
+                " rotate-keys`. Keep this key until the count is 0.",
             )
         else:
             yield ok(
                 PART,
-                f"{id_}: wraps nobody, count 0: it can be retired, or promoted if it is new",
+                f"{id_}: wraps 0 user(s). Remove it if it is old. Put it in front if it is new",
             )
     for id_ in sorted(use.missing):
         yield fail(
             PART,
             f"{id_}: not on the key ring, but wraps {use.users[id_]} user(s)",
-            "Put it back into UPLIFT_MASTER_KEYS, behind the one in use; then `uplift rotate-keys`"
-            " moves users off it.",
+            "Put it back into UPLIFT_MASTER_KEYS, behind the one in use. Then `uplift rotate-keys`"
+            " moves these users to the key in use.",
         )

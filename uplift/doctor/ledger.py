@@ -1,28 +1,28 @@
-"""Is PostgreSQL fit to keep the truth, and is it migrated?"""
+"""Does PostgreSQL keep what it commits, and does it have the right schema?"""
 
 from uplift.doctor.findings import Finding, fail, ok, warn
 from uplift.ledger.server import ServerFacts
 
 PART = "postgres"
 
-_LEAST_VERSION = 15
-_SKEW_SECONDS = 5.0
+_MIN_VERSION = 15
+_MAX_SKEW_SECONDS = 5.0
 
 
 def judge_server(facts: ServerFacts) -> list[Finding]:
-    """Its version, and whether a commit of it is durable."""
+    """Its version, and whether its commits are durable."""
     found: list[Finding] = []
-    if facts.version < _LEAST_VERSION * 10_000:
+    if facts.version < _MIN_VERSION * 10_000:
         found.append(
             fail(
                 PART,
                 f"version {facts.version_text}",
-                f"Upgrade it: Uplift needs PostgreSQL {_LEAST_VERSION} or newer.",
+                f"Upgrade it: Uplift needs PostgreSQL {_MIN_VERSION} or newer.",
             )
         )
     else:
         found.append(ok(PART, f"version {facts.version_text}"))
-    lax = [
+    unsafe = [
         f"{name} = off"
         for name, off in (
             ("fsync", not facts.fsync),
@@ -30,34 +30,34 @@ def judge_server(facts: ServerFacts) -> list[Finding]:
         )
         if off
     ]
-    if lax:
+    if unsafe:
         found.append(
             fail(
                 PART,
-                f"{', '.join(lax)}: what was answered 202 may be lost when the server dies",
-                "Set it to on in postgresql.conf, or for Uplift's role.",
+                f"{', '.join(unsafe)}: accepted uploads (202) may be lost if the server crashes",
+                "Set it to on, in postgresql.conf or for Uplift's role.",
             )
         )
     return found
 
 
 def judge_revision(at: str | None, head: str | None) -> Finding:
-    """Whether the schema is this version's."""
+    """Whether the schema is the one of this version of Uplift."""
     if at == head:
         return ok(PART, f"migrated, revision {at}")
     return fail(
         PART,
-        f"the ledger is at revision {at or 'none'}, this version of Uplift needs {head}",
-        "Run `uplift migrate`; if the ledger is the newer one, deploy the newer Uplift.",
+        f"the ledger has revision {at or 'none'}, but this version of Uplift needs {head}",
+        "Run `uplift migrate`. If the ledger is newer, deploy the newer Uplift.",
     )
 
 
 def judge_clock(skew: float) -> Finding:
-    """`skew` is how far PostgreSQL's clock is before this machine's, in seconds."""
-    if abs(skew) <= _SKEW_SECONDS:
-        return ok(PART, f"clocks agree within {_SKEW_SECONDS:.0f} s")
+    """`skew` is by how many seconds PostgreSQL's clock is ahead of this machine's."""
+    if abs(skew) <= _MAX_SKEW_SECONDS:
+        return ok(PART, f"the clocks agree within {_MAX_SKEW_SECONDS:.0f} s")
     return warn(
         PART,
-        f"its clock is {abs(skew):.0f} s {'before' if skew > 0 else 'behind'} this machine's",
-        "Run NTP on both. Uplift goes by PostgreSQL's clock; logs go by the machine's.",
+        f"its clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this machine's",
+        "Run NTP on both. Uplift uses PostgreSQL's clock, its logs use the machine's.",
     )

@@ -1,4 +1,4 @@
-"""Is Redis fit to be the bell, and does somebody listen to every queue?"""
+"""Can Redis carry the queues, and does a worker consume each of them?"""
 
 import asyncio
 from collections import Counter
@@ -19,14 +19,14 @@ WORKERS = "workers"
 # Which process of the Procfile and of docker-compose.yml consumes which queue.
 CONSUMERS = {UPLOADS: "worker", BULK: "bulk"}
 
-_LEAST_VERSION = 7
+_MIN_VERSION = 7
 _FULL = 0.8
-_ANSWER_SECONDS = 3.0
+_REPLY_SECONDS = 3.0
 FAST: dict[str, Any] = {"socket_connect_timeout": 2.0, "socket_timeout": 5.0}
 
 
 async def redis_info(url: str) -> Mapping[str, Any]:
-    """Redis's INFO, which managed services leave open where they close CONFIG."""
+    """Redis' INFO. Managed services allow it, but often not CONFIG."""
     client = redis.asyncio.from_url(url, **FAST, retry=Retry(NoBackoff(), 0))
     try:
         info: Mapping[str, Any] = await client.info()
@@ -36,17 +36,17 @@ async def redis_info(url: str) -> Mapping[str, Any]:
 
 
 def judge_redis(info: Mapping[str, Any]) -> list[Finding]:
-    """Its version, policy and persistence."""
+    """Its version, eviction policy and persistence."""
     return list(_judged(info))
 
 
 def _judged(info: Mapping[str, Any]) -> Iterator[Finding]:
-    # Valkey names the version of Redis that it is compatible with here, its own elsewhere.
+    # Valkey puts the version of Redis that it is compatible with here, and its own elsewhere.
     version = str(info.get("redis_version", "0"))
     name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {version}"
-    if int(version.split(".")[0]) < _LEAST_VERSION:
+    if int(version.split(".")[0]) < _MIN_VERSION:
         yield fail(
-            REDIS, f"version {name}", f"Upgrade to Redis {_LEAST_VERSION} or newer, or Valkey."
+            REDIS, f"version {name}", f"Upgrade to Redis {_MIN_VERSION} or newer, or Valkey."
         )
     else:
         yield ok(REDIS, f"version {name}")
@@ -56,7 +56,7 @@ def _judged(info: Mapping[str, Any]) -> Iterator[Finding]:
     else:
         yield fail(
             REDIS,
-            f"maxmemory-policy {policy}: when it is full it drops queues, and the budget with them",
+            f"maxmemory-policy {policy}: when Redis is full, it drops queues and the quota's count",
             "Set maxmemory-policy noeviction. Give Uplift a Redis of its own.",
         )
     if info.get("aof_enabled"):
@@ -64,20 +64,22 @@ def _judged(info: Mapping[str, Any]) -> Iterator[Finding]:
     else:
         yield warn(
             REDIS,
-            "append-only file off: a restart forgets queues and the count of 1upHealth's limit",
-            "Set appendonly yes. No upload is lost without it; the sweep rings again.",
+            "append-only file off: after a restart, queues and the quota's count are gone",
+            "Set appendonly yes. Without it no upload is lost, but delivered later: the sweep"
+            " dispatches it again.",
         )
     used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
     if limit and used > _FULL * limit:
         yield warn(
             REDIS,
             f"{used / limit:.0%} of maxmemory is used",
-            "Raise maxmemory, or look for what else uses this Redis: full, it takes no messages.",
+            "Raise maxmemory, or find out what else uses this Redis. When it is full, it takes no"
+            " messages.",
         )
 
 
 async def queue_consumers(url: str) -> dict[str, list[str]]:
-    """The names of the workers that consume each queue, by queue, asked over the broker."""
+    """The names of the workers that consume each queue, by queue. Asks them over the broker."""
 
     def ask() -> Sequence[Mapping[str, Sequence[Mapping[str, Any]]]]:
         app = Celery("doctor", broker=url, set_as_current=False)
@@ -87,8 +89,8 @@ async def queue_consumers(url: str) -> dict[str, list[str]]:
             broker_transport_options={**FAST, "max_retries": 1},
         )
         with app:
-            # Not by `inspect`, which makes one of two workers that have the same name.
-            return app.control.broadcast("active_queues", reply=True, timeout=_ANSWER_SECONDS) or []
+            # Not with `inspect`: it shows two workers of the same name as one.
+            return app.control.broadcast("active_queues", reply=True, timeout=_REPLY_SECONDS) or []
 
     consumers: dict[str, list[str]] = {}
     for reply in await asyncio.to_thread(ask):
@@ -99,26 +101,26 @@ async def queue_consumers(url: str) -> dict[str, list[str]]:
 
 
 def judge_consumers(consumers: Mapping[str, list[str]]) -> list[Finding]:
-    """Whether every queue has one, and each of them a name of its own."""
+    """Whether every queue has a worker, and every worker a name of its own."""
     found = [
         ok(WORKERS, f"queue {queue}: {len(consumers[queue])} worker(s)")
         if consumers.get(queue)
         else fail(
             WORKERS,
-            f"queue {queue}: no worker answers within {_ANSWER_SECONDS:.0f} s",
-            f"Start the process `{process}`. If it runs, its log says what keeps it.",
+            f"queue {queue}: no worker replies within {_REPLY_SECONDS:.0f} s",
+            f"Start the process `{process}`. If it runs, read its log.",
         )
         for queue, process in CONSUMERS.items()
     ]
-    # By queue: one worker may consume several.
+    # Count each queue for itself: one worker may consume several.
     counts = [Counter(consumers.get(queue, [])) for queue in CONSUMERS]
-    twins = sorted({name for each in counts for name, number in each.items() if number > 1})
+    shared = sorted({name for each in counts for name, number in each.items() if number > 1})
     found += [
         warn(
             WORKERS,
-            f"several workers are called {name}",
-            "They work, but Flower shows them as one. Give each a name of its own: celery's -n.",
+            f"several workers have the name {name}",
+            "Give each its own name with celery's -n. They work, but Flower shows them as one.",
         )
-        for name in twins
+        for name in shared
     ]
     return found

@@ -1,9 +1,9 @@
-"""Does 1upHealth answer, and does it know the application?
+"""Does 1upHealth respond, and does it know the application?
 
-The credentials are tried at the token endpoint with a refresh token that nobody has. RFC 6749,
-5.2: `invalid_client` blames the client and `invalid_grant` the token, so the second says that the
-client is known. That is no user-management call and takes nothing from its limit, and no user's
-tokens are touched. User management itself is not asked: each call counts.
+The doctor tries the credentials at the token endpoint, with a refresh token that nobody has. By
+RFC 6749, 5.2, `invalid_client` means that the client is wrong, and `invalid_grant` that the token
+is: then the client is known. This changes no user's tokens. It is not a user-management call: each
+of those would count against the quota.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ async def _reply(
                 if form is None or len(content) > _MAX_RESPONSE_BYTES:
                     break
     except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError, ValueError):
-        # Its text would hold the address, and its request the secret.
+        # Not the error: its text contains the address, and its request contains the secret.
         return None
     try:
         parsed = orjson.loads(content)
@@ -75,10 +75,10 @@ async def _reply(
 
 
 def judge_token(reply: Reply | None, host: str) -> Finding:
-    """What the answer to a made-up refresh token says of the address and the client."""
+    """What the response to an invented refresh token means for the address and the client."""
     match reply:
         case None:
-            return fail(PART, f"the token endpoint at {host} does not answer", _AWAY)
+            return fail(PART, f"the token endpoint at {host} does not respond", _AWAY)
         case Reply(error="invalid_grant"):
             return ok(PART, f"the token endpoint at {host} knows the client")
         case Reply(error="invalid_client" | "unauthorized_client") | Reply(status=401):
@@ -98,32 +98,33 @@ def judge_token(reply: Reply | None, host: str) -> Finding:
         case Reply():
             return warn(
                 PART,
-                f"the token endpoint at {host} answers HTTP {reply.status}, which says nothing of"
-                " the client",
-                "Try later. `uplift users add` shows whether the client works; it costs a call.",
+                f"the token endpoint at {host} responds HTTP {reply.status}, which says nothing"
+                " about the client",
+                "Try later. `uplift users add` shows whether the client works, but costs one"
+                " user-management call.",
             )
 
 
 def judge_fhir(reply: Reply | None, host: str) -> Finding:
-    """Whether the FHIR API is there. It may ask for a token even for its description."""
+    """Whether the FHIR API is there. It may want a token even for its description."""
     if reply is None:
-        return fail(PART, f"the FHIR API at {host} does not answer", _AWAY)
-    what = f"the FHIR API at {host} answers HTTP {reply.status}"
+        return fail(PART, f"the FHIR API at {host} does not respond", _AWAY)
+    what = f"the FHIR API at {host} responds HTTP {reply.status}"
     if reply.status >= 500:
         return warn(
-            PART, what, "1upHealth has trouble, or a proxy. Uploads wait for it; try later."
+            PART, what, "1upHealth or a proxy has a problem. Uploads wait meanwhile. Try later."
         )
     if reply.status == 404 or 300 <= reply.status < 400:
-        return warn(PART, what, "Check UPLIFT_ONEUP_FHIR_URL: uploads are held while it is wrong.")
+        return warn(PART, what, "Check UPLIFT_ONEUP_FHIR_URL. While it is wrong, uploads wait.")
     return ok(PART, what)
 
 
 _AWAY = (
-    "Check the address and that this machine may reach it (DNS, firewall, TLS). Uploads wait"
+    "Check the address. Check that this machine can reach it (DNS, firewall, TLS). Uploads wait"
     " meanwhile."
 )
 
 
 def _host(url: str) -> str:
-    # Without a user or password that somebody may have put there.
+    # Without a user name and password that the URL may contain.
     return urlsplit(url).hostname or "?"

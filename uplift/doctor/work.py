@@ -1,4 +1,4 @@
-"""Is the work taken up, is there room for more, and does what is old go?"""
+"""Is the work done, is there space for more, and are old uploads removed?"""
 
 from collections.abc import Iterator
 
@@ -7,10 +7,10 @@ from uplift.doctor.findings import Finding, fail, ok, warn
 from uplift.ledger.backlog import Backlog, Overdue
 
 WORK = "work"
-PACE = "pace"
+RATE_LIMITER = "rate limiter"
 RETENTION = "retention"
 
-# The sweep rings within seconds; what is due for longer waits for workers.
+# The sweep dispatches due uploads within seconds. If one is due for longer, workers are missing.
 _LATE_SECONDS = 60.0
 _VERY_LATE_SECONDS = 3600.0
 _ABANDONED_SECONDS = 60.0
@@ -19,7 +19,7 @@ _LAG_SECONDS = 2 * 24 * 3600.0
 
 
 def judge_work(facts: Overdue) -> list[Finding]:
-    """Whether somebody is at work."""
+    """Whether workers do what is due."""
     return list(_work(facts))
 
 
@@ -27,58 +27,57 @@ def _work(facts: Overdue) -> Iterator[Finding]:
     if facts.abandoned_seconds > _ABANDONED_SECONDS:
         yield fail(
             WORK,
-            f"{facts.abandoned} upload(s) were left by their worker, the first"
-            f" {facts.abandoned_seconds:.0f} s ago, and are not swept up",
-            "Start or restart the process `beat`: nothing is retried without it.",
+            f"{facts.abandoned} upload(s) lost their worker, the first"
+            f" {facts.abandoned_seconds:.0f} s ago, and the sweep does not requeue them",
+            "Start or restart the process `beat`. Without it nothing is retried.",
         )
     if facts.due_seconds <= _LATE_SECONDS:
         yield ok(WORK, f"{facts.due} upload(s) due, none for longer than {_LATE_SECONDS:.0f} s")
         return
     what = f"{facts.due} upload(s) due, the oldest for {facts.due_seconds:.0f} s"
     do = (
-        "Is a worker alive, and does 1upHealth take what is sent (below)? Are they many? Start more"
+        "Check below that the workers run and that 1upHealth responds. If both are well, start more"
         " `worker` and `bulk` processes."
     )
     yield (fail if facts.due_seconds > _VERY_LATE_SECONDS else warn)(WORK, what, do)
 
 
 def judge_backlog(facts: Backlog, limit: int) -> list[Finding]:
-    """Whether more can be accepted, and what somebody has stopped."""
+    """Whether the API accepts more, and what is paused or parked."""
     return list(_backlog(facts, limit))
 
 
 def _backlog(facts: Backlog, limit: int) -> Iterator[Finding]:
     unfinished = sum(each.uploads for each in facts.waiting)
-    what = f"{unfinished} upload(s) unfinished, of {limit} that are accepted"
+    what = f"{unfinished} upload(s) unfinished, the limit is {limit}"
     if unfinished >= limit:
         yield fail(
             WORK,
             f"{what}: the API answers 503",
-            "Find why so little is delivered (the other lines), or raise UPLIFT_MAX_BACKLOG.",
+            "The other lines may say why so little is delivered. Or raise UPLIFT_MAX_BACKLOG.",
         )
     elif unfinished > _FULL * limit:
         yield warn(
             WORK,
             what,
-            "Find why so little is delivered (the other lines), before the API answers 503.",
+            "The other lines may say why so little is delivered. At the limit the API answers 503.",
         )
     else:
         yield ok(WORK, what)
     if facts.all_paused:
         yield warn(
             WORK,
-            "everybody is paused: nothing is sent",
-            "When what it was paused for is over: `uplift resume`. `uplift pause --list` says since"
-            " when.",
+            "everything is paused: nothing is sent",
+            "`uplift resume` ends the pause. `uplift pause --list` shows when it began.",
         )
     if facts.users_paused:
         yield warn(
             WORK,
             f"{facts.users_paused} user(s) are paused",
-            "`uplift pause --list` says who; `uplift resume NAME` ends it.",
+            "`uplift pause --list` shows them. `uplift resume NAME` ends a pause.",
         )
     if facts.users_parked:
-        # Some people always withdraw their consent: nothing is wrong with the deployment.
+        # Some people withdraw their consent. The deployment is all right then.
         yield ok(
             WORK,
             f"uploads of {facts.users_parked} user(s) are parked until they consent again:"
@@ -86,43 +85,45 @@ def _backlog(facts: Backlog, limit: int) -> Iterator[Finding]:
         )
 
 
-def judge_pace(state: RateLimiterState | None) -> Finding:
+def judge_rate_limiter(state: RateLimiterState | None) -> Finding:
     """How fast 1upHealth lets us send; None if Redis did not answer."""
     match state:
         case None:
             return warn(
-                PACE, "not known, for want of Redis: each worker sends slowly", "Bring Redis back."
+                RATE_LIMITER,
+                "unknown: Redis is not reachable. Each worker sends slowly",
+                "Start Redis.",
             )
         case RateLimiterState(phase="full"):
-            return ok(PACE, f"open, up to {state.limit:.0f} attempts a second")
+            return ok(RATE_LIMITER, f"full: up to {state.limit:.0f} attempts a second")
         case RateLimiterState(phase="throttled"):
             return ok(
-                PACE,
-                f"slowed to {state.limit:.0f} attempts a second, after a 429 or an outage; success"
-                " raises it again",
+                RATE_LIMITER,
+                f"throttled: up to {state.limit:.0f} attempts a second, after a 429 or an outage."
+                " Success raises the limit",
             )
         case RateLimiterState(phase="suspended"):
             return warn(
-                PACE,
-                f"closed for {state.wait:.0f} s, as 1upHealth asked (Retry-After)",
-                "Nothing: it opens by itself. If it stays so, ask 1upHealth.",
+                RATE_LIMITER,
+                f"suspended for {state.wait:.0f} s, because 1upHealth asked for it (Retry-After)",
+                "Wait: the sending starts again by itself. If it stays so, ask 1upHealth.",
             )
         case _:
             return warn(
-                PACE,
-                "shut: only a probe goes out now and then, since nothing succeeds",
-                "`uplift uploads list --status queued` shows what it answers: is it away, or does"
-                " it refuse this deployment? The pace opens by itself with the first success.",
+                RATE_LIMITER,
+                "probing: nothing succeeds, so only one upload is tried from time to time",
+                "`uplift uploads list --status queued` shows what 1upHealth responds. It may be"
+                " away, or refuse this deployment. The first success ends the probing.",
             )
 
 
 def judge_retention(lag_seconds: float) -> Finding:
-    """Whether what should be gone is gone."""
+    """Whether old uploads are removed in time."""
     if lag_seconds <= _LAG_SECONDS:
-        return ok(RETENTION, "what is older than its time is gone")
+        return ok(RETENTION, "no upload is older than the retention allows")
     return warn(
         RETENTION,
-        f"uploads should have been thinned out {lag_seconds / 86_400:.0f} day(s) ago",
-        "Is `beat` running (above)? After UPLIFT_RETAIN_DELIVERED_DAYS was lowered it takes a"
-        " while: some hundred uploads a second.",
+        f"retention is {lag_seconds / 86_400:.0f} day(s) late",
+        "Check that the process `beat` runs. After UPLIFT_RETAIN_DELIVERED_DAYS was lowered, it"
+        " takes a while: some hundred uploads a second.",
     )

@@ -1,1 +1,12 @@
-"""Judging FHIR resources: pure rules over bytes, nothing here waits or stores."""
+"""Validates FHIR resources. Pure rules over bytes: nothing here waits or stores.
+
+* `versions`, `types`: the FHIR versions, and the resource types that 1upHealth accepts
+* `validate`: the entry, from the bytes of an upload to a report
+* `document`: parses the bytes, and finds the resources inside a resource
+* `compiled`: the schemas of `schemas/`, which `generate/` makes from HL7's definitions
+* `schema_findings`, `invariants`: what is wrong, by the schema and by other rules of FHIR
+* `expressions`, `findings`, `tolerances`, `issues`: where it is, what kind it is, whether that is
+  an error or a warning, and the report
+* `second_opinion`: what the library fhir.resources says of a valid resource
+* `interactions`: the reads that Uplift passes on to 1upHealth, parsed
+"""

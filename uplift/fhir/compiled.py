@@ -1,4 +1,4 @@
-"""The generated schemas, compiled at their first use."""
+"""The generated schemas, compiled when they are first used."""
 
 import re
 from collections.abc import Mapping
@@ -28,10 +28,10 @@ def schema_file(version: FhirVersion) -> str:
 def _definitions(version: FhirVersion) -> Mapping[str, str]:
     """Every definition of the version's schema as JSON text, by name.
 
-    Parsed, they would take several times the memory of the text.
+    They stay text, because parsed they take several times the memory.
     """
     lines = (SCHEMA_FOLDER / schema_file(version)).read_text("ascii").splitlines()
-    # One definition a line, between the first and the last: see uplift.fhir.generate.files.
+    # Each line between the first and the last is one definition: see uplift.fhir.generate.files.
     found = (line.removesuffix(",").partition('":') for line in lines[1:-1])
     return {name.removeprefix('"'): text for name, _, text in found}
 
@@ -58,7 +58,7 @@ def _compiled(version: FhirVersion, types: frozenset[str]) -> Draft4Validator:
     return Draft4Validator(
         f'{{"properties":{orjson.dumps(properties).decode()},"additionalProperties":false,'
         f'"definitions":{{{listed}}}}}',
-        # Linear in the length of the text, whatever the record holds.
+        # The time is linear in the length of the text, whatever the text is.
         pattern_options=RegexOptions(),
         mask="(a value)",  # messages show no value of the record
         offline=True,
@@ -68,9 +68,9 @@ def _compiled(version: FhirVersion, types: frozenset[str]) -> Draft4Validator:
 def validator(version: FhirVersion, resource_type: str) -> Draft4Validator:
     """The compiled schema of `{resource_type: resource}`; from any thread.
 
-    HealthKit's types are compiled together, every other type when its first resource comes: what
-    types share is compiled once for those that are together.  So HealthKit's of R4 take 11 MB
-    instead of 26; all types of R4 would take 52.
+    HealthKit's types are compiled together, because they share much: for R4 that takes 11 MB
+    instead of 26. Every other type is compiled when its first resource comes. All types of R4 would
+    take 52 MB.
     """
     alone = frozenset({resource_type})
     together = HEALTHKIT_TYPES & resource_types(version)

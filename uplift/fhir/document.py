@@ -1,4 +1,4 @@
-"""Bytes → a resource, and the resources that stand inside it."""
+"""Parses bytes into a resource, and finds the resources inside it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,28 +8,28 @@ import orjson
 from uplift.errors import UnreadableDocument
 
 MAX_DEPTH = 64
-"""Arrays and objects inside each other, at most; HL7's deepest example has 13."""
+"""The limit for arrays and objects inside each other. HL7's deepest example has 13."""
 
 JsonObject = dict[str, Any]
 
 
 def read(body: bytes) -> JsonObject:
-    """The object that `body` holds.  Raises UnreadableDocument."""
+    """The JSON object in `body`. Raises UnreadableDocument."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        # The parser's own words may quote the text; its position does not.
+        # The parser's message may quote the text. Its position does not.
         raise UnreadableDocument(
             f"This is not JSON: the parser stops at line {error.lineno}, column {error.colno}. "
             "Send UTF-8 without a byte order mark."
         ) from None
     if not isinstance(document, dict):
-        raise UnreadableDocument("A resource is a JSON object; this is another kind of JSON value.")
+        raise UnreadableDocument("A resource is a JSON object. This is another kind of JSON value.")
     if _deeper_than(document, MAX_DEPTH):
         raise UnreadableDocument(f"Arrays and objects are nested more than {MAX_DEPTH} deep.")
-    # Written out in JSON, U+0000 is always escaped: a raw one does not parse.
+    # JSON allows U+0000 only as an escape: a raw one does not parse.
     if b"\\u0000" in body and any("\0" in text for text in _texts(document)):
-        raise UnreadableDocument("A name or a text holds U+0000, which FHIR forbids. Remove it.")
+        raise UnreadableDocument("A name or a text contains U+0000, which FHIR forbids. Remove it.")
     return document
 
 
@@ -60,10 +60,10 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def resources_in(resource: JsonObject, expression: str) -> Iterator[tuple[JsonObject, str]]:
-    """The resource and every one inside it, each with where it stands.
+    """The resource and every resource inside it, each with its expression.
 
-    Those places are `contained`, and the entries of a Bundle and of Parameters; what is no object
-    there is left to the schema of the resource around it.
+    A resource can be in `contained`, and in the entries of a Bundle and of Parameters. Where such a
+    place has something else, the schema of the outer resource finds that.
     """
     yield resource, expression
     inner = list(_items(resource, "contained", expression))
@@ -100,11 +100,10 @@ def _member(holder: JsonObject, name: str, where: str) -> Iterator[tuple[JsonObj
 
 
 def excerpt(document: JsonObject, values: int) -> tuple[JsonObject, int]:
-    """The document, cut to about `values` values if it has more, and how many of those are left.
+    """The document, cut to about `values` values, and how many of these it did not need.
 
-    It is cut by leaving later items out of arrays, but never the first: what is left out can't make
-    an error of its own.  Describing every error of a document that is wrong millions of times would
-    take minutes and gigabytes.
+    Later items of arrays are cut off, but never the first item: so the cut causes no new error.
+    Without it, a document with millions of errors would take minutes and gigabytes.
     """
     left = values
 

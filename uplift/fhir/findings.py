@@ -1,4 +1,4 @@
-"""Kinds of findings: what a switch of the tolerances can turn into a warning, and what none can."""
+"""What can be wrong with a resource, before the tolerances say how serious it is."""
 
 from dataclasses import dataclass
 from enum import StrEnum, auto
@@ -7,7 +7,7 @@ from uplift.fhir.issues import Code
 
 
 class Kind(StrEnum):
-    """What is wrong, as finely as the tolerances tell it apart."""
+    """What is wrong. The tolerances have a switch for each kind but STRUCTURE and VALUE."""
 
     STRUCTURE = auto()
     VALUE = auto()
@@ -24,11 +24,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something wrong with a resource, before the tolerances say how bad that is."""
+    """Something that is wrong, and where."""
 
     kind: Kind
     code: Code
     expression: str
     diagnostics: str
     times: int = 1
-    """More than one where the rest is counted and not described."""
+    """For how many findings it stands: more than 1 where the rest is only counted."""

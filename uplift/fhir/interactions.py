@@ -1,8 +1,8 @@
 """The FHIR interactions that only read, as addresses: read, vread, search and `$everything`. Pure.
 
-What stands in such an address comes from a caller, or from a link that 1upHealth wrote. Nothing of
-it is passed on as it came: it is taken apart by a strict grammar and written anew, so that it
-cannot mean another place to whoever reads it next.
+The parts of such an address come from a caller, or from a link of 1upHealth's. Nothing is passed on
+as it came: a strict grammar parses it, and it is written again. So nobody who reads it next can
+understand it as another place.
 """
 
 import re
@@ -21,7 +21,7 @@ _PATH = re.compile(
     rf"(?:/(?P<id>{_ID})(?:/(?P<operation>\$everything|_history/(?P<version>{_ID})))?)?",
     re.ASCII,
 )
-# Dots mean another place in a path (RFC 3986, 5.2.4), percent-encoded too; the others are names of
+# Dots mean another place in a path (RFC 3986, 5.2.4), percent-encoded too. The others are names of
 # interactions on a type (https://hl7.org/fhir/R4/http.html).
 _NO_IDS = frozenset({".", "..", "_history", "_search"})
 
@@ -29,7 +29,7 @@ _MAX_QUERY = 8192
 _MAX_PARAMETERS = 100
 # Chains, modifiers and reverse chains: https://hl7.org/fhir/R4/search.html
 _PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_.:\-]{0,254}", re.ASCII)
-# They would speak for somebody else (RFC 6750, 2.3), or ask for another method.
+# These would use somebody else's rights (RFC 6750, 2.3), or another method.
 _NO_PARAMETERS = frozenset({"access_token", "client_id", "client_secret", "_method"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -42,10 +42,10 @@ class Interaction:
     path: str = field(repr=False)
     query: str = field(repr=False)
     """Percent-encoded; without the question mark."""
-    answer_type: str
-    """The resourceType of what comes back."""
+    response_type: str
+    """The resourceType of the response."""
     paged: bool
-    """Whether that is a page of a search or an operation, with links to others."""
+    """Whether the response is a page of a search or an operation, with links to other pages."""
 
     @property
     def address(self) -> str:
@@ -54,40 +54,42 @@ class Interaction:
 
 
 def parse_interaction(version: FhirVersion, path: str, query: bytes) -> Interaction:
-    """Read a path (decoded, below the version's base) and a query (percent-encoded).
+    """Parse a path (decoded, below the version's base) and a query (percent-encoded).
 
-    Raises InvalidRead if that is no such interaction, and NotFound if the version has no such type.
-    The messages hold nothing of either.
+    Raises InvalidRead if it is not such an interaction, and NotFound if the version has no such
+    type. The messages never quote the path or the query.
     """
     found = _PATH.fullmatch(path)
     if found is None or not _NO_IDS.isdisjoint({found["id"], found["version"]}):
         raise InvalidRead(
-            "This address cannot be read back. It is {Type}?{search}, {Type}/{id},"
+            "Uplift cannot read this address back. Use {Type}?{search}, {Type}/{id},"
             " {Type}/{id}/_history/{version} or Patient/{id}/$everything."
         )
     resource_type, operation = found["type"], found["operation"]
     if resource_type not in READABLE_TYPES[version]:
-        raise NotFound(f"1upHealth has no such resource type in {version}; mind upper case.")
+        raise NotFound(
+            f"1upHealth has no such resource type in {version}. Check upper and lower case."
+        )
     everything = operation == "$everything"
     if everything and resource_type != "Patient":
-        raise InvalidRead("$everything is asked of a Patient: Patient/{id}/$everything.")
+        raise InvalidRead("$everything works for a Patient only: Patient/{id}/$everything.")
     paged = everything or found["id"] is None
     return Interaction(
         version=version,
         path=path,
-        query=_written_anew(query),
-        answer_type="Bundle" if paged else resource_type,
+        query=_written_again(query),
+        response_type="Bundle" if paged else resource_type,
         paged=paged,
     )
 
 
 def both_forms(base: str) -> tuple[str, ...]:
-    """1upHealth serves its FHIR API with and without `/fhir`, and may link either."""
+    """The base with and without `/fhir`: 1upHealth serves both, and may link to either."""
     return base, base.removesuffix("/fhir") if base.endswith("/fhir") else f"{base}/fhir"
 
 
 def parse_link(version: FhirVersion, bases: tuple[str, ...], url: str) -> Interaction | None:
-    """The interaction that an absolute link means, if it is one below one of these FHIR bases."""
+    """The interaction of an absolute link, if the link is below one of these FHIR bases."""
     for base in bases:
         start = f"{base}/{version.path}/"
         if not url.startswith(start):
@@ -100,8 +102,8 @@ def parse_link(version: FhirVersion, bases: tuple[str, ...], url: str) -> Intera
     return None
 
 
-def _written_anew(query: bytes) -> str:
-    """The same parameters, with everything encoded that could end a value or the query."""
+def _written_again(query: bytes) -> str:
+    """The same parameters. Every character that could end a value or the query is encoded."""
     if len(query) > _MAX_QUERY:
         raise InvalidRead(f"The query has more than {_MAX_QUERY} bytes.")
     try:
@@ -117,9 +119,9 @@ def _written_anew(query: bytes) -> str:
         ) from None
     for name, value in parameters:
         if not _PARAMETER.fullmatch(name) or name.lower() in _NO_PARAMETERS:
-            raise InvalidRead("The query has a name that is no search parameter of FHIR's.")
+            raise InvalidRead("The query has a name that is not a search parameter of FHIR.")
         if _CONTROL.search(value):
             raise InvalidRead("The query has a value with a control character.")
         if name == "_format" and "json" not in value.lower():
-            raise InvalidRead("Only JSON is read back: leave _format out, or say _format=json.")
+            raise InvalidRead("Uplift reads JSON only. Leave _format out, or use _format=json.")
     return urlencode(parameters, quote_via=quote, safe="")

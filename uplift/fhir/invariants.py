@@ -1,4 +1,4 @@
-"""What no schema says: nulls in arrays, periods, narratives."""
+"""The rules that no schema can express: nulls in arrays, periods, narratives."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -17,23 +17,23 @@ _Path = tuple[str | int, ...]
 _XHTML = "http://www.w3.org/1999/xhtml"
 _XML_ENTITIES = frozenset({"amp", "lt", "gt", "quot", "apos"})
 _ENTITY = re.compile(r"&([A-Za-z][A-Za-z0-9]*);", re.ASCII)
-# https://hl7.org/fhir/R4/narrative.html: no active content, nothing from elsewhere.
+# https://hl7.org/fhir/R4/narrative.html: no active content, and no content from other places.
 _FORBIDDEN_ELEMENTS = frozenset(
     {"script", "form", "input", "button", "select", "textarea", "object", "embed", "applet"}
     | {"iframe", "frame", "frameset", "head", "body", "html", "base", "link", "meta"}
 )
 
-_NARRATIVE_DEPTH = 100  # an open tag costs the parser memory
+_MAX_NARRATIVE_DEPTH = 100  # each open tag costs the parser memory
 
 
 def invariant_findings(resource: JsonObject, expression: str) -> Iterator[Finding]:
-    """Findings anywhere in the resource, which stands at `expression`."""
+    """All findings in the resource. `expression` is its place."""
     for value, path in _objects(resource, ()):
         yield from _object_findings(value, expression, path)
 
 
 def _objects(value: Any, path: _Path) -> Iterator[tuple[JsonObject, _Path]]:
-    # Paths become expressions only where something is found: almost nowhere.
+    # A path becomes an expression only where there is a finding, so almost never.
     steps: Iterable[tuple[str | int, Any]]
     if isinstance(value, dict):
         yield value, path
@@ -67,7 +67,7 @@ def _object_findings(value: JsonObject, expression: str, path: _Path) -> Iterato
 def _null_findings(
     name: str, items: list[Any], holder: JsonObject, expression: str
 ) -> Iterator[Finding]:
-    """A null in an array holds the place of a value whose twin in the `_` array is not null.
+    """A null in an array needs an item that is not null at the same index of the `_` array.
 
     Source: https://hl7.org/fhir/R4/json.html#primitive.
     """
@@ -87,11 +87,13 @@ def _null_findings(
             f"{'without' if name.startswith('_') else 'and'} an underscore in front.",
         )
     if (more := len(unexplained) - ISSUES_KEPT) > 0:
-        yield Finding(Kind.STRUCTURE, "structure", expression, "More such nulls.", more)
+        yield Finding(
+            Kind.STRUCTURE, "structure", expression, "There are more nulls of this kind.", more
+        )
 
 
 def _is_after(start: str, end: str) -> bool:
-    """Whether a date or time is certainly later than another, of whatever precision."""
+    """Whether `start` is certainly later than `end`. They may have different precisions."""
     if "T" in start and "T" in end:
         try:
             return datetime.fromisoformat(start) > datetime.fromisoformat(end)
@@ -132,7 +134,7 @@ class _Narrative:
         self._objection = self._objection or words
 
     def _doctype(self, *_: object) -> None:
-        # Also keeps entities from being declared, and so from growing.
+        # So no entity can be declared, and none can grow.
         raise expat.ExpatError("doctype")
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
@@ -141,10 +143,10 @@ class _Narrative:
         if self._depth == 0 and (local != "div" or namespace not in ("", _XHTML)):
             self._object(f'The narrative must be one <div xmlns="{_XHTML}">.')
         if local in _FORBIDDEN_ELEMENTS or any(each.startswith("on") for each in attributes):
-            self._object("The narrative holds active or foreign content.")
+            self._object("The narrative contains active or foreign content.")
         self._has_content |= local == "img"
         self._depth += 1
-        if self._depth > _NARRATIVE_DEPTH:
+        if self._depth > _MAX_NARRATIVE_DEPTH:
             raise expat.ExpatError("too deep")
 
     def _end(self, _: str) -> None:
@@ -155,7 +157,7 @@ class _Narrative:
 
 
 def _numeric(entity: re.Match[str]) -> str:
-    """XHTML's named entities as numbers: XML knows five only."""
+    """XHTML's named entities as numbers: XML knows only five by name."""
     name = entity[1]
     if name in _XML_ENTITIES or name not in name2codepoint:
         return entity[0]

@@ -1,11 +1,11 @@
-"""What validation found, shaped like the issues of a FHIR OperationOutcome."""
+"""The report of a validation, in the form of FHIR's OperationOutcome."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 ISSUES_KEPT = 50
-"""A report keeps this many issues; its total says how many there were."""
+"""A report lists this many issues. Its total counts all."""
 
 Severity = Literal["fatal", "error", "warning", "information"]
 Code = Literal[
@@ -23,18 +23,18 @@ Code = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """One finding.  Neither `expression` nor `diagnostics` ever holds a value of the record."""
+    """One issue. Neither `expression` nor `diagnostics` ever contains a value of the record."""
 
     severity: Severity
     code: Code
     expression: str
-    """Where: like FHIRPath, with the names as they stand in the JSON."""
+    """The place, written like FHIRPath with the names of the JSON."""
     diagnostics: str
-    """What is wrong and what is expected instead, for the developer of the sending app."""
+    """What is wrong and what is right, for the developer of the sending app."""
 
     @property
     def refuses(self) -> bool:
-        """Whether a record with this issue is not relayed."""
+        """Whether this issue keeps the record from being sent."""
         return self.severity in ("fatal", "error")
 
     def to_json(self) -> dict[str, Any]:
@@ -52,17 +52,17 @@ class Report:
     """The verdict on one resource."""
 
     issues: tuple[Issue, ...]
-    """Errors first, at most ISSUES_KEPT."""
+    """Errors first. Not more than ISSUES_KEPT."""
     total: int
-    """How many issues there were; for a huge document that is wrong throughout, at least."""
+    """How many issues there are. For a document that was cut, there may be more."""
     valid: bool
-    """Whether the resource may be relayed: no issue is fatal or an error."""
+    """Whether the resource may be sent: no issue is fatal or an error."""
     library_disagreement: bool = False
-    """The schema accepted what fhir.resources refuses."""
+    """Whether fhir.resources refuses what the schema accepts."""
 
     @classmethod
     def of(cls, issues: Iterable[tuple[Issue, int]]) -> Self:
-        """The report on `issues`, each with how many it stands for."""
+        """The report on `issues`. Each comes with the number of issues for which it stands."""
         refusing: list[Issue] = []
         others: list[Issue] = []
         total = 0

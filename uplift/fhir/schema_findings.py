@@ -1,4 +1,4 @@
-"""What the schema says against a resource, in words for the developer of the sending app."""
+"""The errors of the schema, in words for the developer of the sending app."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,7 +45,7 @@ _EXPECTED = {
 def schema_findings(
     resource: JsonObject, expression: str, version: FhirVersion
 ) -> Iterator[Finding]:
-    """Every error of the schema of the resource's type, which must be one of the version."""
+    """Every error by the schema of the resource's type. The version must have that type."""
     resource_type: str = resource["resourceType"]
     for error in validator(version, resource_type).iter_errors({resource_type: resource}):
         yield from _Described(error, resource, expression, version).findings()
@@ -65,8 +65,8 @@ class _Described:
     ) -> None:
         self._error = error
         self._version = version
-        # As the definition names it: a type, a path of elements, `code:…`, `Reference(…)`, and
-        # with a question mark where null may stand.
+        # The name of the definition: a type, a path of elements, `code:…` or `Reference(…)`. A
+        # question mark at its end means that null is allowed.
         _, self._type, *self._steps = map(str, error.schema_path)
         self._type = self._type.removesuffix("?")
         _, *path = error.instance_path  # the first step is the resource's type
@@ -90,7 +90,7 @@ class _Described:
                     Kind.REFERENCE_TARGET,
                     "value",
                     self._where,
-                    f"This refers to a type that is not allowed here; allowed: {allowed}.",
+                    f"This refers to a type that is not allowed here. Allowed: {allowed}.",
                 )
             case _, ["binding"]:
                 yield self._outside_binding()
@@ -99,7 +99,7 @@ class _Described:
                     Kind.STRUCTURE,
                     "not-supported",
                     self._where,
-                    f"This is no resource type of {self._version}.",
+                    f"This is not a resource type of {self._version}.",
                 )
             case ValidationErrorKind.Enum(), _ if isinstance(self._value, str):
                 yield self._outside_binding()
@@ -107,7 +107,7 @@ class _Described:
                 yield from self._wrong(kind)
 
     def _rule(self) -> Sequence[str]:
-        """The generator's note at the failed keyword: see uplift.fhir.generate.structures."""
+        """The note of uplift.fhir.generate.structures at the keyword that failed."""
         _, name, *steps, _ = self._error.schema_path
         schema: Any = definition(self._version, str(name))
         for step in steps:
@@ -125,17 +125,21 @@ class _Described:
                 Kind.UNKNOWN_ELEMENT,
                 "structure",
                 f"{self._where}.{shown}" if shown else self._where,
-                f"{subject} no element of {self._type} in {self._version}. "
+                f"{subject} not an element of {self._type} in {self._version}. "
                 "Check its spelling, its place and the fhirVersion.",
             )
         if (more := len(names) - ISSUES_KEPT) > 0:
             yield Finding(
-                Kind.UNKNOWN_ELEMENT, "structure", self._where, "More unknown elements.", more
+                Kind.UNKNOWN_ELEMENT,
+                "structure",
+                self._where,
+                "There are more unknown elements.",
+                more,
             )
 
     def _missing(self, name: str) -> Finding:
         return Finding(
-            # Without its type, a resource inside another can't be judged at all.
+            # Without its type, a resource inside another cannot be validated at all.
             Kind.STRUCTURE if name == "resourceType" else Kind.MISSING_REQUIRED,
             "required",
             f"{self._where}.{name}",
@@ -151,7 +155,7 @@ class _Described:
                 Kind.STRUCTURE,
                 "structure",
                 f"{self._where}.{name}[x]",
-                f"Only one of {listed} may be given.",
+                f"Only one of {listed} is allowed.",
             )
         return Finding(
             Kind.MISSING_REQUIRED,
@@ -201,7 +205,7 @@ class _Described:
             if len(value) > _ID_LENGTH:
                 yield self._bad(Kind.ID_TOO_LONG, "An id has at most 64 characters.")
             if "_" in value:
-                yield self._bad(Kind.ID_WITH_UNDERSCORE, "An id has no underscore.")
+                yield self._bad(Kind.ID_WITH_UNDERSCORE, "An id must not contain an underscore.")
         elif self._type == "instant" and self._lacks_only_a_zone(value):
             yield self._bad(
                 Kind.INSTANT_WITHOUT_ZONE,

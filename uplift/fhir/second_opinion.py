@@ -1,4 +1,4 @@
-"""What fhir.resources thinks of a resource."""
+"""What the library fhir.resources says about a resource."""
 
 import importlib
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from uplift.fhir.versions import FhirVersion
 
-# R4 is judged by the R4B models: the package's root is R5, and for every HealthKit type R4B differs
-# from R4 only in wider reference targets and `valueMeta`.  fhir.resources 8 has no DSTU2.
+# R4 is validated with the models of R4B. The package's root is R5, and for HealthKit's types R4B
+# differs from R4 only in wider reference targets and `valueMeta`. fhir.resources 8 has no DSTU2.
 _PACKAGES = {FhirVersion.STU3: "STU3", FhirVersion.R4: "R4B"}
 
 _importing = Lock()
@@ -25,11 +25,10 @@ class _Model(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Objection:
-    """Why fhir.resources refuses a resource; no value of it, and not the library's message, which
-    may quote one."""
+    """Why fhir.resources refuses a resource. Its message is left out: it may quote values."""
 
     kind: str
-    """Pydantic's name of the error, or the name of the exception that the library died of."""
+    """Pydantic's name of the error, or the name of the exception that the library raised."""
     path: Sequence[str | int] = ()
 
 
@@ -49,7 +48,7 @@ def _model(version: FhirVersion, resource_type: str) -> _Model | None:
 
 
 def objection(body: bytes, version: FhirVersion, resource_type: str) -> Objection | None:
-    """The first error that fhir.resources finds; None if it finds none or has no such model.
+    """The first error that fhir.resources finds. None if it finds none or has no such model.
 
     A model is imported at its first use: all of R4B takes 1.5 s and 100 MB.
     """
@@ -59,7 +58,7 @@ def objection(body: bytes, version: FhirVersion, resource_type: str) -> Objectio
         if model is not None:
             model.model_validate_json(body)
     except ValidationError as refused:
-        # str() of the exception would print field values.
+        # str() of the exception would contain field values.
         first = refused.errors(include_input=False, include_url=False, include_context=False)[0]
         return Objection(first["type"], first["loc"])
     except Exception as crash:  # noqa: BLE001  KeyError, TypeError and RecursionError were seen

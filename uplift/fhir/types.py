@@ -1,7 +1,7 @@
-"""Which resource types 1upHealth lets create, read and search, by version.
+"""Which resource types can be created, read and searched at 1upHealth, by version.
 
-Taken from its capability statements: every type whose interactions include `create`.  R4 has
-`Binary` and `Provenance`, but no create of either.
+Taken from its capability statements: every type whose interactions include `create`. R4 has
+`Binary` and `Provenance`, but without `create`.
 """
 
 from collections.abc import Mapping
@@ -84,14 +84,14 @@ CREATABLE_TYPES: Mapping[FhirVersion, frozenset[str]] = MappingProxyType(
         FhirVersion.R4: frozenset(_R4.split()),
     }
 )
-"""The types that can be relayed, by version."""
+"""The types that Uplift accepts, by version."""
 
 HEALTHKIT_TYPES = frozenset(
     {"AllergyIntolerance", "Condition", "Coverage", "DiagnosticReport", "DocumentReference"}
     | {"Immunization", "MedicationDispense", "MedicationOrder", "MedicationRequest"}
     | {"MedicationStatement", "Observation", "Procedure"}
 )
-"""The types that HealthKit hands out: HKClinicalTypeIdentifier."""
+"""The types of HealthKit's clinical records: HKClinicalTypeIdentifier."""
 
 READABLE_TYPES: Mapping[FhirVersion, frozenset[str]] = MappingProxyType(
     {

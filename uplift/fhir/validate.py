@@ -1,4 +1,4 @@
-"""Is this a resource of its version?  Reads the bytes; never rewrites them."""
+"""Validates a resource by the rules of its FHIR version. It never changes the bytes."""
 
 from collections.abc import Iterator
 
@@ -16,12 +16,12 @@ from uplift.fhir.types import CREATABLE_TYPES
 from uplift.fhir.versions import FhirVersion
 
 DESCRIBED_VALUES = 50_000
-"""What is wrong is described for this many values; a document with more to describe is refused."""
+"""Errors are described for about this many values. A document with more is refused."""
 
 SECOND_OPINION_BYTES = 512 * 1024
-"""fhir.resources is not asked about more: a megabyte can take it a second and 100 MB."""
+"""fhir.resources gets no larger body: a megabyte can take it a second and 100 MB."""
 
-# The library says nothing about these, so that its opinion on the rest is still worth having.
+# The library does not check these. So after such a finding its opinion is still useful.
 _OUTSIDE_THE_LIBRARY = frozenset(
     {Kind.REFERENCE_TARGET, Kind.PERIOD_REVERSED, Kind.NARRATIVE_NOT_XHTML}
 )
@@ -34,15 +34,15 @@ def validate(
     tolerances: Tolerances = DEFAULT_TOLERANCES,
     second_opinion: bool = True,
 ) -> Report:
-    """The verdict on one resource, whatever the bytes are.
+    """The report on one resource, whatever the bytes are.
 
-    The schema generated from HL7's definitions decides; fhir.resources is asked about what passes,
-    and its objection is a warning, since it refuses some valid records and misses many others.
-    Without `second_opinion` it is not asked, which takes about a third of the time.
+    The schema that is generated from HL7's definitions decides. With `second_opinion`, the library
+    fhir.resources checks what passes. Its objection is only a warning, because it refuses some
+    valid records and misses many errors. Without it, validation takes about a third of the time.
     """
     fhir_version = FhirVersion.parse(version)
     if fhir_version is None:
-        return _fatal("not-supported", "The fhirVersion is none of DSTU2, STU3 and R4.")
+        return _fatal("not-supported", "The fhirVersion is not DSTU2, STU3 or R4.")
     try:
         resource = read(body)
     except UnreadableDocument as error:
@@ -53,8 +53,8 @@ def validate(
     if resource_type not in CREATABLE_TYPES[fhir_version]:
         return _fatal(
             "not-supported",
-            f"The resourceType is none that 1upHealth accepts in {fhir_version}. Check the "
-            "spelling and the fhirVersion.",
+            f"1upHealth does not accept this resourceType in {fhir_version}. Check the spelling "
+            "and the fhirVersion.",
         )
     ask_library = second_opinion and len(body) <= SECOND_OPINION_BYTES
     return Report.of(_issues(body, resource, fhir_version, tolerances, ask_library=ask_library))
@@ -90,8 +90,8 @@ def _findings(resource: JsonObject, version: FhirVersion) -> Iterator[Finding]:
                 Kind.STRUCTURE,
                 "too-long",
                 where,
-                f"More than {DESCRIBED_VALUES} values stand where something is wrong; the rest is "
-                "not looked at. Mend what is named, or send less at once.",
+                f"The resource has errors and more than {DESCRIBED_VALUES} values. The rest is not "
+                "checked. Fix the elements listed above, or split the record.",
             )
             break
     yield from invariant_findings(resource, resource["resourceType"])
@@ -100,7 +100,7 @@ def _findings(resource: JsonObject, version: FhirVersion) -> Iterator[Finding]:
 def _known_resources(
     resource: JsonObject, version: FhirVersion
 ) -> Iterator[tuple[JsonObject, str]]:
-    """The resource and those inside it; the schema around an unknown type refuses it."""
+    """The resource and those inside it. The outer schema refuses unknown types."""
     types = resource_types(version)
     for each, where in resources_in(resource, resource["resourceType"]):
         inner_type = each.get("resourceType")
@@ -122,8 +122,8 @@ def _disagreement_issue(disagreement: Objection, resource_type: str) -> Issue:
         "warning",
         "library-disagreement",
         below(resource_type, *disagreement.path),
-        "HL7's definitions accept this; the library fhir.resources does not "
-        f"({disagreement.kind}). It is relayed.",
+        "HL7's definitions accept this, but the library fhir.resources does not "
+        f"({disagreement.kind}). It is sent all the same.",
     )
 
 

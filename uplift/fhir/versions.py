@@ -1,4 +1,4 @@
-"""The three FHIR versions that Uplift relays, and the names that stand for them."""
+"""The three FHIR versions that Uplift accepts, and their names."""
 
 import re
 from enum import StrEnum
@@ -8,7 +8,7 @@ _RELEASE_NUMBER = re.compile(r"([0-9]\.[0-9])(?:\.[0-9]{1,3})?", re.ASCII)
 
 
 class FhirVersion(StrEnum):
-    """A FHIR version, under the name that 1upHealth and HealthKit use for it."""
+    """A FHIR version, by the name that 1upHealth and HealthKit use."""
 
     DSTU2 = "DSTU2"
     STU3 = "STU3"
@@ -21,7 +21,7 @@ class FhirVersion(StrEnum):
 
     @classmethod
     def parse(cls, text: str) -> "FhirVersion | None":
-        """The version that `text` names, or None.
+        """The version with that name, or None.
 
         Accepts the name in any case, and a release number as HealthKit's `fhirVersion` and
         `export.xml` write it (`1.0.2`, `3.0.2`, `4.0.1`).  R4B (4.3) and R5 are not R4.

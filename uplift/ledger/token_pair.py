@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TokenPair:
-    """An access token and, where one was given, the refresh token that follows it."""
+    """An access token, and the refresh token for the next pair if 1upHealth gave one."""
 
     access_token: str
     refresh_token: str | None

@@ -1,5 +1,6 @@
-"""Reads for callers: what became of an upload, and what 1upHealth has.
+"""Reading: what a caller learns about uploads, and what 1upHealth has stored.
 
-`long_poll` waits until an upload changes, `status` opens its status, and `read_back` reads FHIR
-resources at 1upHealth.
+* `long_poll`: a request waits until its upload changes
+* `status` opens the status of an upload
+* `read_back`: FHIR reads at 1upHealth, with the user's own token
 """

@@ -1,7 +1,7 @@
-"""Reads back what 1upHealth holds of a user, through the user's own token.
+"""Reads back what 1upHealth has stored of a user, with the user's own token.
 
-One request in, one answer of bounded size out. Bytes are passed on as they came, but for the links
-of a page: they are rewritten to where the caller reads, so that paging stays with Uplift.
+One request in, one response of bounded size out. Its bytes are passed on as they came. Only the
+links of a page are changed: they lead to Uplift, so that the caller's next page comes through it.
 """
 
 import asyncio
@@ -33,17 +33,17 @@ from uplift.settings import Settings
 from uplift.tokens.access import TokenAccess
 from uplift.tokens.person import AccessToken, Person
 
-# Each may hold an answer of the size cap, and a copy of it: the rest wait.
-_AT_ONCE = 16
+# Each read may need twice the size limit in memory. The others wait.
+_MAX_READS = 16
 # RFC 8288's names; `prev` is FHIR's in R5, `previous` in the versions before.
 _RELATIONS = frozenset({"self", "first", "previous", "prev", "next", "last"})
 
 AddressOf = Callable[[Interaction], str]
-"""Where the caller reads that interaction."""
+"""The address at which the caller can read an interaction."""
 
 
 class Reader:
-    """Reads at 1upHealth for callers."""
+    """Reads at 1upHealth on behalf of callers."""
 
     def __init__(
         self,
@@ -60,16 +60,16 @@ class Reader:
         self._max_bytes = settings.max_read_back_bytes
         self._seconds = settings.read_back_seconds
         self._bases = both_forms(settings.oneup_fhir_url)
-        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._places = asyncio.Semaphore(_MAX_READS)
 
     async def read(
         self, app_user_id: str, interaction: Interaction, address_of: AddressOf, *, by: Actor
     ) -> bytes:
-        """The resource, or the page with its links as `address_of` gives them. Audited.
+        """The bytes of the resource, or of the page with links by `address_of`. Audited.
 
         Raises NotFound for an unknown user or resource, Conflict if the person must consent again,
-        InvalidRead if 1upHealth refuses the request, UpstreamUnavailable if it asks for patience,
-        UpstreamTimedOut, and UnusableResponse for all else that it may say.
+        InvalidRead if 1upHealth refuses the request, UpstreamUnavailable if it asks to slow down,
+        UpstreamTimedOut, and UnusableResponse for any other response.
         """
         deadline = time.monotonic() + self._seconds
         person = await self._person(app_user_id, by)
@@ -85,20 +85,20 @@ class Reader:
             raise self._timed_out() from None
         except NeedsAuthorization:
             raise Conflict(
-                "1upHealth no longer accepts the user's grant, or there never was one. Let the"
-                " person authorise again: PUT …/grant brings the new one, POST /v1/users asks"
+                "The user has no working grant at 1upHealth. The person must authorise again."
+                " Then PUT /v1/users/NAME/grant stores the new grant, or POST /v1/users asks"
                 " 1upHealth for one."
             ) from None
         except TokenUnavailable as error:
             raise UpstreamUnavailable(
-                f"1upHealth gives no token for the user now ({error.code}). Try later.",
+                f"There is no token for the user now ({error.code}). Try later.",
                 retry_after=error.retry_after,
             ) from None
 
     async def _person(self, app_user_id: str, by: Actor) -> Person:
         async with self._database.transaction() as connection:
             user = await users.require_user(connection, app_user_id, lock=True)
-            # Before anything is asked: what was read must never be missing from the trail.
+            # Before the read: no read may be missing from the audit trail.
             await note(connection, by, Action.READ_BACK, user_id=user.id)
         return Person(user.id, user.app_user_id, user.key(self._key_ring))
 
@@ -107,7 +107,7 @@ class Reader:
             return await self._fhir.read(
                 token=token.value,
                 address=f"{interaction.version.path}/{interaction.address}",
-                resource_type=interaction.answer_type,
+                resource_type=interaction.response_type,
                 deadline=deadline,
                 limit=self._max_bytes,
             )
@@ -124,8 +124,8 @@ class Reader:
             case ResponseKind.REFUSED:
                 said = ", ".join((code, *response.issues))
                 return InvalidRead(
-                    f"1upHealth refuses this request ({said}). Check the search parameters, and"
-                    " whether the type can be searched."
+                    f"1upHealth refuses this request ({said}). Check the search parameters. Not"
+                    " every type can be searched."
                 )
             case ResponseKind.BUSY:
                 return UpstreamUnavailable(
@@ -134,31 +134,31 @@ class Reader:
                 )
             case ResponseKind.UNAUTHORIZED:
                 return UnusableResponse(
-                    f"1upHealth refuses the user's token although it was just renewed ({code})."
+                    f"1upHealth refuses the user's token, although it is new ({code})."
                 )
         if code in ("no_answer", "http_408", "http_504"):
             return self._timed_out()
         if code == "response_too_large":
-            how = "Ask with a lower _count" if interaction.paged else "Raise the limit"
+            how = "Use a lower _count" if interaction.paged else "Raise the limit"
             return UnusableResponse(
-                f"The answer has more than {self._max_bytes} bytes"
+                f"The response has more than {self._max_bytes} bytes"
                 f" (UPLIFT_MAX_READ_BACK_BYTES). {how}."
             )
         if code == "not_the_resource":
             return _unusable()
         return UnusableResponse(
-            f"1upHealth did not answer the read ({code}). Try again; if it stays so, check"
-            " UPLIFT_ONEUP_FHIR_URL and whether 1upHealth lets this application read."
+            f"The read failed at 1upHealth ({code}). Try again. If it stays so, check"
+            " UPLIFT_ONEUP_FHIR_URL, and ask 1upHealth whether this application may read."
         )
 
     def _timed_out(self) -> UpstreamTimedOut:
         return UpstreamTimedOut(
-            f"There was no answer within {self._seconds:g} seconds (UPLIFT_READ_BACK_SECONDS)."
-            " Try again, a search with a lower _count."
+            f"1upHealth did not respond within {self._seconds:g} seconds"
+            " (UPLIFT_READ_BACK_SECONDS). Try again. For a search, use a lower _count."
         )
 
     def _relinked(self, page: bytes, version: FhirVersion, address_of: AddressOf) -> bytes:
-        """The page with other links; everything else keeps its bytes, decimals too."""
+        """The page with changed links. Everything else keeps its bytes: decimals stay exact."""
         try:
             elements = msgspec.json.decode(page, type=dict[str, msgspec.Raw])
             if "link" in elements:
@@ -181,16 +181,16 @@ class Reader:
             if target is not None and target.paged:
                 rewritten.append({"relation": relation, "url": address_of(target)})
             elif relation == "next":
-                # Without it the page would look like the last one, and the rest be missed.
+                # Without this link the page would look like the last one.
                 raise UnusableResponse(
-                    "1upHealth's link to the next page leads elsewhere than"
-                    " UPLIFT_ONEUP_FHIR_URL, so it is not followed. Check that setting."
+                    "1upHealth's link to the next page does not begin with"
+                    " UPLIFT_ONEUP_FHIR_URL, so Uplift does not follow it. Check that setting."
                 )
         return rewritten
 
 
 def _unusable() -> UnusableResponse:
     return UnusableResponse(
-        "1upHealth answered with something else than what was asked for. Check"
-        " UPLIFT_ONEUP_FHIR_URL."
+        "1upHealth sent something else than the resource or page that the caller asked for."
+        " Check UPLIFT_ONEUP_FHIR_URL."
     )

@@ -1,4 +1,4 @@
-"""1upHealth's user management and token endpoint: users, codes and tokens over HTTP."""
+"""The HTTP calls to 1upHealth's user management and token endpoint: users, codes and tokens."""
 
 import asyncio
 import math
@@ -15,7 +15,7 @@ from uplift.ledger.token_pair import TokenPair
 from uplift.settings import Settings
 from uplift.tokens.quota import Quota
 
-# The code of a call that was not made: the budget that all processes share has no room.
+# The code of a call that was not made, because the quota of all processes is spent.
 QUOTA_SPENT = "quota_spent"
 _SECONDS = 20.0
 _MAX_RESPONSE_BYTES = 64 * 1024
@@ -33,11 +33,11 @@ class Code:
 
 
 class TokenEndpoint:
-    """Makes users and trades codes and refresh tokens for tokens.
+    """Creates users, and trades codes and refresh tokens for tokens.
 
-    Waits `seconds` for an answer. Calls to user management are made within `budget`; what is over
-    it is BUSY, as 1upHealth's own 429 is. Raises ConfigurationError for credentials that cannot
-    be sent.
+    Waits `seconds` for a response. Calls to user management are charged to `quota`: a spent quota
+    is BUSY, as 1upHealth's own 429 is. Raises ConfigurationError for credentials that cannot be
+    sent.
     """
 
     def __init__(
@@ -65,17 +65,17 @@ class TokenEndpoint:
                 )
 
     async def create_user(self, app_user_id: str) -> Code | None:
-        """Create a user at 1upHealth; None if there is one already. Raises TokenError."""
+        """Create a user at 1upHealth. None if there is one already. Raises TokenError."""
         status, response, headers = await self._call(self._users_url, app_user_id, new_user=True)
-        # "this user already exists" comes with 200 and with 400.
+        # 1upHealth says "this user already exists" with status 200 and with 400.
         if response.get("success") is False and "already exists" in str(response.get("error")):
             return None
         return _code(status, response, headers)
 
     async def auth_code(self, app_user_id: str, *, new_user: bool = False) -> Code:
-        """A new code for a user who is at 1upHealth already. Raises TokenError.
+        """Get a new code for a user whom 1upHealth knows already. Raises TokenError.
 
-        `new_user`: they are new to Uplift, so the budget's reserve is theirs too.
+        `new_user`: the user is new to Uplift, so the call may use the quota's reserve.
         """
         status, response, headers = await self._call(
             f"{self._users_url}/auth-code", app_user_id, new_user=new_user
@@ -87,7 +87,7 @@ class TokenEndpoint:
         return await self._tokens({"grant_type": "authorization_code", "code": code})
 
     async def refresh(self, refresh_token: str) -> TokenPair:
-        """Trade a refresh token for new tokens; the old pair is over. Raises TokenError."""
+        """Trade a refresh token for new tokens. The old pair is over then. Raises TokenError."""
         return await self._tokens({"grant_type": "refresh_token", "refresh_token": refresh_token})
 
     async def _call(
@@ -95,8 +95,8 @@ class TokenEndpoint:
     ) -> tuple[int, dict[str, Any], httpx.Headers]:
         try:
             async with self._quota.call(new_user=new_user):
-                # Credentials in headers, ids as form fields: 1upHealth's newest page. They stay
-                # out of the URL, which proxies and servers log.
+                # Credentials in headers and ids as form fields, by 1upHealth's newest page. So
+                # they are not in the URL, which proxies and servers log.
                 status, response, headers = await self._post(
                     url, {"app_user_id": app_user_id}, headers=self._client
                 )
@@ -123,7 +123,7 @@ class TokenEndpoint:
     ) -> tuple[int, dict[str, Any], httpx.Headers]:
         content = bytearray()
         try:
-            # httpx's own time-outs are for each step: an answer that trickles never ends.
+            # httpx's own time-outs are for each step: a response that trickles would never end.
             async with (
                 asyncio.timeout(self._seconds),
                 self._http.stream(
@@ -138,7 +138,7 @@ class TokenEndpoint:
                     if len(content) > _MAX_RESPONSE_BYTES:
                         break
         except (httpx.RequestError, aiohttp.ClientError, OSError, ValueError):
-            # From None: the cause's text holds the URL, and its request holds the secrets.
+            # From None: the cause contains the URL, and its request contains the secrets.
             raise TokenError(Trouble.UNAVAILABLE, "no_answer") from None
         try:
             parsed = orjson.loads(content)
@@ -163,17 +163,16 @@ def _trouble(status: int, response: dict[str, Any], headers: httpx.Headers) -> T
     if status == 429:
         return TokenError(Trouble.BUSY, code, retry_after=retry_after(headers))
     error = response.get("error")
-    # RFC 6749, 5.2: invalid_grant says that this code or refresh token is over. A wrong client
-    # (invalid_client) is the deployment's fault, and must end nobody's consent.
-    # User management says success: false of a user it will not speak for; a wrong address or
-    # client has other shapes there.
+    # RFC 6749, 5.2: invalid_grant means that this code or refresh token is over. invalid_client
+    # means that the deployment is wrong: it must end nobody's consent. User management says
+    # success: false if it refuses the user; for a wrong address or client it says other things.
     if error == "invalid_grant" or (response.get("success") is False and status in {400, 404}):
         return TokenError(Trouble.REFUSED, code)
     return TokenError(Trouble.UNAVAILABLE, code, retry_after=retry_after(headers))
 
 
 def _seconds(expires_in: Any) -> float:
-    # 7200, 7199 and 3599 are documented; a missing or silly value means "use it soon".
+    # 7200, 7199 and 3599 are documented. If the value is missing or odd, the token ends soon.
     try:
         seconds = float(expires_in)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Makes a person a user: here, at 1upHealth, and with a grant that works."""
+"""Creates users: here, at 1upHealth, and with a grant that works."""
 
 from uplift.errors import Conflict, TokenError, Trouble, UpstreamUnavailable
 from uplift.key_check import KeyCheck
@@ -13,7 +13,7 @@ from uplift.tokens.token_endpoint import TokenEndpoint
 
 
 class Provisioner:
-    """Creates users and keeps the grants they come with."""
+    """Creates users and keeps their grants."""
 
     def __init__(
         self, database: Database, key_ring: KeyRing, tokens: TokenEndpoint, keys: KeyCheck
@@ -24,11 +24,11 @@ class Provisioner:
         self._keys = keys
 
     async def provision(self, app_user_id: str, *, by: Actor = SYSTEM) -> tuple[UserRow, bool]:
-        """The user of that name with a working grant; and whether anything had to be made.
+        """The user of that name, with a working grant. And whether anything was new.
 
-        Creates the user at 1upHealth, or adopts the one that is there already. May be repeated
-        at will. Raises UpstreamUnavailable if 1upHealth gives no tokens now; the user stays, and
-        the next call goes on from there. Raises Conflict if they are erased meanwhile.
+        Creates the user at 1upHealth, or uses the one that exists there. It is safe to repeat.
+        Raises UpstreamUnavailable if 1upHealth gives no tokens now: the user stays, and the next
+        call continues. Raises Conflict if the user is erased meanwhile.
         """
         await self._keys.ensure()
         async with self._database.transaction() as connection:
@@ -46,7 +46,7 @@ class Provisioner:
             ) from None
         async with self._database.transaction() as connection:
             if await users.get_user(connection, user.id, lock=True) is None:
-                raise Conflict("The user was erased while being made. Send it again.")
+                raise Conflict("The user was erased during this request. Send it again.")
             if code.oneup_user_id is not None:
                 await users.set_oneup_user(connection, user.id, code.oneup_user_id)
             await grants.put_grant(
@@ -55,15 +55,15 @@ class Provisioner:
             await audit.note(connection, by, Action.GRANT_OBTAINED, user_id=user.id)
             await parking.release_parked(connection, user.id)
             await parking.end_waits_for_token(connection, user.id)
-            made = await users.get_user(connection, user.id)
-        return made or user, True
+            provisioned = await users.get_user(connection, user.id)
+        return provisioned or user, True
 
     async def bring_grant(
         self, app_user_id: str, tokens: TokenPair, *, by: Actor = SYSTEM
     ) -> UserRow:
-        """Keep a grant that the backend obtained itself, making the user if there is none.
+        """Keep a grant that the backend obtained itself. Create the user if there is none.
 
-        What the user has parked, or waiting for a token, is released in the same transaction.
+        Uploads that are parked or wait for a token are released in the same transaction.
         """
         await self._keys.ensure()
         async with self._database.transaction() as connection:
@@ -77,9 +77,10 @@ class Provisioner:
 
 
 _WHY_NOT = {
-    Trouble.BUSY: "1upHealth's limit of user-management calls is reached ({code}). Try later.",
+    Trouble.BUSY: "The limit on user-management calls at 1upHealth is reached ({code}). Try later.",
     Trouble.REFUSED: "1upHealth refused the user ({code}). Check the app user id and"
     " UPLIFT_ONEUP_CLIENT_ID.",
-    Trouble.UNAVAILABLE: "1upHealth gave no tokens ({code}). Check UPLIFT_ONEUP_USERS_URL,"
-    " UPLIFT_ONEUP_TOKEN_URL and the client's id and secret, or try later.",
+    Trouble.UNAVAILABLE: "1upHealth gave no tokens ({code}). Try later. If it stays so, check"
+    " UPLIFT_ONEUP_USERS_URL, UPLIFT_ONEUP_TOKEN_URL, UPLIFT_ONEUP_CLIENT_ID and"
+    " UPLIFT_ONEUP_CLIENT_SECRET.",
 }

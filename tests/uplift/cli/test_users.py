@@ -127,7 +127,7 @@ def test_erasing_asks_first(cli: Cli) -> None:
     cli("users", "show", "alice")
     assert "Erased" in cli("users", "erase", "alice", stdin="y\n").stdout
     cli("users", "show", "alice", code=1)
-    assert "Nothing is kept" in cli("users", "erase", "alice", "--yes", code=2).output
+    assert "Uplift keeps nothing" in cli("users", "erase", "alice", "--yes", code=2).output
     cli("users", "add", "alice")
     assert "Erased" in cli("users", "erase", "alice", "--yes").stdout
 

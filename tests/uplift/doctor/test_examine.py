@@ -1,4 +1,4 @@
-"""The doctor on real servers, well and not."""
+"""The doctor on real servers, healthy and not."""
 
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,8 @@ async def test_all_is_well_but_for_the_workers_that_nobody_started(
     assert "migrated, revision" in str(of(found, "postgres"))
     assert "knows the client" in str(of(found, "1upHealth"))
     assert {finding.part for finding in found} == {
-        "configuration", "postgres", "keys", "work", "retention", "redis", "workers", "pace",
-        "1upHealth",
+        "configuration", "postgres", "keys", "work", "retention", "redis", "workers",
+        "rate limiter", "1upHealth",
     }  # fmt: skip
     # No call of user management, which is limited, and nothing sent twice.
     asked = upstream.requests()[before:]
@@ -130,23 +130,26 @@ async def test_the_steps_of_a_rotation_as_they_look(
     await factories.user_without_grant(relay)
     new = KeyRing.new_entry("new")
 
-    async def look(key_ring: str) -> list[tuple[Verdict, str]]:
+    async def keys_of(key_ring: str) -> list[tuple[Verdict, str]]:
         return of(await findings(settings, master_keys=SecretStr(key_ring), **_NO_REDIS), "keys")
 
-    assert await look(f"{master_keys},{new}") == [
+    assert await keys_of(f"{master_keys},{new}") == [
         (Verdict.OK, "test: in use, 1 user(s)"),
-        (Verdict.OK, "new: wraps nobody, count 0: it can be retired, or promoted if it is new"),
+        (
+            Verdict.OK,
+            "new: wraps 0 user(s). Remove it if it is old. Put it in front if it is new",
+        ),
     ]
-    assert await look(f"{new},{master_keys}") == [
+    assert await keys_of(f"{new},{master_keys}") == [
         (Verdict.OK, "new: in use, 0 user(s)"),
         (Verdict.WARN, "test: still wraps 1 user(s)"),
     ]
-    assert await look(new) == [
+    assert await keys_of(new) == [
         (Verdict.OK, "new: in use, 0 user(s)"),
-        (Verdict.FAIL, "test: not on the ring, but wraps 1 user(s)"),
+        (Verdict.FAIL, "test: not on the key ring, but wraps 1 user(s)"),
     ]
-    assert await look(KeyRing.new_entry("test")) == [
-        (Verdict.FAIL, "test: another key than the one that wraps 1 user(s)")
+    assert await keys_of(KeyRing.new_entry("test")) == [
+        (Verdict.FAIL, "test: a different key, which does not open the data keys of 1 user(s)")
     ]
 
 
@@ -167,7 +170,7 @@ async def test_work_that_nobody_takes_up_is_told(relay: Relay, settings: Setting
         )
     told = of(await findings(settings, **_NO_REDIS), "work")
     assert [verdict for verdict, _ in told] == [Verdict.FAIL, Verdict.FAIL, Verdict.OK]
-    assert "1 upload(s) were left by their worker" in told[0][1]
+    assert "1 upload(s) lost their worker" in told[0][1]
     assert "1 upload(s) due, the oldest for 72" in told[1][1]
 
 
@@ -190,7 +193,7 @@ async def test_what_may_not_be_claimed_is_not_overdue(relay: Relay, settings: Se
     assert blocked.upload.id != paused.upload.id
     assert of(await findings(settings, **_NO_REDIS), "work") == [
         (Verdict.OK, "0 upload(s) due, none for longer than 60 s"),
-        (Verdict.OK, "3 upload(s) unfinished, of 1000000 that are accepted"),
+        (Verdict.OK, "3 upload(s) unfinished, the limit is 1000000"),
         (Verdict.WARN, "1 user(s) are paused"),
     ]
 

@@ -1,4 +1,4 @@
-"""What is said of given facts: pure, so in tables."""
+"""What the doctor says about given facts. Pure, so tables test it."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def verdicts(found: list[Finding]) -> list[Verdict]:
     ("found", "expected"),
     [([], OK), ([OK, OK], OK), ([OK, WARN], WARN), ([FAIL, WARN, OK], FAIL)],
 )
-def test_the_worst_line_is_the_verdict(found: list[Verdict], expected: Verdict) -> None:
+def test_the_most_serious_line_is_the_verdict(found: list[Verdict], expected: Verdict) -> None:
     assert findings.worst(Finding("x", verdict, "") for verdict in found) is expected
 
 
@@ -82,29 +82,29 @@ def test_settings_that_are_refused_are_named_without_their_values() -> None:
     assert "canary" not in f"{found}"
 
 
-_RING = KeyRing.parse(f"{KeyRing.new_entry('new')},{KeyRing.new_entry('old')}")
+_KEY_RING = KeyRing.parse(f"{KeyRing.new_entry('new')},{KeyRing.new_entry('old')}")
 
 
 @pytest.mark.parametrize(
     ("users", "missing", "different", "expected"),
     [
-        ({"new": 9}, [], [], [(OK, "new: in use, 9"), (OK, "old: wraps nobody, count 0")]),
+        ({"new": 9}, [], [], [(OK, "new: in use, 9"), (OK, "old: wraps 0")]),
         ({"new": 4, "old": 5}, [], [], [(OK, "new: in use, 4"), (WARN, "old: still wraps 5")]),
-        ({}, [], [], [(OK, "new: in use, 0"), (OK, "old: wraps nobody")]),
+        ({}, [], [], [(OK, "new: in use, 0"), (OK, "old: wraps 0")]),
         (
             {"new": 4, "old": 5},
             [],
             ["old"],
-            [(OK, "new: in use, 4"), (FAIL, "old: another key than the one that wraps 5")],
+            [(OK, "new: in use, 4"), (FAIL, "old: a different key")],
         ),
         (
             {"new": 4, "gone": 2},
             ["gone"],
             ["new"],
             [
-                (FAIL, "new: another key than the one that wraps 4"),
-                (OK, "old: wraps nobody"),
-                (FAIL, "gone: not on the ring, but wraps 2"),
+                (FAIL, "new: a different key"),
+                (OK, "old: wraps 0"),
+                (FAIL, "gone: not on the key ring, but wraps 2"),
             ],
         ),
     ],
@@ -115,7 +115,7 @@ def test_keys(
     different: list[str],
     expected: list[tuple[Verdict, str]],
 ) -> None:
-    found = keys.judge_keys(_RING, KeyUse(users, frozenset(missing), frozenset(different)))
+    found = keys.judge_keys(_KEY_RING, KeyUse(users, frozenset(missing), frozenset(different)))
     assert verdicts(found) == [verdict for verdict, _ in expected]
     for finding, (_, said) in zip(found, expected, strict=True):
         assert said in finding.what
@@ -159,7 +159,7 @@ def test_a_ledger_that_is_not_migrated_or_too_new() -> None:
     [
         (0.0, OK, "agree"),
         (-4.9, OK, "agree"),
-        (61.0, WARN, "61 s before"),
+        (61.0, WARN, "61 s ahead of"),
         (-6, WARN, "6 s behind"),
     ],
 )
@@ -210,15 +210,15 @@ def test_the_backlog(facts: Backlog, expected: list[Verdict]) -> None:
 @pytest.mark.parametrize(
     ("state", "verdict", "said"),
     [
-        (None, WARN, "not known"),
+        (None, WARN, "unknown: Redis is not reachable"),
         (RateLimiterState("full", 5000.0, 0.0, 0.0), OK, "5000 attempts"),
-        (RateLimiterState("throttled", 12.0, 0.0, 0.0), OK, "slowed to 12"),
-        (RateLimiterState("suspended", 12.0, 30.0, 0.0), WARN, "closed for 30 s"),
-        (RateLimiterState("probing", 0.2, 4.0, 60.0), WARN, "only a probe"),
+        (RateLimiterState("throttled", 12.0, 0.0, 0.0), OK, "throttled: up to 12"),
+        (RateLimiterState("suspended", 12.0, 30.0, 0.0), WARN, "suspended for 30 s"),
+        (RateLimiterState("probing", 0.2, 4.0, 60.0), WARN, "only one upload is tried"),
     ],
 )
-def test_the_pace(state: RateLimiterState | None, verdict: Verdict, said: str) -> None:
-    found = work.judge_pace(state)
+def test_the_rate_limiter(state: RateLimiterState | None, verdict: Verdict, said: str) -> None:
+    found = work.judge_rate_limiter(state)
     assert found.verdict is verdict
     assert said in found.what
 
@@ -261,17 +261,17 @@ def test_every_queue_needs_a_worker() -> None:
     assert "`bulk`" in (found[1].do or "")
 
 
-def test_workers_of_one_name_are_told_of_and_one_with_two_queues_is_not() -> None:
+def test_workers_of_one_name_are_a_finding_and_one_with_two_queues_is_not() -> None:
     found = queues.judge_consumers({"uploads": ["a", "a"], "bulk": ["b"], "control": ["b"]})
     assert verdicts(found) == [OK, OK, OK, WARN]
     assert "2 worker(s)" in found[0].what
-    assert "called a" in found[3].what
+    assert "have the name a" in found[3].what
 
 
 @pytest.mark.parametrize(
     ("reply", "verdict", "said"),
     [
-        (None, FAIL, "does not answer"),
+        (None, FAIL, "does not respond"),
         (Reply(400, "invalid_grant"), OK, "knows the client"),
         (Reply(401, "invalid_grant"), OK, "knows the client"),
         (Reply(401, "invalid_client"), FAIL, "does not accept the client"),
@@ -307,7 +307,7 @@ def test_the_fhir_api(reply: Reply | None, verdict: Verdict) -> None:
     assert upstream.judge_fhir(reply, "api.example").verdict is verdict
 
 
-def test_what_works_needs_nothing_done_and_all_else_does() -> None:
+def test_only_a_line_that_is_ok_says_nothing_to_do() -> None:
     assert whole().master_keys == SecretStr("k:canary")
     for make, expected in ((findings.warn, WARN), (findings.fail, FAIL)):
         assert make("p", "w", "d") == Finding("p", expected, "w", "d")

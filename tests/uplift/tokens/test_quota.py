@@ -41,7 +41,7 @@ async def make_quota(redis_url: str) -> AsyncIterator[MakeQuota]:
             calls: int, *, reserve: int = 0, seconds: float = HOUR, url: str = redis_url
         ) -> Quota:
             client = redis.asyncio.from_url(
-                url, socket_connect_timeout=1.0, socket_timeout=2.0, retry=Retry(NoBackoff(), 1)
+                url, socket_connect_timeout=10.0, socket_timeout=10.0, retry=Retry(NoBackoff(), 1)
             )
             stack.push_async_callback(client.aclose)
             settings = Settings(

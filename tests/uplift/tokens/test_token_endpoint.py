@@ -35,7 +35,7 @@ def usual() -> Iterator[SandboxServer]:
 
 @pytest.fixture
 def config() -> SandboxConfig | None:
-    """What a test wants assumed otherwise than usual, if anything."""
+    """How the test wants 1upHealth to differ from the usual one, if at all."""
     return None
 
 
@@ -225,7 +225,7 @@ async def test_a_refresh_gives_a_new_pair_and_ends_the_old_refresh_token(
     assert (await tokens.refresh(second.refresh_token)).access_token
 
 
-# --- what trouble an answer is -------------------------------------------------------------------
+# --- which trouble a response means --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("call", ["create_user", "auth_code", "exchange_code", "refresh"])
@@ -244,8 +244,8 @@ async def test_a_wrong_client_ends_nobodys_consent(
     assert (raised.value.trouble, raised.value.code) == (Trouble.UNAVAILABLE, "http_401")
 
 
-def answering(status: int, body: Any, headers: dict[str, str] | None = None) -> Answering:
-    """A server that answers so, whatever it is asked."""
+def responding(status: int, body: Any, headers: dict[str, str] | None = None) -> Answering:
+    """A server that always responds so."""
     content = body if isinstance(body, bytes) else orjson.dumps(body)
 
     async def response(connection: Connection) -> None:
@@ -309,8 +309,10 @@ TROUBLES = [
 @pytest.mark.parametrize(
     ("status", "body", "trouble"), TROUBLES, ids=[f"{s} {b}" for s, b, _ in TROUBLES]
 )
-async def test_an_answer_without_tokens_is_sorted(status: int, body: Any, trouble: Trouble) -> None:
-    async with serve(answering(status, body)) as remote:
+async def test_a_response_without_tokens_is_classified(
+    status: int, body: Any, trouble: Trouble
+) -> None:
+    async with serve(responding(status, body)) as remote:
         for name in ("create_user", "auth_code", "exchange_code", "refresh"):
             async with opened(settings_of(remote)) as tokens:
                 with pytest.raises(TokenError) as raised:
@@ -320,7 +322,7 @@ async def test_an_answer_without_tokens_is_sorted(status: int, body: Any, troubl
 
 @pytest.mark.parametrize("status", [429, 503])
 async def test_retry_after_is_handed_on(status: int) -> None:
-    busy = answering(status, {}, {"Retry-After": "7"})
+    busy = responding(status, {}, {"Retry-After": "7"})
     async with serve(busy) as remote, opened(settings_of(remote)) as tokens:
         with pytest.raises(TokenError) as raised:
             await tokens.refresh("x")
@@ -352,14 +354,14 @@ async def test_the_life_of_a_token_is_read_whatever_it_is(expires_in: Any, secon
         content: Any = orjson.dumps({**body, "expires_in": 1.0}).replace(b"1.0", b"1e30")
     else:
         content = body
-    async with serve(answering(200, content)) as remote, opened(settings_of(remote)) as tokens:
+    async with serve(responding(200, content)) as remote, opened(settings_of(remote)) as tokens:
         assert await tokens.refresh("x") == TokenPair("a", "r", seconds)
 
 
 @pytest.mark.parametrize("refresh", [None, "", 1])
 async def test_there_may_be_no_refresh_token(refresh: Any) -> None:
     body = {"access_token": "a", "refresh_token": refresh, "expires_in": 60}
-    async with serve(answering(200, body)) as remote, opened(settings_of(remote)) as tokens:
+    async with serve(responding(200, body)) as remote, opened(settings_of(remote)) as tokens:
         assert await tokens.refresh("x") == TokenPair("a", None, 60.0)
 
 
@@ -367,7 +369,7 @@ async def test_there_may_be_no_refresh_token(refresh: Any) -> None:
     "kind", ["cut", "reset", "half_answer", "error_body", "html"], ids=lambda kind: kind
 )
 @pytest.mark.parametrize("api", ["token", "user-management"])
-async def test_a_broken_answer_is_unavailable(
+async def test_a_broken_response_is_unavailable(
     tokens: TokenEndpoint, oneup: SandboxServer, kind: str, api: str
 ) -> None:
     first = await granted(tokens)
@@ -423,7 +425,7 @@ async def flood(connection: Connection) -> None:
     [no_http, not_gzip, a_long_header, a_wrong_length, flood],
     ids=lambda breaking: breaking.__name__,
 )
-async def test_what_is_no_answer_is_unavailable(breaking: Answering) -> None:
+async def test_something_that_is_no_response_is_unavailable(breaking: Answering) -> None:
     async with serve(breaking) as remote, opened(settings_of(remote)) as tokens:
         with pytest.raises(TokenError) as raised:
             await tokens.refresh("x")
@@ -432,7 +434,7 @@ async def test_what_is_no_answer_is_unavailable(breaking: Answering) -> None:
     assert len(remote.requests) == 1
 
 
-async def test_an_answer_is_not_waited_for_without_end() -> None:
+async def test_the_wait_for_a_response_ends() -> None:
     async with serve(trickle) as remote, opened(settings_of(remote), seconds=0.3) as tokens:
         started = time.monotonic()
         with pytest.raises(TokenError) as raised:
@@ -443,7 +445,7 @@ async def test_an_answer_is_not_waited_for_without_end() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/x", "", "mailto:x@example.com"])
-async def test_an_address_where_nobody_answers_is_unavailable(url: str) -> None:
+async def test_an_address_where_nobody_responds_is_unavailable(url: str) -> None:
     settings = Settings(oneup_token_url=url, oneup_users_url=url)
     async with opened(settings) as tokens:
         for call in (tokens.create_user, tokens.refresh):
@@ -456,7 +458,7 @@ async def test_an_address_where_nobody_answers_is_unavailable(url: str) -> None:
 
 
 async def test_requests_are_what_1uphealth_documents() -> None:
-    async with serve(answering(500, {})) as remote, opened(settings_of(remote)) as tokens:
+    async with serve(responding(500, {})) as remote, opened(settings_of(remote)) as tokens:
         for call in (tokens.create_user, tokens.auth_code, tokens.exchange_code, tokens.refresh):
             with pytest.raises(TokenError):
                 await call("the value")
@@ -488,7 +490,7 @@ async def test_requests_are_what_1uphealth_documents() -> None:
 
 async def test_cookies_of_one_user_are_not_sent_for_another() -> None:
     body = {"access_token": "a"}
-    with_cookie = answering(200, body, {"Set-Cookie": "session=canary; Path=/"})
+    with_cookie = responding(200, body, {"Set-Cookie": "session=canary; Path=/"})
     async with serve(with_cookie) as remote, opened(settings_of(remote)) as tokens:
         await tokens.refresh("x")
         await tokens.refresh("y")
@@ -497,8 +499,8 @@ async def test_cookies_of_one_user_are_not_sent_for_another() -> None:
 
 
 async def test_a_redirect_takes_no_secret_elsewhere() -> None:
-    async with serve(answering(200, {"access_token": "a"})) as elsewhere:
-        moved = answering(307, None, {"Location": f"{elsewhere.url}/token"})
+    async with serve(responding(200, {"access_token": "a"})) as elsewhere:
+        moved = responding(307, None, {"Location": f"{elsewhere.url}/token"})
         async with serve(moved) as remote, opened(settings_of(remote)) as tokens:
             with pytest.raises(TokenError):
                 await tokens.refresh("x")
@@ -514,10 +516,10 @@ def test_secrets_show_in_no_repr() -> None:
 @pytest.mark.parametrize(
     "breaking",
     [
-        answering(400, {"error": "canary"}),
-        answering(400, {"error": "invalid_grant", "error_description": "canary"}),
-        answering(200, b"canary"),
-        answering(429, b"canary"),
+        responding(400, {"error": "canary"}),
+        responding(400, {"error": "invalid_grant", "error_description": "canary"}),
+        responding(200, b"canary"),
+        responding(429, b"canary"),
         no_http,
         not_gzip,
     ],

@@ -1,6 +1,6 @@
 """Tokens when 1upHealth's user-management calls are spent: who waits, for how long, and who not.
 
-Each opened relay is as one process.
+Each opened relay stands for one process.
 """
 
 import asyncio
@@ -109,7 +109,7 @@ async def waiting(relay: Relay, upstream: SandboxServer) -> Accepted:
 # --- uploads wait --------------------------------------------------------------------------------
 
 
-async def test_an_upload_waits_visibly_until_the_window_has_room(
+async def test_an_upload_waits_visibly_until_the_quota_has_a_free_call(
     relay: Relay, upstream: SandboxServer, waiting: Accepted
 ) -> None:
     calls = asked(upstream, api="user-management")
@@ -124,7 +124,7 @@ async def test_an_upload_waits_visibly_until_the_window_has_room(
     assert asked(upstream, api="fhir") == 0
 
 
-async def test_waiting_for_the_window_costs_no_attempt_and_no_time(
+async def test_waiting_for_the_quota_costs_no_attempt_and_no_time(
     relay: Relay, settings: Settings, waiting: Accepted
 ) -> None:
     for _ in range(3):
@@ -265,7 +265,7 @@ async def test_a_new_grant_ends_no_other_wait(relay: Relay, upstream: SandboxSer
     assert (await seconds_of(relay, accepted))[0] > 60
 
 
-async def test_the_waiting_are_delivered_when_the_window_turns(
+async def test_the_waiting_are_delivered_when_the_quota_has_free_calls(
     settings: Settings, relay: Relay, upstream: SandboxServer
 ) -> None:
     brief = settings.model_copy(update={"oneup_quota_seconds": 1.0})
@@ -442,7 +442,7 @@ async def test_who_waits_too_long_for_another_process_is_queued_without_an_attem
     assert asked(upstream, grant_type="refresh_token") == 0
 
 
-# --- a refresh whose answer is lost --------------------------------------------------------------
+# --- a refresh whose response is lost ------------------------------------------------------------
 
 LOST = {
     "kind": "cut",

@@ -1,7 +1,7 @@
-"""`python -m uplift.fhir.generate FOLDER`: write relay/fhir/schemas anew.
+"""`python -m uplift.fhir.generate FOLDER`: write uplift/fhir/schemas again.
 
 FOLDER holds HL7's definitions as `dstu2`, `stu3` and `r4`: folders of JSON files, or archives named
-so with `.tar.gz` or `.tgz`.  HL7's own packages will do: hl7.fhir.r2.core 1.0.2, hl7.fhir.r3.core
+so with `.tar.gz` or `.tgz`.  HL7's own packages work: hl7.fhir.r2.core 1.0.2, hl7.fhir.r3.core
 3.0.1 (or 3.0.2) and hl7.fhir.r4.core 4.0.1.
 """
 

@@ -1,4 +1,4 @@
-"""The generated files: one a version, one definition a line, so that a change reads as one."""
+"""Writes the schema files: one per version, one definition per line, so that diffs are short."""
 
 import json
 from collections.abc import Iterator

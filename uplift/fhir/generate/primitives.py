@@ -1,8 +1,8 @@
 """FHIR's primitive types as JSON Schema.
 
 Sources: the `regex` extensions in HL7's StructureDefinitions of the primitive types and the tables
-in https://hl7.org/fhir/R4/datatypes.html#primitive (STU3 and DSTU2 alike).  Where those patterns
-let 31 February pass, these know the months: the text of the specification asks for valid dates.
+in https://hl7.org/fhir/R4/datatypes.html#primitive (also for STU3 and DSTU2). HL7's patterns
+accept 31 February, these do not: the specification's text requires valid dates.
 """
 
 from typing import Any
@@ -45,14 +45,14 @@ def primitive_schemas(version: FhirVersion) -> dict[str, Schema]:
     uri: Schema = {"type": "string", "pattern": r"^\S+$"}
     schemas: dict[str, Schema] = {
         "boolean": {"type": "boolean"},
-        # Draft 4, unlike later drafts, takes 1.0 for no integer, and so does FHIR.
+        # In Draft 4, unlike later drafts, 1.0 is not an integer. In FHIR neither.
         "integer": _integer(-(2**31)),
         "unsignedInt": _integer(0),
         "positiveInt": _integer(1),
         "decimal": {"type": "number"},
         "string": text,
         "markdown": text,
-        # Attachments in narratives make these longer than any string may be.
+        # Attachments in narratives can make these longer than the limit of a string.
         "xhtml": {"type": "string", "pattern": _TEXT},
         "code": {"type": "string", "pattern": r"^\S+(?:\s\S+)*$"},
         "id": {"type": "string", "pattern": r"^[A-Za-z0-9.\-]{1,64}$"},

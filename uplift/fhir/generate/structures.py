@@ -30,7 +30,7 @@ _DSTU2_OPEN_TYPES = (
 
 
 def json_schema(definitions: Definitions) -> Schema:
-    """One schema with a definition for every resource type and whatever those refer to."""
+    """One schema, with a definition for every resource type and for everything they refer to."""
     return _Structures(definitions).schema()
 
 
@@ -69,7 +69,7 @@ class _Structures:
         if name in self._primitives:
             return self._define(name, self._primitives[name])
         if name == "Resource":
-            # What stands inside a resource is judged by its own type's schema, apart.
+            # A resource inside another is validated on its own, by its own type's schema.
             return self._define(
                 name,
                 {
@@ -211,7 +211,7 @@ class _Structures:
     # --- references and bindings ----------------------------------------------------------------
 
     def _reference(self, targets: list[str] | None) -> Schema:
-        """A Reference whose text, where it names a type, names one of the targets."""
+        """A Reference. If its text names a type, the type is one of the targets."""
         plain = self._type("Reference")
         if not targets:
             return plain
@@ -227,7 +227,7 @@ class _Structures:
         return self._define(name, {"allOf": [plain, {"properties": {"reference": target}}]})
 
     def _bound(self, code: str, binding: Resource) -> Schema:
-        """A coded type, held to its required value set where that can be listed."""
+        """A coded type, limited to its required value set if the set can be listed."""
         url = (
             binding.get("valueSet")
             or binding.get("valueSetReference", {}).get("reference")
@@ -245,7 +245,7 @@ class _Structures:
             return self._define(name, {"enum": sorted(frozenset().union(*codes.values()))})
         if code == "Coding":
             return self._define(name, {"allOf": [plain, _coding_in(codes)]})
-        # At least one coding is from the value set; text alone is left to 1upHealth.
+        # At least one coding is from the value set. If there is only text, 1upHealth decides.
         outside: Schema = {"items": {"not": _coding_in(codes)}}
         one_inside: Schema = {"properties": {"coding": {"not": outside, "rule": ["binding"]}}}
         return self._define(name, {"allOf": [plain, one_inside]})
@@ -261,7 +261,7 @@ def _name(ref: Schema) -> str:
 
 
 def _presence(name: str, names: list[list[str]], *, must: bool) -> Schema:
-    """At most one of the choices, at least one if it `must`; each as its value or its `_` twin.
+    """Not more than one of the choices, and one if it `must`. Each as its value or its `_` twin.
 
     Sources: https://hl7.org/fhir/R4/formats.html#choice and json.html#primitive.
     """

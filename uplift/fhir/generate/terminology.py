@@ -1,4 +1,4 @@
-"""Which codes a value set holds, as far as HL7's definitions say."""
+"""The codes of a value set, as far as HL7's definitions list them."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -41,7 +41,7 @@ class Terminology:
         return {system: codes for system, codes in found.items() if codes} or None
 
     def _included(self, part: dict[str, Any]) -> Codes | None:
-        """The codes of one `include`: its system's, narrowed to the value sets it names."""
+        """The codes of one `include`: its system's, limited to the value sets that it names."""
         imported = [self.codes(url) for url in part.get("valueSet", [])]
         narrowed = [codes for codes in imported if codes is not None]
         if len(narrowed) != len(imported):
@@ -86,7 +86,7 @@ def _tree(concepts: Iterable[Resource]) -> Iterator[str]:
 
 
 def _below(system: Resource, ancestor: str) -> Iterator[str]:
-    """Every code under `ancestor`, by nesting or by the properties that say the same."""
+    """Every code under `ancestor`, by nesting or by the properties that mean the same."""
     children: dict[str, list[str]] = {}
 
     def visit(concepts: Iterable[Resource], parent: str | None) -> None:
