@@ -1,5 +1,6 @@
 """Rows of the ledger to test with: users, and uploads in any state."""
 
+import asyncio
 import time
 from typing import Any
 from uuid import UUID
@@ -59,7 +60,7 @@ def new_upload(
     body_bytes: int = 6,
     upstream_key: bytes | None = None,
 ) -> NewUpload:
-    """What `accepting.put_in` takes; a new record with new content unless told otherwise."""
+    """What `accepting.put_in` takes: a new record with new content, unless told otherwise."""
     return NewUpload(
         id=uuid7(),
         user_id=user.id,
@@ -91,6 +92,19 @@ def terms(**more: Any) -> dict[str, Any]:
         "give_up_seconds": GIVE_UP_SECONDS,
         **more,
     }
+
+
+_WAITING = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+
+
+async def until_locked_out(database: Database) -> None:
+    """Return when a transaction waits for a lock."""
+    async with asyncio.timeout(20):
+        while True:
+            async with database.reading() as connection:
+                if await connection.scalar(_WAITING):
+                    return
+            await asyncio.sleep(0.01)  # PostgreSQL tells nobody
 
 
 async def row(database: Database, upload_id: UUID) -> Row[Any]:
