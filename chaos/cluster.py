@@ -5,12 +5,13 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import httpx
 import redis
 
 from chaos.options import Options
@@ -195,9 +196,26 @@ class Cluster:
 
     def until_ready(self) -> None:
         """Wait until the workers are ready for messages. Raises TimeoutError."""
-        deadline = time.monotonic() + _READY_SECONDS
         workers = [name for name in self._processes if kind_of(name) in ("worker", "bulk", "beat")]
-        while not all(" ready." in self.log(name) for name in workers):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"Not all of {', '.join(workers)} became ready.")
-            time.sleep(0.1)
+        for name in workers:
+            _until(lambda name=name: " ready." in self.log(name), name)  # type: ignore[misc]
+
+    def until_api_answers(self) -> None:
+        """Wait until every API process answers. Raises TimeoutError."""
+        for url in self.api_urls:
+            _until(lambda url=url: _answers(url), url)  # type: ignore[misc]
+
+
+def _until(reached: Callable[[], bool], name: str) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    while not reached():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{name} did not become ready in {_READY_SECONDS:.0f} s.")
+        time.sleep(0.1)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=2, trust_env=False).is_success
+    except httpx.TransportError:
+        return False
