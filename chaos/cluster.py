@@ -5,12 +5,13 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import httpx
 import redis
 
 from chaos.options import Options
@@ -191,10 +192,27 @@ class Cluster:
 
     def until_ready(self) -> None:
         """Wait until the workers are ready for messages, and beat sweeps. Raises TimeoutError."""
-        deadline = time.monotonic() + _READY_SECONDS
-        workers = [name for name in self._processes if kind_of(name) in ("worker", "bulk", "beat")]
-        ready = {"worker": " ready.", "bulk": " ready.", "beat": "beat_started"}
-        while not all(ready[kind_of(name)] in self.log(name) for name in workers):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"Not all of {', '.join(workers)} became ready.")
-            time.sleep(0.1)
+        said = {"worker": " ready.", "bulk": " ready.", "beat": "beat_started"}
+        for name in self._processes:
+            if (line := said.get(kind_of(name))) is not None:
+                _until(lambda name=name, line=line: line in self.log(name), name)  # type: ignore[misc]
+
+    def until_api_answers(self) -> None:
+        """Wait until every API process answers. Raises TimeoutError."""
+        for url in self.api_urls:
+            _until(lambda url=url: _answers(url), url)  # type: ignore[misc]
+
+
+def _until(reached: Callable[[], bool], name: str) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    while not reached():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{name} did not become ready in {_READY_SECONDS:.0f} s.")
+        time.sleep(0.1)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=2, trust_env=False).is_success
+    except httpx.TransportError:
+        return False

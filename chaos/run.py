@@ -59,6 +59,7 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Result:
         devices.start()
         _inject(cluster, devices, plan.faults, say)
         cluster.heal()
+        cluster.until_api_answers()
         healed = time.monotonic()
         _await_settled(cluster, devices, options, say)
         settling = time.monotonic() - healed

@@ -58,7 +58,7 @@ def _intake(sides: list[Side], _: Upstream, plan: Plan, say: Say) -> list[Compar
             "/v1/uploads",
             side.label(),
             side.key,
-            seconds=SECONDS * plan.scale,
+            seconds=max(SECONDS * plan.scale, 0.5),
             connections=CONNECTIONS,
             users=USERS,
         )

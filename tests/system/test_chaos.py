@@ -21,8 +21,8 @@ SHORT = Options(
     lease=4.0,
     settle=2.0,
     index_lag=1.0,
-    patience=30.0,
-    give_up_waiting=90.0,
+    patience=60.0,
+    give_up_waiting=120.0,
 )
 
 
