@@ -1,24 +1,42 @@
 # `make demo` and `make test` need only Python 3.11+ (on Debian with python3-venv) and make.
+# `make test PYTHON=python3.13` uses another Python, in an environment of its own (.venv-3.13).
 PYTHON ?= python3
-VENV := .venv
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(VERSION))
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+TOOLS := .venv-tools
+# The version is in these names: an environment is made again for another version of Python.
+READY := $(VENV)/.ready-$(VERSION)
+TOOLS_READY := $(TOOLS)/.ready-$(VERSION)
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+# For one target, as in: make test ARGS="tests/worker -x"
+ARGS :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check format fuzz bench chaos lock clean
+.PHONY: help demo up python tools test test-wide check format fuzz bench chaos lock clean
 
 help: ## Show these targets
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(READY): requirements-dev.lock pyproject.toml
+python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo "Uplift needs Python 3.11 or newer as '$(PYTHON)'. Install it, or name it: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "Python's venv module is missing. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+$(READY): requirements-dev.lock pyproject.toml | python
 	@echo "Setting up $(VENV) (once; about half a minute)"
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@test -e $@ || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements-dev.lock
+	@$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(TOOLS_READY): requirements-tools.lock | python
+	@echo "Setting up $(TOOLS) (once)"
+	@$(PYTHON) -m venv --clear $(TOOLS)
+	@$(TOOLS)/bin/python $(PIP_INSTALL) --require-hashes -r requirements-tools.lock
 	@touch $@
 
 demo: $(READY) ## Push a synthetic person's records through the whole system, then stop
@@ -27,8 +45,13 @@ demo: $(READY) ## Push a synthetic person's records through the whole system, th
 up: $(READY) ## The same system, staying up until Ctrl-C
 	@$(BIN)/uplift up
 
-test: $(READY) ## All tests, on real servers on loopback
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup
+tools: $(TOOLS_READY) ## Set up the tools that cannot share our lock, in .venv-tools
+
+test: $(READY) ## What runs on a bare machine: real servers on loopback (under 7 minutes)
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup $(ARGS)
+
+test-wide: $(READY) $(TOOLS_READY) ## What wants other people's programs (.ci/wide-packages)
+	$(BIN)/pytest tests/wide $(ARGS)
 
 check: $(READY) ## Format, lint, types and import rules
 	$(BIN)/ruff format --check .
@@ -36,7 +59,7 @@ check: $(READY) ## Format, lint, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-format: $(READY) ## Format and mend what ruff can
+format: $(READY) ## Format, and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -49,13 +72,10 @@ bench: $(READY) ## Bounded benchmarks on loopback; ARGS="--help" lists the optio
 chaos: $(READY) ## Kill and freeze every process while uploads come in, then count (about 5 minutes)
 	$(BIN)/python -m chaos $(CHAOS)
 
-lock: ## Resolve the pins anew (needs uv)
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
-	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
-	  pyproject.toml -o requirements.lock
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
-	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
-	  --extra embedded --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+lock: ## Resolve all pins again (needs uv)
+	$(COMPILE) pyproject.toml -o requirements.lock
+	$(COMPILE) --extra embedded --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	$(COMPILE) requirements-tools.in -o requirements-tools.lock
 
-clean: ## Remove the environment and the embedded servers' data
-	rm -rf $(VENV) .uplift build *.egg-info
+clean: ## Remove the environments and the embedded servers' data
+	rm -rf .venv .venv-* .uplift build *.egg-info

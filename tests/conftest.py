@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -20,15 +21,21 @@ from uplift.sealing import KeyRing
 from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay
 
+pytest_plugins = ["tests.skips"]
+
+# A shell without job control ignores SIGINT in what it starts in the background, and children
+# inherit that. Tests stop processes by SIGINT.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 _ALL_TABLES = ", ".join(table.name for table in Table.metadata.sorted_tables)
 
-
-# What outlives a crash of the machine is not what these tests are about.
-_HASTY = {"fsync": "off", "synchronous_commit": "off"}
+# No test is about a crash of the whole machine.
+_FAST = {"fsync": "off", "synchronous_commit": "off"}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show the tables that tests have counted: those of processes of their own print nothing."""
+    """Print the tables that tests recorded: pytest-xdist shows nothing that a test prints."""
     for report in terminalreporter.getreports("passed"):
         for name, value in report.user_properties:
             if name == "table":
@@ -38,7 +45,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL for the whole run."""
-    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=_HASTY) as server:
+    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=_FAST) as server:
         yield server
 
 
@@ -73,7 +80,7 @@ async def database(migrated: str) -> AsyncIterator[Database]:
     """The ledger, empty."""
     opened = Database.connect(Settings(database_url=SecretStr(migrated)))
     async with opened.transaction() as connection:
-        # The trigger that keeps the audit trail would not let it be emptied.
+        # Otherwise the trigger that protects the audit trail refuses this.
         await connection.execute(text("SET LOCAL session_replication_role = replica"))
         await connection.execute(text(f"TRUNCATE {_ALL_TABLES} CASCADE"))
     yield opened
@@ -81,8 +88,8 @@ async def database(migrated: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def nobody_stays(database: Database) -> AsyncIterator[None]:
-    """For tests with master keys of their own: no relay opens over users whose key it lacks."""
+async def no_users_left(database: Database) -> AsyncIterator[None]:
+    """For a test with its own master keys: a relay without these keys refuses to open over them."""
     yield
     async with database.transaction() as connection:
         await connection.execute(text("TRUNCATE users CASCADE"))
@@ -111,7 +118,7 @@ def settings(
 ) -> Settings:
     """Settings for the servers of this test; waits are short."""
     with redis.Redis.from_url(redis_server.url) as server:
-        server.flushdb()  # no test spends the calls of another
+        server.flushdb()  # the quota and the limits of the test before
     return Settings(
         database_url=SecretStr(migrated),
         redis_url=SecretStr(redis_server.url),
@@ -137,6 +144,6 @@ def settings(
 
 @pytest.fixture
 async def relay(database: Database, settings: Settings) -> AsyncIterator[Relay]:
-    """The use cases, wired to this test's servers, over an empty ledger."""
+    """A relay on the servers of this test, with an empty ledger."""
     async with open_relay(settings) as opened:
         yield opened

@@ -1,4 +1,4 @@
-"""Valid things to test with; each argument that is given makes one special."""
+"""Valid values to test with; arguments change single parts of them."""
 
 from typing import Any
 from uuid import UUID
@@ -48,7 +48,7 @@ async def user(relay: Relay, name: str = "alice") -> UserRow:
 
 
 async def user_without_grant(relay: Relay, name: str = "alice") -> UserRow:
-    """A user whom 1upHealth does not know yet."""
+    """A user that 1upHealth does not know yet."""
     async with relay.database.transaction() as connection:
         return await users.add_user(connection, name, relay.key_ring)
 
@@ -65,7 +65,7 @@ async def status(relay: Relay, accepted: Accepted) -> UploadRow:
 
 
 def own_quota(settings: Settings) -> Quota:
-    """A quota whose count nobody shares."""
+    """A quota that no other test counts in."""
     return Quota(FakeAsyncRedis(server=FakeServer()), settings)
 
 

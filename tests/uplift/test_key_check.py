@@ -18,7 +18,7 @@ from uplift.sealing import KeyRing, UserKey
 from uplift.settings import Settings
 from uplift.wiring import check_keys, open_relay
 
-pytestmark = pytest.mark.usefixtures("nobody_stays")
+pytestmark = pytest.mark.usefixtures("no_users_left")
 
 A, B, OTHER_A = KeyRing.new_entry("a"), KeyRing.new_entry("b"), KeyRing.new_entry("a")
 

@@ -18,7 +18,7 @@ from uplift.ledger.tables import User
 from uplift.ledger.users import UserRow
 from uplift.sealing import KeyRing
 
-pytestmark = pytest.mark.usefixtures("nobody_stays")
+pytestmark = pytest.mark.usefixtures("no_users_left")
 
 OLD, NEW = KeyRing.new_entry("old"), KeyRing.new_entry("new")
 COMMAND = command("rotate-keys")

@@ -302,7 +302,7 @@ def full_backlog() -> Iterator[int]:
         except TimeoutError:
             yield address[1]
         else:
-            pytest.skip("This kernel takes connections beyond a listener's backlog.")
+            pytest.skip("another kernel: it takes connections beyond a listener's backlog")
 
 
 @pytest.mark.parametrize("kind", KINDS)

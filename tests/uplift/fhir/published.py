@@ -18,10 +18,10 @@ DEFINITIONS = FHIR_FOLDER / "definitions"
 EXAMPLES = FHIR_FOLDER / "examples"
 
 needs_definitions = pytest.mark.skipif(
-    not DEFINITIONS.is_dir(), reason=f"HL7's definitions are not in {DEFINITIONS}"
+    not DEFINITIONS.is_dir(), reason=f"{DEFINITIONS} is not there"
 )
 needs_examples = pytest.mark.skipif(
-    not EXAMPLES.is_dir(), reason=f"HL7's examples are not in {EXAMPLES}"
+    not EXAMPLES.is_dir(), reason=f"{EXAMPLES} is not there"
 )
 
 

@@ -20,7 +20,7 @@ from uplift.sealing import KeyRing, WrappedKey
 from uplift.settings import Settings
 from uplift.wiring import open_relay
 
-pytestmark = pytest.mark.usefixtures("nobody_stays")
+pytestmark = pytest.mark.usefixtures("no_users_left")
 
 OLD, NEW = KeyRing.new_entry("old"), KeyRing.new_entry("new")
 BEFORE = KeyRing.parse(f"{OLD},{NEW}")  # the new key is deployed, after the one in use

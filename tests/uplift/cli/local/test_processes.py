@@ -271,7 +271,7 @@ def test_a_signal_to_us_stops_the_children(tmp_path: Path, number: signal.Signal
     assert not is_locked(lock)
 
 
-@pytest.mark.skipif(setpriv() is None, reason="only Linux with util-linux ends orphans")
+@pytest.mark.skipif(setpriv() is None, reason="not Linux: nothing ends orphans")
 def test_children_do_not_outlive_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     supervisor, lock = start_supervisor(tmp_path)
     supervisor.kill()

@@ -213,25 +213,3 @@ def test_the_lock_gives_the_image_its_build_backend(tmp_path: Path) -> None:
     assert name.startswith("setuptools==")
     assert hashes
     assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", each) for each in hashes)
-
-
-def compose_client() -> str | None:
-    docker = shutil.which("docker")
-    if docker is None:
-        return None
-    asked = subprocess.run([docker, "compose", "version"], capture_output=True)
-    return docker if asked.returncode == 0 else None
-
-
-@pytest.mark.skipif(compose_client() is None, reason="no docker compose here")
-def test_compose_accepts_its_file(tmp_path: Path) -> None:
-    docker = compose_client()
-    assert docker is not None
-    asked = {found["name"] for found in INTERPOLATION.finditer(COMPOSE_FILE.read_text())}
-    (tmp_path / "env").write_text("".join(f"{name}=x\n" for name in asked))
-    done = subprocess.run(
-        [docker, "compose", "-f", COMPOSE_FILE, "--env-file", tmp_path / "env", "config", "-q"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr

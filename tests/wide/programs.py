@@ -1,0 +1,29 @@
+"""Programs of other people that tests run: those of `make tools`, and other Pythons."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TOOLS = ROOT / ".venv-tools" / "bin"
+
+# What `requires-python` and CONTRIBUTING promise.
+PYTHONS = ("3.11", "3.12", "3.13")
+
+
+def find_python(version: str) -> Path | None:
+    """That Python, from the PATH or from pyenv, or None."""
+    name = f"python{version}"
+    on_path = shutil.which(name)
+    of_pyenv = (Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/{name}")
+    for found in (*([Path(on_path)] if on_path else ()), *sorted(of_pyenv)):
+        # pyenv puts a script under each name on the PATH; most of them only say what to select.
+        if subprocess.run([found, "-c", "import venv"], capture_output=True).returncode == 0:
+            return found
+    return None
+
+
+def is_this_python(version: str) -> bool:
+    """Whether this very test runs on that Python."""
+    return version == "{}.{}".format(*sys.version_info)
