@@ -251,9 +251,7 @@ async def _retain() -> None:
 @contextmanager
 def sandbox() -> Iterator[SandboxControl]:
     """A simulated 1upHealth in a process of its own."""
-    child = subprocess.Popen(
-        command("sandbox", "--port", "0"), stdout=subprocess.PIPE, text=True
-    )
+    child = subprocess.Popen(command("sandbox", "--port", "0"), stdout=subprocess.PIPE, text=True)
     said = child.stdout.readline() if child.stdout is not None else ""
     control = SandboxControl(said.split()[-1])
     try:

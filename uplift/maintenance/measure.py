@@ -64,9 +64,7 @@ class Measurer:
         return _of_backlog(found)
 
     async def _of_redis(self) -> _Samples:
-        messages = {
-            queue: await self._dispatcher.waiting(queue) for queue in (UPLOADS, BULK)
-        }
+        messages = {queue: await self._dispatcher.waiting(queue) for queue in (UPLOADS, BULK)}
         up = None not in messages.values()
         left = await self._quota.left() if up else None
         return {

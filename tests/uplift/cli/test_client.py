@@ -12,7 +12,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from tests.uplift.cli.fake_uplift import KEY, FakeUplift, problem, serving
-from uplift.cli.client import ApiClient, ApiRefused, ApiUnavailable, RecordsNotTaken, _retry_after
+from uplift.cli.client import (
+    ApiClient,
+    ApiRefused,
+    ApiUnavailable,
+    RecordsNotAccepted,
+    _retry_after,
+)
 from uplift.cli.push.records import Record
 
 RECORD = Record(
@@ -111,7 +117,7 @@ async def test_an_api_that_goes_on_failing_these_records_does_not_stop_the_other
 ) -> None:
     fake.before = lambda _: problem(500, "Internal Server Error")
     async with client(fake) as api:
-        with pytest.raises(RecordsNotTaken, match="500"):
+        with pytest.raises(RecordsNotAccepted, match="500"):
             await api.submit("alice", [RECORD])
     assert len(fake.requests) == 3
 
@@ -155,7 +161,7 @@ async def test_an_answer_about_the_records_says_the_api_s_own_reason(
 ) -> None:
     responses(fake, problem(code, "No good"))
     async with client(fake) as api:
-        with pytest.raises(RecordsNotTaken, match=rf"answers {code}: No good \(detail\)"):
+        with pytest.raises(RecordsNotAccepted, match=rf"answers {code}: No good \(detail\)"):
             await api.submit("alice", [RECORD])
     assert len(fake.requests) == 1
 

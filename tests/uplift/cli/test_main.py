@@ -12,7 +12,16 @@ from uplift.cli.local.system import command
 from uplift.cli.main import COMMANDS, app
 
 # What no command needs for a line of help; together they take most of a second to import.
-HEAVY = {"aiohttp", "alembic", "celery", "fastapi", "fhir", "httpx", "pydantic_settings", "sqlalchemy"}
+HEAVY = {
+    "aiohttp",
+    "alembic",
+    "celery",
+    "fastapi",
+    "fhir",
+    "httpx",
+    "pydantic_settings",
+    "sqlalchemy",
+}
 MODULES = """
 import sys
 from uplift.cli.main import app

@@ -1,4 +1,4 @@
-"""`uplift demo`: a synthetic person's records through the whole system, compared with the source."""
+"""`uplift demo`: sends a synthetic person's records through the whole system and compares."""
 
 import asyncio
 import shutil
@@ -63,7 +63,7 @@ def _run_demo(folder: Path) -> int:
             finally:
                 remove_environment(folder)
     except UpliftError as error:
-        console.print(str(error), style="red", markup=False)
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         console.print("Stopped.")
@@ -102,9 +102,9 @@ def _show(system: System, folder: Path) -> int:
         console.print(line, style="red")
     if not wrong:
         console.print(
-            f"\nAll is correct: the simulated 1upHealth has {counts['resources']} resources, none of them"
-            f" twice; each of the {len(manifest.broken)} broken ones was rejected, with the element at"
-            " fault.",
+            f"\nAll is correct: the simulated 1upHealth has {counts['resources']} resources, none"
+            f" of them twice; each of the {len(manifest.broken)} broken ones was rejected, with the"
+            " element at fault.",
             style="green",
         )
     console.print("Stopping. `uplift up` (or `make up`) keeps the system running.")

@@ -61,7 +61,7 @@ def _run_up(folder: Path) -> int:
             finally:
                 remove_environment(folder)
     except UpliftError as error:
-        console.print(str(error), style="red", markup=False)
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         console.print("Stopped. The data is kept; `uplift up` continues with it.")
