@@ -120,7 +120,8 @@ def copy_of(ready: Path, folder: Path, *, account: str = "root", umask: int = 0o
     """The same clone elsewhere, owned by that account, with the modes of that umask."""
     shutil.copytree(ready, folder, symlinks=True)
     environment = next(each for each in folder.glob(".venv*") if (each / "bin/uplift").exists())
-    pip = [environment / "bin/python", "-m", "pip", "install", "--root-user-action=ignore"]
+    python = str(environment / "bin/python")
+    pip = [python, "-m", "pip", "install", "--root-user-action=ignore"]
     done = subprocess.run(
         [*pip, "--quiet", "--no-deps", "--no-build-isolation", "--editable", "."],
         cwd=folder, capture_output=True, text=True, umask=umask,

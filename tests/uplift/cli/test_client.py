@@ -69,7 +69,7 @@ async def test_a_line_that_is_not_taken_says_why(fake: FakeUplift) -> None:
     fake.judge_line = lambda _: {"status": 400, "title": "Bad", "detail": "It is no JSON."}
     async with client(fake) as api:
         (line,) = await api.submit("alice", [RECORD])
-    assert (line.id, str(line.problem)) == (None, "the API answers 400: It is no JSON.")
+    assert (line.id, str(line.problem)) == (None, "the API responds 400: It is no JSON.")
 
 
 async def test_an_answer_that_leaves_lines_out_is_not_believed(fake: FakeUplift) -> None:
@@ -125,7 +125,7 @@ async def test_an_api_that_goes_on_failing_these_records_does_not_stop_the_other
 async def test_an_api_that_stays_busy_ends_the_patience(fake: FakeUplift) -> None:
     fake.before = lambda _: problem(503, "Later")
     async with client(fake, patience=0.2) as api:
-        with pytest.raises(ApiUnavailable, match="it answers 503"):
+        with pytest.raises(ApiUnavailable, match="it responds 503"):
             await api.submit("alice", [RECORD])
     assert len(fake.requests) > 1
 

@@ -8,7 +8,7 @@ from uplift.cli.push.records import Record, Skipped, UnreadableSource
 from uplift.cli.push.report import PushProgress
 from uplift.cli.push.result import PushedRecord, PushResult, ResponseKind
 
-# One batch. Several, and not one long stream: each is safe once it has its response, a failed one is
+# Several batches, not one long stream: each is safe once it has its response, a failed one is
 # repeated quickly, and each is smaller than the 1 MiB that proxies such as nginx accept.
 _BATCH_RECORDS = 200
 _BATCH_BYTES = 512 * 1024
@@ -116,7 +116,7 @@ class Sending:
             lines = await self._client.submit(self._user, [record for record, _ in batch])
         except RecordsNotAccepted as error:
             if len(batch) == 1:
-                batch[0][1].outcome, batch[0][1].why = ResponseKind.NOT_TAKEN, str(error)
+                batch[0][1].outcome, batch[0][1].why = ResponseKind.NOT_ACCEPTED, str(error)
                 return
             # One of them may be at fault, or their total size.
             middle = len(batch) // 2
@@ -129,7 +129,7 @@ class Sending:
     def _note_line(self, line: BatchLine, kept: PushedRecord) -> None:
         if line.id is None or line.status is None:
             kept.outcome, kept.why = (
-                ResponseKind.NOT_TAKEN,
+                ResponseKind.NOT_ACCEPTED,
                 str(line.problem or "the API gives no id"),
             )
             return

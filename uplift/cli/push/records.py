@@ -29,7 +29,7 @@ class Record:
     def to_line(self) -> bytes:
         """The record as a line of NDJSON: an envelope around the resource's own bytes.
 
-        A line must not have a line break. JSON allows one only between tokens, never inside a string
+        A line must not have a line break. JSON allows one only between tokens, not inside a string
         (RFC 8259, 2 and 7), so a space in its place changes no value. Nothing else changes.
         """
         labels = {

@@ -21,7 +21,7 @@ _COLOURS = {
     ResponseKind.REJECTED: "red",
     ResponseKind.REFUSED: "red",
     ResponseKind.EXPIRED: "red",
-    ResponseKind.NOT_TAKEN: "red",
+    ResponseKind.NOT_ACCEPTED: "red",
     ResponseKind.SKIPPED: "yellow",
     ResponseKind.PARKED: "yellow",
     ResponseKind.WAITING: "yellow",
@@ -162,14 +162,14 @@ def _advice(result: PushResult) -> list[str]:
         lines.append("The input has no records.")
     if ResponseKind.PARKED in totals:
         lines.append(
-            f"{totals[ResponseKind.PARKED]} are parked until the user authorises Uplift at 1upHealth"
-            " again; then they are sent automatically."
+            f"{totals[ResponseKind.PARKED]} are parked until the user authorises Uplift at"
+            " 1upHealth again; then they are sent automatically."
         )
     under_way = totals.get(ResponseKind.WAITING, 0) + totals.get(ResponseKind.ACCEPTED, 0)
     if under_way:
         lines.append(
-            f"Uplift has stored {under_way} and is still delivering them. Run the same command again"
-            " to see their outcome; nothing is sent twice."
+            f"Uplift has stored {under_way} and is still delivering them. Run the same command"
+            " again to see their outcome; nothing is sent twice."
         )
     if result.records and result.arrived:
         lines.append(f"All {len(result.records)} arrived.")

@@ -33,7 +33,7 @@ class ResponseKind(StrEnum):
     """Uplift gave up after trying for days."""
     CANCELLED = "cancelled"
     """Somebody cancelled it."""
-    NOT_TAKEN = "not taken"
+    NOT_ACCEPTED = "not accepted"
     """The API of Uplift did not accept it."""
     SKIPPED = "skipped"
     """Could not be read from the input, so it was never sent."""

