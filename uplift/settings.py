@@ -34,7 +34,8 @@ class Settings(BaseSettings):
     )
     data_dir: Path = Field(
         default=Path(".uplift"),
-        description="Folder of the embedded servers' data, their logs and beat's schedule.",
+        description="Folder of the embedded servers' data and of all logs of `uplift up`. If unset, root's "
+        "is /var/lib/uplift.",
     )
     master_keys: SecretStr | None = Field(
         default=None,

@@ -117,8 +117,11 @@ def ready(machine: Path) -> Path:
 
 
 def copy_of(ready: Path, folder: Path, *, account: str = "root", umask: int = 0o022) -> Clone:
-    """The same clone elsewhere, owned by that account, with the modes of that umask."""
-    shutil.copytree(ready, folder, symlinks=True)
+    """The same clone elsewhere, in a folder of that account, with the modes of that umask."""
+    own_modes = umask != 0o022
+    shutil.copytree(
+        ready, folder, symlinks=True, copy_function=shutil.copy2 if own_modes else link_or_copy
+    )
     environment = next(each for each in folder.glob(".venv*") if (each / "bin/uplift").exists())
     python = str(environment / "bin/python")
     pip = [python, "-m", "pip", "install", "--root-user-action=ignore"]
@@ -129,12 +132,21 @@ def copy_of(ready: Path, folder: Path, *, account: str = "root", umask: int = 0o
     assert done.returncode == 0, done.stdout + done.stderr
     for mark in environment.glob(".ready*"):
         mark.touch()
+    if own_modes:
+        for path in (folder, *folder.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode & ~umask)
     entry = pwd.getpwnam(account)
-    for path in (folder, *folder.rglob("*")):
-        os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
-        if not path.is_symlink():
-            path.chmod(path.stat().st_mode & ~umask)
+    os.chown(folder, entry.pw_uid, entry.pw_gid)
     return Clone(folder, account=account, umask=umask)
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """A hard link takes no time and no space; another file system needs a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def assert_demo_works(clone: Clone) -> str:

@@ -117,6 +117,6 @@ def _prepare(
     ] = False,
 ) -> None:
     if context.invoked_subcommand not in _ALONE:
-        from uplift.cli.local.environment import load_environment
+        from uplift.cli.environment import load_environment
 
         load_environment()

@@ -7,13 +7,13 @@ from pathlib import Path
 import httpx
 import typer
 
-from uplift.cli.client import ApiClient
+from uplift.cli.environment import data_dir, remove_environment, write_environment
 from uplift.cli.local.embedded.account import NOBODY
 from uplift.cli.local.embedded.lock import FolderLock
-from uplift.cli.local.environment import data_dir, remove_environment, write_environment
 from uplift.cli.local.processes import interrupted_by_signals
 from uplift.cli.local.system import System, make_folder
 from uplift.cli.local.up import add_api_key, console, print_addresses, say, tended
+from uplift.cli.push.client import ApiClient
 from uplift.cli.push.push import push_records
 from uplift.cli.push.report import ConsoleProgress, print_report
 from uplift.cli.push.result import PushResult, ResponseKind

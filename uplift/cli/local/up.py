@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
+from uplift.cli.environment import data_dir, remove_environment, write_environment
 from uplift.cli.local.embedded.account import OWN
-from uplift.cli.local.environment import data_dir, remove_environment, write_environment
 from uplift.cli.local.processes import interrupted_by_signals
 from uplift.cli.local.system import System
 from uplift.cli.session import actor, read_settings

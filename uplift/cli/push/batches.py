@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from uplift.cli.client import ApiClient, BatchLine, RecordsNotAccepted, UploadStatus
+from uplift.cli.push.client import ApiClient, BatchLine, RecordsNotAccepted, UploadStatus
 from uplift.cli.push.records import Record, Skipped, UnreadableSource
 from uplift.cli.push.report import PushProgress
 from uplift.cli.push.result import PushedRecord, PushResult, ResponseKind

@@ -10,8 +10,8 @@ import httpx
 import typer
 from rich.console import Console
 
-from uplift.cli.client import ApiClient, ApiError, UploadStatus
 from uplift.cli.push.batches import Sending
+from uplift.cli.push.client import ApiClient, ApiError, UploadStatus
 from uplift.cli.push.records import UnreadableSource
 from uplift.cli.push.report import ConsoleProgress, PushProgress, Silent, print_report, printable
 from uplift.cli.push.result import PushedRecord, PushResult

