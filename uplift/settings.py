@@ -37,7 +37,8 @@ class Settings(BaseSettings):
     )
     data_dir: Path = Field(
         default=Path(".uplift"),
-        description="Folder for the data and the logs of the embedded servers.",
+        description="Folder of the embedded servers' data and of all logs of `uplift up`. If unset,"
+        " root's is /var/lib/uplift.",
     )
     master_keys: SecretStr | None = Field(
         default=None,

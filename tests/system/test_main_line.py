@@ -11,7 +11,7 @@ import redis
 
 from tests.factories import resource
 from tests.system.conftest import Running
-from uplift.cli.client import ApiClient
+from uplift.cli.push.client import ApiClient
 from uplift.cli.push.push import push_records
 from uplift.cli.push.result import PushResult, ResponseKind
 from uplift.sandbox.export.make_export import Manifest, write_export

@@ -61,7 +61,10 @@ async def test_a_worker_with_a_wrong_key_does_not_start_and_touches_nothing(
 
     for keys, said in (
         (WRONG, "holds another key under the id 'test'"),
-        (KeyRing.new_entry("new"), "does not hold the master key 'test', which wraps the data keys of 1"),
+        (
+            KeyRing.new_entry("new"),
+            "does not hold the master key 'test', which wraps the data keys of 1",
+        ),
     ):
         ended = await asyncio.to_thread(
             subprocess.run,

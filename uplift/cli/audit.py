@@ -38,7 +38,7 @@ def audit(
             person = await users.find_user(connection, user) if user else None
         if user and person is None:
             errors.print(
-                "There is no such user. The events of an erased user can no longer be found by name."
+                "There is no such user. Events of an erased user can no longer be found by name."
             )
             raise typer.Exit(1)
         after = 0

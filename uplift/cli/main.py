@@ -38,7 +38,7 @@ COMMANDS = {
     ),
     "push": Command(
         "uplift.cli.push.push:push",
-        "Send every record in a file to Uplift and tell what became of each.",
+        "Send every record in a file to Uplift and report the outcome of each.",
         _RECORDS,
     ),
     "users": Command("uplift.cli.users:users_commands", "People at 1upHealth.", _RECORDS),
@@ -117,6 +117,6 @@ def _prepare(
     ] = False,
 ) -> None:
     if context.invoked_subcommand not in _ALONE:
-        from uplift.cli.local.environment import load_environment
+        from uplift.cli.environment import load_environment
 
         load_environment()

@@ -32,16 +32,17 @@ def rotate_keys() -> None:
         errors.print(f"{users} user(s) are left under the master key {master_id}.", markup=False)
     if rotated.unopened:
         errors.print(
-            f"The data keys of {len(rotated.unopened)} of them cannot be decrypted and are unchanged."
-            " Their ids are below. Restore their rows of `users` from a backup, or erase the users.",
+            f"The data keys of {len(rotated.unopened)} of them cannot be decrypted, and are"
+            " unchanged. Their ids are below. Restore their rows of `users` from a backup, or erase"
+            " the users.",
             markup=False,
         )
         for user_id in sorted(rotated.unopened):
             errors.print(f"  {user_id}", markup=False)
     elif rotated.left:
         errors.print(
-            "Either another transaction locked them, or a process still adds users under another first"
-            " key. Put the key first in every process, and run this again.",
+            "Either another transaction locked them, or a process still adds users under another"
+            " first key. Put the key first in every process, and run this again.",
             markup=False,
         )
     raise typer.Exit(int(not rotated.complete))

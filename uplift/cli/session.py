@@ -11,7 +11,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from uplift.cli.local.environment import data_dir
+from uplift.cli.environment import data_dir
 from uplift.errors import ConfigurationError, UpliftError
 from uplift.settings import Settings
 

@@ -85,7 +85,7 @@ def uplift(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(home, with_pip=False, symlinks=True)
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)}))
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(packages)
+        archive.extractall(packages)  # noqa: S202
     # A path in a .pth file is only added: the editable install's own .pth files stay unread.
     (packages / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
     command = home / "bin" / "uplift"

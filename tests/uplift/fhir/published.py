@@ -20,9 +20,7 @@ EXAMPLES = FHIR_FOLDER / "examples"
 needs_definitions = pytest.mark.skipif(
     not DEFINITIONS.is_dir(), reason=f"{DEFINITIONS} is not there"
 )
-needs_examples = pytest.mark.skipif(
-    not EXAMPLES.is_dir(), reason=f"{EXAMPLES} is not there"
-)
+needs_examples = pytest.mark.skipif(not EXAMPLES.is_dir(), reason=f"{EXAMPLES} is not there")
 
 
 @cache

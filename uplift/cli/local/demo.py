@@ -1,4 +1,4 @@
-"""`uplift demo`: a synthetic person's records through the whole system, compared with the source."""
+"""`uplift demo`: sends a synthetic person's records through the whole system and compares."""
 
 import asyncio
 import shutil
@@ -7,13 +7,13 @@ from pathlib import Path
 import httpx
 import typer
 
-from uplift.cli.client import ApiClient
+from uplift.cli.environment import data_dir, remove_environment, write_environment
 from uplift.cli.local.embedded.account import NOBODY
 from uplift.cli.local.embedded.lock import FolderLock
-from uplift.cli.local.environment import data_dir, remove_environment, write_environment
 from uplift.cli.local.processes import interrupted_by_signals
 from uplift.cli.local.system import System, make_folder
 from uplift.cli.local.up import add_api_key, console, print_addresses, say, tended
+from uplift.cli.push.client import ApiClient
 from uplift.cli.push.push import push_records
 from uplift.cli.push.report import ConsoleProgress, print_report
 from uplift.cli.push.result import PushResult, ResponseKind
@@ -63,7 +63,7 @@ def _run_demo(folder: Path) -> int:
             finally:
                 remove_environment(folder)
     except UpliftError as error:
-        console.print(str(error), style="red", markup=False)
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         console.print("Stopped.")
@@ -102,9 +102,9 @@ def _show(system: System, folder: Path) -> int:
         console.print(line, style="red")
     if not wrong:
         console.print(
-            f"\nAll is correct: the simulated 1upHealth has {counts['resources']} resources, none of them"
-            f" twice; each of the {len(manifest.broken)} broken ones was rejected, with the element at"
-            " fault.",
+            f"\nAll is correct: the simulated 1upHealth has {counts['resources']} resources, none"
+            f" of them twice; each of the {len(manifest.broken)} broken ones was rejected, with the"
+            " element at fault.",
             style="green",
         )
     console.print("Stopping. `uplift up` (or `make up`) keeps the system running.")

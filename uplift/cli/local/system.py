@@ -18,8 +18,9 @@ from typing import Self
 import httpx
 from pydantic import SecretStr
 
+from uplift.cli.environment import HOME
 from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
-from uplift.cli.local.embedded.account import HOME, NOBODY, account_exists, find_account
+from uplift.cli.local.embedded.account import NOBODY, account_exists, find_account
 from uplift.cli.local.embedded.programs import make_open_folder
 from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.processes import Processes

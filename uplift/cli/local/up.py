@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
+from uplift.cli.environment import data_dir, remove_environment, write_environment
 from uplift.cli.local.embedded.account import OWN
-from uplift.cli.local.environment import data_dir, remove_environment, write_environment
 from uplift.cli.local.processes import interrupted_by_signals
 from uplift.cli.local.system import System
 from uplift.cli.session import actor, read_settings
@@ -61,7 +61,7 @@ def _run_up(folder: Path) -> int:
             finally:
                 remove_environment(folder)
     except UpliftError as error:
-        console.print(str(error), style="red", markup=False)
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         console.print("Stopped. The data is kept; `uplift up` continues with it.")

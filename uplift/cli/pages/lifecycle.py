@@ -1,6 +1,6 @@
-"""Draws `docs/lifecycle.md`'s diagram from the transition table: `python -m uplift.cli.pages.lifecycle`.
+"""Draws the diagram of docs/lifecycle.md from the transition table.
 
-A test keeps the page equal to the table.
+Run `python -m uplift.cli.pages.lifecycle`. A test keeps the page equal to the table.
 """
 
 import sys

@@ -10,12 +10,12 @@ from uplift.settings import Settings
 
 _DEPLOYMENT = {
     "POSTGRES_PASSWORD": "PostgreSQL's password for docker-compose.yml: letters and digits, since "
-    "it becomes part of an address.",
+    "it becomes part of a URL.",
     "REDIS_PASSWORD": "The same for Redis.",
     "FLOWER_BASIC_AUTH": "The login of Flower's pages, as user:password. Required by the Procfile "
     "and docker-compose.yml.",
 }
-"""What the deployment files read besides the settings. None has a default: all are secrets."""
+"""Other variables of the deployment files. None has a default, since all are secrets."""
 
 
 def example() -> str:
@@ -44,7 +44,7 @@ def _written(default: object) -> str:
         case str() | int() | float() | Path():
             return str(default)
         case _:
-            raise TypeError(f"No way to write {default!r} is known.")
+            raise TypeError(f"A default of this type cannot be written: {default!r}.")
 
 
 def _comment(text: str) -> str:

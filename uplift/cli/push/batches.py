@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from uplift.cli.client import ApiClient, BatchLine, RecordsNotTaken, UploadStatus
+from uplift.cli.push.client import ApiClient, BatchLine, RecordsNotAccepted, UploadStatus
 from uplift.cli.push.records import Record, Skipped, UnreadableSource
 from uplift.cli.push.report import PushProgress
 from uplift.cli.push.result import PushedRecord, PushResult, ResponseKind
 
-# One batch. Several of them rather than one long stream: each is safe once it is answered, one that
-# fails is repeated in a moment, and its lines stay below the 1 MiB that proxies like nginx take.
+# Several batches, not one long stream: each is safe once it has its response, a failed one is
+# repeated quickly, and each is smaller than the 1 MiB that proxies such as nginx accept.
 _BATCH_RECORDS = 200
 _BATCH_BYTES = 512 * 1024
 
@@ -17,7 +17,7 @@ _Batch = list[tuple[Record, PushedRecord]]
 
 
 class Sending:
-    """What senders share: one reader, one list of results. Any number may `run` at once."""
+    """One reader and one list of results for several senders: any number may `run` at once."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Sending:
         self._user = user
         self._records = records
         self._reading = asyncio.Lock()
-        self._held: Record | Skipped | None = None  # read, but for the next batch
+        self._next_record: Record | Skipped | None = None  # read already, for the next batch
         self._ended = False
         self._total = total
         self._done = 0
@@ -50,25 +50,25 @@ class Sending:
                 return
             await self._send(batch)
             self._done += read
-            # The total is an estimate; that all is sent is said once, at the end.
+            # The total is an estimate; the end of the push reports the true one.
             if self._done < self._total:
                 self._progress.sent(self._done, self._total)
 
     async def _next_batch(self) -> tuple[_Batch, int]:
-        """Records to send together, and how many were read for it with those skipped."""
+        """Records to send together, and how many were read for them, with those skipped."""
         batch: _Batch = []
         size = read = 0
         while read < _BATCH_RECORDS and size < _BATCH_BYTES:
-            if self._held is not None:
-                record: Record | Skipped | None = self._held
-                self._held = None
+            if self._next_record is not None:
+                record: Record | Skipped | None = self._next_record
+                self._next_record = None
             else:
                 record = await self._next()
             if record is None:
                 break
             if isinstance(record, Record):
                 if batch and size + len(record.body) > _BATCH_BYTES:
-                    self._held = record
+                    self._next_record = record
                     break
                 size += len(record.body)
                 batch.append((record, self._keep(record)))
@@ -114,11 +114,11 @@ class Sending:
             return
         try:
             lines = await self._client.submit(self._user, [record for record, _ in batch])
-        except RecordsNotTaken as error:
+        except RecordsNotAccepted as error:
             if len(batch) == 1:
-                batch[0][1].outcome, batch[0][1].why = ResponseKind.NOT_TAKEN, str(error)
+                batch[0][1].outcome, batch[0][1].why = ResponseKind.NOT_ACCEPTED, str(error)
                 return
-            # It may be the fault of one of them, or of their size together.
+            # One of them may be at fault, or their total size.
             middle = len(batch) // 2
             await self._send(batch[:middle])
             await self._send(batch[middle:])
@@ -129,8 +129,8 @@ class Sending:
     def _note_line(self, line: BatchLine, kept: PushedRecord) -> None:
         if line.id is None or line.status is None:
             kept.outcome, kept.why = (
-                ResponseKind.NOT_TAKEN,
-                str(line.problem or "the API says no id"),
+                ResponseKind.NOT_ACCEPTED,
+                str(line.problem or "the API gives no id"),
             )
             return
         kept.upload_id = line.id
@@ -138,7 +138,7 @@ class Sending:
         if line.duplicate and status.status == ResponseKind.DELIVERED:
             kept.outcome = ResponseKind.DUPLICATE
         elif status.settled and not self._result.waited:
-            kept.take(status)
+            kept.settle(status)
         else:
-            # What is settled already is looked at all the same: its issues are not in the answer.
+            # Even a settled one is asked for: the response of a batch has no issues.
             self._accepted.setdefault(line.id, []).append(kept)

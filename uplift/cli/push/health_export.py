@@ -1,7 +1,7 @@
 """Apple's *Export All Health Data*: the clinical records in export.zip, or in its unpacked folder.
 
-`export.xml` is often gigabytes, and the whole archive may come from anyone: it is read as a
-stream, nothing is unpacked to disk, and whatever its sizes claim, memory stays bounded.
+`export.xml` is often gigabytes large, and anyone may have made the archive. So it is read as a
+stream, nothing is unpacked to disk, and memory stays bounded whatever sizes the archive states.
 """
 
 import re
@@ -23,10 +23,10 @@ from uplift.cli.push.records import (
 )
 
 _CHUNK_BYTES = 256 * 1024
-_MOST_PROLOG_BYTES = 1024 * 1024
-_MOST_ELEMENT_BYTES = 1024 * 1024
-_MOST_DEPTH = 64
-_MOST_NAMES = 10_000
+_MAX_PROLOG_BYTES = 1024 * 1024
+_MAX_ELEMENT_BYTES = 1024 * 1024
+_MAX_DEPTH = 64
+_MAX_NAMES = 10_000
 
 # iOS has written such bytes into attributes; XML 1.0 forbids them and expat would stop there.
 _FORBIDDEN = bytes(each for each in range(0x20) if each not in b"\t\n\r")
@@ -50,10 +50,10 @@ class _ZipFiles:
 
     def open(self, path: str) -> IO[bytes]:
         info = self._archive.getinfo(f"{self._root}/{path}" if self._root else path)
-        # Apple writes these two. Of the others zipfile unpacks a whole read at once, however
-        # much that is.
+        # Apple uses these two. With the others, zipfile unpacks a whole read at once, however
+        # large it is.
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise UnreadableSource(f"{info.filename}: packed in a way Apple's exports are not")
+            raise UnreadableSource(f"{info.filename}: compressed in a way that Apple does not use")
         if info.flag_bits & 0x1:
             raise UnreadableSource(f"{info.filename}: encrypted; unpack the archive first")
         return self._archive.open(info)
@@ -104,11 +104,11 @@ def clinical_records(
 ) -> Iterator[Record | Skipped | None]:
     """Every ClinicalRecord that export.xml lists, in its order, with the bytes of its file.
 
-    None stands for a stretch of export.xml without one, so that the caller can do other things.
-    `fhir_version` is for records that state none: exports of before iOS 14.
+    None means: a part of export.xml had no record, and the caller may do other things.
+    `fhir_version` is used for records that state none: exports from before iOS 14.
 
     Raises:
-        UnreadableSource: not an export, damaged, or made to harm.
+        UnreadableSource: not an export, damaged, or malicious.
     """
     with _files_of(path) as (files, index):
         for attributes in _clinical_record_elements(files, index):
@@ -155,7 +155,7 @@ def _record(
     label = path or f"ClinicalRecord {attributes.get('identifier', 'without identifier')}"
     version = attributes.get("fhirVersion") or fhir_version
     record_id = attributes.get("identifier")
-    # Apple tells two records apart by identifier, type and source bundle. The export has no
+    # Apple distinguishes records by identifier, type and source bundle. The export has no
     # bundle identifier, and sourceURL, which names the single record, is missing in some: only
     # sourceName is always there and the same for all records of one hospital.
     source = attributes.get("sourceName")
@@ -206,7 +206,7 @@ def _clinical_record_elements(files: _Files, index: str) -> Iterator[dict[str, s
 
 
 class _Elements:
-    """The attributes of each ClinicalRecord in a stream of XML, and nothing else of it."""
+    """The attributes of each ClinicalRecord in a stream of XML, and nothing else."""
 
     def __init__(self, index: str) -> None:
         self._index = index
@@ -220,25 +220,25 @@ class _Elements:
         self._parser.StartDoctypeDeclHandler = self._refuse_doctype
 
     def feed(self, chunk: bytes) -> list[dict[str, str]]:
-        """What `chunk` completes. Raises: expat.ExpatError, UnreadableSource."""
+        """The elements that `chunk` completes. Raises: expat.ExpatError, UnreadableSource."""
         self._parser.Parse(chunk, False)
         self._fed += len(chunk)
-        # expat holds an unfinished element, and every name it ever met, in memory.
-        if self._fed - self._parser.CurrentByteIndex > _MOST_ELEMENT_BYTES:
+        # expat keeps an unfinished element, and every name it has seen, in memory.
+        if self._fed - self._parser.CurrentByteIndex > _MAX_ELEMENT_BYTES:
             raise UnreadableSource(f"{self._index}: an element of more than a megabyte")
-        if len(self._names) > _MOST_NAMES:
+        if len(self._names) > _MAX_NAMES:
             raise UnreadableSource(f"{self._index}: too many different names to be Apple's")
         found, self._found = self._found, []
         return found
 
     def end(self) -> list[dict[str, str]]:
-        """What the end of the document completes. Raises: expat.ExpatError."""
+        """The elements that the end of the document completes. Raises: expat.ExpatError."""
         self._parser.Parse(b"", True)
         return self._found
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         self._depth += 1
-        if self._depth > _MOST_DEPTH:
+        if self._depth > _MAX_DEPTH:
             raise UnreadableSource(f"{self._index}: nested too deeply to be Apple's")
         if name == "ClinicalRecord":
             self._found.append(attributes)
@@ -262,12 +262,12 @@ def _without_prolog(file: IO[bytes], index: str) -> Iterator[bytes]:
         chunk = file.read(_CHUNK_BYTES)
         head += chunk
         root = re.search(rb"<HealthData[\s/>]", head)
-        if root is None and (not chunk or len(head) > _MOST_PROLOG_BYTES):
+        if root is None and (not chunk or len(head) > _MAX_PROLOG_BYTES):
             raise UnreadableSource(f"{index}: no HealthData element; this is not Apple's export")
     prolog, rest = head[: root.start()], bytes(head[root.start() :])
     if b"<!ENTITY" in prolog:
         raise UnreadableSource(f"{index}: defines entities, which Apple's exports never do")
-    # Lines keep their numbers, for messages.
+    # So that line numbers in messages are right.
     yield b"\n" * prolog.count(b"\n")
     while rest:
         yield rest.translate(_WITHOUT_FORBIDDEN)

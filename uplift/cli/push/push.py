@@ -1,4 +1,4 @@
-"""`uplift push`: everything in a file goes to Uplift, and what became of it is told."""
+"""`uplift push`: sends every record of a file to Uplift and reports the outcomes."""
 
 import asyncio
 import time
@@ -10,15 +10,15 @@ import httpx
 import typer
 from rich.console import Console
 
-from uplift.cli.client import ApiClient, ApiError, UploadStatus
 from uplift.cli.push.batches import Sending
+from uplift.cli.push.client import ApiClient, ApiError, UploadStatus
 from uplift.cli.push.records import UnreadableSource
 from uplift.cli.push.report import ConsoleProgress, PushProgress, Silent, print_report, printable
 from uplift.cli.push.result import PushedRecord, PushResult
 from uplift.cli.push.sources import count_records, read_records
 
-_PAUSE_FIRST_SECONDS = 0.2
-_PAUSE_MOST_SECONDS = 2.0
+_FIRST_PAUSE_SECONDS = 0.2
+_MAX_PAUSE_SECONDS = 2.0
 
 
 async def push_records(
@@ -33,17 +33,17 @@ async def push_records(
 ) -> PushResult:
     """Send every record at `path` for `user`, then wait until each has an outcome.
 
-    Running it again is safe: what Uplift knows is not sent on twice. In memory are `concurrency`
-    batches of half a mebibyte, or of one larger record, and a few facts about each of the others.
+    It is safe to run it again: Uplift delivers nothing twice. Memory holds `concurrency` batches of
+    half a mebibyte, or of one larger record, and a short note about each other record.
 
     Args:
         client: an open client of the API.
         path: an Apple Health export, a folder of JSON files, an NDJSON or a JSON file.
-        user: the backend's own name of the person.
+        user: the backend's own name for the person.
         fhir_version: for records that state none.
         concurrency: batches under way at once.
         wait_seconds: how long to wait for outcomes after the last upload; None: do not.
-        progress: is told how far the push is.
+        progress: is told the progress of the push.
 
     Raises:
         UnreadableSource: nothing in `path` could be read.
@@ -56,7 +56,7 @@ async def push_records(
     accepted: dict[str, list[PushedRecord]] = {}
     async with aclosing(read_records(path, fhir_version=fhir_version)) as records:
         sending = Sending(client, user, records, total, result, accepted, progress)
-        # One failed sender cancels the others; the first failure is the one to tell.
+        # One failed sender cancels the others. The first failure is reported.
         try:
             async with asyncio.TaskGroup() as senders:
                 for _ in range(concurrency):
@@ -80,24 +80,26 @@ async def _await_outcomes(
 ) -> None:
     open_ones = dict(accepted)
     deadline = time.monotonic() + wait_seconds
-    pause = _PAUSE_FIRST_SECONDS
+    pause = _FIRST_PAUSE_SECONDS
     page = client.first_page(user)
     progress.settled(0, len(accepted))
     while True:
         before = len(open_ones)
-        page = await _look(client, open_ones, page)
+        page = await _read_outcomes(client, open_ones, page)
         progress.settled(len(accepted) - len(open_ones), len(accepted))
         if not open_ones or time.monotonic() >= deadline:
             return
         moving = len(open_ones) < before
-        pause = _PAUSE_FIRST_SECONDS if moving else min(pause * 1.5, _PAUSE_MOST_SECONDS)
+        pause = _FIRST_PAUSE_SECONDS if moving else min(pause * 1.5, _MAX_PAUSE_SECONDS)
         await asyncio.sleep(pause)
 
 
-async def _look(client: ApiClient, open_ones: dict[str, list[PushedRecord]], start: str) -> str:
-    """Read the user's uploads from the page `start` on; the page to start from the next time.
+async def _read_outcomes(
+    client: ApiClient, open_ones: dict[str, list[PushedRecord]], start: str
+) -> str:
+    """Read the user's uploads from the page `start` on. Returns the page to start from next time.
 
-    Thousands of outcomes cost a few pages a round this way, and pages before the first open
+    This way, thousands of outcomes take a few pages a round, and pages before the first open
     upload are not read again.
     """
     at, first_open = start, None
@@ -120,7 +122,7 @@ async def _look(client: ApiClient, open_ones: dict[str, list[PushedRecord]], sta
 def _note(status: UploadStatus, open_ones: dict[str, list[PushedRecord]]) -> None:
     if status.settled:
         for record in open_ones.pop(status.id, ()):
-            record.take(status)
+            record.settle(status)
 
 
 def push(
@@ -134,7 +136,7 @@ def push(
             show_default=False,
         ),
     ],
-    user: Annotated[str, typer.Option(help="Your own name of the person.", show_default=False)],
+    user: Annotated[str, typer.Option(help="Your own name for the person.", show_default=False)],
     key: Annotated[
         str,
         typer.Option(envvar="UPLIFT_API_KEY", help="API key or device token.", show_default=False),
@@ -144,24 +146,28 @@ def push(
     ] = "http://127.0.0.1:8080",
     fhir_version: Annotated[
         str | None,
-        typer.Option(help="For records that state none: DSTU2, STU3 or R4.", show_default=False),
+        typer.Option(
+            help="For records that state no version: DSTU2, STU3 or R4.", show_default=False
+        ),
     ] = None,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", help="Write a machine-readable report here.", show_default=False),
     ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Batches at once.")] = 4,
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=64, help="How many batches to send at once.")
+    ] = 4,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Wait for the outcome of each record.")
     ] = True,
     wait_seconds: Annotated[
-        float, typer.Option(min=0, help="How long to wait after the last upload.")
+        float, typer.Option(min=0, help="How many seconds to wait after the last upload.")
     ] = 600.0,
 ) -> None:
-    """Send every record in a file to Uplift and tell what became of each.
+    """Send every record in a file to Uplift and report the outcome of each.
 
-    Run it again at any time: it resumes, and nothing is sent on twice. Exit code 0: everything
-    arrived (with --no-wait: was accepted); 1: something did not; 2: nothing could be done.
+    You can run it again at any time: it resumes, and nothing is delivered twice. Exit code 0:
+    everything arrived (with --no-wait: was accepted); 1: something did not; 2: it could not start.
     """
     out, err = _console(stderr=False), _console(stderr=True)
     if not key:
@@ -229,7 +235,7 @@ async def _push(
 
 def _console(*, stderr: bool) -> Console:
     console = Console(stderr=stderr)
-    # Off a terminal rich assumes 80 columns and would cut the table's.
+    # Off a terminal, rich assumes 80 columns and would cut the table.
     return console if console.is_terminal else Console(stderr=stderr, width=200, no_color=True)
 
 

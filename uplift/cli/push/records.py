@@ -1,4 +1,4 @@
-"""One record as it leaves a file: its bytes untouched, with what the upload must say about it."""
+"""One record of a file: its unchanged bytes, and what an upload must say about it."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,7 @@ import msgspec
 from uplift.errors import UpliftError
 
 MAX_RECORD_BYTES = 32 * 1024 * 1024
-"""A file or line beyond this is skipped: well above what an API takes, well below what hurts."""
-
-_BREAKS_TO_SPACES = bytes.maketrans(b"\r\n", b"  ")
+"""A larger file or line is skipped. The API accepts less, and memory holds more."""
 
 _BREAKS_TO_SPACES = bytes.maketrans(b"\r\n", b"  ")
 
@@ -19,20 +17,20 @@ class Record:
     """A FHIR resource ready to send."""
 
     label: str
-    """Where it came from, for messages: a file or a line."""
+    """Its file or line, for messages."""
     fhir_version: str
-    """As the file says it: `DSTU2` or `1.0.2`, `R4` or `4.0.1`."""
+    """As in the file: `DSTU2` or `1.0.2`, `R4` or `4.0.1`."""
     resource_type: str
     body: bytes
-    """The resource exactly as it stood in the file."""
+    """The resource exactly as it is in the file."""
     source: str | None = None
     record_id: str | None = None
 
     def to_line(self) -> bytes:
         """The record as a line of NDJSON: an envelope around the resource's own bytes.
 
-        A line may hold no line break. In JSON one can stand only between tokens, never inside a
-        string (RFC 8259, 2 and 7), so a space in its place changes no value. Nothing else changes.
+        A line must not have a line break. JSON allows one only between tokens, not inside a string
+        (RFC 8259, 2 and 7), so a space in its place changes no value. Nothing else changes.
         """
         labels = {
             "fhirVersion": self.fhir_version,
@@ -52,7 +50,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something that should have been a record and cannot be sent."""
+    """Something that should be a record and cannot be sent."""
 
     label: str
     reason: str
@@ -60,18 +58,18 @@ class Skipped:
 
 
 class UnreadableSource(UpliftError):
-    """The file or folder cannot be read (any further); says what to do about it."""
+    """The file or folder cannot be read, or not to its end. The message says what to do."""
 
 
 class _Sent(msgspec.Struct, rename="camel"):
-    """Either a resource or an envelope around one; anything else in it is passed over."""
+    """Either a resource or an envelope around one; other members are ignored."""
 
     resource_type: str | None = None
     fhir_version: str | None = None
     source: str | None = None
     record_id: str | None = None
-    # Raw keeps the resource's own bytes: what is decoded and encoded again is no longer what the
-    # hospital wrote (0.40 becomes 0.4).
+    # Raw keeps the resource's own bytes: to decode and encode them would change what the hospital
+    # wrote (0.40 becomes 0.4).
     resource: msgspec.Raw = msgspec.Raw(b"")
 
 
@@ -79,14 +77,14 @@ class _Resource(msgspec.Struct, rename="camel"):
     resource_type: str | None = None
 
 
-# Two decoders, because a bare resource may have an element `source` that is no string.
+# Two decoders, because a bare resource may have an element `source` that is not a string.
 _SENT: msgspec.json.Decoder[_Sent] = msgspec.json.Decoder(_Sent)
 _RESOURCE: msgspec.json.Decoder[_Resource] = msgspec.json.Decoder(_Resource)
 _NO_RESOURCE = "not a JSON object with a resourceType"
 
 
 def resource_type_of(body: bytes) -> str | None:
-    """The body's resourceType; None when it is no JSON object or has none."""
+    """The body's resourceType; None if it is no JSON object or has none."""
     try:
         return _RESOURCE.decode(body).resource_type
     except (msgspec.DecodeError, RecursionError):
@@ -96,7 +94,7 @@ def resource_type_of(body: bytes) -> str | None:
 def parse_record(data: bytes, label: str, *, fhir_version: str | None) -> Record | Skipped:
     """A record from an envelope `{fhirVersion, source, recordId, resource}` or a bare resource.
 
-    `fhir_version` is taken where the data states none; a resource itself never does.
+    `fhir_version` is used if the data states none; a bare resource never does.
     """
     bare = resource_type_of(data)
     if bare is not None:

@@ -1,4 +1,4 @@
-"""How a push looks: progress while it runs, then a table and what needs a person."""
+"""What a push shows: progress while it runs, then a table and the records that need a person."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _COLOURS = {
     ResponseKind.REJECTED: "red",
     ResponseKind.REFUSED: "red",
     ResponseKind.EXPIRED: "red",
-    ResponseKind.NOT_TAKEN: "red",
+    ResponseKind.NOT_ACCEPTED: "red",
     ResponseKind.SKIPPED: "yellow",
     ResponseKind.PARKED: "yellow",
     ResponseKind.WAITING: "yellow",
@@ -29,7 +29,7 @@ _COLOURS = {
 
 
 class PushProgress(Protocol):
-    """Told how far a push is; counts are of records."""
+    """Is told the progress of a push, in records."""
 
     def sent(self, done: int, total: int) -> None:
         """`done` of about `total` were sent or skipped."""
@@ -49,7 +49,7 @@ class Silent:
 
 
 class ConsoleProgress:
-    """Bars on a terminal; elsewhere a plain line every few seconds."""
+    """Bars on a terminal; elsewhere one line every few seconds."""
 
     def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.begun = False
@@ -159,17 +159,17 @@ def _advice(result: PushResult) -> list[str]:
     if result.unread is not None:
         lines.append(f"Not everything could be read: {result.unread}")
     if not result.records:
-        lines.append("There is no record in it.")
+        lines.append("The input has no records.")
     if ResponseKind.PARKED in totals:
         lines.append(
-            f"{totals[ResponseKind.PARKED]} wait until the user authorises Uplift at 1upHealth again; "
-            "then they go out by themselves."
+            f"{totals[ResponseKind.PARKED]} are parked until the user authorises Uplift at"
+            " 1upHealth again; then they are sent automatically."
         )
     under_way = totals.get(ResponseKind.WAITING, 0) + totals.get(ResponseKind.ACCEPTED, 0)
     if under_way:
         lines.append(
-            f"{under_way} are safe with Uplift and on their way. Run the same command again to "
-            "see what became of them; nothing is sent twice."
+            f"Uplift has stored {under_way} and is still delivering them. Run the same command"
+            " again to see their outcome; nothing is sent twice."
         )
     if result.records and result.arrived:
         lines.append(f"All {len(result.records)} arrived.")
@@ -181,5 +181,5 @@ def _say(console: Console, text: str, style: str = "") -> None:
 
 
 def printable(text: str) -> str:
-    """`text` without what could steer a terminal: names in an archive come from anyone."""
+    """`text` without control characters: anyone may have made the names in an archive."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

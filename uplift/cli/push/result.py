@@ -1,4 +1,4 @@
-"""What became of each record of a push, and whether all of them arrived."""
+"""The outcome of each record of a push, and whether all of them arrived."""
 
 import json
 from collections import Counter
@@ -7,34 +7,34 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from uplift.cli.client import Issue, UploadStatus
+from uplift.cli.push.client import Issue, UploadStatus
 
 
 class ResponseKind(StrEnum):
-    """What became of a record; in the order in which the table shows them."""
+    """The outcome of a record; in the order in which the table shows them."""
 
     DELIVERED = "delivered"
-    """1upHealth has it, since now."""
+    """1upHealth has stored it."""
     DUPLICATE = "duplicate"
-    """1upHealth had it already: the same record with the same content was delivered before."""
+    """The same record with the same content was delivered before."""
     SUPERSEDED = "superseded"
-    """A newer version of the same record goes in its place."""
+    """A newer version of the same record is sent instead."""
     ACCEPTED = "accepted"
-    """Uplift has it; with --no-wait nobody looked further."""
+    """Uplift has it; with --no-wait, the push does not look further."""
     WAITING = "waiting"
-    """Uplift has it and goes on trying; the push did not wait longer."""
+    """Uplift has it and keeps trying; the push did not wait longer."""
     PARKED = "parked"
     """Waits until the user authorises again."""
     REJECTED = "rejected"
-    """Not valid FHIR; its issues say where."""
+    """Not valid FHIR; its issues name the elements."""
     REFUSED = "refused"
-    """1upHealth does not want it."""
+    """1upHealth refused it."""
     EXPIRED = "expired"
     """Uplift gave up after trying for days."""
     CANCELLED = "cancelled"
-    """Called back by its owner."""
-    NOT_TAKEN = "not taken"
-    """Uplift's API did not accept it."""
+    """Somebody cancelled it."""
+    NOT_ACCEPTED = "not accepted"
+    """The API of Uplift did not accept it."""
     SKIPPED = "skipped"
     """Could not be read from the input, so it was never sent."""
 
@@ -45,13 +45,13 @@ class ResponseKind(StrEnum):
 
     @property
     def under_way(self) -> bool:
-        """Whether it needs nothing but time."""
+        """Whether it only needs time."""
         return self in (ResponseKind.ACCEPTED, ResponseKind.WAITING)
 
 
 @dataclass(slots=True)
 class PushedRecord:
-    """The few facts kept of one record of the input."""
+    """What is kept about one record of the input."""
 
     label: str
     resource_type: str
@@ -64,19 +64,19 @@ class PushedRecord:
     issues: list[Issue] = field(default_factory=list)
     issues_total: int = 0
 
-    def take(self, status: UploadStatus) -> None:
-        """Remember what a settled status says."""
+    def settle(self, status: UploadStatus) -> None:
+        """Note its outcome from a settled status."""
         self.outcome = ResponseKind(status.status)
         if self.outcome.arrived:
             return
-        told = dict.fromkeys(each for each in (status.reason, status.last_response) if each)
-        self.why = ", ".join(told) or None
+        reasons = dict.fromkeys(each for each in (status.reason, status.last_response) if each)
+        self.why = ", ".join(reasons) or None
         if status.issues is not None:
             self.issues = status.issues.issue
             self.issues_total = status.issues.total
 
     def to_json(self) -> dict[str, Any]:
-        """For `--json`: never a value of the record itself."""
+        """For `--json`: no value of the record itself."""
         return {
             "label": self.label,
             "resourceType": self.resource_type,
@@ -103,13 +103,13 @@ class PushedRecord:
 
 @dataclass(slots=True)
 class PushResult:
-    """Every record of the input, in its order, and what became of it."""
+    """Every record of the input, in its order, with its outcome."""
 
     records: list[PushedRecord] = field(default_factory=list)
     unread: str | None = None
-    """Why the input could not be read to its end, if so."""
+    """Why the input could not be read to its end, if it could not."""
     waited: bool = True
-    """Whether the push looked at the outcomes, and not only at the acceptance."""
+    """Whether the push waited for the outcomes, and not only for acceptance."""
 
     @property
     def arrived(self) -> bool:
@@ -141,7 +141,7 @@ class PushResult:
         }
 
     def json_pieces(self) -> Iterator[str]:
-        """The machine-readable report, a record at a time: it may be larger than all else."""
+        """The machine-readable report, one record at a time, because it may be large."""
         head = {
             "arrived": self.arrived,
             "unread": self.unread,

@@ -22,7 +22,7 @@ async def read_records(
 ) -> AsyncGenerator[Record | Skipped, None]:
     """The records at `path`, one at a time, each with its bytes unchanged.
 
-    `fhir_version` is for those that state none.
+    `fhir_version` is used for records that state none.
 
     Raises:
         UnreadableSource: nothing there is readable, or not from some point on.
@@ -36,7 +36,7 @@ async def read_records(
 
 
 def count_records(path: Path) -> int:
-    """About how many records `read_records` will find, by a cheap look: for a progress bar."""
+    """About how many records `read_records` will find; a cheap estimate for a progress bar."""
     try:
         if is_health_export(path):
             return count_clinical_records(path)

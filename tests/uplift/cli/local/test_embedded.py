@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import shutil
 import signal
 import socket
 import stat
@@ -22,7 +23,15 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from uplift.cli.local.child_process import Account, ChildProcess, setpriv
-from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis, FolderInUse, ServerFailed
+from uplift.cli.local.embedded import (
+    EmbeddedPostgres,
+    EmbeddedRedis,
+    FolderInUse,
+    ServerFailed,
+    account,
+    programs,
+)
+from uplift.cli.local.embedded.redis import find_program
 from uplift.errors import ConfigurationError
 
 AS_ROOT = os.geteuid() == 0
@@ -32,6 +41,9 @@ FAST = {"fsync": "off"}
 only_linux_root = pytest.mark.skipif(
     not AS_ROOT or sys.platform != "linux", reason="not root: it becomes another user"
 )
+
+_NOBODY = pwd.getpwnam("nobody")
+NOBODY = Account(_NOBODY.pw_uid, _NOBODY.pw_gid, name="nobody")
 
 pytestmark = pytest.mark.filterwarnings("error::ResourceWarning")
 
@@ -186,8 +198,8 @@ def test_the_log_of_postgres_names_errors_but_not_values(postgres: EmbeddedPostg
 def test_data_passwords_and_logs_are_private(
     postgres: EmbeddedPostgres, valkey: EmbeddedRedis
 ) -> None:
-    # As root the server's group, and nobody else, may pass through to its own folder.
-    assert mode(postgres.data_dir) == (0o710 if AS_ROOT else 0o700)
+    # Root's server runs under another account, which must enter the folder.
+    assert mode(postgres.data_dir) == (0o711 if AS_ROOT else 0o700)
     assert mode(postgres.folder) == 0o700
     assert mode(postgres.data_dir / "postgres.password") == 0o600
     assert mode(postgres.data_dir / "logs" / "postgres.log") == 0o600
@@ -247,7 +259,7 @@ def test_missing_password_file_is_explained(tmp_path: Path) -> None:
         server.start()
 
 
-def test_a_setup_that_was_cut_short_is_begun_anew(tmp_path: Path) -> None:
+def test_a_setup_that_was_cut_short_starts_again(tmp_path: Path) -> None:
     unfinished = tmp_path / "data" / "postgres.new"
     unfinished.mkdir(parents=True)
     (unfinished / "PG_VERSION").write_text("18\n")
@@ -269,7 +281,7 @@ def test_a_taken_port_that_was_asked_for_is_an_error_with_the_servers_words(
                 server.start()
             assert server.pid is None
 
-    # The failure gave the folder free.
+    # The failed start unlocked the folder.
     with EmbeddedRedis(tmp_path / "data") as server:
         assert client(server).ping()
 
@@ -315,8 +327,10 @@ def test_redis_data_is_there_in_the_next_run(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="not Linux: it finds a program in /proc")
 def test_a_redis_server_on_the_path_is_preferred(
-    tmp_path: Path, valkey: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # By its name: Debian's redis-server is a link to a program that acts by its name.
+    own = find_program()
     programs = tmp_path / "bin"
     programs.mkdir()
     # One program with many names: Debian's redis-server acts by the name that it is called by.
@@ -445,3 +459,46 @@ def test_in_a_closed_folder_nobody_may_pass_but_permissions_stay(tmp_path: Path)
         assert query(server.url, "SELECT 1") == [(1,)]
 
     assert mode(closed) == 0o700
+
+
+@only_linux_root
+def test_programs_that_the_account_cannot_run_are_copied_with_modes_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = programs.find_programs(None).parent
+    packages = installed.parents[1]
+    closed = tmp_path / "closed"
+    previous = os.umask(0o077)  # as where Uplift was installed
+    try:
+        for folder in (installed, packages / f"{installed.parent.name}.libs"):
+            shutil.copytree(folder, closed / folder.relative_to(packages), symlinks=True)
+        for path in closed.rglob("*"):
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode & 0o700)
+        with tempfile.TemporaryDirectory() as home:
+            Path(home).chmod(0o711)
+            monkeypatch.setattr(programs, "HOME", Path(home) / "uplift")
+            found = programs.find_programs(NOBODY, closed / installed.relative_to(packages))
+            assert found.is_relative_to(home)
+            done = subprocess.run(
+                [found / "initdb", "--version"], user=NOBODY.uid, group=NOBODY.gid, check=True
+            )
+            assert done.returncode == 0
+    finally:
+        os.umask(previous)
+
+
+@only_linux_root
+def test_an_account_that_does_not_exist_is_an_error_with_the_way_out() -> None:
+    with pytest.raises(ConfigurationError, match="as the account no-such-account: it does not"):
+        account.find_account("no-such-account")
+
+
+@only_linux_root
+def test_without_useradd_root_reads_why_postgresql_cannot_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(account, "OWN", "uplift-absent")
+    monkeypatch.setattr(account.shutil, "which", lambda *_, **__: None)
+    with pytest.raises(ConfigurationError, match="the program useradd is not installed"):
+        account.find_account("uplift-absent")

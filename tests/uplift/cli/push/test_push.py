@@ -19,7 +19,7 @@ from starlette.responses import Response
 from typer.testing import CliRunner
 
 from tests.uplift.cli.fake_uplift import KEY, FakeUplift, Upload, problem, serving
-from uplift.cli.client import ApiClient, ApiRefused
+from uplift.cli.push.client import ApiClient, ApiRefused
 from uplift.cli.push.push import push, push_records
 from uplift.cli.push.records import UnreadableSource
 from uplift.cli.push.result import ResponseKind
@@ -175,7 +175,7 @@ def test_a_record_that_the_api_does_not_take_does_not_stop_the_others(
     assert code == 1
     assert len(fake.uploads) == 2
     assert (
-        "not taken Condition records.ndjson:2 (org.example.a): the API answers 413:"
+        "not accepted Condition records.ndjson:2 (org.example.a): the API responds 413:"
         " At most 8 bytes." in out
     )
 
@@ -196,7 +196,10 @@ def test_a_batch_that_is_refused_as_a_whole_is_sent_in_parts(
         code, out, _ = run(ndjson(tmp_path, 100), fake)
     assert code == 1
     assert len(fake.uploads) == 99
-    assert f"not taken Condition records.ndjson:78 (org.example.a): the API answers {status}" in out
+    assert (
+        f"not accepted Condition records.ndjson:78 (org.example.a): the API responds {status}"
+        in out
+    )
 
 
 @pytest.mark.parametrize(
@@ -228,7 +231,7 @@ def test_waiting_ends_when_told_and_says_what_is_still_under_way(
     fake.empty_searches = 10_000
     code, out, _ = run(ndjson(tmp_path, 3), fake, "--wait-seconds", "0")
     assert code == 1
-    assert "3 are safe with Uplift and on their way" in out
+    assert "Uplift has stored 3 and is still delivering them" in out
 
 
 def test_without_waiting_acceptance_is_enough(tmp_path: Path, fake: FakeUplift) -> None:
@@ -412,7 +415,7 @@ async def test_large_records_are_not_kept_in_memory(tmp_path: Path, fake: FakeUp
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-    assert result.totals() == {ResponseKind.NOT_TAKEN: 60}
+    assert result.totals() == {ResponseKind.NOT_ACCEPTED: 60}
     # The API's side of each request is in this process, too.
     assert peak < 30_000_000
 

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from uplift.cli.client import Issue
+from uplift.cli.push.client import Issue
 from uplift.cli.push.report import ConsoleProgress, Silent, print_report
 from uplift.cli.push.result import PushedRecord, PushResult, ResponseKind
 

@@ -8,14 +8,12 @@ import grp
 import pwd
 import shutil
 import subprocess
-from pathlib import Path
 
+from uplift.cli.environment import HOME
 from uplift.errors import ConfigurationError
 
 OWN = "uplift"
 NOBODY = "nobody"
-HOME = Path("/var/lib/uplift")
-"""Root's folder for Uplift: every account can enter it, and only root can write there."""
 
 
 def find_account(name: str) -> tuple[int, int]:

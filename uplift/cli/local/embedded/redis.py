@@ -45,7 +45,7 @@ class EmbeddedRedis(Server):
 
     def _prepare(self) -> None:
         private_folder(self.folder)
-        self._program = _find_program()
+        self._program = find_program()
         fd = os.open(self._config_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(fd, "w", encoding="utf-8") as file:
             file.write(self._config())
@@ -84,7 +84,8 @@ class EmbeddedRedis(Server):
             client.close()
 
 
-def _find_program() -> Path:
+def find_program() -> Path:
+    """The server's program. Raises ConfigurationError if there is none."""
     for name in _FROM_PATH:
         found = shutil.which(name)
         if found is not None:

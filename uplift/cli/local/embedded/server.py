@@ -88,8 +88,8 @@ class Server(ABC):
         except PermissionError as error:
             self.stop()
             raise ConfigurationError(
-                f"This user may not use {error.filename}. If Uplift ran as another user before, such as"
-                " root, run it as that user, or set UPLIFT_DATA_DIR to another folder."
+                f"This user may not use {error.filename}. If Uplift ran as another user before,"
+                " such as root, run it as that user, or set UPLIFT_DATA_DIR to another folder."
             ) from error
         except BaseException:
             self.stop()

@@ -12,7 +12,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from tests.uplift.cli.fake_uplift import KEY, FakeUplift, problem, serving
-from uplift.cli.client import ApiClient, ApiRefused, ApiUnavailable, RecordsNotTaken, _retry_after
+from uplift.cli.push.client import (
+    ApiClient,
+    ApiRefused,
+    ApiUnavailable,
+    RecordsNotAccepted,
+    _retry_after,
+)
 from uplift.cli.push.records import Record
 
 RECORD = Record(
@@ -63,7 +69,7 @@ async def test_a_line_that_is_not_taken_says_why(fake: FakeUplift) -> None:
     fake.judge_line = lambda _: {"status": 400, "title": "Bad", "detail": "It is no JSON."}
     async with client(fake) as api:
         (line,) = await api.submit("alice", [RECORD])
-    assert (line.id, str(line.problem)) == (None, "the API answers 400: It is no JSON.")
+    assert (line.id, str(line.problem)) == (None, "the API responds 400: It is no JSON.")
 
 
 async def test_an_answer_that_leaves_lines_out_is_not_believed(fake: FakeUplift) -> None:
@@ -111,7 +117,7 @@ async def test_an_api_that_goes_on_failing_these_records_does_not_stop_the_other
 ) -> None:
     fake.before = lambda _: problem(500, "Internal Server Error")
     async with client(fake) as api:
-        with pytest.raises(RecordsNotTaken, match="500"):
+        with pytest.raises(RecordsNotAccepted, match="500"):
             await api.submit("alice", [RECORD])
     assert len(fake.requests) == 3
 
@@ -119,7 +125,7 @@ async def test_an_api_that_goes_on_failing_these_records_does_not_stop_the_other
 async def test_an_api_that_stays_busy_ends_the_patience(fake: FakeUplift) -> None:
     fake.before = lambda _: problem(503, "Later")
     async with client(fake, patience=0.2) as api:
-        with pytest.raises(ApiUnavailable, match="it answers 503"):
+        with pytest.raises(ApiUnavailable, match="it responds 503"):
             await api.submit("alice", [RECORD])
     assert len(fake.requests) > 1
 
@@ -155,7 +161,7 @@ async def test_an_answer_about_the_records_says_the_api_s_own_reason(
 ) -> None:
     responses(fake, problem(code, "No good"))
     async with client(fake) as api:
-        with pytest.raises(RecordsNotTaken, match=rf"answers {code}: No good \(detail\)"):
+        with pytest.raises(RecordsNotAccepted, match=rf"answers {code}: No good \(detail\)"):
             await api.submit("alice", [RECORD])
     assert len(fake.requests) == 1
 

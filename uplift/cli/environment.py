@@ -8,7 +8,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from uplift.cli.local.embedded.account import HOME
+HOME = Path("/var/lib/uplift")
+"""Root's folder for Uplift: every account can enter it, and only root can write there."""
 
 _NAME = "environment"
 

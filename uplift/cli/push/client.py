@@ -1,9 +1,9 @@
-"""Uplift's own API, as its commands call it: docs/api.md over httpx.
+"""Calls Uplift's API for the commands: docs/api.md over httpx.
 
 ApiError
-├── ApiUnavailable    nothing answers, or it keeps asking to come back later
-├── ApiRefused        the key or the user is wrong: no other record would fare better
-└── RecordsNotTaken   the API does not take what was in this request
+├── ApiUnavailable    nothing responds, or it asks again and again to come back later
+├── ApiRefused        the key or the user is wrong: no other record would be accepted either
+└── RecordsNotAccepted   the API does not accept the content of this request
 """
 
 import asyncio
@@ -31,26 +31,25 @@ _LATER = {
     HTTPStatus.GATEWAY_TIMEOUT,
 }
 _TRIES_OF_A_FAILURE = 3
-_PAUSE_MOST_SECONDS = 15.0
-_WORKING = ("queued", "sending")
+_MAX_PAUSE_SECONDS = 15.0
 _WORKING = ("queued", "sending")
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 
 
 class ApiError(UpliftError):
-    """A call did not do what it should; the message says what to do."""
+    """A call failed; the message says what to do."""
 
 
 class ApiUnavailable(ApiError):
-    """Nothing answers at the API's address, or it keeps asking to come back later."""
+    """Nothing responds at the API's address, or it asks again and again to come back later."""
 
 
 class ApiRefused(ApiError):
     """The API refuses this key or this user."""
 
 
-class RecordsNotTaken(ApiError):
-    """The API does not take what was in this request; other records may be fine."""
+class RecordsNotAccepted(ApiError):
+    """The API does not accept the content of this request; other records may be accepted."""
 
 
 class Issue(msgspec.Struct):
@@ -63,7 +62,7 @@ class Issue(msgspec.Struct):
 
 
 class Issues(msgspec.Struct):
-    """The issues kept, and how many there were."""
+    """The issues that are kept, and how many there were."""
 
     total: int = 0
     issue: list[Issue] = []
@@ -83,22 +82,22 @@ class UploadStatus(msgspec.Struct, rename="camel"):
 
     @property
     def settled(self) -> bool:
-        """Whether nothing more will happen by itself."""
+        """Whether it stays like this until somebody acts."""
         return self.status not in _WORKING
 
 
 class LineProblem(msgspec.Struct):
-    """Why a line of a batch is no upload."""
+    """Why a line of a batch became no upload."""
 
     status: int
     detail: str = ""
 
     def __str__(self) -> str:
-        return f"the API answers {self.status}: {self.detail}"
+        return f"the API responds {self.status}: {self.detail}"
 
 
 class BatchLine(msgspec.Struct):
-    """What became of a line of a batch: the upload that it is, or a problem."""
+    """The result of a line of a batch: an upload or a problem."""
 
     line: int
     id: str | None = None
@@ -107,7 +106,7 @@ class BatchLine(msgspec.Struct):
     problem: LineProblem | None = None
 
 
-class _BatchReceipt(msgspec.Struct):
+class _BatchResponse(msgspec.Struct):
     lines: list[BatchLine]
 
 
@@ -129,14 +128,14 @@ _Shape = TypeVar("_Shape")
 
 
 class ApiClient:
-    """Calls one Uplift API with one key, patiently: a busy or restarting API is asked again.
+    """Calls one Uplift API with one key. Repeats a call to a busy or restarting API.
 
     Args:
         url: where the API listens, for instance http://127.0.0.1:8080.
         key: an API key or a device token.
         connections: how many requests may be under way at once.
-        patience: seconds that one call goes on trying.
-        first_pause: seconds before the first repetition, at most; it doubles.
+        patience: for how many seconds one call is repeated.
+        first_pause: maximum of seconds before the first repetition; it doubles each time.
     """
 
     def __init__(
@@ -156,7 +155,7 @@ class ApiClient:
             headers={"Authorization": f"Bearer {key}", "Accept": "application/json"},
             timeout=_TIMEOUT,
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            # A proxy of the environment does not lead to this machine.
+            # The proxy of the environment is not for this machine.
             trust_env=httpx.URL(url).host not in ("127.0.0.1", "::1", "localhost"),
         )
 
@@ -173,10 +172,10 @@ class ApiClient:
         await self._http.__aexit__(kind, error, trace)
 
     async def check(self, user: str) -> None:
-        """Ask once, without patience, whether the API answers and knows the key and the user.
+        """Ask once whether the API responds, and knows the key and the user.
 
         Raises:
-            ApiUnavailable: nothing answers.
+            ApiUnavailable: nothing responds.
             ApiRefused: wrong key or unknown user.
         """
         request = self._http.build_request("GET", "/v1/uploads", params={"user": user, "limit": 1})
@@ -190,16 +189,16 @@ class ApiClient:
             raise self._error(response, user)
 
     async def submit(self, user: str, records: Sequence[Record]) -> list[BatchLine]:
-        """`POST /v1/batches` with each record's own bytes on a line; what became of each.
+        """`POST /v1/batches` with each record's own bytes on a line. Returns the result of each.
 
-        Safe to repeat: the API knows the records again and answers `duplicate`.
+        Safe to repeat: the API recognises the records and responds `duplicate`.
 
         Raises:
             ApiUnavailable, ApiRefused.
-            RecordsNotTaken: of the request as a whole; each record alone may fare better.
+            RecordsNotAccepted: the request as a whole; single records of it may be accepted.
         """
         body = b"".join(record.to_line() for record in records)
-        response = await self._patiently(
+        response = await self._repeat(
             lambda: self._http.post(
                 "/v1/batches",
                 params={"user": user},
@@ -208,15 +207,15 @@ class ApiClient:
             ),
             user,
         )
-        lines = self._decoded(response, _BatchReceipt).lines
+        lines = self._decoded(response, _BatchResponse).lines
         if [line.line for line in lines] != list(range(1, len(records) + 1)):
-            raise self._stranger()
+            raise self._not_uplift()
         return lines
 
     async def upload(self, upload_id: str) -> UploadStatus:
         """`GET /v1/uploads/{id}`. Raises: ApiUnavailable, ApiRefused."""
         path = f"/v1/uploads/{quote(upload_id, safe='')}"
-        return self._decoded(await self._patiently(lambda: self._http.get(path)), UploadStatus)
+        return self._decoded(await self._repeat(lambda: self._http.get(path)), UploadStatus)
 
     def first_page(self, user: str) -> str:
         """The first page of the user's uploads."""
@@ -224,11 +223,11 @@ class ApiClient:
 
     async def uploads(self, page: str) -> UploadPage:
         """The uploads on `page`, in order of acceptance. Raises: ApiUnavailable, ApiRefused."""
-        # Only path and query: the key must not follow a link to another host.
+        # Only path and query: the key must never go to another host.
         link = urlsplit(page)._replace(scheme="", netloc="").geturl()
-        return self._decoded(await self._patiently(lambda: self._http.get(link)), UploadPage)
+        return self._decoded(await self._repeat(lambda: self._http.get(link)), UploadPage)
 
-    async def _patiently(
+    async def _repeat(
         self, call: Callable[[], Awaitable[httpx.Response]], user: str | None = None
     ) -> httpx.Response:
         begun = time.monotonic()
@@ -248,11 +247,11 @@ class ApiClient:
                     failed and tries < _TRIES_OF_A_FAILURE
                 ):
                     raise self._error(response, user)
-                trouble = f"it answers {response.status_code}"
+                trouble = f"it responds {response.status_code}"
                 at_least = _retry_after(response)
             if time.monotonic() - begun > self._patience:
                 raise self._unavailable(trouble)
-            ceiling = min(self._first_pause * 2 ** min(tries - 1, 10), _PAUSE_MOST_SECONDS)
+            ceiling = min(self._first_pause * 2 ** min(tries - 1, 10), _MAX_PAUSE_SECONDS)
             spread = random.uniform(0, ceiling)  # noqa: S311 -- spreads calls, guards nothing
             await asyncio.sleep(at_least + spread)
 
@@ -277,30 +276,30 @@ class ApiClient:
             case HTTPStatus.NOT_FOUND if "problem+json" not in response.headers.get(
                 "Content-Type", ""
             ):
-                return self._stranger()
+                return self._not_uplift()
             case HTTPStatus.NOT_FOUND if user is not None:
                 return ApiRefused(
                     f"Uplift has no user {user!r}. Create it first: `uplift users add {user}`, or "
                     f'POST {self.url}/v1/users with {{"appUserId": "{user}"}}.'
                 )
             case HTTPStatus.NOT_FOUND:
-                return ApiUnavailable(f"{self.url} has no such upload (any more).")
+                return ApiUnavailable(f"{self.url} has no such upload, or no longer has it.")
             case code if response.is_redirect:
                 return ApiUnavailable(
-                    f"{self.url} answers {code} and points elsewhere: give the API's own address "
+                    f"{self.url} responds {code} with another address: give the API's own address "
                     "with --api."
                 )
             case code:
-                return RecordsNotTaken(f"the API answers {code}: {told}")
+                return RecordsNotAccepted(f"the API responds {code}: {told}")
 
     def _decoded(self, response: httpx.Response, shape: type[_Shape]) -> _Shape:
         try:
             return msgspec.json.decode(response.content, type=shape)
         except msgspec.DecodeError as error:
-            raise self._stranger() from error
+            raise self._not_uplift() from error
 
-    def _stranger(self) -> ApiUnavailable:
-        return ApiUnavailable(f"What answers at {self.url} is not Uplift's API: check --api.")
+    def _not_uplift(self) -> ApiUnavailable:
+        return ApiUnavailable(f"The server at {self.url} is not Uplift's API: check --api.")
 
 
 def _told(error: httpx.TransportError) -> str:
@@ -308,7 +307,7 @@ def _told(error: httpx.TransportError) -> str:
         case httpx.ConnectError() | httpx.ConnectTimeout():
             return "nothing listens there"
         case httpx.TimeoutException():
-            return "it does not answer in time"
+            return "it does not respond in time"
         case httpx.UnsupportedProtocol():
             return "the address must begin with http:// or https://"
         case _:
