@@ -58,7 +58,8 @@ def test_json_has_a_verdict_and_a_line_for_each_part(
     told = json.loads(done.stdout)
     assert told["verdict"] == "fail"
     assert {each["part"] for each in told["findings"]} == {
-        "configuration", "postgres", "keys", "work", "retention", "redis", "workers", "rate limiter",
+        "configuration", "postgres", "keys", "work", "retention", "redis", "workers",
+        "rate limiter",
         "1upHealth",
     }  # fmt: skip
     for each in told["findings"]:
