@@ -495,6 +495,6 @@ def test_without_useradd_root_reads_why_postgresql_cannot_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(account, "OWN", "uplift-absent")
-    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     with pytest.raises(ConfigurationError, match="the program useradd is not installed"):
         account.find_account("uplift-absent")
