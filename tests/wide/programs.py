@@ -17,8 +17,8 @@ def find_python(version: str) -> Path | None:
     name = f"python{version}"
     on_path = shutil.which(name)
     of_pyenv = (Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/{name}")
-    candidates: list[Path] = [*([Path(on_path)] if on_path else ()), *sorted(of_pyenv)]
-    for found in candidates:
+    candidates: list[Path] = [Path(on_path)] if on_path else []
+    for found in candidates + sorted(of_pyenv):
         # pyenv puts a script under each name on the PATH; most of them only say what to select.
         if subprocess.run([found, "-c", "import venv"], capture_output=True).returncode == 0:
             return found
