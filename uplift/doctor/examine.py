@@ -116,7 +116,7 @@ async def _redis(settings: Settings) -> list[Finding]:
                 "Check UPLIFT_REDIS_URL and that the server runs. Uploads are accepted meanwhile,"
                 " and delivered when it is back.",
             ),
-            warn(queues.WORKERS, "not asked, for want of Redis", "Bring Redis back first."),
+            warn(queues.WORKERS, "unknown: Redis is not reachable", "Bring Redis back first."),
             work.judge_pace(None),
         ]
     found += queues.judge_consumers(await queues.queue_consumers(url))
