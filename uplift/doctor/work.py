@@ -92,7 +92,7 @@ def judge_pace(state: RateLimiterState | None) -> Finding:
     match state:
         case None:
             return warn(
-                PACE, "unknown: Redis is not reachable, so each worker sends slowly", "Bring Redis back."
+                PACE, "unknown: Redis is not reachable, so workers send slowly", "Bring Redis back."
             )
         case RateLimiterState(phase="full"):
             return ok(PACE, f"open, up to {state.limit:.0f} attempts a second")

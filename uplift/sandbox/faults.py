@@ -125,7 +125,7 @@ class Faults:
         return any(isinstance(armed.rule, kind) and armed.fires(exchange) for armed in self.armed)
 
     async def apply(self, exchange: Exchange, handler: Handler) -> tuple[Response, str | None]:
-        """Handle a request under the rules in force. Returns the kind of fault that decided, if any."""
+        """Handle a request under the rules in force. Returns its fault as well, if one decided."""
         before = after = 0.0
         ending: rules.Ending | None = None
         for armed in self.armed:
