@@ -30,9 +30,7 @@ COMMANDS = {
     "api": Command("uplift.cli.start:api", "Serve the API.", _PROCESSES),
     "worker": Command("uplift.cli.start:worker", "Deliver single uploads.", _PROCESSES),
     "bulk": Command("uplift.cli.start:bulk", "Deliver the uploads of batches.", _PROCESSES),
-    "beat": Command(
-        "uplift.cli.start:beat", "Sweep, and delete what is kept long enough.", _PROCESSES
-    ),
+    "beat": Command("uplift.cli.start:beat", "Sweep, and delete old uploads.", _PROCESSES),
     "flower": Command(
         "uplift.cli.start:flower", "Show workers and queues in a browser.", _PROCESSES
     ),

@@ -1,6 +1,6 @@
 """`uplift api`, `worker`, `bulk`, `beat`, `flower`: the processes of a deployment.
 
-Each imports only what its own process needs. A wrong setting is told before that.
+Each imports only what its own process needs, and before that reports a wrong setting.
 """
 
 from typing import Annotated, Literal
@@ -47,7 +47,7 @@ def _work(queue: Literal["uploads", "bulk"], name: str) -> None:
 
 
 def beat() -> None:
-    """Sweep, and delete what is kept long enough, until SIGINT or SIGTERM. Run one, or some."""
+    """Sweep, and delete old uploads, until SIGINT or SIGTERM. One is enough; several do no harm."""
     read_settings()
     from uplift.worker.beat import main
 

@@ -121,7 +121,7 @@ async def _redis(settings: Settings) -> list[Finding]:
                 "Check UPLIFT_REDIS_URL, and check that the server runs. Meanwhile uploads are"
                 " accepted. They are delivered when Redis is back.",
             ),
-            warn(queues.WORKERS, "unknown: Redis is not reachable", "Start Redis first."),
+            warn(queues.WORKERS, "unknown: Redis is not reachable", "Bring Redis back first."),
             work.judge_rate_limiter(None),
         ]
     found += queues.judge_consumers(await queues.queue_consumers(url))

@@ -91,8 +91,8 @@ def judge_rate_limiter(state: RateLimiterState | None) -> Finding:
         case None:
             return warn(
                 RATE_LIMITER,
-                "unknown: Redis is not reachable. Each worker sends slowly",
-                "Start Redis.",
+                "unknown: Redis is not reachable, so workers send slowly",
+                "Bring Redis back.",
             )
         case RateLimiterState(phase="full"):
             return ok(RATE_LIMITER, f"full: up to {state.limit:.0f} attempts a second")

@@ -1,4 +1,4 @@
-"""The application's users at the simulated 1upHealth, their codes and tokens, the call budget."""
+"""The application's users at the simulated 1upHealth, their codes and tokens, the call quota."""
 
 import secrets
 import time
@@ -9,7 +9,7 @@ from uplift.sandbox.config import SandboxConfig
 
 
 class InvalidGrantError(Exception):
-    """A code or refresh token that gives nothing: unknown, used, too early or too late."""
+    """A code or refresh token that is unknown, used, too early or too late."""
 
 
 @dataclass(slots=True)
@@ -27,7 +27,7 @@ class Account:
 
 @dataclass(slots=True)
 class TokenPair:
-    """What a token request hands out."""
+    """The result of a token request."""
 
     access_token: str
     refresh_token: str
@@ -85,7 +85,7 @@ class Accounts:
         return account
 
     def spend_call(self) -> bool:
-        """Count one user-management call; False when the window's budget is spent."""
+        """Count one user-management call; False if the quota of the window is spent."""
         now = time.monotonic()
         while self._calls and self._calls[0] <= now - self._config.quota_seconds:
             self._calls.popleft()
@@ -112,7 +112,7 @@ class Accounts:
         return self.issue_tokens(known.user)
 
     def refresh(self, refresh_token: str) -> TokenPair:
-        """New tokens for a refresh token, which is then dead. Raises InvalidGrantError."""
+        """New tokens for a refresh token, which then no longer works. Raises InvalidGrantError."""
         user = self._refresh.pop(refresh_token, None)
         if user is None:
             raise InvalidGrantError
@@ -127,7 +127,7 @@ class Accounts:
         return pair
 
     def expire_access(self, user: str | None) -> int:
-        """End every access token now, or one user's (by either id); how many were alive."""
+        """End every access token now, or one user's (by either id); how many were valid."""
         account = self.find(user)
         ended = [
             token

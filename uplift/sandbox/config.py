@@ -1,4 +1,4 @@
-"""What a sandbox assumes where nobody has said how 1upHealth behaves."""
+"""What a sandbox assumes where the behaviour of 1upHealth is not documented."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -24,7 +24,7 @@ class SandboxConfig:
     """How long a fresh code is refused before it becomes valid, in seconds."""
 
     quota_calls: int = 300
-    """User-management calls in one window before the answer is 429."""
+    """User-management calls in one window before the response is 429."""
 
     quota_seconds: float = 3600.0
     """Length of that sliding window, in seconds."""
@@ -39,10 +39,10 @@ class SandboxConfig:
     """Status of a create: 200 is documented, 201 has been seen."""
 
     location_headers: bool = True
-    """Whether creates and updates answer with `Location` and `ETag`."""
+    """Whether creates and updates respond with `Location` and `ETag`."""
 
     update_creates: bool = False
-    """Whether an update of an unknown id creates it; otherwise it answers 404."""
+    """Whether an update of an unknown id creates it; otherwise the response is 404."""
 
     index_lag_seconds: float = 0.0
     """How long after a write a search does not see it, in seconds."""

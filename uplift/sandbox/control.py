@@ -36,7 +36,7 @@ class Control:
         ]
 
     async def health(self, _: Request) -> Response:
-        """Whether it answers at all."""
+        """Whether it responds."""
         return response({"ids": self._sandbox.config.ids})
 
     async def faults(self, request: Request) -> Response:

@@ -23,7 +23,7 @@ class Exchange:
     api: Api
     body: bytes
     account: Account | None = None
-    """Who the credentials in it belong to, as far as that can be told."""
+    """The owner of its credentials, if known."""
     stored: str | None = None
     """`Type/id/_history/version` of what handling it committed."""
 

@@ -85,18 +85,18 @@ class Faults:
         self.armed += [ArmedRule(rule) for rule in rule_list]
 
     def clear(self) -> None:
-        """Drop every rule. What was promised to commit late still does."""
+        """Drop every rule. Late commits that are under way still happen."""
         self.armed.clear()
         self._consented_again.clear()
 
     def stop(self) -> None:
-        """Let everything that waits end now, and drop late commits."""
+        """End every wait now, and drop late commits."""
         self.stopping.set()
         for task in self._late:
             task.cancel()
 
     def consent_given(self, account: Account) -> None:
-        """This user has consented anew: `end_consent` no longer applies to them."""
+        """This user has consented again: `end_consent` no longer applies to them."""
         self._consented_again.add(account.oneup_user_id)
 
     def consent_ended(self, exchange: Exchange) -> bool:
@@ -107,7 +107,7 @@ class Faults:
         return self._any(rules.EndConsent, exchange)
 
     def refresh_refused(self, exchange: Exchange) -> bool:
-        """Whether this refresh is to answer invalid_grant."""
+        """Whether this refresh gets invalid_grant."""
         return self._any(rules.RefuseRefresh, exchange)
 
     def index_lag(self, exchange: Exchange) -> float:
@@ -125,7 +125,7 @@ class Faults:
         return any(isinstance(armed.rule, kind) and armed.fires(exchange) for armed in self.armed)
 
     async def apply(self, exchange: Exchange, handler: Handler) -> tuple[Response, str | None]:
-        """Handle a request under the rules in force. The kind of fault that decided, if any."""
+        """Handle a request under the rules in force. Returns its fault as well, if one decided."""
         before = after = 0.0
         ending: rules.Ending | None = None
         for armed in self.armed:

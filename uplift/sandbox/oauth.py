@@ -41,7 +41,7 @@ def _invalid_grant() -> Response:
 
 
 def token_body(pair: TokenPair) -> dict[str, Any]:
-    """The documented answer of the token endpoint."""
+    """The documented response of the token endpoint."""
     return {
         "refresh_token": pair.refresh_token,
         "token_type": "Bearer",

@@ -1,4 +1,4 @@
-"""The shapes in which 1upHealth answers. They are mixed, and so are these."""
+"""The shapes of 1upHealth's responses. They are mixed, and so are these."""
 
 from typing import Any
 

@@ -45,19 +45,19 @@ class _Rule(BaseModel):
     skip: int = Field(default=0, ge=0)
     """Let this many matching requests pass first."""
     count: int | None = Field(default=None, ge=1)
-    """Happen at most this often."""
+    """How often it happens at most."""
     probability: float = Field(default=1.0, ge=0, le=1)
     seed: int = 0
     """Seeds the rule's own dice, so that a run can be repeated."""
 
 
 class _Ending(_Rule):
-    """A rule that decides the answer. The first one to fire is the only one."""
+    """A rule that decides the response. The first one to fire is the only one."""
 
     commit: bool = False
-    """Do what was asked before giving this answer."""
+    """Do what was asked before sending this response."""
     commit_after: Seconds | None = None
-    """Do what was asked this many seconds later, whatever the client knows by then."""
+    """Do what was asked this many seconds later, even if the client has gone."""
 
 
 class TooManyRequests(_Ending):
@@ -104,13 +104,13 @@ class ErrorBody(_Ending):
 
 
 class CutConnection(_Ending):
-    """The connection closes without an answer."""
+    """The connection closes without a response."""
 
     kind: Literal["cut"]
 
 
 class ResetConnection(_Ending):
-    """The connection is reset (RST) without an answer."""
+    """The connection is reset (RST) without a response."""
 
     kind: Literal["reset"]
 
@@ -123,19 +123,19 @@ class HalfOfAnswer(_Ending):
 
 
 class Stalled(_Ending):
-    """No answer until the client gives up or `seconds` are over; then the connection closes."""
+    """No response until the client gives up or `seconds` are over; then the connection closes."""
 
     kind: Literal["stall"]
     seconds: Seconds = 300.0
 
 
 class Slow(_Rule):
-    """The right answer, late."""
+    """The right response, late."""
 
     kind: Literal["slow"]
     seconds: Seconds
     commit_first: bool = False
-    """Wait between commit and answer, instead of before the commit."""
+    """Wait between commit and response, instead of before the commit."""
 
 
 class IndexLag(_Rule):
@@ -155,7 +155,7 @@ class ExpireTokens(BaseModel):
 
 
 class RefuseRefresh(_Rule):
-    """Refresh tokens answer `invalid_grant`; auth-code still works."""
+    """Refresh tokens get `invalid_grant`; auth-code still works."""
 
     kind: Literal["refuse_refresh"]
 

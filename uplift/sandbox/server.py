@@ -1,4 +1,4 @@
-"""Runs a sandbox on a socket, and ends whatever waits when it stops."""
+"""Runs a sandbox on a socket. When it stops, it ends every wait."""
 
 import functools
 import socket
@@ -15,7 +15,7 @@ LOOPBACK = "127.0.0.1"
 
 
 class SandboxProcess(uvicorn.Server):
-    """uvicorn, with the stalls and delays of the sandbox let go at shutdown."""
+    """uvicorn, which ends the stalls and delays of the sandbox at shutdown."""
 
     def __init__(self, app: Starlette, ready: Callable[[], None] | None = None) -> None:
         super().__init__(
@@ -38,7 +38,7 @@ class SandboxProcess(uvicorn.Server):
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to listen, then say so."""
+        """Start to listen, then report it."""
         await super().startup(sockets)
         if self._ready is not None:
             self._ready()

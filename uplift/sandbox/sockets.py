@@ -1,4 +1,4 @@
-"""Answers that are no answers: connections cut, reset, left half-said or left waiting.
+"""Connections that fail: cut, reset, ended in the middle of a response, or left waiting.
 
 ASGI has no word for these, so the protocol class below hands the connection's transport to the
 application in the scope, and the responses here act on it.
@@ -42,11 +42,11 @@ async def _until_gone(receive: Receive) -> None:
 
 
 class NoAnswer(Response):
-    """An answer that the client never gets."""
+    """A response that the client never gets."""
 
 
 class Cut(NoAnswer):
-    """Closes the connection (FIN) without a byte of answer."""
+    """Closes the connection (FIN) without a byte of a response."""
 
     async def __call__(self, scope: Scope, receive: Receive, _: Send) -> None:
         """Close, then wait until the server has noticed."""
@@ -55,7 +55,7 @@ class Cut(NoAnswer):
 
 
 class Reset(NoAnswer):
-    """Resets the connection (RST) without a byte of answer."""
+    """Resets the connection (RST) without a byte of a response."""
 
     async def __call__(self, scope: Scope, receive: Receive, _: Send) -> None:
         """Abort with a linger time of zero, which makes the kernel send RST."""
@@ -90,7 +90,7 @@ class HalfAnswer(Response):
 
 
 class Stall(NoAnswer):
-    """Says nothing until the client gives up, `seconds` have passed, or the sandbox stops."""
+    """Sends nothing until the client gives up, `seconds` have passed, or the sandbox stops."""
 
     def __init__(self, seconds: float, stopping: asyncio.Event) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Everything one sandbox holds, in memory."""
+"""The whole state of one sandbox, in memory."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from uplift.sandbox.store import Store
 
 @dataclass(slots=True)
 class LogEntry:
-    """One request, from its arrival on. Holds no header, no form and no body."""
+    """One request, from its arrival on. It keeps no header, no form and no body."""
 
     number: int
     received_at: datetime
@@ -30,7 +30,7 @@ class LogEntry:
     size: int = 0
     sha256: str | None = None
     status: int | None = None
-    """None while unanswered, and for good when the answer was a cut, a reset or a stall."""
+    """None before the response; None for ever if the connection was cut, reset or stalled."""
     fault: str | None = None
     seconds: float | None = None
     stored: str | None = None

@@ -1,4 +1,4 @@
-"""What the simulated server holds: every version of every resource, with the bytes it came as."""
+"""What the simulated server stores: every version of every resource, with its received bytes."""
 
 import hashlib
 import time

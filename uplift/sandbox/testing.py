@@ -21,7 +21,7 @@ class SandboxControl:
 
     @property
     def fhir_url(self) -> str:
-        """What Uplift takes as the FHIR base."""
+        """The FHIR base address for Uplift."""
         return self.url
 
     @property

@@ -182,7 +182,7 @@ class ApiClient:
         try:
             response = await self._http.send(request)
         except httpx.TransportError as error:
-            raise self._unavailable(_told(error)) from error
+            raise self._unavailable(_reason_of(error)) from error
         if response.is_success:
             self._decoded(response, UploadPage)
         elif response.status_code not in _LATER:
@@ -238,7 +238,7 @@ class ApiClient:
             try:
                 response = await call()
             except httpx.TransportError as error:
-                trouble = _told(error)
+                trouble = _reason_of(error)
             else:
                 if response.is_success:
                     return response
@@ -262,7 +262,7 @@ class ApiClient:
         )
 
     def _error(self, response: httpx.Response, user: str | None) -> ApiError:
-        told = _problem(response)
+        problem = _problem(response)
         match response.status_code:
             case HTTPStatus.UNAUTHORIZED:
                 return ApiRefused(
@@ -270,7 +270,7 @@ class ApiClient:
                 )
             case HTTPStatus.FORBIDDEN:
                 return ApiRefused(
-                    f"This key may not submit records{f' for {user}' if user else ''}: {told}. "
+                    f"This key may not submit records{f' for {user}' if user else ''}: {problem}. "
                     "Use a key with the scope 'backend', or a device token of this user."
                 )
             case HTTPStatus.NOT_FOUND if "problem+json" not in response.headers.get(
@@ -290,7 +290,7 @@ class ApiClient:
                     "with --api."
                 )
             case code:
-                return RecordsNotAccepted(f"the API responds {code}: {told}")
+                return RecordsNotAccepted(f"the API responds {code}: {problem}")
 
     def _decoded(self, response: httpx.Response, shape: type[_Shape]) -> _Shape:
         try:
@@ -302,7 +302,7 @@ class ApiClient:
         return ApiUnavailable(f"The server at {self.url} is not Uplift's API: check --api.")
 
 
-def _told(error: httpx.TransportError) -> str:
+def _reason_of(error: httpx.TransportError) -> str:
     match error:
         case httpx.ConnectError() | httpx.ConnectTimeout():
             return "nothing listens there"

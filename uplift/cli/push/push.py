@@ -43,7 +43,7 @@ async def push_records(
         fhir_version: for records that state none.
         concurrency: batches under way at once.
         wait_seconds: how long to wait for outcomes after the last upload; None: do not.
-        progress: is told the progress of the push.
+        progress: shows the progress of the push.
 
     Raises:
         UnreadableSource: nothing in `path` could be read.

@@ -29,7 +29,7 @@ _COLOURS = {
 
 
 class PushProgress(Protocol):
-    """Is told the progress of a push, in records."""
+    """Shows the progress of a push, in records."""
 
     def sent(self, done: int, total: int) -> None:
         """`done` of about `total` were sent or skipped."""
