@@ -46,6 +46,8 @@ def compare(commit: str, sections: Sequence[str], plan: Plan, say: Say) -> list[
         open_sides(trees, Path(name), stand_in) as sides,
     ):
         for section in sections:
+            for side in sides:
+                side.clear()  # or its workers would deliver what an earlier section left
             found += SECTIONS[section](sides, stand_in, plan, say)
     return found
 
@@ -117,7 +119,6 @@ def _latency(sides: list[Side], stand_in: Upstream, plan: Plan, say: Say) -> lis
 
     with ExitStack() as stack:
         for side in sides:
-            side.clear()
             stack.enter_context(side.working("uploads", max_in_flight=IN_FLIGHT))
         rounds = _in_turn(sides, measure, plan, say, "latency")
 
