@@ -30,13 +30,13 @@ async def read_lines(
     async with AsyncExitStack() as room:
         has_room = False
         async for chunk in chunks:
-            if not has_room and lines.held + len(chunk) > GROUP_BYTES:
+            if not has_room and lines.buffered + len(chunk) > GROUP_BYTES:
                 await room.enter_async_context(intake.body(limit))
                 has_room = True
             for line in lines.feed(chunk):
                 yield _entry(line, limit)
             # Whoever asks for more has committed the long line.
-            if has_room and lines.held <= GROUP_BYTES:
+            if has_room and lines.buffered <= GROUP_BYTES:
                 await room.aclose()
                 has_room = False
         for line in lines.end():

@@ -94,7 +94,7 @@ class BatchStatus(BatchSummary):
     @classmethod
     def counted(cls, row: BatchRow, by_status: dict[State, int]) -> "BatchStatus":
         """The status of a row."""
-        working = sum(count for state, count in by_status.items() if not state.settled)
+        working = sum(count for state, count in by_status.items() if state.in_progress)
         closed = row.closed_at is not None
         return cls(
             **_numbers(row),

@@ -171,7 +171,7 @@ async def submit(
 async def _take(relay: Relay, opened: OpenBatch, entries: AsyncGenerator[Entry, None]) -> BatchRow:
     try:
         async with aclosing(entries):
-            return await relay.batch_acceptor.take(opened, entries)
+            return await relay.batch_acceptor.add_entries(opened, entries)
     except (ClientDisconnect, NotFound):
         raise
     except Exception as error:
@@ -259,7 +259,7 @@ async def status(
         by_status = await batches.count_by_state(connection, batch_id)
     shown = BatchStatus.counted(row, by_status)
     if not shown.settled:
-        working = sum(count for state, count in by_status.items() if not state.settled)
+        working = sum(count for state, count in by_status.items() if state.in_progress)
         seconds = min(max(1, working // _UPLOADS_A_SECOND), _MAX_RETRY_AFTER)
         response.headers["Retry-After"] = str(seconds)
     return shown

@@ -15,7 +15,7 @@ from uplift.api.limits import LIMIT_HEADERS, Limits
 from uplift.api.pages import next_page
 from uplift.api.problems import documented, not_found
 from uplift.api.schemas import AppUserId, Instant, ResourceType, UploadList, UploadStatus
-from uplift.intake.submission import Labels, read_apart
+from uplift.intake.submission import Labels, parse_unblocked
 from uplift.ledger import uploads, users
 from uplift.ledger.credentials import Scope
 from uplift.ledger.filters import Filter
@@ -159,7 +159,7 @@ async def submit(request: Request, caller: CallerDep) -> Response:
     limit = relay.settings.max_body_bytes
     async with intake.body(max_bytes(request, limit)):
         body = await read_json_body(request, limit)
-        submission = await read_apart(body, labels)
+        submission = await parse_unblocked(body, labels)
         accepted = await relay.acceptor.accept(
             caller.user(submission.labels.user), submission, by=caller.actor, key=key
         )
@@ -215,7 +215,7 @@ async def status(
     known = _etags(if_none_match or [])
 
     def worth_telling(row: UploadRow) -> bool:
-        return _etag(row) not in known if known else row.state.settled
+        return _etag(row) not in known if known else not row.state.in_progress
 
     if wait and not worth_telling(row):
         row = await relay.long_poll.wait(

@@ -20,7 +20,7 @@ from bench.load import load
 from bench.plan import Plan
 from bench.resources import bodies
 from bench.testbed import Testbed, ground, upstream
-from uplift.ledger.accepting import NewUpload
+from uplift.ledger.new_uploads import NewUpload
 
 CONNECTIONS = 32
 SECONDS = 4.0

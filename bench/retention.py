@@ -27,7 +27,7 @@ from sqlalchemy import text
 
 from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
 from uplift.intake.accept import sealed
-from uplift.intake.submission import Labels, read
+from uplift.intake.submission import Labels, parse
 from uplift.ledger import accepting, migrate, users
 from uplift.ledger.database import Database
 from uplift.logs import configure_logs
@@ -123,10 +123,10 @@ async def accept(relay: Relay, count: int) -> list[Any]:
                 "valueQuantity": {"value": 72, "unit": "/min"},
                 "note": [{"text": "x" * 800}],
             }
-            submission = read(orjson.dumps(resource), Labels(fhir_version="R4", source="bench"))
+            submission = parse(orjson.dumps(resource), Labels(fhir_version="R4", source="bench"))
             group.append(sealed(submission, user.id, key, queue=UPLOADS))
         async with relay.database.transaction() as connection:
-            kept = await accepting.put_in(connection, group, redispatch_seconds=600)
+            kept = await accepting.put_in_unread(connection, group, redispatch_seconds=600)
         ids += [id_ for id_, _ in kept]
     return ids
 

@@ -25,11 +25,11 @@ from uplift.cli.local.processes import Processes
 from uplift.cli.local.system import PROCESSES, System
 from uplift.dispatch import Dispatcher
 from uplift.intake.accept import sealed
-from uplift.intake.submission import Labels, read
+from uplift.intake.submission import Labels, parse
 from uplift.ledger import accepting, credentials, grants, users
-from uplift.ledger.accepting import NewUpload
 from uplift.ledger.credentials import Scope
 from uplift.ledger.database import Database
+from uplift.ledger.new_uploads import NewUpload
 from uplift.ledger.token_pair import TokenPair
 from uplift.queues import UPLOADS
 from uplift.sealing import KeyRing
@@ -109,7 +109,7 @@ class Testbed:
         new = []
         for number, (version, _, body) in enumerate(resources):
             user_id, key = keys[number % len(keys)]
-            submission = read(body, Labels(fhir_version=version, source="bench"))
+            submission = parse(body, Labels(fhir_version=version, source="bench"))
             new.append(sealed(submission, user_id, key, queue=queue))
         return new
 
@@ -123,7 +123,7 @@ class Testbed:
             for start in range(0, len(new), _GROUP):
                 async with database.transaction() as connection:
                     # The sweep leaves them alone until the round is over.
-                    await accepting.put_in(
+                    await accepting.put_in_unread(
                         connection, new[start : start + _GROUP], redispatch_seconds=3600.0
                     )
         finally:

@@ -8,7 +8,7 @@ from fakeredis import FakeAsyncRedis, FakeServer
 from uuid_utils.compat import uuid7
 
 from uplift.intake.accept import Accepted
-from uplift.intake.submission import Labels, Submission, read
+from uplift.intake.submission import Labels, Submission, parse
 from uplift.ledger import uploads, users
 from uplift.ledger.uploads import UploadRow
 from uplift.ledger.users import UserRow
@@ -39,7 +39,7 @@ def submission(
 ) -> Submission:
     """A submission of `resource(**elements)`."""
     labels = Labels(fhir_version=fhir_version, source=source, record_id=record_id)
-    return read(orjson.dumps(resource(**elements)), labels)
+    return parse(orjson.dumps(resource(**elements)), labels)
 
 
 async def user(relay: Relay, name: str = "alice") -> UserRow:

@@ -25,14 +25,14 @@ class State(StrEnum):
         return self not in UNFINISHED
 
     @property
-    def settled(self) -> bool:
-        """Whether no worker will touch it by itself: final, or waiting for a person."""
-        return self not in WORKING
+    def in_progress(self) -> bool:
+        """Whether workers are at it: not final, and not waiting for a person."""
+        return self in IN_PROGRESS
 
 
-WORKING = frozenset({State.QUEUED, State.SENDING})
-UNFINISHED = WORKING | {State.PARKED}
-ENDED_OTHERWISE = frozenset(State) - UNFINISHED - {State.DELIVERED}
+IN_PROGRESS = frozenset({State.QUEUED, State.SENDING})
+UNFINISHED = IN_PROGRESS | {State.PARKED}
+ENDED_UNDELIVERED = frozenset(State) - UNFINISHED - {State.DELIVERED}
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset(
@@ -59,29 +59,30 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 }
 
 
-# An upload whose leases run out one after the other may be what ends its worker: after so many
-# it is attempted alone, and after so many it is not attempted again.
-ALONE_AFTER = 2
-REFUSED_AFTER = 5
+# An upload whose leases run out one after the other may be what crashes its worker. After so many
+# crashes in a row it is attempted alone, and after so many it is not attempted again.
+ALONE_AFTER_CRASHES = 2
+REFUSED_AFTER_CRASHES = 5
 
-# Outcome without being delivered or withdrawn; a redrive has them begin anew.
+# They ended without being delivered or withdrawn. A redrive starts them from zero.
 DEAD_LETTERS = frozenset({State.REJECTED, State.REFUSED, State.EXPIRED})
 
 
 class Reason(StrEnum):
     """Why an upload is in its state: for people and metrics.
 
-    One decision asks for it: a new token ends the waits that were for a token.
+    Only one decision depends on it: a new token ends the waits for a token.
     """
 
     NEW = "new"
     RETRY = "retry"  # 1upHealth was busy, or could not be reached: nothing was stored
-    SETTLING = "settling"  # 1upHealth may have stored it: wait, then ask
-    HELD = "held"  # an answer that says more about the deployment than about the record
-    RECOVERED = "recovered"  # the worker that had it vanished: wait, then ask
+    SETTLING = "settling"  # 1upHealth may have stored it: wait, then look it up
+    HELD = "held"  # a response that says more about the deployment than about the record
+    LEASE_EXPIRED = "lease_expired"  # its worker vanished: wait, then look it up
+    RESTORED = "restored"  # the ledger came back from a backup: wait, then look it up
     HANDED_BACK = "handed_back"  # a stopping worker had not sent it yet
     NO_TOKEN = "no_token"  # noqa: S105  the token endpoint did not answer
-    AWAITING_TOKEN = "awaiting_token"  # waits its turn: a limit on calls at 1upHealth is reached
+    AWAITING_TOKEN = "awaiting_token"  # noqa: S105  another process fetches a token, or the quota is spent
     REDRIVEN = "redriven"
     RELEASED = "released"  # consent is back
     NEEDS_AUTHORIZATION = "needs_authorization"

@@ -16,7 +16,7 @@ from tests.api.door import assert_problem, bearer, device_token, read_row, store
 from tests.factories import resource
 from uplift.dispatch import redis_url
 from uplift.intake.accept import sealed
-from uplift.intake.submission import read
+from uplift.intake.submission import parse
 from uplift.ledger.database import Database
 from uplift.queues import UPLOADS
 from uplift.sealing import KeyRing
@@ -421,5 +421,5 @@ async def test_a_large_body_is_read_and_sealed_outside_the_event_loop(
     finally:
         sys.setprofile(None)
     assert response.status_code == 202
-    assert (read.__code__ in called, sealed.__code__ in called) == (in_the_loop, in_the_loop)
+    assert (parse.__code__ in called, sealed.__code__ in called) == (in_the_loop, in_the_loop)
     assert await stored_body(database, key_ring, response.json()["id"]) == body

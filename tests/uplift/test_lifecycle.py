@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from uplift.lifecycle import DEAD_LETTERS, TRANSITIONS, UNFINISHED, WORKING, State, allowed
+from uplift.lifecycle import DEAD_LETTERS, IN_PROGRESS, TRANSITIONS, UNFINISHED, State, allowed
 
 _WAYS = {
     "queued": {"sending", "cancelled", "superseded", "parked", "expired"},
@@ -56,7 +56,7 @@ def test_dead_letters_are_what_a_redrive_can_have_begin_anew() -> None:
 
 
 @pytest.mark.parametrize("state", State)
-def test_final_and_settled_differ_only_for_what_waits_for_a_person(state: State) -> None:
+def test_only_what_waits_for_a_person_is_neither_in_progress_nor_final(state: State) -> None:
     assert state.final == (state not in UNFINISHED)
-    assert state.settled == (state not in WORKING)
-    assert (state.settled and not state.final) == (state is State.PARKED)
+    assert state.in_progress == (state in IN_PROGRESS)
+    assert (not state.in_progress and not state.final) == (state is State.PARKED)

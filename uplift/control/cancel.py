@@ -1,40 +1,36 @@
-"""Withdraws uploads, for their owner: at once, or once it is known whether 1upHealth has them."""
+"""Cancels uploads for their owner: at once, or when it is known whether 1upHealth has them."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
-from sqlalchemy.exc import OperationalError
-
+from uplift.control.deadlocks import retry_deadlocks
 from uplift.errors import Conflict, NotFound
 from uplift.ledger import cancelling
 from uplift.ledger.audit import SYSTEM, Actor
 from uplift.ledger.cancelling import Cancelled
-from uplift.ledger.database import Database, is_away
+from uplift.ledger.database import Database
 from uplift.ledger.filters import Filter
+from uplift.ledger.pages import walk
 
 _GROUP = 500  # uploads in one transaction
-# A worker that records may hold one of them, and wait for another (a deadlock).
-_TRIES = 3
-_RETRY_SECONDS = 0.2
 
 _TOO_LATE = (
-    "It has ended already, and nothing of it is sent by itself any more; what was delivered cannot"
-    " be taken back from 1upHealth."
+    "It has ended already, and is not sent again by itself. What was delivered cannot be taken back"
+    " from 1upHealth."
 )
 
 
 class Canceller:
-    """Cancels uploads. Repeat at will."""
+    """Cancels uploads. To repeat it changes nothing."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def cancel(self, upload_id: UUID, *, by: Actor = SYSTEM) -> bool:
-        """Cancel an upload; False if it is only asked for, because 1upHealth may have it.
+        """Cancel an upload; False if that is only requested, because 1upHealth may have it.
 
-        Raises NotFound if there is no such upload, Conflict if it ended otherwise.
+        Raises NotFound if there is no such upload, Conflict if it ended in another way.
         """
         async with self._database.transaction() as connection:
             responses = await cancelling.cancel(connection, [upload_id], by=by)
@@ -54,32 +50,26 @@ class Canceller:
         progress: Callable[[int], None] = lambda _: None,
     ) -> Counter[Cancelled]:
         """Cancel what matches and has not ended, in groups; `progress` gets the size of each."""
-        answered = Counter[Cancelled]()
-        after: UUID | None = None
-        while True:
-            ids, responses = await self._cancel_some(matching, after, by)
-            answered.update(responses.values())
-            progress(len(ids))
-            if len(ids) < _GROUP:
-                return answered
-            after = ids[-1]
+        tally = Counter[Cancelled]()
 
+        async def cancel_some(after: UUID | None) -> Sequence[UUID]:
+            ids, results = await self._cancel_some(matching, after, by)
+            tally.update(results.values())
+            return ids
+
+        async for ids in walk(cancel_some, lambda id_: id_, size=_GROUP):
+            progress(len(ids))
+        return tally
+
+    @retry_deadlocks
     async def _cancel_some(
         self, matching: Filter, after: UUID | None, by: Actor
     ) -> tuple[Sequence[UUID], dict[UUID, Cancelled]]:
-        for left in reversed(range(_TRIES)):
-            try:
-                async with self._database.transaction() as connection:
-                    ids = await cancelling.find(connection, matching, after=after, limit=_GROUP)
-                    responses = await cancelling.cancel(connection, ids, by=by)
-                break
-            except OperationalError as error:
-                if not left or is_away(error):
-                    raise
-            await asyncio.sleep(_RETRY_SECONDS)
-        return ids, responses
+        async with self._database.transaction() as connection:
+            ids = await cancelling.find(connection, matching, after=after, limit=_GROUP)
+            return ids, await cancelling.cancel(connection, ids, by=by)
 
     async def count(self, matching: Filter) -> int:
-        """How many uploads `cancel_all` would concern now."""
+        """How many uploads `cancel_all` would cancel now."""
         async with self._database.transaction() as connection:
             return await cancelling.count(connection, matching)

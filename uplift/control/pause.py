@@ -1,6 +1,5 @@
 """Pauses and resumes sending, for one user or for everybody. Uploads are accepted all the same."""
 
-from uplift.errors import NotFound
 from uplift.ledger import pauses, users
 from uplift.ledger.audit import SYSTEM, Actor
 from uplift.ledger.database import Database
@@ -8,23 +7,20 @@ from uplift.ledger.pauses import PauseRow
 
 
 class Pauser:
-    """Pauses and resumes. What workers have under way ends first; the sweep rings for the rest."""
+    """Pauses and resumes. Workers end what they are sending; the sweep dispatches the rest later."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def pause(self, app_user_id: str | None, *, by: Actor = SYSTEM) -> PauseRow:
-        """Pause that user, or everybody. Who is paused stays so since the first time.
+        """Pause that user, or everybody. A pause that is there already goes on.
 
         Raises NotFound if there is no such user.
         """
         async with self._database.transaction() as connection:
             user_id = None
             if app_user_id is not None:
-                user = await users.find_user(connection, app_user_id, lock=True)
-                if user is None:
-                    raise NotFound("There is no such user.")
-                user_id = user.id
+                user_id = (await users.require_user(connection, app_user_id, lock=True)).id
             return PauseRow(app_user_id, await pauses.pause(connection, user_id, by=by))
 
     async def resume(self, app_user_id: str | None, *, by: Actor = SYSTEM) -> bool:
@@ -35,10 +31,7 @@ class Pauser:
         async with self._database.transaction() as connection:
             user_id = None
             if app_user_id is not None:
-                user = await users.find_user(connection, app_user_id)
-                if user is None:
-                    raise NotFound("There is no such user.")
-                user_id = user.id
+                user_id = (await users.require_user(connection, app_user_id)).id
             return await pauses.resume(connection, user_id, by=by)
 
     async def list(self) -> list[PauseRow]:

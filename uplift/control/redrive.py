@@ -1,4 +1,4 @@
-"""Has dead letters begin anew: one, those that a filter finds, or all."""
+"""Redrives dead letters, which then start from zero: one, those that match a filter, or all."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from uplift.control.deadlocks import retry_deadlocks
 from uplift.dispatch import Dispatcher
 from uplift.errors import Conflict, NotFound
 from uplift.ledger import dead_letters
@@ -14,6 +15,7 @@ from uplift.ledger.audit import SYSTEM, Actor
 from uplift.ledger.database import Database
 from uplift.ledger.dead_letters import Left, Redriven
 from uplift.ledger.filters import Filter
+from uplift.ledger.pages import walk
 from uplift.lifecycle import DEAD_LETTERS, UNFINISHED, State
 from uplift.settings import Settings
 
@@ -30,13 +32,13 @@ _WHY_LEFT = {
         "A newer version of the record ended while it may be at 1upHealth, and must not be"
         " overwritten. Redrive that one, or submit the record again."
     ),
-    Left.NOT_DEAD: "It changes at this moment. Ask for its status, and try again.",
+    Left.NOT_DEAD: "It is changing at this moment. Read its status, and try again.",
 }
 
 
 @dataclass(slots=True)
 class Tally:
-    """What became of many uploads, in numbers.
+    """How many uploads a redrive queued, superseded and left.
 
     `after` is where to go on, if there may be more.
     """
@@ -47,14 +49,14 @@ class Tally:
     after: UUID | None = None
 
     def add(self, redriven: Redriven) -> None:
-        """Count a group in."""
+        """Add a group."""
         self.queued += len(redriven.queued)
         self.superseded += len(redriven.superseded)
         self.left.update(redriven.left.values())
 
 
 class Redriver:
-    """Redrives. Without a bell, the sweep rings within seconds."""
+    """Redrives. Without a dispatcher, the sweep dispatches within seconds."""
 
     def __init__(
         self, database: Database, settings: Settings, dispatcher: Dispatcher | None = None
@@ -65,17 +67,17 @@ class Redriver:
         self._redispatch_seconds = settings.redispatch_seconds
 
     async def redrive(self, upload_id: UUID, *, by: Actor = SYSTEM) -> State | None:
-        """Have one dead letter begin anew; the state it got, None if it was on its way already.
+        """Redrive one dead letter; the state it got, None if it was under way already.
 
-        It is superseded if a newer version of its record was delivered or is on its way. Raises
-        NotFound if there is no such upload, Conflict if it cannot begin anew.
+        It is superseded if a newer version of its record was delivered or is under way. Raises
+        NotFound if there is no such upload, Conflict if it cannot be redriven.
         """
         async with self._database.transaction() as connection:
             state = await dead_letters.get_state(connection, upload_id)
             redriven = await self._redrive(connection, [upload_id], by)
             if redriven.left and state in DEAD_LETTERS:
                 state = await dead_letters.get_state(connection, upload_id)
-        self._key_ring(redriven)
+        self._dispatch(redriven)
         if not redriven.left:
             return State.QUEUED if redriven.queued else State.SUPERSEDED
         if state is None:
@@ -93,27 +95,39 @@ class Redriver:
         limit: int | None = None,
         progress: Callable[[int], None] = lambda _: None,
     ) -> Tally:
-        """Redrive what matches, in groups; some `most` of it, if given.
+        """Redrive what matches, in groups, until there are `limit` or more uploads.
 
-        What dies meanwhile, or again, is not met a second time, so this ends. `progress` gets the
-        size of each group.
+        An upload that becomes a dead letter meanwhile, or again, is not met a second time, so this
+        ends. `progress` gets the size of each group.
         """
         tally, seen = Tally(after=after), 0
-        while limit is None or seen < limit:
-            async with self._database.transaction() as connection:
-                ids = await dead_letters.find(connection, matching, after=tally.after, limit=_GROUP)
-                redriven = await self._redrive(connection, ids, by)
-            self._key_ring(redriven)
+
+        async def redrive_some(after: UUID | None) -> Sequence[UUID]:
+            ids, redriven = await self._redrive_some(matching, after, by)
+            self._dispatch(redriven)
             tally.add(redriven)
+            return ids
+
+        if limit is not None and limit <= 0:
+            return tally
+        async for ids in walk(redrive_some, lambda id_: id_, size=_GROUP, after=after):
             progress(len(ids))
             seen += len(ids)
             tally.after = ids[-1] if len(ids) == _GROUP else None
-            if tally.after is None:
+            if limit is not None and seen >= limit:
                 break
         return tally
 
+    @retry_deadlocks
+    async def _redrive_some(
+        self, matching: Filter, after: UUID | None, by: Actor
+    ) -> tuple[Sequence[UUID], Redriven]:
+        async with self._database.transaction() as connection:
+            ids = await dead_letters.find(connection, matching, after=after, limit=_GROUP)
+            return ids, await self._redrive(connection, ids, by)
+
     async def count(self, matching: Filter) -> int:
-        """How many uploads `redrive_all` would concern now."""
+        """How many uploads `redrive_all` would redrive now."""
         async with self._database.transaction() as connection:
             return await dead_letters.count(connection, matching)
 
@@ -128,8 +142,8 @@ class Redriver:
             by=by,
         )
 
-    def _key_ring(self, redriven: Redriven) -> None:
+    def _dispatch(self, redriven: Redriven) -> None:
         if self._dispatcher is not None:
-            # The bell keeps to the queues' room; what it drops, the sweep rings for.
+            # The sweep dispatches what finds no place in the dispatcher's queue.
             for queue, due in redriven.due.items():
                 self._dispatcher.dispatch(queue, due)

@@ -19,8 +19,8 @@ from uplift.delivery.in_flight import InFlightLimit
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.ledger import leases
 from uplift.ledger.database import Database, is_away
-from uplift.ledger.leases import Claim, Due, Outcome, Terms
-from uplift.lifecycle import ALONE_AFTER, Reason, State
+from uplift.ledger.leases import Claim, Due, LeaseTerms, Outcome
+from uplift.lifecycle import ALONE_AFTER_CRASHES, Reason, State
 from uplift.metrics import attempts_unrecorded, count_attempt, uploads_parked
 from uplift.settings import Settings
 
@@ -58,7 +58,7 @@ class Deliverer:
         self._rate_limiter = rate_limiter
         self._attempt_seconds = settings.attempt_seconds
         self._lease_seconds = settings.lease_seconds
-        self._terms = Terms(
+        self._terms = LeaseTerms(
             lease_seconds=settings.lease_seconds,
             give_up_seconds=settings.give_up_seconds,
             allow_shared_ids=settings.allow_shared_ids,
@@ -162,7 +162,9 @@ class Deliverer:
                 due = await leases.due_among(
                     connection, asked, stalled_seconds=self._rate_limiter.stalled_seconds
                 )
-                suspects += (id_ for id_, upload in due.items() if upload.crashes >= ALONE_AFTER)
+                suspects += (
+                    id_ for id_, upload in due.items() if upload.crashes >= ALONE_AFTER_CRASHES
+                )
                 due = {id_: due[id_] for id_ in due if id_ not in suspects}
                 room = self._in_flight.fit([upload.body_bytes for upload in due.values()])
                 fitting = dict(islice(due.items(), room))

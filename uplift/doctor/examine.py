@@ -17,9 +17,8 @@ from uplift.doctor.findings import Finding, fail, warn
 from uplift.errors import ConfigurationError
 from uplift.key_check import key_use
 from uplift.ledger import migrate, retention
-from uplift.ledger.backlog import backlog
+from uplift.ledger.backlog import backlog, overdue
 from uplift.ledger.database import Database
-from uplift.ledger.overdue import overdue
 from uplift.ledger.server import server_facts
 from uplift.sealing import KeyRing
 from uplift.settings import Settings

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 from uplift.delivery.rate_limiter import RateLimiterState
 from uplift.doctor.findings import Finding, fail, ok, warn
-from uplift.ledger.backlog import Backlog
-from uplift.ledger.overdue import Overdue
+from uplift.ledger.backlog import Backlog, Overdue
 
 WORK = "work"
 PACE = "pace"

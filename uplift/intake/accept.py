@@ -1,6 +1,6 @@
-"""Takes a resource in: read, sealed, committed, and only then rung for."""
+"""Accepts an upload: seals the resource, commits it, and only then dispatches it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -9,29 +9,28 @@ from uuid_utils.compat import uuid7
 
 from uplift.coalesce import Coalescer
 from uplift.dispatch import Dispatcher
-from uplift.errors import BacklogFull, KeyReused, NotFound, SealError
+from uplift.errors import BacklogFull, KeyReused, SealError
 from uplift.identity import content_digest, record_identity, request_digest, upstream_key
 from uplift.intake.back_pressure import BackPressure
-from uplift.intake.submission import MAX_INLINE_BYTES, Submission, apart
+from uplift.intake.submission import MAX_INLINE_BYTES, Submission, run_unblocked
 from uplift.ledger import accepting, idempotency, uploads, users
-from uplift.ledger.accepting import NewUpload
 from uplift.ledger.audit import SYSTEM, Actor
 from uplift.ledger.database import Database, is_away
 from uplift.ledger.idempotency import CallersKey, Known
+from uplift.ledger.new_uploads import NewUpload
 from uplift.ledger.uploads import UploadRow
 from uplift.ledger.users import LockedUser
 from uplift.queues import UPLOADS
 from uplift.sealing import KeyRing, UserKey
 from uplift.settings import Settings
 
-NO_SUCH_USER = "There is no such user. Create them first: POST /v1/users, or `uplift users add`."
-
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """An upload that is committed, and whether it was there before.
 
-    `replayed` if this is the answer to an earlier request once more: nothing was taken in.
+    `replayed` if an earlier request with the same idempotency key has this answer: nothing new was
+    accepted.
     """
 
     upload: UploadRow
@@ -41,7 +40,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """A submission that somebody waits for."""
+    """A submission whose caller waits."""
 
     app_user_id: str
     submission: Submission
@@ -51,10 +50,9 @@ class _Offer:
 
 
 class Acceptor:
-    """Keeps submissions of users.
+    """Accepts submissions of users.
 
-    Small ones that come together share one transaction: each still gets its own answer, and its
-    own error.
+    Small ones that come together share one transaction; each still gets its own result or error.
     """
 
     def __init__(
@@ -83,17 +81,17 @@ class Acceptor:
     ) -> Accepted:
         """Commit a submission of that user.
 
-        With a `key` that stands for the same request, the answer is that request's again: its
-        upload as it is now, and `duplicate` as it was.
+        If `key` stands for the same request already, this returns that request's upload as it is
+        now, with `duplicate` as it was.
 
         Raises NotFound if there is no such user, KeyReused if the key stands for another request,
-        and BacklogFull if too much waits already, unless the key has an answer.
+        and BacklogFull if too much waits already, unless the key stands for this request.
         """
         offer = _Offer(app_user_id, submission, queue, by, key)
         try:
             self._pressure.check()
         except BacklogFull:
-            before = await self._answered(offer)
+            before = await self._find_answer(offer)
             if before is None:
                 raise
             return before
@@ -104,9 +102,9 @@ class Acceptor:
         return await self._accept_alone(offer)
 
     async def _accept_together(self, offers: list[_Offer]) -> list[Accepted | None]:
-        """Commit these; None for those of a user who is not there, is locked, or has no good key.
+        """Commit these; None for those whose user is unknown, is locked, or has an unusable key.
 
-        Those are for `_accept_alone`, which waits, or says what is wrong.
+        `_accept_alone` does those: it waits, or raises what is wrong.
         """
         async with self._database.transaction() as connection:
             found = await users.lock_users(connection, {offer.app_user_id for offer in offers})
@@ -123,7 +121,7 @@ class Acceptor:
                 else None
                 for offer in offers
             ]
-            accepted = await self._commit(connection, found, new)
+            accepted = await self._put_in(connection, found.values(), new)
         self._dispatch_for(offers, accepted)
         return accepted
 
@@ -135,11 +133,9 @@ class Acceptor:
 
     async def _accept_alone(self, offer: _Offer) -> Accepted:
         async with self._database.transaction() as connection:
-            user = await users.find_user(connection, offer.app_user_id, lock=True)
-            if user is None:
-                raise NotFound(NO_SUCH_USER)
+            user = await users.require_user(connection, offer.app_user_id, lock=True)
             user_id, key = user.id, user.key(self._key_ring)
-            new = await apart(
+            new = await run_unblocked(
                 len(offer.submission.body),
                 lambda: sealed(offer.submission, user_id, key, queue=offer.queue, by=offer.by),
             )
@@ -148,76 +144,46 @@ class Acceptor:
                 before = await _claim(connection, offer.key, digest, new.id)
                 if before is not None:
                     return before
-            (accepted,) = await self._commit(connection, {offer.app_user_id: user}, [new])
+            (accepted,) = await self._put_in(connection, [user], [new])
             if accepted is not None and offer.key is not None and accepted.duplicate:
                 await idempotency.name_upload(connection, offer.key, accepted.upload.id)
         if accepted is None:
-            raise NotFound(NO_SUCH_USER)
+            raise users.no_such_user()
         self._dispatch_for([offer], [accepted])
         return accepted
 
-    async def _answered(self, offer: _Offer) -> Accepted | None:
-        """What the offer's idempotency key stands for, if it has one and that stands for anything.
+    async def _find_answer(self, offer: _Offer) -> Accepted | None:
+        """What the offer's idempotency key stands for, if it has one that stands for a request.
 
         Raises as `accept`.
         """
         if offer.key is None:
             return None
         async with self._database.transaction() as connection:
-            user = await users.find_user(connection, offer.app_user_id)
-            if user is None:
-                raise NotFound(NO_SUCH_USER)
+            user = await users.require_user(connection, offer.app_user_id)
             known = await idempotency.find(connection, offer.key)
             if known is None:
                 return None
-            return await _again(
+            return await _replay(
                 connection, known, _digest(offer.submission, user.key(self._key_ring))
             )
 
-    async def _commit(
+    async def _put_in(
         self,
         connection: AsyncConnection,
-        found: Mapping[str, LockedUser],
+        owners: Iterable[LockedUser],
         new: Sequence[NewUpload | None],
     ) -> list[Accepted | None]:
-        """Put in what there is of `new`, whose users are those that were `found`."""
-        put = [each for each in new if each is not None]
-        kept = await accepting.put_in_timed(
-            connection, put, redispatch_seconds=self._redispatch_seconds
+        """Put in what there is of `new`; None where there is none, or its owner is being erased."""
+        put = await accepting.put_in(
+            connection,
+            [each for each in new if each is not None],
+            {owner.id: owner for owner in owners},
+            redispatch_seconds=self._redispatch_seconds,
         )
-        outcomes = {each.id: outcome for each, outcome in zip(put, kept, strict=True)}
-        # Held, a user is not gone; but their erasing may have begun while a lock was waited for.
-        erased = await users.find_erased(connection, {each.user_id for each in put})
-        owners = {user.id: user for user in found.values() if user.id not in erased}
-        rows = {
-            each.id: row
-            for each, outcome in zip(put, kept, strict=True)
-            if each.user_id in owners
-            and (row := accepting.new_status(each, outcome, owners[each.user_id]))
-        }
-        if missing := [outcome.id for outcome in kept if outcome.id not in rows]:
-            rows |= await uploads.get_uploads(connection, missing)
-        for offered in put:
-            outcome = outcomes[offered.id]
-            if outcome.duplicate and outcome.id not in rows:
-                dropped = await uploads.get_dropped(
-                    connection,
-                    outcome.id,
-                    user_id=offered.user_id,
-                    fhir_version=offered.fhir_version,
-                    resource_type=offered.resource_type,
-                )
-                rows |= {outcome.id: dropped} if dropped is not None else {}
-        accepted: list[Accepted | None] = []
-        for each in new:
-            if each is None:
-                accepted.append(None)
-                continue
-            outcome = outcomes[each.id]
-            # Not in rows: their erasing began meanwhile, and what it began with is not shown.
-            row = rows.get(outcome.id)
-            accepted.append(Accepted(row, outcome.duplicate) if row is not None else None)
-        return accepted
+        found = iter(put)
+        rows = [next(found) if each is not None else None for each in new]
+        return [Accepted(*row) if row is not None else None for row in rows]
 
     def _dispatch_for(self, offers: Sequence[_Offer], accepted: Sequence[Accepted | None]) -> None:
         for offer, each in zip(offers, accepted, strict=True):
@@ -244,15 +210,15 @@ async def _claim(
         return None
     known = await idempotency.find(connection, key)
     if known is None:
-        raise NotFound(NO_SUCH_USER)  # their device token is gone: they are being erased
-    before = await _again(connection, known, digest)
+        raise users.no_such_user()  # their device token is gone: they are being erased
+    before = await _replay(connection, known, digest)
     if before is None:
         await idempotency.claim(connection, key, digest, upload_id, reset=True)
     return before
 
 
-async def _again(connection: AsyncConnection, known: Known, digest: bytes) -> Accepted | None:
-    """The answer that the request of that digest had before; None if it is not kept any more.
+async def _replay(connection: AsyncConnection, known: Known, digest: bytes) -> Accepted | None:
+    """The upload of the request of that digest; None if it is not kept any more.
 
     Raises KeyReused if that was another request.
     """
@@ -262,9 +228,9 @@ async def _again(connection: AsyncConnection, known: Known, digest: bytes) -> Ac
     if known.request_digest != digest:
         raise KeyReused(
             "This Idempotency-Key came with another request less than a day ago. Send each"
-            " request with a key of its own; only the same request again has the same."
+            " request with a key of its own, and the same key only with the same request again."
         )
-    # Both times are that of the transaction in which the upload was made, if that was the one.
+    # Both are the time of one transaction, if it accepted the upload and claimed the key.
     return Accepted(row, duplicate=row.created_at != known.since, replayed=True)
 
 
@@ -277,7 +243,7 @@ def sealed(
     by: Actor = SYSTEM,
     batch_id: UUID | None = None,
 ) -> NewUpload:
-    """A submission as the ledger keeps it: identified, digested and sealed with the user's key."""
+    """A submission as the ledger keeps it: identified, digested, and sealed with the user's key."""
     digest = content_digest(key.identity_key, submission.content)
     resource_id = submission.resource.get("id")
     record_id = submission.labels.record_id or resource_id

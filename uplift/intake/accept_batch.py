@@ -1,4 +1,4 @@
-"""Takes many resources of one user in: group by group, each committed with its lines' outcomes."""
+"""Accepts many resources of one user: in groups, each committed with what became of its lines."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -8,17 +8,18 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy.exc import OperationalError
+from tenacity import RetryCallState, retry, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from uplift.dispatch import Dispatcher
-from uplift.errors import Conflict, NotFound, UnreadableUpload
-from uplift.intake.accept import NO_SUCH_USER, sealed
+from uplift.errors import Conflict, UnreadableUpload
+from uplift.intake.accept import sealed
 from uplift.intake.back_pressure import BackPressure
-from uplift.intake.submission import Labels, read
+from uplift.intake.submission import Labels, parse
 from uplift.ledger import accepting, batches, users
-from uplift.ledger.accepting import NewUpload
 from uplift.ledger.audit import SYSTEM, Actor
 from uplift.ledger.batches import BatchRow, NewLine
 from uplift.ledger.database import Database
+from uplift.ledger.new_uploads import NewUpload
 from uplift.ledger.users import UserRow
 from uplift.metrics import submissions
 from uplift.queues import BULK
@@ -28,18 +29,32 @@ from uplift.settings import Settings
 _log = structlog.get_logger(__name__)
 
 GROUP_BYTES = 1024 * 1024
-"""Lines are held until they are this much together; a longer one makes a group by itself."""
+"""A group ends when its lines have this size together. A longer line is a group of its own."""
 _GROUP_LINES = 250
-_COMMIT_TRIES = 3
-_RETRY_SECONDS = 0.5
+
+
+def _log_retry(state: RetryCallState) -> None:
+    error = state.outcome and state.outcome.exception()
+    _log.warning("batch_group_retried", error=type(error).__name__)
+
+
+# A restart of PostgreSQL, or a deadlock. If a group was committed and the answer was lost, it is
+# found to be there already.
+_retried = retry(
+    retry=retry_if_exception_type(OperationalError),
+    stop=stop_after_attempt(3),
+    wait=wait_fixed(0.5),
+    before_sleep=_log_retry,
+    reraise=True,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of a batch, or the entry of a Bundle, by its number from 1.
+    """A line of a batch, or an entry of a Bundle, with its number from 1.
 
-    `body` is a resource or an envelope around one. What cannot be read at all has a `problem` and
-    its HTTP status in its place.
+    `body` is a resource or an envelope around one. An entry that cannot be read at all has a
+    `problem` and its HTTP status instead.
     """
 
     line: int
@@ -49,7 +64,7 @@ class Entry:
 
 
 class BatchAcceptor:
-    """Keeps batches of users."""
+    """Accepts batches of users."""
 
     def __init__(
         self,
@@ -69,94 +84,83 @@ class BatchAcceptor:
     async def open(
         self, app_user_id: str, batch_id: UUID, labels: Labels, *, by: Actor = SYSTEM
     ) -> "OpenBatch":
-        """Begin a batch of that user: from now on it can be asked for.
+        """Begin a batch of that user: from now on its status can be read.
 
-        What `labels` say holds for entries that do not say it themselves; their user is this one.
+        `labels` are for entries without labels of their own; the user of all entries is this one.
         Raises NotFound if there is no such user, Conflict if the id is taken, and BacklogFull if
         too much waits already.
         """
         self._pressure.check()
         async with self._database.transaction() as connection:
-            user = await users.find_user(connection, app_user_id, lock=True)
-            if user is None:
-                raise NotFound(NO_SUCH_USER)
+            user = await users.require_user(connection, app_user_id, lock=True)
             if not await batches.add_batch(connection, batch_id, user.id):
                 raise Conflict(
-                    "There is a batch with this id. Ask what became of its lines, and send those"
-                    " that are missing as a batch with an id of its own; nothing is sent on twice."
+                    "There is a batch with this id. Read what became of its lines, and send the"
+                    " missing ones as a batch with another id. Nothing is sent to 1upHealth twice."
                 )
         key = user.key(self._key_ring)
         return OpenBatch(batch_id, user, key, replace(labels, user=app_user_id), by)
 
-    async def take(self, batch: "OpenBatch", entries: AsyncIterator[Entry]) -> BatchRow:
-        """Commit entries as they come, and say what became of the batch.
+    async def add_entries(self, batch: "OpenBatch", entries: AsyncIterator[Entry]) -> BatchRow:
+        """Commit entries as they come, and close the batch; its row.
 
-        An entry that cannot be read is that line's problem, and costs no other. When `entries`
-        raises, because the connection broke, what came before is committed all the same, the batch
-        is marked as broken, and the error goes on. So too when too much waits to be sent, with
-        BacklogFull. Raises NotFound if the user is erased meanwhile.
+        An entry that cannot be read is a problem of its line only. When `entries` raises, because
+        the connection broke, what came before is committed, the batch is marked as broken, and the
+        error is raised again. The same is done with BacklogFull when too much waits to be sent.
+        Raises NotFound if the user is erased meanwhile.
         """
         groups = _Groups(entries, self._max_lines)
         try:
-            await self._take_groups(batch, groups)
+            await self._commit_groups(batch, groups)
         except Exception:
-            # It may be the ledger that failed; then the batch says only that it was not closed.
+            # If the ledger has failed, this fails too, and the batch stays open.
             with suppress(Exception):
                 await self._close(batch, broken=True)
             raise
         return await self._close(batch, broken=groups.cut)
 
-    async def _take_groups(self, batch: "OpenBatch", groups: "_Groups") -> None:
-        """Commit the groups in their order, each while the next is read and sealed."""
+    async def _commit_groups(self, batch: "OpenBatch", groups: "_Groups") -> None:
+        """Commit the groups in their order, each while the next is parsed and sealed."""
         committing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         committing.set_result(None)
         async with aclosing(groups.read()) as read_groups:
             try:
                 async for group in read_groups:
                     self._pressure.check()
-                    # Some milliseconds a group, and up to a second for a large line: not on the
-                    # loop that all requests share.
-                    taken = await asyncio.to_thread(batch.seal, group)
+                    # Takes some milliseconds a group, and up to a second for a large line: too
+                    # long for the event loop that all requests share.
+                    sealed_group = await asyncio.to_thread(batch.seal, group)
                     await committing
-                    committing = asyncio.ensure_future(self._commit_group(batch, taken))
+                    committing = asyncio.ensure_future(self._commit_group(batch, sealed_group))
                     if sum(len(entry.body) for entry in group) > GROUP_BYTES:
-                        await committing  # a long line is not held beside others
+                        await committing  # so that memory has one long line at a time
             finally:
                 await committing
 
-    async def _commit_group(self, batch: "OpenBatch", taken: "_Taken") -> None:
-        for left in reversed(range(_COMMIT_TRIES)):
-            try:
-                dispatched = await self._commit(batch, taken)
-                break
-            except OperationalError as error:
-                # A restart or a deadlock. What was committed without our hearing of it is found
-                # to be there already.
-                if not left:
-                    raise
-                _log.warning("batch_group_retried", error=type(error).__name__)
-                await asyncio.sleep(_RETRY_SECONDS)
-        self._dispatcher.dispatch(BULK, dispatched)
+    async def _commit_group(self, batch: "OpenBatch", group: "_SealedGroup") -> None:
+        accepted = await self._commit(batch, group)
+        self._dispatcher.dispatch(BULK, accepted)
         for outcome, lines in (
-            ("accepted", len(dispatched)),
-            ("duplicate", len(taken.new) - len(dispatched)),
-            ("problem", len(taken.problems)),
+            ("accepted", len(accepted)),
+            ("duplicate", len(group.new) - len(accepted)),
+            ("problem", len(group.problems)),
         ):
             submissions.labels("batch", outcome).inc(lines)
 
-    async def _commit(self, batch: "OpenBatch", taken: "_Taken") -> list[UUID]:
-        """Commit a group with its lines; the uploads to ring for."""
+    @_retried
+    async def _commit(self, batch: "OpenBatch", group: "_SealedGroup") -> list[UUID]:
+        """Commit a group with its lines; the uploads that are new."""
         async with self._database.transaction() as connection:
             if await users.get_user(connection, batch.user.id, lock=True) is None:
-                raise NotFound(NO_SUCH_USER)
-            kept = await accepting.put_in(
-                connection, list(taken.new.values()), redispatch_seconds=self._redispatch_seconds
+                raise users.no_such_user()
+            kept = await accepting.put_in_unread(
+                connection, list(group.new.values()), redispatch_seconds=self._redispatch_seconds
             )
             lines = [
                 NewLine(line=line, upload_id=upload_id, duplicate=duplicate)
-                for line, (upload_id, duplicate) in zip(taken.new, kept, strict=True)
+                for line, (upload_id, duplicate) in zip(group.new, kept, strict=True)
             ]
-            await batches.add_lines(connection, batch.id, lines + taken.problems)
+            await batches.add_lines(connection, batch.id, lines + group.problems)
             return [upload_id for upload_id, duplicate in kept if not duplicate]
 
     async def _close(self, batch: "OpenBatch", *, broken: bool) -> BatchRow:
@@ -164,7 +168,7 @@ class BatchAcceptor:
             await batches.close_batch(connection, batch.id, broken=broken)
             row = await batches.get_batch(connection, batch.id)
         if row is None:
-            raise NotFound(NO_SUCH_USER)  # erased meanwhile
+            raise users.no_such_user()  # erased meanwhile
         _log.info(
             "batch_accepted",
             batch=str(batch.id),
@@ -176,8 +180,8 @@ class BatchAcceptor:
 
 
 @dataclass(frozen=True, slots=True)
-class _Taken:
-    """A group, ready to be committed: uploads by their line, and the lines that are none."""
+class _SealedGroup:
+    """A group that is ready to be committed: uploads by their line, and lines with a problem."""
 
     new: dict[int, NewUpload]
     problems: list[NewLine]
@@ -185,7 +189,7 @@ class _Taken:
 
 @dataclass(frozen=True, slots=True)
 class OpenBatch:
-    """A batch that can take entries: what all of them have in common."""
+    """A batch that takes entries, and what all of them have in common."""
 
     id: UUID
     user: UserRow
@@ -193,22 +197,23 @@ class OpenBatch:
     labels: Labels
     by: Actor
 
-    def seal(self, group: Sequence[Entry]) -> _Taken:
-        """Read and seal a group, one entry after the other, so that little is held at once."""
-        taken = _Taken({}, [])
+    def seal(self, group: Sequence[Entry]) -> _SealedGroup:
+        """Parse and seal a group, one entry after the other, so that little memory is used."""
+        new: dict[int, NewUpload] = {}
+        problems: list[NewLine] = []
         for entry in group:
             status, problem = entry.problem_status, entry.problem
             if problem is None:
                 try:
-                    taken.new[entry.line] = self._sealed(entry.body)
+                    new[entry.line] = self._sealed(entry.body)
                     continue
                 except UnreadableUpload as error:
                     status, problem = 400, str(error)
-            taken.problems.append(NewLine(line=entry.line, problem_status=status, problem=problem))
-        return taken
+            problems.append(NewLine(line=entry.line, problem_status=status, problem=problem))
+        return _SealedGroup(new, problems)
 
     def _sealed(self, body: bytes) -> NewUpload:
-        submission = read(body, self.labels)
+        submission = parse(body, self.labels)
         if submission.labels.user != self.labels.user:
             raise UnreadableUpload(
                 "The envelope names another user than the batch. Send each user's records in a"
@@ -218,7 +223,7 @@ class OpenBatch:
 
 
 class _Groups:
-    """Entries in groups of so many lines or bytes; `cut` once there were too many of them."""
+    """Entries in groups of so many lines or bytes; `cut` when there were more than `limit`."""
 
     def __init__(self, entries: AsyncIterator[Entry], limit: int) -> None:
         self._entries = entries
@@ -226,7 +231,7 @@ class _Groups:
         self.cut = False
 
     async def read(self) -> AsyncGenerator[list[Entry], None]:
-        """The groups; one that an error cuts short comes before the error."""
+        """The groups; if the entries raise, what came before is a group."""
         group: list[Entry] = []
         size = count = 0
         try:
@@ -256,6 +261,6 @@ def _too_many(line: int, limit: int) -> Entry:
     return Entry(
         line,
         problem_status=413,
-        problem=f"A batch takes at most {limit} lines. This one and those after it were not read:"
+        problem=f"A batch takes at most {limit} lines. This line and those after it were not read:"
         " send them in another batch.",
     )

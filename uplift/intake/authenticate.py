@@ -1,4 +1,4 @@
-"""Who holds a secret: asked of the ledger each time, so that revoking works at once."""
+"""Finds the credential of a secret. It asks the ledger each time, so revoking works at once."""
 
 from uplift.coalesce import Coalescer
 from uplift.ledger import credentials
@@ -7,9 +7,9 @@ from uplift.ledger.database import Database, is_away
 
 
 class Authenticator:
-    """Finds credentials. Requests that come together ask in one statement.
+    """Finds credentials. Requests that come together share one statement.
 
-    Nothing is remembered: a question is asked after the request that has it came.
+    Nothing is cached: each request asks after it came.
     """
 
     def __init__(self, database: Database) -> None:
@@ -17,7 +17,7 @@ class Authenticator:
         self._find = Coalescer(self._find_all, concerns_all=is_away)
 
     async def find(self, secret: str) -> CredentialRow | None:
-        """The credential of that secret, if it is neither revoked nor over."""
+        """The credential of that secret, if it is neither revoked nor expired."""
         return await self._find(secret)
 
     async def _find_all(self, secrets: list[str]) -> list[CredentialRow | None]:

@@ -1,7 +1,7 @@
-"""Lines out of a stream of NDJSON, however it is cut into chunks. Pure.
+"""Reads lines from a stream of NDJSON, wherever it is cut into chunks. Pure.
 
-NDJSON (https://github.com/ndjson/ndjson-spec): JSON texts, each on a line; readers take `\\n` and
-`\\r\\n`, and may pass over empty lines. A byte order mark at the start is passed over, too.
+NDJSON (https://github.com/ndjson/ndjson-spec): JSON texts, each on a line. Readers accept `\\n` and
+`\\r\\n`, and may skip empty lines. A byte order mark at the start is skipped, too.
 """
 
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line that is not blank, by its number from 1; without its text if that is too long."""
+    """A line that is not blank, with its number from 1; without its text if that is too long."""
 
     number: int
     text: bytes | None
 
 
 class LineReader:
-    """Fed with chunks, it gives the lines they complete; holds `most` bytes, and a chunk."""
+    """Takes chunks and gives the lines that they complete. It keeps `limit` bytes, and a chunk."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -28,8 +28,8 @@ class LineReader:
         self._too_long = False
 
     @property
-    def held(self) -> int:
-        """Bytes of the line that has begun and not ended."""
+    def buffered(self) -> int:
+        """How many bytes of the unfinished line it keeps."""
         return len(self._begun)
 
     def feed(self, chunk: bytes) -> Iterator[Line]:
@@ -46,7 +46,7 @@ class LineReader:
         yield from self._end_line()
 
     def _add(self, part: bytes) -> None:
-        # The byte over is for the carriage return, which is not counted.
+        # One byte more for the carriage return, which does not count.
         if self._too_long or len(self._begun) + len(part) > self._limit + len(_BOM) + 1:
             self._too_long = True
             self._begun.clear()

@@ -1,21 +1,21 @@
-"""How much each caller may bring in a time: a token bucket for each. Pure.
+"""Limits how many records each caller may submit, with a token bucket for each. Pure.
 
-A bucket may go into debt, which libraries for rate limits do not know: a batch says how many
-records it holds only at its end, and is not broken off in the middle. What comes after it waits
-until the debt is worked off.
+A bucket may go into debt, which libraries for rate limits do not offer: the number of records in a
+batch is known only at its end, and the batch is not cut off in the middle. The next request waits
+until the debt is gone.
 """
 
 from collections import OrderedDict
 from dataclasses import dataclass
 from uuid import UUID
 
-# Callers that are remembered: the others have not come for the longest time.
+# How many callers are remembered: those that came last.
 _MAX_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """So many records at once, and as many again in each such time, in seconds."""
+    """A caller may submit `records` at once, and as many again in each `seconds`."""
 
     records: int
     seconds: float
@@ -23,9 +23,9 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How many records are left to a caller, and in how many seconds there is more.
+    """How many records a caller may submit now, and in how many seconds there are more.
 
-    With none left, `seconds` is when the next may come; else when the whole is there again.
+    With none left, `seconds` is the time until the next one; else until the bucket is full.
     """
 
     left: int
@@ -36,11 +36,11 @@ class TokenBuckets:
     """The buckets of all callers of one process."""
 
     def __init__(self) -> None:
-        # What was left, and when, by the clock that each call is given.
+        # How many records were left, and when, by the clock that each call is given.
         self._buckets: OrderedDict[UUID, tuple[float, float]] = OrderedDict()
 
     def acquire(self, caller: UUID, policy: Policy, records: int, *, now: float) -> bool:
-        """Take so many records off what a caller has left; False if there is less than one."""
+        """Take records from a caller's bucket; False, and nothing is taken, if none is left."""
         level = self._level(caller, policy, now)
         if level < 1:
             return False
@@ -48,15 +48,15 @@ class TokenBuckets:
         return True
 
     def charge(self, caller: UUID, policy: Policy, records: int, *, now: float) -> None:
-        """Take records that have come in already off what a caller has left, into debt if need be.
+        """Take records that have come in already from a caller's bucket, into debt if necessary.
 
-        A debt is never more than the whole.
+        A debt is never larger than the full bucket.
         """
         level = self._level(caller, policy, now) - records
         self._note(caller, max(level, -float(policy.records)), now)
 
     def standing(self, caller: UUID, policy: Policy, *, now: float) -> Standing:
-        """What a caller has left."""
+        """How many records a caller has left."""
         level = self._level(caller, policy, now)
         wanted = policy.records if level >= 1 else 1
         return Standing(

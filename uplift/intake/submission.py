@@ -1,4 +1,4 @@
-"""Submissions: resources as they come, read but not judged. Pure, but for a thread."""
+"""Submissions: resources as they come, parsed but not validated. Pure, except for a thread."""
 
 import asyncio
 import re
@@ -14,7 +14,7 @@ from uplift.fhir.versions import FhirVersion
 from uplift.identity import canonical
 
 MAX_INLINE_BYTES = 64 * 1024
-"""For less, going to a thread and back takes longer than it spares the event loop."""
+"""For fewer bytes, a thread costs more time than it saves the event loop."""
 
 NOT_JSON = (
     "The body is not JSON that can be kept: RFC 8259 in UTF-8, no number beyond a double, no half"
@@ -23,7 +23,7 @@ NOT_JSON = (
 _MAX_NAME = 1024
 _TYPE = re.compile(r"[A-Za-z]{1,64}", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9.]{1,16}", re.ASCII)
-# Postgres takes no U+0000 in a text, and UTF-8 no half of a surrogate pair.
+# PostgreSQL takes no U+0000 in a text, and UTF-8 no half of a surrogate pair.
 _UNKEEPABLE = re.compile("[\0\ud800-\udfff]")
 
 _Done = TypeVar("_Done")
@@ -39,7 +39,7 @@ class _Envelope(msgspec.Struct, rename="camel"):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """What comes with a resource from outside of it, in the query or in the envelope."""
+    """What a caller says about a resource: in the query, or in the envelope around it."""
 
     user: str | None = None
     fhir_version: str | None = None
@@ -49,7 +49,7 @@ class Labels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """A readable resource: its bytes as they came, and what they say.
+    """A parsed resource: its bytes as they came, and what they say.
 
     `content` is `uplift.identity.canonical` of it.
     """
@@ -62,11 +62,11 @@ class Submission:
     body: bytes
 
 
-def read(body: bytes, labels: Labels) -> Submission:
-    """Read a bare resource, or an envelope around one.
+def parse(body: bytes, labels: Labels) -> Submission:
+    """Parse a bare resource, or an envelope around one.
 
-    What the envelope names goes before the same name in `labels`. Raises UnreadableUpload that
-    says what to change; judging the resource itself is the worker's.
+    The envelope's labels win over `labels`. A worker validates the resource itself later. Raises
+    UnreadableUpload that says what to change.
     """
     try:
         value = orjson.loads(body)
@@ -113,13 +113,13 @@ def read(body: bytes, labels: Labels) -> Submission:
     )
 
 
-async def read_apart(body: bytes, labels: Labels) -> Submission:
-    """`read`, without holding the event loop up for a large body."""
-    return await apart(len(body), lambda: read(body, labels))
+async def parse_unblocked(body: bytes, labels: Labels) -> Submission:
+    """`parse`, which does not block the event loop for a large body."""
+    return await run_unblocked(len(body), lambda: parse(body, labels))
 
 
-async def apart(size: int, work: Callable[[], _Done]) -> _Done:
-    """Do what takes time in proportion to `size`, in bytes: in a thread if that is long."""
+async def run_unblocked(size: int, work: Callable[[], _Done]) -> _Done:
+    """Do work on `size` bytes: in a thread if these are many, so that the event loop goes on."""
     return await asyncio.to_thread(work) if size > MAX_INLINE_BYTES else work()
 
 

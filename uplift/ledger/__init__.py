@@ -1,0 +1,15 @@
+"""The ledger: the only place of SQL. An upload meets its files in this order.
+
+Under all of them are `tables`, `database` (the only place that commits), `migrate` and `server`;
+`locks` (the lock order), `parameters` (many rows in one statement), `pages` and `filters`.
+
+1. Who may submit: `users`, `credentials`, `user_keys`, `grants`, `token_pair`; `audit` notes acts.
+2. Put in: `idempotency`; `accepting`, which adds `first_versions` and `later_versions` as
+   `new_uploads`; `batches`.
+3. Sent: `backlog`; `leases` claims and records, `collisions` keeps records apart, `pauses` stops
+   it, `parking` waits for a person or a token. `transitions` has the one function that changes a
+   state.
+4. Looked after: `sweeping`, `cancelling`, `dead_letters`.
+5. Read: `uploads`, `summary`.
+6. Removed: `retention`, `tombstones`, `erasing`; `restoring` after a restore of a backup.
+"""

@@ -1,10 +1,10 @@
-"""The audit trail: who did what, when, about whom. Rows are only ever added; a trigger sees to it.
+"""The audit trail: who did what, when, about whom. A trigger lets rows only be added.
 
 A person stands in it under `users.pseudonym`, a random id. Erasing destroys that, so the trail
-stays true, and no longer leads to anybody. Every note is made in the transaction of the act.
+stays true, and no longer leads to anybody. Every act is noted in its own transaction.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -24,7 +24,7 @@ SYSTEM = Actor("system")
 
 
 class Action(StrEnum):
-    """What is audited, all of it. Reading a status is not."""
+    """All that is audited. Reading a status is not."""
 
     USER_ADDED = "user_added"
     USER_ERASED = "user_erased"
@@ -41,7 +41,7 @@ class Action(StrEnum):
     PAUSED = "paused"
     RESUMED = "resumed"
     KEYS_ROTATED = "keys_rotated"
-    RECOVERED = "recovered"  # after a restore, what may have been sent was marked
+    RESTORED = "restored"  # what may have been sent before a restore was marked
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +78,9 @@ async def note(
 
 _NOTE_UPLOADS = text("""
     INSERT INTO audit_events (actor, action, pseudonym, upload_id)
-    SELECT n.actor, :action, users.pseudonym, uploads.id
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:actors AS text[])) AS n(upload_id, actor)
-    JOIN uploads ON uploads.id = n.upload_id
-    JOIN users ON users.id = uploads.user_id
+    SELECT :actor, :action, users.pseudonym, uploads.id
+    FROM uploads JOIN users ON users.id = uploads.user_id
+    WHERE uploads.id = ANY(CAST(:ids AS uuid[]))
     ORDER BY uploads.id
 """)
 
@@ -90,16 +89,9 @@ async def note_uploads(
     connection: AsyncConnection, actor: Actor, action: Action, upload_ids: Sequence[UUID]
 ) -> None:
     """Note an act on each of these uploads: one statement, however many there are."""
-    await note_uploads_by(connection, action, dict.fromkeys(upload_ids, actor))
-
-
-async def note_uploads_by(
-    connection: AsyncConnection, action: Action, actors: Mapping[UUID, Actor]
-) -> None:
-    """`note_uploads`, of several actors: each upload with its own."""
-    if actors:
+    if upload_ids:
         await connection.execute(
-            _NOTE_UPLOADS, {"action": action, "ids": list(actors), "actors": list(actors.values())}
+            _NOTE_UPLOADS, {"actor": actor, "action": action, "ids": list(upload_ids)}
         )
 
 

@@ -1,10 +1,12 @@
-"""What is unfinished: how much of it in which state, and since when it is due."""
+"""The backlog: what is unfinished, what of it is due, and what nobody took although it was due."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import distinct, func, select
+from sqlalchemy import ColumnElement, SQLColumnExpression, distinct, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from uplift.ledger.leases import is_due
 from uplift.ledger.pauses import not_paused
 from uplift.ledger.tables import Pause, Upload, state_is
 from uplift.lifecycle import UNFINISHED, State
@@ -14,7 +16,7 @@ from uplift.lifecycle import UNFINISHED, State
 class Waiting:
     """The unfinished uploads of one queue that are in one state for one reason.
 
-    `due` of them should be claimed now, the longest since `due_seconds`; none that are paused.
+    `due` of them are due and not paused, the first of them since `due_seconds`.
     """
 
     queue: str
@@ -36,18 +38,18 @@ class Backlog:
 
 
 async def backlog(connection: AsyncConnection) -> Backlog:
-    """As of now, by the database's clock. Its cost is that of the unfinished, never of history."""
-    is_due = (
+    """The backlog as of now, by the database's clock. It reads the unfinished, never history."""
+    due = (
         state_is(Upload.state, State.QUEUED) & (Upload.next_attempt_at <= func.now()) & not_paused()
     )
-    since = func.extract("epoch", func.now() - func.min(Upload.next_attempt_at).filter(is_due))
+    since = func.extract("epoch", func.now() - func.min(Upload.next_attempt_at).filter(due))
     waiting = await connection.execute(
         select(
             Upload.queue,
             Upload.state,
             Upload.reason,
             func.count().label("uploads"),
-            func.count().filter(is_due).label("due"),
+            func.count().filter(due).label("due"),
             func.coalesce(since, 0).label("due_seconds"),
         )
         .where(state_is(Upload.state, *sorted(UNFINISHED)))
@@ -77,3 +79,50 @@ async def backlog(connection: AsyncConnection) -> Backlog:
         all_paused=paused[0] > 0,
         users_paused=paused[1],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """How many uploads may be claimed and how many leases ran out, and since when, in seconds.
+
+    What is paused, or waits for an older version of its record, may not be claimed.
+    """
+
+    due: int
+    due_seconds: float
+    abandoned: int
+    abandoned_seconds: float
+
+
+async def overdue(connection: AsyncConnection) -> Overdue:
+    """What workers or the sweep should have taken by now: if it is old, none of them works."""
+
+    def since(column: SQLColumnExpression[datetime | None]) -> ColumnElement[float]:
+        return func.coalesce(func.extract("epoch", func.now() - func.min(column)), 0)
+
+    due = (
+        await connection.execute(
+            select(func.count(), since(Upload.next_attempt_at)).where(*is_due(Upload.state))
+        )
+    ).one()
+    abandoned = (
+        await connection.execute(
+            select(func.count(), since(Upload.lease_until)).where(
+                state_is(Upload.state, State.SENDING), Upload.lease_until <= func.now()
+            )
+        )
+    ).one()
+    return Overdue(due[0], float(due[1]), abandoned[0], float(abandoned[1]))
+
+
+# The states stand in the text for the partial index, as `tables.state_is` explains.
+_COUNT = text("""
+    SELECT count(*) FROM (
+        SELECT 1 FROM uploads WHERE state IN ('parked', 'queued', 'sending') LIMIT :limit
+    ) AS unfinished
+""")
+
+
+async def count_unfinished(connection: AsyncConnection, *, limit: int) -> int:
+    """How many uploads are unfinished, or `limit` if there are more."""
+    return int((await connection.execute(_COUNT, {"limit": limit})).scalar_one())

@@ -6,19 +6,19 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import orjson
-from sqlalchemy import Select, case, func, literal_column, select, text, tuple_, update
+from sqlalchemy import Select, case, func, literal_column, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
+from uplift.ledger.parameters import Rows
 from uplift.ledger.tables import Batch, BatchLine, Tombstone, Upload, User
 from uplift.lifecycle import State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewLine:
-    """What became of a line: an upload, or a problem with the HTTP status that it would have."""
+    """What became of a line: an upload, or a problem and the HTTP status that it would have."""
 
     line: int
     upload_id: UUID | None = None
@@ -29,7 +29,7 @@ class NewLine:
 
 @dataclass(frozen=True, slots=True)
 class LineRow:
-    """A line, and where its upload is now; no state if that upload is no longer kept."""
+    """A line, and the state of its upload now; none if that upload is no longer kept."""
 
     line: int
     upload_id: UUID | None
@@ -71,13 +71,21 @@ async def add_batch(connection: AsyncConnection, batch_id: UUID, user_id: UUID) 
     return row.one_or_none() is not None
 
 
-# A group whose commit was not answered may be put in again: its lines are counted once.
-_ADD_LINES = text("""
+_LINES = Rows(
+    "lines",
+    line="int",
+    upload_id="uuid",
+    duplicate="bool",
+    problem_status="int",
+    problem="text",
+)
+
+# A group whose commit got no answer may be put in again: its lines are counted once.
+_ADD_LINES = _LINES.statement("""
     WITH added AS (
         INSERT INTO batch_lines (batch_id, line, upload_id, duplicate, problem_status, problem)
         SELECT :batch_id, n.line, n.upload_id, n.duplicate, n.problem_status, n.problem
-        FROM jsonb_to_recordset(CAST(:lines AS jsonb)) AS n(
-            line int, upload_id uuid, duplicate bool, problem_status int, problem text)
+        FROM {lines} AS n
         ON CONFLICT DO NOTHING
         RETURNING upload_id IS NOT NULL AS kept, duplicate)
     UPDATE batches SET
@@ -90,10 +98,8 @@ _ADD_LINES = text("""
 
 
 async def add_lines(connection: AsyncConnection, batch_id: UUID, lines: Sequence[NewLine]) -> None:
-    """Note what became of lines. One that is noted already stays as it is."""
-    await connection.execute(
-        _ADD_LINES, {"batch_id": batch_id, "lines": orjson.dumps(lines).decode()}
-    )
+    """Note what became of lines. A line that is noted already stays as it is."""
+    await connection.execute(_ADD_LINES, {"batch_id": batch_id, **_LINES.parameter(lines)})
 
 
 async def close_batch(connection: AsyncConnection, batch_id: UUID, *, broken: bool) -> None:
@@ -140,7 +146,7 @@ async def list_batches(
     return [BatchRow(*row) for row in await connection.execute(statement)]
 
 
-# A thinned upload was delivered.
+# An upload that was thinned out was delivered.
 _STATE_OF_LINE = func.coalesce(
     Upload.state,
     case((Tombstone.upload_id.is_not(None), literal_column(f"'{State.DELIVERED}'"))),

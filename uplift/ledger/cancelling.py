@@ -1,4 +1,4 @@
-"""Uploads that their owner withdraws: ended at once, or as soon as it is known where they are."""
+"""Uploads that their owner cancels: they end at once, or when a worker knows if they were sent."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -9,40 +9,42 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uplift.ledger.audit import Action, Actor, note_uploads
 from uplift.ledger.filters import Filter
+from uplift.ledger.parameters import is_among
 from uplift.ledger.tables import Upload, User, state_is
 from uplift.ledger.transitions import Change, change_state
 from uplift.lifecycle import UNFINISHED, Reason, State
 
 
 class Cancelled(StrEnum):
-    """What came of the wish to cancel an upload."""
+    """What a request to cancel an upload did."""
 
     DONE = "done"  # cancelled, now or before
-    REQUESTED = "requested"  # a worker has it, or must look for it at 1upHealth first
-    TOO_LATE = "too_late"  # it ended otherwise
+    REQUESTED = "requested"  # a worker has it, or must look it up at 1upHealth first
+    TOO_LATE = "too_late"  # it ended in another way
 
 
-# These waits are for 1upHealth to be better disposed. Every other is for what was sent to settle,
-# or for a turn, and is never made shorter.
+# These wait until 1upHealth works again. All others wait for what was sent to settle, or for a
+# limit, and such a wait must not get shorter.
 _MAY_END_EARLY = (Reason.RETRY, Reason.HELD)
 
 
 async def cancel(
     connection: AsyncConnection, ids: Sequence[UUID], *, by: Actor
 ) -> dict[UUID, Cancelled]:
-    """Cancel uploads, or ask for it; what is not there is missing from the answer.
+    """Cancel uploads, or request it; what is not there is missing from the result.
 
-    What was certainly not sent ends at once. What may have been is looked for at 1upHealth by a
-    worker, which then says what is true: delivered, or cancelled. What is parked cannot be looked
-    for without a token: it ends at once, and keeps saying that it may be there.
+    An upload that was certainly not sent ends at once. One that may have been sent is looked up at
+    1upHealth by a worker, and ends as delivered or cancelled. A parked one cannot be looked up
+    without a token: it ends at once, and keeps saying that it may be there.
     """
     rows = (
         await connection.execute(
             select(Upload.id, Upload.state, Upload.maybe_sent, Upload.cancel_requested)
             .join(User, (User.id == Upload.user_id) & User.erased_at.is_(None))
-            .where(Upload.id.in_(ids))
+            .where(is_among(Upload.id))
             .order_by(Upload.id)
-            .with_for_update(of=Upload)
+            .with_for_update(of=Upload),
+            {"ids": list(ids)},
         )
     ).all()
     responses: dict[UUID, Cancelled] = {}
@@ -64,7 +66,7 @@ async def cancel(
         hasten = state_is(Upload.state, State.QUEUED) & Upload.reason.in_(_MAY_END_EARLY)
         await connection.execute(
             update(Upload)
-            .where(Upload.id.in_(asked))
+            .where(is_among(Upload.id))
             .values(
                 cancel_requested=True,
                 next_attempt_at=case(
@@ -74,7 +76,8 @@ async def cancel(
                 dispatched_until=case((hasten, null()), else_=Upload.dispatched_until),
                 revision=Upload.revision + 1,
                 updated_at=func.now(),
-            )
+            ),
+            {"ids": asked},
         )
     already = {row.id for row in rows if row.cancel_requested}
     noted = [change.upload_id for change in changes if change.upload_id not in already] + asked
@@ -83,9 +86,9 @@ async def cancel(
 
 
 async def cancel_parked(connection: AsyncConnection, *, limit: int) -> set[UUID]:
-    """End what was parked after its owner had asked to cancel it.
+    """End parked uploads that their owner has asked to cancel.
 
-    A worker that meets a dead grant cannot look for it; waiting for consent would not end it.
+    A worker that found the grant dead could not look them up, and new consent would not end them.
     """
     rows = await connection.scalars(
         select(Upload.id)
@@ -106,7 +109,7 @@ def _cancelled(upload_id: UUID, source: State) -> Change:
 
 
 async def count(connection: AsyncConnection, matching: Filter) -> int:
-    """How many unfinished uploads there are that match."""
+    """How many unfinished uploads match."""
     counted = select(func.count(Upload.id)).where(
         state_is(Upload.state, *sorted(UNFINISHED)), *matching.conditions()
     )

@@ -6,12 +6,13 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-# Taken in one order, so that of claims with several in common none waits for another that waits
-# for it. Held until the transaction ends.
-_TAKE_TURNS = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
+# In one order, so that no two claims with several keys in common wait for each other. They last
+# until the transaction ends.
+_LOCK_KEYS = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
 
-# A statement of its own, after the locks: it sees what those before it have committed. OFFSET and
-# LIMIT keep it to lookups by index: joined or hashed, it would read through all history.
+# A statement of its own, after the locks, sees what those before it have committed. OFFSET and
+# LIMIT keep PostgreSQL from joins that would read through all history: it looks each record up by
+# index.
 _COLLIDING = text("""
     SELECT DISTINCT r.id FROM records AS r
     CROSS JOIN LATERAL (
@@ -37,16 +38,16 @@ _COLLIDING = text("""
 async def colliding(connection: AsyncConnection, upstream_keys: Mapping[UUID, bytes]) -> set[UUID]:
     """Which of these records, given with their keys, must not be sent because of another.
 
-    The other was delivered, or may be at 1upHealth; or it came first, has not ended, and this one
-    was never sent. Where that is so of both, as after `uplift recover`, which marks all that waits,
-    the one that was delivered goes, else the one that came first: never none. Until the transaction
-    ends no other claims a record with one of these keys, so of two that are claimed at once exactly
-    one goes: a claim counts as maybe sent.
+    The other one was delivered, or may be at 1upHealth. Or it came first, has not ended, and this
+    one was never sent. Where both are so, as after `uplift restore`, which marks all that waits,
+    the one that was delivered is sent, else the one that came first: never none. Until the
+    transaction ends, nobody else claims a record with one of these keys. So if two are claimed at
+    once, exactly one is sent: a claim counts as maybe sent.
     """
     if not upstream_keys:
         return set()
     # 64 bits of a keyed hash: two that agree by chance only wait for each other.
-    turns = {int.from_bytes(key[:8], "big", signed=True) for key in upstream_keys.values()}
-    await connection.execute(_TAKE_TURNS, {"keys": sorted(turns)})
+    locks = {int.from_bytes(key[:8], "big", signed=True) for key in upstream_keys.values()}
+    await connection.execute(_LOCK_KEYS, {"keys": sorted(locks)})
     rows = await connection.execute(_COLLIDING, {"record_ids": list(upstream_keys)})
     return set(rows.scalars())

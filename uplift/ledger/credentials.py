@@ -30,7 +30,7 @@ class Scope(StrEnum):
 
 
 class NewDeviceToken(NamedTuple):
-    """A device token that was just made. The secret cannot be had again."""
+    """A device token that was just made. The secret is shown only now."""
 
     secret: str
     expires_at: datetime
@@ -60,7 +60,7 @@ def _hash(secret: str) -> bytes:
 async def add_api_key(
     connection: AsyncConnection, name: str, scopes: frozenset[Scope], *, by: Actor = SYSTEM
 ) -> tuple[UUID, str]:
-    """A new API key: its id, and the secret, which cannot be had again."""
+    """Add an API key; its id, and the secret, which is shown only now."""
     secret = "uplift_key_" + secrets.token_urlsafe(32)
     key_id = uuid7()
     await connection.execute(
@@ -79,7 +79,7 @@ async def add_api_key(
 async def add_device_token(
     connection: AsyncConnection, user_id: UUID, seconds: float, *, by: Actor = SYSTEM
 ) -> NewDeviceToken:
-    """A new device token of one user, who is held, valid for so many seconds."""
+    """Add a device token of one user, whom the caller has locked, valid for so many seconds."""
     token_id = uuid7()
     secret = "uplift_device_" + secrets.token_urlsafe(32)
     row = await connection.execute(
@@ -101,7 +101,8 @@ async def add_device_token(
     return NewDeviceToken(secret, expires_at, token_id)
 
 
-# As text: SQLAlchemy takes longer to look up a statement that it composed than Postgres to run it.
+# As text: SQLAlchemy takes longer to look up a statement that it composed than PostgreSQL to run
+# it.
 _VALID = text("""
     SELECT c.id, c.name, c.scopes, c.user_id, c.secret_hash, u.app_user_id
     FROM credentials AS c LEFT JOIN users AS u ON u.id = c.user_id
@@ -113,7 +114,7 @@ _VALID = text("""
 async def find_credentials(
     connection: AsyncConnection, secrets_: Collection[str]
 ) -> dict[str, CredentialRow]:
-    """The credentials of these secrets; those that are revoked, over or unknown are missing."""
+    """The credentials of these secrets; revoked, expired and unknown ones are missing."""
     hashes = {secret: _hash(secret) for secret in secrets_}
     rows = await connection.execute(_VALID, {"hashes": list(set(hashes.values()))})
     found = {
@@ -126,7 +127,7 @@ async def find_credentials(
 
 
 async def find_credential(connection: AsyncConnection, secret: str) -> CredentialRow | None:
-    """The credential of that secret, if it is neither revoked nor over."""
+    """The credential of that secret, if it is neither revoked nor expired."""
     return (await find_credentials(connection, [secret])).get(secret)
 
 
@@ -149,7 +150,7 @@ async def list_api_keys(
 
 
 async def revoke(connection: AsyncConnection, credential_id: UUID, *, by: Actor = SYSTEM) -> bool:
-    """End a credential at once; False if there is none or it is over already."""
+    """Revoke a credential at once; False if there is none or it is revoked already."""
     row = (
         await connection.execute(
             update(Credential)
@@ -168,7 +169,7 @@ async def revoke(connection: AsyncConnection, credential_id: UUID, *, by: Actor 
 async def revoke_device_tokens(
     connection: AsyncConnection, user_id: UUID, *, by: Actor = SYSTEM
 ) -> int:
-    """End every device token of a user at once; how many there were."""
+    """Revoke every device token of a user at once; how many there were."""
     valid = await connection.scalars(
         select(Credential.id).where(Credential.user_id == user_id, Credential.revoked_at.is_(None))
     )

@@ -1,4 +1,4 @@
-"""The connection to Postgres, and the only place that commits."""
+"""The connections to PostgreSQL, and the only place that commits."""
 
 import select
 from collections.abc import AsyncIterator
@@ -21,25 +21,25 @@ _AWAY = ("08", "57P")
 
 
 def is_away(error: Exception) -> bool:
-    """Whether the database could not be reached, so that any other use of it would fail as well.
+    """Whether the database could not be reached, so any other use of it would fail as well.
 
-    So for a connection that was refused or lost, and for a pool that had none to give. Not for what
-    a server that answers says of one statement: a deadlock, a time-out, a failed serialization.
+    True for a connection that was refused or lost, and for a pool that has none left. False for an
+    error about one statement: a deadlock, a time-out, a failed serialization.
     """
     if isinstance(error, PoolTimeout):
         return True
     if not isinstance(error, OperationalError | InterfaceError):
         return False
-    # psycopg's errors that no server sent, such as a refused connection, have none.
+    # Errors of psycopg itself, such as a refused connection, have none.
     sqlstate = getattr(error.orig, "sqlstate", None)
     return sqlstate is None or sqlstate.startswith(_AWAY)
 
 
 def _check_open(dbapi_connection: Any, _: ConnectionPoolEntry, __: PoolProxiedConnection) -> None:
-    """Have the pool open another connection if Postgres ended this one while it was idle.
+    """Let the pool open another connection if PostgreSQL ended this one while it was idle.
 
-    A server that dies or restarts closes its sockets, and a closed socket is readable. Asking the
-    server, as `pool_pre_ping` does, would take a round trip for each transaction.
+    A server that dies or restarts closes its sockets, and a closed socket is readable. To ask the
+    server, as `pool_pre_ping` does, would cost a round trip for each transaction.
     """
     connection: AsyncPGConnection = dbapi_connection.driver_connection
     poller = select.poll()
@@ -73,9 +73,9 @@ class Database:
                 pool_size=settings.database_connections,
                 max_overflow=0,
                 pool_timeout=10,
-                # The one used last: it is warm, and has its statements prepared.
+                # The connection used last has its statements prepared.
                 pool_use_lifo=True,
-                # SQL errors print their parameters, and ours are sealed bodies and names.
+                # SQL errors print their parameters, and ours hold names.
                 hide_parameters=True,
                 connect_args={
                     "connect_timeout": 5,
@@ -101,7 +101,7 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """For statements that only read and need not see the same: each is by itself."""
+        """For statements that only read: each is a transaction of its own."""
         async with self._autocommit.connect() as connection:
             yield connection
 

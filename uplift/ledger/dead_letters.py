@@ -1,7 +1,4 @@
-"""Uploads that ended without being delivered, and may begin anew.
-
-Lock order: the records' rows, as `accepting.put_in` locks them, before their uploads' rows.
-"""
+"""Dead letters: uploads that ended without being delivered, and may be sent again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uplift.ledger.audit import Action, Actor, note_uploads
 from uplift.ledger.filters import Filter
+from uplift.ledger.locks import lock_records_of
+from uplift.ledger.parameters import Rows
 from uplift.ledger.tables import Upload, User, state_is
 from uplift.ledger.transitions import Change, change_state
 from uplift.lifecycle import DEAD_LETTERS, Reason, State
@@ -23,13 +22,13 @@ class Left(StrEnum):
     """Why an upload was not redriven."""
 
     NO_BODY = "no_body"  # its body is not kept any more
-    NEWER_MAYBE_SENT = "newer_maybe_sent"  # what came after it may be at 1upHealth, unnoticed
+    NEWER_MAYBE_SENT = "newer_maybe_sent"  # a newer version may be at 1upHealth, unnoticed
     NOT_DEAD = "not_dead"  # it is not rejected, refused or expired, or not there at all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redriven:
-    """What became of uploads that were asked to begin anew; `due` are those due now, by queue."""
+    """What a redrive did with uploads; `due` are those that are due now, by queue."""
 
     queued: list[UUID] = field(default_factory=list)
     superseded: list[UUID] = field(default_factory=list)
@@ -44,7 +43,7 @@ def _matching(columns: Select[Any], matching: Filter) -> Select[Any]:
 
 
 async def count(connection: AsyncConnection, matching: Filter) -> int:
-    """How many dead letters there are that match."""
+    """How many dead letters match."""
     return await connection.scalar(_matching(select(func.count(Upload.id)), matching)) or 0
 
 
@@ -53,7 +52,7 @@ async def find(
 ) -> list[UUID]:
     """Dead letters that match, the newest first, from the one after `after`.
 
-    The newest first, because it decides what becomes of older versions of its record.
+    The newest version of a record comes first, because it decides about the older ones.
     """
     statement = _matching(select(Upload.id), matching).order_by(Upload.id.desc()).limit(limit)
     if after is not None:
@@ -61,15 +60,9 @@ async def find(
     return list(await connection.scalars(statement))
 
 
-_LOCK_RECORDS = text("""
-    SELECT r.id FROM records AS r
-    WHERE r.id IN (SELECT record_id FROM uploads WHERE id = ANY(CAST(:ids AS uuid[])))
-    ORDER BY r.user_id, r.identity FOR UPDATE
-""")
-
-# `overtaken`: a newer version was delivered, or will be; or what was delivered before it came back
-# as the latest, which needed no upload.
-_FACTS = text("""
+# `overtaken`: a newer version was delivered, or will be. Or the content that was delivered before
+# it came back as the latest, which needed no upload.
+_STANDINGS = text("""
     SELECT u.id, u.record_id, u.version, u.state, u.queue, u.maybe_sent,
         u.sealed_body IS NOT NULL AS kept,
         CAST(extract(epoch FROM now() - u.updated_at) AS float8) AS rested,
@@ -88,17 +81,19 @@ _FACTS = text("""
     ORDER BY u.id FOR UPDATE OF u
 """)
 
+_VERSIONS = Rows("versions", record_id="uuid", version="int")
+
 # The states stand in the text for the partial index, as `tables.state_is` explains.
-_OLDER_UNSENT = text("""
+_OLDER_UNSENT = _VERSIONS.statement("""
     SELECT u.id, u.state
     FROM uploads AS u
-    JOIN unnest(CAST(:record_ids AS uuid[]), CAST(:versions AS int[])) AS n(record_id, version)
+    JOIN {versions} AS n
         ON u.record_id = n.record_id AND u.version < n.version
     WHERE u.state IN ('queued', 'parked') AND NOT u.maybe_sent
     ORDER BY u.id FOR UPDATE OF u
 """)
 
-_NOTE_RINGING = text("""
+_NOTE_DISPATCH = text("""
     UPDATE uploads SET dispatched_until = now() + make_interval(secs => :seconds)
     WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'queued'
 """)
@@ -112,24 +107,25 @@ async def redrive(
     redispatch_seconds: float,
     by: Actor,
 ) -> Redriven:
-    """Have dead letters begin anew: due now, with a fresh clock, to be validated again.
+    """Reset dead letters: they are due now, get a new time to give up, and are validated again.
 
-    An old version never goes out after a newer one: where a newer one was delivered or is under
-    way, the old one is superseded; where a newer one that ended may be at 1upHealth, it is left.
-    What it goes out after itself, and nobody has tried to send, is superseded by it. One that may
-    be at 1upHealth keeps saying so, and is due no sooner than `settle_seconds` after it ended: a
-    worker looks for it before it sends.
+    An old version is never sent after a newer one. Where a newer version was delivered or is under
+    way, the old one is superseded. Where a newer version ended and may be at 1upHealth, the old one
+    is left. Older versions of a redriven upload that nobody has tried to send are superseded by it.
+    An upload that may be at 1upHealth keeps saying so, and is due no sooner than `settle_seconds`
+    after it ended: a worker looks it up before it sends. A dispatch of what is due is noted for
+    `redispatch_seconds`.
     """
-    await connection.execute(_LOCK_RECORDS, {"ids": list(ids)})
-    rows = (await connection.execute(_FACTS, {"ids": list(ids)})).all()
+    await lock_records_of(connection, ids)
+    rows = (await connection.execute(_STANDINGS, {"ids": list(ids)})).all()
     redriven = Redriven(
         left=dict.fromkeys(set(ids) - {row.id for row in rows}, Left.NOT_DEAD),
     )
     changes: list[Change] = []
-    begun: dict[UUID, int] = {}  # the version that begins anew, by record
-    # Of one record, its newest version decides about the others.
+    redriven_versions: dict[UUID, int] = {}  # by record
+    # The newest version of a record decides about its others.
     for row in sorted(rows, key=lambda row: -row.version):
-        if row.overtaken or row.record_id in begun:
+        if row.overtaken or row.record_id in redriven_versions:
             redriven.superseded.append(row.id)
             changes.append(_superseded(row))
         elif row.newer_maybe_sent:
@@ -137,7 +133,7 @@ async def redrive(
         elif not row.kept:
             redriven.left[row.id] = Left.NO_BODY
         else:
-            begun[row.record_id] = row.version
+            redriven_versions[row.record_id] = row.version
             redriven.queued.append(row.id)
             delay = max(0.0, settle_seconds - row.rested) if row.maybe_sent else 0.0
             if not delay:
@@ -152,14 +148,18 @@ async def redrive(
                     reset=True,
                 )
             )
-    if begun:
+    if redriven_versions:
         older = await connection.execute(
-            _OLDER_UNSENT, {"record_ids": list(begun), "versions": list(begun.values())}
+            _OLDER_UNSENT,
+            _VERSIONS.parameter(
+                {"record_id": record_id, "version": version}
+                for record_id, version in redriven_versions.items()
+            ),
         )
         changes += [_superseded(row) for row in older]
     await change_state(connection, changes)
     if due := [id_ for ids_ in redriven.due.values() for id_ in ids_]:
-        await connection.execute(_NOTE_RINGING, {"ids": due, "seconds": redispatch_seconds})
+        await connection.execute(_NOTE_DISPATCH, {"ids": due, "seconds": redispatch_seconds})
     await note_uploads(
         connection, by, Action.UPLOAD_REDRIVEN, [*redriven.queued, *redriven.superseded]
     )

@@ -1,7 +1,7 @@
-"""Takes a user out of the ledger: in one step beyond reading, then row by row.
+"""Removes a user from the ledger: one step makes all unreadable, then it goes row by row.
 
-The user's own row goes last, and foreign keys let it go only once nothing refers to it. Until
-then its `erased_at` says that there is work left, whichever process does it.
+The user's own row goes last: foreign keys keep it until nothing refers to it. Until then its
+`erased_at` says that there is work left, for whichever process does it.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uplift.ledger.audit import Action, Actor, note
+from uplift.ledger.parameters import is_among
 from uplift.ledger.tables import (
     Batch,
     Credential,
@@ -27,7 +28,7 @@ from uplift.ledger.tables import (
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What one step of removing came to; `sending` is how many uploads workers still hold."""
+    """What one step removed; `sending` is how many uploads workers still have."""
 
     done: bool
     moved: bool
@@ -44,7 +45,7 @@ async def begin(connection: AsyncConnection, app_user_id: str, by: Actor) -> boo
     user_id = await connection.scalar(
         select(User.id)
         .where(User.app_user_id == app_user_id, User.erased_at.is_(None))
-        # Does not wait for those who hold the user: while uploads pour in, some always do.
+        # Does not wait for those who share the user's lock: while uploads come in, some always do.
         .with_for_update(key_share=True)
     )
     if user_id is None:
@@ -77,7 +78,7 @@ async def begun(connection: AsyncConnection, app_user_id: str) -> Sequence[UUID]
 
 
 async def some_begun(connection: AsyncConnection, *, limit: int) -> Sequence[UUID]:
-    """Up to `most` users whose erasing began and has not ended, each time others."""
+    """Up to `limit` users whose erasing began and has not ended, chosen by chance."""
     return (
         await connection.scalars(
             select(User.id)
@@ -90,10 +91,10 @@ async def some_begun(connection: AsyncConnection, *, limit: int) -> Sequence[UUI
 
 
 async def remove_some(connection: AsyncConnection, user_id: UUID, *, limit: int) -> Removal:
-    """Remove up to `most` rows of a user whose erasing began; at the end the user's own.
+    """Remove up to `limit` rows of a user whose erasing began; at the end the user's own.
 
-    Safe to run anywhere, any number of times: one at a time works at a user, and the others see
-    that nothing moved.
+    It may run anywhere, any number of times: one at a time removes rows of a user, and the others
+    return that nothing moved.
     """
     locked = await connection.scalar(
         select(User.id)
@@ -103,13 +104,13 @@ async def remove_some(connection: AsyncConnection, user_id: UUID, *, limit: int)
     if locked is None:
         gone = await connection.scalar(select(User.id).where(User.id == user_id)) is None
         return Removal(done=gone, moved=False)
-    await connection.execute(_TAKE_LEASES, {"user_id": user_id})
+    await connection.execute(_END_LEASES, {"user_id": user_id})
     removed = (
         await connection.scalars(_REMOVE_UPLOADS, {"user_id": user_id, "limit": limit})
     ).all()
     if removed:
         await connection.execute(
-            delete(IdempotencyKey).where(IdempotencyKey.upload_id.in_(removed))
+            delete(IdempotencyKey).where(is_among(IdempotencyKey.upload_id)), {"ids": removed}
         )
         return Removal(done=False, moved=True)
     left = await connection.scalar(
@@ -142,7 +143,7 @@ async def remove_some(connection: AsyncConnection, user_id: UUID, *, limit: int)
 
 
 async def _remove_access(connection: AsyncConnection, user_id: UUID) -> None:
-    """Remove the grant, a pause, and the device tokens with what they left."""
+    """Remove the grant, the pause, and the device tokens with their idempotency keys."""
     await connection.execute(delete(Pause).where(Pause.user_id == user_id))
     await connection.execute(delete(Grant).where(Grant.user_id == user_id))
     theirs = select(Credential.id).where(Credential.user_id == user_id).scalar_subquery()
@@ -154,9 +155,9 @@ async def _remove_access(connection: AsyncConnection, user_id: UUID) -> None:
     await connection.execute(delete(Credential).where(Credential.user_id == user_id))
 
 
-# What a worker has under way cannot be called back. With another lease on its row, though, it can
-# record nothing: no receipt, no issues, no state. Its attempt's row still tells when it ended.
-_TAKE_LEASES = text("""
+# What a worker is sending cannot be called back. But with another lease on the row the worker can
+# record nothing: no receipt, no issues, no state. The row of its attempt still says when it ended.
+_END_LEASES = text("""
     UPDATE uploads SET lease_id = gen_random_uuid(), sealed_body = '', sealed_receipt = NULL,
         issues = NULL, digest = ''
     WHERE id IN (
@@ -167,7 +168,7 @@ _TAKE_LEASES = text("""
     )
 """)
 
-# What is locked is being recorded just now: the next step finds it as it ended.
+# Locked rows are being recorded now: the next step finds how they ended.
 _REMOVE_UPLOADS = text("""
     DELETE FROM uploads WHERE id IN (
         SELECT u.id FROM uploads AS u

@@ -13,9 +13,9 @@ from uplift.lifecycle import State
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Uploads of which all of this is true. What is not given is true of every upload.
+    """Uploads that match all of this. What is not given matches every upload.
 
-    `since` and `before` bound the time of the last change: from the one on, and before the other.
+    `since` and `before` are about the last change: at `since` or later, and earlier than `before`.
     """
 
     states: Sequence[State] = ()
@@ -33,19 +33,19 @@ class Filter:
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """The same as conditions on `Upload`, all of which must hold."""
-        held: list[ColumnElement[bool]] = []
+        conditions: list[ColumnElement[bool]] = []
         if self.states:
-            held.append(state_is(Upload.state, *self.states))
+            conditions.append(state_is(Upload.state, *self.states))
         if self.reason is not None:
-            held.append(Upload.reason == self.reason)
+            conditions.append(Upload.reason == self.reason)
         if self.resource_type is not None:
-            held.append(Upload.resource_type == self.resource_type)
+            conditions.append(Upload.resource_type == self.resource_type)
         if self.user_id is not None:
-            held.append(Upload.user_id == self.user_id)
+            conditions.append(Upload.user_id == self.user_id)
         if self.batch_id is not None:
-            held.append(Upload.batch_id == self.batch_id)
+            conditions.append(Upload.batch_id == self.batch_id)
         if self.since is not None:
-            held.append(Upload.updated_at >= self.since)
+            conditions.append(Upload.updated_at >= self.since)
         if self.before is not None:
-            held.append(Upload.updated_at < self.before)
-        return held
+            conditions.append(Upload.updated_at < self.before)
+        return conditions

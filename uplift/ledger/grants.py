@@ -1,4 +1,4 @@
-"""Users' grants at 1upHealth: the sealed tokens, when they end, and whether they still work."""
+"""Users' grants at 1upHealth: the sealed tokens, when they expire, and whether they still work."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,7 +27,7 @@ class GrantRow:
     tokens: TokenPair
     version: int
     updated_at: datetime
-    refreshing: bool  # somebody asks 1upHealth for the next version now
+    refreshing: bool  # somebody is asking 1upHealth for the next version
 
     def __repr__(self) -> str:
         return f"GrantRow(user_id={self.user_id}, active={self.active}, version={self.version})"
@@ -77,9 +77,9 @@ async def put_grant(
     *,
     instead_of: int | None = None,
 ) -> int | None:
-    """Keep new tokens; the grant's new version.
+    """Store new tokens, sealed; the grant's new version.
 
-    With `instead_of`, only if the grant still is that version: None if it is not.
+    With `instead_of`, only if the grant still is that version; None if it is not.
     """
     sealed = key.seal(
         orjson.dumps({"access": tokens.access_token, "refresh": tokens.refresh_token}),
@@ -112,7 +112,7 @@ async def put_grant(
 
 
 async def end_grant(connection: AsyncConnection, user_id: UUID, version: int) -> bool:
-    """Mark the grant as needing the person again, if it is still the version that was tried."""
+    """Note that the person must authorise again, if the grant still is the version that failed."""
     row = await connection.execute(
         update(Grant)
         .where(Grant.user_id == user_id, Grant.version == version)
@@ -125,7 +125,7 @@ async def end_grant(connection: AsyncConnection, user_id: UUID, version: int) ->
 async def start_refresh(
     connection: AsyncConnection, user_id: UUID, version: int, seconds: float
 ) -> bool:
-    """Whether the caller is the one to refresh this version, for so many seconds."""
+    """Whether the caller may refresh this version, for so many seconds: one at a time may."""
     row = await connection.execute(
         update(Grant)
         .where(
@@ -140,7 +140,7 @@ async def start_refresh(
 
 
 async def end_refresh(connection: AsyncConnection, user_id: UUID, version: int) -> None:
-    """Let another try to refresh this version: the one that tried got no answer."""
+    """Let another try to refresh this version, since the one that tried got no response."""
     await connection.execute(
         update(Grant)
         .where(Grant.user_id == user_id, Grant.version == version)

@@ -19,7 +19,7 @@ LIFE_SECONDS = 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class CallersKey:
-    """An idempotency key. Those of different callers never meet."""
+    """An idempotency key of one caller. The same key of another caller is another key."""
 
     credential_id: UUID
     key: str
@@ -32,15 +32,15 @@ class CallersKey:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a key stands for already, and when its request was answered first."""
+    """What a key stands for already, and since when."""
 
     request_digest: bytes
     upload_id: UUID
     since: datetime
 
 
-# Waits for a transaction that has the same key under way. A caller whose credential is being
-# removed adds nothing: the row that the foreign key needs is locked, or gone.
+# Waits for a transaction that is adding the same key. A caller whose credential is being removed
+# adds nothing: the row that the foreign key needs is locked, or gone.
 _CLAIM = text("""
     INSERT INTO idempotency_keys AS k
         (credential_id, key_hash, request_digest, upload_id, expires_at)
@@ -74,9 +74,10 @@ async def claim(
     *,
     reset: bool = False,
 ) -> bool:
-    """Let the key stand for this request for a day from now, if it stands for none.
+    """Let the key stand for this request for a day from now; False if it stands for one already.
 
-    With `anew`, in any case. A request with the same key that is under way elsewhere is waited for.
+    With `reset`, it stands for this request in any case. Waits for a request with the same key that
+    is under way elsewhere.
     """
     claimed = await connection.execute(
         _CLAIM,
@@ -108,7 +109,7 @@ async def find(connection: AsyncConnection, key: CallersKey) -> Known | None:
 
 
 async def name_upload(connection: AsyncConnection, key: CallersKey, upload_id: UUID) -> None:
-    """Note another upload than that of the claim: the one that was there before."""
+    """Let a claimed key name another upload: the one that was there before."""
     await connection.execute(
         _NAME,
         {"credential_id": key.credential_id, "key_hash": key.digest, "upload_id": upload_id},
@@ -116,7 +117,7 @@ async def name_upload(connection: AsyncConnection, key: CallersKey, upload_id: U
 
 
 async def purge_expired(connection: AsyncConnection, *, limit: int) -> int:
-    """Remove up to `most` keys whose day is over; how many there were."""
+    """Remove up to `limit` keys whose day is over; how many there were."""
     over = (
         select(IdempotencyKey.credential_id, IdempotencyKey.key_hash)
         .where(IdempotencyKey.expires_at <= text("now()"))

@@ -1,7 +1,4 @@
-"""Uploads as workers see them: due, claimed under a lease, recorded.
-
-Lock order everywhere: a record's row before its uploads' rows.
-"""
+"""Uploads as workers see them: due, claimed under a lease, and their outcomes recorded."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,15 +6,11 @@ from datetime import datetime
 from typing import Any, NotRequired, TypedDict, Unpack
 from uuid import UUID
 
-import orjson
 from sqlalchemy import (
-    ARRAY,
     ColumnElement,
     Float,
     Row,
     SQLColumnExpression,
-    Uuid,
-    any_,
     bindparam,
     func,
     select,
@@ -28,10 +21,12 @@ from sqlalchemy.orm import aliased
 from uuid_utils.compat import uuid4
 
 from uplift.ledger.collisions import colliding
+from uplift.ledger.locks import lock_records
+from uplift.ledger.parameters import Rows, is_among
 from uplift.ledger.pauses import not_paused
 from uplift.ledger.tables import Record, Restore, Upload, User, state_is
 from uplift.ledger.transitions import Change, change_state
-from uplift.lifecycle import ENDED_OTHERWISE, UNFINISHED, Reason, State
+from uplift.lifecycle import ENDED_UNDELIVERED, UNFINISHED, Reason, State
 from uplift.sealing import WrappedKey
 
 
@@ -81,7 +76,7 @@ class Outcome:
 
 
 def _blocked() -> Any:
-    """Whether an older version of the same record has not ended: versions go out in order."""
+    """Whether an older version of the same record has not ended: versions are sent in order."""
     older = aliased(Upload)
     return (
         select(1)
@@ -105,8 +100,8 @@ def is_due(state: SQLColumnExpression[str]) -> tuple[Any, ...]:
 
 
 def _maybe_sent() -> Any:
-    """Whether this content may be at 1upHealth: put there by its own attempts, or by those of an
-    older version that ended without it being known, since when nothing was delivered."""
+    """Whether this content may be at 1upHealth: by its own attempts, or by those of an older
+    version whose outcome stayed unknown, if nothing was delivered since."""
     older = aliased(Upload)
     unknown = (
         select(1)
@@ -115,7 +110,7 @@ def _maybe_sent() -> Any:
             older.version < Upload.version,
             older.version > Record.delivered_version,
             older.maybe_sent,
-            state_is(older.state, *sorted(ENDED_OTHERWISE)),
+            state_is(older.state, *sorted(ENDED_UNDELIVERED)),
         )
         .exists()
     )
@@ -123,17 +118,16 @@ def _maybe_sent() -> Any:
 
 
 def is_over(stalled_seconds: float | ColumnElement[float]) -> ColumnElement[bool]:
-    """Whether the time to give up has come, of which so many seconds are not counted."""
+    """Whether the time to give up has come, without counting so many seconds."""
     return Upload.give_up_at <= func.now() - func.make_interval(0, 0, 0, 0, 0, 0, stalled_seconds)
 
 
-# Where ids are given, they lead to the rows. Hidden so, the state does not offer the planner the
-# index of what is due, of which each claim would read all that waits.
+# Where ids are given, PostgreSQL must find the rows by them. An expression hides the state from
+# its planner: by the index of what is due, each claim would read everything that waits.
 _STATE_OF_THESE = Upload.state.concat("")
 
 
-# Built once: that alone takes two milliseconds. And the ids are one parameter, so that the text is
-# the same for any number of them, and Postgres keeps its plan.
+# Built once, since that takes two milliseconds.
 _DUE = (
     select(
         Upload.id,
@@ -165,7 +159,7 @@ _DUE = (
     .join(User, User.id == Upload.user_id)
     .join(Record, Record.id == Upload.record_id)
     .where(
-        Upload.id == any_(bindparam("ids", type_=ARRAY(Uuid))),
+        is_among(Upload.id),
         User.erased_at.is_(None),
         *is_due(_STATE_OF_THESE),
     )
@@ -176,7 +170,7 @@ _DUE = (
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A due upload, which no other can claim until the transaction ends. `crashes` is how many of
+    """A due upload that nobody else can claim until the transaction ends. `crashes` is how many of
     its leases ran out, one after the other."""
 
     body_bytes: int
@@ -187,15 +181,15 @@ class Due:
 async def due_among(
     connection: AsyncConnection, ids: Sequence[UUID], *, stalled_seconds: float = 0.0
 ) -> dict[UUID, Due]:
-    """Those of the uploads that are due now and not another's, in the order of their ids.
+    """Those of the uploads that are due now and locked by nobody, in the order of their ids.
 
-    Their time to give up stood still for so many seconds that they did not get back yet.
+    For `stalled_seconds` nothing could be sent: their time to give up is later by as much.
     """
     rows = await connection.execute(_DUE, {"ids": list(ids), "stalled_seconds": stalled_seconds})
     return {row.id: Due(row.body_bytes, row.crashes, row) for row in rows}
 
 
-# Bodies are read only now: of those found due, not all may find room in memory.
+# Bodies are read only now: those of all due uploads may be more than the memory takes.
 _OPEN_ATTEMPTS = text("""
     WITH opened AS (
         INSERT INTO attempts (lease_id, upload_id)
@@ -205,9 +199,9 @@ _OPEN_ATTEMPTS = text("""
 """)
 
 
-class Terms(TypedDict):
-    """For how long a claim holds and an upload is tried, in seconds; and whether records of one
-    user may have one id."""
+class LeaseTerms(TypedDict):
+    """How long a lease lasts and an upload is tried, in seconds; and whether several records of one
+    user may have the same id at 1upHealth."""
 
     lease_seconds: float
     give_up_seconds: float
@@ -217,11 +211,11 @@ class Terms(TypedDict):
 async def lease(
     connection: AsyncConnection,
     due: Mapping[UUID, Due],
-    **terms: Unpack[Terms],
+    **terms: Unpack[LeaseTerms],
 ) -> list[Claim]:
-    """Lease these, found by `due_among` in the same transaction. Opens their attempts.
+    """Lease these uploads, which `due_among` found in the same transaction. Opens their attempts.
 
-    What is leased counts as maybe sent from here on, unless it must not be sent.
+    From now on they count as maybe sent, unless they must not be sent.
     """
     if not due:
         return []
@@ -278,75 +272,73 @@ async def claim(
     ids: Sequence[UUID],
     *,
     stalled_seconds: float = 0.0,
-    **terms: Unpack[Terms],
+    **terms: Unpack[LeaseTerms],
 ) -> list[Claim]:
-    """Lease those of the uploads that are due and not another's, whatever their size."""
+    """Lease those of the uploads that are due and locked by nobody, whatever their size."""
     return await lease(
         connection, await due_among(connection, ids, stalled_seconds=stalled_seconds), **terms
     )
 
 
-# In the order in which `accepting.put_in` locks them: neither waits for another that waits for it.
-_LOCK_RECORDS = (
-    select(Record.id)
-    .where(Record.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
-    .order_by(Record.user_id, Record.identity)
-    .with_for_update()
+_ENDED = Rows(
+    "ended",
+    lease_id="uuid",
+    upload_id="uuid",
+    outcome="text",
+    status_code="int",
+    duration_ms="int",
 )
 
-_CLOSE_ATTEMPTS = text("""
+_CLOSE_ATTEMPTS = _ENDED.statement("""
     UPDATE attempts AS a SET closed_at = now(), outcome = e.outcome,
         status_code = e.status_code, duration_ms = e.duration_ms
-    FROM jsonb_to_recordset(CAST(:ended AS jsonb)) AS e(
-        lease_id uuid, upload_id uuid, outcome text, status_code int, duration_ms int)
+    FROM {ended} AS e
     WHERE a.lease_id = e.lease_id AND a.upload_id = e.upload_id
 """)
 
-_RECORD_DELIVERED = text("""
+_DELIVERED = Rows("delivered", upload_id="uuid", receipt="bytea")
+
+_RECORD_DELIVERED = _DELIVERED.statement("""
     UPDATE records AS r SET delivered_version = u.version, delivered_digest = u.digest,
-        sealed_receipt = decode(e.receipt, 'hex')
-    FROM jsonb_to_recordset(CAST(:ended AS jsonb)) AS e(upload_id uuid, receipt text)
-    -- Two ends of one upload may be in the group, and only one of them had the lease.
+        sealed_receipt = e.receipt
+    FROM {delivered} AS e
+    -- Two outcomes of one upload may be in the group, and only one of them had the lease.
     JOIN uploads AS u ON u.id = e.upload_id AND u.state = 'delivered'
     WHERE r.id = u.record_id AND r.delivered_version < u.version
 """)
 
 
 async def record(connection: AsyncConnection, ended: Sequence[Outcome]) -> set[UUID]:
-    """Write how attempts ended: the states, the history and the records, all or nothing.
+    """Record outcomes: the states, the history and the records, all or nothing.
 
-    Returns the uploads whose lease still held; the others were taken over and keep their state.
+    Returns the uploads whose lease was still theirs. Another worker or the sweep changed the
+    others, which keep their state.
     """
     delivered = [end for end in ended if end.change.target is State.DELIVERED]
     if delivered:
-        record_ids = [end.claim.record_id for end in delivered]
-        await connection.execute(_LOCK_RECORDS, {"ids": record_ids})
+        await lock_records(connection, [end.claim.record_id for end in delivered])
     changed = await change_state(connection, [end.change for end in ended])
     await connection.execute(
         _CLOSE_ATTEMPTS,
-        {
-            "ended": orjson.dumps(
-                [
-                    {
-                        "lease_id": end.claim.lease_id,
-                        "upload_id": end.claim.upload_id,
-                        "outcome": end.outcome,
-                        "status_code": end.status_code,
-                        "duration_ms": round(end.duration * 1000),
-                    }
-                    for end in ended
-                ]
-            ).decode()
-        },
+        _ENDED.parameter(
+            {
+                "lease_id": end.claim.lease_id,
+                "upload_id": end.claim.upload_id,
+                "outcome": end.outcome,
+                "status_code": end.status_code,
+                "duration_ms": round(end.duration * 1000),
+            }
+            for end in ended
+        ),
     )
     receipts = [
         {
             "upload_id": end.claim.upload_id,
-            "receipt": end.record_receipt.hex() if end.record_receipt else None,
+            "receipt": end.record_receipt or None,
         }
         for end in delivered
         if end.claim.upload_id in changed
     ]
     if receipts:
-        await connection.execute(_RECORD_DELIVERED, {"ended": orjson.dumps(receipts).decode()})
+        await connection.execute(_RECORD_DELIVERED, _DELIVERED.parameter(receipts))
     return changed

@@ -1,4 +1,4 @@
-"""Brings the ledger's schema to a revision, by Alembic."""
+"""Migrates the ledger's schema with Alembic."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from uplift.ledger.database import Database
 from uplift.ledger.tables import Table
 
-# Any fixed number: two processes that migrate at once take turns.
+# Any fixed number: two processes that migrate at once go one after the other.
 _LOCK = 7_364_119
 
 
@@ -24,7 +24,7 @@ def _config(connection: Connection | None = None) -> Config:
 
 
 def _prepare(connection: Connection) -> None:
-    # The limits that protect the service from a stuck query would end a long migration.
+    # These limits protect the service from a stuck query, and would end a long migration.
     connection.execute(text("SET LOCAL statement_timeout = 0"))
     connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
@@ -47,7 +47,7 @@ async def upgrade(database: Database, revision: str = "head") -> None:
 
 
 async def downgrade(database: Database, revision: str) -> None:
-    """Migrate down to `revision`; "base" is an empty schema. Data goes with the tables."""
+    """Migrate down to `revision`; "base" is an empty schema. Removes the tables' data as well."""
 
     def run(connection: Connection) -> None:
         _prepare(connection)

@@ -1,4 +1,4 @@
-"""Uploads that wait for a person, or for a token: parked, released, made due again."""
+"""Uploads that wait for a person or for a token: parks and releases them, and makes them due."""
 
 from uuid import UUID
 
@@ -11,14 +11,14 @@ from uplift.lifecycle import Reason, State
 
 
 async def park_waiting(connection: AsyncConnection, user_id: UUID, *, clock: float) -> set[UUID]:
-    """Park what a user has waiting: their grant is dead."""
+    """Park a user's queued uploads: the grant is dead. They give up after `clock` seconds."""
     rows = await connection.execute(
         select(Upload.id)
         .where(
             Upload.user_id == user_id,
             state_is(Upload.state, State.QUEUED),
-            # What 1upHealth may just be storing is parked by its next attempt: a release at once
-            # must not have it looked for too early.
+            # An upload that 1upHealth may be storing now is parked by its next attempt. If it were
+            # parked here and released at once, it would be looked up too early.
             ~(Upload.maybe_sent & (Upload.next_attempt_at > func.now())),
         )
         .order_by(Upload.id)
@@ -40,7 +40,7 @@ async def park_waiting(connection: AsyncConnection, user_id: UUID, *, clock: flo
 
 
 async def release_parked(connection: AsyncConnection, user_id: UUID) -> set[UUID]:
-    """Queue all that a user has parked: there is a new grant."""
+    """Queue all parked uploads of a user, because there is a new grant."""
     rows = await connection.execute(
         select(Upload.id)
         .where(Upload.user_id == user_id, state_is(Upload.state, State.PARKED))
@@ -51,10 +51,9 @@ async def release_parked(connection: AsyncConnection, user_id: UUID) -> set[UUID
 
 
 async def release_authorized(connection: AsyncConnection, *, limit: int) -> set[UUID]:
-    """Queue what was parked although its user's grant works.
+    """Queue uploads that are parked although their user's grant works.
 
-    An attempt that met the old grant may park its upload just after the new grant released the
-    others.
+    An attempt with the old grant may park its upload just after the new grant released the others.
     """
     rows = await connection.execute(
         select(Upload.id)
@@ -70,7 +69,7 @@ _FOR_A_TOKEN = (Reason.AWAITING_TOKEN, Reason.NO_TOKEN)
 
 
 async def end_waits_for_token(connection: AsyncConnection, user_id: UUID) -> None:
-    """Make due what a user has queued and waits for nothing but a token: there is one."""
+    """Make a user's uploads due that wait only for a token: there is one now."""
     waiting = (
         select(Upload.id)
         .where(
@@ -80,7 +79,7 @@ async def end_waits_for_token(connection: AsyncConnection, user_id: UUID) -> Non
             Upload.next_attempt_at > func.now(),
         )
         .order_by(Upload.id)
-        # One that is being changed otherwise has its own time; waiting for it could deadlock.
+        # A locked upload is being changed otherwise; waiting for it could deadlock.
         .with_for_update(skip_locked=True)
     )
     await connection.execute(

@@ -1,4 +1,4 @@
-"""Pauses: nothing is claimed, rung for or expired meanwhile, of one user or of everybody."""
+"""Pauses, of one user or of everybody: nothing of theirs is claimed, dispatched or expired."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +15,7 @@ from uplift.ledger.tables import Pause, Upload, User
 
 @dataclass(frozen=True, slots=True)
 class PauseRow:
-    """A pause, and since when: of the user of that name, or of everybody."""
+    """A pause of the user of that name, or of everybody; and since when."""
 
     app_user_id: str | None
     since: datetime
@@ -23,14 +23,14 @@ class PauseRow:
 
 def not_paused() -> ColumnElement[bool]:
     """Whether neither everybody nor the upload's user is paused: a condition on `Upload`."""
-    # Two questions: the first has one answer for all rows, so Postgres asks it once.
+    # The first of two questions has one answer for all rows, so PostgreSQL asks it once.
     of_all = select(Pause.id).where(Pause.user_id.is_(None)).exists()
     of_user = select(Pause.id).where(Pause.user_id == Upload.user_id).exists()
     return ~of_all & ~of_user
 
 
 async def pause(connection: AsyncConnection, user_id: UUID | None, *, by: Actor) -> datetime:
-    """Pause a user, or everybody; since when they are. A pause that is there already goes on."""
+    """Pause a user, or everybody; returns since when. A pause that is there already goes on."""
     new = uuid7()
     adding = insert(Pause).values(id=new, user_id=user_id)
     row = (
@@ -47,7 +47,6 @@ async def pause(connection: AsyncConnection, user_id: UUID | None, *, by: Actor)
     return since
 
 
-# In the order of ids, in which everybody who waits for several uploads locks them.
 _MOVE_OF_ALL = text("""
     UPDATE uploads AS u
     SET give_up_at = u.give_up_at
@@ -80,16 +79,16 @@ _MOVING_TIMEOUT = text("SET LOCAL statement_timeout = '10min'")
 async def resume(connection: AsyncConnection, user_id: UUID | None, *, by: Actor) -> bool:
     """End a pause of a user, or of everybody; False if there was none.
 
-    The time to give up stood still, so it moves by the pause's length; where a user's pause and
-    everybody's overlap, by the length of both together: each accounts for the time before the
-    other began, and the one that ends last for the rest. All of it is one transaction with the end
-    of the pause: nothing can expire, or be claimed, before its clock is right, and a resume that
-    dies on the way has changed nothing. Only what was tried before has a clock; nobody claims it
-    meanwhile, so holding its rows for long keeps no worker waiting.
+    The time to give up stood still, so it moves by the pause's length. Where a user's pause and
+    everybody's overlap, it moves by the length of both together: each counts the time before the
+    other began, and the one that ends last counts the rest. All of it is one transaction with the
+    end of the pause: nothing can expire or be claimed before its time to give up is right, and a
+    resume that fails has changed nothing. Only what was tried before has such a time; nobody claims
+    it during the pause, so the row locks keep no worker waiting.
 
-    What is parked keeps its own clock, which does not stand still: its person may consent any time.
+    The time to give up of parked uploads does not stand still: the person may consent at any time.
     """
-    # All of them, so that two that end at once count what they share one after the other.
+    # All pauses, so that two that end at once count their common time one after the other.
     rows = (await connection.execute(select(Pause).order_by(Pause.id).with_for_update())).all()
     ended = next((row for row in rows if row.user_id == user_id), None)
     if ended is None:

@@ -1,6 +1,6 @@
 """A ledger that went back in time: by a restore, or by a failover that lost the last commits.
 
-What it says was not sent may have been sent since, and what it has never heard of as well.
+Uploads that it has as not sent may have been sent since then, and so may uploads that it lost.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ FIRST = UUID(int=0)
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """What a step came to; `last` is None when there was nothing more to walk."""
+    """What a step marked; `last` is where to go on, None if it was the last step."""
 
     last: UUID | None
     unfinished: int = 0
@@ -30,9 +30,10 @@ class Marked:
 async def note_restore(
     connection: AsyncConnection, since: datetime, *, look_seconds: float
 ) -> datetime:
-    """Note that the ledger went back to `since`: what is put in for so long may be upstream.
+    """Note that the ledger went back to `since`: for so many seconds, what is put in may be at
+    1upHealth already.
 
-    Returns until when; once noted, it is only ever made later.
+    Returns until when. If that was noted before, it is only made later.
     """
     until = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, look_seconds)
     row = await connection.execute(
@@ -52,9 +53,10 @@ async def is_in_the_future(connection: AsyncConnection, since: datetime) -> bool
     return bool(await connection.scalar(select(func.now() < since)))
 
 
-# Queued ones wait until whatever was sent before the ledger went back has had its time. What ended
-# with its body is marked too: it can be redriven, and later versions of its record look for it.
-# What a worker holds is marked by its claim. Locked rows are counted, for another pass.
+# Queued uploads wait until everything sent before the ledger went back had time to arrive. Uploads
+# that ended with their body are marked too: they can be redriven, and later versions of their
+# records look for them. The claim marks what a worker has. Locked rows are counted, for another
+# pass.
 _MARK = text("""
     WITH walked AS (
         SELECT id FROM uploads
@@ -73,7 +75,7 @@ _MARK = text("""
             empty_searches = 0,
             dispatched_until = NULL,
             revision = u.revision + 1,
-            reason = CASE WHEN free.queued THEN 'recovered' ELSE u.reason END,
+            reason = CASE WHEN free.queued THEN 'restored' ELSE u.reason END,
             next_attempt_at = CASE WHEN free.queued THEN greatest(
                 u.next_attempt_at, now() + make_interval(secs => :settle)) END,
             updated_at = CASE WHEN free.unfinished THEN now() ELSE u.updated_at END
@@ -91,7 +93,7 @@ _MARK = text("""
 async def mark_some(
     connection: AsyncConnection, *, after: UUID, limit: int, settle_seconds: float
 ) -> Marked:
-    """Mark up to `most` undelivered uploads after that id as maybe sent."""
+    """Mark up to `limit` undelivered uploads after that id as maybe sent."""
     row = (
         await connection.execute(_MARK, {"after": after, "limit": limit, "settle": settle_seconds})
     ).one()
@@ -104,7 +106,7 @@ async def mark_some(
 
 
 async def count_unfinished(connection: AsyncConnection) -> int:
-    """How many uploads are to be marked, but for those that can be redriven."""
+    """How many uploads are to be marked, without those that can be redriven."""
     return (
         await connection.scalar(
             select(func.count())
@@ -115,7 +117,7 @@ async def count_unfinished(connection: AsyncConnection) -> int:
 
 
 async def count_grants(connection: AsyncConnection) -> tuple[int, int]:
-    """Working grants: those that Uplift obtained, and those that the backend brought."""
+    """How many grants work: those that Uplift obtained, and those that the backend brought."""
     rows = await connection.execute(
         select(Grant.origin, func.count().label("grants"))
         .where(Grant.state == "active")

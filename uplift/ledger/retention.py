@@ -1,9 +1,9 @@
-"""What is old goes: a bounded part of it at a time, in the way of nobody.
+"""Removes what is old: a bounded part of it at a time, without making anybody wait.
 
-A step walks so many uploads in the order of their ids, whose first part is the time at which they
-came (RFC 9562, 5.7), from where the last step ended. So no index of ended uploads is needed, which
-each delivery would have to write. All locks are taken or passed over, never waited for: whoever
-claims, records or puts in goes first, and what was passed over is met again in the next pass.
+A step walks so many uploads in the order of their ids, from where the last step ended. An id begins
+with the time at which its upload came (RFC 9562, 5.7), so no index of ended uploads is needed:
+each delivery would have to write it. Locked rows are passed over, never waited for: whoever claims,
+records or puts in goes first, and the next pass meets the row again.
 """
 
 from dataclasses import dataclass
@@ -25,10 +25,10 @@ _TOKENS_KEPT_SECONDS = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Windows:
-    """For how many days things are kept; None is for ever."""
+    """For how many days things are kept; None is for ever. `tombstones`: whether some are left."""
 
     delivered: float | None
-    receipts: bool
+    tombstones: bool
     withdrawn: float | None  # cancelled and superseded
     bodies: float | None  # of rejected, refused and expired uploads
     failed: float | None  # these uploads themselves
@@ -36,7 +36,7 @@ class Windows:
 
     @property
     def shortest(self) -> float | None:
-        """Uploads younger than this need not be looked at."""
+        """Younger uploads than this are kept in any case."""
         given = [self.delivered, self.withdrawn, self.bodies, self.failed]
         return min((days for days in given if days is not None), default=None)
 
@@ -45,7 +45,7 @@ def windows(settings: Settings) -> Windows:
     """What the settings keep, and for how long."""
     return Windows(
         delivered=settings.retain_delivered_days or None,
-        receipts=settings.retain_tombstones,
+        tombstones=settings.retain_tombstones,
         withdrawn=settings.retain_withdrawn_days or None,
         bodies=settings.retain_bodies_days or None,
         failed=settings.retain_failed_days or None,
@@ -55,7 +55,7 @@ def windows(settings: Settings) -> Windows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walked:
-    """What a step came to; `last` is None when there was nothing more to walk."""
+    """What a step did; `last` is where to go on, None if it was the last step."""
 
     last: UUID | None
     looked_at: int = 0
@@ -83,8 +83,8 @@ _WALK = text("""
     ORDER BY id LIMIT :limit
 """)
 
-# Whoever is being erased is left to that. To hold the user is what the receipt's foreign key does
-# in any case; here it does not wait.
+# Users who are being erased are left to that. The tombstone's foreign key locks the user in any
+# case; locked here, it does not wait.
 _THIN = text("""
     WITH old AS (
         SELECT u.id FROM uploads AS u
@@ -96,7 +96,7 @@ _THIN = text("""
         RETURNING u.id, u.user_id, u.batch_id, u.fhir_version, u.resource_type, u.revision,
             u.attempts, u.possible_duplicate, u.sealed_receipt, u.created_at, u.delivered_at
     ), left_over AS (
-        -- Its status tells a little less from now on, so it is another revision of it.
+        -- Its status says a little less from now on, so this is another revision.
         INSERT INTO tombstones (upload_id, user_id, batch_id, fhir_version, resource_type, revision,
             attempts, possible_duplicate, sealed_receipt, created_at, delivered_at)
         SELECT id, user_id, batch_id, fhir_version, resource_type, revision + 1,
@@ -118,9 +118,9 @@ _SHRED = text("""
     SELECT count(*) FROM shredded
 """)
 
-# A version that may be upstream unnoticed stays, without its body, until a later one is delivered:
-# it is what tells that 1upHealth must be asked before anything of its record is sent. What goes is
-# forgotten by its record: the same content again is a new upload.
+# A version that may be at 1upHealth unnoticed stays, without its body, until a later one is
+# delivered. It says that 1upHealth must be asked before anything of its record is sent. A record
+# forgets what is removed: the same content that comes again is a new upload.
 _REMOVE = text("""
     WITH old AS (
         SELECT u.id, u.record_id FROM uploads AS u JOIN records AS r ON r.id = u.record_id
@@ -148,7 +148,7 @@ def _seconds(days: float | None) -> float:
 async def walk_uploads(
     connection: AsyncConnection, windows: Windows, *, after: UUID, limit: int
 ) -> Walked:
-    """Walk up to `most` uploads after that id, and thin, shred or remove those whose time came."""
+    """Walk up to `limit` uploads after that id; thin out, shred or remove those whose time came."""
     if windows.shortest is None:
         return Walked(last=None)
     rows = (
@@ -172,11 +172,11 @@ async def walk_uploads(
     thinned = shredded = removed = 0
     if fates["thin"]:
         thinned = await connection.scalar(
-            _THIN, {"ids": fates["thin"], "tombstones": windows.receipts}
+            _THIN, {"ids": fates["thin"], "tombstones": windows.tombstones}
         )
     if fates["remove"]:
         removed = await connection.scalar(_REMOVE, {"ids": fates["remove"]})
-    # What has to stay although its time has come does not keep its body.
+    # What must stay although its time has come loses its body.
     if shred := fates["shred"] + fates["remove"]:
         shredded = await connection.scalar(_SHRED, {"ids": shred})
     return Walked(
@@ -222,9 +222,9 @@ _REMOVE_BATCHES = text("""
 async def walk_batches(
     connection: AsyncConnection, windows: Windows, *, after: tuple[datetime, UUID], limit: int
 ) -> tuple[tuple[datetime, UUID] | None, int]:
-    """Walk batches after that one, and remove up to `most` rows of those whose time came.
+    """Walk batches after that one, and remove up to `limit` rows of those whose time came.
 
-    Returns after which to go on, None at the end, and how many batches went.
+    Returns the batch after which to go on, None at the end, and how many batches were removed.
     """
     if windows.batches is None:
         return None, 0
@@ -243,7 +243,7 @@ async def walk_batches(
     if over:
         lines = await connection.scalar(_REMOVE_LINES, {"ids": over, "limit": limit})
         if lines == limit:
-            return after, 0  # a batch may have 100,000 of them: the next step goes on here
+            return after, 0  # a batch may have 100,000 of them, so the next step goes on here
     removed = await connection.scalar(_REMOVE_BATCHES, {"ids": over}) if over else 0
     last = (rows[-1].created_at, rows[-1].id) if len(rows) == limit else None
     return last, removed or 0
@@ -282,7 +282,7 @@ _LAG = text("""
 
 
 async def lag(connection: AsyncConnection, windows: Windows, *, limit: int = 1000) -> float:
-    """For how many seconds the oldest uploads should have been gone; 0 if none should."""
+    """Since how many seconds the oldest uploads should be gone; 0 if none should."""
     found = await connection.scalar(
         _LAG,
         {

@@ -1,4 +1,4 @@
-"""What the PostgreSQL server says of itself."""
+"""Facts about the PostgreSQL server: its version, its durability settings and its clock."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """Its version (150004 is 15.4), what it promises of a commit, and its clock, in Unix time."""
+    """The server's version (150004 is 15.4), its durability settings, and its clock, Unix time."""
 
     version: int
     version_text: str
@@ -18,7 +18,7 @@ class ServerFacts:
 
 
 async def server_facts(connection: AsyncConnection) -> ServerFacts:
-    """Ask it."""
+    """Ask the server for them."""
     row = (
         await connection.execute(
             text("""

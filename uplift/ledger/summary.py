@@ -1,4 +1,4 @@
-"""How far a user's uploads are, in numbers."""
+"""Counts a user's uploads by type and state."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from uplift.lifecycle import State
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Counts of a user's uploads, by resource type and state; what is not there is none."""
+    """Counts of a user's uploads by resource type and state; a missing count is zero."""
 
     by_type: dict[str, dict[State, int]]
 
@@ -28,12 +28,12 @@ class Summary:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is on its way any more: every upload is final."""
+        """Whether every upload is final."""
         return all(state.final for states in self.by_type.values() for state in states)
 
 
 async def summarize(connection: AsyncConnection, user_id: UUID) -> Summary:
-    """The summary of the uploads that the ledger has of a user, or has receipts of."""
+    """The summary of a user's uploads and tombstones."""
     uploads = (
         select(Upload.resource_type, Upload.state, func.count().label("count"))
         .where(Upload.user_id == user_id)

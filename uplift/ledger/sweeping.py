@@ -1,4 +1,4 @@
-"""Uploads as the sweep finds them: due and not rung for, abandoned, or out of time."""
+"""Uploads as the sweep finds them: due and not dispatched, abandoned, or past their deadline."""
 
 from datetime import datetime
 from uuid import UUID
@@ -7,10 +7,11 @@ from sqlalchemy import Select, func, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uplift.ledger.leases import is_due, is_over
+from uplift.ledger.parameters import is_among
 from uplift.ledger.pauses import not_paused
 from uplift.ledger.tables import Attempt, Upload, state_is
 from uplift.ledger.transitions import Change, change_state
-from uplift.lifecycle import REFUSED_AFTER, Reason, State
+from uplift.lifecycle import REFUSED_AFTER_CRASHES, Reason, State
 
 
 async def find_due(
@@ -21,10 +22,11 @@ async def find_due(
     redispatch_seconds: float,
     anywhere: bool = False,
 ) -> list[UUID]:
-    """Due uploads of a queue that no bell has rung for lately; notes that it rings now.
+    """Due uploads of a queue that were not dispatched lately; notes that they are dispatched now.
 
-    Those that have been due longest come first. With `anywhere`, those that came due last before a
-    random time since then: many of one user, due at one time, do not stand before all others.
+    Those that have been due longest come first. With `anywhere`, those come first that came due
+    last before a random time since then: so many uploads of one user that are due at one time do
+    not keep all others back.
     """
     due = (
         select(Upload.id)
@@ -61,9 +63,11 @@ async def find_due(
 async def requeue_expired_leases(
     connection: AsyncConnection, *, limit: int, delay: float
 ) -> set[UUID]:
-    """Queue uploads whose lease ran out again, to be asked about after `delay` seconds."""
+    """Queue uploads whose lease ran out: due after `delay` seconds, and looked up first."""
     rows = await connection.execute(
-        _abandoned(limit).where(Upload.crashes < REFUSED_AFTER - 1).order_by(Upload.lease_until)
+        _abandoned(limit)
+        .where(Upload.crashes < REFUSED_AFTER_CRASHES - 1)
+        .order_by(Upload.lease_until)
     )
     return await change_state(
         connection,
@@ -72,11 +76,11 @@ async def requeue_expired_leases(
                 upload_id=row.id,
                 source=State.SENDING,
                 target=State.QUEUED,
-                reason=Reason.RECOVERED,
+                reason=Reason.LEASE_EXPIRED,
                 lease_id=row.lease_id,
                 delay=delay,
                 crashed=True,
-                # It may have been a second send, of which nobody can tell any more.
+                # It may have been a second send: nobody can know any more.
                 possible_duplicate=True if row.attempted_before else None,
             )
             for row in rows
@@ -86,9 +90,11 @@ async def requeue_expired_leases(
 
 async def refuse_crashing(connection: AsyncConnection, *, limit: int) -> set[UUID]:
     """End uploads of which too many leases ran out, one after the other, before another worker
-    takes them up."""
+    claims them."""
     rows = await connection.execute(
-        _abandoned(limit).where(Upload.crashes >= REFUSED_AFTER - 1).order_by(Upload.lease_until)
+        _abandoned(limit)
+        .where(Upload.crashes >= REFUSED_AFTER_CRASHES - 1)
+        .order_by(Upload.lease_until)
     )
     return await change_state(
         connection,
@@ -108,7 +114,7 @@ async def refuse_crashing(connection: AsyncConnection, *, limit: int) -> set[UUI
 
 
 def _abandoned(limit: int) -> Select[tuple[UUID, UUID | None, bool]]:
-    # By its history: a redrive counts its attempts anew.
+    # By its history, since a redrive resets the count of its attempts.
     before = select(1).where(Attempt.upload_id == Upload.id, Attempt.lease_id != Upload.lease_id)
     return (
         select(Upload.id, Upload.lease_id, before.exists().label("attempted_before"))
@@ -121,10 +127,12 @@ def _abandoned(limit: int) -> Select[tuple[UUID, UUID | None, bool]]:
 async def expire_past_deadline(
     connection: AsyncConnection, *, limit: int, stalled_seconds: float = 0.0
 ) -> set[UUID]:
-    """End uploads whose time is up, but for those that may be upstream and can be asked about.
+    """End uploads whose time to give up has come, unless they may be at 1upHealth and can be looked
+    up there.
 
-    Those a worker claims once more: it looks, and then ends them. Nothing expires while it is
-    paused; `stalled_seconds` is for how many seconds nothing was sent that they did not get back yet.
+    A worker claims those once more: it looks them up, and then ends them. Nothing expires while it
+    is paused. For `stalled_seconds` nothing could be sent, and the uploads did not get that time
+    back yet.
     """
     rows = await connection.execute(
         select(Upload.id, Upload.state)
@@ -158,9 +166,10 @@ async def credit_stalled_time(
     limit: int,
     before: tuple[datetime, UUID] | None = None,
 ) -> tuple[datetime, UUID] | None:
-    """Let queued uploads give up so much later, in portions, those with the most time first.
+    """Move the time to give up of queued uploads by so many seconds, in portions.
 
-    Each call goes on with what it is told the last one returned, until that is None.
+    Those with the most time come first. Each call goes on at `before`, which the last one returned,
+    until that is None.
     """
     key = tuple_(Upload.give_up_at, Upload.id)
     portion = (
@@ -168,18 +177,19 @@ async def credit_stalled_time(
         .where(state_is(Upload.state, State.QUEUED), Upload.give_up_at.is_not(None))
         .order_by(Upload.give_up_at.desc(), Upload.id.desc())
         .limit(limit)
-        # Who holds a row now sends it: it does not wait.
+        # Who has locked a row now is sending it, so it does not wait.
         .with_for_update(skip_locked=True)
     )
     if before is not None:
-        # What moved is behind the cursor, where nobody looks again.
+        # What was moved is past `before`, so no call moves it again.
         portion = portion.where(key < before)
     rows = (await connection.execute(portion)).all()
     if not rows:
         return None
     await connection.execute(
         update(Upload)
-        .where(Upload.id.in_([row.id for row in rows]))
-        .values(give_up_at=Upload.give_up_at + func.make_interval(0, 0, 0, 0, 0, 0, seconds))
+        .where(is_among(Upload.id))
+        .values(give_up_at=Upload.give_up_at + func.make_interval(0, 0, 0, 0, 0, 0, seconds)),
+        {"ids": [row.id for row in rows]},
     )
     return rows[-1].give_up_at, rows[-1].id

@@ -1,7 +1,7 @@
-"""The ledger's tables. What the code believes of a row is a constraint here.
+"""The ledger's tables. What the code assumes about a row is a constraint here.
 
-Sealed columns hold `uplift.sealing` values under the user's data key; `docs/privacy.md` says of
-every column what it holds. Migrations are in `migrations/`; a test keeps both equal.
+Sealed columns hold `uplift.sealing` values under the user's data key. `docs/privacy.md` describes
+every column. Migrations are in `migrations/`; a test keeps both equal.
 """
 
 from collections.abc import Iterable
@@ -37,7 +37,7 @@ def _one_of(column: str, values: Iterable[str]) -> str:
 
 
 class Table(DeclarativeBase):
-    """Names every constraint, so that migrations can speak of them."""
+    """The base of all tables. Every constraint has a name, so that migrations can use it."""
 
     metadata = MetaData(
         naming_convention={
@@ -63,7 +63,7 @@ _ZERO = text("0")
 
 
 class User(Table):
-    """A person, as the backend names them, and the key of everything sealed for them."""
+    """A person, by the backend's name, and the data key of everything sealed for them."""
 
     __tablename__ = "users"
     __table_args__ = (
@@ -76,7 +76,7 @@ class User(Table):
         CheckConstraint(
             "(erased_at IS NULL) = (wrapped_key IS NOT NULL)", name="erased_has_no_key"
         ),
-        # Whose erasing began and has not ended: the row goes with the last that refers to it.
+        # Whose erasing has begun and not ended: the row goes after the last that refers to it.
         Index("ix_users_erasing", "erased_at", postgresql_where=text("erased_at IS NOT NULL")),
     )
 
@@ -115,7 +115,7 @@ class Grant(Table):
 
 
 class Record(Table):
-    """One row per identity: its lock serialises the versions of one record."""
+    """A record of a user. The lock of its row puts the record's versions in order."""
 
     __tablename__ = "records"
     __table_args__ = (
@@ -136,16 +136,16 @@ class Record(Table):
     latest_digest: Mapped[bytes | None]
     delivered_version: Mapped[int] = mapped_column(server_default=_ZERO)
     delivered_digest: Mapped[bytes | None]
-    # Sealed JSON {"id", "version", "stored_at", "sha256"}: what 1upHealth calls the record names a
-    # hospital's record, and the digest of its bytes could be guessed.
+    # Sealed JSON {"id", "version", "stored_at", "sha256"}: the id at 1upHealth may be a hospital's
+    # own, and the bytes of a digest could be guessed.
     sealed_receipt: Mapped[bytes | None]
-    # Keyed hash of (FHIR version, type, the resource's own id): where it will be at 1upHealth.
+    # Keyed hash of (FHIR version, type, the resource's own id): its place at 1upHealth.
     upstream_key: Mapped[bytes | None]
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 
 class Batch(Table):
-    """Uploads that came in one request. The counters are of its lines."""
+    """Uploads that came in one request. The counters count its lines."""
 
     __tablename__ = "batches"
     __table_args__ = (
@@ -158,7 +158,7 @@ class Batch(Table):
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     updated_at: Mapped[datetime] = mapped_column(server_default=_NOW)
-    # When its input ended; broken is whether it ended before it was whole.
+    # When its input ended; `broken` if it ended before it was complete.
     closed_at: Mapped[datetime | None]
     broken: Mapped[bool] = mapped_column(server_default=_FALSE)
     accepted: Mapped[int] = mapped_column(server_default=_ZERO)
@@ -181,7 +181,7 @@ class BatchLine(Table):
         ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True
     )
     line: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    # No foreign key: the line outlives an upload that is thinned out.
+    # No foreign key: the line stays when the upload is thinned out.
     upload_id: Mapped[UUID | None]
     duplicate: Mapped[bool] = mapped_column(server_default=_FALSE)
     problem_status: Mapped[int | None]
@@ -208,8 +208,8 @@ class Upload(Table):
             name="delivered_is_shredded",
         ),
         UniqueConstraint("record_id", "version"),
-        # History must not slow the work: what the claim and the sweep look for is indexed apart
-        # from everything that has ended.
+        # History must not slow the work, so what the claim and the sweep look for has indexes of
+        # its own, without everything that has ended.
         Index("ix_uploads_due", "next_attempt_at", postgresql_where=text("state = 'queued'")),
         Index("ix_uploads_leased", "lease_until", postgresql_where=text("state = 'sending'")),
         Index("ix_uploads_parked", "user_id", postgresql_where=text("state = 'parked'")),
@@ -246,7 +246,7 @@ class Upload(Table):
     attempts: Mapped[int] = mapped_column(server_default=_ZERO)
     crashes: Mapped[int] = mapped_column(server_default=_ZERO)
     maybe_sent: Mapped[bool] = mapped_column(server_default=_FALSE)
-    # Whole searches that found nothing since it may have been sent last.
+    # Complete searches that found nothing since it may have been sent last.
     empty_searches: Mapped[int] = mapped_column(server_default=_ZERO)
     cancel_requested: Mapped[bool] = mapped_column(server_default=_FALSE)
     possible_duplicate: Mapped[bool] = mapped_column(server_default=_FALSE)
@@ -267,8 +267,8 @@ class Upload(Table):
 def state_is(column: SQLColumnExpression[str], *states: State) -> ColumnElement[bool]:
     """Whether an upload's state is one of these.
 
-    The states stand in the SQL itself. Were they parameters, the generic plan of a prepared
-    statement could not use the partial indexes, and would read through all history.
+    The states stand in the SQL itself. With parameters, the generic plan of a prepared statement
+    could not use the partial indexes, and would read through all history.
     """
     return column.in_(bindparam(None, states, expanding=True, literal_execute=True))
 
@@ -291,14 +291,14 @@ class Attempt(Table):
 
 
 class Tombstone(Table):
-    """What is left of a delivered upload whose row was thinned out: enough to tell its status."""
+    """What is left of a delivered upload that was thinned out: enough for its status."""
 
     __tablename__ = "tombstones"
     __table_args__ = (Index("ix_tombstones_user_id_upload_id", "user_id", "upload_id"),)
 
     upload_id: Mapped[UUID] = mapped_column(primary_key=True)
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
-    # No foreign key: it outlives the batch.
+    # No foreign key: it stays when the batch is removed.
     batch_id: Mapped[UUID | None]
     fhir_version: Mapped[str]
     resource_type: Mapped[str]
@@ -311,7 +311,7 @@ class Tombstone(Table):
 
 
 class Restore(Table):
-    """A ledger that went back to `since`: what is put in until `look_until` may be upstream."""
+    """The ledger went back to `since`: what is put in until `look_until` may be at 1upHealth."""
 
     __tablename__ = "restores"
 
@@ -321,7 +321,7 @@ class Restore(Table):
 
 
 class Pause(Table):
-    """Nothing is sent meanwhile: of one user, or, where it names none, of everybody."""
+    """A pause of one user, or of everybody if it names none: nothing is sent meanwhile."""
 
     __tablename__ = "pauses"
     __table_args__ = (
@@ -364,7 +364,7 @@ class Credential(Table):
 
 
 class IdempotencyKey(Table):
-    """The answer that an Idempotency-Key of one caller already has."""
+    """An Idempotency-Key of one caller, and the upload that its request became."""
 
     __tablename__ = "idempotency_keys"
     __table_args__ = (
@@ -380,15 +380,15 @@ class IdempotencyKey(Table):
 
 
 class AuditEvent(Table):
-    """Who did what, when, about whom under a pseudonym that erasing destroys.
+    """Who did what, when, about whom: under a pseudonym that erasing destroys.
 
-    A trigger, made by its migration, lets nobody change or remove a row.
+    A trigger, which its migration makes, lets nobody change or remove a row.
     """
 
     __tablename__ = "audit_events"
     __table_args__ = (
         Index("ix_audit_events_pseudonym_id", "pseudonym", "id"),
-        # A few bytes for many rows: they are added in the order of their time.
+        # A few bytes for many rows, since they are added in the order of their time.
         Index("ix_audit_events_at", "at", postgresql_using="brin"),
     )
 

@@ -12,4 +12,4 @@ class TokenPair:
     expires_in: float  # seconds
 
     def __repr__(self) -> str:
-        return "Tokens(…)"
+        return "TokenPair(…)"

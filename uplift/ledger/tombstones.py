@@ -1,20 +1,21 @@
-"""What is left of uploads that were thinned out: a small receipt, or nothing but their record."""
+"""What is left of uploads that were thinned out: a tombstone, or nothing but their record."""
 
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Select, Uuid, any_, bindparam, literal, null, select
+from sqlalchemy import Select, literal, null, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from uplift.ledger.parameters import is_among
 from uplift.ledger.tables import Tombstone, User
 from uplift.lifecycle import State
 
 
 def status_columns() -> Select[Any]:
-    """Delivered uploads by their receipts, in the columns of `uploads.UploadRow`.
+    """Delivered uploads by their tombstones, in the columns of `uploads.UploadRow`.
 
-    What validation found and 1upHealth's last answer are not kept.
+    The findings of the validation and 1upHealth's last response are not kept.
     """
     return select(
         Tombstone.upload_id.label("id"),
@@ -43,10 +44,8 @@ def status_columns() -> Select[Any]:
     ).join(User, (User.id == Tombstone.user_id) & User.erased_at.is_(None))
 
 
-STATUSES_OF = status_columns().where(
-    Tombstone.upload_id == any_(bindparam("ids", type_=ARRAY(Uuid)))
-)
-"""The statuses of the thinned uploads `ids`."""
+STATUSES_OF = status_columns().where(is_among(Tombstone.upload_id))
+"""The statuses of the uploads `ids` that were thinned out."""
 
 
 async def without_tombstone(
@@ -57,11 +56,11 @@ async def without_tombstone(
     fhir_version: str,
     resource_type: str,
 ) -> dict[str, Any] | None:
-    """A delivered upload that left no receipt, in the columns of `uploads.UploadRow`.
+    """A delivered upload that left no tombstone, in the columns of `uploads.UploadRow`.
 
-    Whoever submits the same content again knows its type; when it was accepted is in its id
-    (RFC 9562, 5.7). Nothing tells any more how often it was tried, when it was delivered or what
-    1upHealth calls it. None if the user's erasing has begun.
+    Whoever submits the same content again knows its type, and its id has the time when it was
+    accepted (RFC 9562, 5.7). Nobody knows any more how often it was tried, when it was delivered or
+    what 1upHealth calls it. None if the user's erasing has begun.
     """
     user = (
         await connection.execute(

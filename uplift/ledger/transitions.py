@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-import orjson
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from uplift.ledger.parameters import Rows
 from uplift.lifecycle import DEAD_LETTERS, Reason, State, allowed
 
 
@@ -16,22 +15,22 @@ from uplift.lifecycle import DEAD_LETTERS, Reason, State, allowed
 class Change:
     """One upload's step from a state to another. What is None stays as it is.
 
-    `source` and, where a worker holds the upload, `lease_id` must still be true of the row, or
-    the change does nothing: somebody else was first. Times are in seconds from the database's now.
+    `source` and, where a worker has the upload, `lease_id` must still be true of the row, or the
+    change does nothing: somebody else was first. Times are in seconds from the database's now.
     """
 
     upload_id: UUID
     source: State
     target: State
     reason: Reason | None = None
-    lease_id: UUID | None = None  # the lease that must hold the row now
+    lease_id: UUID | None = None  # the lease that the row must have now
     new_lease_id: UUID | None = None  # the lease that a claim sets
     lease_seconds: float | None = None
     delay: float = 0.0  # until a queued upload is due
     clock: float | None = None  # until it gives up: starts with the first claim, and with parking
     maybe_sent: bool | None = None
     # Whole searches that found nothing since it may have been sent last. A crash, and a return
-    # from outside of the queue, begin the count anew.
+    # to the queue from another state than sending, reset the count.
     empty_searches: int | None = None
     possible_duplicate: bool | None = None
     crashed: bool = False
@@ -48,7 +47,7 @@ class Change:
         if not allowed(self.source, self.target):
             raise ValueError(f"No upload goes from {self.source} to {self.target}.")
         if self.source is State.SENDING and self.lease_id is None:
-            raise ValueError("Only who holds the lease may change an upload that is sending.")
+            raise ValueError("Only the lease's owner may change an upload that is sending.")
         if self.free and (self.source, self.target) != (State.SENDING, State.QUEUED):
             raise ValueError("Only an attempt that ends in the queue can be free.")
         if self.reset and (self.source not in DEAD_LETTERS or self.target is not State.QUEUED):
@@ -72,13 +71,34 @@ class Change:
             "free": self.free,
             "last_response": self.last_response,
             "issues": self.issues,
-            "receipt": self.sealed_receipt.hex() if self.sealed_receipt else None,
+            "receipt": self.sealed_receipt or None,
             "reset": self.reset,
         }
 
 
-# One JSON parameter: the text stays the same for any number of changes, so Postgres plans it once.
-_CHANGE = text("""
+_CHANGES = Rows(
+    "changes",
+    id="uuid",
+    source="text",
+    target="text",
+    reason="text",
+    lease_id="uuid",
+    new_lease_id="uuid",
+    lease_seconds="float8",
+    delay="float8",
+    clock="float8",
+    maybe_sent="bool",
+    empty_searches="int",
+    possible_duplicate="bool",
+    crashed="bool",
+    free="bool",
+    last_response="text",
+    issues="jsonb",
+    receipt="bytea",
+    reset="bool",
+)
+
+_CHANGE = _CHANGES.statement("""
     UPDATE uploads AS u SET
         state = c.target,
         reason = c.reason,
@@ -103,21 +123,18 @@ _CHANGE = text("""
         lease_until = CASE WHEN c.target = 'sending'
                            THEN now() + make_interval(secs => c.lease_seconds) END,
         maybe_sent = coalesce(c.maybe_sent, u.maybe_sent),
-        empty_searches = CASE WHEN c.crashed OR (c.target = 'queued' AND c.source <> 'sending') THEN 0
-                     ELSE coalesce(c.empty_searches, u.empty_searches) END,
+        empty_searches = CASE
+            WHEN c.crashed OR (c.target = 'queued' AND c.source <> 'sending') THEN 0
+            ELSE coalesce(c.empty_searches, u.empty_searches) END,
         possible_duplicate = coalesce(c.possible_duplicate, u.possible_duplicate),
         last_response = coalesce(c.last_response, u.last_response),
         issues = CASE WHEN NOT c.reset THEN coalesce(c.issues, u.issues) END,
         cancel_requested = u.cancel_requested AND NOT c.reset,
-        sealed_receipt = coalesce(decode(c.receipt, 'hex'), u.sealed_receipt),
+        sealed_receipt = coalesce(c.receipt, u.sealed_receipt),
         sealed_body = CASE WHEN c.target IN ('delivered', 'cancelled', 'superseded')
                            THEN NULL ELSE u.sealed_body END,
         delivered_at = CASE WHEN c.target = 'delivered' THEN now() END
-    FROM jsonb_to_recordset(CAST(:changes AS jsonb)) AS c(
-        id uuid, source text, target text, reason text, lease_id uuid, new_lease_id uuid,
-        lease_seconds float8, delay float8, clock float8, maybe_sent bool, empty_searches int,
-        possible_duplicate bool, crashed bool, free bool, last_response text,
-        issues jsonb, receipt text, reset bool)
+    FROM {changes} AS c
     WHERE u.id = c.id AND u.state = c.source
       AND (c.source <> 'sending' OR u.lease_id = c.lease_id)
     RETURNING u.id
@@ -127,12 +144,12 @@ _CHANGE = text("""
 async def change_state(connection: AsyncConnection, changes: Sequence[Change]) -> set[UUID]:
     """Make the changes; the ids of the uploads for which they took place.
 
-    An upload that is missing from the answer was no longer where its change took it to be.
+    An upload that is missing from them was no longer in the state that its change expected.
     """
     if not changes:
         return set()
     rows = await connection.execute(
         _CHANGE,
-        {"changes": orjson.dumps([change._row() for change in changes]).decode()},  # noqa: SLF001
+        _CHANGES.parameter(change._row() for change in changes),  # noqa: SLF001  a part of it
     )
     return {row.id for row in rows}

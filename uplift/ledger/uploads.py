@@ -1,4 +1,4 @@
-"""Uploads as their owners see them: put in, read back, listed."""
+"""Uploads as their owners see them: their statuses, one by one and listed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,11 +6,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Row, Select, Uuid, any_, bindparam, func, select
+from sqlalchemy import Row, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uplift.ledger import tombstones
 from uplift.ledger.filters import Filter
+from uplift.ledger.parameters import is_among
 from uplift.ledger.tables import Upload, User
 from uplift.lifecycle import State
 
@@ -27,7 +28,10 @@ def receipt_context(row_id: UUID) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class UploadRow:
-    """An upload's status as the ledger has it. No body, no secrets but the sealed receipt."""
+    """An upload's status as the ledger has it: sealed, and without its body.
+
+    `uplift.reading.status` opens it.
+    """
 
     id: UUID
     user_id: UUID
@@ -90,14 +94,12 @@ def _status(row: Row[Any]) -> UploadRow:
     return UploadRow(**values)
 
 
-# One text for any number of them, which Postgres plans once.
-_STATUSES_OF = _statuses().where(Upload.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
+_STATUSES_OF = _statuses().where(is_among(Upload.id))
+_REVISIONS_OF = select(Upload.id, Upload.revision).where(is_among(Upload.id))
 
 
 async def get_uploads(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, UploadRow]:
-    """The status of each of these uploads, thinned ones by their receipts; the unknown are
-    missing.
-    """
+    """The status of each of these uploads, or of its tombstone; unknown ones are missing."""
     rows = await connection.execute(_STATUSES_OF, {"ids": list(ids)})
     found = {row.id: _status(row) for row in rows}
     if missing := [id_ for id_ in ids if id_ not in found]:
@@ -106,7 +108,7 @@ async def get_uploads(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[
     return found
 
 
-async def get_dropped(
+async def get_thinned(
     connection: AsyncConnection,
     upload_id: UUID,
     *,
@@ -114,7 +116,7 @@ async def get_dropped(
     fhir_version: str,
     resource_type: str,
 ) -> UploadRow | None:
-    """What is known of a delivered upload that was thinned out and left no receipt.
+    """The status of a delivered upload that was thinned out and left no tombstone.
 
     None if its user is being erased.
     """
@@ -130,7 +132,7 @@ async def get_dropped(
 
 async def get_revisions(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, int]:
     """The revision of each of these uploads: it rises with every change of state."""
-    rows = await connection.execute(select(Upload.id, Upload.revision).where(Upload.id.in_(ids)))
+    rows = await connection.execute(_REVISIONS_OF, {"ids": list(ids)})
     return {row.id: row.revision for row in rows}
 
 

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-import orjson
-from sqlalchemy import Row, Select, func, select, text
+from sqlalchemy import Row, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from uplift.ledger.parameters import Rows
 from uplift.ledger.tables import User
 from uplift.sealing import WrappedKey
 
-# A key without an id cannot be opened; it counts as one under an id that no ring holds.
+# A key without an id cannot be opened; it counts as one under an id that no key ring has.
 _MASTER_ID = func.coalesce(User.master_key_id, "")
 
 
@@ -25,7 +25,7 @@ class KeyRow:
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A wrapped data key that is to take the place of another."""
+    """A wrapped data key that replaces another."""
 
     row: KeyRow
     wrapped: WrappedKey
@@ -64,33 +64,31 @@ async def keys_not_under(
     return [_read(row) for row in await connection.execute(statement)]
 
 
-# Rows are locked in the order of their ids and never waited for: two rotations, or a rotation and
-# an erasure, cannot block each other. FOR NO KEY UPDATE leaves the uploads that come in meanwhile
-# free to refer to their user.
-_REPLACE = text("""
-    WITH wanted AS (
-        SELECT * FROM jsonb_to_recordset(CAST(:keys AS jsonb)) AS r(
-            id uuid, old_id text, old_key text, new_id text, new_key text)
-    ), free AS (
+_KEYS = Rows("keys", id="uuid", old_id="text", old_key="bytea", new_id="text", new_key="bytea")
+
+# Locked rows are never waited for, so two rotations, or a rotation and an erasure, cannot block
+# each other. FOR NO KEY UPDATE lets uploads that come in meanwhile refer to their user.
+_REPLACE = _KEYS.statement("""
+    WITH wanted AS {keys}, free AS (
         SELECT id FROM users WHERE id IN (SELECT id FROM wanted)
         ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
     )
     UPDATE users AS u
-    SET master_key_id = w.new_id, wrapped_key = decode(w.new_key, 'hex')
+    SET master_key_id = w.new_id, wrapped_key = w.new_key
     FROM wanted AS w JOIN free USING (id)
     WHERE u.id = w.id
       AND u.erased_at IS NULL
       AND u.master_key_id = w.old_id
-      AND u.wrapped_key = decode(w.old_key, 'hex')
+      AND u.wrapped_key = w.old_key
     RETURNING u.id
 """)
 
 
 async def replace_keys(connection: AsyncConnection, keys: Sequence[NewKey]) -> set[UUID]:
-    """Put each new wrapped key where the old one still is; the ids of the users it was done for.
+    """Replace each old wrapped key that is still there; the ids of the users whose key it was.
 
-    A user that is missing from the answer was erased or moved meanwhile, or is being changed by
-    another transaction just now.
+    A user that is missing from them was erased or moved meanwhile, or is being changed by another
+    transaction now.
     """
     if not keys:
         return set()
@@ -98,13 +96,13 @@ async def replace_keys(connection: AsyncConnection, keys: Sequence[NewKey]) -> s
         {
             "id": key.row.user_id,
             "old_id": key.row.wrapped.master_id,
-            "old_key": key.row.wrapped.sealed.hex(),
+            "old_key": key.row.wrapped.sealed,
             "new_id": key.wrapped.master_id,
-            "new_key": key.wrapped.sealed.hex(),
+            "new_key": key.wrapped.sealed,
         }
         for key in keys
     ]
-    done = await connection.execute(_REPLACE, {"keys": orjson.dumps(rows).decode()})
+    done = await connection.execute(_REPLACE, _KEYS.parameter(rows))
     return {row.id for row in done}
 
 

@@ -19,6 +19,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid4, uuid7
 
+from uplift.errors import NotFound
+from uplift.ledger import locks
 from uplift.ledger.audit import SYSTEM, Action, Actor, note
 from uplift.ledger.pauses import is_paused
 from uplift.ledger.tables import Grant, User
@@ -37,20 +39,20 @@ class GrantState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LockedUser:
-    """What it takes to keep something for a living user."""
+    """A living user, with what is needed to keep something for them."""
 
     id: UUID
     app_user_id: str
     wrapped_key: WrappedKey
 
     def key(self, key_ring: KeyRing) -> UserKey:
-        """The user's data key. Raises SealError if the ring cannot unwrap it."""
+        """The user's data key. Raises SealError if the key ring cannot unwrap it."""
         return key_ring.unwrap(self.wrapped_key, key_context(self.id))
 
 
 @dataclass(frozen=True, slots=True)
 class UserRow(LockedUser):
-    """A living user: none whose erasing has begun."""
+    """A living user: their erasing has not begun."""
 
     oneup_user_id: str | None
     created_at: datetime
@@ -69,16 +71,33 @@ async def find_user(
 ) -> UserRow | None:
     """The living user of that name.
 
-    Whoever is about to write something that belongs to the user must `hold` them: their erasing
-    then does not end before this transaction, and what it wrote goes with the rest.
+    Whoever will write something that belongs to the user must `lock` them: their erasing then does
+    not end before this transaction, and what it wrote is removed with the rest.
     """
     return await _find(connection, User.app_user_id == app_user_id, lock=lock)
+
+
+def no_such_user() -> NotFound:
+    """The error about a user who is not there, or whose erasing has begun."""
+    return NotFound(
+        "There is no such user. Create them first: POST /v1/users, or `uplift users add`."
+    )
+
+
+async def require_user(
+    connection: AsyncConnection, app_user_id: str, *, lock: bool = False
+) -> UserRow:
+    """`find_user`. Raises NotFound if there is no such user."""
+    user = await find_user(connection, app_user_id, lock=lock)
+    if user is None:
+        raise no_such_user()
+    return user
 
 
 async def get_user(
     connection: AsyncConnection, user_id: UUID, *, lock: bool = False
 ) -> UserRow | None:
-    """The living user with that id; `hold` as in `find_user`."""
+    """The living user with that id; `lock` as in `find_user`."""
     return await _find(connection, User.id == user_id, lock=lock)
 
 
@@ -122,23 +141,14 @@ def _living() -> Select[Any]:
     )
 
 
-# As text: SQLAlchemy takes longer to look up a statement that it composed than Postgres to run it.
-_HOLD_FREE = text("""
-    SELECT u.id, u.app_user_id, u.master_key_id, u.wrapped_key
-    FROM users AS u
-    WHERE u.app_user_id = ANY(CAST(:names AS text[])) AND u.erased_at IS NULL
-    FOR KEY SHARE OF u SKIP LOCKED
-""")
-
-
 async def lock_users(
     connection: AsyncConnection, app_user_ids: Collection[str]
 ) -> dict[str, LockedUser]:
-    """The living users of these names, held as by `find_user`.
+    """The living users of these names, locked as by `find_user`.
 
-    Whoever would have to be waited for is left out: one user must not hold the others up.
+    A user whose lock is not free is missing: the others must not wait for one.
     """
-    rows = await connection.execute(_HOLD_FREE, {"names": list(app_user_ids)})
+    rows = await locks.lock_free_users(connection, app_user_ids)
     return {
         name: LockedUser(id_, name, WrappedKey(master_id, bytes(wrapped)))
         for id_, name, master_id, wrapped in rows
@@ -151,7 +161,7 @@ _ERASED = text(
 
 
 async def find_erased(connection: AsyncConnection, ids: Collection[UUID]) -> set[UUID]:
-    """Those of these users whose erasing has begun by now, although they are held."""
+    """Those of these users whose erasing has begun by now, although they are locked."""
     return set(await connection.scalars(_ERASED, {"ids": list(ids)}))
 
 
@@ -160,7 +170,7 @@ async def _find(
 ) -> UserRow | None:
     statement = _living().where(condition)
     if lock:
-        statement = statement.with_for_update(of=User, read=True, key_share=True)
+        statement = locks.share_lock(statement)
     row = (await connection.execute(statement)).one_or_none()
     return None if row is None else _read(row)
 
@@ -181,7 +191,10 @@ def _read(row: Row[Any]) -> UserRow:
 async def add_user(
     connection: AsyncConnection, app_user_id: str, key_ring: KeyRing, *, by: Actor = SYSTEM
 ) -> UserRow:
-    """The living user of that name, held; made with a new data key if there was none."""
+    """The living user of that name, locked; added with a new data key if there was none.
+
+    Raises LookupError if others erase the user again and again meanwhile.
+    """
     for _ in range(_ADD_TRIES):
         user_id = uuid7()
         wrapped = key_ring.wrap(UserKey.generate(), key_context(user_id))

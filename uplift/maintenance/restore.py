@@ -68,7 +68,7 @@ class Restorer:
                 )
             # First of all, so that nothing that comes in meanwhile escapes it.
             until = await restoring.note_restore(connection, since, look_seconds=look_seconds)
-            await audit.note(connection, by, Action.RECOVERED)
+            await audit.note(connection, by, Action.RESTORED)
             total = await restoring.count_unfinished(connection)
             grants, brought = await restoring.count_grants(connection)
         unfinished = ended = locked = 0

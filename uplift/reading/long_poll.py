@@ -1,4 +1,4 @@
-"""Waits for uploads to change, for many requests at once, with one query per process and tick."""
+"""Lets requests wait for uploads to change: all requests of a process share one query a tick."""
 
 import asyncio
 from collections import defaultdict
@@ -18,28 +18,28 @@ _TICK_SECONDS = 0.25
 
 
 class LongPoll:
-    """Long-polls are many and changes are few: all that wait share one SELECT a tick."""
+    """Waits for changes. Long polls are many, changes are few: they share one SELECT a tick."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiting: defaultdict[UUID, set[asyncio.Event]] = defaultdict(set)
-        self._revisions: dict[UUID, int | None] = {}  # None: it is gone
+        self._revisions: dict[UUID, int | None] = {}  # None: it is removed
         self._task: asyncio.Task[None] | None = None
         self._released = False
 
     async def wait(
         self, row: UploadRow, until: Callable[[UploadRow], bool], seconds: float
     ) -> UploadRow:
-        """The upload as soon as `until` holds of it, or as it is after so many seconds.
+        """The upload as soon as `until` is true of it, or as it is after so many seconds.
 
-        Raises NotFound as soon as it is gone.
+        Raises NotFound as soon as it is removed.
         """
         changed = asyncio.Event()
         self._waiting[row.id].add(changed)
         if self._revisions.setdefault(row.id, row.revision) != row.revision:
-            changed.set()  # others who wait have seen it change since this row was read
+            changed.set()  # another request has seen it change since this row was read
         if self._task is None:
-            self._task = asyncio.create_task(self._watch(), name="watcher")
+            self._task = asyncio.create_task(self._poll(), name="long poll")
         try:
             async with asyncio.timeout(seconds):
                 while not (until(row) or self._released):
@@ -56,14 +56,14 @@ class LongPoll:
         return row
 
     def release(self) -> None:
-        """Give all that wait, now or later, the upload as it is: the process is to stop."""
+        """End all waits, now and later, with the upload as it is: the process will stop."""
         self._released = True
         for waiting in self._waiting.values():
             for changed in waiting:
                 changed.set()
 
     async def close(self) -> None:
-        """Stop watching; those who wait get their time-out."""
+        """Stop polling; who still waits gets the upload at its time-out."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -75,17 +75,17 @@ class LongPoll:
             raise NotFound("There is no such upload.")
         return found
 
-    async def _watch(self) -> None:
+    async def _poll(self) -> None:
         while self._waiting:
             await asyncio.sleep(_TICK_SECONDS)
-            asked = list(self._waiting)
+            ids = list(self._waiting)
             try:
                 async with self._database.transaction() as connection:
-                    revisions = await uploads.get_revisions(connection, asked)
+                    revisions = await uploads.get_revisions(connection, ids)
             except Exception as error:  # noqa: BLE001  a database that is away comes back
                 _log.warning("long_poll_failed", error=type(error).__name__)
                 continue
-            for id_ in asked:
+            for id_ in ids:
                 if id_ in self._waiting and self._revisions.get(id_) != revisions.get(id_):
                     self._revisions[id_] = revisions.get(id_)
                     for changed in self._waiting.get(id_, ()):

@@ -95,9 +95,7 @@ class Reader:
 
     async def _person(self, app_user_id: str, by: Actor) -> Person:
         async with self._database.transaction() as connection:
-            user = await users.find_user(connection, app_user_id, lock=True)
-            if user is None:
-                raise NotFound("There is no such user.")
+            user = await users.require_user(connection, app_user_id, lock=True)
             # Before anything is asked: what was read must never be missing from the trail.
             await note(connection, by, Action.READ_BACK, user_id=user.id)
         return Person(user.id, user.app_user_id, user.key(self._key_ring))

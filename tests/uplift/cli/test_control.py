@@ -160,7 +160,7 @@ def test_batches_are_listed_and_shown_with_what_became_of_their_lines(cli: Cli) 
             batch = await relay.batch_acceptor.open(
                 name, factories.new_id(), Labels(fhir_version="R4")
             )
-            made.append(str((await relay.batch_acceptor.take(batch, entries())).id))
+            made.append(str((await relay.batch_acceptor.add_entries(batch, entries())).id))
         return made
 
     hers, his = cli.on_relay(make)

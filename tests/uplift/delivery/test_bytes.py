@@ -6,7 +6,7 @@ from tests import factories
 from tests.uplift.fhir.published import examples, needs_examples
 from uplift.fhir.types import CREATABLE_TYPES
 from uplift.fhir.versions import FhirVersion
-from uplift.intake.submission import Labels, read
+from uplift.intake.submission import Labels, parse
 from uplift.ledger import uploads
 from uplift.lifecycle import State
 from uplift.sandbox.testing import SandboxServer
@@ -19,7 +19,7 @@ async def relayed(relay: Relay, upstream: SandboxServer, bodies: list[bytes], ve
     ids = []
     for number, body in enumerate(bodies):
         labels = Labels(fhir_version=version, source="hospital", record_id=str(number))
-        ids.append((await relay.acceptor.accept("alice", read(body, labels))).upload.id)
+        ids.append((await relay.acceptor.accept("alice", parse(body, labels))).upload.id)
     await relay.deliverer.deliver(ids)
     async with relay.database.transaction() as connection:
         rows = await uploads.get_uploads(connection, ids)
@@ -82,7 +82,7 @@ async def test_a_resource_leaves_its_envelope_unchanged(
     await factories.user(relay)
     body = observation(1, '\n "valueQuantity" : {"value": 1.50e-3 , "unit":"\\u00b5g" }')
     envelope = b'{"recordId":"1", "fhirVersion":"R4" ,"resource" : ' + body + b' , "source":"s"}'
-    accepted = await relay.acceptor.accept("alice", read(envelope, Labels()))
+    accepted = await relay.acceptor.accept("alice", parse(envelope, Labels()))
     await relay.deliverer.deliver([accepted.upload.id])
     assert upstream.stored_bytes() == [body]
 

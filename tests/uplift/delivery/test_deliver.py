@@ -13,7 +13,7 @@ from sqlalchemy import select, text
 from tests import factories
 from tests.uplift.delivery.delivering import against, deliver, writes
 from uplift.cli.local.embedded import EmbeddedPostgres
-from uplift.intake.submission import Labels, read
+from uplift.intake.submission import Labels, parse
 from uplift.ledger import migrate
 from uplift.ledger.database import Database
 from uplift.ledger.tables import Attempt, Upload
@@ -187,7 +187,7 @@ async def test_a_record_without_an_id_is_sent_again_and_marked(
     await factories.user(relay)
     without_id = factories.resource()
     del without_id["id"]
-    submission = read(orjson.dumps(without_id), Labels(fhir_version="R4"))
+    submission = parse(orjson.dumps(without_id), Labels(fhir_version="R4"))
     accepted = await relay.acceptor.accept("alice", submission)
     upstream.faults({"kind": "cut", "match": _CREATE, "count": 1})
     await deliver(relay, accepted)
@@ -473,7 +473,7 @@ async def test_a_worker_whose_lease_was_taken_cannot_record(
     assert (await relay.sweeper.sweep()).recovered == 1
     await late
     row = await factories.status(relay, accepted)
-    assert (row.state, row.reason, row.maybe_sent) == (State.QUEUED, Reason.RECOVERED, True)
+    assert (row.state, row.reason, row.maybe_sent) == (State.QUEUED, Reason.LEASE_EXPIRED, True)
     assert (await deliver(relay, accepted)).state is State.DELIVERED
     assert upstream.counts()["total"]["versions"] == 1
 

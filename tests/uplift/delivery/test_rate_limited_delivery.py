@@ -17,7 +17,7 @@ from tests.uplift.ledger import rows
 from tests.uplift.test_dispatch import all_ids
 from uplift.dispatch import redis_url
 from uplift.intake.accept import Accepted
-from uplift.lifecycle import ALONE_AFTER, REFUSED_AFTER, Reason, State
+from uplift.lifecycle import ALONE_AFTER_CRASHES, REFUSED_AFTER_CRASHES, Reason, State
 from uplift.queues import UPLOADS
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
@@ -206,7 +206,7 @@ async def test_an_upload_whose_leases_ran_out_twice_is_attempted_while_nothing_e
     async with relay.database.transaction() as connection:
         await connection.execute(
             text("UPDATE uploads SET crashes = :n WHERE id = ANY(:ids)"),
-            {"n": ALONE_AFTER, "ids": suspects},
+            {"n": ALONE_AFTER_CRASHES, "ids": suspects},
         )
     upstream.faults({"kind": "slow", "seconds": 0.1, "match": _CREATE})
     ids = [each.upload.id for each in uploads]
@@ -232,7 +232,7 @@ async def test_a_record_that_ends_each_worker_is_refused_and_takes_nothing_with_
     )
     together: list[int] = []
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as workers:
-        for life in range(REFUSED_AFTER):
+        for life in range(REFUSED_AFTER_CRASHES):
             worker = await stack.enter_async_context(open_relay(settings))
             workers.create_task(worker.deliverer.deliver([each.upload.id for each in uploads]))
             async with asyncio.timeout(20):
@@ -248,7 +248,7 @@ async def test_a_record_that_ends_each_worker_is_refused_and_takes_nothing_with_
                     )
                 )
             swept = await relay.sweeper.sweep()
-            assert swept.refused == (life == REFUSED_AFTER - 1)
+            assert swept.refused == (life == REFUSED_AFTER_CRASHES - 1)
             await asyncio.sleep(0.3)  # 1upHealth gets its time
             async with relay.database.transaction() as connection:
                 await connection.execute(
@@ -257,10 +257,10 @@ async def test_a_record_that_ends_each_worker_is_refused_and_takes_nothing_with_
 
     row = await factories.status(relay, poison)
     assert (row.state, row.reason) == (State.REFUSED, Reason.CRASHES_WORKER)
-    assert (row.attempts, row.maybe_sent) == (REFUSED_AFTER, True)
+    assert (row.attempts, row.maybe_sent) == (REFUSED_AFTER_CRASHES, True)
     assert (await rows.row(relay.database, poison.upload.id)).sealed_body is not None
     assert together[0] == len(uploads)
-    assert together[ALONE_AFTER:] == [1] * (REFUSED_AFTER - ALONE_AFTER)
+    assert together[ALONE_AFTER_CRASHES:] == [1] * (REFUSED_AFTER_CRASHES - ALONE_AFTER_CRASHES)
     # They were with it while nobody knew yet; from then on they are not tried together.
     await relay.deliverer.deliver([each.upload.id for each in companions])
     assert set(await states(relay, companions)) == {State.DELIVERED}

@@ -12,7 +12,7 @@ from sqlalchemy import delete, func, update
 from tests import factories
 from tests.uplift.delivery.delivering import against, deliver, writes
 from uplift.intake.accept import Accepted
-from uplift.intake.submission import Labels, read
+from uplift.intake.submission import Labels, parse
 from uplift.ledger.tables import Upload
 from uplift.ledger.uploads import UploadRow, receipt_context
 from uplift.ledger.users import key_context
@@ -191,7 +191,7 @@ async def test_a_type_that_cannot_be_searched_is_sent_again_and_marked(
         "id": "product-1",
         "identifier": IDENTIFIER,
     }
-    submission = read(orjson.dumps(product), Labels(fhir_version="R4"))
+    submission = parse(orjson.dumps(product), Labels(fhir_version="R4"))
     accepted = await unsure.acceptor.accept("alice", submission)
     assigning.faults(_NOT_STORED)
     await deliver(unsure, accepted)

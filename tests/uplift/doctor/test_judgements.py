@@ -10,8 +10,7 @@ from uplift.doctor import configuration, findings, keys, ledger, queues, upstrea
 from uplift.doctor.findings import Finding, Verdict
 from uplift.doctor.upstream import Reply
 from uplift.key_check import KeyUse
-from uplift.ledger.backlog import Backlog, Waiting
-from uplift.ledger.overdue import Overdue
+from uplift.ledger.backlog import Backlog, Overdue, Waiting
 from uplift.ledger.server import ServerFacts
 from uplift.sealing import KeyRing
 from uplift.settings import Settings

@@ -19,7 +19,7 @@ from uplift.errors import NotFound, SealError
 from uplift.identity import canonical, content_digest
 from uplift.intake.accept import Accepted, Acceptor
 from uplift.intake.back_pressure import BackPressure
-from uplift.intake.submission import Labels, read
+from uplift.intake.submission import Labels, parse
 from uplift.ledger import audit
 from uplift.ledger.audit import Action, Actor
 from uplift.ledger.database import Database
@@ -112,7 +112,7 @@ async def test_the_exact_bytes_of_the_resource_are_kept_sealed_for_its_row(
 ) -> None:
     inner = b'{ "resourceType":"Condition",\r\n"note":[{"text":"canary \\u00e9 1.50"}],"n":1.500 }'
     body = b'{"fhirVersion":"R4","resource":' + inner + b',"user":"alice"}'
-    accepted = await acceptor.accept("alice", read(body, Labels()))
+    accepted = await acceptor.accept("alice", parse(body, Labels()))
     row = await rows.row(database, accepted.upload.id)
     assert alice.key(key_ring).open(row.sealed_body, body_context(row.id)) == inner
     assert row.body_bytes == len(inner)
@@ -174,8 +174,8 @@ async def test_the_same_content_in_another_spelling_is_a_duplicate(
     other = '{"t":"é",\n"n":72,"resourceType":"Condition"}'.encode()
     if wrapped:
         other = b'{"resource": ' + other + b"}"
-    first = await acceptor.accept("alice", read(one, labels))
-    again = await acceptor.accept("alice", read(other, labels))
+    first = await acceptor.accept("alice", parse(one, labels))
+    again = await acceptor.accept("alice", parse(other, labels))
     assert (again.upload.id, again.duplicate) == (first.upload.id, True)
 
 
@@ -407,6 +407,6 @@ async def test_whatever_is_readable_is_accepted_for_the_worker_to_judge(
     acceptor: Acceptor, alice: UserRow, body: dict[str, Any]
 ) -> None:
     labels = Labels(fhir_version="R5", source="s" * 1024, record_id=None)
-    accepted = await acceptor.accept("alice", read(orjson.dumps(body), labels))
+    accepted = await acceptor.accept("alice", parse(orjson.dumps(body), labels))
     assert accepted.upload.state is State.QUEUED
     assert accepted.upload.fhir_version == "R5"

@@ -72,7 +72,7 @@ async def take(
     batch_id: UUID | None = None,
 ) -> BatchRow:
     batch = await acceptor.open("alice", batch_id or uuid4(), labels)
-    return await acceptor.take(batch, entries(bodies, then=then))
+    return await acceptor.add_entries(batch, entries(bodies, then=then))
 
 
 async def lines(database: Database, batch_id: UUID) -> list[LineRow]:
@@ -245,7 +245,7 @@ async def test_groups_are_committed_while_more_comes(
             assert row.closed_at is None
             yield Entry(number, body(number))
 
-    await acceptor.take(batch, watched())
+    await acceptor.add_entries(batch, watched())
     # One group is committed while the next is read, so no more than two are held.
     for number, committed in enumerate(seen):
         assert committed in {number // 250 * 250, max(number // 250 - 1, 0) * 250}
@@ -263,7 +263,7 @@ async def test_no_more_than_a_group_of_bytes_waits_for_its_commit_and_a_long_lin
             committed.append((await read(database, batch.id)).lines)
             yield Entry(number, body(number, note=[{"text": "x" * size}]))
 
-    await acceptor.take(batch, watched())
+    await acceptor.add_entries(batch, watched())
     # Before each entry is read; the long fourth is committed before the fifth is asked for.
     assert committed[3] in {0, 2}
     assert [*committed[:3], *committed[4:]] == [0, 0, 0, 4, 4]
@@ -331,7 +331,7 @@ async def test_a_user_who_is_erased_meanwhile_gets_nothing_more(
                 await Eraser(database).erase("alice", wait=5)
 
     with pytest.raises(NotFound):
-        await acceptor.take(batch, erased_meanwhile())
+        await acceptor.add_entries(batch, erased_meanwhile())
     async with database.transaction() as connection:
         assert await connection.scalar(text("SELECT count(*) FROM uploads")) == 0
 
@@ -354,7 +354,7 @@ async def test_a_group_whose_connection_to_the_ledger_is_cut_is_put_in_again(
         async with database.transaction() as holding:
             await holding.execute(text("SELECT id FROM users FOR UPDATE"))
             bodies = (body(number) for number in range(150))
-            taking = asyncio.create_task(acceptor.take(batch, entries(bodies)))
+            taking = asyncio.create_task(acceptor.add_entries(batch, entries(bodies)))
             while not await _scalar(database, cut):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         row = await taking

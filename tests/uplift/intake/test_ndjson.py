@@ -52,7 +52,7 @@ def test_a_line_that_is_too_long_costs_neither_its_neighbours_nor_memory() -> No
     assert [line.text for line in reader.feed(b"first\n")] == [b"first"]
     for _ in range(1000):
         assert list(reader.feed(b"x" * 1000)) == []
-        assert reader.held <= 20
+        assert reader.buffered <= 20
     assert list(reader.feed(b"y\nthird")) == [Line(2, None)]
     assert list(reader.end()) == [Line(3, b"third")]
 

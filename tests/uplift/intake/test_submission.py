@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from uplift.errors import UnreadableUpload
-from uplift.intake.submission import Labels, read
+from uplift.intake.submission import Labels, parse
 
 R4 = Labels(fhir_version="R4")
 _BARE = b'{"resourceType": "Condition", "id": "1"}'
@@ -62,7 +62,7 @@ _BAD_VALUES = [
 )
 def test_what_is_not_json_is_unreadable_wherever_it_stands(value: bytes, around: bytes) -> None:
     with pytest.raises(UnreadableUpload):
-        read(around.replace(b"%s", value), R4)
+        parse(around.replace(b"%s", value), R4)
 
 
 @pytest.mark.parametrize(
@@ -83,13 +83,13 @@ def test_what_is_not_json_is_unreadable_wherever_it_stands(value: bytes, around:
 )
 def test_a_body_that_is_not_one_json_text_is_unreadable(body: bytes) -> None:
     with pytest.raises(UnreadableUpload, match="not JSON"):
-        read(body, R4)
+        parse(body, R4)
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b"true", b"1", b'"a"', b"[" + _BARE + b"]"])
 def test_a_body_that_is_no_object_is_unreadable(body: bytes) -> None:
     with pytest.raises(UnreadableUpload, match="not a JSON object"):
-        read(body, R4)
+        parse(body, R4)
 
 
 @pytest.mark.parametrize(
@@ -103,19 +103,19 @@ def test_a_resource_type_that_no_fhir_type_could_have_is_unreadable(
 ) -> None:
     resource = {"resourceType": resource_type}
     with pytest.raises(UnreadableUpload, match="no resourceType that could be a FHIR type"):
-        read(orjson.dumps({"resource": resource} if enveloped else resource), R4)
+        parse(orjson.dumps({"resource": resource} if enveloped else resource), R4)
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"id": "1"}', b'{"resourcetype": "Condition"}'])
 def test_an_object_without_a_resource_type_is_unreadable(body: bytes) -> None:
     with pytest.raises(UnreadableUpload, match="no resourceType"):
-        read(body, R4)
+        parse(body, R4)
 
 
 @pytest.mark.parametrize("resource", [None, 1, "text", [], [{"resourceType": "Condition"}]])
 def test_an_envelope_around_no_object_is_unreadable(resource: Any) -> None:
     with pytest.raises(UnreadableUpload, match="envelope's resource is not a JSON object"):
-        read(orjson.dumps({"resource": resource}), R4)
+        parse(orjson.dumps({"resource": resource}), R4)
 
 
 @pytest.mark.parametrize("name", ["user", "fhirVersion", "source", "recordId"])
@@ -125,32 +125,32 @@ def test_an_envelope_whose_label_is_no_text_is_unreadable_and_says_which(
 ) -> None:
     body = orjson.dumps({"resource": {"resourceType": "Condition"}, name: value})
     with pytest.raises(UnreadableUpload, match=rf"\$\.{name}"):
-        read(body, R4)
+        parse(body, R4)
 
 
 @pytest.mark.parametrize("name", ["user", "source", "record_id"])
 @pytest.mark.parametrize("value", ["a\0b", "\ud800", "x" * 1025])
 def test_a_label_that_cannot_be_kept_is_unreadable(name: str, value: str) -> None:
     with pytest.raises(UnreadableUpload, match=r"U\+0000|more than 1024"):
-        read(_BARE, Labels(fhir_version="R4", **{name: value}))
+        parse(_BARE, Labels(fhir_version="R4", **{name: value}))
 
 
 @pytest.mark.parametrize("name", ["user", "source", "recordId"])
 def test_a_label_with_a_nul_in_the_envelope_is_unreadable(name: str) -> None:
     body = orjson.dumps({"resource": {"resourceType": "Condition"}, name: "a\0b"})
     with pytest.raises(UnreadableUpload, match=rf"{name} holds U\+0000"):
-        read(body, R4)
+        parse(body, R4)
 
 
 @pytest.mark.parametrize("version", ["", " ", "R4 ", "R4\n", "R4\0", "Ｒ4", "R4;x", "4" * 17])
 def test_a_version_that_no_fhir_version_could_have_is_unreadable(version: str) -> None:
     with pytest.raises(UnreadableUpload, match="not a FHIR version"):
-        read(_BARE, Labels(fhir_version=version))
+        parse(_BARE, Labels(fhir_version=version))
 
 
 def test_a_resource_without_a_version_is_unreadable_and_the_message_names_the_versions() -> None:
     with pytest.raises(UnreadableUpload, match="DSTU2, STU3 or R4"):
-        read(_BARE, Labels())
+        parse(_BARE, Labels())
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_resource_without_a_version_is_unreadable_and_the_message_names_the_ve
      ("R5", "R5"), ("4.3.0", "4.3.0")],
 )  # fmt: skip
 def test_a_version_is_kept_under_its_name_and_an_unknown_one_as_it_is(said: str, kept: str) -> None:
-    assert read(_BARE, Labels(fhir_version=said)).fhir_version == kept
+    assert parse(_BARE, Labels(fhir_version=said)).fhir_version == kept
 
 
 @pytest.mark.parametrize("depth", [199, 200, 254, 500, 900])
@@ -171,15 +171,15 @@ def test_a_resource_nested_deeper_than_can_be_kept_is_unreadable_and_no_other_er
     if enveloped:
         body = b'{"resource": ' + body + b"}"
     if depth == 199:
-        assert read(body, R4).resource_type == "Condition"
+        assert parse(body, R4).resource_type == "Condition"
     else:
         with pytest.raises(UnreadableUpload, match="more than 200 deep"):
-            read(body, R4)
+            parse(body, R4)
 
 
 def test_an_envelope_nested_deep_beside_its_resource_is_unreadable_and_no_other_error() -> None:
     with pytest.raises(UnreadableUpload, match="nested too deep"):
-        read(b'{"resource": ' + _BARE + b', "more": ' + nested(1015) + b"}", R4)
+        parse(b'{"resource": ' + _BARE + b', "more": ' + nested(1015) + b"}", R4)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_an_envelope_nested_deep_beside_its_resource_is_unreadable_and_no_other_
     ],
 )
 def test_the_resources_own_bytes_are_kept_exactly(resource: bytes, envelope: bytes) -> None:
-    submission = read(envelope.replace(b"%s", resource), R4)
+    submission = parse(envelope.replace(b"%s", resource), R4)
     assert submission.body == resource
     assert submission.resource == orjson.loads(resource)
     assert submission.resource_type == "Condition"
@@ -223,11 +223,11 @@ def test_the_body_of_an_envelope_is_what_stood_there_to_the_byte(
 ) -> None:
     resource = orjson.dumps({**elements, "resourceType": "Condition"}, option=orjson.OPT_INDENT_2)
     body = b'{"user":"alice","resource":' + space + resource + space + b',"recordId":"1"}'
-    assert read(body, R4).body == resource
+    assert parse(body, R4).body == resource
 
 
 def test_of_a_name_that_is_there_twice_the_last_counts_for_the_body_and_for_the_reading() -> None:
-    submission = read(
+    submission = parse(
         b'{"resource": {"resourceType": "Patient"}, "user": "a", "user": "b",'
         b' "re\\u0073ource": {"resourceType": "Condition", "id": "1", "id": "2"}}',
         R4,
@@ -239,7 +239,7 @@ def test_of_a_name_that_is_there_twice_the_last_counts_for_the_body_and_for_the_
 
 def test_an_object_with_a_resource_type_is_a_resource_even_if_it_has_an_element_resource() -> None:
     body = b'{"resourceType": "Parameters", "resource": {"resourceType": "Condition"}}'
-    submission = read(body, R4)
+    submission = parse(body, R4)
     assert (submission.resource_type, submission.body) == ("Parameters", body)
 
 
@@ -254,7 +254,7 @@ def test_what_the_envelope_names_goes_before_the_labels() -> None:
         }
     )
     outer = Labels(user="bob", fhir_version="R4", source="outer", record_id="outer")
-    assert read(body, outer).labels == Labels(
+    assert parse(body, outer).labels == Labels(
         user="alice", fhir_version="1.0.2", source="", record_id="outer"
     )
 
@@ -297,7 +297,7 @@ def test_any_json_is_read_or_unreadable(value: Any) -> None:
 
 def _read_or_refuse(body: bytes) -> None:
     try:
-        submission = read(body, R4)
+        submission = parse(body, R4)
     except UnreadableUpload:
         return
     assert orjson.loads(submission.body) == submission.resource

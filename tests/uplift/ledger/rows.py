@@ -7,9 +7,9 @@ from sqlalchemy import Row, select, text, update
 from uuid_utils.compat import uuid4, uuid7
 
 from uplift.ledger import accepting, leases, users
-from uplift.ledger.accepting import NewUpload
 from uplift.ledger.database import Database
 from uplift.ledger.leases import Claim
+from uplift.ledger.new_uploads import NewUpload
 from uplift.ledger.tables import Attempt, Record, Upload
 from uplift.ledger.users import UserRow
 from uplift.lifecycle import State
@@ -46,7 +46,7 @@ async def put(
             body_bytes=body_bytes,
             upstream_key=upstream_key,
         )
-        return (await accepting.put_in(connection, [new], redispatch_seconds=0.0))[0][0]
+        return (await accepting.put_in_unread(connection, [new], redispatch_seconds=0.0))[0][0]
 
 
 def new_upload(

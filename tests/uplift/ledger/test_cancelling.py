@@ -76,7 +76,7 @@ async def test_what_cancelling_comes_to_and_that_repeating_it_adds_nothing(
         (Reason.RETRY, True),
         (Reason.HELD, True),
         (Reason.SETTLING, False),
-        (Reason.RECOVERED, False),
+        (Reason.LEASE_EXPIRED, False),
         (Reason.REDRIVEN, False),
         (Reason.AWAITING_TOKEN, False),
         (Reason.NO_TOKEN, False),

@@ -94,7 +94,7 @@ async def test_what_is_on_its_way_goes_before_an_older_record_that_is_committed_
 ) -> None:
     older = rows.new_upload(alice, upstream_key=KEY)
     async with database.transaction() as connection:
-        await accepting.put_in(connection, [older], redispatch_seconds=0.0)
+        await accepting.put_in_unread(connection, [older], redispatch_seconds=0.0)
         early = await put(database, alice)
         (claim,) = await rows.claim(database, early)
     assert not claim.collides

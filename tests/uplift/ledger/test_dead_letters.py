@@ -16,6 +16,7 @@ from uplift.ledger.database import Database
 from uplift.ledger.dead_letters import Left, Redriven
 from uplift.ledger.filters import Filter
 from uplift.ledger.leases import Outcome
+from uplift.ledger.new_uploads import NewUpload
 from uplift.ledger.transitions import Change
 from uplift.ledger.users import UserRow
 from uplift.lifecycle import DEAD_LETTERS, Reason, State
@@ -228,9 +229,9 @@ async def test_a_redrive_and_a_newer_version_at_once_leave_one_of_them_to_be_sen
         old = await dead(database, alice, identity=identity)
         new = rows.new_upload(alice, identity=identity)
 
-        async def put_in(new: accepting.NewUpload = new) -> None:
+        async def put_in(new: NewUpload = new) -> None:
             async with database.transaction() as connection:
-                await accepting.put_in(connection, [new], redispatch_seconds=0.0)
+                await accepting.put_in_unread(connection, [new], redispatch_seconds=0.0)
 
         await asyncio.gather(redrive(database, old), put_in())
         states = [(await rows.row(database, id_)).state for id_ in (old, new.id)]

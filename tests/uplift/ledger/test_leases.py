@@ -464,7 +464,12 @@ async def test_an_abandoned_upload_is_queued_to_be_asked_about(
     async with database.transaction() as connection:
         assert await sweeping.requeue_expired_leases(connection, limit=9, delay=30) == {abandoned}
     row = await rows.row(database, abandoned)
-    assert (row.state, row.reason, row.crashes, row.maybe_sent) == ("queued", "recovered", 1, True)
+    assert (row.state, row.reason, row.crashes, row.maybe_sent) == (
+        "queued",
+        "lease_expired",
+        1,
+        True,
+    )
     assert (row.next_attempt_at - row.updated_at).total_seconds() == 30
     assert (await rows.row(database, held)).state == "sending"
 

@@ -1,7 +1,7 @@
-"""The ways that Postgres takes: through what is unfinished, never through all history.
+"""PostgreSQL's plans: statements read what is unfinished, never all history.
 
-What is asked for is the generic plan: the one that a prepared statement of a process that has run
-for long may have, and that knows no parameter's value.
+The tests ask for generic plans. A prepared statement of a process that has run for long may have
+one, and it knows no parameter's value.
 """
 
 import re
@@ -89,26 +89,26 @@ async def _resume_user(connection: AsyncConnection, user: UserRow) -> None:
 
 
 async def _put_in(connection: AsyncConnection, user: UserRow) -> None:
-    # Nothing is asked about a record that is new.
+    # Only a record that is there needs questions.
     for _ in range(2):
         new = rows.new_upload(user, identity=b"record")
-        await accepting.put_in(connection, [new], redispatch_seconds=1)
+        await accepting.put_in_unread(connection, [new], redispatch_seconds=1)
 
 
 # Either leads by the ids: PostgreSQL 18 may skip through the second.
 _BY_ID = "(pk_uploads|ix_uploads_user_id_id)"
 
 _WAYS: dict[str, tuple[Callable[[AsyncConnection, UserRow], Awaitable[Any]], str]] = {
-    "ring": (
+    "dispatch": (
         lambda c, _: sweeping.find_due(c, queue="uploads", limit=100, redispatch_seconds=1),
         "ix_uploads_due",
     ),
-    "recover": (
+    "requeue": (
         lambda c, _: sweeping.requeue_expired_leases(c, limit=9, delay=0),
         "ix_uploads_leased",
     ),
     "refuse": (lambda c, _: sweeping.refuse_crashing(c, limit=9), "ix_uploads_leased"),
-    "put off": (
+    "credit": (
         lambda c, _: sweeping.credit_stalled_time(c, seconds=1, limit=9),
         "ix_uploads_giving_up",
     ),
@@ -139,12 +139,8 @@ _WAYS: dict[str, tuple[Callable[[AsyncConnection, UserRow], Awaitable[Any]], str
         lambda c, user: leases.claim(c, [user.id], lease_seconds=1, give_up_seconds=1),
         "uq_uploads_record_id_version",
     ),
-    "watch": (lambda c, user: uploads.get_revisions(c, [user.id]), "pk_uploads"),
-    # By either index, only the rows that are asked for.
-    "status": (
-        lambda c, user: uploads.get_uploads(c, [user.id]),
-        "(pk_uploads|ix_uploads_user_id_id)",
-    ),
+    "long poll": (lambda c, user: uploads.get_revisions(c, [user.id]), _BY_ID),
+    "status": (lambda c, user: uploads.get_uploads(c, [user.id]), _BY_ID),
 }
 
 
@@ -165,8 +161,7 @@ async def test_uploads_that_are_named_are_found_by_their_ids_however_many_wait(
         lambda c, _: leases.claim(c, unfinished, lease_seconds=9, give_up_seconds=9),
     ):
         plan = await plans(database, use, alice)
-        # Either leads by the ids: PostgreSQL 18 may skip through the second.
-        assert re.search(r"(using|on) (pk_uploads|ix_uploads_user_id_id)\b", plan)
-        # The statistics say that little waits; each claim would read the backlog that came since.
+        assert re.search(rf"(using|on) {_BY_ID}\b", plan)
+        # The statistics know of few uploads that wait; each claim would read those that came since.
         assert "ix_uploads_due" not in plan
         assert "Seq Scan on uploads" not in plan

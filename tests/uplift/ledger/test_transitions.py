@@ -44,7 +44,7 @@ def test_a_change_that_the_table_does_not_know_cannot_even_be_made(
 
 @pytest.mark.parametrize("target", sorted(TRANSITIONS[State.SENDING]))
 def test_a_change_from_sending_needs_the_lease(target: State) -> None:
-    with pytest.raises(ValueError, match="Only who holds the lease"):
+    with pytest.raises(ValueError, match="Only the lease's owner"):
         Change(upload_id=uuid4(), source=State.SENDING, target=target)
 
 

@@ -27,7 +27,7 @@ async def put(
 ) -> tuple[UUID, bool]:
     async with database.transaction() as connection:
         new = rows.new_upload(user, identity=identity, digest=digest)
-        return (await accepting.put_in(connection, [new], redispatch_seconds=15))[0]
+        return (await accepting.put_in_unread(connection, [new], redispatch_seconds=15))[0]
 
 
 async def states(database: Database) -> list[tuple[int, str]]:
@@ -44,7 +44,9 @@ async def test_a_new_upload_is_queued_due_and_not_rung_for_again_at_once(
 ) -> None:
     async with database.transaction() as connection:
         new = rows.new_upload(alice, queue=BULK, body_bytes=77)
-        assert await accepting.put_in(connection, [new], redispatch_seconds=15) == [(new.id, False)]
+        assert await accepting.put_in_unread(connection, [new], redispatch_seconds=15) == [
+            (new.id, False)
+        ]
     row = await rows.row(database, new.id)
     assert (row.state, row.reason, row.version, row.attempts) == ("queued", "new", 1, 0)
     assert (row.queue, row.body_bytes, row.sealed_body) == (BULK, 77, b"sealed")
@@ -164,7 +166,9 @@ async def test_an_upload_whose_transaction_fails_leaves_nothing(
 ) -> None:
     async def fail() -> None:
         async with database.transaction() as connection:
-            await accepting.put_in(connection, [rows.new_upload(alice)], redispatch_seconds=0)
+            await accepting.put_in_unread(
+                connection, [rows.new_upload(alice)], redispatch_seconds=0
+            )
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -291,16 +295,21 @@ async def test_an_unknown_user_is_none(database: Database, alice: UserRow) -> No
         assert await users.get_user(connection, alice.id) == alice
 
 
-@pytest.mark.parametrize("recovering", [False, True])
-async def test_what_is_said_of_a_new_upload_is_what_the_ledger_says(
-    database: Database, alice: UserRow, *, recovering: bool
+@pytest.mark.parametrize("restored", [False, True])
+@pytest.mark.parametrize("known", [False, True])
+async def test_the_row_of_a_new_upload_is_what_the_ledger_has(
+    database: Database, alice: UserRow, *, restored: bool, known: bool
 ) -> None:
+    if known:  # another version of the record
+        await put(database, alice, b"record", b"before")
     async with database.transaction() as connection:
-        if recovering:
+        if restored:
             await note_restore(connection, datetime.now(UTC), look_seconds=60)
-        new = rows.new_upload(alice)
-        (kept,) = await accepting.put_in_timed(connection, [new], redispatch_seconds=15)
-        said = accepting.new_status(new, kept, alice)
-        assert said is not None
-        assert said.maybe_sent is recovering
-        assert {new.id: said} == await uploads.get_uploads(connection, [new.id])
+        new = rows.new_upload(alice, identity=b"record")
+        (put_in,) = await accepting.put_in(
+            connection, [new], {alice.id: alice}, redispatch_seconds=15
+        )
+        assert put_in is not None
+        row, duplicate = put_in
+        assert (row.maybe_sent, duplicate) == (restored, False)
+        assert {new.id: row} == await uploads.get_uploads(connection, [new.id])

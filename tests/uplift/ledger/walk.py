@@ -149,7 +149,7 @@ class Walk:
             for _ in range(self._dice.choice((1, 1, 3)))
         ]
         await self._run(
-            lambda connection: accepting.put_in(connection, group, redispatch_seconds=0.0)
+            lambda connection: accepting.put_in_unread(connection, group, redispatch_seconds=0.0)
         )
 
     async def claim(self) -> None:

@@ -222,7 +222,7 @@ async def test_what_could_be_sent_again_is_marked(
     assert row.state == before.state
     assert done.unfinished + done.ended == int(marked)
     if state is State.QUEUED:
-        assert row.reason == Reason.RECOVERED
+        assert row.reason == Reason.RESTORED
         # An attempt of the former ledger may have been on its way; then 1upHealth has its time.
         waits = (row.next_attempt_at - before.next_attempt_at).total_seconds()
         assert 119 < waits < 130
@@ -241,7 +241,7 @@ async def test_it_may_be_run_again_and_is_audited_each_time(
     async with database.transaction() as connection:
         assert await connection.scalar(select(func.count()).select_from(Restore)) == 1
         events = await list_events(connection)
-    assert [each.action for each in events].count(Action.RECOVERED) == 2
+    assert [each.action for each in events].count(Action.RESTORED) == 2
 
 
 async def test_what_is_in_other_hands_is_told(database: Database, alice: UserRow) -> None:

@@ -57,7 +57,7 @@ async def old(
     upload_id = uuid7(nanoseconds=int((datetime.now(UTC) - timedelta(days=came)).timestamp() * 1e9))
     new = rows.new_upload(user)
     async with database.transaction() as connection:
-        await accepting.put_in(
+        await accepting.put_in_unread(
             connection,
             [replace(new, id=upload_id, digest=upload_id.bytes, identity=upload_id.bytes)],
             redispatch_seconds=0,
@@ -276,7 +276,7 @@ async def test_a_step_is_bounded_and_the_next_goes_on_where_it_ended(
     gone = [await old(database, alice, State.DELIVERED, 31) for _ in range(4)]
     given = Settings.model_validate(_DAYS)
     windows = retention.Windows(
-        delivered=30, receipts=True, withdrawn=None, bodies=None, failed=None, batches=None
+        delivered=30, tombstones=True, withdrawn=None, bodies=None, failed=None, batches=None
     )
     async with database.transaction() as connection:
         walked = await retention.walk_uploads(
@@ -372,7 +372,7 @@ async def test_the_lag_is_how_long_the_oldest_should_have_been_gone(
     database: Database, alice: UserRow
 ) -> None:
     windows = retention.Windows(
-        delivered=30, receipts=True, withdrawn=20, bodies=None, failed=None, batches=None
+        delivered=30, tombstones=True, withdrawn=20, bodies=None, failed=None, batches=None
     )
 
     async def lag() -> float:

@@ -17,7 +17,7 @@ from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import Database
 from uplift.ledger.token_pair import TokenPair
 from uplift.ledger.users import UserRow
-from uplift.lifecycle import REFUSED_AFTER, Reason, State
+from uplift.lifecycle import REFUSED_AFTER_CRASHES, Reason, State
 from uplift.logs import configure_logs
 from uplift.maintenance.sweep import Sweeper, Swept
 from uplift.queues import BULK, UPLOADS
@@ -306,9 +306,9 @@ async def test_without_redis_nothing_expires_since_nobody_knows_how_long_sending
 @pytest.mark.parametrize(
     ("crashes", "state", "reason"),
     [
-        (0, State.QUEUED, Reason.RECOVERED),
-        (REFUSED_AFTER - 2, State.QUEUED, Reason.RECOVERED),
-        (REFUSED_AFTER - 1, State.REFUSED, Reason.CRASHES_WORKER),
+        (0, State.QUEUED, Reason.LEASE_EXPIRED),
+        (REFUSED_AFTER_CRASHES - 2, State.QUEUED, Reason.LEASE_EXPIRED),
+        (REFUSED_AFTER_CRASHES - 1, State.REFUSED, Reason.CRASHES_WORKER),
     ],
 )
 async def test_what_ended_too_many_workers_is_refused_with_its_body_and_its_doubt(

@@ -52,15 +52,15 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-def settled(row: UploadRow) -> bool:
-    return row.state.settled
+def at_rest(row: UploadRow) -> bool:
+    return not row.state.in_progress
 
 
 async def test_a_change_ends_the_wait(
     database: Database, long_poll: LongPoll, alice: UserRow
 ) -> None:
     row = await read(database, await rows.put(database, alice))
-    waiting = asyncio.create_task(long_poll.wait(row, settled, 30))
+    waiting = asyncio.create_task(long_poll.wait(row, at_rest, 30))
     await asyncio.sleep(0.05)
     assert not waiting.done()
     await park(database, row.id)
@@ -83,7 +83,7 @@ async def test_a_change_before_the_wait_began_is_not_missed(
     row = await read(database, await rows.put(database, alice))
     await park(database, row.id)
     async with asyncio.timeout(10):
-        assert (await long_poll.wait(row, settled, 30)).state is State.PARKED
+        assert (await long_poll.wait(row, at_rest, 30)).state is State.PARKED
 
 
 async def test_a_change_that_others_have_seen_before_the_wait_began_is_not_missed(
@@ -95,7 +95,7 @@ async def test_a_change_that_others_have_seen_before_the_wait_began_is_not_misse
     other = asyncio.create_task(long_poll.wait(fresh, lambda _: False, 1))
     await asyncio.sleep(0.05)
     async with asyncio.timeout(10):
-        assert (await long_poll.wait(stale, settled, 30)).state is State.PARKED
+        assert (await long_poll.wait(stale, at_rest, 30)).state is State.PARKED
     await other
 
 
@@ -103,7 +103,7 @@ async def test_a_change_to_something_else_does_not_end_the_wait(
     database: Database, long_poll: LongPoll, alice: UserRow
 ) -> None:
     row = await read(database, await rows.put(database, alice))
-    waiting = asyncio.create_task(long_poll.wait(row, settled, 30))
+    waiting = asyncio.create_task(long_poll.wait(row, at_rest, 30))
     await asyncio.sleep(0.05)
     (claim,) = await rows.claim(database, row.id)
     await until(lambda: long_poll._revisions.get(row.id) == 2)
@@ -135,7 +135,7 @@ async def test_many_that_wait_share_one_query(
         if "revision" in statement and "FROM uploads" in statement:
             asked.append(len(parameters))
 
-    waiting = [asyncio.create_task(long_poll.wait(row, settled, 30)) for row in found * 10]
+    waiting = [asyncio.create_task(long_poll.wait(row, at_rest, 30)) for row in found * 10]
     await asyncio.sleep(0)
     event.listen(database._engine.sync_engine, "before_cursor_execute", note)
     await until(lambda: asked != [])
@@ -151,7 +151,7 @@ async def test_nothing_is_kept_of_waits_that_ended_or_were_cancelled(
     database: Database, long_poll: LongPoll, alice: UserRow
 ) -> None:
     row = await read(database, await rows.put(database, alice))
-    cancelled = asyncio.create_task(long_poll.wait(row, settled, 30))
+    cancelled = asyncio.create_task(long_poll.wait(row, at_rest, 30))
     await long_poll.wait(row, lambda _: False, 0.01)
     cancelled.cancel()
     await asyncio.gather(cancelled, return_exceptions=True)
@@ -160,7 +160,7 @@ async def test_nothing_is_kept_of_waits_that_ended_or_were_cancelled(
     await until(lambda: long_poll._task is None)
     await park(database, row.id)
     async with asyncio.timeout(10):
-        assert (await long_poll.wait(row, settled, 30)).state is State.PARKED
+        assert (await long_poll.wait(row, at_rest, 30)).state is State.PARKED
 
 
 async def test_a_database_that_was_away_is_asked_again(
@@ -175,7 +175,7 @@ async def test_a_database_that_was_away_is_asked_again(
         raise ConnectionError
 
     event.listen(database._engine.sync_engine, "before_cursor_execute", fail)
-    waiting = asyncio.create_task(long_poll.wait(row, settled, 30))
+    waiting = asyncio.create_task(long_poll.wait(row, at_rest, 30))
     await until(lambda: failures >= 2)
     event.remove(database._engine.sync_engine, "before_cursor_execute", fail)
     await park(database, row.id)
@@ -187,12 +187,12 @@ async def test_release_gives_all_that_wait_the_upload_as_it_is(
     database: Database, long_poll: LongPoll, alice: UserRow
 ) -> None:
     row = await read(database, await rows.put(database, alice))
-    waiting = asyncio.create_task(long_poll.wait(row, settled, 30))
+    waiting = asyncio.create_task(long_poll.wait(row, at_rest, 30))
     await asyncio.sleep(0.05)
     long_poll.release()
     async with asyncio.timeout(5):
         assert (await waiting).state is State.QUEUED
-        assert (await long_poll.wait(row, settled, 30)).state is State.QUEUED
+        assert (await long_poll.wait(row, at_rest, 30)).state is State.QUEUED
 
 
 async def test_closing_without_a_wait_is_nothing(database: Database) -> None:

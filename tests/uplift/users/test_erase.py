@@ -16,7 +16,7 @@ from tests.uplift.ledger import rows
 from tests.uplift.users import whereabouts
 from uplift.errors import Conflict, NotFound
 from uplift.intake.accept import Accepted
-from uplift.intake.submission import Labels, read
+from uplift.intake.submission import Labels, parse
 from uplift.ledger import credentials, erasing, leases, retention, users
 from uplift.ledger.audit import Actor
 from uplift.ledger.database import Database
@@ -51,7 +51,7 @@ class Person:
 async def submit(relay: Relay, number: int, **elements: object) -> Accepted:
     labels = Labels(fhir_version="R4", source=_SOURCE, record_id=f"{_RECORD}-{number}")
     body = factories.resource(id=f"{_RECORD}-{number}", note=[{"text": _NOTE}], **elements)
-    return await relay.acceptor.accept(_NAME, read(orjson.dumps(body), labels))
+    return await relay.acceptor.accept(_NAME, parse(orjson.dumps(body), labels))
 
 
 async def a_person_with_everything(relay: Relay, upstream: SandboxServer) -> Person:
@@ -114,7 +114,7 @@ async def a_person_with_everything(relay: Relay, upstream: SandboxServer) -> Per
 async def thin(relay: Relay) -> None:
     """Thin out the upload that was delivered last, as retention does."""
     windows = retention.Windows(
-        delivered=0.0, receipts=True, withdrawn=None, bodies=None, failed=None, batches=None
+        delivered=0.0, tombstones=True, withdrawn=None, bodies=None, failed=None, batches=None
     )
     async with relay.database.transaction() as connection:
         delivered = select(Upload.id).where(Upload.state == State.DELIVERED).order_by(Upload.id)
@@ -467,7 +467,7 @@ async def test_who_waits_for_an_upload_hears_that_it_is_gone(relay: Relay) -> No
     await factories.user_without_grant(relay, _NAME)
     accepted = await submit(relay, 1)
     waiting = asyncio.create_task(
-        relay.long_poll.wait(accepted.upload, lambda row: row.state.settled, 30)
+        relay.long_poll.wait(accepted.upload, lambda row: not row.state.in_progress, 30)
     )
     await asyncio.sleep(0.1)
     assert await erase(relay)

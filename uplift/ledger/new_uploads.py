@@ -1,0 +1,185 @@
+"""New uploads, and the row that each begins with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import accumulate
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import TextClause
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from uplift.ledger.audit import SYSTEM, Action, Actor
+from uplift.ledger.parameters import Rows
+from uplift.ledger.uploads import UploadRow
+from uplift.ledger.users import LockedUser
+from uplift.lifecycle import Reason, State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewUpload:
+    """An upload that is ready to be put in."""
+
+    id: UUID
+    user_id: UUID
+    identity: bytes
+    digest: bytes
+    fhir_version: str
+    resource_type: str
+    body_bytes: int
+    sealed_body: bytes
+    queue: str
+    upstream_key: bytes | None = None  # `uplift.identity.upstream_key`; None if it has no id
+    batch_id: UUID | None = None
+    by: Actor = SYSTEM
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A new upload as the next version of its record.
+
+    `maybe_sent` is whether 1upHealth may have its content already.
+    """
+
+    new: NewUpload
+    record_id: UUID
+    number: int
+    maybe_sent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What the ledger decided about an upload that was added: its `maybe_sent`, and its time."""
+
+    maybe_sent: bool
+    at: datetime
+
+
+_NEW = Rows(
+    "new",
+    body_begins="int",
+    body_length="int",
+    id="uuid",
+    record_id="uuid",
+    version="int",
+    maybe_sent="bool",
+    user_id="uuid",
+    identity="bytea",
+    upstream_key="bytea",
+    batch_id="uuid",
+    queue="text",
+    fhir_version="text",
+    resource_type="text",
+    digest="bytea",
+    body_bytes="int",
+    actor="text",
+)
+
+# All bodies are one value, of which each upload takes its part. A ledger that was restored has
+# forgotten what was sent meanwhile, so for a time everything may have been sent.
+_ADD = """
+    WITH new AS MATERIALIZED {new}, {first}added AS (
+        INSERT INTO uploads (id, user_id, record_id, version, batch_id, queue, fhir_version,
+            resource_type, digest, body_bytes, sealed_body, maybe_sent, state, reason,
+            next_attempt_at, dispatched_until)
+        SELECT new.id, new.user_id, new.record_id, new.version, new.batch_id, new.queue,
+            new.fhir_version, new.resource_type, new.digest, new.body_bytes,
+            substring(CAST(:bodies AS bytea) FROM new.body_begins FOR new.body_length),
+            new.maybe_sent OR EXISTS (SELECT 1 FROM restores WHERE look_until > now()),
+            :state, :reason, now(), now() + make_interval(secs => :redispatch_seconds)
+        FROM {source}
+        RETURNING id, maybe_sent, created_at
+    ), noted AS (
+        INSERT INTO audit_events (actor, action, pseudonym, upload_id)
+        SELECT new.actor, :action, users.pseudonym, new.id
+        FROM new JOIN added ON added.id = new.id JOIN users ON users.id = new.user_id
+        ORDER BY new.id
+    )
+    SELECT id, maybe_sent, created_at FROM added
+"""
+
+
+def adding(source: str = "new", *, first: str = "") -> TextClause:
+    """The statement for `add`, which adds the uploads of `source`: of `new`, or a join with it.
+
+    `first` is a common table expression that runs before, with its name and its comma.
+    """
+    return _NEW.statement(_ADD.replace("{source}", source).replace("{first}", first))
+
+
+async def add(
+    connection: AsyncConnection,
+    statement: TextClause,
+    versions: Sequence[Version],
+    *,
+    redispatch_seconds: float,
+) -> dict[UUID, Added]:
+    """Add these uploads, and note them in the audit trail: one statement, made by `adding`.
+
+    A dispatch is noted for so many seconds. Returns what was added, by the uploads' ids.
+    """
+    bodies = [version.new.sealed_body for version in versions]
+    begins = accumulate(map(len, bodies), initial=1)
+    added = await connection.execute(
+        statement,
+        {
+            **_NEW.parameter(map(_row, versions, begins)),
+            "bodies": b"".join(bodies),
+            "state": State.QUEUED,
+            "reason": Reason.NEW,
+            "action": Action.UPLOAD_ACCEPTED,
+            "redispatch_seconds": redispatch_seconds,
+        },
+    )
+    return {row.id: Added(row.maybe_sent, row.created_at) for row in added}
+
+
+def _row(version: Version, body_begins: int) -> dict[str, Any]:
+    new = version.new
+    return {
+        "body_begins": body_begins,
+        "body_length": len(new.sealed_body),
+        "id": new.id,
+        "record_id": version.record_id,
+        "version": version.number,
+        "maybe_sent": version.maybe_sent,
+        "user_id": new.user_id,
+        "identity": new.identity,
+        "upstream_key": new.upstream_key,
+        "batch_id": new.batch_id,
+        "queue": new.queue,
+        "fhir_version": new.fhir_version,
+        "resource_type": new.resource_type,
+        "digest": new.digest,
+        "body_bytes": new.body_bytes,
+        "actor": new.by,
+    }
+
+
+def first_status(new: NewUpload, added: Added, owner: LockedUser) -> UploadRow:
+    """The status of an upload that this transaction added: what reading it back would give."""
+    return UploadRow(
+        id=new.id,
+        user_id=new.user_id,
+        app_user_id=owner.app_user_id,
+        batch_id=new.batch_id,
+        fhir_version=new.fhir_version,
+        resource_type=new.resource_type,
+        state=State.QUEUED,
+        reason=Reason.NEW,
+        revision=1,
+        attempts=0,
+        maybe_sent=added.maybe_sent,
+        possible_duplicate=False,
+        last_response=None,
+        issues=None,
+        sealed_receipt=None,
+        master_key_id=owner.wrapped_key.master_id,
+        wrapped_key=owner.wrapped_key.sealed,
+        next_attempt_at=added.at,
+        due_in=0.0,
+        created_at=added.at,
+        updated_at=added.at,
+        delivered_at=None,
+    )
