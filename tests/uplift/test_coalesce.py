@@ -123,7 +123,7 @@ async def test_a_cancelled_callers_error_is_nobodys() -> None:
     assert await commit(1) == "<1>"
 
 
-async def test_when_the_loop_stops_the_runs_nobody_waits_for_ever() -> None:
+async def test_when_the_runs_are_cancelled_nobody_waits_for_ever() -> None:
     started = asyncio.Event()
 
     async def run(items: list[int]) -> list[str]:
@@ -160,7 +160,7 @@ async def test_whatever_fails_every_caller_is_told_the_truth_about_its_own_item(
             assert result == f"<{item}>"
 
 
-async def test_a_failure_that_concerns_all_is_not_found_out_by_each_alone() -> None:
+async def test_a_failure_that_concerns_all_is_given_to_all_at_once() -> None:
     runs: list[int] = []
 
     async def fail(items: list[int]) -> list[int]:

@@ -51,7 +51,7 @@ def test_from_a_final_state_only_a_redrive_leads_on() -> None:
             assert TRANSITIONS[state] in (set(), {State.QUEUED, State.SUPERSEDED})
 
 
-def test_dead_letters_are_what_a_redrive_can_have_begin_anew() -> None:
+def test_dead_letters_are_what_a_redrive_can_queue() -> None:
     assert {state for state in State if state.final and TRANSITIONS[state]} == DEAD_LETTERS
 
 

@@ -190,7 +190,7 @@ async def many(database: Database, key_ring: KeyRing) -> list[UUID]:
     return [new.id for new in group]
 
 
-async def test_all_dead_letters_are_redriven_in_groups_and_rung_for_in_their_queues(
+async def test_all_dead_letters_are_redriven_in_groups_and_dispatched_in_their_queues(
     database: Database,
     own_settings: Settings,
     client: "redis.asyncio.Redis",

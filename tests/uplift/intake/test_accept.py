@@ -58,7 +58,7 @@ async def accept(acceptor: Acceptor, **submitted: Any) -> Accepted:
     return await acceptor.accept("alice", submission(**submitted))
 
 
-async def test_an_accepted_upload_is_committed_queued_and_rung_for(
+async def test_an_accepted_upload_is_committed_queued_and_dispatched(
     acceptor: Acceptor,
     alice: UserRow,
     database: Database,
@@ -78,7 +78,7 @@ async def test_an_accepted_upload_is_committed_queued_and_rung_for(
     assert await all_ids(client) == [row.id]
 
 
-async def test_a_submission_for_another_queue_is_kept_and_rung_for_there(
+async def test_a_submission_for_another_queue_is_kept_and_dispatched_there(
     acceptor: Acceptor,
     alice: UserRow,
     database: Database,
@@ -149,7 +149,7 @@ async def test_an_unknown_user_is_not_found_and_nothing_is_kept(
     assert await count(database) == (0, 0)
 
 
-async def test_the_same_submission_again_is_a_duplicate_that_is_not_rung_for(
+async def test_the_same_submission_again_is_a_duplicate_that_is_not_dispatched(
     acceptor: Acceptor,
     alice: UserRow,
     database: Database,
@@ -272,7 +272,7 @@ async def test_versions_submitted_at_once_are_all_kept_in_one_order(
     assert [row.state for row in found] == ["superseded"] * 11 + ["queued"]
 
 
-async def test_those_who_come_together_share_a_transaction_and_get_each_their_own_answer(
+async def test_submissions_that_come_together_share_a_transaction_and_get_their_own_results(
     acceptor: Acceptor, alice: UserRow, database: Database, key_ring: KeyRing
 ) -> None:
     bob = await rows.add_user(database, key_ring, "bob")
@@ -351,7 +351,7 @@ async def test_what_fails_in_a_group_fails_alone(
     assert await count(database) == (5, 5)
 
 
-async def test_somebody_who_is_being_removed_holds_nobody_up(
+async def test_a_locked_user_does_not_block_the_others(
     acceptor: Acceptor, alice: UserRow, database: Database, key_ring: KeyRing
 ) -> None:
     bob = await rows.add_user(database, key_ring, "bob")

@@ -194,7 +194,7 @@ async def test_a_line_of_another_user_is_refused_and_says_no_name(
         assert not {"alice", "bob", "nobody"} & set(each.problem.split())
 
 
-async def test_what_was_accepted_before_is_a_duplicate_that_is_not_rung_for_again(
+async def test_what_was_accepted_before_is_a_duplicate_that_is_not_dispatched_again(
     acceptor: BatchAcceptor,
     alice: UserRow,
     database: Database,
@@ -270,7 +270,7 @@ async def test_no_more_than_a_group_of_bytes_waits_for_its_commit_and_a_long_lin
     assert (await read(database, batch.id)).accepted == len(sizes)
 
 
-async def test_a_batch_of_too_many_lines_is_taken_as_far_as_it_may_go(
+async def test_a_batch_of_too_many_lines_is_accepted_up_to_the_limit(
     database: Database,
     key_ring: KeyRing,
     dispatcher: Dispatcher,

@@ -44,7 +44,7 @@ def test_what_is_left_comes_back_steadily(
     assert found.seconds == pytest.approx(seconds)
 
 
-def test_after_the_time_that_was_told_the_next_may_come_and_not_before() -> None:
+def test_the_next_may_come_after_the_standing_s_time_and_not_before() -> None:
     rate_limits = TokenBuckets()
     rate_limits.charge(_CALLER, _TEN, 17, now=0.0)
     seconds = rate_limits.standing(_CALLER, _TEN, now=0.0).seconds
@@ -52,7 +52,7 @@ def test_after_the_time_that_was_told_the_next_may_come_and_not_before() -> None
     assert rate_limits.acquire(_CALLER, _TEN, 1, now=seconds + 0.01)
 
 
-def test_each_caller_has_an_allowance_of_their_own() -> None:
+def test_each_caller_has_a_bucket_of_their_own() -> None:
     rate_limits = TokenBuckets()
     rate_limits.charge(_CALLER, _TEN, 20, now=0.0)
     assert not rate_limits.acquire(_CALLER, _TEN, 1, now=0.0)
@@ -84,5 +84,5 @@ def test_in_no_span_of_time_does_more_come_in_than_the_policy_says(pauses: list[
             assert last - first + 1 <= _TEN.records + span * 2 + 1e-6
 
 
-def test_a_new_caller_has_all_of_it() -> None:
+def test_a_new_caller_has_a_full_bucket() -> None:
     assert TokenBuckets().standing(new_id(), _TEN, now=5.0) == Standing(10, 0.0)

@@ -1,5 +1,6 @@
 """Rows of the ledger to test with: users, and uploads in any state."""
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
@@ -58,7 +59,7 @@ def new_upload(
     body_bytes: int = 6,
     upstream_key: bytes | None = None,
 ) -> NewUpload:
-    """What `accepting.put_in` takes; a new record with new content unless told otherwise."""
+    """What `accepting.put_in` takes: a new record with new content, unless told otherwise."""
     return NewUpload(
         id=uuid7(),
         user_id=user.id,
@@ -81,6 +82,19 @@ async def claim(
         return await leases.claim(
             connection, ids, lease_seconds=lease_seconds, give_up_seconds=GIVE_UP_SECONDS
         )
+
+
+_WAITING = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+
+
+async def until_locked_out(database: Database) -> None:
+    """Return when a transaction waits for a lock."""
+    async with asyncio.timeout(20):
+        while True:
+            async with database.reading() as connection:
+                if await connection.scalar(_WAITING):
+                    return
+            await asyncio.sleep(0.01)  # PostgreSQL tells nobody
 
 
 async def row(database: Database, upload_id: UUID) -> Row[Any]:

@@ -139,7 +139,7 @@ async def mark_all(database: Database) -> None:
         await restoring.mark_some(connection, after=restoring.FIRST, limit=9, settle_seconds=0.0)
 
 
-async def test_of_two_that_a_recovery_marked_the_first_goes(
+async def test_of_two_that_a_restore_marked_the_first_is_sent(
     database: Database, alice: UserRow
 ) -> None:
     first, second = await put(database, alice), await put(database, alice)
@@ -148,7 +148,7 @@ async def test_of_two_that_a_recovery_marked_the_first_goes(
     assert [claim.collides for claim in claims] == [False, True]
 
 
-async def test_what_was_refused_before_a_recovery_is_not_in_the_way_of_what_was_delivered(
+async def test_what_was_refused_before_a_restore_does_not_block_what_was_delivered(
     database: Database, alice: UserRow
 ) -> None:
     first, second = await put(database, alice), await put(database, alice)
@@ -230,7 +230,6 @@ async def test_a_claim_waits_for_another_of_the_same_id_and_then_sees_it(
         (claim,) = await leases.claim(connection, [first], lease_seconds=60, give_up_seconds=60)
         second = await put(database, alice)
         waiting = asyncio.create_task(rows.claim(database, second))
-        await asyncio.sleep(0.1)
-        assert not waiting.done()
+        await rows.until_locked_out(database)
     ((late,),) = await asyncio.gather(waiting)
     assert (claim.collides, late.collides) == (False, True)

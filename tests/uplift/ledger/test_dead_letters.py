@@ -111,7 +111,7 @@ async def test_what_may_be_upstream_says_so_and_is_due_once_it_has_settled(
     assert (claim.upload_id, claim.maybe_sent) == (long, True)
 
 
-async def test_each_is_rung_for_in_its_own_queue(database: Database, alice: UserRow) -> None:
+async def test_each_is_due_in_its_own_queue(database: Database, alice: UserRow) -> None:
     ids = [await dead(database, alice, queue=queue) for queue in (UPLOADS, BULK)]
     assert (await redrive(database, *ids)).due == {UPLOADS: ids[:1], BULK: ids[1:]}
 
@@ -188,7 +188,7 @@ async def test_an_old_version_waits_for_a_newer_one_that_may_be_upstream(
     assert (await rows.row(database, old)).state == State.EXPIRED
 
 
-async def test_an_old_version_begins_anew_if_no_newer_one_was_ever_sent(
+async def test_an_old_version_is_redriven_if_no_newer_one_was_ever_sent(
     database: Database, alice: UserRow
 ) -> None:
     old = await dead(database, alice, identity=b"record")

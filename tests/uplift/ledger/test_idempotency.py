@@ -52,7 +52,7 @@ async def test_a_key_is_claimed_once_by_each_caller(
     assert (known.request_digest, known.upload_id) == (b"digest", upload_id)
 
 
-async def test_after_a_day_a_key_may_be_claimed_anew_and_not_before(
+async def test_a_key_may_be_claimed_again_after_a_day_and_not_before(
     database: Database, callers: list[UUID]
 ) -> None:
     key = CallersKey(callers[0], "k")

@@ -97,7 +97,7 @@ async def test_a_claim_says_whether_an_earlier_attempt_may_have_arrived(
         (State.EXPIRED, True, 1, False),
     ],
 )
-async def test_what_came_while_an_older_version_was_on_its_way_looks_first_if_that_may_be_there(
+async def test_what_came_while_an_older_version_was_sending_is_looked_up_if_that_may_be_there(
     database: Database,
     alice: UserRow,
     older: State,
@@ -364,7 +364,7 @@ async def test_an_outcome_recorded_twice_counts_once(database: Database, alice: 
     assert await rows.row(database, upload_id) == row
 
 
-async def test_a_group_records_what_still_holds_and_passes_over_what_does_not(
+async def test_a_group_records_outcomes_whose_lease_is_theirs_and_skips_the_others(
     database: Database, alice: UserRow
 ) -> None:
     ids = [await rows.put(database, alice) for _ in range(3)]
@@ -398,7 +398,7 @@ async def ring_for_due(
         )
 
 
-async def test_what_is_due_is_rung_for_once_until_its_time_is_over(
+async def test_what_is_due_is_dispatched_once_until_that_time_is_over(
     database: Database, alice: UserRow
 ) -> None:
     ids = [await rows.put(database, alice) for _ in range(3)]
@@ -407,7 +407,7 @@ async def test_what_is_due_is_rung_for_once_until_its_time_is_over(
     assert await ring_for_due(database) == []
 
 
-async def test_only_what_is_due_in_that_queue_is_rung_for(
+async def test_only_what_is_due_in_that_queue_is_dispatched(
     database: Database, alice: UserRow
 ) -> None:
     due = await rows.put(database, alice)
@@ -420,7 +420,7 @@ async def test_only_what_is_due_in_that_queue_is_rung_for(
     assert await ring_for_due(database) == [due]
 
 
-async def test_no_more_are_rung_for_than_asked_and_the_longest_due_come_first(
+async def test_no_more_are_dispatched_than_the_limit_and_the_longest_due_come_first(
     database: Database, alice: UserRow
 ) -> None:
     ids = [await rows.put(database, alice) for _ in range(5)]
@@ -436,7 +436,7 @@ async def test_no_more_are_rung_for_than_asked_and_the_longest_due_come_first(
     assert await ring_for_due(database, limit=2) == ids[:1]
 
 
-async def test_two_that_sweep_at_once_ring_for_each_upload_once(
+async def test_two_sweeps_at_once_dispatch_each_upload_once(
     database: Database, alice: UserRow
 ) -> None:
     ids = [await rows.put(database, alice) for _ in range(20)]
@@ -444,7 +444,7 @@ async def test_two_that_sweep_at_once_ring_for_each_upload_once(
     assert sorted(id_ for group in dispatched for id_ in group) == ids
 
 
-async def test_an_upload_that_was_requeued_is_rung_for_again_at_once(
+async def test_an_upload_that_was_requeued_is_dispatched_again_at_once(
     database: Database, alice: UserRow
 ) -> None:
     upload_id = await rows.put(database, alice)
@@ -541,7 +541,7 @@ async def test_what_sweeps_move_at_once_has_a_limit(database: Database, alice: U
         (State.QUEUED, False, None, False),
     ],
 )
-async def test_only_what_waits_and_has_outlived_its_time_expires(
+async def test_only_what_waits_and_is_past_its_deadline_expires(
     database: Database,
     alice: UserRow,
     state: State,
@@ -626,10 +626,6 @@ async def test_records_are_locked_in_the_order_in_which_uploads_are_put_in(
     async with database.transaction() as connection:
         assert await connection.scalar(lock, {"id": records[first]})
         recording = asyncio.create_task(record(database, *(ended(claim) for claim in claims)))
-        async with asyncio.timeout(20):
-            while not await connection.scalar(  # noqa: ASYNC110
-                text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-            ):
-                await asyncio.sleep(0.02)
+        await rows.until_locked_out(database)
         assert await connection.scalar(lock, {"id": records[last]})
     assert await recording == {last, first}

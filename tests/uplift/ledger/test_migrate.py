@@ -62,7 +62,7 @@ async def test_migrating_what_is_there_already_changes_nothing(empty: Database) 
         assert await connection.scalar(text("SELECT count(*) FROM audit_events")) == 1
 
 
-async def test_two_processes_that_migrate_at_once_take_turns(empty: Database) -> None:
+async def test_two_processes_that_migrate_at_once_go_one_after_the_other(empty: Database) -> None:
     await asyncio.gather(*(migrate.upgrade(empty) for _ in range(3)))
     assert await migrate.current(empty) == migrate.head()
 

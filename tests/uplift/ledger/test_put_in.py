@@ -87,7 +87,7 @@ async def test_an_empty_group_is_nothing(database: Database, alice: UserRow) -> 
     assert await put(database, []) == []
 
 
-async def test_the_answers_come_in_the_order_of_the_group(
+async def test_the_results_come_in_the_order_of_the_group(
     database: Database, alice: UserRow
 ) -> None:
     known = [new(alice, number, number) for number in range(0, 20, 2)]
@@ -378,7 +378,7 @@ async def test_what_was_delivered_last_is_a_duplicate_long_after_its_upload_was_
 @pytest.mark.parametrize(
     "state", [State.REFUSED, State.REJECTED, State.EXPIRED, State.CANCELLED, State.SUPERSEDED]
 )
-async def test_what_ended_otherwise_and_was_thinned_out_is_a_new_upload(
+async def test_what_ended_undelivered_and_was_thinned_out_is_a_new_upload(
     database: Database, alice: UserRow, state: State
 ) -> None:
     first, _ = await put_one(database, new(alice, 1, 1))

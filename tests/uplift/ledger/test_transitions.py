@@ -100,7 +100,7 @@ async def test_a_change_under_another_lease_does_nothing(
 
 
 @pytest.mark.parametrize(("source", "target"), [pair for pair in _PAIRS if allowed(*pair)])
-def test_only_a_dead_letter_that_is_queued_begins_anew(source: State, target: State) -> None:
+def test_only_a_dead_letter_that_is_queued_is_reset(source: State, target: State) -> None:
     if source in DEAD_LETTERS and target is State.QUEUED:
         assert change(uuid4(), source, target, reset=True).reset
     else:
@@ -242,7 +242,7 @@ async def test_crashes_in_a_row_are_counted_and_an_attempt_that_ends_clears_them
     assert counts == [1, 2, 0, 1]
 
 
-async def test_searches_are_counted_until_it_may_have_been_sent_anew(
+async def test_empty_searches_are_counted_until_it_may_have_been_sent_again(
     database: Database, alice: UserRow
 ) -> None:
     upload_id = await rows.put(database, alice)

@@ -39,7 +39,7 @@ async def states(database: Database) -> list[tuple[int, str]]:
         return [(version, state) for version, state in found]
 
 
-async def test_a_new_upload_is_queued_due_and_not_rung_for_again_at_once(
+async def test_a_new_upload_is_queued_due_and_not_dispatched_again_at_once(
     database: Database, alice: UserRow
 ) -> None:
     async with database.transaction() as connection:
@@ -150,7 +150,7 @@ async def test_a_version_that_comes_while_the_older_is_claimed_leaves_it_to_its_
     async with database.transaction() as claiming:
         await claiming.execute(select(Upload.id).where(Upload.id == first).with_for_update())
         putting = asyncio.create_task(put(database, alice, b"i", b"new"))
-        await asyncio.sleep(0.1)  # it waits for the row, with what it saw of it before
+        await rows.until_locked_out(database)  # it has read the row as it was before
         await claiming.execute(
             text(
                 "UPDATE uploads SET state = 'sending', maybe_sent = true, next_attempt_at = NULL,"
@@ -248,7 +248,7 @@ async def test_a_list_is_in_the_order_of_acceptance_and_can_be_paged_to_its_end(
     assert listed == ids
 
 
-async def test_a_list_holds_only_what_was_asked_for(
+async def test_a_list_has_only_what_matches(
     database: Database, alice: UserRow, key_ring: KeyRing
 ) -> None:
     bob = await rows.add_user(database, key_ring, "bob")

@@ -115,7 +115,7 @@ async def test_a_change_to_something_else_does_not_end_the_wait(
     assert claim.upload_id == row.id
 
 
-async def test_when_the_time_is_up_the_upload_is_told_as_it_is_now(
+async def test_when_the_time_is_up_the_wait_ends_with_the_upload_as_it_is_now(
     database: Database, long_poll: LongPoll, alice: UserRow
 ) -> None:
     row = await read(database, await rows.put(database, alice))
