@@ -7,7 +7,7 @@ from uplift.ledger.pauses import PauseRow
 
 
 class Pauser:
-    """Pauses and resumes. Workers end what they are sending; the sweep dispatches the rest later."""
+    """Pauses and resumes. Workers end what they send; the sweep dispatches the rest later."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

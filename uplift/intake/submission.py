@@ -127,7 +127,7 @@ def _check_name(name: str, text: str) -> None:
     if len(text) > _MAX_NAME:
         raise UnreadableUpload(f"{name} has more than {_MAX_NAME} characters.")
     if _UNKEEPABLE.search(text):
-        raise UnreadableUpload(f"{name} holds U+0000, or half of a surrogate pair.")
+        raise UnreadableUpload(f"{name} contains U+0000, or half of a surrogate pair.")
 
 
 def _open_envelope(body: bytes, labels: Labels) -> tuple[bytes, Labels]:

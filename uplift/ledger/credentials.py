@@ -49,7 +49,7 @@ class CredentialRow:
 
     @property
     def actor(self) -> Actor:
-        """How the audit trail names who holds it."""
+        """How the audit trail names its owner."""
         return Actor(f"{'key' if self.user_id is None else 'device'}:{self.id}")
 
 

@@ -75,7 +75,7 @@ class Database:
                 pool_timeout=10,
                 # The connection used last has its statements prepared.
                 pool_use_lifo=True,
-                # SQL errors print their parameters, and ours hold names.
+                # SQL errors print their parameters, and ours have names in them.
                 hide_parameters=True,
                 connect_args={
                     "connect_timeout": 5,

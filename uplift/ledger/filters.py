@@ -32,7 +32,7 @@ class Filter:
         return any(getattr(self, field.name) not in ((), [], None) for field in fields(self))
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """The same as conditions on `Upload`, all of which must hold."""
+        """The same as conditions on `Upload`, all of which must be true."""
         conditions: list[ColumnElement[bool]] = []
         if self.states:
             conditions.append(state_is(Upload.state, *self.states))

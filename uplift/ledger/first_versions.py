@@ -12,8 +12,8 @@ from uuid_utils.compat import uuid7
 
 from uplift.ledger.new_uploads import Added, NewUpload, Version, add, adding
 
-# In the lock order: only in this statement a transaction waits while it holds locks of records
-# that others cannot see yet. Whoever waits for one of those has locked no record that is there.
+# In the lock order: only in this statement a transaction waits while it has locked records that
+# others cannot see yet. Whoever waits for one of those has locked no record that is there.
 _ADD_FIRST = adding(
     "new JOIN first ON first.id = new.record_id",
     first="""first AS (

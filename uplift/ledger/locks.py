@@ -5,8 +5,7 @@
 3. Uploads, in the order of their ids.
 
 A transaction may leave steps out, but goes back to none. Only who never waits (SKIP LOCKED) is
-free of the order. A record that this transaction itself added is locked too, but nobody can have
-waited for it before.
+free of the order. Records that a transaction adds are locked too, but others cannot see them yet.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -90,8 +89,8 @@ async def add_or_lock_records(
 ) -> Sequence[Row[Any]]:
     """Lock these records, and add those that are not there, under the `id` that is given.
 
-    A record is a `user_id` and an `identity`; its `upstream_key` is noted anew. Returns what is
-    known of each, in no order.
+    A record is a `user_id` and an `identity`; its `upstream_key` replaces the one that is
+    noted. Returns what is known of each, in no order.
     """
     found = await connection.execute(_ADD_OR_LOCK, _RECORDS.parameter(records))
     return found.all()

@@ -325,7 +325,7 @@ async def test_a_user_whose_key_does_not_open_costs_no_other_their_upload(
 async def test_what_fails_in_a_group_fails_alone(
     acceptor: Acceptor, alice: UserRow, database: Database
 ) -> None:
-    """A trigger stands for whatever Postgres may say of one row."""
+    """A trigger stands for any error of PostgreSQL about one row."""
     async with database.transaction() as connection:
         await connection.execute(
             text("""

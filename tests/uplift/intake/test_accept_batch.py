@@ -337,7 +337,7 @@ async def test_a_user_who_is_erased_meanwhile_gets_nothing_more(
 
 
 async def _scalar(database: Database, statement: TextClause) -> object:
-    # A transaction of its own: within one, pg_stat_activity says the same each time.
+    # A transaction of its own: within one, pg_stat_activity stays the same.
     async with database.transaction() as connection:
         return await connection.scalar(statement)
 
@@ -351,8 +351,8 @@ async def test_a_group_whose_connection_to_the_ledger_is_cut_is_put_in_again(
         " WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
     async with asyncio.timeout(20):
-        async with database.transaction() as holding:
-            await holding.execute(text("SELECT id FROM users FOR UPDATE"))
+        async with database.transaction() as locking:
+            await locking.execute(text("SELECT id FROM users FOR UPDATE"))
             bodies = (body(number) for number in range(150))
             taking = asyncio.create_task(acceptor.add_entries(batch, entries(bodies)))
             while not await _scalar(database, cut):  # noqa: ASYNC110

@@ -1,4 +1,4 @@
-"""Redriving in the ledger: what begins anew, what is overtaken, what stays, and two at once."""
+"""Redriving in the ledger: what is queued, superseded or left, and two at once."""
 
 import asyncio
 from collections.abc import Sequence

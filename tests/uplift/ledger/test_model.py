@@ -1,4 +1,4 @@
-"""The life of records in random order, on real Postgres, never leaves what the table allows.
+"""The life of records in random order, on a real PostgreSQL, makes only transitions that the table allows.
 
 `UPLIFT_MODEL_WALKS=100 pytest tests/uplift/ledger/test_model.py` walks longer.
 """
@@ -41,5 +41,5 @@ async def test_no_order_of_events_leads_where_the_table_forbids(
             trail = "\n  ".join(walk.trail[-40:])
             error.add_note(f"seed {seed}, step {number}; the last steps:\n  {trail}")
             raise
-    # A walk that never left the door would prove nothing.
+    # A walk in which nothing was claimed would prove nothing.
     assert {("queued", "sending"), ("sending", "queued")} <= walk.transitions

@@ -43,7 +43,7 @@ async def resume(database: Database, user: UserRow | None) -> bool:
         return await pauses.resume(connection, user.id if user else None, by=SYSTEM)
 
 
-async def rung(database: Database) -> list[UUID]:
+async def dispatched(database: Database) -> list[UUID]:
     async with database.transaction() as connection:
         return await sweeping.find_due(
             connection, queue="uploads", limit=99, redispatch_seconds=0.0
@@ -68,11 +68,11 @@ async def test_a_paused_user_waits_and_others_go_on(
 ) -> None:
     hers, his = await rows.put(database, alice), await rows.put(database, bob)
     await pause(database, alice)
-    assert await rung(database) == [his]
+    assert await dispatched(database) == [his]
     assert await claimed(database, hers, his) == [his]
     assert (await rows.row(database, hers)).reason == "new"
     assert await resume(database, alice)
-    assert await rung(database) == [hers]
+    assert await dispatched(database) == [hers]
     assert await claimed(database, hers, his) == [hers]
 
 
@@ -83,7 +83,7 @@ async def test_while_everybody_is_paused_nothing_is_dispatched_claimed_or_expire
     await rows.bring_to(database, over, State.QUEUED, give_up_at=_OVER)
     await rows.bring_to(database, parked, State.PARKED, give_up_at=_OVER)
     await pause(database, None)
-    assert await rung(database) == []
+    assert await dispatched(database) == []
     assert await claimed(database, waiting, over) == []
     assert await expired(database) == set()
     await resume(database, None)

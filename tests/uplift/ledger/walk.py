@@ -98,7 +98,7 @@ class Upstream:
     stores: dict[UUID, int] = field(default_factory=lambda: defaultdict(int))
 
     def store(self, held: Held) -> None:
-        """It arrives, whether anybody learns of it or not."""
+        """It arrives, whether a worker learns of it or not."""
         record, upload = held.claim.record_id, held.claim.upload_id
         assert held.version >= self.versions[record], f"{upload} overwrites a newer version"
         assert not self.stores[upload], f"{upload} is stored a second time"
@@ -282,8 +282,8 @@ class Walk:
         due = text("UPDATE uploads SET next_attempt_at = now() WHERE state = 'queued'")
         await self._run(lambda connection: connection.execute(due))
 
-    async def outlive(self) -> None:
-        """The time of some is up."""
+    async def pass_deadlines(self) -> None:
+        """The time to give up of some uploads comes."""
         over = text(
             "UPDATE uploads SET give_up_at = now() - interval '1 s'"
             " WHERE state IN ('queued', 'parked') AND random() < 0.3"
@@ -292,7 +292,7 @@ class Walk:
         await self._run(lambda connection: sweeping.expire_past_deadline(connection, limit=_MAX))
 
     async def dispatch(self) -> None:
-        """The sweep rings for what is due."""
+        """The sweep dispatches what is due."""
         await self._run(
             lambda connection: sweeping.find_due(
                 connection, queue=UPLOADS, limit=_MAX, redispatch_seconds=0.0
@@ -306,17 +306,17 @@ class Walk:
         )
 
     async def release(self) -> None:
-        """The person consents anew."""
+        """The person consents again."""
         await self._run(lambda connection: parking.release_parked(connection, self._user.id))
 
     async def cancel(self) -> None:
-        """The owner withdraws some."""
+        """The owner cancels some."""
         ids = [id_ for id_ in self._known if self._dice.random() < 0.2]
         await self._run(lambda connection: cancelling.cancel(connection, ids, by=SYSTEM))
         await self._run(lambda connection: cancelling.cancel_parked(connection, limit=_MAX))
 
     async def redrive(self) -> None:
-        """An operator has dead letters begin anew."""
+        """An operator redrives dead letters."""
         ids = [id_ for id_ in self._known if self._dice.random() < 0.5]
         await self._run(
             lambda connection: dead_letters.redrive(
@@ -340,7 +340,7 @@ class Walk:
         wait: 10,
         die: 3,
         run_out: 4,
-        outlive: 2,
+        pass_deadlines: 2,
         dispatch: 1,
         park: 1,
         release: 5,
