@@ -138,7 +138,7 @@ def test_a_label_that_cannot_be_kept_is_unreadable(name: str, value: str) -> Non
 @pytest.mark.parametrize("name", ["user", "source", "recordId"])
 def test_a_label_with_a_nul_in_the_envelope_is_unreadable(name: str) -> None:
     body = orjson.dumps({"resource": {"resourceType": "Condition"}, name: "a\0b"})
-    with pytest.raises(UnreadableUpload, match=rf"{name} holds U\+0000"):
+    with pytest.raises(UnreadableUpload, match=rf"{name} contains U\+0000"):
         parse(body, R4)
 
 
