@@ -96,7 +96,8 @@ class BatchAcceptor:
             if not await batches.add_batch(connection, batch_id, user.id):
                 raise Conflict(
                     "There is a batch with this id. Read what became of its lines, and send the"
-                    " missing ones as a batch with an id of its own. Nothing is sent to 1upHealth twice."
+                    " missing ones as a batch with an id of its own. Nothing is sent to 1upHealth"
+                    " twice."
                 )
         key = user.key(self._key_ring)
         return OpenBatch(batch_id, user, key, replace(labels, user=app_user_id), by)

@@ -180,7 +180,8 @@ async def many(database: Database, key_ring: KeyRing) -> list[UUID]:
         await accepting.put_in_unread(connection, group, redispatch_seconds=0.0)
         await connection.execute(
             text(
-                "UPDATE uploads SET state = 'expired', next_attempt_at = NULL, dispatched_until = NULL"
+                "UPDATE uploads SET state = 'expired', next_attempt_at = NULL,"
+                " dispatched_until = NULL"
             )
         )
         await connection.execute(

@@ -1,4 +1,4 @@
-"""The life of records in random order, on a real PostgreSQL, makes only transitions that the table allows.
+"""The life of records in random order makes only the transitions that the table allows.
 
 `UPLIFT_MODEL_WALKS=100 pytest tests/uplift/ledger/test_model.py` walks longer.
 """

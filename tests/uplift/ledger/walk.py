@@ -173,7 +173,7 @@ class Walk:
             self._held.append(new)
 
     async def attempt(self) -> None:
-        """A worker does what `uplift.delivery.attempt` does: look where it must, send where it may."""
+        """A worker does what `uplift.delivery.attempt` does: looks it up if it must, and sends."""
         waiting = [each for each in self._held if each.live and each.ended is None]
         if waiting:
             held = self._dice.choice(waiting)

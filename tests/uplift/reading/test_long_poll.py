@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import Engine, event, text
 
 from tests.uplift.ledger import rows
 from uplift.ledger import uploads
@@ -48,7 +48,7 @@ async def park(database: Database, upload_id: UUID) -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  it comes about in the watcher's own task
+        while not condition():  # noqa: ASYNC110  it happens in the task that polls
             await asyncio.sleep(0.01)
 
 
@@ -103,11 +103,16 @@ async def test_a_change_to_something_else_does_not_end_the_wait(
     database: Database, long_poll: LongPoll, alice: UserRow
 ) -> None:
     row = await read(database, await rows.put(database, alice))
-    waiting = asyncio.create_task(long_poll.wait(row, at_rest, 30))
-    await asyncio.sleep(0.05)
+    seen: list[State] = []
+
+    def has_ended(row: UploadRow) -> bool:
+        seen.append(row.state)
+        return row.state.final
+
+    waiting = asyncio.create_task(long_poll.wait(row, has_ended, 30))
+    await until(lambda: seen == [State.QUEUED])
     (claim,) = await rows.claim(database, row.id)
-    await until(lambda: long_poll._revisions.get(row.id) == 2)
-    await asyncio.sleep(0.05)
+    await until(lambda: seen == [State.QUEUED, State.SENDING])
     assert not waiting.done()
     await rows.bring_to(database, row.id, State.DELIVERED, revision=3)
     async with asyncio.timeout(10):
@@ -133,14 +138,14 @@ async def test_many_that_wait_share_one_query(
 
     def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
         if "revision" in statement and "FROM uploads" in statement:
-            asked.append(len(parameters))
+            asked.append(len(parameters["ids"]))
 
     waiting = [asyncio.create_task(long_poll.wait(row, at_rest, 30)) for row in found * 10]
     await asyncio.sleep(0)
-    event.listen(database._engine.sync_engine, "before_cursor_execute", note)
+    event.listen(Engine, "before_cursor_execute", note)
     await until(lambda: asked != [])
     assert asked == [5]
-    event.remove(database._engine.sync_engine, "before_cursor_execute", note)
+    event.remove(Engine, "before_cursor_execute", note)
     for row in found:
         await park(database, row.id)
     async with asyncio.timeout(20):
@@ -155,9 +160,7 @@ async def test_nothing_is_kept_of_waits_that_ended_or_were_cancelled(
     await long_poll.wait(row, lambda _: False, 0.01)
     cancelled.cancel()
     await asyncio.gather(cancelled, return_exceptions=True)
-    assert not long_poll._waiting
-    assert not long_poll._revisions
-    await until(lambda: long_poll._task is None)
+    await until(lambda: "long poll" not in {task.get_name() for task in asyncio.all_tasks()})
     await park(database, row.id)
     async with asyncio.timeout(10):
         assert (await long_poll.wait(row, at_rest, 30)).state is State.PARKED
@@ -174,10 +177,10 @@ async def test_a_database_that_was_away_is_asked_again(
         failures += 1
         raise ConnectionError
 
-    event.listen(database._engine.sync_engine, "before_cursor_execute", fail)
+    event.listen(Engine, "before_cursor_execute", fail)
     waiting = asyncio.create_task(long_poll.wait(row, at_rest, 30))
     await until(lambda: failures >= 2)
-    event.remove(database._engine.sync_engine, "before_cursor_execute", fail)
+    event.remove(Engine, "before_cursor_execute", fail)
     await park(database, row.id)
     async with asyncio.timeout(10):
         assert (await waiting).state is State.PARKED
