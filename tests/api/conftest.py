@@ -1,4 +1,4 @@
-"""The API over real Postgres and Redis: in this process, and behind sockets where they matter."""
+"""The API with a real PostgreSQL and Redis: in this process, or behind sockets if they matter."""
 
 import logging
 import secrets
@@ -21,7 +21,7 @@ from uplift.wiring import Relay
 
 @pytest.fixture(autouse=True)
 def own_logging() -> Iterator[None]:
-    """The app takes over the root logger, as a process of its own may; give it back."""
+    """The app changes the root logger. Restore it after each test."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -36,21 +36,21 @@ def own_logging() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared_upstream() -> Iterator[SandboxServer]:
-    """One simulated 1upHealth for all tests of the API, which hardly ever ask it."""
+    """One simulated 1upHealth for all tests of the API, because few of them use it."""
     with SandboxServer(SandboxConfig(client_secret=secrets.token_urlsafe(8))) as server:
         yield server
 
 
 @pytest.fixture
 def upstream(shared_upstream: SandboxServer) -> SandboxServer:
-    """A simulated 1upHealth that knows nobody."""
+    """A simulated 1upHealth without users."""
     shared_upstream.reset()
     return shared_upstream
 
 
 @pytest.fixture
 async def app(database: Database, settings: Settings) -> AsyncIterator[FastAPI]:
-    """The application, started, over an empty ledger."""
+    """The started application, with an empty ledger."""
     made = create_app(settings)
     async with made.router.lifespan_context(made):
         yield made
@@ -101,6 +101,6 @@ async def bob(relay: Relay) -> str:
 
 @pytest.fixture
 def server(database: Database, settings: Settings) -> Iterator[ApiServer]:
-    """The application behind uvicorn, over an empty ledger."""
+    """The application behind uvicorn, with an empty ledger."""
     with ApiServer(settings) as running:
         yield running

@@ -35,7 +35,7 @@ class ApiServer:
         self._server.run(sockets=[self._listener])
 
     def __enter__(self) -> Self:
-        self._listener.listen()  # who connects before uvicorn accepts, waits
+        self._listener.listen()  # connections wait until uvicorn accepts them
         self._thread.start()
         return self
 
@@ -51,7 +51,7 @@ class ApiServer:
         assert not self._thread.is_alive(), "The API did not stop within 15 s."
 
     def connect(self) -> socket.socket:
-        """A plain connection, to send what no HTTP client would."""
+        """A connection, to send what no HTTP client sends."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=10)
 
 

@@ -1,4 +1,4 @@
-"""Schemathesis over every operation of the API: nothing undocumented, nothing that fails.
+"""Schemathesis tests every operation: nothing undocumented happens, and nothing fails.
 
 UPLIFT_FUZZ_EXAMPLES raises the number of examples for each operation and kind of data.
 """
@@ -45,7 +45,7 @@ _CHECKS = [
 
 @pytest.fixture
 def upstream() -> Iterator[SandboxServer]:
-    """A simulated 1upHealth without its limit on new users, of which there will be many."""
+    """A simulated 1upHealth without a limit on new users, because the test makes many."""
     config = SandboxConfig(client_secret=secrets.token_urlsafe(8), quota_calls=1_000_000)
     with SandboxServer(config) as running:
         yield running
@@ -63,13 +63,13 @@ def _fuzz(
     callers: list[str],
     session: requests.Session,
 ) -> Counter[int]:
-    """How often each status was the answer. Raises the first failed check, with a curl command."""
+    """How often each status was answered. Raises the first failed check, with a curl command."""
     parts = {parameter.name for parameter in operation.path_parameters}
     cases = [operation.as_strategy(mode)]
-    if parts:  # half of them about what there is
+    if parts:  # half of the cases use existing ids
         existing = {part: known[part] for part in parts}
         cases.append(operation.as_strategy(mode, path_parameters=existing))
-    if operation.label == "POST /v1/batches":  # whose user is in the query only
+    if operation.label == "POST /v1/batches":  # its user is only in the query
         cases.append(operation.as_strategy(mode, query={"user": known["user"]}))
     answered = Counter[int]()
 
@@ -85,7 +85,7 @@ def _fuzz(
         case=strategies.one_of(cases), caller=strategies.sampled_from(callers[:1] * 5 + callers)
     )
     def exchange(case: schemathesis.Case[Any], caller: str) -> None:
-        # Bad credentials are in test_callers.py; here they would hide everything behind them.
+        # test_callers.py has the bad credentials. Here they would hide everything else.
         case.headers.pop("Authorization", None)
         response = case.call_and_validate(session=session, headers=bearer(caller), checks=_CHECKS)
         answered[response.status_code] += 1
@@ -95,7 +95,7 @@ def _fuzz(
 
 
 def _leaver(session: requests.Session, url: str, keys: Keys) -> dict[str, str]:
-    """A user whom nobody needs any more, nor their device token, nor that upload."""
+    """A user, a device token and an upload that a test can delete."""
     session.put(
         f"{url}/v1/users/leaver/grant",
         json={"accessToken": "a", "expiresIn": 3600},
@@ -116,7 +116,7 @@ def _leaver(session: requests.Session, url: str, keys: Keys) -> dict[str, str]:
 
 @pytest.mark.timeout(60 + _EXAMPLES * 10)
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=str)
-async def test_no_request_fails_or_is_answered_as_nobody_documented(
+async def test_no_request_fails_or_gets_an_undocumented_answer(
     server: ApiServer,
     keys: Keys,
     database: Database,
@@ -132,7 +132,7 @@ async def test_no_request_fails_or_is_answered_as_nobody_documented(
             json={"accessToken": "a", "expiresIn": 3600},
             headers=bearer(keys.backend),
         ).raise_for_status()
-        # Whose grant the other operations leave alone.
+        # The other operations do not change the grant of this user.
         session.put(
             f"{server.url}/v1/users/reader/grant",
             json={"accessToken": upstream.grant("reader")["access_token"], "expiresIn": 3600},
@@ -157,12 +157,12 @@ async def test_no_request_fails_or_is_answered_as_nobody_documented(
             named = {parameter.name for parameter in operation.iter_parameters()}
             takes_nothing = not operation.body and named <= {"Authorization"}
             if takes_nothing and mode is GenerationMode.NEGATIVE:
-                continue  # there is nothing to get wrong
+                continue  # no input can be wrong
             about = reading if operation.path.endswith("/{path}") else known
             if operation.method.upper() == "DELETE":
                 about = {**known, **_leaver(session, server.url, keys)}
             operators = operation.path.endswith(("/pause", "/v1/uploads/redrive"))
-            # The first is who asks most.
+            # The first caller asks most often.
             asking = [keys.operator, *callers] if operators else callers
             answered = _fuzz(operation, mode, about, asking, session)
             meant = {200, 201, 202, 204} if mode is GenerationMode.POSITIVE else {400, 404, 415}

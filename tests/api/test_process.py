@@ -73,7 +73,7 @@ async def _until_ready(client: httpx.AsyncClient, process: asyncio.subprocess.Pr
                 await asyncio.sleep(0.05)
 
 
-async def test_its_whole_output_holds_no_name_token_key_or_record_even_at_debug(
+async def test_its_whole_output_has_no_name_token_key_or_record_even_at_debug(
     settings: Settings, database: Database
 ) -> None:
     async with open_relay(settings) as relay:
@@ -122,7 +122,7 @@ async def test_its_whole_output_holds_no_name_token_key_or_record_even_at_debug(
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(20):
             output, _ = await process.communicate()
-    # 503: 1upHealth refused the client secret, which makes a log line of its own.
+    # 503: 1upHealth refused the client secret, which writes a log line of its own.
     assert statuses == {200, 201, 202, 400, 401, 403, 404, 415, 503}
     shown = output.decode()
     assert "Started server process" in shown  # the log is there
@@ -150,7 +150,7 @@ async def test_a_missing_setting_is_named_in_one_line_and_nothing_is_served(
     assert "uplift" in lines[0]
 
 
-async def test_a_stop_ends_long_polls_and_then_the_process(
+async def test_a_stop_answers_long_polls_and_then_ends_the_process(
     settings: Settings, database: Database
 ) -> None:
     async with open_relay(settings) as relay:
@@ -166,14 +166,16 @@ async def test_a_stop_ends_long_polls_and_then_the_process(
     ):
         await _until_ready(client, process)
         url = f"/v1/uploads/{accepted.upload.id}"
-        held = asyncio.create_task(client.get(url, params={"wait": 30}, timeout=40))
-        await asyncio.sleep(0.5)
+        polling = asyncio.create_task(client.get(url, params={"wait": 30}, timeout=40))
+        # The other request comes back, so the long poll has arrived too.
+        for _ in range(20):
+            await client.get(url)
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(15):
             output, _ = await process.communicate()
-        answered = (await asyncio.gather(held, return_exceptions=True))[0]
+        answer = (await asyncio.gather(polling, return_exceptions=True))[0]
     assert process.returncode in (0, -signal.SIGTERM)
-    assert isinstance(answered, httpx.Response)
-    assert (answered.status_code, answered.json()["status"]) == (200, "queued")
+    assert isinstance(answer, httpx.Response)
+    assert (answer.status_code, answer.json()["status"]) == (200, "queued")
     events = [orjson.loads(line) for line in output.splitlines()]
     assert not [event for event in events if event["level"] == "error"]

@@ -1,6 +1,5 @@
-"""The door on a real socket: bodies that lie, dawdle, never end, or whose sender goes away."""
+"""Uploads on a real socket: wrong lengths, slow and endless bodies, and senders that go away."""
 
-import asyncio
 import collections
 import itertools
 import socket
@@ -69,7 +68,7 @@ def _answer(connection: socket.socket) -> httpx.Response:
     return httpx.Response(status, headers=headers, content=body)
 
 
-async def test_a_body_of_exactly_the_cap_is_taken_and_one_byte_more_is_not(
+async def test_a_body_of_exactly_the_limit_is_accepted_and_one_byte_more_is_not(
     server: ApiServer, key: str, database: Database
 ) -> None:
     async with httpx.AsyncClient(
@@ -82,7 +81,7 @@ async def test_a_body_of_exactly_the_cap_is_taken_and_one_byte_more_is_not(
 
 
 @pytest.mark.parametrize("length", [str(_CAP + 1), "9" * 18, "0" * 30 + "9" * 12])
-async def test_an_announced_excess_is_refused_before_any_of_it_is_sent(
+async def test_a_body_announced_as_too_large_is_refused_before_it_is_sent(
     server: ApiServer, key: str, length: str
 ) -> None:
     with server.connect() as connection:
@@ -92,10 +91,10 @@ async def test_an_announced_excess_is_refused_before_any_of_it_is_sent(
     assert response.headers["connection"] == "close"
 
 
-async def test_a_chunked_body_is_refused_as_soon_as_it_passes_the_cap(
+async def test_a_chunked_body_is_refused_when_it_passes_the_limit(
     server: ApiServer, key: str, database: Database
 ) -> None:
-    """There is no length to look at; and the body never ends, so who reads it all never answers."""
+    """No length is announced, and the body never ends: an API that reads it all never answers."""
     with server.connect() as connection:
         connection.sendall(_head(key, "Transfer-Encoding: chunked"))
         for _ in range(_CAP // 10_000 + 1):
@@ -109,11 +108,11 @@ async def test_a_body_that_never_ends_is_cut_off(server: ApiServer, key: str) ->
     with server.connect() as connection:
         connection.sendall(_head(key, "Transfer-Encoding: chunked"))
         endless = itertools.repeat(_chunk(b" " * 65_536))
-        with pytest.raises(ConnectionError):  # the server closes it in our face
+        with pytest.raises(ConnectionError):  # the server closes the connection
             collections.deque(map(connection.sendall, endless), maxlen=0)
 
 
-async def test_a_chunked_body_below_the_cap_is_taken(
+async def test_a_chunked_body_below_the_limit_is_accepted(
     server: ApiServer, key: str, database: Database
 ) -> None:
     body = orjson.dumps(resource())
@@ -126,9 +125,7 @@ async def test_a_chunked_body_below_the_cap_is_taken(
     assert await _count(database) == 1
 
 
-async def test_a_slow_body_is_waited_for_while_others_are_served(
-    server: ApiServer, key: str
-) -> None:
+async def test_a_slow_body_does_not_delay_other_requests(server: ApiServer, key: str) -> None:
     body = orjson.dumps(resource())
     with server.connect() as slow:
         slow.sendall(_head(key, f"Content-Length: {len(body)}"))
@@ -139,18 +136,18 @@ async def test_a_slow_body_is_waited_for_while_others_are_served(
         assert _answer(slow).status_code == 202
 
 
-async def test_a_length_shorter_than_the_body_takes_that_much_and_no_more(
+async def test_only_the_announced_length_is_read(
     server: ApiServer, key: str, database: Database
 ) -> None:
     body = orjson.dumps(resource())
     with server.connect() as connection:
         connection.sendall(_head(key, f"Content-Length: {len(body) - 1}") + body)
-        assert answer_on(connection)[0] == 400  # the rest is no HTTP, which uvicorn may say first
+        assert answer_on(connection)[0] == 400  # the rest is not HTTP, and uvicorn may say so first
     assert await _count(database) == 0
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 5000", "Transfer-Encoding: chunked"])
-async def test_a_sender_that_goes_away_leaves_nothing_and_alarms_nobody(
+async def test_a_sender_that_goes_away_leaves_no_upload_and_no_error(
     server: ApiServer,
     key: str,
     database: Database,
@@ -161,8 +158,8 @@ async def test_a_sender_that_goes_away_leaves_nothing_and_alarms_nobody(
     with server.connect() as connection:
         connection.sendall(_head(key, framing))
         connection.sendall(_chunk(body) if "chunked" in framing else body)
-    with server.connect() as connection:  # the first has been dealt with when this is answered
-        await asyncio.sleep(0.2)
+    # The loop has handled the end of the first connection when it answers this one.
+    with server.connect() as connection:
         connection.sendall(_head(key, "Content-Length: 2") + b"{}")
         assert_problem(_answer(connection), 400)
     assert await _count(database) == 0
@@ -186,7 +183,7 @@ async def test_a_content_encoding_is_refused_in_whatever_form_it_is_named(
     assert await _count(database) == 0
 
 
-async def test_identity_is_no_encoding(server: ApiServer, key: str) -> None:
+async def test_identity_is_not_an_encoding(server: ApiServer, key: str) -> None:
     body = orjson.dumps(resource())
     with server.connect() as connection:
         connection.sendall(
@@ -195,7 +192,7 @@ async def test_identity_is_no_encoding(server: ApiServer, key: str) -> None:
         assert _answer(connection).status_code == 202
 
 
-async def test_another_content_type_is_a_415_that_names_those_that_are_taken(
+async def test_another_content_type_is_a_415_that_names_the_accepted_ones(
     server: ApiServer, key: str
 ) -> None:
     async with httpx.AsyncClient(base_url=server.url, headers=bearer(key)) as client:
@@ -207,7 +204,7 @@ async def test_another_content_type_is_a_415_that_names_those_that_are_taken(
             assert "application/fhir+json" in response.headers["accept"]
 
 
-async def test_a_connection_serves_on_after_a_refusal_that_left_its_body_unread(
+async def test_a_connection_still_works_after_a_refusal_with_an_unread_body(
     server: ApiServer, key: str
 ) -> None:
     body = orjson.dumps(resource())
@@ -217,7 +214,7 @@ async def test_a_connection_serves_on_after_a_refusal_that_left_its_body_unread(
             assert _answer(connection).status_code == status
 
 
-async def test_head_is_answered_without_a_body_and_leaves_the_connection_in_step(
+async def test_an_answer_to_head_has_no_body_and_the_connection_still_works(
     server: ApiServer, key: str
 ) -> None:
     for path in ("/v1/uploads", "/v1/users/alice", "/healthz", "/nothing"):
@@ -251,9 +248,7 @@ _HOSTILE_TARGETS = [
 ]
 
 
-async def test_hostile_request_targets_are_never_a_failure_of_ours(
-    server: ApiServer, key: str
-) -> None:
+async def test_hostile_request_targets_never_make_the_api_fail(server: ApiServer, key: str) -> None:
     for target in _HOSTILE_TARGETS:
         with server.connect() as connection:
             connection.sendall(_head(key, path=target, method="GET"))
@@ -274,7 +269,7 @@ def long_poll(server: ApiServer, key: str) -> Iterator[tuple[socket.socket, str]
         yield connection, url
 
 
-async def test_a_long_poll_holds_up_nobody_and_ends_with_the_server(
+async def test_a_long_poll_delays_nobody_and_ends_with_the_server(
     server: ApiServer, key: str, long_poll: tuple[socket.socket, str]
 ) -> None:
     connection, url = long_poll

@@ -1,4 +1,4 @@
-"""POST /v1/uploads: what is taken in, what it answers, and what is kept."""
+"""POST /v1/uploads: what is accepted, what the API answers, and what it stores."""
 
 import asyncio
 import base64
@@ -78,7 +78,7 @@ async def test_a_bare_resource_is_accepted_and_its_status_is_at_location(
     assert (await client.get(response.headers["location"])).json() == status
 
 
-async def test_the_resource_of_an_envelope_is_kept_byte_for_byte(
+async def test_the_resource_of_an_envelope_is_stored_byte_for_byte(
     client: httpx.AsyncClient, alice: str, database: Database, key_ring: KeyRing
 ) -> None:
     inner = (
@@ -91,7 +91,7 @@ async def test_the_resource_of_an_envelope_is_kept_byte_for_byte(
     assert await stored_body(database, key_ring, response.json()["id"]) == inner
 
 
-async def test_a_bare_resource_is_kept_byte_for_byte(
+async def test_a_bare_resource_is_stored_byte_for_byte(
     client: httpx.AsyncClient, alice: str, database: Database, key_ring: KeyRing
 ) -> None:
     body = b' {"resourceType":"Observation","resource":{}, "value":1.0, "value":1.00}\r\n'
@@ -112,7 +112,7 @@ async def test_the_body_is_sealed_in_the_ledger(
             assert "obs-1" not in shown
 
 
-async def test_what_the_envelope_names_goes_before_the_query(
+async def test_the_envelope_counts_more_than_the_query(
     client: httpx.AsyncClient, alice: str, bob: str
 ) -> None:
     envelope = {"user": "alice", "fhirVersion": "DSTU2", "resource": resource()}
@@ -120,14 +120,12 @@ async def test_what_the_envelope_names_goes_before_the_query(
     assert (response.json()["user"], response.json()["fhirVersion"]) == ("alice", "DSTU2")
 
 
-async def test_the_query_fills_in_what_the_envelope_leaves_out(
-    client: httpx.AsyncClient, alice: str
-) -> None:
+async def test_the_query_completes_the_envelope(client: httpx.AsyncClient, alice: str) -> None:
     response = await _post(client, orjson.dumps({"resource": resource()}), _LABELS)
     assert (response.json()["user"], response.json()["fhirVersion"]) == ("alice", "R4")
 
 
-async def test_every_json_content_type_of_fhir_is_taken(
+async def test_every_json_content_type_of_fhir_is_accepted(
     client: httpx.AsyncClient, alice: str
 ) -> None:
     for content_type in (
@@ -142,15 +140,13 @@ async def test_every_json_content_type_of_fhir_is_taken(
         assert response.status_code == 202, content_type
 
 
-async def test_a_version_may_be_named_as_healthkit_does(
-    client: httpx.AsyncClient, alice: str
-) -> None:
+async def test_versions_can_have_healthkits_names(client: httpx.AsyncClient, alice: str) -> None:
     shown = {}
     for given in ("DSTU2", "1.0.2", "STU3", "3.0.1", "R4", "4.0.1", "R5"):
         response = await _post(
             client, orjson.dumps(resource()), {"user": "alice", "fhirVersion": given}
         )
-        assert response.status_code == 202  # a version that Uplift lacks is the worker's to judge
+        assert response.status_code == 202  # the worker judges an unknown version
         shown[given] = response.json()["fhirVersion"]
     assert shown == {
         "DSTU2": "DSTU2",
@@ -163,7 +159,7 @@ async def test_a_version_may_be_named_as_healthkit_does(
     }
 
 
-async def test_what_is_not_valid_fhir_is_accepted_and_left_to_the_worker(
+async def test_invalid_fhir_is_accepted_for_the_worker_to_judge(
     client: httpx.AsyncClient, alice: str
 ) -> None:
     response = await _post(client, b'{"resourceType":"NoSuchType","a":[null]}', _LABELS)
@@ -204,13 +200,13 @@ async def test_new_content_of_a_record_is_a_new_upload_that_supersedes_the_unsen
     )
 
 
-async def test_two_users_may_hold_the_same_record(
+async def test_two_users_can_have_the_same_record(
     client: httpx.AsyncClient, alice: str, bob: str
 ) -> None:
     assert (await submit(client, "alice"))["id"] != (await submit(client, "bob"))["id"]
 
 
-async def test_twins_that_arrive_at_once_are_one_upload(
+async def test_equal_records_at_the_same_time_are_one_upload(
     client: httpx.AsyncClient, alice: str, database: Database
 ) -> None:
     responses = await asyncio.gather(*(submit(client) for _ in range(8)))
@@ -222,7 +218,7 @@ async def test_twins_that_arrive_at_once_are_one_upload(
 async def test_202_is_sent_only_after_the_commit(
     client: httpx.AsyncClient, alice: str, database: Database
 ) -> None:
-    """A trigger that runs at COMMIT, after every statement, waits for a lock that we hold."""
+    """A trigger runs at COMMIT, after every statement, and waits for a lock of this test."""
     async with database.transaction() as connection:
         await connection.execute(
             text("""
@@ -253,7 +249,7 @@ async def test_202_is_sent_only_after_the_commit(
             await connection.execute(text("DROP FUNCTION wait_at_commit CASCADE"))
 
 
-async def test_a_commit_that_fails_is_no_202_and_rings_nobody(
+async def test_after_a_failed_commit_there_is_no_202_and_nothing_is_enqueued(
     client: httpx.AsyncClient, alice: str, database: Database, settings: Settings
 ) -> None:
     async with database.transaction() as connection:
@@ -278,7 +274,9 @@ async def test_a_commit_that_fails_is_no_202_and_rings_nobody(
                 await connection.execute(text("DROP FUNCTION fail_at_commit CASCADE"))
         assert_problem(response, 503)
         assert await _count(database) == 0
-        kept = await submit(client)  # rings after whatever the failed one would have rung
+        kept = await submit(
+            client
+        )  # enqueued after anything that the failed one could have enqueued
         popped = await queue.blpop([UPLOADS], timeout=10)
         assert popped is not None
         assert await queue.llen(UPLOADS) == 0
@@ -286,7 +284,7 @@ async def test_a_commit_that_fails_is_no_202_and_rings_nobody(
     assert arguments == [[kept["id"]]]
 
 
-_UNKEEPABLE = [
+_UNREADABLE = [
     b"",
     b"not json",
     b"{",
@@ -325,10 +323,10 @@ _UNKEEPABLE = [
 ]
 
 
-async def test_what_cannot_be_kept_is_a_400_that_quotes_nothing(
+async def test_an_unreadable_body_is_a_400_that_quotes_nothing(
     client: httpx.AsyncClient, alice: str, database: Database
 ) -> None:
-    for body in _UNKEEPABLE:
+    for body in _UNREADABLE:
         response = await _post(client, body, _LABELS)
         assert response.status_code == 400, body[:80]
         problem = assert_problem(response, 400)
@@ -359,35 +357,25 @@ async def test_an_unknown_user_is_a_404_and_nothing_is_kept(
     assert await _count(database) == 0
 
 
-@pytest.mark.parametrize(
-    ("labels", "status"), [({}, 202), ({"user": "alice"}, 202), ({"user": "bob"}, 403)]
-)
-@pytest.mark.parametrize("form", ["query", "envelope"])
 async def test_a_device_submits_for_its_own_user_only(
-    anybody: httpx.AsyncClient,
-    alice: str,
-    bob: str,
-    database: Database,
-    labels: dict[str, str],
-    status: int,
-    form: str,
+    anybody: httpx.AsyncClient, alice: str, bob: str, database: Database
 ) -> None:
-    named = {**labels, "fhirVersion": "R4"}
-    enveloped = form == "envelope"
-    response = await _post(
-        anybody,
-        orjson.dumps({**named, "resource": resource()} if enveloped else resource()),
-        None if enveloped else named,
-        bearer(await device_token(database, "alice")),
-    )
-    if status == 202:
-        assert (response.status_code, response.json()["user"]) == (202, "alice")
-    else:
-        assert_problem(response, status)
-        assert await _count(database) == 0
+    headers = bearer(await device_token(database, "alice"))
+    for user, status in (({"user": "bob"}, 403), ({}, 202), ({"user": "alice"}, 202)):
+        labels = {**user, "fhirVersion": "R4"}
+        for response in (
+            await _post(anybody, orjson.dumps(resource()), labels, headers),
+            await _post(anybody, orjson.dumps({**labels, "resource": resource()}), None, headers),
+        ):
+            assert response.status_code == status
+            if status == 202:
+                assert response.json()["user"] == "alice"
+            else:
+                assert_problem(response, status)
+                assert await _count(database) == 0
 
 
-async def test_a_user_of_whom_a_device_may_not_know_is_not_betrayed(
+async def test_a_device_cannot_find_out_which_users_exist(
     anybody: httpx.AsyncClient, alice: str, bob: str, database: Database
 ) -> None:
     headers = bearer(await device_token(database, "alice"))
@@ -415,7 +403,7 @@ async def test_a_large_body_is_read_and_sealed_outside_the_event_loop(
         if event == "call":
             called.add(frame.f_code)
 
-    sys.setprofile(note)  # of this thread, which is the loop's, and no other
+    sys.setprofile(note)  # only of this thread, which runs the loop
     try:
         response = await _post(client, body, _LABELS)
     finally:

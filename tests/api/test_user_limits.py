@@ -1,4 +1,4 @@
-"""Users over HTTP when the user-management calls are spent, and who obtained their grant."""
+"""Users over HTTP when the quota of user-management calls is spent, and who obtained a grant."""
 
 import httpx
 import pytest
@@ -14,7 +14,7 @@ def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"oneup_quota_calls": 2, "oneup_quota_reserve": 1})
 
 
-async def test_a_new_user_over_the_limit_is_told_when_to_come_back(
+async def test_a_new_user_over_the_quota_is_a_503_with_retry_after(
     client: httpx.AsyncClient, upstream: SandboxServer
 ) -> None:
     for name in ("alice", "bob"):
@@ -28,12 +28,12 @@ async def test_a_new_user_over_the_limit_is_told_when_to_come_back(
     assert 3500 < int(response.headers["Retry-After"]) <= 3601
     assert "limit of user-management calls" in response.json()["detail"]
     assert len(upstream.requests()) == before
-    # A user who is there already needs no call.
+    # An existing user needs no call.
     assert (await client.post("/v1/users", json={"appUserId": "alice"})).status_code == 200
 
 
 @pytest.mark.parametrize("named", [7, None])
-async def test_1uphealths_own_limit_is_handed_on(
+async def test_a_limit_of_1uphealth_is_passed_on(
     client: httpx.AsyncClient, upstream: SandboxServer, named: int | None
 ) -> None:
     upstream.faults(
@@ -43,7 +43,7 @@ async def test_1uphealths_own_limit_is_handed_on(
     responses = [await client.post("/v1/users", json={"appUserId": "alice"}) for _ in range(3)]
 
     assert {response.status_code for response in responses} == {503}
-    expected = named or 180  # a part of the hour, where 1upHealth names no time
+    expected = named or 180  # a part of the hour, if 1upHealth names no time
     assert all(0 < int(response.headers["Retry-After"]) <= expected for response in responses)
     # It is not asked again before.
     assert len(upstream.requests()) == 1
