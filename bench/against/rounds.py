@@ -71,7 +71,7 @@ def _intake(sides: list[Side], _: Upstream, plan: Plan, say: Say) -> list[Compar
         return [post_batch(side.api_url, side.key, bodies(side.label(), plan.of(LINES)))]
 
     return [
-        _rates("intake", what, _in_turn(sides, measure, plan, say, f"intake, {what}"))
+        _rates("intake", what, _alternate(sides, measure, plan, say, f"intake, {what}"))
         for what, measure in (("accepted/s, single", single), ("records/s, batch", batch))
     ]
 
@@ -87,7 +87,7 @@ def _delivery(sides: list[Side], stand_in: Upstream, plan: Plan, say: Say) -> li
                 return [_drain(side, stand_in, plan.of(_BACKLOG), latency)]
 
             what = f"delivered/s, upstream {latency} ms"
-            rounds = _in_turn(sides, measure, plan, say, f"delivery, {what}")
+            rounds = _alternate(sides, measure, plan, say, f"delivery, {what}")
             found.append(_rates("delivery", what, rounds))
     return found
 
@@ -120,7 +120,7 @@ def _latency(sides: list[Side], stand_in: Upstream, plan: Plan, say: Say) -> lis
     with ExitStack() as stack:
         for side in sides:
             stack.enter_context(side.working("uploads", max_in_flight=IN_FLIGHT))
-        rounds = _in_turn(sides, measure, plan, say, "latency")
+        rounds = _alternate(sides, measure, plan, say, "latency")
 
     def milliseconds(name: str, percent: int) -> tuple[float, ...]:
         return tuple(percentile(seconds, percent) * 1000 for seconds in rounds[name])
@@ -142,7 +142,7 @@ def _latency(sides: list[Side], stand_in: Upstream, plan: Plan, say: Say) -> lis
 SECTIONS = {"intake": _intake, "delivery": _delivery, "latency": _latency}
 
 
-def _in_turn(sides: list[Side], measure: Measure, plan: Plan, say: Say, what: str) -> Rounds:
+def _alternate(sides: list[Side], measure: Measure, plan: Plan, say: Say, what: str) -> Rounds:
     """Measure all sides in each round. Each side goes first in turn."""
     for side in sides:
         measure(side, replace(plan, scale=plan.scale * _WARM_UP))

@@ -102,7 +102,7 @@ def assert_clean(text_: bytes, canaries: dict[str, str], where: str) -> None:
         assert canary.encode() not in text_, f"the {name} is in {where}"
 
 
-# First: another test restarts the worker, and counts begin anew.
+# First: another test restarts the worker, and counts start again at 0.
 def test_metrics_hold_none_of_it_and_all_that_operators_look_at(
     running: Running, canaries: dict[str, str]
 ) -> None:

@@ -21,7 +21,7 @@ from uplift.sealing import KeyRing
 from uplift.settings import Settings
 from uplift.wiring import open_relay
 
-WRONG = KeyRing.new_entry("test")  # the id of the test ring, with another key
+WRONG = KeyRing.new_entry("test")  # the id of the key in the tests, with another key
 
 RAISES = "raise RuntimeError('imported from the current folder')"
 

@@ -127,14 +127,14 @@ class Faults:
     async def apply(self, exchange: Exchange, handler: Handler) -> tuple[Response, str | None]:
         """Handle a request under the rules in force. Returns its fault as well, if one decided."""
         before = after = 0.0
-        ending: rules.Ending | None = None
+        ending: rules.Reply | None = None
         for armed in self.armed:
             if isinstance(armed.rule, rules.Slow) and armed.fires(exchange):
                 if armed.rule.commit_first:
                     after += armed.rule.seconds
                 else:
                     before += armed.rule.seconds
-            elif ending is None and isinstance(armed.rule, rules.Ending) and armed.fires(exchange):
+            elif ending is None and isinstance(armed.rule, rules.Reply) and armed.fires(exchange):
                 ending = armed.rule
         await self._pause(before)
         if ending is None:
@@ -163,7 +163,7 @@ class Faults:
         self._late.add(task)
         task.add_done_callback(self._late.discard)
 
-    def _answer(self, ending: rules.Ending, exchange: Exchange, real: Response | None) -> Response:
+    def _answer(self, ending: rules.Reply, exchange: Exchange, real: Response | None) -> Response:
         match ending:
             case rules.TooManyRequests() | rules.RateLimit():
                 refusal = responses.for_status(429)

@@ -51,7 +51,7 @@ class _Rule(BaseModel):
     """Seeds the rule's own dice, so that a run can be repeated."""
 
 
-class _Ending(_Rule):
+class _Reply(_Rule):
     """A rule that decides the response. The first one to fire is the only one."""
 
     commit: bool = False
@@ -60,7 +60,7 @@ class _Ending(_Rule):
     """Do what was asked this many seconds later, even if the client has gone."""
 
 
-class TooManyRequests(_Ending):
+class TooManyRequests(_Reply):
     """429."""
 
     kind: Literal["too_many_requests"]
@@ -69,7 +69,7 @@ class TooManyRequests(_Ending):
     retry_after_form: Literal["seconds", "date"] = "seconds"
 
 
-class RateLimit(_Ending):
+class RateLimit(_Reply):
     """429 for what exceeds a rate."""
 
     kind: Literal["rate_limit"]
@@ -79,7 +79,7 @@ class RateLimit(_Ending):
     retry_after_form: Literal["seconds", "date"] = "seconds"
 
 
-class Status(_Ending):
+class Status(_Reply):
     """Any status, with the likeliest body unless one is given."""
 
     kind: Literal["status"]
@@ -90,39 +90,39 @@ class Status(_Ending):
     headers: dict[str, str] = {}
 
 
-class Html(_Ending):
+class Html(_Reply):
     """200 with a login page."""
 
     kind: Literal["html"]
 
 
-class ErrorBody(_Ending):
+class ErrorBody(_Reply):
     """200 with `{"error": …}`."""
 
     kind: Literal["error_body"]
     error: str = "server_error"
 
 
-class CutConnection(_Ending):
+class CutConnection(_Reply):
     """The connection closes without a response."""
 
     kind: Literal["cut"]
 
 
-class ResetConnection(_Ending):
+class ResetConnection(_Reply):
     """The connection is reset (RST) without a response."""
 
     kind: Literal["reset"]
 
 
-class HalfOfAnswer(_Ending):
+class HalfOfAnswer(_Reply):
     """Half of the body that the head promises, then the connection closes."""
 
     kind: Literal["half_answer"]
     commit: bool = True
 
 
-class Stalled(_Ending):
+class Stalled(_Reply):
     """No response until the client gives up or `seconds` are over; then the connection closes."""
 
     kind: Literal["stall"]
@@ -166,7 +166,7 @@ class EndConsent(_Rule):
     kind: Literal["end_consent"]
 
 
-Ending = (
+Reply = (
     TooManyRequests
     | RateLimit
     | Status
@@ -177,7 +177,7 @@ Ending = (
     | HalfOfAnswer
     | Stalled
 )
-LastingRule = Ending | Slow | IndexLag | RefuseRefresh | EndConsent
+LastingRule = Reply | Slow | IndexLag | RefuseRefresh | EndConsent
 Rule = Annotated[LastingRule | ExpireTokens, Field(discriminator="kind")]
 
 RULES: TypeAdapter[list[Rule]] = TypeAdapter(list[Rule])

@@ -20,7 +20,7 @@ STORED = Response(ResponseKind.STORED, "http_201", 201)
 REFUSED_TOKEN = Response(ResponseKind.UNAUTHORIZED, "http_401", 401)
 
 
-class Tokens:
+class FakeTokens:
     """Hands out one token after the other, or raises."""
 
     def __init__(self, *tokens: str | Exception) -> None:
@@ -70,7 +70,7 @@ class Limiter:
         self.reported.append((upload_id, response, asked_at))
 
 
-def calls(tokens: Tokens, destination: Destination, limiter: Limiter | None = None) -> Calls:
+def calls(tokens: FakeTokens, destination: Destination, limiter: Limiter | None = None) -> Calls:
     return Calls(
         cast("TokenAccess", tokens),
         cast("FhirClient", destination),
@@ -96,7 +96,7 @@ async def test_only_the_last_response_is_reported_with_the_time_of_its_request(
 ) -> None:
     destination, limiter = Destination(REFUSED_TOKEN, STORED), Limiter()
     before = time.monotonic()
-    assert await call(calls(Tokens("old", "new"), destination, limiter)) == STORED
+    assert await call(calls(FakeTokens("old", "new"), destination, limiter)) == STORED
     assert destination.tokens == ["old", "new"]
     ((upload_id, response, asked_at),) = limiter.reported
     assert (upload_id, response) == (CLAIM.upload_id, STORED)
@@ -105,7 +105,7 @@ async def test_only_the_last_response_is_reported_with_the_time_of_its_request(
 
 async def test_an_error_during_a_write_leaves_its_outcome_unknown() -> None:
     with pytest.raises(WriteFailed) as raised:
-        await calls(Tokens("token"), Destination(ValueError("health data"))).write(OPENED, None)
+        await calls(FakeTokens("token"), Destination(ValueError("health data"))).write(OPENED, None)
     assert raised.value.error == str(raised.value) == "ValueError"
 
 
@@ -115,7 +115,7 @@ async def test_an_error_after_the_response_leaves_its_outcome_unknown() -> None:
             raise ValueError(upload_id, response, asked_at)
 
     with pytest.raises(WriteFailed):
-        await calls(Tokens("token"), Destination(STORED), Broken()).write(OPENED, None)
+        await calls(FakeTokens("token"), Destination(STORED), Broken()).write(OPENED, None)
 
 
 @pytest.mark.parametrize("error", [TokenUnavailable("no_answer"), ValueError()])
@@ -123,7 +123,7 @@ async def test_an_error_after_the_response_leaves_its_outcome_unknown() -> None:
 async def test_while_a_token_is_fetched_no_write_is_under_way(
     error: Exception, before: list[Response]
 ) -> None:
-    tokens = Tokens(*["token"] * len(before), error)
+    tokens = FakeTokens(*["token"] * len(before), error)
     limiter = Limiter()
     with pytest.raises(type(error)):
         await calls(tokens, Destination(*before), limiter).write(OPENED, None)
@@ -135,12 +135,12 @@ async def test_an_error_during_a_look_up_is_raised_as_it_is(
     call: Callable[[Calls], Awaitable[Response]],
 ) -> None:
     with pytest.raises(ValueError, match="own"):
-        await call(calls(Tokens("token"), Destination(ValueError("own"))))
+        await call(calls(FakeTokens("token"), Destination(ValueError("own"))))
 
 
 async def test_after_a_stop_nothing_is_written_and_look_ups_go_on() -> None:
     destination = Destination(STORED)
-    made = calls(Tokens("token", "token"), destination)
+    made = calls(FakeTokens("token", "token"), destination)
     made.stop()
     with pytest.raises(Stopping):
         await made.write(OPENED, None)
@@ -149,7 +149,7 @@ async def test_after_a_stop_nothing_is_written_and_look_ups_go_on() -> None:
 
 
 async def test_a_stop_between_a_401_and_the_fresh_token_ends_before_the_second_write() -> None:
-    class StopsMeanwhile(Tokens):
+    class StopsMeanwhile(FakeTokens):
         async def token(self, person: Person, *, refused: int | None = None) -> AccessToken:
             if refused is not None:
                 made.stop()

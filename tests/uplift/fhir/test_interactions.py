@@ -141,7 +141,7 @@ def test_what_can_be_written_can_be_read_and_two_types_of_r4_more() -> None:
         (b"_format=application/fhir%2Bjson", "_format=application%2Ffhir%2Bjson"),
     ],
 )
-def test_a_query_keeps_its_meaning_and_is_written_anew(query: bytes, written: str) -> None:
+def test_a_query_keeps_its_meaning_and_is_written_again(query: bytes, written: str) -> None:
     assert parse_interaction(R4, "Observation", query).query == written
 
 

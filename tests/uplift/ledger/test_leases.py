@@ -389,7 +389,7 @@ async def test_a_group_with_one_impossible_outcome_records_nothing(
     assert (await rows.attempts_of(database, ids[0]))[0].closed_at is None
 
 
-async def ring_for_due(
+async def dispatch_due(
     database: Database, *, limit: int = 100, redispatch_seconds: float = 60
 ) -> list[UUID]:
     async with database.transaction() as connection:
@@ -402,9 +402,9 @@ async def test_what_is_due_is_dispatched_once_until_that_time_is_over(
     database: Database, alice: UserRow
 ) -> None:
     ids = [await rows.put(database, alice) for _ in range(3)]
-    assert await ring_for_due(database, redispatch_seconds=0) == ids
-    assert await ring_for_due(database, redispatch_seconds=60) == ids
-    assert await ring_for_due(database) == []
+    assert await dispatch_due(database, redispatch_seconds=0) == ids
+    assert await dispatch_due(database, redispatch_seconds=60) == ids
+    assert await dispatch_due(database) == []
 
 
 async def test_only_what_is_due_in_that_queue_is_dispatched(
@@ -417,7 +417,7 @@ async def test_only_what_is_due_in_that_queue_is_dispatched(
     for state in State:
         if state is not State.QUEUED:
             await rows.bring_to(database, await rows.put(database, alice), state)
-    assert await ring_for_due(database) == [due]
+    assert await dispatch_due(database) == [due]
 
 
 async def test_no_more_are_dispatched_than_the_limit_and_the_longest_due_come_first(
@@ -431,16 +431,16 @@ async def test_no_more_are_dispatched_than_the_limit_and_the_longest_due_come_fi
             State.QUEUED,
             next_attempt_at=text(f"now() - interval '{seconds} seconds'"),
         )
-    assert await ring_for_due(database, limit=2) == ids[3:]
-    assert await ring_for_due(database, limit=2) == ids[1:3]
-    assert await ring_for_due(database, limit=2) == ids[:1]
+    assert await dispatch_due(database, limit=2) == ids[3:]
+    assert await dispatch_due(database, limit=2) == ids[1:3]
+    assert await dispatch_due(database, limit=2) == ids[:1]
 
 
 async def test_two_sweeps_at_once_dispatch_each_upload_once(
     database: Database, alice: UserRow
 ) -> None:
     ids = [await rows.put(database, alice) for _ in range(20)]
-    dispatched = await asyncio.gather(*(ring_for_due(database) for _ in range(5)))
+    dispatched = await asyncio.gather(*(dispatch_due(database) for _ in range(5)))
     assert sorted(id_ for group in dispatched for id_ in group) == ids
 
 
@@ -448,10 +448,10 @@ async def test_an_upload_that_was_requeued_is_dispatched_again_at_once(
     database: Database, alice: UserRow
 ) -> None:
     upload_id = await rows.put(database, alice)
-    assert await ring_for_due(database, redispatch_seconds=3600) == [upload_id]
+    assert await dispatch_due(database, redispatch_seconds=3600) == [upload_id]
     (claim,) = await rows.claim(database, upload_id)
     await record(database, ended(claim, State.QUEUED))
-    assert await ring_for_due(database) == [upload_id]
+    assert await dispatch_due(database) == [upload_id]
 
 
 async def test_an_abandoned_upload_is_queued_to_be_asked_about(

@@ -268,7 +268,7 @@ async def test_empty_searches_are_counted_until_it_may_have_been_sent_again(
     assert (await rows.row(database, upload_id)).empty_searches == 0
 
 
-async def test_an_uncounted_attempt_costs_neither_an_attempt_nor_time(
+async def test_a_free_attempt_costs_neither_an_attempt_nor_time(
     database: Database, alice: UserRow
 ) -> None:
     upload_id = await rows.put(database, alice)
@@ -301,7 +301,7 @@ async def test_an_uncounted_attempt_costs_neither_an_attempt_nor_time(
         (State.QUEUED, State.SENDING),
     ],
 )
-def test_only_an_attempt_that_ends_in_the_queue_goes_uncounted(
+def test_only_an_attempt_that_ends_in_the_queue_is_free(
     source: State, target: State
 ) -> None:
     with pytest.raises(ValueError, match="free"):

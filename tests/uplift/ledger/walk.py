@@ -108,7 +108,7 @@ class Upstream:
         self.stores[upload] += 1
 
     def has(self, held: Held) -> bool:
-        """What a look finds: the content as it is now."""
+        """What a look-up finds: the content as it is now."""
         contents = self.contents[held.claim.record_id]
         return bool(contents) and contents[-1] == held.digest
 

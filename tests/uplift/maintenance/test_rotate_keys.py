@@ -104,10 +104,10 @@ async def test_a_second_rotation_has_nothing_to_do(database: Database) -> None:
 async def test_what_was_sealed_before_still_opens_and_its_bytes_are_the_same(
     database: Database, settings: Settings
 ) -> None:
-    def with_ring(keys: str) -> Settings:
+    def with_key_ring(keys: str) -> Settings:
         return Settings.model_validate({**settings.model_dump(), "master_keys": keys})
 
-    async with open_relay(with_ring(f"{OLD},{NEW}")) as relay:
+    async with open_relay(with_key_ring(f"{OLD},{NEW}")) as relay:
         await factories.user(relay)
         upload = await factories.accepted(relay)
     sealed = text(
@@ -120,7 +120,7 @@ async def test_what_was_sealed_before_still_opens_and_its_bytes_are_the_same(
 
     async with database.transaction() as connection:
         assert (await connection.execute(sealed)).one() == before
-    async with open_relay(with_ring(NEW)) as relay:
+    async with open_relay(with_key_ring(NEW)) as relay:
         await relay.deliverer.deliver([upload.upload.id])
         assert (await factories.status(relay, upload)).state == "delivered"
 

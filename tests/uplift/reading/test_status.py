@@ -16,12 +16,12 @@ from uplift.sealing import KeyRing, UserKey
 _USER = UUID(int=1)
 _UPLOAD = UUID(int=2)
 _AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
-_RING = KeyRing({"k1": bytes(32)})
+_KEY_RING = KeyRing({"k1": bytes(32)})
 _KEY = UserKey.generate()
 
 
 def _row(sealed_receipt: bytes | None) -> UploadRow:
-    wrapped = _RING.wrap(_KEY, key_context(_USER))
+    wrapped = _KEY_RING.wrap(_KEY, key_context(_USER))
     return UploadRow(
         id=_UPLOAD,
         user_id=_USER,
@@ -65,7 +65,7 @@ def _sealed(receipt: dict[str, str | None], context: bytes = receipt_context(_UP
 )
 def test_a_status_has_its_receipt_opened(kept: dict[str, str | None], opened: Receipt) -> None:
     row = _row(_sealed(kept))
-    status = StatusOpener(_RING).open(row)
+    status = StatusOpener(_KEY_RING).open(row)
     assert (status.upload, status.receipt) == (row, opened)
 
 
@@ -77,4 +77,4 @@ def test_a_status_without_a_receipt_needs_no_key() -> None:
 def test_a_receipt_of_another_upload_does_not_open() -> None:
     row = _row(_sealed({"id": "A1-77", "version": "3"}, receipt_context(UUID(int=3))))
     with pytest.raises(SealError):
-        StatusOpener(_RING).open(row)
+        StatusOpener(_KEY_RING).open(row)

@@ -154,7 +154,7 @@ async def nothing_is_left(database: Database) -> bool:
     return set(await whereabouts.counts(database)) <= {"audit_events", "credentials"}
 
 
-async def _rung(url: str, ids: set[bytes]) -> bool:
+async def _dispatched(url: str, ids: set[bytes]) -> bool:
     """Whether a message that names one of these comes to be in Redis."""
     for _ in range(100):
         # Its body is base64.
@@ -195,7 +195,7 @@ async def test_of_an_erased_person_nothing_is_found_with_keys_or_without(
     assert [canary for canary in person.sealed if canary in shown] == []
     assert settings.redis_url is not None
     dispatch_redis = settings.redis_url.get_secret_value()
-    assert await _rung(dispatch_redis, person.audited)
+    assert await _dispatched(dispatch_redis, person.audited)
 
     assert await erase(relay)
 

@@ -94,7 +94,7 @@ def test_everything_arrives_and_the_exit_code_says_so(tmp_path: Path, fake: Fake
     assert "7 of 7 have an outcome" in err
 
 
-def test_running_again_sends_nothing_anew_and_says_so(tmp_path: Path, fake: FakeUplift) -> None:
+def test_running_again_sends_nothing_again_and_says_so(tmp_path: Path, fake: FakeUplift) -> None:
     path = ndjson(tmp_path, 7)
     run(path, fake)
     code, out, _ = run(path, fake)
