@@ -155,23 +155,24 @@ async def test_no_process_imports_anything_from_the_folder_it_starts_in(
         assert "current folder" not in process.log.read_text()
 
 
-@pytest.mark.parametrize("code", [WORKER, BEAT])
 @pytest.mark.parametrize(
-    ("name", "value", "word"),
+    ("code", "name", "value", "word"),
     [
-        ("UPLIFT_DATABASE_URL", "canary", "UPLIFT_DATABASE_URL is not an address"),
         (
+            WORKER,
             "UPLIFT_DATABASE_URL",
             "postgresql://uplift:canary@host:port/uplift",
             "UPLIFT_DATABASE_URL is not an address",
         ),
         (
+            BEAT,
             "UPLIFT_REDIS_URL",
             "redis://:canary@host:port/0",
             "UPLIFT_REDIS_URL is not an address",
         ),
-        # Nobody expects this one, so only its type is told.
-        ("SSL_CERT_FILE", "/canary.pem", "does not start: FileNotFoundError"),
+        # This error is not expected, so only its type is printed.
+        (WORKER, "SSL_CERT_FILE", "/canary.pem", "does not start: FileNotFoundError"),
+        (BEAT, "SSL_CERT_FILE", "/canary.pem", "does not start: FileNotFoundError"),
     ],
 )
 async def test_a_process_with_a_wrong_setting_does_not_start_and_does_not_show_it(
