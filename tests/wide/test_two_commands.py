@@ -240,7 +240,7 @@ def test_as_root_up_runs_postgresql_under_an_account_of_its_own(ready: Path, mac
         try:
             assert up.stdout is not None
             said = ""
-            while "other `uplift` commands" not in said:
+            while "\nSettings " not in said:  # the last of the addresses
                 line = up.stdout.readline()
                 assert line, textwrap.indent(said, "  ")
                 said += line

@@ -64,7 +64,7 @@ def test_whom_to_ask_again_is_listed(cli: Cli) -> None:
 
 def test_the_summary_says_in_its_exit_code_whether_all_is_there(cli: Cli) -> None:
     cli("users", "add", "alice")
-    assert "come to its end" in cli("users", "summary", "alice").stdout
+    assert "All uploads are finished" in cli("users", "summary", "alice").stdout
 
     async def submit(relay: Relay) -> None:
         await factories.accepted(relay)

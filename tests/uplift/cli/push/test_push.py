@@ -380,16 +380,17 @@ async def test_no_more_batches_are_under_way_than_asked_for(
 ) -> None:
     under_way, limit = 0, 0
     handle = fake._submit
+    three = asyncio.Barrier(3)  # 15 batches, so the last ones do not wait for others
 
-    async def slowly(request: Request) -> Response:
+    async def together(request: Request) -> Response:
         nonlocal under_way, limit
         under_way += 1
         limit = max(limit, under_way)
-        await asyncio.sleep(0.02)
+        await three.wait()
         under_way -= 1
         return await handle(request)
 
-    fake._submit = slowly  # type: ignore[method-assign]
+    fake._submit = together  # type: ignore[method-assign]
     with serving(fake):
         async with ApiClient(fake.url, KEY) as client:
             await push_records(client, ndjson(tmp_path, 3000), user="alice", concurrency=3)
