@@ -1,5 +1,6 @@
 """Bodies as they come from outside, read or refused; nothing else ever happens."""
 
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -44,7 +45,6 @@ _BAD_VALUES = [
     b"[1,]",
     b'{"a":1,}',
     b"[",
-    nested(1023),
     nested(100_000),
     b'{"a":' * 5000 + b"1" + b"}" * 5000,
 ]

@@ -240,6 +240,9 @@ class ApiClient:
             except httpx.TransportError as error:
                 trouble = _reason_of(error)
             else:
+                # httpx ties a response to its stream and back, and so the body that was sent
+                # would stay in memory until the garbage collector comes by.
+                response.stream = httpx.ByteStream(b"")
                 if response.is_success:
                     return response
                 failed = response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR
