@@ -11,7 +11,7 @@ first upload is claimed, and by /readyz.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -98,12 +98,15 @@ async def key_use(connection: AsyncConnection, key_ring: KeyRing) -> KeyUse:
 
 
 class KeyCheck:
-    """Checks this process's key ring, and remembers that it fits."""
+    """Checks this process's key ring, and remembers that it fits. `now` is a clock in seconds."""
 
-    def __init__(self, database: Database, key_ring: KeyRing) -> None:
+    def __init__(
+        self, database: Database, key_ring: KeyRing, *, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._database = database
         self._key_ring = key_ring
-        self._checked_at: float | None = None  # when it fitted, on time.monotonic
+        self._now = now
+        self._checked_at: float | None = None  # when it last fitted
         self._lock = asyncio.Lock()
 
     async def at_start(self) -> None:
@@ -134,9 +137,9 @@ class KeyCheck:
                 self._checked_at = None
                 _log.error("keys_do_not_fit", why=problem)
                 raise ConfigurationError(problem)
-            self._checked_at = time.monotonic()
+            self._checked_at = self._now()
 
     def _fits(self, *, fresh: bool) -> bool:
         if self._checked_at is None:
             return False
-        return not fresh or time.monotonic() - self._checked_at < _FRESH_SECONDS
+        return not fresh or self._now() - self._checked_at < _FRESH_SECONDS

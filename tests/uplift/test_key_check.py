@@ -1,13 +1,15 @@
-"""A ring that does not open what the ledger holds is told at start, and writes nothing."""
+"""A key ring that does not open the ledger's data keys is an error at start, and writes nothing."""
 
 import re
 
 import pytest
+import redis.asyncio
 from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from tests import factories
+from uplift.destinations.client import open_http
 from uplift.errors import ConfigurationError
 from uplift.key_check import KeyCheck, compare, key_use
 from uplift.ledger import users
@@ -16,6 +18,9 @@ from uplift.ledger.user_keys import KeyRow
 from uplift.ledger.users import key_context
 from uplift.sealing import KeyRing, UserKey
 from uplift.settings import Settings
+from uplift.tokens.quota import Quota
+from uplift.tokens.token_endpoint import TokenEndpoint
+from uplift.users.provision import Provisioner
 from uplift.wiring import check_keys, open_relay
 
 pytestmark = pytest.mark.usefixtures("no_users_left")
@@ -46,7 +51,7 @@ _OF_A, _OF_B = sample(KeyRing.parse(A)), sample(KeyRing.parse(B))
         pytest.param(A, {"": 1}, {}, "not hold the master key ''", id="a-row-without-an-id"),
     ],
 )
-def test_a_ring_is_judged_by_ids_and_samples(
+def test_a_key_ring_is_judged_by_ids_and_samples(
     key_ring: str, users_by_id: dict[str, int], samples: dict[str, list[KeyRow]], said: str | None
 ) -> None:
     problem = compare(KeyRing.parse(key_ring), users_by_id, samples).problem
@@ -96,7 +101,7 @@ async def test_a_relay_does_not_open_with_keys_that_do_not_fit(
 
 
 @pytest.mark.parametrize("keys", [A, f"{B},{A}", f"{A},{B}"], ids=["alone", "promoted", "behind"])
-async def test_it_opens_with_any_ring_that_holds_the_key(
+async def test_it_opens_with_any_key_ring_that_has_the_key(
     alice: None, settings: Settings, keys: str
 ) -> None:
     async with open_relay(with_keys(settings, keys)) as relay:
@@ -127,7 +132,7 @@ async def test_of_each_key_the_oldest_and_the_newest_user_are_opened(database: D
 async def test_postgres_away_at_start_stops_nothing_and_no_key_is_wrapped_unchecked(
     alice: None, database: Database, settings: Settings
 ) -> None:
-    """The ring is wrong, and nobody could tell at start. The first who would write finds it."""
+    """The key ring is wrong, and nobody knew at start. The first who wants to write finds it."""
     nowhere = Database.connect(
         settings.model_copy(update={"database_url": SecretStr("postgresql://127.0.0.1:1/none")})
     )
@@ -140,26 +145,30 @@ async def test_postgres_away_at_start_stops_nothing_and_no_key_is_wrapped_unchec
     # The same process later, when PostgreSQL is back.
     back = KeyCheck(database, KeyRing.parse(OTHER_A))
     before = await rows(database)
-    async with open_relay(with_keys(settings, A)) as relay:
-        relay.provisioner._keys = back
-        relay.provisioner._key_ring = KeyRing.parse(OTHER_A)
+    async with (
+        open_http(connections=1) as http,
+        redis.asyncio.from_url("redis://127.0.0.1:1") as counter,
+    ):
+        endpoint = TokenEndpoint(http, settings, Quota(counter, settings))
+        provisioner = Provisioner(database, KeyRing.parse(OTHER_A), endpoint, back)
         with pytest.raises(ConfigurationError, match="'a'"):
-            await relay.provisioner.provision("bob")
+            await provisioner.provision("bob")
     assert await rows(database) == before
 
 
-async def test_a_ring_that_fitted_is_asked_about_again_only_when_that_is_wanted(
+async def test_a_key_ring_that_fitted_is_checked_again_only_on_request(
     alice: None, database: Database
 ) -> None:
-    check = KeyCheck(database, KeyRing.parse(A))
+    now = 1000.0
+    check = KeyCheck(database, KeyRing.parse(A), now=lambda: now)
     await check.ensure()
     async with database.transaction() as connection:
         await users.add_user(connection, "bob", KeyRing.parse(B))
 
     await check.ensure()
-    await check.ensure(fresh=True)  # looked at less than a minute ago
-    assert check._checked_at is not None
-    check._checked_at -= 61
+    now += 59
+    await check.ensure(fresh=True)  # the last check was less than a minute ago
+    now += 2
     await check.ensure()
     with pytest.raises(ConfigurationError, match="'b'"):
         await check.ensure(fresh=True)

@@ -1,4 +1,4 @@
-"""Sealed values open only with the key, and for the row, that they were sealed for."""
+"""A sealed value opens only with its key and for its row."""
 
 import base64
 
@@ -71,7 +71,7 @@ def test_keys_do_not_show_in_repr() -> None:
     assert repr(KeyRing.parse(f"a:{_BASE64}")) == "KeyRing(a)"
 
 
-def test_the_first_key_of_a_ring_wraps_and_all_of_them_unwrap() -> None:
+def test_the_first_key_of_a_key_ring_wraps_and_all_of_them_unwrap() -> None:
     old, new = KeyRing.new_entry("old"), KeyRing.new_entry("new")
     wrapped_before = KeyRing.parse(old).wrap(_KEY, b"user")
     key_ring = KeyRing.parse(f" {new} , {old} ,")
@@ -88,7 +88,7 @@ def test_a_wrapped_key_does_not_open_for_another_user() -> None:
 
 def test_a_missing_master_key_is_named_in_the_error() -> None:
     wrapped = KeyRing.parse(KeyRing.new_entry("gone")).wrap(_KEY, b"user")
-    with pytest.raises(SealError, match="'gone', which UPLIFT_MASTER_KEYS does not hold"):
+    with pytest.raises(SealError, match="'gone', which is not in UPLIFT_MASTER_KEYS"):
         KeyRing.parse(KeyRing.new_entry("here")).unwrap(wrapped, b"user")
 
 
@@ -104,7 +104,7 @@ def test_an_erased_users_key_is_a_seal_error() -> None:
 
 
 @pytest.mark.parametrize("text", ["", " ", ",", " , "])
-def test_an_empty_ring_says_how_to_make_one(text: str) -> None:
+def test_an_empty_key_ring_says_how_to_make_one(text: str) -> None:
     with pytest.raises(ConfigurationError, match="uplift keys master"):
         KeyRing.parse(text)
 
@@ -132,6 +132,6 @@ def test_a_malformed_entry_is_named_by_its_place_and_never_quoted(entry: str) ->
     assert _BASE64 not in str(caught.value)
 
 
-def test_an_id_that_is_there_twice_is_an_error() -> None:
+def test_an_id_that_occurs_twice_is_an_error() -> None:
     with pytest.raises(ConfigurationError, match="'a' occurs twice"):
         KeyRing.parse(f"{KeyRing.new_entry('a')},{KeyRing.new_entry('a')}")

@@ -31,9 +31,7 @@ def link(url: str, version: FhirVersion = R4) -> Interaction | None:
         ("Observation/..a", "Observation", False),
     ],
 )
-def test_an_interaction_knows_the_type_of_the_response(
-    path: str, response_type: str, paged: bool
-) -> None:
+def test_an_interaction_knows_its_response(path: str, response_type: str, paged: bool) -> None:
     parsed = parse_interaction(R4, path, b"")
     assert (parsed.response_type, parsed.paged) == (response_type, paged)
     assert parsed.address == path

@@ -1,6 +1,5 @@
 """Bodies as they come from outside, read or refused; nothing else ever happens."""
 
-from contextlib import suppress
 from typing import Any
 
 import orjson

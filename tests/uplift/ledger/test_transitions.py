@@ -301,9 +301,7 @@ async def test_a_free_attempt_costs_neither_an_attempt_nor_time(
         (State.QUEUED, State.SENDING),
     ],
 )
-def test_only_an_attempt_that_ends_in_the_queue_is_free(
-    source: State, target: State
-) -> None:
+def test_only_an_attempt_that_ends_in_the_queue_is_free(source: State, target: State) -> None:
     with pytest.raises(ValueError, match="free"):
         change(uuid4(), source, target, free=True)
 

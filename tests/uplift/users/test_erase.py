@@ -1,4 +1,4 @@
-"""Nothing of an erased person is found, whatever was under way; everybody else keeps everything."""
+"""Nothing of an erased user is found, whatever was under way. All other users keep everything."""
 
 import asyncio
 import base64
@@ -37,7 +37,7 @@ _CREATE = {"api": "fhir", "method": "POST"}
 
 @dataclass
 class Person:
-    """Somebody with a bit of everything in the ledger, and what to find them by."""
+    """A user with a bit of everything in the ledger, and how to find them."""
 
     user: UserRow
     # What only their key shows.
@@ -150,12 +150,12 @@ async def erase(relay: Relay, name: str = _NAME, *, wait: float = 10) -> bool:
 
 
 async def nothing_is_left(database: Database) -> bool:
-    """Of anybody: what stays are the audit trail, and keys of the API, which are nobody's."""
+    """Whether only the audit trail and the API's keys are left, which belong to no user."""
     return set(await whereabouts.counts(database)) <= {"audit_events", "credentials"}
 
 
 async def _dispatched(url: str, ids: set[bytes]) -> bool:
-    """Whether a message that names one of these comes to be in Redis."""
+    """Whether a message with one of these ids arrives in Redis."""
     for _ in range(100):
         # Its body is base64.
         decoded = _decoded(await whereabouts.in_redis(url))
@@ -171,8 +171,19 @@ def _decoded(held: bytes) -> bytes:
     )
 
 
+async def somebody_waits_for_a_lock(database: Database) -> None:
+    """Until a transaction waits for another."""
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    async with asyncio.timeout(10):
+        while True:
+            async with database.transaction() as connection:
+                if await connection.scalar(waiting):
+                    return
+            await asyncio.sleep(0.02)
+
+
 async def in_flight(upstream: SandboxServer, api: str) -> None:
-    """Until the sandbox has a request in hand."""
+    """Until a request is at the sandbox."""
     for _ in range(200):
         if any(rule["fired"] for rule in upstream.fault_rules()):
             return
@@ -263,7 +274,7 @@ async def test_an_upload_in_flight_ends_without_leaving_anything(
     assert await nothing_is_left(relay.database)
 
 
-async def test_what_a_killed_worker_held_is_erased_once_its_lease_ends(relay: Relay) -> None:
+async def test_what_a_killed_worker_had_is_erased_once_its_lease_ends(relay: Relay) -> None:
     await factories.user(relay, _NAME)
     accepted = await submit(relay, 1)
     assert await rows.claim(relay.database, accepted.upload.id, lease_seconds=1.0)
@@ -274,7 +285,7 @@ async def test_what_a_killed_worker_held_is_erased_once_its_lease_ends(relay: Re
     assert await nothing_is_left(relay.database)
 
 
-async def test_an_earlier_attempt_that_was_lost_does_not_hold_it_up(
+async def test_an_earlier_attempt_that_was_lost_does_not_delay_it(
     relay: Relay, upstream: SandboxServer
 ) -> None:
     await factories.user(relay, _NAME)
@@ -320,7 +331,7 @@ async def test_the_sweep_finishes_what_a_killed_process_began(
     assert (await relay.sweeper.sweep()).erased == 0
 
 
-async def test_it_goes_on_from_any_row_at_which_it_was_interrupted(relay: Relay) -> None:
+async def test_it_continues_from_any_row_at_which_it_was_interrupted(relay: Relay) -> None:
     user = await factories.user_without_grant(relay, _NAME)
     await rows.add_history(relay.database, user, 20)
     async with relay.database.transaction() as connection:
@@ -387,7 +398,7 @@ async def test_the_same_person_may_come_back_at_once_as_a_new_user(
         assert list(await connection.scalars(select(Upload.id))) == [old.upload.id]
 
 
-async def test_uploads_that_pour_in_meanwhile_are_refused_or_erased(relay: Relay) -> None:
+async def test_uploads_that_arrive_meanwhile_are_refused_or_erased(relay: Relay) -> None:
     await factories.user_without_grant(relay, _NAME)
     taken: list[Accepted] = []
     numbers = iter(range(10_000))
@@ -410,13 +421,13 @@ async def test_uploads_that_pour_in_meanwhile_are_refused_or_erased(relay: Relay
     assert await nothing_is_left(relay.database)
 
 
-async def test_an_upload_that_is_just_being_accepted_is_not_passed_over(relay: Relay) -> None:
+async def test_an_upload_that_is_just_being_accepted_is_not_missed(relay: Relay) -> None:
     await factories.user_without_grant(relay, _NAME)
     async with relay.database.transaction() as connection:
-        # Holds up whoever puts a record in.
+        # Whoever inserts a record waits.
         await connection.execute(text("LOCK TABLE records IN SHARE MODE"))
         accepting = asyncio.create_task(submit(relay, 1))
-        await asyncio.sleep(0.3)
+        await somebody_waits_for_a_lock(relay.database)
         assert not await asyncio.wait_for(erase(relay, wait=0), 5)
     with pytest.raises(NotFound):
         await accepting
@@ -438,7 +449,7 @@ async def test_a_refresh_under_way_keeps_no_tokens(relay: Relay, upstream: Sandb
     assert upstream.counts()["total"]["resources"] == 0
 
 
-async def test_a_user_who_is_erased_while_being_made_is_not_made(
+async def test_a_user_who_is_erased_while_being_created_is_not_created(
     relay: Relay, upstream: SandboxServer
 ) -> None:
     upstream.faults({"kind": "slow", "seconds": 1, "match": {"api": "user-management"}})
@@ -463,13 +474,13 @@ async def test_a_grant_brought_meanwhile_is_a_new_users(relay: Relay) -> None:
         assert user.id != accepted.upload.user_id
 
 
-async def test_who_waits_for_an_upload_hears_that_it_is_gone(relay: Relay) -> None:
+async def test_a_long_poll_for_an_erased_upload_ends_at_once(relay: Relay) -> None:
     await factories.user_without_grant(relay, _NAME)
     accepted = await submit(relay, 1)
     waiting = asyncio.create_task(
         relay.long_poll.wait(accepted.upload, lambda row: not row.state.in_progress, 30)
     )
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0)  # it waits now
     assert await erase(relay)
     with pytest.raises(NotFound):
         await asyncio.wait_for(waiting, 5)

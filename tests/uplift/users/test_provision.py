@@ -1,4 +1,4 @@
-"""People become users: here, at 1upHealth, with a grant that works."""
+"""Users are created: here, at 1upHealth, with a grant that works."""
 
 import asyncio
 import secrets
@@ -62,7 +62,7 @@ def asked(upstream: SandboxServer) -> list[str]:
     return [each["path"].rpartition("/")[2] for each in upstream.requests()]
 
 
-async def test_a_new_user_is_made_at_1uphealth_and_given_a_grant(
+async def test_a_new_user_is_created_at_1uphealth_and_gets_a_grant(
     relay: Relay, upstream: SandboxServer
 ) -> None:
     user, made = await relay.provisioner.provision("alice")
@@ -143,7 +143,7 @@ async def test_a_user_whose_grant_is_over_gets_a_new_one_and_what_was_parked_goe
 
 
 @pytest.mark.parametrize("api", ["user-management", "token"])
-async def test_a_reached_limit_is_told_with_the_time_to_wait(
+async def test_a_reached_limit_is_an_error_with_the_time_to_wait(
     relay: Relay, upstream: SandboxServer, api: str
 ) -> None:
     upstream.faults({"kind": "too_many_requests", "retry_after": 7, "match": {"api": api}})
@@ -165,7 +165,7 @@ async def test_a_reached_limit_is_told_with_the_time_to_wait(
     ids=lambda fault: " ".join(str(value) for value in fault.values()),
 )
 @pytest.mark.parametrize("path", ["*/user", "*/auth-code", "*/token"])
-async def test_what_fails_midway_is_taken_up_by_the_next_call(
+async def test_what_fails_midway_is_continued_by_the_next_call(
     relay: Relay, upstream: SandboxServer, fault: dict[str, object], path: str
 ) -> None:
     if path == "*/auth-code":
@@ -182,7 +182,9 @@ async def test_what_fails_midway_is_taken_up_by_the_next_call(
     assert (user.oneup_user_id, user.grant_state) == ("1001", "active")
 
 
-async def test_a_refused_user_is_told_what_to_check(relay: Relay, upstream: SandboxServer) -> None:
+async def test_the_error_of_a_refused_user_says_what_to_check(
+    relay: Relay, upstream: SandboxServer
+) -> None:
     upstream.grant("alice")
     upstream.faults({"kind": "end_consent", "match": {"user": "alice"}})
 
@@ -202,7 +204,7 @@ async def with_wrong_secret(relay: Relay, settings: Settings) -> AsyncIterator[P
         await http.aclose()
 
 
-async def test_a_wrong_client_is_told_by_the_settings_names_and_not_their_values(
+async def test_the_error_of_a_wrong_client_names_the_settings_and_not_their_values(
     relay: Relay, settings: Settings, upstream: SandboxServer
 ) -> None:
     async with with_wrong_secret(relay, settings) as provisioner:

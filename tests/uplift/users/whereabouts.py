@@ -26,7 +26,7 @@ _CONTEXTS: dict[tuple[str, str], Callable[[Any], bytes]] = {
 
 
 def sealed_columns() -> set[tuple[str, str]]:
-    """Every column that is named as sealed ones are."""
+    """Every column whose name says that it is sealed."""
     return {
         (table.name, column.name)
         for table in Table.metadata.sorted_tables
