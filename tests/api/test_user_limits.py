@@ -26,7 +26,7 @@ async def test_a_new_user_over_the_quota_is_a_503_with_retry_after(
     assert response.status_code == 503
     assert response.headers["content-type"] == "application/problem+json"
     assert 3500 < int(response.headers["Retry-After"]) <= 3601
-    assert "limit of user-management calls" in response.json()["detail"]
+    assert "limit on user-management calls" in response.json()["detail"]
     assert len(upstream.requests()) == before
     # An existing user needs no call.
     assert (await client.post("/v1/users", json={"appUserId": "alice"})).status_code == 200
