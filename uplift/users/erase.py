@@ -51,6 +51,7 @@ class Eraser:
         if not user_ids:
             raise NotFound(
                 "Uplift keeps nothing under that name. The user was erased, or never existed."
+                " Check the spelling."
             )
         if began:
             _log.info("erasing_began")
