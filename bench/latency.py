@@ -20,6 +20,7 @@ from bench.upstream import Upstream
 
 UPSTREAM_MS = 20
 UPLOADS = 100
+_WAIT_SECONDS = 60.0
 _PAUSE = 0.02  # so that the system is idle again
 
 
@@ -82,7 +83,7 @@ def one_by_one(
                 params={"user": f"user-{number % USERS}", "fhirVersion": "R4", "source": "bench"},
                 headers={"Content-Type": "application/fhir+json"},
             ).raise_for_status()
-            _wait(ledger, response.json()["id"])
+            _wait(ledger, response.json()["id"], address)
             seconds = time.perf_counter() - begun
             counts = stand_in.counts()
             if counts.responses != 1:
@@ -91,11 +92,11 @@ def one_by_one(
     return found
 
 
-def _wait(ledger: psycopg.Connection[tuple[object, ...]], upload_id: str) -> None:
-    ends = time.monotonic() + 10
+def _wait(ledger: psycopg.Connection[tuple[object, ...]], upload_id: str, address: str) -> None:
+    ends = time.monotonic() + _WAIT_SECONDS
     while time.monotonic() < ends:
         row = ledger.execute("SELECT state FROM uploads WHERE id = %s", [upload_id]).fetchone()
         if row == ("delivered",):
             return
         time.sleep(0.001)
-    raise TimeoutError("An upload was not delivered within ten seconds.")
+    raise TimeoutError(f"An upload to {address} was not delivered in {_WAIT_SECONDS:.0f} s.")

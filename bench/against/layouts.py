@@ -23,6 +23,7 @@ class Layout:
     api: tuple[str, ...]
     worker: tuple[str, ...]  # of the queue `uploads`
     bulk: tuple[str, ...]  # of the queue `bulk`
+    beat: tuple[str, ...]
     max_in_flight: str
     admin_port: str
 
@@ -33,6 +34,7 @@ LAYOUTS = (
         api=("python", "-m", "api"),
         worker=(*_CELERY, "-Q", "uploads", "-n", "uploads@%h", *_THREADS),
         bulk=(*_CELERY, "-Q", "bulk", "-n", "bulk@%h", *_THREADS),
+        beat=(*_CELERY, "-B", "-s", "schedule", "-Q", "control", "-n", "control@%h", *_THREADS),
         max_in_flight="UPLIFT_SEND_SLOTS",
         admin_port="UPLIFT_METRICS_PORT",
     ),
@@ -41,6 +43,7 @@ LAYOUTS = (
         api=("uplift", "api"),
         worker=("uplift", "worker"),
         bulk=("uplift", "bulk"),
+        beat=("uplift", "beat"),
         max_in_flight="UPLIFT_MAX_IN_FLIGHT",
         admin_port="UPLIFT_ADMIN_PORT",
     ),

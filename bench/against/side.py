@@ -17,6 +17,7 @@ from bench.against.work_tree import WorkTree
 from bench.baseline_plain import beside
 from bench.testbed import USERS, await_line, await_port, destination
 from bench.upstream import Upstream
+from uplift.cli.local.child_process import ChildProcess
 from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
 from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.processes import Processes
@@ -58,16 +59,18 @@ class Side:
 
     @contextmanager
     def working(self, queue: str, *, max_in_flight: int) -> Iterator[None]:
-        """A ready worker for this queue, `uploads` or `bulk`."""
+        """A ready worker for this queue, `uploads` or `bulk`, and beat."""
         layout = self._tree.layout
         command = layout.bulk if queue == "bulk" else layout.worker
-        self._start(queue, command, {layout.max_in_flight: str(max_in_flight)})
-        child = self._processes[f"{self.name}-{queue}"]
+        # Beat's sweep dispatches again what the API could not dispatch on a busy machine.
+        beat = self._start(f"beat-{queue}", layout.beat, {})
+        worker = self._start(queue, command, {layout.max_in_flight: str(max_in_flight)})
         try:
-            await_line(child, " ready.")
+            await_line(worker, " ready.")
             yield
         finally:
-            child.stop()
+            worker.stop()
+            beat.stop()
 
     @contextmanager
     def frozen(self, queue: str) -> Iterator[None]:
@@ -95,9 +98,9 @@ class Side:
                 raise TimeoutError(f"{self.name}: {row} of {count} are recorded as delivered.")
             time.sleep(0.05)
 
-    def _start(self, name: str, command: tuple[str, ...], settings: dict[str, str]) -> None:
+    def _start(self, name: str, command: tuple[str, ...], settings: dict[str, str]) -> ChildProcess:
         layout = self._tree.layout
-        self._processes.start(
+        return self._processes.start(
             f"{self.name}-{name}",
             self._tree.command(command),
             env={**self._environment, layout.admin_port: str(free_port()), **settings},
