@@ -84,18 +84,24 @@ class Side:
             os.kill(pid, signal.SIGCONT)
 
     def clear(self) -> None:
-        """Delete uploads and messages: every round begins with none."""
+        """Delete uploads and messages, while neither workers nor beat run."""
         self.ledger.execute("TRUNCATE uploads, records CASCADE")
         with redis.Redis.from_url(self._environment["UPLIFT_REDIS_URL"]) as server:
             server.flushdb()
 
-    def wait_delivered(self, count: int, seconds: float) -> None:
-        """Return once the ledger has `count` delivered uploads. Raises TimeoutError."""
-        ends = time.monotonic() + seconds
+    def delivered(self) -> int:
+        """The number of uploads that the ledger has as delivered."""
         statement = "SELECT count(*) FROM uploads WHERE state = 'delivered'"
-        while (row := self.ledger.execute(statement).fetchone()) != (count,):
+        row = self.ledger.execute(statement).fetchone()
+        assert row is not None  # noqa: S101
+        return int(row[0])
+
+    def wait_delivered(self, count: int, seconds: float) -> None:
+        """Return once this many uploads are delivered. Raises TimeoutError."""
+        ends = time.monotonic() + seconds
+        while (delivered := self.delivered()) < count:
             if time.monotonic() > ends:
-                raise TimeoutError(f"{self.name}: {row} of {count} are recorded as delivered.")
+                raise TimeoutError(f"{self.name}: {delivered} of {count} are delivered.")
             time.sleep(0.05)
 
     def _start(self, name: str, command: tuple[str, ...], settings: dict[str, str]) -> ChildProcess:
