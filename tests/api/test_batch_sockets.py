@@ -69,6 +69,15 @@ def _client(server: ApiServer, key: str) -> httpx.AsyncClient:
     )
 
 
+async def _begun(client: httpx.AsyncClient, batch_id: object) -> None:
+    """Return when the API reads the lines of the batch."""
+    async with asyncio.timeout(20):
+        while (await client.get(f"/v1/batches/{batch_id}")).status_code != 200:
+            pass
+    # One more answer: the loop has gone on with the batch before it.
+    await client.get("/healthz")
+
+
 async def _closed(client: httpx.AsyncClient, batch_id: object) -> dict[str, object]:
     """The batch, when it is closed."""
     async with asyncio.timeout(20):
@@ -84,14 +93,14 @@ async def test_after_a_broken_connection_complete_lines_are_accepted_and_listed(
     server: ApiServer, key: str, *, reset: bool
 ) -> None:
     batch_id = uuid4()
-    with server.connect() as connection:
-        whole = b"".join(envelope(number) + b"\n" for number in range(120))
-        connection.sendall(_head(key, batch_id) + _chunk(whole) + _chunk(envelope(120)[:-9]))
-        await asyncio.sleep(0.2)
-        if reset:
-            linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     async with _client(server, key) as client:
+        with server.connect() as connection:
+            whole = b"".join(envelope(number) + b"\n" for number in range(120))
+            connection.sendall(_head(key, batch_id) + _chunk(whole) + _chunk(envelope(120)[:-9]))
+            await _begun(client, batch_id)
+            if reset:
+                linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         batch = await _closed(client, batch_id)
         assert (batch["broken"], batch["total"], batch["accepted"]) == (True, 120, 120)
         lines = (await client.get(f"/v1/batches/{batch_id}/lines?limit=1000")).json()["lines"]
@@ -139,10 +148,11 @@ async def test_batches_over_the_limit_wait_and_then_hear_when_to_come_back(
     server: ApiServer, key: str
 ) -> None:
     with server.connect() as one, server.connect() as two:
-        for connection in (one, two):
-            connection.sendall(_head(key, uuid4()) + _chunk(envelope(1) + b"\n"))
-        await asyncio.sleep(0.1)
         async with _client(server, key) as client:
+            for connection in (one, two):
+                batch_id = uuid4()
+                connection.sendall(_head(key, batch_id) + _chunk(envelope(1) + b"\n"))
+                await _begun(client, batch_id)
             refused = await client.post("/v1/batches?user=alice", content=envelope(2))
             assert_problem(refused, 503)
             assert int(refused.headers["Retry-After"]) > 0
