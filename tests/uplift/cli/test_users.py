@@ -105,7 +105,7 @@ def test_device_tokens_are_made_and_revoked(cli: Cli) -> None:
     cli("users", "add", "alice")
     made = [cli("users", "device-token", "alice", "--seconds", "60") for _ in range(3)]
     secrets = [each.stdout.strip() for each in made]
-    ids = [re.findall(r"id is (\S+):", each.stderr)[0] for each in made]
+    ids = [re.findall(r"id is (\S+)\.", each.stderr)[0] for each in made]
 
     async def valid(relay: Relay) -> list[bool]:
         async with relay.database.transaction() as connection:

@@ -321,7 +321,7 @@ def test_a_record_packed_in_another_way_than_apples_is_skipped(tmp_path: Path, m
     with zipfile.ZipFile(path, "w") as zipped:
         zipped.writestr("export.xml", document(element()))
         zipped.writestr("clinical-records/Condition-1.json", CONDITION, method)
-    assert "packed in a way" in skipped(path).reason
+    assert "compressed in a way" in skipped(path).reason
 
 
 def test_an_encrypted_record_is_skipped(tmp_path: Path) -> None:

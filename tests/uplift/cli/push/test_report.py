@@ -59,4 +59,4 @@ def test_of_many_troubled_records_the_first_are_shown_and_the_rest_counted() -> 
 def test_nothing_to_push_is_said() -> None:
     target, written = console(terminal=False)
     print_report(target, PushResult())
-    assert written.getvalue() == "There is no record in it.\n"
+    assert written.getvalue() == "The input has no records.\n"
