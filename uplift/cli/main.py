@@ -73,7 +73,7 @@ COMMANDS = {
     "audit": Command("uplift.cli.audit:audit", "Print the audit trail, oldest first.", _OPERATION),
     "restore": Command(
         "uplift.cli.restore:restore",
-        "After a restore from a backup: have lost deliveries looked up.",
+        "After you restore a backup: look up what may have been sent since.",
         _OPERATION,
     ),
     "draft-migration": Command(

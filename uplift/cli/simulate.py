@@ -30,8 +30,13 @@ def example_export(
         typer.Option(help="How many records to list.", show_default="about 300"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Another seed gives another person.")] = SEED,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file of that name.")] = False,
 ) -> None:
     """Write an Apple Health export of a person who does not exist, to try `uplift push` with."""
+    if path.exists() and not force:
+        raise typer.BadParameter(
+            f"{path} exists. Give another name, or --force to replace it.", param_hint="PATH"
+        )
     try:
         manifest = write_export(path, records=records, seed=seed)
     except ValueError as error:

@@ -89,6 +89,7 @@ class Attempter:
         return opened, await self._deliver(opened)
 
     def _open(self, claim: Claim) -> Opened:
+        """Decrypt everything of the claim. What does not decrypt holds it, whatever its body is."""
         key = self._key_ring.unwrap(claim.wrapped_key, key_context(claim.user_id))
         body = key.open(claim.sealed_body, body_context(claim.upload_id))
         if claim.record_receipt is None:

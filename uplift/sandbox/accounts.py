@@ -85,7 +85,7 @@ class Accounts:
         return account
 
     def spend_call(self) -> bool:
-        """Count one user-management call; False if the quota of the window is spent."""
+        """Count one user-management call; False if the quota of the period is spent."""
         now = time.monotonic()
         while self._calls and self._calls[0] <= now - self._config.quota_seconds:
             self._calls.popleft()

@@ -49,13 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--quota-calls",
         type=int,
         default=default.quota_calls,
-        help="user-management calls allowed in one window",
+        help="user-management calls allowed in one period",
     )
     add(
         "--quota-seconds",
         type=float,
         default=default.quota_seconds,
-        help="length of that window in seconds",
+        help="length of that period in seconds",
     )
     add(
         "--index-lag-seconds",

@@ -24,10 +24,10 @@ class SandboxConfig:
     """How long a fresh code is refused before it becomes valid, in seconds."""
 
     quota_calls: int = 300
-    """User-management calls in one window before the response is 429."""
+    """User-management calls in one period before the response is 429."""
 
     quota_seconds: float = 3600.0
-    """Length of that sliding window, in seconds."""
+    """Length of that sliding period, in seconds."""
 
     existing_user_status: int = 400
     """Status of creating a user who exists: 200 and 400 have both been seen."""

@@ -125,7 +125,9 @@ def print_addresses(system: System, environment: Path | None) -> None:
     if system.sandbox_url is not None:
         table.add_row("Sandbox", f"{system.sandbox_url}/_sandbox/counts")
     if environment is not None:
-        table.add_row("Settings", f"{environment} (other `uplift` commands read them there)")
+        table.add_row(
+            "Settings", f"{environment} (other `uplift` commands on this machine read it)"
+        )
     console.print(table)
 
 

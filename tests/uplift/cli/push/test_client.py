@@ -161,7 +161,9 @@ async def test_an_answer_about_the_records_says_the_api_s_own_reason(
 ) -> None:
     responses(fake, problem(code, "No good"))
     async with client(fake) as api:
-        with pytest.raises(RecordsNotAccepted, match=rf"the API responds {code}: No good \(detail\)"):
+        with pytest.raises(
+            RecordsNotAccepted, match=rf"the API responds {code}: No good \(detail\)"
+        ):
             await api.submit("alice", [RECORD])
     assert len(fake.requests) == 1
 
