@@ -15,6 +15,8 @@ UpliftError
 ├── UpstreamUnavailable         1upHealth did not do what the request needs: try later
 ├── DeadlinePassed              an attempt had no time left before it sent anything
 ├── ResponseTooLarge            a response has more bytes than Uplift reads
+├── Stopping                    the worker stops, and nothing of the upload is sent yet
+├── WriteFailed                 an error of our own while a resource was sent: it may have arrived
 ├── TokenError                  1upHealth gave no tokens
 ├── QuotaSpent                  no user-management call may be made now
 ├── NeedsAuthorization          the grant is dead: only the person can give a new one
@@ -97,6 +99,18 @@ class DeadlinePassed(UpliftError):
 
 class ResponseTooLarge(UpliftError):
     """The response has more bytes than the caller wants to read."""
+
+
+class Stopping(UpliftError):
+    """The worker stops, and the create or update has not begun."""
+
+
+class WriteFailed(UpliftError):
+    """An error of our own while a create or an update was under way: it may have arrived."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(type(error).__name__)
+        self.error = type(error).__name__
 
 
 class Trouble(StrEnum):

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import structlog
 
-from uplift.delivery.calls import Calls, Stopping, WriteFailed
+from uplift.delivery.calls import Calls
 from uplift.delivery.lookup import LookUps
 from uplift.delivery.outcome import Policy, change_of, receipt_of, response_of
 from uplift.delivery.rate_limiter import RateLimiter
@@ -31,7 +31,7 @@ from uplift.delivery.results import (
 )
 from uplift.destinations.client import FhirClient
 from uplift.destinations.responses import ResponseKind
-from uplift.errors import NeedsAuthorization, SealError, TokenUnavailable
+from uplift.errors import NeedsAuthorization, SealError, Stopping, TokenUnavailable, WriteFailed
 from uplift.fhir.issues import Report
 from uplift.fhir.tolerances import Tolerances
 from uplift.fhir.validate import validate

@@ -8,21 +8,10 @@ from uplift.delivery.rate_limiter import RateLimiter
 from uplift.delivery.results import Opened
 from uplift.destinations.client import FhirClient
 from uplift.destinations.responses import Response, ResponseKind
+from uplift.errors import Stopping, WriteFailed
 from uplift.fhir.versions import FhirVersion
 from uplift.tokens.access import TokenAccess
 from uplift.tokens.person import AccessToken, Person
-
-
-class Stopping(Exception):
-    """The worker stops, and the create or update has not begun."""
-
-
-class WriteFailed(Exception):
-    """An error of our own while a create or an update was under way: it may have arrived."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(type(error).__name__)
-        self.error = type(error).__name__
 
 
 class Calls:

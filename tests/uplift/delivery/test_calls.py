@@ -8,11 +8,11 @@ from uuid import UUID
 import pytest
 
 from tests.uplift.delivery.test_outcome import CLAIM, OPENED
-from uplift.delivery.calls import Calls, Stopping, WriteFailed
+from uplift.delivery.calls import Calls
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.client import FhirClient
 from uplift.destinations.responses import Response, ResponseKind
-from uplift.errors import TokenUnavailable
+from uplift.errors import Stopping, TokenUnavailable, WriteFailed
 from uplift.tokens.access import TokenAccess
 from uplift.tokens.person import AccessToken, Person
 

@@ -72,10 +72,6 @@ def test_the_defaults_are_the_documented_ones() -> None:
     }
 
 
-def test_every_switch_is_described_for_the_settings() -> None:
-    assert all(each.metadata["description"] for each in fields(Tolerances))
-
-
 @pytest.mark.parametrize("kind", Kind)
 @pytest.mark.parametrize("version", FhirVersion)
 def test_strict_tolerates_nothing(kind: Kind, version: FhirVersion) -> None:

@@ -332,7 +332,7 @@ async def test_a_new_user_over_the_limit_is_told_when_to_come_back_and_1uphealth
     await spend(relay, calls=5)
     before = len(upstream.requests())
 
-    with pytest.raises(UpstreamUnavailable, match="limit of user-management calls") as raised:
+    with pytest.raises(UpstreamUnavailable, match="limit on user-management calls") as raised:
         await relay.provisioner.provision("late")
 
     assert 3600 - 60 < (raised.value.retry_after or 0) <= 3601

@@ -57,9 +57,8 @@ def test_the_same_seed_gives_the_same_bytes_in_any_process_and_zone(
     for number, zone in enumerate(("UTC", "Asia/Tokyo")):
         subprocess.run(
             [
-                sys.executable,
-                "-m",
-                "uplift.sandbox.export.make_export",
+                Path(sys.executable).with_name("uplift"),
+                "example-export",
                 str(tmp_path / f"{number}.zip"),
             ],
             check=True,
