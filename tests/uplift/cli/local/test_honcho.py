@@ -86,10 +86,13 @@ class Honcho:
 @pytest.fixture
 def honcho(database: Database, settings: Settings, tmp_path: Path) -> Iterator[Honcho]:
     """`honcho start` on a copy of the Procfile with free ports."""
-    ports = {name: free_port() for name in ("api", "flower", *ADMIN_PORTS)}
+    ports = {
+        name: free_port()
+        for name in ("api", "flower", *(f"admin of {each}" for each in ADMIN_PORTS))
+    }
     procfile = (ROOT / "Procfile").read_text()
     for name, port in ADMIN_PORTS.items():
-        procfile = procfile.replace(f"_PORT={port} ", f"_PORT={ports[name]} ")
+        procfile = procfile.replace(f"_PORT={port} ", f"_PORT={ports[f'admin of {name}']} ")
     (tmp_path / "Procfile").write_text(procfile)
     log = tmp_path / "honcho.log"
     with log.open("wb") as out:
@@ -114,7 +117,7 @@ async def test_honcho_runs_the_whole_system_and_stops_it_cleanly(
     await honcho.until("api", "/readyz", 200)
     await honcho.until("flower", "/", 401)
     for name in ADMIN_PORTS:
-        await honcho.until(name, "/healthz", 200)
+        await honcho.until(f"admin of {name}", "/healthz", 200)
     async with database.transaction() as connection:
         scopes = frozenset({Scope.BACKEND})
         _, key = await credentials.add_api_key(connection, "test", scopes)
