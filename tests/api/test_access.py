@@ -103,11 +103,7 @@ async def test_each_caller_may_do_what_the_rule_says(
 ) -> None:
     wrong = {}
     for (method, path), rule in _RULES.items():
-<<<<<<< HEAD
-        # Add alice again for each route: the route before may have erased alice.
-=======
         # Again for each route, because a route before may have erased alice.
->>>>>>> api
         for name in ("alice", "bob"):
             await factories.user_without_grant(relay, name)
         token = await _revoked_token(database)
