@@ -270,12 +270,12 @@ def test_flower_shows_workers_and_queues_and_none_of_it(
         assert response.status_code == httpx.codes.OK, page
         assert_clean(response.content, canaries, f"Flower's {page}")
     tasks = shown["/api/tasks"].json().values()
-    assert {task["name"] for task in tasks} >= {"uplift.deliver", "uplift.sweep"}
+    assert {task["name"] for task in tasks} == {"uplift.deliver"}
     consumed = {
         worker.partition("@")[0]: [queue["name"] for queue in told["active_queues"]]
         for worker, told in shown["/api/workers?refresh=1"].json().items()
     }
-    assert consumed == {"uploads": ["uploads"], "bulk": ["bulk"], "control": ["control"]}
+    assert consumed == {"uploads": ["uploads"], "bulk": ["bulk"]}
     for queue in ("uploads", "bulk", "control"):
         assert queue in shown["/broker"].text
 
@@ -284,7 +284,7 @@ def _until_flower_knows_all_workers(flower: httpx.Client, login: tuple[str, str]
     deadline = time.monotonic() + 30
     while True:
         workers = flower.get("/api/workers", params={"refresh": 1}, auth=login).json()
-        if {name.partition("@")[0] for name in workers} == {"uploads", "bulk", "control"}:
+        if {name.partition("@")[0] for name in workers} == {"uploads", "bulk"}:
             return
         assert time.monotonic() < deadline, workers
         time.sleep(0.5)
@@ -320,6 +320,7 @@ def _hex_of(row: str) -> list[str]:
 def test_no_file_of_the_system_is_readable_by_others(running: Running) -> None:
     for path in (running.data_dir, running.data_dir / "logs"):
         if path.stat().st_uid == os.getuid():
-            assert not path.stat().st_mode & 0o007, path
+            # Another account, that of PostgreSQL, may pass through a folder. It lists nothing.
+            assert not path.stat().st_mode & 0o006, path
     for name in ("master_keys", "redis/redis.conf"):
         assert not (running.data_dir / Path(name)).stat().st_mode & 0o077, name
