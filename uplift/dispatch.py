@@ -9,13 +9,14 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
 from redis.exceptions import RedisError
 
-from uplift.queues import DELIVER, MAX_MESSAGE_IDS
+from uplift.queues import DELIVER, MAX_MESSAGE_IDS, SWEPT_KEY
 from uplift.redis_connection import open_redis, publisher
 from uplift.settings import Settings
 
@@ -70,6 +71,11 @@ class Dispatcher:
             return int(await self._redis.llen(queue))
         except (RedisError, OSError):
             return None
+
+    async def note_sweep(self, seconds: float) -> None:
+        """Tell `uplift doctor` that a sweep ended; the note lasts so many seconds."""
+        with suppress(RedisError, OSError):
+            await self._redis.set(SWEPT_KEY, 1, px=round(seconds * 1000))
 
     async def close(self) -> None:
         """Publish what is pending, then stop."""

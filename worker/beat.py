@@ -15,14 +15,12 @@ import structlog
 from uplift.admin_port import served
 from uplift.errors import ConfigurationError
 from uplift.logs import configure_logs
+from uplift.maintenance.sweep import MAX_SILENCE_SWEEPS
 from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay
 from uplift.worker.health import Heartbeat, health_check
 
 _log = structlog.get_logger(__name__)
-
-MAX_SILENCE_SWEEPS = 30
-"""After so many pauses without the end of a sweep, and at least a minute, sweeps are missing."""
 
 RETAIN_SECONDS = 5.0
 """Retention works in parts of this length. It rests for most of that time."""

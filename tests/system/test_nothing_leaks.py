@@ -276,7 +276,7 @@ def test_flower_shows_workers_and_queues_and_none_of_it(
         for worker, told in shown["/api/workers?refresh=1"].json().items()
     }
     assert consumed == {"uploads": ["uploads"], "bulk": ["bulk"]}
-    for queue in ("uploads", "bulk", "control"):
+    for queue in ("uploads", "bulk"):
         assert queue in shown["/broker"].text
 
 

@@ -125,6 +125,7 @@ async def _redis(settings: Settings) -> list[Finding]:
             work.judge_rate_limiter(None),
         ]
     found += queues.judge_consumers(await queues.queue_consumers(url))
+    found.append(queues.judge_sweeps(swept=await queues.is_swept(url)))
     return [*found, work.judge_rate_limiter(await _rate_limiter(settings, url))]
 
 

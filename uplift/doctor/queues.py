@@ -11,7 +11,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from uplift.doctor.findings import Finding, fail, ok, warn
-from uplift.queues import BULK, UPLOADS
+from uplift.queues import BULK, SWEPT_KEY, UPLOADS
 
 REDIS = "redis"
 WORKERS = "workers"
@@ -78,6 +78,26 @@ def _judged(info: Mapping[str, Any]) -> Iterator[Finding]:
         )
 
 
+async def is_swept(url: str) -> bool:
+    """Whether a sweep ended lately: `uplift beat` notes each in Redis, for a minute or longer."""
+    client = redis.asyncio.from_url(url, **FAST, retry=Retry(NoBackoff(), 0))
+    try:
+        return bool(await client.exists(SWEPT_KEY))
+    finally:
+        await client.aclose()
+
+
+def judge_sweeps(*, swept: bool) -> Finding:
+    """Whether `uplift beat` works."""
+    if swept:
+        return ok(WORKERS, "beat: a sweep ended lately")
+    return fail(
+        WORKERS,
+        "beat: no sweep has ended for a minute",
+        "Start the process `beat`. If it runs, read its log.",
+    )
+
+
 async def queue_consumers(url: str) -> dict[str, list[str]]:
     """The names of the workers that consume each queue, by queue. Asks them over the broker."""
 
@@ -119,7 +139,8 @@ def judge_consumers(consumers: Mapping[str, list[str]]) -> list[Finding]:
         warn(
             WORKERS,
             f"several workers have the name {name}",
-            "Give each its own name with celery's -n. They work, but Flower shows them as one.",
+            "Give each its own name: `uplift worker --name NAME`. They work, but Flower shows"
+            " them as one.",
         )
         for name in shared
     ]

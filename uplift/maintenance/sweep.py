@@ -29,6 +29,9 @@ _DISPATCH_FACTOR = 2
 # Stalled time is credited to the rows once it is this part of the time to give up.
 _CREDIT_PART = 0.01
 
+MAX_SILENCE_SWEEPS = 30
+"""After so many pauses without the end of a sweep, and at least a minute, sweeps are missing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Swept:
@@ -116,6 +119,7 @@ class Sweeper:
             sweep_work.labels(kind).inc(number)
         sweep_duration.observe(time.monotonic() - started)
         self.ended_at = time.time()
+        await self._dispatcher.note_sweep(max(60.0, MAX_SILENCE_SWEEPS * self._sweep_seconds))
         if refused or lease_expired or released or expired or erased:
             _log.info(
                 "sweep_ended",

@@ -47,7 +47,7 @@ async def test_all_is_well_but_for_the_workers_that_nobody_started(
         if finding.verdict is not Verdict.OK and not finding.what.startswith("fsync = off")
     ]
     assert {finding.part for finding in wrong} == {"workers"}
-    assert len(wrong) == 2
+    assert len(wrong) == 3
     assert of(found, "keys") == [(Verdict.OK, "test: in use, 1 user(s)")]
     assert "migrated, revision" in str(of(found, "postgres"))
     assert "knows the client" in str(of(found, "1upHealth"))

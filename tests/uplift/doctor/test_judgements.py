@@ -261,6 +261,13 @@ def test_every_queue_needs_a_worker() -> None:
     assert "`bulk`" in (found[1].do or "")
 
 
+def test_a_beat_that_does_not_sweep_fails() -> None:
+    assert verdicts([queues.judge_sweeps(swept=True), queues.judge_sweeps(swept=False)]) == [
+        OK,
+        FAIL,
+    ]
+
+
 def test_workers_of_one_name_are_a_finding_and_one_with_two_queues_is_not() -> None:
     found = queues.judge_consumers({"uploads": ["a", "a", "b"], "bulk": ["b"]})
     assert verdicts(found) == [OK, OK, WARN]
