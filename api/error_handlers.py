@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from uplift.api.operation_outcomes import answer
 from uplift.api.problems import Problem, not_found, problem_of
 from uplift.errors import UpliftError
 
@@ -35,18 +36,17 @@ def install(app: FastAPI) -> None:
 
 
 async def _problem(request: Request, error: Exception) -> JSONResponse:
-    return problem_of(error, request.method).response()
+    return answer(problem_of(error, request.method), request)
 
 
 async def _unrouted(request: Request, _: Exception) -> JSONResponse:
     allowed = _allowed_methods(request)
     if not allowed:
-        return not_found("There is no such address. /openapi.json lists all addresses.").response()
-    return Problem(
-        405,
-        f"This address accepts {', '.join(allowed)}.",
-        headers={"Allow": ", ".join(allowed)},
-    ).response()
+        problem = not_found("There is no such address. /openapi.json lists all addresses.")
+    else:
+        methods = ", ".join(allowed)
+        problem = Problem(405, f"This address accepts {methods}.", headers={"Allow": methods})
+    return answer(problem, request)
 
 
 def _allowed_methods(request: Request) -> list[str]:
@@ -82,4 +82,5 @@ class _LastResort:
         except Exception as error:
             if scope["type"] != "http" or started:
                 raise
-            await problem_of(error, scope["method"]).response()(scope, receive, send)
+            problem = problem_of(error, scope["method"])
+            await answer(problem, Request(scope))(scope, receive, send)

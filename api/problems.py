@@ -31,6 +31,9 @@ _log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 5
 
+PROBLEM_TYPE = "application/problem+json"
+"""The media type of problems (RFC 9457)."""
+
 
 class Problem(Exception):
     """An answer that is not a success.
@@ -60,7 +63,7 @@ class Problem(Exception):
             },
             self.status,
             self.headers,
-            media_type="application/problem+json",
+            media_type=PROBLEM_TYPE,
         )
 
 
@@ -69,9 +72,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": title_of(status),
-            "content": {
-                "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
-            },
+            "content": {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
         for status in statuses
     }

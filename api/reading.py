@@ -4,13 +4,17 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import BeforeValidator
 
+from uplift import __version__
 from uplift.api.callers import CallerDep, RelayDep
 from uplift.api.problems import Problem, documented
-from uplift.api.reading_openapi import RESOURCE_READ, SEARCH
+from uplift.api.public_address import public_address
+from uplift.api.reading_openapi import CAPABILITIES_READ, RESOURCE_READ, SEARCH
 from uplift.api.schemas import AppUserId
 from uplift.api.slashes import with_slashes
+from uplift.fhir.capability_statement import capability_statement
 from uplift.fhir.interactions import Interaction, parse_interaction
 from uplift.fhir.versions import FhirVersion
 from uplift.ledger.credentials import Scope
@@ -29,6 +33,30 @@ class FhirResponse(Response):
         self.headers["Cache-Control"] = "no-store"
 
 
+_User = Annotated[
+    AppUserId,
+    BeforeValidator(with_slashes),
+    Path(description="The backend's name for the person (`appUserId`)."),
+]
+_Version = Annotated[str, Path(description="The FHIR version: DSTU2, STU3 or R4.", examples=["R4"])]
+
+
+@router.get(
+    "/v1/users/{user}/fhir/{version}/metadata",
+    response_class=FhirResponse,
+    summary="Read what reading back offers",
+    responses=CAPABILITIES_READ | documented(400),
+)
+async def metadata(user: _User, version: _Version, request: Request) -> Response:
+    """The CapabilityStatement (DSTU2: Conformance) of reading back. FHIR clients ask for it first,
+    without a credential. It is the same for every user, and for a name that is no user.
+    """
+    wanted = _version(version)
+    base = f"{public_address(request)}{_base(user, wanted)}"
+    statement = capability_statement(wanted, __version__, base)
+    return JSONResponse(statement, media_type=FhirResponse.media_type)
+
+
 @router.get(
     "/v1/users/{user}/fhir/{version}/{path:path}",
     response_class=FhirResponse,
@@ -37,14 +65,8 @@ class FhirResponse(Response):
     responses=RESOURCE_READ | documented(400, 401, 403, 404, 409, 502, 503, 504),
 )
 async def read_back(
-    user: Annotated[
-        AppUserId,
-        BeforeValidator(with_slashes),
-        Path(description="The backend's name for the person (`appUserId`)."),
-    ],
-    version: Annotated[
-        str, Path(description="The FHIR version: DSTU2, STU3 or R4.", examples=["R4"])
-    ],
+    user: _User,
+    version: _Version,
     path: Annotated[
         str,
         Path(
@@ -68,12 +90,18 @@ async def read_back(
         path += "\n"  # the router's pattern ends with `$`, which drops this character
     interaction = parse_interaction(_version(version), path, request.scope["query_string"])
 
+    # With scheme and host: FHIR clients follow no other links.
+    address = public_address(request)
+
     def address_of(other: Interaction) -> str:
-        # Without scheme and host, because anybody can put any host into a request.
-        return f"/v1/users/{quote(user, safe='')}/fhir/{other.version}/{other.address}"
+        return f"{address}{_base(user, other.version)}/{other.address}"
 
     content = await relay.reader.read(user, interaction, address_of, by=caller.credential.actor)
     return FhirResponse(content)
+
+
+def _base(user: str, version: FhirVersion) -> str:
+    return f"/v1/users/{quote(user, safe='')}/fhir/{version}"
 
 
 def _version(name: str) -> FhirVersion:

@@ -14,10 +14,24 @@ _PAGE = {
     "type": "searchset",
     "total": 12,
     "link": [
-        {"relation": "self", "url": "/v1/users/alice/fhir/R4/Observation?_count=1"},
-        {"relation": "next", "url": "/v1/users/alice/fhir/R4/Observation?_count=1&_skip=1"},
+        {
+            "relation": "self",
+            "url": "https://uplift.example.com/v1/users/alice/fhir/R4/Observation?_count=1",
+        },
+        {
+            "relation": "next",
+            "url": "https://uplift.example.com/v1/users/alice/fhir/R4/Observation?_count=1&_skip=1",
+        },
     ],
     "entry": [{"resource": _OBSERVATION, "search": {"mode": "match"}}],
+}
+
+_STATEMENT = {
+    "resourceType": "CapabilityStatement",
+    "status": "active",
+    "kind": "instance",
+    "fhirVersion": "4.0.1",
+    "format": ["application/fhir+json"],
 }
 
 SEARCH: dict[str, Any] = {
@@ -67,6 +81,25 @@ RESOURCE_READ: dict[int | str, dict[str, Any]] = {
             "Cache-Control": {
                 "schema": {"type": "string"},
                 "description": "`no-store`, because it is health data.",
+            }
+        },
+    }
+}
+
+CAPABILITIES_READ: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The CapabilityStatement",
+        "content": {
+            "application/fhir+json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["resourceType"],
+                    "properties": {"resourceType": {"type": "string"}},
+                    "additionalProperties": True,
+                },
+                "examples": {
+                    "statement": {"summary": "The first elements", "value": _STATEMENT},
+                },
             }
         },
     }

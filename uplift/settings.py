@@ -100,6 +100,12 @@ class Settings(BaseSettings):
         description="Address of the API. In a container, use 0.0.0.0 behind a TLS proxy.",
     )
     api_port: int = Field(default=8080, ge=0, le=65535, description="Port of the API.")
+    api_public_url: str = Field(
+        default="",
+        description="The address at which callers reach the API, such as"
+        " https://uplift.example.com. It begins the links of read-back pages. Empty: as each"
+        " request names it.",
+    )
     max_body_bytes: PositiveInt = Field(
         default=8 * 1024 * 1024,
         description="Largest request body, and largest line of a batch.",
@@ -331,7 +337,7 @@ class Settings(BaseSettings):
         default="info", description="Lowest level that is logged."
     )
 
-    @field_validator("oneup_fhir_url", "oneup_token_url", "oneup_users_url")
+    @field_validator("api_public_url", "oneup_fhir_url", "oneup_token_url", "oneup_users_url")
     @classmethod
     def _without_trailing_slash(cls, url: str) -> str:
         return url.rstrip("/")

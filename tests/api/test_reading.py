@@ -2,12 +2,14 @@
 
 import json
 import logging
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import httpx
 import orjson
 import pytest
+from fastapi import FastAPI
 
 from tests import factories
 from tests.api.calls import Keys, assert_problem, bearer
@@ -62,12 +64,12 @@ async def pages(client: httpx.AsyncClient, url: str) -> list[dict[str, Any]]:
     """Every page of a search, by its next links."""
     found = []
     while url:
-        assert url.startswith("/v1/users/alice/fhir/")
         response = await client.get(url)
         assert response.status_code == 200, response.text
         page = response.json()
         found.append(page)
         url = next((each["url"] for each in page["link"] if each["relation"] == "next"), "")
+        assert not url or url.startswith(f"http://uplift{FHIR}/")
     return found
 
 
@@ -146,7 +148,9 @@ async def test_health_data_is_fhir_json_that_no_cache_keeps(
 async def test_links_name_the_version_in_one_way(reader: httpx.AsyncClient) -> None:
     for name in ("r4", "4.0.1", "R4"):
         page = (await reader.get(f"{FHIR}/{name}/Observation?_count=1")).json()
-        assert page["link"] == [{"relation": "self", "url": f"{FHIR}/R4/Observation?_count=1"}]
+        assert page["link"] == [
+            {"relation": "self", "url": f"http://uplift{FHIR}/R4/Observation?_count=1"}
+        ]
 
 
 async def test_links_lead_back_to_a_user_whose_name_needs_encoding(
@@ -155,7 +159,7 @@ async def test_links_lead_back_to_a_user_whose_name_needs_encoding(
     await factories.user(relay, "Patient/ö?1")
     mine = "/v1/users/Patient%2F%C3%B6%3F1/fhir/R4/Observation?_count=1"
     page = (await client.get(mine)).json()
-    assert page["link"] == [{"relation": "self", "url": mine}]
+    assert page["link"] == [{"relation": "self", "url": f"http://uplift{mine}"}]
     assert (await client.get(page["link"][0]["url"])).json() == page
 
 
@@ -283,3 +287,60 @@ async def test_neither_paths_nor_ids_nor_health_data_are_logged(
     ours = [each.getMessage() for each in caplog.records if each.name != "uvicorn.access"]
     assert ours
     assert "canary" not in "".join(ours)
+
+
+async def test_links_begin_with_the_public_address_if_there_is_one(
+    reader: httpx.AsyncClient, app: FastAPI
+) -> None:
+    settings = {"api_public_url": "https://uplift.example.com"}
+    relay: Relay = app.state.relay
+    app.state.relay = replace(relay, settings=relay.settings.model_copy(update=settings))
+    page = (await reader.get(f"{FHIR}/R4/Observation", headers={"Host": "evil.example"})).json()
+    assert page["link"][0]["url"].startswith(f"https://uplift.example.com{FHIR}/R4/Observation")
+
+
+@pytest.mark.parametrize("host", ["evil.example/path", "a b", "user@evil.example", "[", 'a"b'])
+async def test_a_host_that_is_none_is_refused(reader: httpx.AsyncClient, host: str) -> None:
+    for path in ("Observation", "metadata"):
+        assert_problem(await reader.get(f"{FHIR}/R4/{path}", headers={"Host": host}), 400)
+
+
+@pytest.mark.parametrize(
+    ("version", "name", "number"),
+    [
+        ("DSTU2", "Conformance", "1.0.2"),
+        ("STU3", "CapabilityStatement", "3.0.2"),
+        ("R4", "CapabilityStatement", "4.0.1"),
+    ],
+)
+async def test_metadata_needs_no_credential_and_tells_nothing_of_users(
+    anybody: httpx.AsyncClient, version: str, name: str, number: str
+) -> None:
+    response = await anybody.get(f"/v1/users/nobody/fhir/{version}/metadata")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/fhir+json"
+    found = response.json()
+    assert (found["resourceType"], found["fhirVersion"]) == (name, number)
+    assert found["implementation"]["url"] == f"http://uplift/v1/users/nobody/fhir/{version}"
+
+
+async def test_a_fhir_client_gets_an_operation_outcome(
+    client: httpx.AsyncClient, anybody: httpx.AsyncClient
+) -> None:
+    fhir = {"Accept": "application/fhir+json;q=1.0, application/json+fhir;q=0.9"}
+    for caller, path, status, code in (
+        (client, f"{FHIR}/R4/Observation", 404, "not-found"),
+        (client, f"{FHIR}/R9/Observation", 400, "invalid"),
+        (anybody, f"{FHIR}/R4/Observation", 401, "login"),
+        (client, "/v1/nothing", 404, "not-found"),
+        (client, "/v1/uploads?limit=many", 400, "invalid"),
+    ):
+        response = await caller.get(path, headers=fhir)
+        assert response.status_code == status
+        assert response.headers["content-type"] == "application/fhir+json"
+        outcome = response.json()
+        assert outcome["resourceType"] == "OperationOutcome"
+        assert [each["code"] for each in outcome["issue"]] == [code]
+        problem = await caller.get(path)
+        assert problem.headers["content-type"] == "application/problem+json"
+        assert outcome["issue"][0]["diagnostics"].startswith(problem.json()["detail"])

@@ -1,0 +1,50 @@
+"""Problems for FHIR clients: an OperationOutcome, if that is what they accept."""
+
+from fastapi.responses import JSONResponse
+from starlette.requests import Request
+
+from uplift.api.problems import PROBLEM_TYPE, Problem
+
+# The FHIR media types of R4 and STU3, and of DSTU2.
+_FHIR_TYPES = ("application/fhir+json", "application/json+fhir")
+
+# Source: https://hl7.org/fhir/R4/valueset-issue-type.html. DSTU2 and STU3 have these codes as well.
+_CODES = {
+    401: "login",
+    403: "forbidden",
+    404: "not-found",
+    405: "not-supported",
+    408: "timeout",
+    409: "conflict",
+    413: "too-long",
+    415: "not-supported",
+    422: "conflict",
+    429: "throttled",
+    500: "exception",
+    502: "exception",
+    503: "transient",
+    504: "timeout",
+}
+
+
+def answer(problem: Problem, request: Request) -> JSONResponse:
+    """The problem as the caller accepts it: problem+json, or an OperationOutcome."""
+    accepted = ",".join(request.headers.getlist("accept")).lower()
+    if PROBLEM_TYPE in accepted or not any(each in accepted for each in _FHIR_TYPES):
+        return problem.response()
+    wrong = [f"{each['where']}: {each['what']}" for each in problem.more.get("errors", ())]
+    return JSONResponse(
+        {
+            "resourceType": "OperationOutcome",
+            "issue": [
+                {
+                    "severity": "error",
+                    "code": _CODES.get(problem.status, "invalid"),
+                    "diagnostics": " ".join([problem.detail, *wrong]),
+                }
+            ],
+        },
+        problem.status,
+        problem.headers,
+        media_type=_FHIR_TYPES[0],
+    )
