@@ -1,12 +1,16 @@
-"""Programs of other people that tests run: those of `make tools`, and other Pythons."""
+"""Programs of other people that tests run: of `make tools` and npm, and other Pythons."""
 
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / ".venv-tools" / "bin"
+NPM = Path(__file__).parent / "npm"
 
 # What `requires-python` and CONTRIBUTING promise.
 PYTHONS = ("3.11", "3.12", "3.13")
@@ -28,3 +32,12 @@ def find_python(version: str) -> Path | None:
 def is_this_python(version: str) -> bool:
     """Whether this very test runs on that Python."""
     return version == "{}.{}".format(*sys.version_info)
+
+
+@cache
+def npm_tools() -> None:
+    """Install what tests/wide/npm pins. Skips the test if there is no npm."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not here")
+    done = subprocess.run(["npm", "ci"], cwd=NPM, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
