@@ -129,6 +129,7 @@ def files() -> list[Path]:
         and (path.suffix in _KINDS or path.name in _NAMES)
         and not path.name.endswith(".schema.json")
         and path not in _NOT_READ
+        and "node_modules" not in path.parts
     )
 
 

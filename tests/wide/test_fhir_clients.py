@@ -33,7 +33,7 @@ def records(running: Running) -> list[dict[str, Any]]:
     return records
 
 
-_CLIENTS = {
+_CLIENTS: dict[str, tuple[str | Path, Path]] = {
     "fhirclient for Python": (TOOLS / "python", _HERE / "read_with_fhirclient.py"),
     "fhir-kit-client": ("node", NPM / "fhir_kit_client.mjs"),
     "fhirclient for JavaScript": ("node", NPM / "smart_client.cjs"),
