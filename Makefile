@@ -13,6 +13,7 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
   --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 # For one target, as in: make test ARGS="tests/worker -x"
 ARGS :=
+SBOM := sbom.json
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up python tools test test-wide check format fuzz bench chaos sbom lock clean
@@ -74,7 +75,7 @@ chaos: $(READY) ## Kill and freeze every process while uploads come in, then cou
 
 sbom: $(TOOLS_READY) ## The bill of materials (CycloneDX) of what Uplift runs with, in sbom.json
 	$(TOOLS)/bin/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application \
-	  --output-reproducible --of JSON -o sbom.json requirements.lock
+	  --output-reproducible --of JSON -o $(SBOM) requirements.lock
 
 lock: ## Resolve all pins again (needs uv)
 	$(COMPILE) pyproject.toml -o requirements.lock
