@@ -13,9 +13,10 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
   --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 # For one target, as in: make test ARGS="tests/worker -x"
 ARGS :=
+SBOM := sbom.json
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up python tools test test-wide check format fuzz bench chaos lock clean
+.PHONY: help demo up python tools test test-wide check format fuzz bench chaos sbom lock clean
 
 help: ## Show these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +72,10 @@ bench: $(READY) ## Bounded benchmarks on loopback; ARGS="--help" lists the optio
 
 chaos: $(READY) ## Kill and freeze every process while uploads come in, then count (about 5 minutes)
 	$(BIN)/python -m chaos $(CHAOS)
+
+sbom: $(TOOLS_READY) ## The bill of materials (CycloneDX) of what Uplift runs with, in sbom.json
+	$(TOOLS)/bin/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application \
+	  --output-reproducible --of JSON -o $(SBOM) requirements.lock
 
 lock: ## Resolve all pins again (needs uv)
 	$(COMPILE) pyproject.toml -o requirements.lock

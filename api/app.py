@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from uplift import __version__
 from uplift.admin_port import loop_responds, served
@@ -12,6 +13,7 @@ from uplift.api import (
     batches,
     control,
     device_tokens,
+    docs_page,
     error_handlers,
     health,
     reading,
@@ -21,7 +23,8 @@ from uplift.api import (
 )
 from uplift.api.admission import Admission
 from uplift.api.openapi import DESCRIPTION, describe
-from uplift.api.rate_limits import RateLimits
+from uplift.api.rate_limits import RATE_LIMIT_HEADERS, RateLimits
+from uplift.api.response_headers import ResponseHeaders
 from uplift.api.slashes import KeepSlashes
 from uplift.logs import configure_logs
 from uplift.settings import Settings
@@ -53,9 +56,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # A redirect would take its address from the Host header, and the client would send the body
         # there.
         redirect_slashes=False,
+        # FastAPI's own pages load scripts from another host.
+        docs_url=None,
+        redoc_url=None,
     )
     # The last one added runs first.
     error_handlers.install(app)
+    _allow_origins(app, settings)
+    app.add_middleware(ResponseHeaders)
     app.add_middleware(KeepSlashes)
     request_ids.install(app)
     for router in (
@@ -66,7 +74,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         device_tokens.router,
         reading.router,
         health.router,
+        docs_page.router,
     ):
         app.include_router(router)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     return app
+
+
+def _allow_origins(app: FastAPI, settings: Settings) -> None:
+    """Let pages of the origins that the settings list call the API (CORS). None may by default."""
+    if not settings.cors_origins:
+        return
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=settings.cors_origins.split(","),
+        allow_methods=["GET", "POST", "PUT", "DELETE"],
+        allow_headers=["Authorization", "Idempotency-Key", "If-None-Match", "X-Request-ID"],
+        expose_headers=["ETag", "Location", "Retry-After", "X-Request-ID", *RATE_LIMIT_HEADERS],
+    )

@@ -4,12 +4,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 
 import msgspec
+import orjson
 
 from uplift.api.admission import Admission
 from uplift.errors import UnreadableUpload
 from uplift.intake.accept_batch import GROUP_BYTES, Entry
 from uplift.intake.ndjson import Line, LineReader
-from uplift.intake.submission import NOT_JSON
+from uplift.intake.repeated_names import count_colons
+from uplift.intake.submission import NOT_JSON, names_repeated
 
 NDJSON_TYPES = ("application/x-ndjson", "application/ndjson", "application/fhir+ndjson")
 
@@ -67,12 +69,16 @@ class _Entry(msgspec.Struct):
 
 _BUNDLE: msgspec.json.Decoder[_Bundle] = msgspec.json.Decoder(_Bundle)
 _ENTRY: msgspec.json.Decoder[_Entry] = msgspec.json.Decoder(_Entry)
+_ELEMENTS: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(
+    dict[str, msgspec.Raw]
+)
 
 
 def read_bundle(body: bytes) -> list[msgspec.Raw]:
     """The entries of a Bundle.
 
-    Raises UnreadableUpload if the body is not a Bundle, or not of one of `BUNDLE_TYPES`.
+    Raises UnreadableUpload if the body is not a Bundle, or not of one of `BUNDLE_TYPES`, or if an
+    object anywhere in it has a name twice.
     """
     try:
         bundle = _BUNDLE.decode(body)
@@ -93,7 +99,33 @@ def read_bundle(body: bytes) -> list[msgspec.Raw]:
             f"The Bundle's type is not {', '.join(BUNDLE_TYPES[:-1])} or {BUNDLE_TYPES[-1]}. Send"
             " its resources in a Bundle of the type collection."
         )
+    if count_colons(body) != _kept_colons(body, bundle):
+        raise names_repeated(body)
     return bundle.entry
+
+
+def _kept_colons(body: bytes, bundle: _Bundle) -> int:
+    """The colons of a Bundle's body that are left if a name that is there twice counts once.
+
+    One element after the other is read, so that little memory is used.
+    """
+    elements = _ELEMENTS.decode(body)
+    if "entry" in elements:
+        del elements["entry"]
+        colons = 1 + sum(map(_colons_once_read, bundle.entry))
+    else:
+        colons = 0
+    for name, element in elements.items():
+        colons += name.count(":") + 1 + _colons_once_read(element)
+    return colons
+
+
+def _colons_once_read(text: msgspec.Raw) -> int:
+    try:
+        return orjson.dumps(orjson.loads(memoryview(text))).count(b":")
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        # It cannot be kept, so its entry becomes a problem of its own.
+        return count_colons(bytes(text))
 
 
 async def bundle_entries(entries: list[msgspec.Raw]) -> AsyncGenerator[Entry, None]:

@@ -31,7 +31,7 @@ from uplift.api.rate_limits import RateLimits
 from uplift.api.schemas import AppUserId
 from uplift.errors import NotFound
 from uplift.intake.accept_batch import Entry, OpenBatch
-from uplift.intake.submission import Labels
+from uplift.intake.submission import Labels, parse_version, run_unblocked
 from uplift.ledger import batches, users
 from uplift.ledger.batches import BatchRow
 from uplift.ledger.credentials import Scope
@@ -89,6 +89,8 @@ async def submit(
     rate_limits: RateLimits = request.app.state.rate_limits
     rate_limits.acquire(caller)
     limit = relay.settings.max_body_bytes
+    if fhir_version is not None:
+        parse_version(fhir_version)
     labels = Labels(fhir_version=fhir_version, source=source)
     batch_id = batch or uuid7()
     bind_contextvars(batch=str(batch_id))
@@ -102,7 +104,8 @@ async def submit(
                 row = await _accept(relay, opened, rate_limits.charge(caller, lines))
         else:
             async with admission.body(max_bytes(request, limit)):
-                bundled = read_bundle(await read_json_body(request, limit))
+                body = await read_json_body(request, limit)
+                bundled = await run_unblocked(len(body), lambda: read_bundle(body))
                 opened = await relay.batch_acceptor.open(name, batch_id, labels, by=caller.actor)
                 entries = bundle_entries(bundled)
                 row = await _accept(relay, opened, rate_limits.charge(caller, entries))

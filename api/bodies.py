@@ -12,6 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
 from uplift.api.problems import Problem
+from uplift.intake.repeated_names import repeated_name
+from uplift.intake.submission import names_repeated
 
 JSON_TYPES = ("application/json", "application/fhir+json", "application/json+fhir")
 
@@ -101,10 +103,12 @@ def _announced(request: Request) -> int | None:
 async def read_model(request: Request, model: type[_Model]) -> _Model:
     """The body of a JSON request as a model.
 
-    Raises what `read_json_body` raises, and RequestValidationError if the body does not fit the
-    model.
+    Raises what `read_json_body` raises, UnreadableUpload if an object has a name twice, and
+    RequestValidationError if the body does not fit the model.
     """
     body = await read_json_body(request, _MAX_MODEL_BYTES)
+    if repeated_name(body) is not None:
+        raise names_repeated(body)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:

@@ -9,6 +9,8 @@ from fastapi.security import HTTPBearer
 from pydantic import TypeAdapter, ValidationError
 
 from uplift.api.problems import Problem, not_found
+from uplift.api.query_names import check_query_names
+from uplift.api.refusals import CREDENTIAL
 from uplift.api.schemas import AppUserId
 from uplift.ledger.audit import Actor
 from uplift.ledger.credentials import CredentialRow, Scope
@@ -97,6 +99,9 @@ class _Bearer(HTTPBearer):
         bearer = await super().__call__(request)
         credential = await relay.authenticator.find(bearer.credentials) if bearer else None
         if credential is not None:
+            request.scope[CREDENTIAL] = credential.id
+            if request.scope["query_string"]:
+                check_query_names(request)
             return Caller(credential)
         raise Problem(
             401,

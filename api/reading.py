@@ -1,6 +1,6 @@
 """Reading back over HTTP: the FHIR resources that 1upHealth has of a user."""
 
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Request, Response
@@ -11,6 +11,7 @@ from uplift import __version__
 from uplift.api.callers import CallerDep, RelayDep
 from uplift.api.problems import Problem, documented
 from uplift.api.public_address import public_address
+from uplift.api.query_names import PassesQueryOn
 from uplift.api.reading_openapi import CAPABILITIES_READ, RESOURCE_READ, SEARCH
 from uplift.api.schemas import AppUserId
 from uplift.api.slashes import with_slashes
@@ -19,18 +20,13 @@ from uplift.fhir.interactions import Interaction, parse_interaction
 from uplift.fhir.versions import FhirVersion
 from uplift.ledger.credentials import Scope
 
-router = APIRouter(tags=["reading back"])
+router = APIRouter(tags=["reading back"], route_class=PassesQueryOn)
 
 
 class FhirResponse(Response):
-    """A FHIR resource. It is health data, so no cache may keep it."""
+    """A FHIR resource."""
 
     media_type = "application/fhir+json"
-
-    def init_headers(self, headers: Any = None) -> None:
-        """Add the headers that every such response has."""
-        super().init_headers(headers)
-        self.headers["Cache-Control"] = "no-store"
 
 
 _User = Annotated[

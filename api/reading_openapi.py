@@ -77,12 +77,6 @@ RESOURCE_READ: dict[int | str, dict[str, Any]] = {
                 },
             }
         },
-        "headers": {
-            "Cache-Control": {
-                "schema": {"type": "string"},
-                "description": "`no-store`, because it is health data.",
-            }
-        },
     }
 }
 

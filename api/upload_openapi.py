@@ -23,6 +23,7 @@ _RESOURCE_SCHEMA: dict[str, Any] = {
 
 _USER = "The backend's name for the person (`appUserId`)."
 _FHIR_VERSION = "DSTU2, STU3, R4, 1.0.2, 3.0.1 or 4.0.1."
+VERSION_PATTERN = r"^(DSTU2|STU3|R4|1\.0(\.[0-9]{1,3})?|3\.0(\.[0-9]{1,3})?|4\.0(\.[0-9]{1,3})?)$"
 _SOURCE = "Where the record comes from."
 _RECORD_ID = "The record's id at its source."
 
@@ -42,17 +43,18 @@ _ENVELOPE_SCHEMA: dict[str, Any] = {
         "fhirVersion": {
             "type": ["string", "null"],
             "description": _FHIR_VERSION,
-            "pattern": "^[A-Za-z0-9.]{1,16}$",
+            "pattern": VERSION_PATTERN,
         },
         "source": {**_LABEL_SCHEMA, "description": _SOURCE},
         "recordId": {**_LABEL_SCHEMA, "description": _RECORD_ID},
         "resource": _RESOURCE_SCHEMA,
     },
+    "additionalProperties": False,
 }
 
 _LABELS: dict[str, tuple[str, dict[str, Any]]] = {
     "user": (_USER, {"minLength": 1, "maxLength": 256, "pattern": r"^[^\x00-\x1f\x7f]+$"}),
-    "fhirVersion": (_FHIR_VERSION, {"pattern": "^[A-Za-z0-9.]{1,16}$"}),
+    "fhirVersion": (_FHIR_VERSION, {"pattern": VERSION_PATTERN}),
     "source": (_SOURCE, {"maxLength": 1024}),
     "recordId": (_RECORD_ID, {"maxLength": 1024}),
 }

@@ -112,7 +112,7 @@ async def status(
 
     if wait and not is_news(row):
         row = await relay.long_poll.wait(row, is_news, min(wait, relay.settings.max_wait_seconds))
-    headers = {"ETag": _etag(row), "Cache-Control": "private, no-cache"}
+    headers = {"ETag": _etag(row)}
     if not row.state.final:
         headers["Retry-After"] = str(_retry_after(row))
     if _etag(row) in known or "*" in known:

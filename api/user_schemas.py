@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from uplift.api.schemas import AppUserId, Camel, NextPage
 from uplift.ledger.summary import Summary
@@ -18,6 +18,8 @@ _VISIBLE = r"^[\x21-\x7e]+$"
 
 class NewUser(Camel):
     """The user to create."""
+
+    model_config = ConfigDict(extra="forbid")
 
     app_user_id: AppUserId = Field(
         description="The backend's name for the person.", examples=["alice"]
@@ -114,6 +116,8 @@ class Erasing(Camel):
 class BroughtGrant(Camel):
     """Tokens that the backend obtained itself."""
 
+    model_config = ConfigDict(extra="forbid")
+
     access_token: str = Field(
         description="The access token of 1upHealth.",
         min_length=1,
@@ -139,6 +143,8 @@ class BroughtGrant(Camel):
 
 class DeviceTokenRequest(Camel):
     """The device token to make."""
+
+    model_config = ConfigDict(extra="forbid")
 
     expires_in: int = Field(gt=0, description="Seconds until the token expires.", examples=[3600])
 

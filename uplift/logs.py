@@ -28,6 +28,7 @@ FIELDS = OF_EVERY_LINE | {
     "refused", "lease_expired", "released", "expired", "dispatched", "erased",
     "thinned", "shredded", "removed", "batches", "tokens", "keys",
     "unfinished", "ended", "locked",
+    "status", "method", "route", "credential", "unlogged",
 }  # fmt: skip
 """What a line may hold. Everything else is dropped."""
 

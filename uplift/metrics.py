@@ -28,6 +28,14 @@ http_responses = Counter(
     ["status"],
 )
 
+http_refusals = Counter(
+    "uplift_http_refusals_total",
+    "Requests that the API refused: no valid credential (401), not allowed (403), too slow (408),"
+    " too large (413), a wrong content type (415), too many (429). By the kind of address; none is"
+    " an address that does not exist.",
+    ["status", "kind"],
+)
+
 attempts = Counter(
     "uplift_attempts_total",
     "Attempts at a delivery whose outcome is recorded, by the state and the reason that the upload"
@@ -137,6 +145,9 @@ for _state, _reason in (
     ("expired", "gave_up"),
 ):
     attempts.labels(_state, _reason)
+for _status in ("401", "403", "408", "413", "415", "429"):
+    for _kind in ("uploads", "batches", "users", "pauses", "reading back"):
+        http_refusals.labels(_status, _kind)
 for _status in ("2xx", "3xx", "4xx", "429", "5xx", "none"):
     responses.labels(_status)
 for _why in ("lease_lost", "failed"):

@@ -1,5 +1,6 @@
 """Every setting, with its description. Read from the environment as `UPLIFT_<NAME>`."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,6 +9,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Days = Annotated[float, Field(ge=0, le=36525, allow_inf_nan=False)]
+
+# As a browser writes it in the header Origin (RFC 6454, 6.2).
+_ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+", re.ASCII)
 
 
 class Settings(BaseSettings):
@@ -105,6 +109,11 @@ class Settings(BaseSettings):
         description="The address at which callers reach the API, such as"
         " https://uplift.example.com. It begins the links of read-back pages. Empty: as each"
         " request names it.",
+    )
+    cors_origins: str = Field(
+        default="",
+        description="Origins whose pages in a browser may call the API (CORS), such as "
+        "https://app.example.org, comma-separated. If it is empty, no other page may.",
     )
     max_body_bytes: PositiveInt = Field(
         default=8 * 1024 * 1024,
@@ -341,6 +350,18 @@ class Settings(BaseSettings):
     @classmethod
     def _without_trailing_slash(cls, url: str) -> str:
         return url.rstrip("/")
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _only_origins(cls, text: str) -> str:
+        origins = [each.strip() for each in text.split(",") if each.strip()]
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    "UPLIFT_CORS_ORIGINS must be a list of origins: https://host or"
+                    " https://host:port, in lower case, without a path and without *."
+                )
+        return ",".join(origins)
 
     @model_validator(mode="after")
     def _reserve_is_a_part(self) -> "Settings":

@@ -74,8 +74,9 @@ _RULES: dict[tuple[str, str], _Rule] = {
     ("GET", "/readyz"): _PUBLIC,
     ("GET", "/openapi.json"): _PUBLIC,
     ("GET", "/docs"): _PUBLIC,
-    ("GET", "/docs/oauth2-redirect"): _PUBLIC,
-    ("GET", "/redoc"): _PUBLIC,
+    ("GET", "/docs/start.js"): _PUBLIC,
+    ("GET", "/docs/swagger-ui-bundle.js"): _PUBLIC,
+    ("GET", "/docs/swagger-ui.css"): _PUBLIC,
     ("GET", "/v1/users/{user}/fhir/{version}/metadata"): _PUBLIC,
     # alice has no grant, so a caller who may ask gets a conflict
     ("GET", "/v1/users/{user}/fhir/{version}/{path:path}"): _Rule(409, 403, 403, 403),

@@ -68,3 +68,31 @@ async def test_an_entry_without_a_resource_is_a_problem_of_that_entry_only() -> 
     )
     entries = [entry async for entry in bundle_entries(read_bundle(body))]
     assert [entry.problem_status for entry in entries] == [None, 400, 400, 400, None]
+
+
+_OK = b'{"resource":{"resourceType":"Patient","id":"1"}}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"resourceType":"Bundle","type":"batch","type":"batch","entry":[%s]}',
+        b'{"resourceType":"Bundle","type":"batch","entry":[],"entry":[%s]}',
+        b'{"resourceType":"Bundle","type":"batch","entry":[%s,{"resource":{"a":{"b":1,"b":1}}}]}',
+        b'{"resourceType":"Bundle","type":"batch","entry":[%s,{"resource":{},"resource":{}}]}',
+        b'{"resourceType":"Bundle","type":"batch","entry":[%s],"meta":{"a":"\\u003a","a":1}}',
+        b'{"resourceType":"Bundle","type":"batch","entry":[%s],"a\\u003a":1,"a:":1}',
+    ],
+)
+def test_a_bundle_with_a_name_twice_anywhere_is_refused_as_a_whole(body: bytes) -> None:
+    with pytest.raises(UnreadableUpload, match="a name twice"):
+        read_bundle(body % _OK)
+
+
+def test_a_bundle_whose_colons_are_escaped_is_read() -> None:
+    body = (
+        b'{ "resourceType" : "Bundle", "type":"batch", "a\\u003a:" : {"x":"\\u003A\\\\u003a"},'
+        b' "entry":[%s, {"resource":{"url":"http\\u003a//x", "deep":%s}}, {"a":1e999,"b":1}]}'
+    )
+    deep = b'[{"a":' * 150 + b"1" + b"}]" * 150
+    assert len(read_bundle(body % (_OK, deep))) == 3

@@ -71,6 +71,10 @@ def _fuzz(
         cases.append(operation.as_strategy(mode, path_parameters=existing))
     if operation.label == "POST /v1/batches":  # its user is only in the query
         cases.append(operation.as_strategy(mode, query={"user": known["user"]}))
+    if operation.label == "POST /v1/uploads":  # hardly any other user or version is known
+        cases.append(
+            operation.as_strategy(mode, query={"user": known["user"], "fhirVersion": "R4"})
+        )
     answered = Counter[int]()
 
     @hypothesis.settings(

@@ -64,6 +64,26 @@ def test_no_secret_has_a_default() -> None:
             assert field.default in (None, SecretStr(""))
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("", ""),
+        (" https://app.example.org , http://localhost:3000,", "https://app.example.org,http://localhost:3000"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+    ],
+)  # fmt: skip
+def test_origins_are_a_list_between_commas(given: str, kept: str) -> None:
+    assert Settings(cors_origins=given).cors_origins == kept
+
+
+@pytest.mark.parametrize(
+    "given", ["*", "app.example.org", "https://a.example/", "https://A.example", "null", "https://"]
+)
+def test_what_is_no_origin_is_refused(given: str) -> None:
+    with pytest.raises(ValidationError, match="list of origins"):
+        Settings(cors_origins=given)
+
+
 def test_every_setting_is_described() -> None:
     undescribed = [name for name, field in Settings.model_fields.items() if not field.description]
     assert undescribed == []

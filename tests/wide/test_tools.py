@@ -38,6 +38,17 @@ def test_a_generator_makes_a_client_from_our_openapi(tmp_path: Path) -> None:
     assert generated >= {"uploads", "batches", "users"}
 
 
+def test_the_bill_of_materials_lists_every_package_of_the_lock(tmp_path: Path) -> None:
+    out = tmp_path / "sbom.json"
+    done = subprocess.run(["make", "sbom", f"SBOM={out}"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    bill = json.loads(out.read_text())
+    assert bill["bomFormat"] == "CycloneDX"
+    lock = (ROOT / "requirements.lock").read_text()
+    locked = {line.partition("==")[0] for line in lock.splitlines() if line[:1].isalnum()}
+    assert {component["name"] for component in bill["components"]} == locked
+
+
 def test_compose_accepts_its_file() -> None:
     # Merged here (`<<`), as Compose does first.
     compose = json.dumps(yaml.safe_load((ROOT / "docker-compose.yml").read_text()))

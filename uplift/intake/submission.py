@@ -12,6 +12,7 @@ import orjson
 from uplift.errors import UnreadableUpload
 from uplift.fhir.versions import FhirVersion
 from uplift.identity import canonical
+from uplift.intake.repeated_names import count_colons, quoted, repeated_name
 
 MAX_INLINE_BYTES = 64 * 1024
 """For fewer bytes, a thread costs more time than it saves the event loop."""
@@ -23,6 +24,7 @@ NOT_JSON = (
 _MAX_NAME = 1024
 _TYPE = re.compile(r"[A-Za-z]{1,64}", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9.]{1,16}", re.ASCII)
+_ENVELOPE_NAMES = ("user", "fhirVersion", "source", "recordId", "resource")
 # PostgreSQL takes no U+0000 in a text, and UTF-8 no half of a surrogate pair.
 _UNKEEPABLE = re.compile("[\0\ud800-\udfff]")
 
@@ -51,7 +53,7 @@ class Labels:
 class Submission:
     """A parsed resource: its bytes as they came, and what they say.
 
-    `content` is `uplift.identity.canonical` of it.
+    `content` is `uplift.identity.canonical` of it. No object in it has a name twice.
     """
 
     labels: Labels
@@ -73,25 +75,24 @@ def parse(body: bytes, labels: Labels) -> Submission:
     except orjson.JSONDecodeError:
         raise UnreadableUpload(NOT_JSON) from None
     if not isinstance(value, dict):
-        raise UnreadableUpload("The body is not a JSON object.")
+        raise UnreadableUpload(
+            "The body is not a JSON object. Send a single FHIR resource here, and many to"
+            " /v1/batches."
+        )
+    whole, around = body, 0
     if "resourceType" not in value and "resource" in value:
+        around = _check_envelope(value)
         body, labels = _open_envelope(body, labels)
         value = value["resource"]
         if not isinstance(value, dict):
             raise UnreadableUpload("The envelope's resource is not a JSON object.")
-    resource_type = value.get("resourceType")
-    if not isinstance(resource_type, str) or not _TYPE.fullmatch(resource_type):
-        raise UnreadableUpload(
-            "There is no resourceType that could be a FHIR type. Send a FHIR resource, or an"
-            " envelope {user, fhirVersion, source, recordId, resource}."
-        )
+    resource_type = _resource_type(value)
     if labels.fhir_version is None:
         raise UnreadableUpload(
             "There is no fhirVersion. Send what HealthKit says: DSTU2, STU3 or R4"
             " (or 1.0.2, 3.0.1, 4.0.1)."
         )
-    if not _VERSION.fullmatch(labels.fhir_version):
-        raise UnreadableUpload("fhirVersion is not a FHIR version such as R4 or 4.0.1.")
+    version = parse_version(labels.fhir_version)
     for name, text in (
         ("user", labels.user),
         ("source", labels.source),
@@ -102,14 +103,35 @@ def parse(body: bytes, labels: Labels) -> Submission:
         content = canonical(value)
     except ValueError as error:
         raise UnreadableUpload(f"The resource cannot be kept. {error}") from None
-    version = FhirVersion.parse(labels.fhir_version)
+    if count_colons(whole) != content.count(b":") + around:
+        raise names_repeated(whole)
     return Submission(
         labels=labels,
-        fhir_version=version.value if version else labels.fhir_version,
+        fhir_version=version.value,
         resource_type=resource_type,
         resource=value,
         content=content,
         body=body,
+    )
+
+
+def parse_version(text: str) -> FhirVersion:
+    """The FHIR version that a caller names. Raises UnreadableUpload for one that has no schema."""
+    version = FhirVersion.parse(text) if _VERSION.fullmatch(text) else None
+    if version is None:
+        raise UnreadableUpload(
+            "fhirVersion is not a version that Uplift delivers. Send DSTU2, STU3 or R4 (or 1.0.2,"
+            " 3.0.1, 4.0.1)."
+        )
+    return version
+
+
+def names_repeated(text: bytes) -> UnreadableUpload:
+    """The error for a text in which an object has a name twice."""
+    name = quoted(repeated_name(text) or "")
+    return UnreadableUpload(
+        f"An object has a name twice{name and ':' + name}. Readers of JSON do not agree which of"
+        " the two counts. Send one."
     )
 
 
@@ -123,11 +145,42 @@ async def run_unblocked(size: int, work: Callable[[], _Done]) -> _Done:
     return await asyncio.to_thread(work) if size > MAX_INLINE_BYTES else work()
 
 
+def _resource_type(resource: dict[str, Any]) -> str:
+    resource_type = resource.get("resourceType")
+    if not isinstance(resource_type, str) or not _TYPE.fullmatch(resource_type):
+        raise UnreadableUpload(
+            "There is no resourceType that could be a FHIR type. Send a FHIR resource, or an"
+            " envelope {user, fhirVersion, source, recordId, resource}."
+        )
+    if resource_type == "Bundle":
+        raise UnreadableUpload(
+            "The resource is a Bundle. Send it to /v1/batches: each of its entries becomes an"
+            " upload of its own."
+        )
+    return resource_type
+
+
 def _check_name(name: str, text: str) -> None:
     if len(text) > _MAX_NAME:
         raise UnreadableUpload(f"{name} has more than {_MAX_NAME} characters.")
     if _UNKEEPABLE.search(text):
         raise UnreadableUpload(f"{name} contains U+0000, or half of a surrogate pair.")
+
+
+def _check_envelope(envelope: dict[str, Any]) -> int:
+    """The colons of an envelope outside its resource.
+
+    Raises UnreadableUpload for a name that envelopes do not have.
+    """
+    colons = 0
+    for name, value in envelope.items():
+        if name not in _ENVELOPE_NAMES:
+            raise UnreadableUpload(
+                f"The envelope has a field{quoted(name)} that is not known. Its fields are"
+                f" {', '.join(_ENVELOPE_NAMES[:-1])} and {_ENVELOPE_NAMES[-1]}."
+            )
+        colons += 1 + (value.count(":") if isinstance(value, str) else 0)
+    return colons
 
 
 def _open_envelope(body: bytes, labels: Labels) -> tuple[bytes, Labels]:

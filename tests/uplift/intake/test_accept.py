@@ -406,7 +406,7 @@ async def test_the_digest_kept_is_of_the_content_under_the_users_key(
 async def test_whatever_is_readable_is_accepted_for_the_worker_to_judge(
     acceptor: Acceptor, alice: UserRow, body: dict[str, Any]
 ) -> None:
-    labels = Labels(fhir_version="R5", source="s" * 1024, record_id=None)
+    labels = Labels(fhir_version="STU3", source="s" * 1024, record_id=None)
     accepted = await acceptor.accept("alice", parse(orjson.dumps(body), labels))
     assert accepted.upload.state is State.QUEUED
-    assert accepted.upload.fhir_version == "R5"
+    assert accepted.upload.fhir_version == "STU3"
