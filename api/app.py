@@ -22,7 +22,9 @@ from uplift.api import (
 from uplift.api.admission import Admission
 from uplift.api.openapi import DESCRIPTION, describe
 from uplift.api.rate_limits import RateLimits
+from uplift.api.remembered import Remembered
 from uplift.api.slashes import KeepSlashes
+from uplift.api.work import EndWork
 from uplift.logs import configure_logs
 from uplift.settings import Settings
 from uplift.wiring import open_relay
@@ -42,6 +44,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             async with open_relay(settings) as relay:
                 app.state.relay = relay
                 app.state.admission = Admission(settings)
+                app.state.readiness = Remembered(lambda: health.check(relay))
                 app.state.rate_limits = RateLimits(settings)
                 yield
 
@@ -55,6 +58,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     # The last one added runs first.
+    app.add_middleware(EndWork)
     error_handlers.install(app)
     app.add_middleware(KeepSlashes)
     request_ids.install(app)

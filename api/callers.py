@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from uplift.api.problems import Problem, not_found
 from uplift.api.schemas import AppUserId
+from uplift.api.work import WORK, Work
 from uplift.ledger.audit import Actor
 from uplift.ledger.credentials import CredentialRow, Scope
 from uplift.ledger.uploads import UploadRow
@@ -97,6 +98,8 @@ class _Bearer(HTTPBearer):
         bearer = await super().__call__(request)
         credential = await relay.authenticator.find(bearer.credentials) if bearer else None
         if credential is not None:
+            work: Work = request.scope[WORK]
+            await work.begin(request.app.state.admission, credential)
             return Caller(credential)
         raise Problem(
             401,

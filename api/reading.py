@@ -6,11 +6,14 @@ from urllib.parse import quote
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BeforeValidator
 
+from uplift.api.admission import AdmissionDep
 from uplift.api.callers import CallerDep, RelayDep
+from uplift.api.fair_share import Receiving
 from uplift.api.problems import Problem, documented
 from uplift.api.reading_openapi import RESOURCE_READ, SEARCH
 from uplift.api.schemas import AppUserId
 from uplift.api.slashes import with_slashes
+from uplift.api.work import work_of
 from uplift.fhir.interactions import Interaction, parse_interaction
 from uplift.fhir.versions import FhirVersion
 from uplift.ledger.credentials import Scope
@@ -56,6 +59,7 @@ async def read_back(
     request: Request,
     relay: RelayDep,
     caller: CallerDep,
+    admission: AdmissionDep,
 ) -> Response:
     """Asks 1upHealth with the user's own token and passes its response on: a resource, or one page
     of a search. The links of a page lead back here.
@@ -72,7 +76,17 @@ async def read_back(
         # Without scheme and host, because anybody can put any host into a request.
         return f"/v1/users/{quote(user, safe='')}/fhir/{other.version}/{other.address}"
 
-    content = await relay.reader.read(user, interaction, address_of, by=caller.credential.actor)
+    work_of(request).pause()
+    receiving = Receiving()
+    try:
+        async with admission.read_back(caller.credential, receiving), receiving.within(None):
+            content = await relay.reader.read(user, interaction, address_of, by=caller.actor)
+    except TimeoutError:
+        raise Problem(
+            503,
+            "1upHealth is slow, and the API needs its capacity for others. Ask again later.",
+            headers={"Retry-After": "5"},
+        ) from None
     return FhirResponse(content)
 
 
