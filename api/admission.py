@@ -3,6 +3,7 @@
 A request that waits costs little: nothing of its body is read, so TCP slows its sender down.
 """
 
+import asyncio
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -39,6 +40,7 @@ class Admission:
         self._long_polls = settings.max_long_polls
         self._bytes = settings.max_intake_bytes
         self._request = FairShare("request", self._requests, wait_seconds=wait, refusal=_BUSY)
+        self._large = FairShare("large_request", 1, wait_seconds=wait, refusal=_BUSY)
         self._batch = FairShare("batch", self._batches, wait_seconds=wait, refusal=_TOO_MUCH_DATA)
         self._read_back = FairShare("read_back", self._read_backs, wait_seconds=wait, refusal=_BUSY)
         self._long_poll = FairShare(
@@ -49,6 +51,7 @@ class Admission:
             refusal="Too many long polls are open (UPLIFT_MAX_LONG_POLLS). Ask without `wait`, or"
             " ask again later.",
         )
+        self.failed_authentication = asyncio.Lock()
         self._body = FairShare(
             "body",
             self._bytes,
@@ -86,10 +89,9 @@ class Admission:
         """For one request that waits for a change."""
         return self._part(self._long_poll, self._long_polls, credential, 1, receiving)
 
-    @property
-    def large(self) -> int:
-        """What a request counts that reads hundreds of rows."""
-        return max(1, self._requests // 4)
+    def large(self, credential: CredentialRow) -> Part:
+        """For one request that reads hundreds of rows. Two at once would not be faster."""
+        return self._part(self._large, 1, credential, 1)
 
     @staticmethod
     def _part(

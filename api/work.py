@@ -19,10 +19,11 @@ _FEW_ROWS = 100
 class Work:
     """The work on one request. Before its credential is known, it is nobody's."""
 
-    __slots__ = ("_part", "credential")
+    __slots__ = ("_large", "_part", "credential")
 
     def __init__(self) -> None:
         self._part: Part | None = None
+        self._large: Part | None = None
         self.credential: CredentialRow | None = None
 
     async def begin(self, admission: Admission, credential: CredentialRow) -> None:
@@ -35,12 +36,21 @@ class Work:
         """Let others work."""
         if self._part is not None:
             self._part.release()
+        if self._large is not None:
+            self._large.release()
 
-    async def resume(self, size: int = 1) -> None:
-        """Go on, as so many requests. Raises a Problem (503) if it takes too long."""
+    async def resume(self) -> None:
+        """Go on. Raises a Problem (503) if it takes too long."""
         if self._part is not None:
-            self._part.release()
-            await self._part.grow(size)
+            await self._part.grow(1)
+
+    async def resume_as_large(self, admission: Admission) -> None:
+        """Go on, as the only large request. Raises a Problem (503) if it takes too long."""
+        self.pause()
+        assert self.credential is not None  # noqa: S101  it has begun
+        self._large = admission.large(self.credential)
+        await self._large.grow(1)
+        await self.resume()
 
 
 def work_of(request: Request) -> Work:
@@ -50,7 +60,7 @@ def work_of(request: Request) -> Work:
 
 
 async def resume_for(request: Request, rows: int) -> None:
-    """Go on with a request that reads so many rows: with hundreds it counts as several.
+    """Go on with a request that reads so many rows: with hundreds it is a large one.
 
     Raises a Problem (503) if it takes too long.
     """
@@ -59,10 +69,9 @@ async def resume_for(request: Request, rows: int) -> None:
 
 
 async def resume_as_large(request: Request) -> None:
-    """Go on with a request that costs as much as several. Raises a Problem (503) if it takes too
+    """Go on with a request that costs as much as many. Raises a Problem (503) if it takes too
     long."""
-    admission: Admission = request.app.state.admission
-    await work_of(request).resume(admission.large)
+    await work_of(request).resume_as_large(request.app.state.admission)
 
 
 class EndWork:

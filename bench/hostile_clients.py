@@ -20,7 +20,7 @@ from bench.resources import body
 
 _MIB = 1024 * 1024
 _CLIENTS = 8
-_PAUSE_SECONDS = 0.25
+_PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)

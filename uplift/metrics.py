@@ -30,8 +30,8 @@ http_responses = Counter(
 
 admission_refused = Counter(
     "uplift_admission_refused_total",
-    "Requests that got 503 because the API had no capacity for them in time: for a request, a body,"
-    " a batch, a long_poll or a read_back.",
+    "Requests that got 503 because the API had no capacity for them in time: for a request, a"
+    " large_request, a body, a batch, a long_poll or a read_back.",
     ["what"],
 )
 
