@@ -1,6 +1,7 @@
 """The FastAPI application: its routes, its middleware, and what its routes share."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -24,10 +25,12 @@ from uplift.api.openapi import DESCRIPTION, describe
 from uplift.api.rate_limits import RateLimits
 from uplift.api.remembered import Remembered
 from uplift.api.slashes import KeepSlashes
-from uplift.api.work import EndWork
+from uplift.api.work import CountWork
 from uplift.logs import configure_logs
 from uplift.settings import Settings
 from uplift.wiring import open_relay
+
+_SWITCH_SECONDS = 0.0005
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -38,6 +41,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
+        # Threads parse large bodies. By default each step of the loop would wait 5 ms for one.
+        sys.setswitchinterval(_SWITCH_SECONDS)
         with served(
             settings, lambda: None if loop_responds(loop) else "the event loop does not respond"
         ):
@@ -58,7 +63,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     # The last one added runs first.
-    app.add_middleware(EndWork)
+    app.add_middleware(CountWork)
     error_handlers.install(app)
     app.add_middleware(KeepSlashes)
     request_ids.install(app)

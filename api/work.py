@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from uplift.api.admission import Admission
 from uplift.api.fair_share import Part
+from uplift.api.turnstile import Turnstile
 from uplift.ledger.credentials import CredentialRow
 
 WORK = "uplift.work"
@@ -74,13 +75,18 @@ async def resume_as_large(request: Request) -> None:
     await work_of(request).resume_as_large(request.app.state.admission)
 
 
-class EndWork:
-    """Ends the work of each request with the head of its response, or with its error."""
+class CountWork:
+    """Lets requests begin fairly. Ends their work with the head of the response, or an error."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._turnstile = Turnstile()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = scope["headers"]
+            presented = next((value for name, value in headers if name == b"authorization"), b"")
+            await self._turnstile.enter(presented)
         work = scope[WORK] = Work()
 
         async def ending(message: Message) -> None:

@@ -29,7 +29,7 @@ from uplift.ledger.credentials import Scope
 from uplift.ledger.database import Database
 
 CLIENTS = 50
-SECONDS = 5.0
+SECONDS = 4.0
 TARGET = 2.0
 _SETTLE_SECONDS = 1.5
 _UPLOADS = 1000

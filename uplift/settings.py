@@ -118,7 +118,8 @@ class Settings(BaseSettings):
     max_concurrent_requests: PositiveInt = Field(
         default=64,
         description="Requests that one API process works on at once; of large lists, one. "
-        "Credentials share this fairly: one API key alone gets nearly all, a device token an eighth.",
+        "Credentials share this fairly: one API key alone gets nearly all, a device token an "
+        "eighth.",
     )
     max_concurrent_batches: PositiveInt = Field(
         default=16,
