@@ -1,6 +1,7 @@
 """The FastAPI application: its routes, its middleware, and what its routes share."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -24,11 +25,15 @@ from uplift.api import (
 from uplift.api.admission import Admission
 from uplift.api.openapi import DESCRIPTION, describe
 from uplift.api.rate_limits import RATE_LIMIT_HEADERS, RateLimits
+from uplift.api.remembered import Remembered
 from uplift.api.response_headers import ResponseHeaders
 from uplift.api.slashes import KeepSlashes
+from uplift.api.work import CountWork
 from uplift.logs import configure_logs
 from uplift.settings import Settings
 from uplift.wiring import open_relay
+
+_SWITCH_SECONDS = 0.0005
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -39,12 +44,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
+        # Threads parse large bodies. By default each step of the loop would wait 5 ms for one.
+        sys.setswitchinterval(_SWITCH_SECONDS)
         with served(
             settings, lambda: None if loop_responds(loop) else "the event loop does not respond"
         ):
             async with open_relay(settings) as relay:
                 app.state.relay = relay
                 app.state.admission = Admission(settings)
+                app.state.readiness = Remembered(lambda: health.check(relay))
                 app.state.rate_limits = RateLimits(settings)
                 yield
 
@@ -61,6 +69,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     # The last one added runs first.
+    app.add_middleware(CountWork)
     error_handlers.install(app)
     _allow_origins(app, settings)
     app.add_middleware(ResponseHeaders)

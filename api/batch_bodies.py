@@ -1,17 +1,21 @@
 """Reads the body of a batch: lines of NDJSON while they arrive, or the entries of a Bundle."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 
 import msgspec
 import orjson
 
-from uplift.api.admission import Admission
+from uplift.api.bodies import too_large
+from uplift.api.fair_share import Part
+from uplift.api.problems import Problem
 from uplift.errors import UnreadableUpload
 from uplift.intake.accept_batch import GROUP_BYTES, Entry
+from uplift.intake.json_values import check_values
 from uplift.intake.ndjson import Line, LineReader
 from uplift.intake.repeated_names import count_colons
-from uplift.intake.submission import NOT_JSON, names_repeated
+from uplift.intake.submission import NOT_JSON, names_repeated, run_unblocked
+from uplift.settings import Settings
 
 NDJSON_TYPES = ("application/x-ndjson", "application/ndjson", "application/fhir+ndjson")
 
@@ -21,29 +25,45 @@ BUNDLE_TYPES = ("collection", "batch", "transaction", "searchset")
 
 
 async def read_lines(
-    chunks: AsyncIterator[bytes], limit: int, admission: Admission
+    chunks: AsyncIterator[bytes],
+    settings: Settings,
+    part: Part,
+    charge_blank: Callable[[int], None],
 ) -> AsyncGenerator[Entry, None]:
-    """The lines of a stream, each when it is complete. A line of more than `limit` bytes is a
-    problem of that line.
+    """The lines of a stream, each when it is complete. A line of more bytes than a body may have is
+    a problem of that line.
 
-    A stream that breaks yields its complete lines, then its error. Raises a Problem (503) if the
-    process cannot admit a long line.
+    `part` grows with a long line. `charge_blank` is told how many blank lines came. A stream that
+    breaks yields its complete lines, then its error. Raises a Problem: 503 if there is no capacity
+    for a long line, 413 if the stream has too many bytes or blank lines.
     """
+    limit = settings.max_body_bytes
     lines = LineReader(limit)
-    async with AsyncExitStack() as admitted:
-        is_admitted = False
-        async for chunk in chunks:
-            if not is_admitted and lines.buffered + len(chunk) > GROUP_BYTES:
-                await admitted.enter_async_context(admission.body(limit))
-                is_admitted = True
-            for line in lines.feed(chunk):
-                yield _entry(line, limit)
-            # The caller asks for more only after it committed the long line.
-            if is_admitted and lines.buffered <= GROUP_BYTES:
-                await admitted.aclose()
-                is_admitted = False
-        for line in lines.end():
+    arrived = blank = 0
+    async for chunk in chunks:
+        arrived += len(chunk)
+        if arrived > settings.max_batch_bytes:
+            raise too_large(settings.max_batch_bytes)
+        if lines.buffered + len(chunk) > GROUP_BYTES:
+            await part.grow(lines.buffered + len(chunk) - part.size)
+        for line in lines.feed(chunk):
             yield _entry(line, limit)
+        # The caller asks for more only after it committed the long line.
+        if lines.buffered <= GROUP_BYTES:
+            part.release()
+        if lines.blank > blank:
+            charge_blank(lines.blank - blank)
+            blank = lines.blank
+            if blank > settings.max_batch_lines:
+                raise Problem(
+                    413,
+                    f"The batch has more than {settings.max_batch_lines} blank lines. Send only"
+                    " records.",
+                    headers={"Connection": "close"},
+                )
+            await asyncio.sleep(0)  # to them, nothing else would let other requests go on
+    for line in lines.end():
+        yield _entry(line, limit)
 
 
 def _entry(line: Line, limit: int) -> Entry:
@@ -126,6 +146,16 @@ def _colons_once_read(text: msgspec.Raw) -> int:
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         # It cannot be kept, so its entry becomes a problem of its own.
         return count_colons(bytes(text))
+
+
+async def read_bundle_unblocked(body: bytes, max_values: int) -> list[msgspec.Raw]:
+    """`read_bundle`, which does not block the event loop for a large body, after `check_values`."""
+
+    def checked() -> list[msgspec.Raw]:
+        check_values(body, max_values)
+        return read_bundle(body)
+
+    return await run_unblocked(len(body), checked)
 
 
 async def bundle_entries(entries: list[msgspec.Raw]) -> AsyncGenerator[Entry, None]:

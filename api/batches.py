@@ -1,6 +1,6 @@
 """Batches over HTTP: many records of one person in one request."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Annotated
 from uuid import UUID
@@ -13,7 +13,12 @@ from structlog.contextvars import bind_contextvars
 from uuid_utils.compat import uuid7
 
 from uplift.api.admission import AdmissionDep
-from uplift.api.batch_bodies import NDJSON_TYPES, bundle_entries, read_bundle, read_lines
+from uplift.api.batch_bodies import (
+    NDJSON_TYPES,
+    bundle_entries,
+    read_bundle_unblocked,
+    read_lines,
+)
 from uplift.api.batch_openapi import BATCH_ACCEPTED, BATCH_READ, SUBMIT_BATCH
 from uplift.api.batch_schemas import (
     BatchLines,
@@ -23,15 +28,17 @@ from uplift.api.batch_schemas import (
     BatchSummary,
     line_of,
 )
-from uplift.api.bodies import JSON_TYPES, check_type, max_bytes, read_chunks, read_json_body
+from uplift.api.bodies import JSON_TYPES, check_type, read_chunks, read_json_body
 from uplift.api.callers import Caller, CallerDep, RelayDep
+from uplift.api.fair_share import Receiving
 from uplift.api.pages import After, PageSize, next_page
 from uplift.api.problems import Problem, documented, not_found, problem_of
 from uplift.api.rate_limits import RateLimits
 from uplift.api.schemas import AppUserId
+from uplift.api.work import Work, resume_as_large, resume_for, work_of
 from uplift.errors import NotFound
 from uplift.intake.accept_batch import Entry, OpenBatch
-from uplift.intake.submission import Labels, parse_version, run_unblocked
+from uplift.intake.submission import Labels, parse_version
 from uplift.ledger import batches, users
 from uplift.ledger.batches import BatchRow
 from uplift.ledger.credentials import Scope
@@ -96,21 +103,44 @@ async def submit(
     bind_contextvars(batch=str(batch_id))
     content_type = check_type(request, (*NDJSON_TYPES, *JSON_TYPES))
     name = caller.user(user)
-    async with admission.batch():
+    receiving = Receiving()
+    # The wait for a batch's place is no work.
+    work_of(request).pause()
+    async with (
+        admission.batch(caller.credential, receiving),
+        admission.body(caller.credential, receiving) as part,
+    ):
         if content_type in NDJSON_TYPES:
-            opened = await relay.batch_acceptor.open(name, batch_id, labels, by=caller.actor)
-            chunks = read_chunks(request)
-            async with aclosing(chunks), aclosing(read_lines(chunks, limit, admission)) as lines:
-                row = await _accept(relay, opened, rate_limits.charge(caller, lines))
-        else:
-            async with admission.body(max_bytes(request, limit)):
-                body = await read_json_body(request, limit)
-                bundled = await run_unblocked(len(body), lambda: read_bundle(body))
+
+            def charge_blank(lines: int) -> None:
+                rate_limits.charge_blank(caller, lines)
+
+            chunks = read_chunks(request, receiving)
+            lines = read_lines(chunks, relay.settings, part, charge_blank)
+            async with aclosing(chunks), aclosing(lines):
+                first = await anext(lines, None)
+                if first is None:
+                    raise Problem(
+                        400, "The batch has no line. Send NDJSON, one record in each line."
+                    )
                 opened = await relay.batch_acceptor.open(name, batch_id, labels, by=caller.actor)
-                entries = bundle_entries(bundled)
-                row = await _accept(relay, opened, rate_limits.charge(caller, entries))
+                entries = rate_limits.charge(caller, _with_first(first, lines))
+                row = await _accept(relay, opened, entries)
+        else:
+            body = await read_json_body(request, limit, part)
+            bundled = await read_bundle_unblocked(body, relay.settings.max_json_values)
+            opened = await relay.batch_acceptor.open(name, batch_id, labels, by=caller.actor)
+            entries = rate_limits.charge(caller, bundle_entries(bundled))
+            row = await _accept(relay, opened, entries)
     headers = {"Location": f"/v1/batches/{batch_id}", **rate_limits.headers(caller)}
-    return StreamingResponse(_result(relay, row), 202, headers, media_type="application/json")
+    result = _result(relay, row, work_of(request))
+    return StreamingResponse(result, 202, headers, media_type="application/json")
+
+
+async def _with_first(first: Entry, others: AsyncIterator[Entry]) -> AsyncGenerator[Entry, None]:
+    yield first
+    async for entry in others:
+        yield entry
 
 
 async def _accept(
@@ -134,17 +164,22 @@ async def _accept(
         ) from error
 
 
-async def _result(relay: Relay, row: BatchRow) -> AsyncGenerator[bytes, None]:
-    """A BatchResult in pieces: the result of 50,000 lines is never in memory as a whole."""
+async def _result(relay: Relay, row: BatchRow, work: Work) -> AsyncGenerator[bytes, None]:
+    """A BatchResult in pieces: the result of 50,000 lines is never in memory as a whole.
+
+    Each piece is work again. Who reads the result slowly keeps nobody from theirs.
+    """
     summary = BatchSummary.of(row).model_dump(mode="json", by_alias=True)
     yield orjson.dumps(summary)[:-1] + b',"lines":['
     after, comma = 0, b""
     while True:
+        await work.resume()
         async with relay.database.transaction() as connection:
             rows = await batches.list_lines(connection, row.id, after=after, limit=_LINES_PER_READ)
         if not rows:
             break
         lines = [line_of(each).model_dump(mode="json", by_alias=True) for each in rows]
+        work.pause()
         yield comma + orjson.dumps(lines)[1:-1]
         after, comma = rows[-1].line, b","
     yield b"]}"
@@ -157,6 +192,7 @@ async def _result(relay: Relay, row: BatchRow) -> AsyncGenerator[bytes, None]:
     responses=documented(400, 401, 403, 404, 503),
 )
 async def list_(
+    request: Request,
     relay: RelayDep,
     caller: CallerDep,
     user: Annotated[AppUserId | None, Query(description="Only batches of this user.")] = None,
@@ -167,6 +203,7 @@ async def list_(
     caller.require(*_READERS)
     if caller.is_device:
         user = caller.user(user)
+    await resume_for(request, limit)
     async with relay.database.transaction() as connection:
         user_id = None
         if user is not None:
@@ -187,10 +224,11 @@ async def list_(
     responses=BATCH_READ | documented(400, 401, 403, 404, 503),
 )
 async def status(
-    batch_id: _BatchId, response: Response, relay: RelayDep, caller: CallerDep
+    batch_id: _BatchId, request: Request, response: Response, relay: RelayDep, caller: CallerDep
 ) -> BatchStatus:
     """The numbers of the batch: its lines, their uploads in each status, and the progress."""
     caller.require(*_READERS)
+    await resume_as_large(request)
     async with relay.database.transaction() as connection:
         row = _check_sees(caller, await batches.get_batch(connection, batch_id))
         by_status = await batches.count_by_state(connection, batch_id)
@@ -210,6 +248,7 @@ async def status(
 )
 async def lines(
     batch_id: _BatchId,
+    request: Request,
     relay: RelayDep,
     caller: CallerDep,
     after: Annotated[
@@ -227,6 +266,7 @@ async def lines(
     Each status is the current one. `next` is the address of the next page.
     """
     caller.require(*_READERS)
+    await resume_for(request, limit)
     async with relay.database.transaction() as connection:
         _check_sees(caller, await batches.get_batch(connection, batch_id))
         rows = await batches.list_lines(connection, batch_id, after=after, limit=limit)

@@ -11,12 +11,18 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
+from uplift.api.admission import Admission
+from uplift.api.fair_share import Part, Receiving
+from uplift.api.least_rate import LeastRate
 from uplift.api.problems import Problem
+from uplift.api.work import work_of
 from uplift.intake.repeated_names import repeated_name
 from uplift.intake.submission import names_repeated
+from uplift.settings import Settings
 
 JSON_TYPES = ("application/json", "application/fhir+json", "application/json+fhir")
 
+_RETRY_SECONDS = 5
 _MAX_MODEL_BYTES = 64 * 1024
 # More digits than any accepted length. Python refuses to parse numbers with thousands of digits.
 _MAX_DIGITS = 18
@@ -24,21 +30,22 @@ _MAX_DIGITS = 18
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-async def read_json_body(request: Request, limit: int) -> bytes:
-    """The body of a JSON request.
+async def read_json_body(request: Request, limit: int, part: Part) -> bytes:
+    """The body of a JSON request. `part` grows by what arrives.
 
     Raises a Problem: 415 for another content type or a compressed body, 413 if more than `limit`
-    bytes are announced or arrive, 408 if the body stalls.
+    bytes are announced or arrive, 408 if the body is too slow, 503 if there is no capacity for it.
     """
     check_type(request, JSON_TYPES)
     announced = _announced(request)
     if announced is not None and announced > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     body = bytearray()
-    async for chunk in read_chunks(request):
+    async for chunk in read_chunks(request, part.receiving):
+        if len(body) + len(chunk) > limit:
+            raise too_large(limit)
+        await part.grow(len(chunk))
         body += chunk
-        if len(body) > limit:
-            raise _too_large(limit)
     return bytes(body)
 
 
@@ -64,31 +71,48 @@ def check_type(request: Request, types: Sequence[str]) -> str:
     return content_type
 
 
-async def read_chunks(request: Request) -> AsyncGenerator[bytes, None]:
-    """The body of a request as it arrives. Raises a Problem (408) if it stalls."""
-    idle_seconds = request.app.state.relay.settings.body_idle_seconds
+async def read_chunks(request: Request, receiving: Receiving) -> AsyncGenerator[bytes, None]:
+    """The body of a request as it arrives. Meanwhile the request does not count as work.
+
+    Raises a Problem: 408 if it stalls or is too slow, 503 if another credential needs the capacity.
+    """
+    settings: Settings = request.app.state.relay.settings
+    rate = LeastRate(settings.body_idle_seconds, settings.min_body_bytes_per_second)
+    work = work_of(request)
+    work.pause()
     chunks = request.stream()
+    arrived, waited = 0, 0.0
     while True:
         try:
-            async with asyncio.timeout(idle_seconds):
+            async with receiving.within(rate.seconds_left(arrived, waited)):
                 chunk = await anext(chunks, None)
         except TimeoutError:
-            raise Problem(
-                408,
-                f"No part of the body arrived for {idle_seconds:g} seconds. Send the request"
-                " again.",
-                headers={"Connection": "close"},
-            ) from None
+            raise _interrupted() if receiving.interrupted else _too_slow(rate) from None
         if chunk is None:
-            return
+            break
+        waited += asyncio.get_running_loop().time() - receiving.since
+        arrived += len(chunk)
         if chunk:
             yield chunk
+    await work.resume()
 
 
-def max_bytes(request: Request, limit: int) -> int:
-    """The bytes that the body of a request can have: the announced size, or else `limit`."""
-    announced = _announced(request)
-    return limit if announced is None else min(announced, limit)
+def _too_slow(rate: LeastRate) -> Problem:
+    return Problem(
+        408,
+        f"No part of the body arrived for {rate.idle_seconds:g} seconds, or it was slower than"
+        f" {rate.bytes_per_second} bytes per second. Send the request again.",
+        headers={"Connection": "close"},
+    )
+
+
+def _interrupted() -> Problem:
+    return Problem(
+        503,
+        "The body came slowly, and the API needs its capacity for others. Send the request again"
+        " later.",
+        headers={"Retry-After": str(_RETRY_SECONDS), "Connection": "close"},
+    )
 
 
 def _announced(request: Request) -> int | None:
@@ -106,7 +130,11 @@ async def read_model(request: Request, model: type[_Model]) -> _Model:
     Raises what `read_json_body` raises, UnreadableUpload if an object has a name twice, and
     RequestValidationError if the body does not fit the model.
     """
-    body = await read_json_body(request, _MAX_MODEL_BYTES)
+    credential = work_of(request).credential
+    assert credential is not None  # noqa: S101  the route asked for it
+    admission: Admission = request.app.state.admission
+    async with admission.body(credential, Receiving()) as part:
+        body = await read_json_body(request, _MAX_MODEL_BYTES, part)
     if repeated_name(body) is not None:
         raise names_repeated(body)
     try:
@@ -123,7 +151,8 @@ def documented_body(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def _too_large(limit: int) -> Problem:
+def too_large(limit: int) -> Problem:
+    """413 for a body over `limit` bytes."""
     return Problem(
         413,
         f"The body has more than {limit} bytes, the limit of this request. Send less at once.",

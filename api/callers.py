@@ -1,5 +1,6 @@
 """Who calls, and what this caller may do."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -8,15 +9,18 @@ from fastapi.requests import HTTPConnection
 from fastapi.security import HTTPBearer
 from pydantic import TypeAdapter, ValidationError
 
+from uplift.api.admission import Admission
 from uplift.api.problems import Problem, not_found
 from uplift.api.query_names import check_query_names
 from uplift.api.refusals import CREDENTIAL
 from uplift.api.schemas import AppUserId
+from uplift.api.work import WORK, Work
 from uplift.ledger.audit import Actor
 from uplift.ledger.credentials import CredentialRow, Scope
 from uplift.ledger.uploads import UploadRow
 from uplift.wiring import Relay
 
+_FAILURE_SECONDS = 0.005
 _APP_USER_ID: TypeAdapter[str] = TypeAdapter(AppUserId)
 
 
@@ -96,13 +100,19 @@ class _Bearer(HTTPBearer):
 
     async def __call__(self, request: HTTPConnection) -> Caller:  # type: ignore[override]
         relay: Relay = request.app.state.relay
+        admission: Admission = request.app.state.admission
         bearer = await super().__call__(request)
         credential = await relay.authenticator.find(bearer.credentials) if bearer else None
         if credential is not None:
             request.scope[CREDENTIAL] = credential.id
             if request.scope["query_string"]:
                 check_query_names(request)
+            work: Work = request.scope[WORK]
+            await work.begin(admission, credential)
             return Caller(credential)
+        # One after the other, so that those who try credentials leave the time to others.
+        async with admission.failed_authentication:
+            await asyncio.sleep(_FAILURE_SECONDS)
         raise Problem(
             401,
             "Send `Authorization: Bearer` with an API key or a device token that is neither revoked"

@@ -11,6 +11,7 @@ from uplift.api.control_schemas import PauseList, PauseStatus, RedriveReport, Re
 from uplift.api.problems import documented, not_found
 from uplift.api.schemas import UploadStatus
 from uplift.api.slashes import UserInPath
+from uplift.api.work import resume_as_large
 from uplift.ledger import uploads, users
 from uplift.ledger.credentials import Scope
 from uplift.ledger.uploads import UploadRow
@@ -41,6 +42,7 @@ async def redrive_many(request: Request, relay: RelayDep, caller: CallerDep) -> 
     """
     caller.require(Scope.OPERATOR)
     wanted = await read_model(request, RedriveRequest)
+    await resume_as_large(request)
     user_id = None
     if wanted.user is not None:
         async with relay.database.transaction() as connection:

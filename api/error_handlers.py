@@ -24,6 +24,8 @@ _HANDLED = (
     PoolTimeout,
 )
 
+_FEW_DIGITS = 6  # of a Content-Length, so less than a megabyte
+
 
 def install(app: FastAPI) -> None:
     """Answer every error of the app with a problem."""
@@ -36,7 +38,12 @@ def install(app: FastAPI) -> None:
 
 
 async def _problem(request: Request, error: Exception) -> JSONResponse:
-    return answer(problem_of(error, request.method), request)
+    response = answer(problem_of(error, request.method), request)
+    length = request.headers.get("content-length", "0")
+    if "transfer-encoding" in request.headers or len(length) > _FEW_DIGITS:
+        # Otherwise the server would read the rest of a large body, only to drop it.
+        response.headers["Connection"] = "close"
+    return response
 
 
 async def _unrouted(request: Request, _: Exception) -> JSONResponse:

@@ -2,14 +2,15 @@
 
 from typing import Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from uplift.api.callers import RelayDep
 from uplift.api.problems import Problem, documented
+from uplift.api.remembered import Remembered
 from uplift.errors import ConfigurationError
 from uplift.ledger import migrate
 from uplift.queues import UPLOADS
+from uplift.wiring import Relay
 
 router = APIRouter(tags=["health"])
 
@@ -48,10 +49,18 @@ async def healthz() -> Liveness:
     summary="Is the process ready?",
     responses=documented(503),
 )
-async def readyz(relay: RelayDep) -> Readiness:
+async def readyz(request: Request) -> Readiness:
     """Ready means: the database responds, its schema is current, and the master keys can open its
     data. Without Redis the process is degraded: it accepts uploads, and delivery starts later.
+
+    The answer is at most a second old.
     """
+    readiness: Remembered[Readiness] = request.app.state.readiness
+    return await readiness()
+
+
+async def check(relay: Relay) -> Readiness:
+    """Ask the database and Redis now. Raises a Problem (503) if the process is not ready."""
     at = await migrate.current(relay.database)
     if at != migrate.head():
         raise Problem(

@@ -62,6 +62,11 @@ class RateLimits:
             self._buckets.charge(caller.credential.id, policy, 1, now=time.monotonic())
             yield entry
 
+    def charge_blank(self, caller: Caller, lines: int) -> None:
+        """Count blank lines of a batch as records, below zero if necessary."""
+        policy = self._policy(caller)
+        self._buckets.charge(caller.credential.id, policy, lines, now=time.monotonic())
+
     def headers(self, caller: Caller) -> dict[str, str]:
         """RateLimit and RateLimit-Policy, for an answer of any status."""
         policy = self._policy(caller)

@@ -8,13 +8,16 @@ from fastapi.responses import JSONResponse
 from pydantic import BeforeValidator
 
 from uplift import __version__
+from uplift.api.admission import AdmissionDep
 from uplift.api.callers import CallerDep, RelayDep
+from uplift.api.fair_share import Receiving
 from uplift.api.problems import Problem, documented
 from uplift.api.public_address import public_address
 from uplift.api.query_names import PassesQueryOn
 from uplift.api.reading_openapi import CAPABILITIES_READ, RESOURCE_READ, SEARCH
 from uplift.api.schemas import AppUserId
 from uplift.api.slashes import with_slashes
+from uplift.api.work import work_of
 from uplift.fhir.capability_statement import capability_statement
 from uplift.fhir.interactions import Interaction, parse_interaction
 from uplift.fhir.versions import FhirVersion
@@ -74,6 +77,7 @@ async def read_back(
     request: Request,
     relay: RelayDep,
     caller: CallerDep,
+    admission: AdmissionDep,
 ) -> Response:
     """Asks 1upHealth with the user's own token and passes its response on: a resource, or one page
     of a search. The links of a page lead back here.
@@ -92,7 +96,17 @@ async def read_back(
     def address_of(other: Interaction) -> str:
         return f"{address}{_base(user, other.version)}/{other.address}"
 
-    content = await relay.reader.read(user, interaction, address_of, by=caller.credential.actor)
+    work_of(request).pause()
+    receiving = Receiving()
+    try:
+        async with admission.read_back(caller.credential, receiving), receiving.within(None):
+            content = await relay.reader.read(user, interaction, address_of, by=caller.actor)
+    except TimeoutError:
+        raise Problem(
+            503,
+            "1upHealth is slow, and the API needs its capacity for others. Ask again later.",
+            headers={"Retry-After": "5"},
+        ) from None
     return FhirResponse(content)
 
 

@@ -1,21 +1,26 @@
 """Uploads over HTTP: resources come in, statuses go out."""
 
+import asyncio
+from contextlib import suppress
 from typing import Annotated
 from uuid import UUID
 
+import orjson
 import structlog
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from uplift.api.admission import Admission
-from uplift.api.bodies import max_bytes, read_json_body
+from uplift.api.admission import Admission, AdmissionDep
+from uplift.api.bodies import read_json_body
 from uplift.api.callers import CallerDep, RelayDep
+from uplift.api.fair_share import Receiving
 from uplift.api.idempotency import idempotency_key
 from uplift.api.pages import After, PageSize, next_page
 from uplift.api.problems import documented, not_found
 from uplift.api.rate_limits import RateLimits
 from uplift.api.schemas import AppUserId, Instant, ResourceType, UploadList, UploadStatus
 from uplift.api.upload_openapi import ACCEPTED, STATUS_READ, SUBMIT
+from uplift.api.work import resume_for, work_of
 from uplift.intake.submission import Labels, parse_unblocked
 from uplift.ledger import uploads, users
 from uplift.ledger.credentials import Scope
@@ -31,6 +36,7 @@ router = APIRouter(tags=["uploads"])
 
 _READERS = (Scope.BACKEND, Scope.OPERATOR, Scope.DEVICE)
 _MAX_RETRY_AFTER = 60
+_ROWS_AT_ONCE = 20
 
 
 @router.post(
@@ -61,9 +67,9 @@ async def submit(request: Request, caller: CallerDep) -> Response:
         record_id=query.get("recordId"),
     )
     limit = relay.settings.max_body_bytes
-    async with admission.body(max_bytes(request, limit)):
-        body = await read_json_body(request, limit)
-        submission = await parse_unblocked(body, labels)
+    async with admission.body(caller.credential, Receiving()) as part:
+        body = await read_json_body(request, limit, part)
+        submission = await parse_unblocked(body, labels, relay.settings.max_json_values)
         accepted = await relay.acceptor.accept(
             caller.user(submission.labels.user), submission, by=caller.actor, key=key
         )
@@ -87,8 +93,10 @@ async def submit(request: Request, caller: CallerDep) -> Response:
 )
 async def status(
     upload_id: Annotated[UUID, Path(description="The id of the upload.")],
+    request: Request,
     relay: RelayDep,
     caller: CallerDep,
+    admission: AdmissionDep,
     wait: Annotated[
         float, Query(ge=0, description="Seconds to wait until the status is settled or changes.")
     ] = 0.0,
@@ -111,7 +119,14 @@ async def status(
         return _etag(row) not in known if known else not row.state.in_progress
 
     if wait and not is_news(row):
-        row = await relay.long_poll.wait(row, is_news, min(wait, relay.settings.max_wait_seconds))
+        work_of(request).pause()
+        seconds = min(wait, relay.settings.max_wait_seconds)
+        receiving = Receiving()
+        async with admission.long_poll(caller.credential, receiving):
+            # If another credential needs the place, the answer is the status as it is.
+            with suppress(TimeoutError):
+                async with receiving.within(None):
+                    row = await relay.long_poll.wait(row, is_news, seconds)
     headers = {"ETag": _etag(row)}
     if not row.state.final:
         headers["Retry-After"] = str(_retry_after(row))
@@ -128,6 +143,7 @@ async def status(
     responses=documented(400, 401, 403, 404, 503),
 )
 async def list_(
+    request: Request,
     relay: RelayDep,
     caller: CallerDep,
     user: Annotated[AppUserId | None, Query(description="Only uploads of this user.")] = None,
@@ -152,12 +168,13 @@ async def list_(
     ] = None,
     after: After = None,
     limit: PageSize = 100,
-) -> UploadList:
+) -> Response:
     """One page of uploads in the order of acceptance. `next` is the address of the next page."""
     caller.require(*_READERS)
     if caller.is_device:
         user = caller.user(user)
     states = status or []
+    await resume_for(request, limit)
     async with relay.database.transaction() as connection:
         user_id = None
         if user is not None:
@@ -189,9 +206,15 @@ async def list_(
             ("updatedBefore", updated_before and updated_before.isoformat()),
         ],
     )
-    return UploadList(
-        uploads=[UploadStatus.of(relay.statuses.open(row)) for row in rows], next=following
-    )
+    shown: list[bytes] = []
+    for row in rows:
+        if len(shown) % _ROWS_AT_ONCE == _ROWS_AT_ONCE - 1:
+            await asyncio.sleep(0)  # hundreds of rows would stop all other requests
+        shown.append(
+            UploadStatus.of(relay.statuses.open(row)).model_dump_json(by_alias=True).encode()
+        )
+    content = b'{"uploads":[%b],"next":%b}' % (b",".join(shown), orjson.dumps(following))
+    return Response(content, media_type="application/json")
 
 
 def _etag(row: UploadRow) -> str:

@@ -18,6 +18,7 @@ from uplift.api.user_schemas import (
     UserStatus,
     UserSummary,
 )
+from uplift.api.work import resume_as_large, resume_for, work_of
 from uplift.ledger import users
 from uplift.ledger.credentials import Scope
 from uplift.ledger.summary import summarize
@@ -49,6 +50,7 @@ async def add(
     """
     caller.require(Scope.BACKEND)
     new = await read_model(request, NewUser)
+    work_of(request).pause()  # it waits for 1upHealth
     user, made = await relay.provisioner.provision(new.app_user_id, by=caller.actor)
     response.status_code = 201 if made else 200
     return UserStatus.of(user)
@@ -61,6 +63,7 @@ async def add(
     responses=documented(400, 401, 403, 503),
 )
 async def list_(
+    request: Request,
     relay: RelayDep,
     caller: CallerDep,
     grant: Annotated[
@@ -76,6 +79,7 @@ async def list_(
     """One page of users in the order in which they were added. `next` is the address of the next
     page."""
     caller.require(Scope.BACKEND, Scope.OPERATOR)
+    await resume_for(request, limit)
     async with relay.database.transaction() as connection:
         rows = await users.list_users(connection, grant=grant, after=after, limit=limit)
     ids = [row.id for row in rows]
@@ -105,10 +109,13 @@ async def show(user: UserInPath, relay: RelayDep, caller: CallerDep) -> UserStat
     summary="Summarise a user's uploads",
     responses=documented(400, 401, 403, 404, 503),
 )
-async def summary(user: UserInPath, relay: RelayDep, caller: CallerDep) -> UserSummary:
+async def summary(
+    user: UserInPath, request: Request, relay: RelayDep, caller: CallerDep
+) -> UserSummary:
     """The user's uploads by status and by resource type, and whether all of them have ended."""
     caller.require(Scope.BACKEND, Scope.OPERATOR, Scope.DEVICE)
     name = caller.user(user)
+    await resume_as_large(request)
     async with relay.database.transaction() as connection:
         found = await users.find_user(connection, name)
         if found is None:
@@ -156,6 +163,7 @@ async def bring_grant(
 )
 async def erase(
     user: UserInPath,
+    request: Request,
     relay: RelayDep,
     caller: CallerDep,
     wait: Annotated[
@@ -169,6 +177,7 @@ async def erase(
     """
     caller.require(Scope.BACKEND)
     seconds = min(wait, relay.settings.max_wait_seconds)
+    work_of(request).pause()  # it waits for workers
     erasure = await relay.eraser.erase(user, wait=seconds, by=caller.actor)
     if erasure.done:
         return Response(status_code=204)

@@ -25,6 +25,7 @@ from rich.table import Table
 from bench import (
     delivery,
     growth,
+    hostile,
     intake,
     latency,
     memory,
@@ -49,6 +50,7 @@ _PAIRS: dict[str, Callable[[Path, Plan], list[Figure]]] = {
 _OTHERS: dict[str, Callable[[], dict[str, Any]]] = {
     "validation": validation.main,
     "push_memory": push_memory.main,
+    "hostile": hostile.main,
 }
 
 

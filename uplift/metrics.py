@@ -36,6 +36,20 @@ http_refusals = Counter(
     ["status", "kind"],
 )
 
+admission_refused = Counter(
+    "uplift_admission_refused_total",
+    "Requests that got 503 because the API had no capacity for them in time: for a request, a"
+    " large_request, a body, a batch, a long_poll or a read_back.",
+    ["what"],
+)
+
+admission_interrupted = Counter(
+    "uplift_admission_interrupted_total",
+    "Requests that ended early, so that another credential has its share: a body, a batch, a"
+    " long_poll or a read_back.",
+    ["what"],
+)
+
 attempts = Counter(
     "uplift_attempts_total",
     "Attempts at a delivery whose outcome is recorded, by the state and the reason that the upload"

@@ -122,20 +122,50 @@ class Settings(BaseSettings):
     max_batch_lines: PositiveInt = Field(
         default=100_000, description="Largest number of lines in one batch."
     )
+    max_batch_bytes: PositiveInt = Field(
+        default=1024 * 1024 * 1024, description="Largest body of a batch of NDJSON."
+    )
+    max_json_values: PositiveInt = Field(
+        default=400_000,
+        description="Largest number of JSON values in one body, or in one line of a batch. Each "
+        "becomes an object in memory.",
+    )
+    max_concurrent_requests: PositiveInt = Field(
+        default=64,
+        description="Requests that one API process works on at once; of large lists, one. "
+        "Credentials share this fairly: one API key alone gets nearly all, a device token an "
+        "eighth.",
+    )
     max_concurrent_batches: PositiveInt = Field(
         default=16,
-        description="Batches that one API process accepts at once. Others wait, then get 503.",
+        description="Batches that one API process accepts at once, shared in the same way. Others "
+        "wait, then get 503.",
+    )
+    max_concurrent_read_backs: PositiveInt = Field(
+        default=16,
+        description="Read backs from 1upHealth of one API process at once, shared in the same way. "
+        "Each may need twice UPLIFT_MAX_READ_BACK_BYTES of memory.",
+    )
+    max_long_polls: PositiveInt = Field(
+        default=2000,
+        description="Long polls of one API process at once, shared in the same way. More get 503.",
     )
     max_intake_bytes: PositiveInt = Field(
         default=64 * 1024 * 1024,
-        description="Bytes of bodies that one API process accepts at once. Others wait, then get"
-        " 503. The process needs several times this memory.",
+        description="Bytes of bodies that one API process has received and not yet accepted, shared"
+        " in the same way. Others wait, then get 503. One body may come on top. The process needs "
+        "several times this memory.",
     )
     admission_wait_seconds: Seconds = Field(
         default=10.0, description="How long a request waits for admission before it gets 503."
     )
     body_idle_seconds: Seconds = Field(
         default=30.0, description="A request gets 408 if its body stalls for this long."
+    )
+    min_body_bytes_per_second: PositiveInt = Field(
+        default=1024,
+        description="A request gets 408 if its body is slower than this on average, beyond "
+        "UPLIFT_BODY_IDLE_SECONDS.",
     )
     max_wait_seconds: Seconds = Field(
         default=30.0, description="Longest long poll: the largest ?wait= of a status request."

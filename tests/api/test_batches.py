@@ -187,11 +187,12 @@ async def test_a_bundle_without_entries_is_an_empty_batch(
     assert response.json()["lines"] == []
 
 
-async def test_a_batch_without_a_line_is_settled(client: httpx.AsyncClient, alice: str) -> None:
-    batch = await submitted(client, b"\r\n \n")
-    assert batch["lines"] == []
-    status = (await client.get(batch["statusUrl"])).json()
-    assert (status["progress"], status["settled"]) == (1.0, True)
+@pytest.mark.parametrize("body", [b"", b"\n", b"\r\n \n"])
+async def test_a_batch_without_a_line_is_refused_and_nothing_of_it_stays(
+    client: httpx.AsyncClient, alice: str, body: bytes
+) -> None:
+    assert "no line" in assert_problem(await post(client, body), 400)["detail"]
+    assert (await client.get("/v1/batches")).json()["batches"] == []
 
 
 async def test_other_content_types_and_encodings_are_refused(
@@ -377,7 +378,7 @@ async def test_the_streamed_answer_matches_its_description(
     validator = Draft202012Validator(
         {**schema, "components": {"schemas": described["components"]["schemas"]}}
     )
-    for lines in ([], [envelope(1)], [envelope(1), b"{", envelope(3)]):
+    for lines in ([envelope(1)], [envelope(1), b"{", envelope(3)]):
         batch = await submitted(client, *lines)
         assert validator.is_valid(batch), list(validator.iter_errors(batch))
     assert not validator.is_valid({**batch, "lines": [{"line": 1}]})

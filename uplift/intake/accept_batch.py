@@ -14,6 +14,7 @@ from uplift.dispatch import Dispatcher
 from uplift.errors import Conflict, UnreadableUpload
 from uplift.intake.accept import sealed
 from uplift.intake.back_pressure import BackPressure
+from uplift.intake.json_values import check_values
 from uplift.intake.submission import Labels, parse
 from uplift.ledger import accepting, batches, users
 from uplift.ledger.audit import SYSTEM, Actor
@@ -80,6 +81,7 @@ class BatchAcceptor:
         self._pressure = pressure
         self._redispatch_seconds = settings.redispatch_seconds
         self._max_lines = settings.max_batch_lines
+        self._max_values = settings.max_json_values
 
     async def open(
         self, app_user_id: str, batch_id: UUID, labels: Labels, *, by: Actor = SYSTEM
@@ -100,7 +102,8 @@ class BatchAcceptor:
                     " twice."
                 )
         key = user.key(self._key_ring)
-        return OpenBatch(batch_id, user, key, replace(labels, user=app_user_id), by)
+        labels = replace(labels, user=app_user_id)
+        return OpenBatch(batch_id, user, key, labels, by, self._max_values)
 
     async def add_entries(self, batch: "OpenBatch", entries: AsyncIterator[Entry]) -> BatchRow:
         """Commit entries as they come, and close the batch; its row.
@@ -197,6 +200,7 @@ class OpenBatch:
     key: UserKey
     labels: Labels
     by: Actor
+    max_values: int
 
     def seal(self, group: Sequence[Entry]) -> _SealedGroup:
         """Parse and seal a group, one entry after the other, so that little memory is used."""
@@ -214,6 +218,7 @@ class OpenBatch:
         return _SealedGroup(new, problems)
 
     def _sealed(self, body: bytes) -> NewUpload:
+        check_values(body, self.max_values)
         submission = parse(body, self.labels)
         if submission.labels.user != self.labels.user:
             raise UnreadableUpload(

@@ -4,9 +4,12 @@ NDJSON (https://github.com/ndjson/ndjson-spec): JSON texts, each on a line. Read
 `\\r\\n`, and may skip empty lines. A byte order mark at the start is skipped, too.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+_BLANK = re.compile(rb"[ \t\r\n]*\n")
+_SPACE = ord(" ")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -26,6 +29,12 @@ class LineReader:
         self._number = 1
         self._begun = bytearray()
         self._too_long = False
+        self._blank = 0
+
+    @property
+    def blank(self) -> int:
+        """How many blank lines came so far."""
+        return self._blank
 
     @property
     def buffered(self) -> int:
@@ -36,6 +45,15 @@ class LineReader:
         """The lines that end in this chunk."""
         start = 0
         while (end := chunk.find(b"\n", start)) >= 0:
+            # All blank lines of a run at once: a chunk can hold thousands.
+            if chunk[start] <= _SPACE and not (self._begun or self._too_long):
+                run = _BLANK.match(chunk, start)
+                if run is not None:
+                    count = chunk.count(b"\n", start, run.end())
+                    self._blank += count
+                    self._number += count
+                    start = run.end()
+                    continue
             self._add(chunk[start:end])
             yield from self._end_line()
             start = end + 1
@@ -43,7 +61,8 @@ class LineReader:
 
     def end(self) -> Iterator[Line]:
         """The last line, if no newline ended it."""
-        yield from self._end_line()
+        if self._begun or self._too_long:
+            yield from self._end_line()
 
     def _add(self, part: bytes) -> None:
         # One byte more for the carriage return, which does not count.
@@ -65,3 +84,5 @@ class LineReader:
             yield Line(number, None)
         elif text and not text.isspace():
             yield Line(number, text)
+        else:
+            self._blank += 1

@@ -12,6 +12,7 @@ import orjson
 from uplift.errors import UnreadableUpload
 from uplift.fhir.versions import FhirVersion
 from uplift.identity import canonical
+from uplift.intake.json_values import check_values
 from uplift.intake.repeated_names import count_colons, quoted, repeated_name
 
 MAX_INLINE_BYTES = 64 * 1024
@@ -135,9 +136,14 @@ def names_repeated(text: bytes) -> UnreadableUpload:
     )
 
 
-async def parse_unblocked(body: bytes, labels: Labels) -> Submission:
-    """`parse`, which does not block the event loop for a large body."""
-    return await run_unblocked(len(body), lambda: parse(body, labels))
+async def parse_unblocked(body: bytes, labels: Labels, max_values: int) -> Submission:
+    """`parse`, which does not block the event loop for a large body, after `check_values`."""
+
+    def checked() -> Submission:
+        check_values(body, max_values)
+        return parse(body, labels)
+
+    return await run_unblocked(len(body), checked)
 
 
 async def run_unblocked(size: int, work: Callable[[], _Done]) -> _Done:

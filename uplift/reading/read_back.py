@@ -33,8 +33,6 @@ from uplift.settings import Settings
 from uplift.tokens.access import TokenAccess
 from uplift.tokens.person import AccessToken, Person
 
-# Each read may need twice the size limit in memory. The others wait.
-_MAX_READS = 16
 # RFC 8288's names; `prev` is FHIR's in R5, `previous` in the versions before.
 _RELATIONS = frozenset({"self", "first", "previous", "prev", "next", "last"})
 
@@ -60,7 +58,6 @@ class Reader:
         self._max_bytes = settings.max_read_back_bytes
         self._seconds = settings.read_back_seconds
         self._bases = both_forms(settings.oneup_fhir_url)
-        self._places = asyncio.Semaphore(_MAX_READS)
 
     async def read(
         self, app_user_id: str, interaction: Interaction, address_of: AddressOf, *, by: Actor
@@ -74,7 +71,7 @@ class Reader:
         deadline = time.monotonic() + self._seconds
         person = await self._person(app_user_id, by)
         try:
-            async with asyncio.timeout(self._seconds), self._places:
+            async with asyncio.timeout(self._seconds):
                 response = await self._ask(person, interaction, deadline)
                 if response.kind is not ResponseKind.FOUND:
                     raise self._failure(response, interaction)

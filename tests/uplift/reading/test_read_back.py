@@ -252,28 +252,6 @@ async def test_a_read_that_takes_too_long_times_out(relay: Relay, settings: Sett
     assert time.monotonic() - before < 30
 
 
-async def test_only_a_few_reads_run_at_once(relay: Relay, settings: Settings) -> None:
-    running, most = 0, 0
-
-    async def slow(connection: Connection) -> None:
-        nonlocal running, most
-        while True:
-            await connection.read()
-            running += 1
-            most = max(most, running)
-            await asyncio.sleep(0.05)
-            running -= 1
-            await connection.response(200, b'{"resourceType":"Observation"}')
-
-    async with serve(slow) as remote:
-        changed = {"oneup_fhir_url": remote.url}
-        async with open_relay(settings.model_copy(update=changed)) as opened:
-            await opened.provisioner.bring_grant("alice", TokenPair("a", "r", 7200))
-            await asyncio.gather(*(read(opened, f"Observation/{n}") for n in range(40)))
-        assert len(remote.requests) == 40
-    assert most == 16
-
-
 @pytest.mark.parametrize(
     ("fault", "error"),
     [

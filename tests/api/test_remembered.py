@@ -1,0 +1,41 @@
+"""A remembered check: one in flight, its outcome for a second, also if it is a problem."""
+
+import asyncio
+
+import pytest
+
+from uplift.api.problems import Problem
+from uplift.api.remembered import Remembered
+
+
+async def test_who_asks_meanwhile_and_within_a_second_gets_the_same_outcome() -> None:
+    runs, clock = 0, 0.0
+
+    async def check() -> int:
+        nonlocal runs
+        await asyncio.sleep(0)
+        runs += 1
+        return runs
+
+    remembered = Remembered(check, now=lambda: clock)
+    assert await asyncio.gather(*(remembered() for _ in range(100))) == [1] * 100
+    clock = 0.9
+    assert await remembered() == 1
+    clock = 1.0
+    assert await remembered() == 2
+
+
+async def test_a_failure_is_remembered_as_the_problem_that_it_is() -> None:
+    runs = 0
+
+    async def check() -> int:
+        nonlocal runs
+        runs += 1
+        raise Problem(503, "Not now.")
+
+    remembered = Remembered(check, now=lambda: 0.0)
+    for _ in range(3):
+        with pytest.raises(Problem) as refused:
+            await remembered()
+        assert (refused.value.status, refused.value.detail) == (503, "Not now.")
+    assert runs == 1

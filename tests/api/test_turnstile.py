@@ -1,0 +1,30 @@
+"""The turnstile: few requests of one credential begin in one pass of the event loop."""
+
+import asyncio
+
+from uplift.api.turnstile import Turnstile
+
+
+async def test_a_single_request_begins_before_most_of_a_crowd() -> None:
+    turnstile = Turnstile()
+    order: list[bytes] = []
+
+    async def request(key: bytes) -> None:
+        await turnstile.enter(key)
+        order.append(key)
+
+    await asyncio.gather(*(request(b"crowd") for _ in range(100)), request(b"one"))
+    assert len(order) == 101
+    assert order.index(b"one") <= 4
+
+
+async def test_a_cancelled_request_takes_nobodys_place() -> None:
+    turnstile = Turnstile()
+    tasks = [asyncio.create_task(turnstile.enter(b"key")) for _ in range(6)]
+    await asyncio.sleep(0)
+    for task in tasks[2:5]:
+        task.cancel()
+    async with asyncio.timeout(5):
+        await tasks[5]
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await turnstile.enter(b"key")
