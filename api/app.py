@@ -20,6 +20,7 @@ from uplift.api import (
     users,
 )
 from uplift.api.admission import Admission
+from uplift.api.head_requests import HeadAsGet
 from uplift.api.openapi import DESCRIPTION, describe
 from uplift.api.rate_limits import RateLimits
 from uplift.api.slashes import KeepSlashes
@@ -57,6 +58,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # The last one added runs first.
     error_handlers.install(app)
     app.add_middleware(KeepSlashes)
+    app.add_middleware(HeadAsGet)
     request_ids.install(app)
     for router in (
         uploads.router,

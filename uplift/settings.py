@@ -100,6 +100,19 @@ class Settings(BaseSettings):
         description="Address of the API. In a container, use 0.0.0.0 behind a TLS proxy.",
     )
     api_port: int = Field(default=8080, ge=0, le=65535, description="Port of the API.")
+    api_max_connections: PositiveInt = Field(
+        default=2000,
+        description="Connections that one API process keeps open. For one more, it closes the"
+        " longest idle one.",
+    )
+    api_idle_seconds: Seconds = Field(
+        default=75.0,
+        description="How long the API keeps an idle connection open. It must be longer than the"
+        " proxy keeps it (nginx and most load balancers: 60 seconds).",
+    )
+    api_head_seconds: Seconds = Field(
+        default=10.0, description="How long the head of a request may take to arrive."
+    )
     max_body_bytes: PositiveInt = Field(
         default=8 * 1024 * 1024,
         description="Largest request body, and largest line of a batch.",
