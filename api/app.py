@@ -23,6 +23,7 @@ from uplift.api import (
     users,
 )
 from uplift.api.admission import Admission
+from uplift.api.head_requests import HeadAsGet
 from uplift.api.openapi import DESCRIPTION, describe
 from uplift.api.rate_limits import RATE_LIMIT_HEADERS, RateLimits
 from uplift.api.remembered import Remembered
@@ -74,6 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     _allow_origins(app, settings)
     app.add_middleware(ResponseHeaders)
     app.add_middleware(KeepSlashes)
+    app.add_middleware(HeadAsGet)
     request_ids.install(app)
     for router in (
         uploads.router,

@@ -50,6 +50,13 @@ admission_interrupted = Counter(
     ["what"],
 )
 
+connection_refusals = Counter(
+    "uplift_connection_refusals_total",
+    "Requests that the API refused, and connections that it closed, before the application saw"
+    " them, by what was wrong.",
+    ["why"],
+)
+
 attempts = Counter(
     "uplift_attempts_total",
     "Attempts at a delivery whose outcome is recorded, by the state and the reason that the upload"

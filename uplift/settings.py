@@ -115,6 +115,19 @@ class Settings(BaseSettings):
         description="Origins whose pages in a browser may call the API (CORS), such as "
         "https://app.example.org, comma-separated. If it is empty, no other page may.",
     )
+    api_max_connections: PositiveInt = Field(
+        default=2000,
+        description="Connections that one API process keeps open. For one more, it closes the"
+        " longest idle one.",
+    )
+    api_idle_seconds: Seconds = Field(
+        default=75.0,
+        description="How long the API keeps an idle connection open. It must be longer than the"
+        " proxy keeps it (nginx and most load balancers: 60 seconds).",
+    )
+    api_head_seconds: Seconds = Field(
+        default=10.0, description="How long the head of a request may take to arrive."
+    )
     max_body_bytes: PositiveInt = Field(
         default=8 * 1024 * 1024,
         description="Largest request body, and largest line of a batch.",

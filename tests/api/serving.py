@@ -5,8 +5,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-import uvicorn
-
+from uplift.api import process
 from uplift.api.app import create_app
 from uplift.settings import Settings
 
@@ -20,15 +19,8 @@ class ApiServer:
         self._listener.bind(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                self.app,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=1,
-            )
-        )
+        self._server = process.ApiServer(self.app, settings)
+        self._server.config.timeout_graceful_shutdown = 1
         self._thread = threading.Thread(target=self._run, name="api", daemon=True)
 
     def _run(self) -> None:

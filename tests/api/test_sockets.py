@@ -214,23 +214,6 @@ async def test_a_connection_still_works_after_a_refusal_with_an_unread_body(
             assert _answer(connection).status_code == status
 
 
-async def test_an_answer_to_head_has_no_body_and_the_connection_still_works(
-    server: ApiServer, key: str
-) -> None:
-    for path in ("/v1/uploads", "/v1/users/alice", "/healthz", "/nothing"):
-        with server.connect() as connection:
-            connection.sendall(_head(key, path=path, method="HEAD"))
-            connection.sendall(_head(key, path="/healthz", method="GET"))
-            received = b""
-            while b'{"status":"alive"}' not in received:
-                chunk = connection.recv(65536)
-                assert chunk, received
-                received += chunk
-        first, _, rest = received.partition(b"\r\n\r\n")
-        assert first.startswith(b"HTTP/1.1 404" if path == "/nothing" else b"HTTP/1.1 405")
-        assert rest.startswith(b"HTTP/1.1 200")
-
-
 _HOSTILE_TARGETS = [
     "/v1/uploads/%00",
     "/v1/users/%",

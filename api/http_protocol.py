@@ -1,0 +1,238 @@
+"""HTTP/1.1 as the API reads it: uvicorn's protocol, which gets only what has one meaning.
+
+The parser gets one whole head at a time, after `request_heads` has checked it, and then the body of
+that request and nothing else. So no byte of a body can become a second request, and a second
+request is checked like the first.
+"""
+
+import asyncio
+import http
+import time
+from typing import Any
+from uuid import uuid4
+
+import orjson
+import structlog
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from uplift.api.connections import Connections
+from uplift.api.problem_titles import title_of
+from uplift.api.request_bodies import Body, ChunkedBody, CountedBody
+from uplift.api.request_heads import MAX_HEAD_BYTES, RefusedError, Why, read_head
+from uplift.metrics import connection_refusals
+
+_log = structlog.get_logger(__name__)
+
+_END = b"\r\n\r\n"
+# How long the rest of a body may take whose request is answered already.
+_UNREAD_SECONDS = 10.0
+
+
+class RefusalLog:
+    """Logs refusals, but no more than a few lines a second: anybody can cause them."""
+
+    _LINES = 5
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._lines = 0
+        self._left_out = 0
+
+    def note(self, why: Why, request: str) -> None:
+        """Count a refusal, and log it if the second has room. `refused` counts those left out."""
+        connection_refusals.labels(why).inc()
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._lines = second, 0
+        if self._lines == self._LINES:
+            self._left_out += 1
+            return
+        self._lines += 1
+        _log.warning("connection_refused", why=why, request=request, refused=self._left_out)
+        self._left_out = 0
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(
+        self, *arguments: Any, places: Connections, refusals: RefusalLog, **named: Any
+    ) -> None:
+        super().__init__(*arguments, **named)
+        self._places = places
+        self._refusals = refusals
+        self._received = bytearray()  # what comes before or after the current body
+        self._body: Body | None = None  # None between requests
+        self._deadline: asyncio.TimerHandle | None = None  # of a head, or of a body nobody reads
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        super().connection_made(transport)  # type: ignore[arg-type]
+        if not self._places.add(self):
+            self._refusals.note(Why.CONNECTIONS, "")
+            self.transport.abort()
+            return
+        self._wait_idle()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self._places.remove(self)
+        self._unset_deadline()
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+
+    def close_for_room(self) -> None:
+        """See `Connections`."""
+        self._refusals.note(Why.CONNECTIONS, "")
+        self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        self._unset_keepalive_if_required()
+        if self.transport.is_closing():
+            return
+        try:
+            if self._body is not None:
+                data = self._feed_body(data)
+            if data:
+                self._received += data
+                self._read_heads()
+        except RefusedError as error:
+            self._refuse(error)
+
+    def on_response_complete(self) -> None:
+        """See HttpToolsProtocol. Goes on with what arrived meanwhile."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self._body is not None:
+            self._set_deadline(_UNREAD_SECONDS, self._unread)
+        elif self._received:
+            self.loop.call_soon(self._go_on)
+        else:
+            self._wait_idle()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002
+        """See HttpToolsProtocol. The parser refused what `request_heads` let through."""
+        self._refuse(RefusedError(Why.MALFORMED, 400, "The request is not HTTP/1.1."))
+
+    def _go_on(self) -> None:
+        if self.transport.is_closing():
+            return
+        try:
+            self._read_heads()
+        except RefusedError as error:
+            self._refuse(error)
+
+    def _read_heads(self) -> None:
+        """Read the requests that were received, while none is being answered."""
+        while self._received and not self.transport.is_closing():
+            if self.cycle is not None and not self.cycle.response_complete:
+                if len(self._received) > MAX_HEAD_BYTES:
+                    self.flow.pause_reading()
+                return
+            while self._received.startswith(b"\r\n"):  # allowed before a head (RFC 9112, 2.2)
+                del self._received[:2]
+            size = self._received.find(_END, 0, MAX_HEAD_BYTES) + len(_END)
+            if size < len(_END):
+                self._wait_for_head()
+                return
+            self._unset_deadline()
+            self._places.busy(self)
+            head = read_head(bytes(self._received[:size]))
+            rest = bytes(self._received[size:])
+            self._received.clear()
+            self._body = ChunkedBody() if head.length is None else CountedBody(head.length)
+            super().data_received(head.data)
+            if self._body.complete:
+                self._body = None
+            elif rest:
+                rest = self._feed_body(rest)
+            self._received += rest
+
+    def _wait_for_head(self) -> None:
+        if len(self._received) >= MAX_HEAD_BYTES:
+            raise RefusedError(
+                Why.TOO_LARGE, 431, f"The head of a request has at most {MAX_HEAD_BYTES} bytes."
+            )
+        if self._received and self._deadline is None:
+            self._places.in_head(self)
+            self._set_deadline(self._places.head_seconds, self._head_is_late)
+
+    def _feed_body(self, data: bytes) -> bytes:
+        """Give the parser its part of the data. Returns what comes after the body."""
+        assert self._body is not None  # noqa: S101
+        part, rest = self._body.feed(data)
+        complete = self._body.complete
+        if complete:
+            self._body = None
+        if part:
+            super().data_received(part)
+        if complete and self.cycle.response_complete and not self.transport.is_closing():
+            self._unset_deadline()
+            if not rest:
+                self._wait_idle()
+        return rest
+
+    def _wait_idle(self) -> None:
+        self._places.idle(self)
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self._places.idle_seconds, self.timeout_keep_alive_handler
+        )
+
+    def _head_is_late(self) -> None:
+        seconds = self._places.head_seconds
+        self._refuse(
+            RefusedError(
+                Why.TOO_SLOW,
+                408,
+                f"The head of the request did not arrive within {seconds:g} seconds.",
+            )
+        )
+
+    def _unread(self) -> None:
+        self._refusals.note(Why.UNREAD, "")
+        self.transport.close()
+
+    def _set_deadline(self, seconds: float, action: Any) -> None:
+        self._unset_deadline()
+        self._deadline = self.loop.call_later(seconds, action)
+
+    def _unset_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _refuse(self, error: RefusedError) -> None:
+        """Answer with a problem, unless an answer has begun, and close the connection."""
+        self._unset_deadline()
+        self._received.clear()
+        if self.transport.is_closing():
+            return
+        request = uuid4().hex
+        self._refusals.note(error.why, request)
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or not cycle.response_started:
+            self.transport.write(_answer(error, request))
+        self.transport.close()
+
+
+def _answer(error: RefusedError, request: str) -> bytes:
+    body = orjson.dumps(
+        {
+            "type": "about:blank",
+            "title": title_of(error.status),
+            "status": error.status,
+            "detail": error.detail,
+        }
+    )
+    head = (
+        f"HTTP/1.1 {error.status} {http.HTTPStatus(error.status).phrase}\r\n"
+        "content-type: application/problem+json\r\n"
+        f"content-length: {len(body)}\r\n"
+        f"x-request-id: {request}\r\n"
+        "x-content-type-options: nosniff\r\n"
+        "connection: close\r\n\r\n"
+    )
+    return head.encode() + body
