@@ -133,6 +133,7 @@ rate_limiter_slowed = Counter(
 for _state, _reason in (
     ("delivered", "none"),
     ("rejected", "invalid"),
+    ("rejected", "too_complex"),
     ("refused", "upstream_refused"),
     ("expired", "gave_up"),
 ):
