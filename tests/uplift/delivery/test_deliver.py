@@ -12,6 +12,7 @@ from sqlalchemy import select, text
 
 from tests import factories
 from tests.uplift.delivery.delivering import against, deliver, until, writes
+from tests.uplift.ledger.rows import row as row_of
 from uplift.cli.local.embedded import EmbeddedPostgres
 from uplift.intake.submission import Labels, parse
 from uplift.ledger import migrate
@@ -271,7 +272,7 @@ async def test_a_too_complex_resource_is_rejected_and_kept_for_a_redrive(
     assert (row.state, row.reason) == (State.REJECTED, Reason.TOO_COMPLEX)
     assert row.issues is not None
     assert row.issues["issue"][0]["code"] == "too-costly"
-    assert (await rows.row(relay.database, accepted.upload.id)).sealed_body is not None
+    assert (await row_of(relay.database, accepted.upload.id)).sealed_body is not None
     assert upstream.requests(api="fhir") == []
 
 
