@@ -41,7 +41,7 @@ async def add(
     async with relay.database.transaction() as connection:
         found = await _find(connection, user)
         made = await credentials.add_device_token(
-            connection, found.id, wanted.expires_in, by=caller.actor
+            connection, relay.key_ring, found.id, wanted.expires_in, by=caller.actor
         )
     return DeviceToken(id=made.id, token=made.secret, expires_at=made.expires_at)
 

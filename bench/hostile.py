@@ -27,6 +27,7 @@ from bench.testbed import API, Testbed, open_testbed, upstream
 from uplift.ledger import credentials, users
 from uplift.ledger.credentials import Scope
 from uplift.ledger.database import Database
+from uplift.wiring import read_key_ring
 
 CLIENTS = 50
 SECONDS = 4.0
@@ -83,16 +84,16 @@ async def _set_up(testbed: Testbed) -> Setup:
     ids = await asyncio.to_thread(
         testbed.put_in, [("R4", type_, body) for type_, body in bodies(testbed.label(), _UPLOADS)]
     )
-    database = Database.connect(testbed.settings)
+    database, key_ring = Database.connect(testbed.settings), read_key_ring(testbed.settings)
     try:
         async with database.transaction() as connection:
             _, key = await credentials.add_api_key(
-                connection, "hostile", frozenset({Scope.BACKEND})
+                connection, key_ring, "hostile", frozenset({Scope.BACKEND})
             )
             tokens = []
             for number in range(CLIENTS):
                 user = await users.require_user(connection, f"user-{number}", lock=True)
-                made = await credentials.add_device_token(connection, user.id, 3600)
+                made = await credentials.add_device_token(connection, key_ring, user.id, 3600)
                 tokens.append(made.secret)
     finally:
         await database.close()

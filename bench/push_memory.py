@@ -25,6 +25,7 @@ from uplift.ledger import credentials
 from uplift.ledger.credentials import Scope
 from uplift.ledger.database import Database
 from uplift.sandbox.export.make_export import write_export
+from uplift.sealing import KeyRing
 from uplift.settings import Settings
 
 FEW, MANY = 500, 5000
@@ -140,8 +141,9 @@ async def _add_key(system: System) -> str:
     database = Database.connect(Settings(database_url=url))
     try:
         async with database.transaction() as connection:
+            key_ring = KeyRing.parse(system.environment["UPLIFT_MASTER_KEYS"])
             scopes = frozenset({Scope.BACKEND, Scope.OPERATOR})
-            return (await credentials.add_api_key(connection, "bench", scopes))[1]
+            return (await credentials.add_api_key(connection, key_ring, "bench", scopes))[1]
     finally:
         await database.close()
 

@@ -78,7 +78,7 @@ class Testbed:
         try:
             async with database.transaction() as connection:
                 _, key = await credentials.add_api_key(
-                    connection, "bench", frozenset({Scope.BACKEND, Scope.OPERATOR})
+                    connection, self._key_ring, "bench", frozenset({Scope.BACKEND, Scope.OPERATOR})
                 )
                 people = []
                 for number in range(USERS):

@@ -22,6 +22,7 @@ from uplift.ledger import credentials
 from uplift.ledger.credentials import Scope
 from uplift.ledger.database import Database
 from uplift.lifecycle import UNFINISHED
+from uplift.sealing import KeyRing
 from uplift.settings import Settings
 
 _SAY_EVERY = 5.0
@@ -163,8 +164,9 @@ async def _add_key(cluster: Cluster) -> str:
     database = Database.connect(Settings(database_url=url))
     try:
         async with database.transaction() as connection:
+            key_ring = KeyRing.parse(cluster.environment["UPLIFT_MASTER_KEYS"])
             scopes = frozenset({Scope.BACKEND})
-            return (await credentials.add_api_key(connection, "chaos", scopes))[1]
+            return (await credentials.add_api_key(connection, key_ring, "chaos", scopes))[1]
     finally:
         await database.close()
 

@@ -11,6 +11,7 @@ import redis
 from pydantic import SecretStr
 from sqlalchemy import text
 
+from tests.keys import MASTER_KEYS
 from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
 from uplift.ledger import migrate
 from uplift.ledger.database import Database
@@ -59,7 +60,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedR
 @pytest.fixture(scope="session")
 def master_keys() -> str:
     """A key ring for the whole run."""
-    return KeyRing.new_entry("test")
+    return MASTER_KEYS
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +93,7 @@ async def no_users_left(database: Database) -> AsyncIterator[None]:
     """For a test with its own master keys: a relay without these keys refuses to open over them."""
     yield
     async with database.transaction() as connection:
-        await connection.execute(text("TRUNCATE users CASCADE"))
+        await connection.execute(text("TRUNCATE users, credentials, deployment_keys CASCADE"))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ UpliftError
 ├── BacklogFull                 too many uploads wait already: try later
 ├── UnreadableUpload            the body cannot be stored: it is not a resource
 ├── UnreadableDocument          the body cannot be validated: it is not a JSON object
+├── TooComplex                  the body has more values than Uplift validates
 ├── InvalidRead                 the request is not a read that Uplift or 1upHealth knows
 ├── UnusableResponse            the response to a read cannot be passed on
 ├── UpstreamTimedOut            1upHealth did not respond to a read in time
@@ -71,6 +72,16 @@ class UnreadableUpload(UpliftError):
 
 class UnreadableDocument(UpliftError):
     """The body is not a JSON object that can be validated. The message never quotes it."""
+
+
+class TooComplex(UpliftError):
+    """The body has more values than Uplift validates."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"The resource has more than {limit} values (UPLIFT_MAX_RESOURCE_VALUES), so it is not"
+            " validated. Split it, or raise the limit and redrive the upload."
+        )
 
 
 class InvalidRead(UpliftError):

@@ -19,11 +19,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uplift.errors import ConfigurationError, SealError
-from uplift.ledger import user_keys
+from uplift.ledger import deployment_keys, user_keys
 from uplift.ledger.database import Database
 from uplift.ledger.user_keys import KeyRow
 from uplift.ledger.users import key_context
-from uplift.sealing import KeyRing
+from uplift.sealing import KeyRing, WrappedKey
 
 _log = structlog.get_logger(__name__)
 
@@ -37,17 +37,24 @@ class KeyUse:
     """How many users each master key has, and which of these keys the key ring cannot open.
 
     `missing`: ids that are not on the key ring. `different`: ids under which it has another key.
+    `deployment`: ids of the master keys that wrap the deployment's own keys.
     """
 
     users: Mapping[str, int]
     missing: frozenset[str]
     different: frozenset[str]
+    deployment: frozenset[str] = frozenset()
 
     @property
     def problem(self) -> str | None:
         """What is wrong and what to do. None if the key ring opens everything."""
-        said = [_MISSING.format(id=id_, users=self.users[id_]) for id_ in sorted(self.missing)]
-        said += [_DIFFERENT.format(id=id_, users=self.users[id_]) for id_ in sorted(self.different)]
+        said = [
+            _MISSING.format(id=id_, users=self.users.get(id_, 0)) for id_ in sorted(self.missing)
+        ]
+        said += [
+            _DIFFERENT.format(id=id_, users=self.users.get(id_, 0))
+            for id_ in sorted(self.different)
+        ]
         return " ".join(said) or None
 
 
@@ -63,18 +70,38 @@ _DIFFERENT = (
 
 
 def compare(
-    key_ring: KeyRing, users: Mapping[str, int], samples: Mapping[str, Sequence[KeyRow]]
+    key_ring: KeyRing,
+    users: Mapping[str, int],
+    samples: Mapping[str, Sequence[KeyRow]],
+    deployment: Mapping[str, WrappedKey] = {},
 ) -> KeyUse:
-    """Judge the key ring by the master key ids in use and by some wrapped keys of each."""
+    """Judge the key ring by the master key ids in use, by some wrapped keys of each, and by the
+    deployment's own keys."""
+    own = frozenset(wrapped.master_id for wrapped in deployment.values())
+    closed = {
+        wrapped.master_id
+        for name, wrapped in deployment.items()
+        if not _opens_own(key_ring, name, wrapped)
+    }
+    closed |= {
+        id_
+        for id_ in key_ring.ids
+        if not all(_opens(key_ring, row) for row in samples.get(id_, ()))
+    }
     return KeyUse(
         users=users,
-        missing=frozenset(users) - frozenset(key_ring.ids),
-        different=frozenset(
-            id_
-            for id_ in key_ring.ids
-            if not all(_opens(key_ring, row) for row in samples.get(id_, ()))
-        ),
+        missing=(frozenset(users) | own) - frozenset(key_ring.ids),
+        different=frozenset(closed & set(key_ring.ids)),
+        deployment=own,
     )
+
+
+def _opens_own(key_ring: KeyRing, name: str, wrapped: WrappedKey) -> bool:
+    try:
+        deployment_keys.open_key(key_ring, name, wrapped)
+    except SealError:
+        return False
+    return True
 
 
 def _opens(key_ring: KeyRing, row: KeyRow) -> bool:
@@ -94,7 +121,7 @@ async def key_use(connection: AsyncConnection, key_ring: KeyRing) -> KeyUse:
     samples = {
         id_: await user_keys.samples_of(connection, id_) for id_ in key_ring.ids if id_ in users
     }
-    return compare(key_ring, users, samples)
+    return compare(key_ring, users, samples, await deployment_keys.wrapped_keys(connection))
 
 
 class KeyCheck:

@@ -13,7 +13,7 @@ class State(StrEnum):
     SENDING = "sending"  # leased by one worker until lease_until
     PARKED = "parked"  # waits for a person: the user's grant is dead
     DELIVERED = "delivered"  # 1upHealth has it
-    REJECTED = "rejected"  # not valid FHIR; the issues say where
+    REJECTED = "rejected"  # not valid FHIR, or too complex to tell; the issues say where
     REFUSED = "refused"  # 1upHealth will not take this record
     EXPIRED = "expired"  # gave up: a dead letter
     CANCELLED = "cancelled"  # withdrawn by its owner
@@ -87,6 +87,7 @@ class Reason(StrEnum):
     RELEASED = "released"  # consent is back
     NEEDS_AUTHORIZATION = "needs_authorization"
     INVALID = "invalid"
+    TOO_COMPLEX = "too_complex"  # a limit of validation refuses it: whether it is valid is unknown
     UPSTREAM_REFUSED = "upstream_refused"
     CRASHES_WORKER = "crashes_worker"
     ID_COLLISION = "id_collision"  # another source's record is under this id at 1upHealth

@@ -24,11 +24,11 @@ OF_EVERY_LINE = frozenset({"event", "level", "timestamp", "logger"})
 
 FIELDS = OF_EVERY_LINE | {
     "request", "upload", "uploads", "batch", "user", "duplicate", "duplicates", "problems",
-    "queue", "state", "outcome", "attempt", "recorded", "error", "why",
+    "credential", "queue", "state", "outcome", "attempt", "recorded", "error", "why",
     "refused", "lease_expired", "released", "expired", "dispatched", "erased",
     "thinned", "shredded", "removed", "batches", "tokens", "keys",
     "unfinished", "ended", "locked",
-    "status", "method", "route", "credential", "unlogged",
+    "status", "method", "route", "unlogged",
 }  # fmt: skip
 """What a line may hold. Everything else is dropped."""
 

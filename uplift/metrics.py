@@ -110,6 +110,11 @@ validation_findings = Counter(
     ["code", "severity"],
 )
 
+credentials_not_believed = Counter(
+    "uplift_credentials_not_believed_total",
+    "Requests with a credential whose row in the ledger has a wrong MAC: somebody wrote it.",
+)
+
 library_disagreements = Counter(
     "uplift_library_disagreements_total",
     "Records that the schemas accept and fhir.resources does not accept.",
@@ -162,6 +167,7 @@ rate_limiter_slowed = Counter(
 for _state, _reason in (
     ("delivered", "none"),
     ("rejected", "invalid"),
+    ("rejected", "too_complex"),
     ("refused", "upstream_refused"),
     ("expired", "gave_up"),
 ):

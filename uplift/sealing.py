@@ -38,7 +38,7 @@ def _open(key: bytes, sealed: bytes, context: bytes) -> bytes:
 
 
 class UserKey:
-    """A user's data key. Its bytes leave this object only wrapped."""
+    """A data key, of a user or of the deployment. Its bytes leave this object only wrapped."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
@@ -65,7 +65,15 @@ class UserKey:
     @cached_property
     def identity_key(self) -> bytes:
         """The key for the user's record identities and digests."""
-        return HKDF(SHA256(), _KEY_BYTES, salt=None, info=b"uplift identity").derive(self._key)
+        return self._derived(b"uplift identity")
+
+    @cached_property
+    def credential_key(self) -> bytes:
+        """The key that signs credentials, if this is the deployment's key for them."""
+        return self._derived(b"uplift credentials")
+
+    def _derived(self, info: bytes) -> bytes:
+        return HKDF(SHA256(), _KEY_BYTES, salt=None, info=info).derive(self._key)
 
 
 @dataclass(frozen=True, slots=True)

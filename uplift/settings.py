@@ -253,6 +253,13 @@ class Settings(BaseSettings):
         default=True,
         description="Tolerate narratives that are not the plain XHTML of FHIR.",
     )
+    max_resource_values: PositiveInt = Field(
+        default=100_000,
+        description="A resource with more JSON values, or more tags, attributes and entities in its"
+        " narratives, is not validated: its upload is rejected with the reason too_complex. Up to "
+        "the default, validation takes less than 200 MB and 2 s whatever the body is. After you "
+        "raise it, redrive these uploads.",
+    )
     second_opinion: bool = Field(
         default=True,
         description="Check with fhir.resources what the schemas accept. It only warns. Without it, "

@@ -94,7 +94,7 @@ async def open_relay(settings: Settings) -> AsyncIterator[Relay]:
             keys=keys,
             dispatcher=dispatcher,
             rate_limiter=rate_limiter,
-            authenticator=Authenticator(database),
+            authenticator=Authenticator(database, key_ring),
             acceptor=Acceptor(database, key_ring, dispatcher, pressure, settings),
             batch_acceptor=BatchAcceptor(database, key_ring, dispatcher, pressure, settings),
             provisioner=Provisioner(database, key_ring, tokens, keys),

@@ -9,6 +9,7 @@ import orjson
 from sqlalchemy import text
 
 from tests.factories import resource
+from tests.keys import KEY_RING
 from uplift.ledger import uploads
 from uplift.ledger.credentials import Scope, add_api_key, add_device_token
 from uplift.ledger.database import Database
@@ -38,8 +39,10 @@ def bearer(secret: str) -> dict[str, str]:
 async def make_keys(database: Database) -> Keys:
     """A backend's and an operator's key."""
     async with database.transaction() as connection:
-        _, backend = await add_api_key(connection, "backend", frozenset({Scope.BACKEND}))
-        _, operator = await add_api_key(connection, "operator", frozenset({Scope.OPERATOR}))
+        _, backend = await add_api_key(connection, KEY_RING, "backend", frozenset({Scope.BACKEND}))
+        _, operator = await add_api_key(
+            connection, KEY_RING, "operator", frozenset({Scope.OPERATOR})
+        )
     return Keys(backend, operator)
 
 
@@ -48,7 +51,7 @@ async def device_token(database: Database, user: str, seconds: float = 600) -> s
     async with database.transaction() as connection:
         found = await find_user(connection, user)
         assert found is not None
-        return (await add_device_token(connection, found.id, seconds))[0]
+        return (await add_device_token(connection, KEY_RING, found.id, seconds))[0]
 
 
 async def submit(client: httpx.AsyncClient, user: str = "alice", **elements: Any) -> dict[str, Any]:

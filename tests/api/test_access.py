@@ -9,6 +9,7 @@ from fastapi.routing import iter_route_contexts
 from tests import factories
 from tests.api.calls import Keys, assert_problem, bearer, device_token, submit
 from tests.factories import resource
+from tests.keys import KEY_RING
 from uplift.ledger.credentials import (
     NewDeviceToken,
     Scope,
@@ -139,7 +140,7 @@ async def _revoked_token(database: Database) -> NewDeviceToken:
     async with database.transaction() as connection:
         user = await find_user(connection, "alice")
         assert user is not None
-        token = await add_device_token(connection, user.id, 600)
+        token = await add_device_token(connection, KEY_RING, user.id, 600)
         await revoke(connection, token.id)
     return token
 
@@ -149,7 +150,9 @@ async def _secrets(
 ) -> dict[str, str | None]:
     """The credential of each caller. The backend comes last, because it may erase alice."""
     async with database.transaction() as connection:
-        key_id, revoked_key = await add_api_key(connection, "revoked", frozenset(set(Scope)))
+        key_id, revoked_key = await add_api_key(
+            connection, KEY_RING, "revoked", frozenset(set(Scope))
+        )
         await revoke(connection, key_id)
     return {
         "none": None,

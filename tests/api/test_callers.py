@@ -4,6 +4,7 @@ import httpx
 from sqlalchemy import text
 
 from tests.api.calls import Keys, assert_problem, bearer, device_token
+from tests.keys import KEY_RING
 from uplift.ledger.credentials import Scope, add_api_key, revoke
 from uplift.ledger.database import Database
 
@@ -50,7 +51,9 @@ async def test_revoking_a_key_takes_effect_with_the_next_request(
     anybody: httpx.AsyncClient, database: Database
 ) -> None:
     async with database.transaction() as connection:
-        key_id, secret = await add_api_key(connection, "short", frozenset({Scope.BACKEND}))
+        key_id, secret = await add_api_key(
+            connection, KEY_RING, "short", frozenset({Scope.BACKEND})
+        )
     assert (await anybody.get("/v1/uploads", headers=bearer(secret))).status_code == 200
     async with database.transaction() as connection:
         assert await revoke(connection, key_id)
@@ -81,7 +84,7 @@ async def test_a_key_can_have_several_scopes(
 ) -> None:
     async with database.transaction() as connection:
         _, secret = await add_api_key(
-            connection, "both", frozenset({Scope.BACKEND, Scope.OPERATOR})
+            connection, KEY_RING, "both", frozenset({Scope.BACKEND, Scope.OPERATOR})
         )
     for path in ("/v1/uploads", f"/v1/users/{alice}"):
         assert (await anybody.get(path, headers=bearer(secret))).status_code == 200

@@ -8,6 +8,7 @@ from sqlalchemy import text
 
 from tests import factories
 from tests.api.calls import NOBODYS_ID, Keys, assert_problem, bearer, device_token, move, submit
+from tests.keys import KEY_RING
 from uplift.ledger import audit, grants, parking
 from uplift.ledger.audit import Event
 from uplift.ledger.credentials import Scope, add_api_key, find_credential
@@ -148,10 +149,12 @@ async def test_an_api_key_is_not_revoked_as_a_device_token(
     client: httpx.AsyncClient, alice: str, database: Database
 ) -> None:
     async with database.transaction() as connection:
-        key_id, secret = await add_api_key(connection, "other", frozenset({Scope.BACKEND}))
+        key_id, secret = await add_api_key(
+            connection, KEY_RING, "other", frozenset({Scope.BACKEND})
+        )
     assert_problem(await client.delete(f"/v1/users/alice/device-tokens/{key_id}"), 404)
     async with database.transaction() as connection:
-        assert await find_credential(connection, secret) is not None
+        assert await find_credential(connection, KEY_RING, secret) is not None
 
 
 async def test_an_erased_user_is_gone_and_may_come_back(
@@ -229,7 +232,7 @@ async def test_every_action_is_in_the_audit_trail_with_its_actor(
     await client.get(upload["statusUrl"])  # is not audited
     await client.delete(f"{path}/{token['id']}")
     async with database.transaction() as connection:
-        found = await find_credential(connection, keys.backend)
+        found = await find_credential(connection, KEY_RING, keys.backend)
         pseudonym = await connection.scalar(text("SELECT pseudonym FROM users"))
     assert found is not None
     await client.delete("/v1/users/carol")

@@ -14,6 +14,7 @@ from uplift.ledger import credentials
 from uplift.ledger.credentials import Scope
 from uplift.ledger.database import Database
 from uplift.sandbox.testing import SandboxControl
+from uplift.sealing import KeyRing
 from uplift.settings import Settings
 
 Result = TypeVar("Result")
@@ -51,7 +52,8 @@ class Running:
     def __init__(self, system: System, data_dir: Path) -> None:
         self.system = system
         self.data_dir = data_dir
-        self.key = self.on_ledger(_add_key)
+        key_ring = KeyRing.parse(system.environment["UPLIFT_MASTER_KEYS"])
+        self.key = self.on_ledger(lambda database: _add_key(database, key_ring))
         assert system.sandbox_url is not None
         self.sandbox = SandboxControl(system.sandbox_url)
         self.api = httpx.Client(
@@ -84,10 +86,10 @@ class Running:
         self.sandbox.close()
 
 
-async def _add_key(database: Database) -> str:
+async def _add_key(database: Database, key_ring: KeyRing) -> str:
     async with database.transaction() as connection:
         scopes = frozenset({Scope.BACKEND, Scope.OPERATOR})
-        return (await credentials.add_api_key(connection, "system test", scopes))[1]
+        return (await credentials.add_api_key(connection, key_ring, "system test", scopes))[1]
 
 
 @pytest.fixture(scope="package")

@@ -8,11 +8,12 @@ import typer
 from rich.table import Column, Table
 
 from uplift.cli.output import print_json, print_table
-from uplift.cli.session import actor, errors, run_on_ledger
+from uplift.cli.session import actor, errors, read_settings, run_on_ledger
 from uplift.ledger import credentials
 from uplift.ledger.credentials import Scope
 from uplift.ledger.database import Database
 from uplift.sealing import KeyRing
+from uplift.wiring import read_key_ring
 
 keys = typer.Typer(no_args_is_help=True, add_completion=False, help="API keys and master keys.")
 
@@ -35,7 +36,9 @@ def add(
 
     async def use(database: Database) -> str:
         async with database.transaction() as connection:
-            made = await credentials.add_api_key(connection, name, frozenset(scope), by=actor())
+            made = await credentials.add_api_key(
+                connection, read_key_ring(read_settings()), name, frozenset(scope), by=actor()
+            )
             return made[1]
 
     typer.echo(run_on_ledger(use))

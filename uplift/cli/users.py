@@ -211,7 +211,9 @@ def device_token(
             if user is None:
                 errors.print("There is no such user. Add them with `uplift users add`.")
                 raise typer.Exit(1)
-            return await credentials.add_device_token(connection, user.id, seconds, by=actor())
+            return await credentials.add_device_token(
+                connection, relay.key_ring, user.id, seconds, by=actor()
+            )
 
     made = run(use)
     typer.echo(made.secret)

@@ -28,6 +28,7 @@ from uplift.delivery.results import (
     Result,
     Sent,
     Stopped,
+    Unvalidated,
 )
 from uplift.destinations.client import FhirClient
 from uplift.destinations.responses import ResponseKind
@@ -63,6 +64,7 @@ class Attempter:
         self._policy = Policy.of(settings)
         self._tolerances = tolerances(settings)
         self._second_opinion = settings.second_opinion
+        self._max_values = settings.max_resource_values
 
     def stop(self) -> None:
         """Send nothing more: attempts that have not sent yet hand their upload back."""
@@ -109,7 +111,7 @@ class Attempter:
                 report = await self._validate(opened)
                 issues = report.to_json()
                 if not report.valid:
-                    return Result(Invalid(), issues)
+                    return Result(Unvalidated() if report.too_complex else Invalid(), issues)
             if claim.maybe_sent:
                 looked_up = await self._look_ups.look_up(opened)
                 if not isinstance(looked_up, NotFound):
@@ -131,6 +133,7 @@ class Attempter:
             opened.claim.fhir_version,
             tolerances=self._tolerances,
             second_opinion=self._second_opinion,
+            max_values=self._max_values,
         )
         count_findings((issue.code, issue.severity) for issue in report.issues)
         if report.library_disagreement:

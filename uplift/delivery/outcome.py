@@ -24,6 +24,7 @@ from uplift.delivery.results import (
     SearchEmpty,
     Sent,
     Stopped,
+    Unvalidated,
 )
 from uplift.destinations.responses import Response, ResponseKind
 from uplift.errors import NeedsAuthorization, TokenPending, TokenUnavailable
@@ -89,6 +90,7 @@ class _Wait:
 _CANCELLED = _Next(State.CANCELLED, Reason.CANCELLED_BY_OWNER, "cancelled")
 _COLLIDES = _Next(State.REFUSED, Reason.ID_COLLISION, "id_collision")
 _INVALID = _Next(State.REJECTED, Reason.INVALID, "invalid")
+_TOO_COMPLEX = _Next(State.REJECTED, Reason.TOO_COMPLEX, "too_complex")
 _FOUND = _Next(State.DELIVERED, None, "found")
 # Only a person can decide which of the two contents is right.
 _NEWER_FOUND = _Next(State.REFUSED, Reason.NEWER_UPSTREAM, "newer_upstream")
@@ -205,6 +207,8 @@ def _then(last: LastStep, policy: Policy, jitter: float) -> _Next | _Retry | _Wa
             return _Retry(Reason.HELD, "sealed", policy.hold_seconds)
         case Invalid():
             return _INVALID
+        case Unvalidated():
+            return _TOO_COMPLEX
         case Found():
             return _FOUND
         case NewerFound():

@@ -45,6 +45,11 @@ class Invalid:
 
 
 @dataclass(frozen=True, slots=True)
+class Unvalidated:
+    """A limit of validation refuses it. The issues are in the `Result`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """A look-up found its content at the destination."""
 
@@ -116,6 +121,7 @@ LastStep = (
     | Collides
     | CannotOpen
     | Invalid
+    | Unvalidated
     | Found
     | NewerFound
     | SearchEmpty

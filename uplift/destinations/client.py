@@ -11,6 +11,7 @@ import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
+from uplift.destinations.contents import ACCEPT_ENCODING, read_content
 from uplift.destinations.responses import (
     Response,
     ResponseKind,
@@ -60,7 +61,7 @@ def open_http(*, connections: int) -> httpx.AsyncClient:
         timeout=httpx.Timeout(60.0, connect=_CONNECT_SECONDS),
         follow_redirects=False,
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        headers={"User-Agent": "uplift"},
+        headers={"User-Agent": "uplift", "Accept-Encoding": ACCEPT_ENCODING},
         trust_env=False,
     )
 
@@ -230,7 +231,11 @@ class FhirClient:
             async with asyncio.timeout(deadline - time.monotonic()):
                 response = await self._http.send(request, stream=True)
                 try:
-                    return response.status_code, response.headers, await _read(response, limit)
+                    return (
+                        response.status_code,
+                        response.headers,
+                        await read_content(response, limit),
+                    )
                 finally:
                     await response.aclose()
         except TimeoutError:
@@ -256,15 +261,6 @@ class FhirClient:
             return None
         # safe="": an id is one path segment, whatever characters a hospital uses in it.
         return f"{url}/{quote(resource_id, safe='')}"
-
-
-async def _read(response: httpx.Response, limit: int) -> bytes:
-    content = bytearray()
-    async for chunk in response.aiter_bytes():
-        content += chunk
-        if len(content) > limit:
-            raise ResponseTooLarge
-    return bytes(content)
 
 
 def _fits_a_header(token: str) -> bool:

@@ -18,11 +18,13 @@ from uplift.errors import ConfigurationError
 from uplift.key_check import key_use
 from uplift.ledger import migrate, retention
 from uplift.ledger.backlog import backlog, overdue
+from uplift.ledger.credentials import forged_credentials
 from uplift.ledger.database import Database
 from uplift.ledger.server import server_facts
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 
+_MAX_FORGED = 100
 _PART_SECONDS = 40.0  # longer than every time-out inside a part
 
 
@@ -104,7 +106,12 @@ async def _keys(settings: Settings, database: Database) -> list[Finding]:
     except ConfigurationError as error:
         return [fail(keys.PART, str(error), "Correct UPLIFT_MASTER_KEYS. docs/keys.md says how.")]
     async with database.transaction() as connection:
-        return keys.judge_keys(key_ring, await key_use(connection, key_ring))
+        use = await key_use(connection, key_ring)
+        found = keys.judge_keys(key_ring, use)
+        if use.problem is None:
+            forged = await forged_credentials(connection, key_ring, limit=_MAX_FORGED)
+            found += keys.judge_credentials(forged, _MAX_FORGED)
+        return found
 
 
 async def _redis(settings: Settings) -> list[Finding]:

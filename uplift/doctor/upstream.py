@@ -15,7 +15,9 @@ import httpx
 import orjson
 
 from uplift.destinations.client import open_http
+from uplift.destinations.contents import read_content
 from uplift.doctor.findings import Finding, fail, ok, warn
+from uplift.errors import ResponseTooLarge
 from uplift.settings import Settings
 
 PART = "1upHealth"
@@ -53,16 +55,16 @@ async def ask(settings: Settings) -> list[Finding]:
 async def _reply(
     http: httpx.AsyncClient, method: str, url: str, form: dict[str, str] | None
 ) -> Reply | None:
-    content = bytearray()
+    content = b""
     try:
         async with (
             asyncio.timeout(_SECONDS),
             http.stream(method, url, data=form, headers={"Accept": "application/json"}) as response,
         ):
-            async for chunk in response.aiter_bytes():
-                content += chunk
-                if form is None or len(content) > _MAX_RESPONSE_BYTES:
-                    break
+            if form is not None:
+                content = await read_content(response, _MAX_RESPONSE_BYTES)
+    except ResponseTooLarge:
+        content = b""  # the status still tells
     except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError, ValueError):
         # Not the error: its text contains the address, and its request contains the secret.
         return None

@@ -4,6 +4,7 @@
 * `validate`: the entry, from the bytes of an upload to a report
 * `document`: parses the bytes, and finds the resources inside a resource
 * `compiled`: the schemas of `schemas/`, which `generate/` makes from HL7's definitions
+* `own_rules`: what one definition of a schema says about a value, without what is inside it
 * `schema_findings`, `invariants`: what is wrong, by the schema and by other rules of FHIR
 * `expressions`, `findings`, `tolerances`, `issues`: where it is, what kind it is, whether that is
   an error or a warning, and the report

@@ -1,7 +1,7 @@
 """The generated schemas, compiled when they are first used."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from threading import Lock
@@ -17,6 +17,9 @@ SCHEMA_FOLDER = Path(__file__).with_name("schemas")
 
 _REFERENCE = re.compile(r'"#/definitions/([^"]+)"')
 _compiling = Lock()
+# Of R4's 135 other types, so many take 5 MB and 0.08 s. Each alone, all would take 220 MB; all in
+# one, nothing else could run for half a second.
+_GROUP = 12
 
 
 def schema_file(version: FhirVersion) -> str:
@@ -51,10 +54,25 @@ def resource_types(version: FhirVersion) -> frozenset[str]:
 
 @cache
 def _compiled(version: FhirVersion, types: frozenset[str]) -> Draft4Validator:
-    properties = {name: {"$ref": f"#/definitions/{name}"} for name in sorted(types)}
     definitions = _definitions(version)
-    reachable = sorted(_reachable(definitions, types))
-    listed = ",".join(f'"{name}":{definitions[name]}' for name in reachable)
+    reachable = {name: definitions[name] for name in sorted(_reachable(definitions, types))}
+    return _validator(sorted(types), reachable)
+
+
+def compiled(definitions: Mapping[str, Mapping[str, Any]]) -> Draft4Validator:
+    """The compiled schema of `{name: value}`, where `name` is the first of these definitions."""
+    texts = {name: orjson.dumps(schema).decode() for name, schema in definitions.items()}
+    return _validator([next(iter(texts))], texts)
+
+
+def references(schema: Mapping[str, Any]) -> list[str]:
+    """The names of the definitions that a part of a schema refers to."""
+    return _REFERENCE.findall(orjson.dumps(schema).decode())
+
+
+def _validator(names: Sequence[str], definitions: Mapping[str, str]) -> Draft4Validator:
+    properties = {name: {"$ref": f"#/definitions/{name}"} for name in names}
+    listed = ",".join(f'"{name}":{text}' for name, text in definitions.items())
     return Draft4Validator(
         f'{{"properties":{orjson.dumps(properties).decode()},"additionalProperties":false,'
         f'"definitions":{{{listed}}}}}',
@@ -65,17 +83,25 @@ def _compiled(version: FhirVersion, types: frozenset[str]) -> Draft4Validator:
     )
 
 
+@cache
+def _groups(version: FhirVersion) -> Mapping[str, frozenset[str]]:
+    """The types that are compiled together with each type."""
+    together = HEALTHKIT_TYPES & resource_types(version)
+    others = sorted(resource_types(version) - together)
+    groups = [together]
+    groups += (frozenset(others[at : at + _GROUP]) for at in range(0, len(others), _GROUP))
+    return {name: group for group in groups for name in group}
+
+
 def validator(version: FhirVersion, resource_type: str) -> Draft4Validator:
     """The compiled schema of `{resource_type: resource}`; from any thread.
 
     HealthKit's types are compiled together, because they share much: for R4 that takes 11 MB
-    instead of 26. Every other type is compiled when its first resource comes. All types of R4 would
-    take 52 MB.
+    instead of 26. The others are compiled in small groups, when the first resource of a group
+    comes.
     """
-    alone = frozenset({resource_type})
-    together = HEALTHKIT_TYPES & resource_types(version)
     with _compiling:
-        return _compiled(version, together if resource_type in together else alone)
+        return _compiled(version, _groups(version)[resource_type])
 
 
 def _reachable(definitions: Mapping[str, str], types: frozenset[str]) -> set[str]:

@@ -5,16 +5,26 @@ from typing import Any
 
 import orjson
 
-from uplift.errors import UnreadableDocument
+from uplift.errors import TooComplex, UnreadableDocument
 
 MAX_DEPTH = 64
 """The limit for arrays and objects inside each other. HL7's deepest example has 13."""
 
+MAX_VALUES = 100_000
+"""The usual limit for the values of a resource. HL7's largest example of HealthKit's types has
+a few thousand."""
+
 JsonObject = dict[str, Any]
 
 
-def read(body: bytes) -> JsonObject:
-    """The JSON object in `body`. Raises UnreadableDocument."""
+def read(body: bytes, max_values: int = MAX_VALUES) -> JsonObject:
+    """The JSON object in `body`. Raises UnreadableDocument.
+
+    Raises TooComplex for more values than `max_values`, before one of them is made, and for more
+    tags, attributes and entities in narratives.
+    """
+    if has_more_values(body, max_values):
+        raise TooComplex(max_values)
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -25,7 +35,7 @@ def read(body: bytes) -> JsonObject:
         ) from None
     if not isinstance(document, dict):
         raise UnreadableDocument("A resource is a JSON object. This is another kind of JSON value.")
-    if _deeper_than(document, MAX_DEPTH):
+    if _deeper_than(document, MAX_DEPTH, max_values):
         raise UnreadableDocument(f"Arrays and objects are nested more than {MAX_DEPTH} deep.")
     # JSON allows U+0000 only as an escape: a raw one does not parse.
     if b"\\u0000" in body and any("\0" in text for text in _texts(document)):
@@ -33,9 +43,31 @@ def read(body: bytes) -> JsonObject:
     return document
 
 
-def _deeper_than(document: Any, depth: int) -> bool:
+def has_more_values(body: bytes, limit: int) -> bool:
+    """Whether the JSON text has more than so many values. Arrays and objects are values too; an
+    empty one counts twice. For other texts than JSON, the answer is of no use."""
+    if _separators(body) < limit:
+        return False
+    # Escapes are in strings only, and without them each string is between two quotation marks.
+    plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    # Each value has at most one name, so more strings than this are more values as well.
+    if plain.count(b'"') > 4 * limit:
+        return True
+    return _separators(b"".join(plain.split(b'"')[::2])) >= limit
+
+
+def _separators(text: bytes) -> int:
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
+
+
+def _deeper_than(document: Any, depth: int, max_markup: int) -> bool:
+    """Whether the document is deeper. Raises TooComplex if its narratives have more markup."""
     level = [document]
+    markup = 0
     for _ in range(depth):
+        markup += sum(_markup(value) for value in level if isinstance(value, dict))
+        if markup > max_markup:
+            raise TooComplex(max_markup)
         level = [
             child
             for value in level
@@ -45,6 +77,12 @@ def _deeper_than(document: Any, depth: int) -> bool:
         if not level:
             return False
     return True
+
+
+def _markup(value: JsonObject) -> int:
+    """How many tags, attributes and entities the object's narrative has, at most."""
+    div = value.get("div")
+    return div.count("<") + div.count("=") + div.count("&") if isinstance(div, str) else 0
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -97,29 +135,3 @@ def _member(holder: JsonObject, name: str, where: str) -> Iterator[tuple[JsonObj
     value = holder.get(name)
     if isinstance(value, dict):
         yield value, f"{where}.{name}"
-
-
-def excerpt(document: JsonObject, values: int) -> tuple[JsonObject, int]:
-    """The document, cut to about `values` values, and how many of these it did not need.
-
-    Later items of arrays are cut off, but never the first item: so the cut causes no new error.
-    Without it, a document with millions of errors would take minutes and gigabytes.
-    """
-    left = values
-
-    def copied(value: Any) -> Any:
-        nonlocal left
-        left -= 1
-        if isinstance(value, dict):
-            return {name: copied(child) for name, child in value.items()}
-        if isinstance(value, list):
-            kept: list[Any] = []
-            for child in value:
-                if left <= 0 and kept:
-                    break
-                kept.append(copied(child))
-            return kept
-        return value
-
-    copy: JsonObject = copied(document)
-    return copy, left

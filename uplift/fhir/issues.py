@@ -14,7 +14,7 @@ Code = Literal[
     "value",
     "code-invalid",
     "invariant",
-    "too-long",
+    "too-costly",
     "not-supported",
     "library-disagreement",
 ]
@@ -54,9 +54,11 @@ class Report:
     issues: tuple[Issue, ...]
     """Errors first. Not more than ISSUES_KEPT."""
     total: int
-    """How many issues there are. For a document that was cut, there may be more."""
+    """How many issues there are. After `too-costly` there may be more."""
     valid: bool
     """Whether the resource may be sent: no issue is fatal or an error."""
+    too_complex: bool = False
+    """Whether only a limit of validation refuses it. Nothing else is known to be wrong."""
     library_disagreement: bool = False
     """Whether fhir.resources refuses what the schema accepts."""
 
@@ -77,6 +79,7 @@ class Report:
             issues=tuple([*refusing, *others][:ISSUES_KEPT]),
             total=total,
             valid=not refusing,
+            too_complex=bool(refusing) and all(each.code == "too-costly" for each in refusing),
             library_disagreement=disagreement,
         )
 

@@ -6,12 +6,14 @@ from typing import Any
 
 from jsonschema_rs import ValidationError, ValidationErrorKind
 
-from uplift.fhir.compiled import definition, validator
+from uplift.fhir.compiled import definition
 from uplift.fhir.document import JsonObject
 from uplift.fhir.expressions import below, element_name
 from uplift.fhir.findings import Finding, Kind
-from uplift.fhir.issues import ISSUES_KEPT
+from uplift.fhir.own_rules import own_rules
 from uplift.fhir.versions import FhirVersion
+
+Path = tuple[str | int, ...]
 
 _ID_OF_ANY_LENGTH = re.compile(r"[A-Za-z0-9.\-_]+", re.ASCII)
 _ID_LENGTH = 64
@@ -45,10 +47,38 @@ _EXPECTED = {
 def schema_findings(
     resource: JsonObject, expression: str, version: FhirVersion
 ) -> Iterator[Finding]:
-    """Every error by the schema of the resource's type. The version must have that type."""
-    resource_type: str = resource["resourceType"]
-    for error in validator(version, resource_type).iter_errors({resource_type: resource}):
-        yield from _Described(error, resource, expression, version).findings()
+    """Every error by the schema of the resource's type, one after the other as they are asked for.
+
+    The version must have that type.
+    """
+    yield from _findings_in(resource, resource["resourceType"], (), expression, version)
+
+
+def _findings_in(
+    value: Any, name: str, path: Path, expression: str, version: FhirVersion
+) -> Iterator[Finding]:
+    rules = own_rules(version, name)
+    stand_in, errors, more_unknown = rules.errors(value)
+    for error in errors:
+        yield from _Described(error, stand_in, below(expression, *path), version).findings()
+    if more_unknown:
+        yield Finding(
+            Kind.UNKNOWN_ELEMENT,
+            "structure",
+            below(expression, *path),
+            "There are more unknown elements.",
+            more_unknown,
+        )
+    for part in rules.parts:
+        yield from _findings_in(value, part, path, expression, version)
+    if not isinstance(value, dict):
+        return
+    for field, child in value.items():
+        if inner := rules.elements.get(field):
+            yield from _findings_in(child, inner, (*path, field), expression, version)
+        elif isinstance(child, list) and (inner := rules.items.get(field)):
+            for index, item in enumerate(child):
+                yield from _findings_in(item, inner, (*path, field, index), expression, version)
 
 
 def _at(path: Sequence[str | int], value: Any) -> Any:
@@ -118,7 +148,7 @@ class _Described:
     # --- findings about an object's elements ----------------------------------------------------
 
     def _unknown(self, names: list[str]) -> Iterator[Finding]:
-        for name in names[:ISSUES_KEPT]:
+        for name in names:
             shown = element_name(name)
             subject = f"{shown} is" if shown else "An unknown element (its name is not shown) is"
             yield Finding(
@@ -127,14 +157,6 @@ class _Described:
                 f"{self._where}.{shown}" if shown else self._where,
                 f"{subject} not an element of {self._type} in {self._version}. "
                 "Check its spelling, its place and the fhirVersion.",
-            )
-        if (more := len(names) - ISSUES_KEPT) > 0:
-            yield Finding(
-                Kind.UNKNOWN_ELEMENT,
-                "structure",
-                self._where,
-                "There are more unknown elements.",
-                more,
             )
 
     def _missing(self, name: str) -> Finding:

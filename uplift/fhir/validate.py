@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from uplift.errors import UnreadableDocument
+from uplift.errors import TooComplex, UnreadableDocument
 from uplift.fhir.compiled import resource_types, validator
-from uplift.fhir.document import JsonObject, excerpt, read, resources_in
+from uplift.fhir.document import MAX_VALUES, JsonObject, has_more_values, read, resources_in
 from uplift.fhir.expressions import below
 from uplift.fhir.findings import Finding, Kind
 from uplift.fhir.invariants import invariant_findings
@@ -15,11 +15,12 @@ from uplift.fhir.tolerances import DEFAULT_TOLERANCES, Tolerances
 from uplift.fhir.types import CREATABLE_TYPES
 from uplift.fhir.versions import FhirVersion
 
-DESCRIBED_VALUES = 50_000
-"""Errors are described for about this many values. A document with more is refused."""
+DESCRIBED_FINDINGS = 300
+"""So many findings are described. A document with more is refused. One can take 2 ms."""
 
 SECOND_OPINION_BYTES = 512 * 1024
-"""fhir.resources gets no larger body: a megabyte can take it a second and 100 MB."""
+SECOND_OPINION_VALUES = 10_000
+"""fhir.resources gets no larger body: of a megabyte or 40,000 values, it can take 2 s."""
 
 # The library does not check these. So after such a finding its opinion is still useful.
 _OUTSIDE_THE_LIBRARY = frozenset(
@@ -33,20 +34,26 @@ def validate(
     *,
     tolerances: Tolerances = DEFAULT_TOLERANCES,
     second_opinion: bool = True,
+    max_values: int = MAX_VALUES,
 ) -> Report:
     """The report on one resource, whatever the bytes are.
 
     The schema that is generated from HL7's definitions decides. With `second_opinion`, the library
     fhir.resources checks what passes. Its objection is only a warning, because it refuses some
     valid records and misses many errors. Without it, validation takes about a third of the time.
+
+    Whatever the body is, this takes less than 200 MB and 2 s while `max_values` is the usual limit.
+    The limits count values and findings, so a body gets the same report on any machine.
     """
     fhir_version = FhirVersion.parse(version)
     if fhir_version is None:
         return _fatal("not-supported", "The fhirVersion is not DSTU2, STU3 or R4.")
     try:
-        resource = read(body)
+        resource = read(body, max_values)
     except UnreadableDocument as error:
         return _fatal("structure", str(error))
+    except TooComplex as error:
+        return _fatal("too-costly", str(error))
     resource_type = resource.get("resourceType")
     if not isinstance(resource_type, str) or not resource_type:
         return _fatal("structure", "The object has no resourceType.")
@@ -56,7 +63,11 @@ def validate(
             f"1upHealth does not accept this resourceType in {fhir_version}. Check the spelling "
             "and the fhirVersion.",
         )
-    ask_library = second_opinion and len(body) <= SECOND_OPINION_BYTES
+    ask_library = (
+        second_opinion
+        and len(body) <= SECOND_OPINION_BYTES
+        and not has_more_values(body, SECOND_OPINION_VALUES)
+    )
     return Report.of(_issues(body, resource, fhir_version, tolerances, ask_library=ask_library))
 
 
@@ -78,22 +89,23 @@ def _issues(
 
 
 def _findings(resource: JsonObject, version: FhirVersion) -> Iterator[Finding]:
-    left = DESCRIBED_VALUES
+    left = DESCRIBED_FINDINGS
     for each, where in _known_resources(resource, version):
         inner_type = each["resourceType"]
         if validator(version, inner_type).is_valid({inner_type: each}):
             continue
-        described, left = excerpt(each, left)
-        yield from schema_findings(described, where, version)
-        if left <= 0:
-            yield Finding(
-                Kind.STRUCTURE,
-                "too-long",
-                where,
-                f"The resource has errors and more than {DESCRIBED_VALUES} values. The rest is not "
-                "checked. Fix the elements listed above, or split the record.",
-            )
-            break
+        for finding in schema_findings(each, where, version):
+            if left == 0:
+                yield Finding(
+                    Kind.STRUCTURE,
+                    "too-costly",
+                    where,
+                    f"There are more than {DESCRIBED_FINDINGS} findings. The rest is not checked. "
+                    "Fix the elements listed above, or split the record.",
+                )
+                return
+            left -= 1
+            yield finding
     yield from invariant_findings(resource, resource["resourceType"])
 
 

@@ -2,23 +2,30 @@
 
 The secrets are 256 random bits, so a plain SHA-256 cannot be searched backwards; a slow password
 hash would only slow every request (OWASP, Password Storage: it is for secrets people choose).
+
+Each row has a MAC by the deployment's credential key, which the key ring opens. So whoever can
+write the ledger, but has no master key, can neither make a credential nor change what it allows.
 """
 
 import hashlib
+import hmac
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
+import orjson
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from uplift.ledger.audit import SYSTEM, Action, Actor, note
+from uplift.ledger.deployment_keys import CREDENTIALS, find_key, make_key
 from uplift.ledger.tables import Credential
+from uplift.sealing import KeyRing
 
 
 class Scope(StrEnum):
@@ -57,46 +64,86 @@ def _hash(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
+def _mac(key: bytes, row: Any) -> bytes:
+    """The MAC of all that a row says, except when it was made and revoked."""
+    expires_at = row["expires_at"]
+    said = orjson.dumps(
+        [
+            str(row["id"]),
+            row["kind"],
+            row["name"],
+            sorted(row["scopes"]),
+            row["user_id"] and str(row["user_id"]),
+            expires_at and expires_at.astimezone(UTC).isoformat(),
+            bytes(row["secret_hash"]).hex(),
+        ]
+    )
+    return hmac.digest(key, said, "sha256")
+
+
+async def _insert(connection: AsyncConnection, key_ring: KeyRing, row: dict[str, Any]) -> None:
+    key = await make_key(connection, key_ring, CREDENTIALS)
+    await connection.execute(insert(Credential).values(**row, mac=_mac(key.credential_key, row)))
+
+
+async def credential_key(connection: AsyncConnection, key_ring: KeyRing) -> bytes:
+    """The deployment's credential key; made by the first who needs it.  Raises SealError."""
+    return (await make_key(connection, key_ring, CREDENTIALS)).credential_key
+
+
 async def add_api_key(
-    connection: AsyncConnection, name: str, scopes: frozenset[Scope], *, by: Actor = SYSTEM
+    connection: AsyncConnection,
+    key_ring: KeyRing,
+    name: str,
+    scopes: frozenset[Scope],
+    *,
+    by: Actor = SYSTEM,
 ) -> tuple[UUID, str]:
-    """Add an API key; its id, and the secret, which is shown only now."""
+    """Add an API key; its id, and the secret, which is shown only now.  Raises SealError."""
     secret = "uplift_key_" + secrets.token_urlsafe(32)
     key_id = uuid7()
-    await connection.execute(
-        insert(Credential).values(
-            id=key_id,
-            kind="api_key",
-            name=name,
-            secret_hash=_hash(secret),
-            scopes=sorted(scopes),
-        )
-    )
+    row = {
+        "id": key_id,
+        "kind": "api_key",
+        "name": name,
+        "secret_hash": _hash(secret),
+        "scopes": sorted(scopes),
+        "user_id": None,
+        "expires_at": None,
+    }
+    await _insert(connection, key_ring, row)
     await note(connection, by, Action.API_KEY_MADE, credential_id=key_id)
     return key_id, secret
 
 
 async def add_device_token(
-    connection: AsyncConnection, user_id: UUID, seconds: float, *, by: Actor = SYSTEM
+    connection: AsyncConnection,
+    key_ring: KeyRing,
+    user_id: UUID,
+    seconds: float,
+    *,
+    by: Actor = SYSTEM,
 ) -> NewDeviceToken:
-    """Add a device token of one user, whom the caller has locked, valid for so many seconds."""
+    """Add a device token of one user, whom the caller has locked, valid for so many seconds.
+
+    Raises SealError.
+    """
     token_id = uuid7()
     secret = "uplift_device_" + secrets.token_urlsafe(32)
-    row = await connection.execute(
-        insert(Credential)
-        .values(
-            id=token_id,
-            kind="device_token",
-            name="device",
-            secret_hash=_hash(secret),
-            scopes=[Scope.DEVICE],
-            user_id=user_id,
-            expires_at=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds),
-        )
-        .returning(Credential.expires_at)
+    expires_at = await connection.scalar(
+        select(func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds))
     )
-    expires_at = row.scalar_one()
-    assert expires_at is not None  # noqa: S101  a constraint says so
+    assert expires_at is not None  # noqa: S101  PostgreSQL has a clock
+    row = {
+        "id": token_id,
+        "kind": "device_token",
+        "name": "device",
+        "secret_hash": _hash(secret),
+        "scopes": [Scope.DEVICE],
+        "user_id": user_id,
+        "expires_at": expires_at,
+    }
+    await _insert(connection, key_ring, row)
     await note(connection, by, Action.DEVICE_TOKEN_MADE, user_id=user_id, credential_id=token_id)
     return NewDeviceToken(secret, expires_at, token_id)
 
@@ -104,31 +151,79 @@ async def add_device_token(
 # As text: SQLAlchemy takes longer to look up a statement that it composed than PostgreSQL to run
 # it.
 _VALID = text("""
-    SELECT c.id, c.name, c.scopes, c.user_id, c.secret_hash, u.app_user_id
+    SELECT c.id, c.kind, c.name, c.scopes, c.user_id, c.secret_hash, c.expires_at, c.mac,
+        u.app_user_id
     FROM credentials AS c LEFT JOIN users AS u ON u.id = c.user_id
     WHERE c.secret_hash = ANY(CAST(:hashes AS bytea[])) AND c.revoked_at IS NULL
         AND (c.expires_at IS NULL OR c.expires_at > now()) AND u.erased_at IS NULL
 """)
 
 
+@dataclass(frozen=True, slots=True)
+class FoundCredentials:
+    """Valid credentials by their secrets, and the ids of rows whose MAC is wrong."""
+
+    valid: dict[str, CredentialRow]
+    forged: frozenset[UUID]
+
+
 async def find_credentials(
-    connection: AsyncConnection, secrets_: Collection[str]
-) -> dict[str, CredentialRow]:
-    """The credentials of these secrets; revoked, expired and unknown ones are missing."""
+    connection: AsyncConnection, key: bytes, secrets_: Collection[str]
+) -> FoundCredentials:
+    """The credentials of these secrets; revoked, expired, unknown and forged ones are missing.
+
+    `key` is the deployment's credential key.
+    """
     hashes = {secret: _hash(secret) for secret in secrets_}
     rows = await connection.execute(_VALID, {"hashes": list(set(hashes.values()))})
-    found = {
-        bytes(row.secret_hash): CredentialRow(
-            row.id, row.name, frozenset(row.scopes), row.user_id, row.app_user_id
+    found: dict[bytes, CredentialRow] = {}
+    forged: set[UUID] = set()
+    for row in rows:
+        if _believed(key, row._mapping):  # noqa: SLF001  SQLAlchemy's name for a row as a mapping
+            found[bytes(row.secret_hash)] = CredentialRow(
+                row.id, row.name, frozenset(row.scopes), row.user_id, row.app_user_id
+            )
+        else:
+            forged.add(row.id)
+    valid = {secret: found[hash_] for secret, hash_ in hashes.items() if hash_ in found}
+    return FoundCredentials(valid, frozenset(forged))
+
+
+def _believed(key: bytes, row: Any) -> bool:
+    return hmac.compare_digest(_mac(key, row), bytes(row["mac"]))
+
+
+async def find_credential(
+    connection: AsyncConnection, key_ring: KeyRing, secret: str
+) -> CredentialRow | None:
+    """The credential of that secret, if it is neither revoked nor expired.  Raises SealError."""
+    key = await credential_key(connection, key_ring)
+    return (await find_credentials(connection, key, [secret])).valid.get(secret)
+
+
+async def forged_credentials(
+    connection: AsyncConnection, key_ring: KeyRing, *, limit: int
+) -> list[UUID]:
+    """Up to so many rows that are neither revoked nor expired and have a wrong MAC.
+
+    Raises SealError.
+    """
+    key = await find_key(connection, key_ring, CREDENTIALS)
+    mac_key = key.credential_key if key is not None else b""
+    forged: list[UUID] = []
+    rows = await connection.stream(
+        select(Credential.__table__).where(
+            Credential.revoked_at.is_(None),
+            Credential.expires_at.is_(None) | (Credential.expires_at > func.now()),
         )
-        for row in rows
-    }
-    return {secret: found[hash_] for secret, hash_ in hashes.items() if hash_ in found}
-
-
-async def find_credential(connection: AsyncConnection, secret: str) -> CredentialRow | None:
-    """The credential of that secret, if it is neither revoked nor expired."""
-    return (await find_credentials(connection, [secret])).get(secret)
+    )
+    async for row in rows:
+        if not _believed(mac_key, row._mapping):  # noqa: SLF001
+            forged.append(row.id)
+            if len(forged) == limit:
+                break
+    await rows.close()
+    return forged
 
 
 async def list_api_keys(
@@ -155,7 +250,8 @@ async def revoke(connection: AsyncConnection, credential_id: UUID, *, by: Actor 
         await connection.execute(
             update(Credential)
             .where(Credential.id == credential_id, Credential.revoked_at.is_(None))
-            .values(revoked_at=func.now())
+            # Without its MAC, it cannot come back by a write to this row.
+            .values(revoked_at=func.now(), mac=b"")
             .returning(Credential.user_id)
         )
     ).one_or_none()

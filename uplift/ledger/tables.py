@@ -334,7 +334,10 @@ class Pause(Table):
 
 
 class Credential(Table):
-    """An API key, or a device token of one user. Only a hash of the secret is kept."""
+    """An API key, or a device token of one user. Only a hash of the secret is kept.
+
+    Without the right `mac`, a row is not believed: see uplift.ledger.credentials.
+    """
 
     __tablename__ = "credentials"
     __table_args__ = (
@@ -361,6 +364,18 @@ class Credential(Table):
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    mac: Mapped[bytes]
+
+
+class DeploymentKey(Table):
+    """A key of the deployment itself, wrapped by a master key."""
+
+    __tablename__ = "deployment_keys"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    master_key_id: Mapped[str]
+    wrapped_key: Mapped[bytes]
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 
 class IdempotencyKey(Table):

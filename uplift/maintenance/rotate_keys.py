@@ -12,7 +12,7 @@ from uuid import UUID
 import structlog
 
 from uplift.errors import SealError
-from uplift.ledger import audit, user_keys
+from uplift.ledger import audit, deployment_keys, user_keys
 from uplift.ledger.audit import SYSTEM, Action, Actor
 from uplift.ledger.database import Database
 from uplift.ledger.user_keys import KeyRow, NewKey
@@ -62,10 +62,14 @@ class Rotator:
         *,
         by: Actor = SYSTEM,
     ) -> Rotated:
-        """One rotation. After each batch, `progress` gets the users done and the users in all.
+        """One rotation, which moves the deployment's own keys first.
 
-        Its start is an event of the audit trail, caused by `by`.
+        After each batch, `progress` gets the users done and the users in all.
+        Its start is an event of the audit trail, caused by `by`. Raises SealError if a key of the
+        deployment does not open.
         """
+        async with self._database.transaction() as connection:
+            await deployment_keys.rewrap_keys(connection, self._key_ring)
         rewrapped = 0
         unopened: set[UUID] = set()
         left = await self._left()

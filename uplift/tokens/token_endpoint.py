@@ -9,8 +9,9 @@ import aiohttp
 import httpx
 import orjson
 
+from uplift.destinations.contents import read_content
 from uplift.destinations.responses import retry_after
-from uplift.errors import ConfigurationError, QuotaSpent, TokenError, Trouble
+from uplift.errors import ConfigurationError, QuotaSpent, ResponseTooLarge, TokenError, Trouble
 from uplift.ledger.token_pair import TokenPair
 from uplift.settings import Settings
 from uplift.tokens.quota import Quota
@@ -121,7 +122,6 @@ class TokenEndpoint:
     async def _post(
         self, url: str, form: dict[str, str], headers: dict[str, str] | None = None
     ) -> tuple[int, dict[str, Any], httpx.Headers]:
-        content = bytearray()
         try:
             # httpx's own time-outs are for each step: a response that trickles would never end.
             async with (
@@ -133,10 +133,9 @@ class TokenEndpoint:
                     headers={"Accept": "application/json", **(headers or {})},
                 ) as response,
             ):
-                async for chunk in response.aiter_bytes():
-                    content += chunk
-                    if len(content) > _MAX_RESPONSE_BYTES:
-                        break
+                content = await read_content(response, _MAX_RESPONSE_BYTES)
+        except ResponseTooLarge:
+            content = b""  # the status still tells
         except (httpx.RequestError, aiohttp.ClientError, OSError, ValueError):
             # From None: the cause contains the URL, and its request contains the secrets.
             raise TokenError(Trouble.UNAVAILABLE, "no_answer") from None

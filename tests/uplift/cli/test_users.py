@@ -7,6 +7,7 @@ import orjson
 import pytest
 
 from tests import factories
+from tests.keys import KEY_RING
 from tests.uplift.cli.command import Cli
 from uplift.ledger import grants
 from uplift.ledger.credentials import find_credential
@@ -109,7 +110,10 @@ def test_device_tokens_are_made_and_revoked(cli: Cli) -> None:
 
     async def valid(relay: Relay) -> list[bool]:
         async with relay.database.transaction() as connection:
-            return [await find_credential(connection, secret) is not None for secret in secrets]
+            return [
+                await find_credential(connection, KEY_RING, secret) is not None
+                for secret in secrets
+            ]
 
     assert cli.on_relay(valid) == [True, True, True]
     assert "1" in cli("users", "revoke-device-tokens", "alice", "--id", ids[1]).stdout

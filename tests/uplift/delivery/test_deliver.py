@@ -12,6 +12,7 @@ from sqlalchemy import select, text
 
 from tests import factories
 from tests.uplift.delivery.delivering import against, deliver, until, writes
+from tests.uplift.ledger.rows import row as row_of
 from uplift.cli.local.embedded import EmbeddedPostgres
 from uplift.intake.submission import Labels, parse
 from uplift.ledger import migrate
@@ -260,6 +261,26 @@ async def test_an_update_of_a_resource_that_vanished_creates_it_again(
         "GET",  # really gone
         "POST",  # created again
     ]
+
+
+async def test_a_too_complex_resource_is_rejected_and_kept_for_a_redrive(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay, component=[[]] * 100_000)
+    row = await deliver(relay, accepted)
+    assert (row.state, row.reason) == (State.REJECTED, Reason.TOO_COMPLEX)
+    assert row.issues is not None
+    assert row.issues["issue"][0]["code"] == "too-costly"
+    assert (await row_of(relay.database, accepted.upload.id)).sealed_body is not None
+    assert upstream.requests(api="fhir") == []
+
+
+async def test_a_long_attachment_is_delivered(relay: Relay, upstream: SandboxServer) -> None:
+    await factories.user(relay)
+    note = [{"text": 'a, [b] {c} "d"\n' * (1024 * 1024 // 17 - 1)}] * 7
+    accepted = await factories.accepted(relay, note=note)
+    assert (await deliver(relay, accepted)).state is State.DELIVERED
 
 
 async def test_an_invalid_resource_is_rejected_with_the_element_and_sends_nothing(

@@ -29,6 +29,7 @@ from uplift.delivery.results import (
     SearchEmpty,
     Sent,
     Stopped,
+    Unvalidated,
 )
 from uplift.destinations.responses import Receipt, Response, ResponseKind
 from uplift.errors import NeedsAuthorization, TokenLimitReached, TokenPending, TokenUnavailable
@@ -94,6 +95,7 @@ ENDS: list[tuple[LastStep, State, Reason | None, str]] = [
     (Cancelled(), State.CANCELLED, Reason.CANCELLED_BY_OWNER, "cancelled"),
     (Collides(), State.REFUSED, Reason.ID_COLLISION, "id_collision"),
     (Invalid(), State.REJECTED, Reason.INVALID, "invalid"),
+    (Unvalidated(), State.REJECTED, Reason.TOO_COMPLEX, "too_complex"),
     (FOUND, State.DELIVERED, None, "found"),
     (NewerFound(), State.REFUSED, Reason.NEWER_UPSTREAM, "newer_upstream"),
     (PastDeadline(), State.EXPIRED, Reason.GAVE_UP, "gave_up"),

@@ -6,6 +6,7 @@ import gzip
 import itertools
 import socket
 import time
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, Literal
@@ -676,6 +677,70 @@ async def test_a_response_without_end_is_not_read_to_its_end(kind: Kind, packed:
     assert response == Response(ResponseKind.UNKNOWN, "response_too_large")
     assert sent < 50_000_000
     assert len(remote.requests) == 1
+
+
+async def packed_thrice(connection: Connection) -> None:
+    await connection.read()
+    bomb = gzip.compress(gzip.compress(gzip.compress(b" " * 50_000_000)))
+    await connection.response(201, bomb, {"Content-Encoding": "gzip, gzip, gzip"})
+
+
+async def packed_in_two_headers(connection: Connection) -> None:
+    await connection.read()
+    body = gzip.compress(gzip.compress(STORED))
+    head = b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\n"
+    head += b"Content-Encoding: gzip\r\nContent-Encoding: gzip\r\n"
+    await connection.send(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+
+
+async def packed_otherwise(connection: Connection) -> None:
+    await connection.read()
+    await connection.response(201, zlib.compress(STORED), {"Content-Encoding": "deflate"})
+
+
+async def more_than_the_packed(connection: Connection) -> None:
+    await connection.read()
+    await connection.send(
+        b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\n"
+        b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(STORED)
+    )
+    await asyncio.sleep(0.01)
+    await connection.send(b"more")
+
+
+async def a_large_head(connection: Connection) -> None:
+    await connection.read()
+    lines = {f"X-{number}": "a" * 1000 for number in range(70)}
+    await connection.response(201, STORED, lines)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "packing",
+    [packed_thrice, packed_in_two_headers, packed_otherwise, more_than_the_packed, a_large_head],
+    ids=lambda packing: packing.__name__,
+)
+async def test_a_response_that_costs_too_much_to_read_is_unknown(
+    kind: Kind, packing: Answering
+) -> None:
+    async with serve(packing) as remote, client(remote.url) as fhir:
+        response = await ask(fhir, kind)
+        await settled(remote)
+
+    assert response == Response(ResponseKind.UNKNOWN, "connection_lost")
+    assert len(remote.requests) == 1
+
+
+async def test_a_coding_of_no_content_is_no_error() -> None:
+    async def refuse(connection: Connection) -> None:
+        await connection.read()
+        await connection.response(401, b"", {"Content-Encoding": "gzip"})
+
+    async with serve(refuse) as remote, client(remote.url) as fhir:
+        response = await ask(fhir, "create")
+
+    assert response.kind is ResponseKind.UNAUTHORIZED
+    assert remote.requests[0].header("Accept-Encoding") == "gzip"
 
 
 async def test_the_stored_resource_may_be_as_large_as_the_largest_upload() -> None:

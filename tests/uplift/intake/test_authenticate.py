@@ -4,6 +4,7 @@ import asyncio
 
 from sqlalchemy import event
 
+from tests.keys import KEY_RING
 from uplift.intake.authenticate import Authenticator
 from uplift.ledger.credentials import Scope, add_api_key, revoke
 from uplift.ledger.database import Database
@@ -11,12 +12,16 @@ from uplift.ledger.database import Database
 
 async def test_each_of_many_who_ask_at_once_gets_their_own_credential(database: Database) -> None:
     async with database.transaction() as connection:
-        keys = [await add_api_key(connection, f"k{n}", frozenset({Scope.BACKEND})) for n in (1, 2)]
+        keys = [
+            await add_api_key(connection, KEY_RING, f"k{n}", frozenset({Scope.BACKEND}))
+            for n in (1, 2)
+        ]
+    authenticator = Authenticator(database, KEY_RING)
+    await authenticator.find("uplift_key_wrong")  # reads the credential key, which stays
     asked = []
     event.listen(
         database._engine.sync_engine, "before_cursor_execute", lambda *args: asked.append(args[2])
     )
-    authenticator = Authenticator(database)
     secrets = [keys[0][1], keys[1][1], "uplift_key_wrong", "", "\N{SNOWMAN}"] * 10
     found = await asyncio.gather(*map(authenticator.find, secrets))
     ids = [each.id if each else None for each in found]
@@ -26,8 +31,8 @@ async def test_each_of_many_who_ask_at_once_gets_their_own_credential(database: 
 
 async def test_a_revoked_credential_is_not_found_by_whoever_asks_after(database: Database) -> None:
     async with database.transaction() as connection:
-        key_id, secret = await add_api_key(connection, "k", frozenset({Scope.BACKEND}))
-    authenticator = Authenticator(database)
+        key_id, secret = await add_api_key(connection, KEY_RING, "k", frozenset({Scope.BACKEND}))
+    authenticator = Authenticator(database, KEY_RING)
     stop = asyncio.Event()
 
     async def ask() -> None:

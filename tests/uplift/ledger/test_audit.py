@@ -7,6 +7,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 from uuid_utils.compat import uuid4
 
+from tests.keys import KEY_RING
 from tests.uplift.ledger import rows
 from uplift.ledger import audit, credentials, erasing
 from uplift.ledger.audit import SYSTEM, Action, Actor, Event
@@ -78,7 +79,7 @@ async def test_an_act_that_did_not_happen_is_not_in_the_trail(
 ) -> None:
     before = await events(database)
     async with database.transaction() as connection:
-        await credentials.add_api_key(connection, "backend", frozenset(), by=_WHO)
+        await credentials.add_api_key(connection, KEY_RING, "backend", frozenset(), by=_WHO)
         await connection.rollback()
     assert await events(database) == before
 
@@ -113,8 +114,10 @@ async def test_keys_and_tokens_are_noted_when_made_and_when_revoked_once(
     database: Database, alice: UserRow
 ) -> None:
     async with database.transaction() as connection:
-        key_id, _ = await credentials.add_api_key(connection, "backend", frozenset(), by=_WHO)
-        token = await credentials.add_device_token(connection, alice.id, 60, by=_WHO)
+        key_id, _ = await credentials.add_api_key(
+            connection, KEY_RING, "backend", frozenset(), by=_WHO
+        )
+        token = await credentials.add_device_token(connection, KEY_RING, alice.id, 60, by=_WHO)
         for _ in range(2):
             await credentials.revoke(connection, key_id, by=_WHO)
             await credentials.revoke_device_tokens(connection, alice.id, by=_WHO)

@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import func, select, text
 from uuid_utils.compat import uuid4
 
+from tests.keys import KEY_RING
 from uplift.ledger import credentials
 from uplift.ledger.credentials import CredentialRow, Scope
 from uplift.ledger.database import Database
@@ -16,17 +17,17 @@ from uplift.ledger.users import UserRow
 
 async def add_key(database: Database, *scopes: Scope) -> tuple[UUID, str]:
     async with database.transaction() as connection:
-        return await credentials.add_api_key(connection, "backend 1", frozenset(scopes))
+        return await credentials.add_api_key(connection, KEY_RING, "backend 1", frozenset(scopes))
 
 
 async def add_token(database: Database, user: UserRow, seconds: float = 60) -> str:
     async with database.transaction() as connection:
-        return (await credentials.add_device_token(connection, user.id, seconds))[0]
+        return (await credentials.add_device_token(connection, KEY_RING, user.id, seconds))[0]
 
 
 async def find(database: Database, secret: str) -> CredentialRow | None:
     async with database.transaction() as connection:
-        return await credentials.find_credential(connection, secret)
+        return await credentials.find_credential(connection, KEY_RING, secret)
 
 
 async def revoke(database: Database, credential_id: UUID) -> bool:
@@ -87,9 +88,17 @@ async def test_a_revoked_credential_ends_at_once_and_only_once(database: Databas
     assert found.id == other_id
 
 
+async def test_a_write_does_not_bring_a_revoked_credential_back(database: Database) -> None:
+    key_id, secret = await add_key(database, Scope.BACKEND)
+    await revoke(database, key_id)
+    async with database.transaction() as connection:
+        await connection.execute(text("UPDATE credentials SET revoked_at = NULL"))
+    assert await find(database, secret) is None
+
+
 async def test_a_device_token_ends_with_its_time(database: Database, alice: UserRow) -> None:
     async with database.transaction() as connection:
-        ends = (await credentials.add_device_token(connection, alice.id, 90)).expires_at
+        ends = (await credentials.add_device_token(connection, KEY_RING, alice.id, 90)).expires_at
         now = (await connection.execute(select(func.now()))).scalar_one()
     assert ends - now == timedelta(seconds=90)
     assert await find(database, await add_token(database, alice, -1)) is None

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.factories import new_id
+from tests.keys import KEY_RING
 from uplift.ledger import idempotency
 from uplift.ledger.credentials import Scope, add_api_key
 from uplift.ledger.database import Database
@@ -19,7 +20,8 @@ from uplift.ledger.idempotency import CallersKey
 async def callers(database: Database) -> list[UUID]:
     async with database.transaction() as connection:
         return [
-            (await add_api_key(connection, name, frozenset({Scope.BACKEND})))[0] for name in "ab"
+            (await add_api_key(connection, KEY_RING, name, frozenset({Scope.BACKEND})))[0]
+            for name in "ab"
         ]
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import func, insert, select, text, update
 from uuid_utils.compat import uuid7
 
 from tests import factories
+from tests.keys import KEY_RING
 from tests.uplift.ledger import rows
 from uplift.ledger import accepting, batches, credentials, retention, tombstones, uploads
 from uplift.ledger.batches import NewLine
@@ -332,9 +333,9 @@ async def test_device_tokens_go_a_day_after_they_expire_and_api_keys_stay(
     database: Database, alice: UserRow
 ) -> None:
     async with database.transaction() as connection:
-        key, _ = await credentials.add_api_key(connection, "backend", frozenset())
+        key, _ = await credentials.add_api_key(connection, KEY_RING, "backend", frozenset())
         tokens = [
-            (await credentials.add_device_token(connection, alice.id, seconds)).id
+            (await credentials.add_device_token(connection, KEY_RING, alice.id, seconds)).id
             for seconds in (600, -600, -90_000, -99_000)
         ]
     assert (await retain(database)).tokens == 2
@@ -346,7 +347,8 @@ async def test_idempotency_keys_go_when_they_expire_and_their_tokens_after_them(
 ) -> None:
     async with database.transaction() as connection:
         tokens = [
-            (await credentials.add_device_token(connection, alice.id, -90_000)).id for _ in range(2)
+            (await credentials.add_device_token(connection, KEY_RING, alice.id, -90_000)).id
+            for _ in range(2)
         ]
         for token, ends in zip(tokens, (timedelta(hours=-1), timedelta(hours=1)), strict=True):
             await connection.execute(

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid4
 
 from tests import factories
+from tests.keys import KEY_RING
 from tests.uplift.ledger import rows
 from tests.uplift.users import whereabouts
 from uplift.errors import Conflict, NotFound
@@ -66,8 +67,8 @@ async def a_person_with_everything(relay: Relay, upstream: SandboxServer) -> Per
     queued = await submit(relay, 4)
     await submit(relay, 5)
     async with relay.database.transaction() as connection:
-        key_id, _ = await credentials.add_api_key(connection, "backend", frozenset())
-        token = await credentials.add_device_token(connection, user.id, 600)
+        key_id, _ = await credentials.add_api_key(connection, KEY_RING, "backend", frozenset())
+        token = await credentials.add_device_token(connection, KEY_RING, user.id, 600)
         for credential_id in (key_id, token.id):
             connection_key = IdempotencyKey(
                 credential_id=credential_id,
@@ -150,8 +151,9 @@ async def erase(relay: Relay, name: str = _NAME, *, wait: float = 10) -> bool:
 
 
 async def nothing_is_left(database: Database) -> bool:
-    """Whether only the audit trail and the API's keys are left, which belong to no user."""
-    return set(await whereabouts.counts(database)) <= {"audit_events", "credentials"}
+    """Whether only the audit trail and the deployment's keys are left, which belong to no user."""
+    left = {"audit_events", "credentials", "deployment_keys"}
+    return set(await whereabouts.counts(database)) <= left
 
 
 async def _dispatched(url: str, ids: set[bytes]) -> bool:

@@ -21,6 +21,7 @@ from uplift.errors import UpliftError
 from uplift.ledger import credentials
 from uplift.ledger.credentials import Scope
 from uplift.ledger.database import Database
+from uplift.sealing import KeyRing
 from uplift.settings import Settings
 
 _KEY_NAME = "uplift up"
@@ -108,7 +109,11 @@ def add_api_key(system: System) -> str:
                     if name == _KEY_NAME and revoked_at is None:
                         await credentials.revoke(connection, key_id)
                 scopes = frozenset({Scope.BACKEND, Scope.OPERATOR})
-                return (await credentials.add_api_key(connection, _KEY_NAME, scopes, by=actor()))[1]
+                key_ring = KeyRing.parse(system.environment["UPLIFT_MASTER_KEYS"])
+                _, secret = await credentials.add_api_key(
+                    connection, key_ring, _KEY_NAME, scopes, by=actor()
+                )
+                return secret
         finally:
             await database.close()
 

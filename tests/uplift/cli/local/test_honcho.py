@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests.factories import resource
+from tests.keys import KEY_RING
 from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.system import ADMIN_PORTS
 from uplift.ledger import credentials
@@ -120,7 +121,7 @@ async def test_honcho_runs_the_whole_system_and_stops_it_cleanly(
         await honcho.until(f"admin of {name}", "/healthz", 200)
     async with database.transaction() as connection:
         scopes = frozenset({Scope.BACKEND})
-        _, key = await credentials.add_api_key(connection, "test", scopes)
+        _, key = await credentials.add_api_key(connection, KEY_RING, "test", scopes)
     async with httpx.AsyncClient(
         base_url=f"http://{HOST}:{honcho.ports['api']}",
         headers={"Authorization": f"Bearer {key}"},

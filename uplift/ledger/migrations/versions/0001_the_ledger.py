@@ -136,6 +136,7 @@ def upgrade() -> None:
         ),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("mac", sa.LargeBinary(), nullable=False),
         sa.CheckConstraint(
             "(kind = 'device_token') = (user_id IS NOT NULL AND expires_at IS NOT NULL)",
             name=op.f("ck_credentials_device_token_has_user_and_end"),
@@ -158,6 +159,19 @@ def upgrade() -> None:
         ["user_id"],
         unique=False,
         postgresql_where=sa.text("user_id IS NOT NULL"),
+    )
+    op.create_table(
+        "deployment_keys",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("master_key_id", sa.Text(), nullable=False),
+        sa.Column("wrapped_key", sa.LargeBinary(), nullable=False),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_deployment_keys")),
     )
     op.create_table(
         "grants",
@@ -476,6 +490,7 @@ def downgrade() -> None:
         postgresql_where=sa.text("state = 'needs_authorization'"),
     )
     op.drop_table("grants")
+    op.drop_table("deployment_keys")
     op.drop_index(
         "ix_credentials_user_id",
         table_name="credentials",
