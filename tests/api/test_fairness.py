@@ -39,7 +39,7 @@ def settings(settings: Settings) -> Settings:
             "max_json_values": 10_000,
             "max_batch_lines": 1000,
             "max_batch_bytes": _MIB,
-            "body_idle_seconds": 3.0,
+            "body_idle_seconds": 6.0,
             "min_body_bytes_per_second": 1000,
             "admission_wait_seconds": 10.0,
             "rate_limit_seconds": 6000.0,

@@ -74,6 +74,7 @@ async def test_when_postgres_was_away_at_start_it_is_not_ready_and_writes_nothin
             assert (await client.get("/healthz")).status_code == 200
             assert_problem(await client.get("/readyz"), 503)
             own.restart()
+            await asyncio.sleep(1.1)  # readiness is remembered for a second
             ready = assert_problem(await client.get("/readyz"), 503)
             assert "The master keys do not fit the database" in ready["detail"]
             assert "uplift doctor" in ready["detail"]

@@ -153,7 +153,12 @@ async def test_no_request_fails_or_gets_an_undocumented_answer(
             json={"resourceType": "Bundle", "type": "batch", "entry": [{"resource": resource()}]},
             headers=bearer(keys.backend),
         ).json()
-        known = {"upload_id": upload["id"], "batch_id": batch["id"], "user": "alice"}
+        known = {
+            "upload_id": upload["id"],
+            "batch_id": batch["id"],
+            "user": "alice",
+            "version": "R4",
+        }
         callers = [keys.backend, keys.operator, await device_token(database, "alice"), "wrong"]
         for result in schema.get_all_operations():
             assert isinstance(result, Ok)

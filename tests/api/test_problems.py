@@ -119,6 +119,7 @@ async def test_a_wrong_method_is_a_405_that_names_the_right_ones(
         url = re.sub(r"{\w+(:path)?}", NOBODYS_ID, path)
         if path == "/v1/uploads/redrive":  # fits the pattern of an upload too
             methods = methods | _methods_by_path(app)["/v1/uploads/{upload_id}"]
+        methods = methods | ({"HEAD"} if "GET" in methods else set())
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"} - methods:
             response = await client.request(method, url)
             problem = assert_problem(response, 405)

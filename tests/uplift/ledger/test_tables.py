@@ -135,6 +135,7 @@ async def test_a_device_token_has_a_user_and_an_end(
         "name": "n",
         "secret_hash": b"h",
         "scopes": ["backend"],
+        "mac": b"m",
     }
     await forbidden(database, insert(Credential).values({**credential, **values}), constraint)
 
