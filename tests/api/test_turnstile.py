@@ -28,3 +28,25 @@ async def test_a_cancelled_request_takes_nobodys_place() -> None:
         await tasks[5]
         await asyncio.gather(*tasks, return_exceptions=True)
         await turnstile.enter(b"key")
+
+
+async def test_a_credential_that_is_alone_passes_freely_until_another_comes() -> None:
+    turnstile = Turnstile()
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    await turnstile.enter(b"crowd")
+    while loop.time() < started + 1.1:
+        await turnstile.enter(b"")  # a health check
+        await asyncio.sleep(0.1)
+
+    async def begin_all(key: bytes) -> list[bool]:
+        tasks = [asyncio.create_task(turnstile.enter(key)) for _ in range(10)]
+        await asyncio.sleep(0)
+        done = [task.done() for task in tasks]
+        await asyncio.gather(*tasks)
+        return done
+
+    assert all(await begin_all(b"crowd"))
+    assert not all(await begin_all(b""))
+    await turnstile.enter(b"one")
+    assert not all(await begin_all(b"crowd"))
