@@ -65,7 +65,7 @@ format: $(READY) ## Format, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 
 fuzz: $(READY) ## The whole API against its OpenAPI, longer than `make test` does
-	UPLIFT_FUZZ_EXAMPLES=1000 $(BIN)/pytest tests/api/test_openapi_fuzz.py
+	UPLIFT_FUZZ_EXAMPLES=2000 $(BIN)/pytest tests/api/test_openapi_fuzz.py
 
 bench: $(READY) ## Bounded benchmarks on loopback; ARGS="--help" lists the options
 	$(BIN)/python -m bench $(ARGS)
