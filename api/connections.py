@@ -1,5 +1,6 @@
 """The connections of the process: at most so many, so that nobody can use up all of them."""
 
+from itertools import chain
 from typing import Protocol
 
 
@@ -13,8 +14,9 @@ class Closable(Protocol):
 class Connections:
     """Which connections there are, and which of them can be closed for a new one.
 
-    The longest idle one is closed first: no request is lost with it. Then the one whose head has
-    been incomplete for longest. A request that was read keeps its connection.
+    The longest idle one is closed first: no request is lost with it. Then the one that has waited
+    longest for the rest of a head, or of a body that nobody reads; then for its answer to be read.
+    A request that is being answered keeps its connection.
     """
 
     def __init__(self, limit: int, *, idle_seconds: float, head_seconds: float) -> None:
@@ -24,7 +26,8 @@ class Connections:
         self._all: set[Closable] = set()
         # Dictionaries, because they keep the order.
         self._idle: dict[Closable, None] = {}
-        self._in_head: dict[Closable, None] = {}
+        self._late: dict[Closable, None] = {}
+        self._unsent: dict[Closable, None] = {}
 
     def __len__(self) -> int:
         return len(self._all)
@@ -32,7 +35,7 @@ class Connections:
     def add(self, connection: Closable) -> bool:
         """Count a new connection, which is idle. False if there is no place for it."""
         if len(self._all) >= self._limit:
-            victim = next(iter(self._idle), None) or next(iter(self._in_head), None)
+            victim = next(chain(self._idle, self._late, self._unsent), None)
             if victim is None:
                 return False
             self.remove(victim)
@@ -45,19 +48,31 @@ class Connections:
         """Forget a connection that is closed."""
         self._all.discard(connection)
         self._idle.pop(connection, None)
-        self._in_head.pop(connection, None)
+        self._late.pop(connection, None)
+        self._unsent.pop(connection, None)
 
     def idle(self, connection: Closable) -> None:
         """The connection waits for a request, from now on."""
+        self._late.pop(connection, None)
         if connection in self._all:
             self._idle[connection] = None
 
-    def in_head(self, connection: Closable) -> None:
-        """The head of a request is arriving."""
-        if self._idle.pop(connection, self) is None:
-            self._in_head[connection] = None
+    def late(self, connection: Closable) -> None:
+        """The rest of a head is missing, or of a body whose request is answered already."""
+        self._idle.pop(connection, None)
+        if connection in self._all:
+            self._late[connection] = None
 
     def busy(self, connection: Closable) -> None:
         """The connection has a request."""
         self._idle.pop(connection, None)
-        self._in_head.pop(connection, None)
+        self._late.pop(connection, None)
+
+    def unsent(self, connection: Closable) -> None:
+        """The peer does not read its answer, or not as fast as it comes."""
+        if connection in self._all:
+            self._unsent[connection] = None
+
+    def sent(self, connection: Closable) -> None:
+        """The peer goes on to read."""
+        self._unsent.pop(connection, None)

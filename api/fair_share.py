@@ -67,7 +67,9 @@ class Receiving:
     @property
     def can_be_interrupted(self) -> bool:
         """Whether it waits, and was not interrupted before."""
-        return self._timeout is not None and not self.interrupted
+        # A wait whose time is over ends by itself: its time cannot be changed any more.
+        waits = self._timeout is not None and not self._timeout.expired()
+        return waits and not self.interrupted
 
     def interrupt(self) -> None:
         """End the wait now."""

@@ -64,6 +64,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._received = bytearray()  # what comes before or after the current body
         self._body: Body | None = None  # None between requests
         self._deadline: asyncio.TimerHandle | None = None  # of a head, or of a body nobody reads
+        self._sending: asyncio.TimerHandle | None = None  # of an answer that is not read
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
@@ -78,12 +79,28 @@ class HttpProtocol(HttpToolsProtocol):
         """See asyncio.Protocol."""
         self._places.remove(self)
         self._unset_deadline()
+        self._unset_sending()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
     def close_for_room(self) -> None:
         """See `Connections`."""
         self._refusals.note(Why.CONNECTIONS, "")
+        self.transport.abort()
+
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol."""
+        super().pause_writing()
+        self._watch_sending()
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        super().resume_writing()
+        self._unset_sending()
+        self._places.sent(self)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """See HttpToolsProtocol. Waits for nobody who has not read the last answer by now."""
         self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
@@ -104,9 +121,11 @@ class HttpProtocol(HttpToolsProtocol):
         """See HttpToolsProtocol. Goes on with what arrived meanwhile."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
+            self._watch_sending()
             return
         self.flow.resume_reading()
         if self._body is not None:
+            self._places.late(self)
             self._set_deadline(_UNREAD_SECONDS, self._unread)
         elif self._received:
             self.loop.call_soon(self._go_on)
@@ -156,8 +175,11 @@ class HttpProtocol(HttpToolsProtocol):
             raise RefusedError(
                 Why.TOO_LARGE, 431, f"The head of a request has at most {MAX_HEAD_BYTES} bytes."
             )
-        if self._received and self._deadline is None:
-            self._places.in_head(self)
+        if not self._received:  # nothing came but empty lines
+            self._unset_deadline()
+            self._wait_idle()
+        elif self._deadline is None:
+            self._places.late(self)
             self._set_deadline(self._places.head_seconds, self._head_is_late)
 
     def _feed_body(self, data: bytes) -> bytes:
@@ -193,7 +215,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _unread(self) -> None:
         self._refusals.note(Why.UNREAD, "")
-        self.transport.close()
+        self._close()
 
     def _set_deadline(self, seconds: float, action: Any) -> None:
         self._unset_deadline()
@@ -215,7 +237,32 @@ class HttpProtocol(HttpToolsProtocol):
         cycle = self.cycle
         if cycle is None or cycle.response_complete or not cycle.response_started:
             self.transport.write(_answer(error, request))
+        self._close()
+
+    def _close(self) -> None:
+        """Close the connection when the peer has read what was answered, or reads no more."""
         self.transport.close()
+        self._watch_sending()
+
+    def _watch_sending(self) -> None:
+        """Close the connection if the peer reads nothing for as long as an idle one is kept."""
+        self._unset_sending()
+        self._places.unsent(self)
+        self._sending = self.loop.call_later(
+            self._places.idle_seconds, self._check_sending, self.transport.get_write_buffer_size()
+        )
+
+    def _check_sending(self, before: int) -> None:
+        if self.transport.get_write_buffer_size() < before:
+            self._watch_sending()
+        else:
+            self._refusals.note(Why.UNSENT, "")
+            self.transport.abort()
+
+    def _unset_sending(self) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending = None
 
 
 def _answer(error: RefusedError, request: str) -> bytes:

@@ -42,6 +42,7 @@ class Why(StrEnum):
     EXPECTATION = "expectation"
     BODY = "body_malformed"
     UNREAD = "body_not_read"
+    UNSENT = "answer_not_read"
     CONNECTIONS = "connections"
 
 

@@ -209,3 +209,21 @@ async def test_a_key_leaves_work_for_others_and_slow_large_bodies_do_not_delay_s
         for _ in range(100):
             async with admission.body(key, Receiving()) as small:
                 await small.grow(1000)
+
+
+async def test_a_wait_whose_time_is_just_over_is_not_interrupted() -> None:
+    receiving = Receiving()
+    seen: list[bool] = []
+
+    async def wait() -> None:
+        async with receiving.within(0.01):
+            assert receiving._timeout is not None
+            # In the pass in which the time is over, before the wait itself has ended.
+            asyncio.get_running_loop().call_at(
+                receiving._timeout.when() or 0, lambda: seen.append(receiving.can_be_interrupted)
+            )
+            await asyncio.sleep(1)
+
+    with pytest.raises(TimeoutError):
+        await wait()
+    assert seen == [False]

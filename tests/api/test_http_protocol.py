@@ -249,6 +249,54 @@ def test_half_sent_heads_do_not_keep_others_out(server: ApiServer) -> None:
             each.close()
 
 
+@pytest.mark.parametrize(
+    "sent", [b"\r\n", _request("GET", "/healthz") + b"\r\n"], ids=["first", "after a request"]
+)
+def test_an_empty_line_does_not_keep_a_connection(server: ApiServer, sent: bytes) -> None:
+    with server.connect() as connection:
+        connection.settimeout(_IDLE_SECONDS * 3)
+        connection.sendall(sent)
+        while connection.recv(65536):
+            pass
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        _request("GET", "/healthz") + b"GET / HT",
+        _request("GET", "/healthz") + b"\r\n",
+        _request("POST", "/v1/uploads", "Content-Length: 9"),
+        _request("GET", "/docs/swagger-ui-bundle.js") * 20,
+    ],
+    ids=["half a head", "an empty line", "a body not sent", "answers not read"],
+)
+def test_connections_that_wait_for_their_peer_do_not_keep_others_out(
+    server: ApiServer, sent: bytes
+) -> None:
+    held = [server.connect() for _ in range(_CONNECTIONS)]
+    try:
+        for each in held:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # little is on its way
+            each.sendall(sent)
+        time.sleep(1)
+        with server.connect() as honest:
+            honest.sendall(_request("GET", "/healthz"))
+            assert answer_on(honest)[0] == 200
+    finally:
+        for each in held:
+            each.close()
+
+
+def test_an_answer_that_is_not_read_ends_with_its_connection(server: ApiServer) -> None:
+    with server.connect() as connection:
+        connection.sendall(_request("GET", "/docs/swagger-ui-bundle.js") * 20)
+        time.sleep(_IDLE_SECONDS * 2.5)
+        answers = 0
+        while part := connection.recv(65536):
+            answers += part.count(b"HTTP/1.1 200")
+        assert answers < 20
+
+
 def test_a_body_that_nobody_reads_does_not_hold_the_connection_or_lose_the_answer(
     server: ApiServer,
 ) -> None:
