@@ -1,6 +1,7 @@
 """The API's JSON about uploads, and what all models share. OpenAPI is generated from the models."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Literal
@@ -9,6 +10,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
+from uplift.ledger.attempts import AttemptRow
 from uplift.lifecycle import State
 from uplift.reading.status import Status
 
@@ -161,3 +163,44 @@ class UploadList(Camel):
 
     uploads: list[UploadStatus] = Field(description="The uploads.")
     next: NextPage
+
+
+class Attempt(Camel):
+    """One attempt to deliver an upload."""
+
+    opened_at: datetime = Field(description="When it began.")
+    closed_at: datetime | None = Field(
+        description="When it ended. Null, like all below, while it runs, or if its worker stopped."
+    )
+    outcome: str | None = Field(description="What it came to.", examples=["http_201"])
+    status_code: int | None = Field(
+        description="The status code of 1upHealth's response. Null without a response.",
+        examples=[201],
+    )
+    duration_ms: int | None = Field(
+        description="How long it took, in milliseconds.", examples=[412]
+    )
+
+
+class AttemptList(Camel):
+    """The latest attempts to deliver an upload, newest first."""
+
+    attempts: list[Attempt] = Field(
+        description="The attempts, at most 100.",
+        examples=[
+            [
+                {
+                    "openedAt": "2026-11-23T10:00:05Z",
+                    "closedAt": "2026-11-23T10:00:06Z",
+                    "outcome": "http_201",
+                    "statusCode": 201,
+                    "durationMs": 412,
+                }
+            ]
+        ],
+    )
+
+    @classmethod
+    def of(cls, rows: Sequence[AttemptRow]) -> "AttemptList":
+        """These attempts."""
+        return cls(attempts=[Attempt(**asdict(row)) for row in rows])

@@ -18,11 +18,18 @@ from uplift.api.idempotency import idempotency_key
 from uplift.api.pages import After, PageSize, next_page
 from uplift.api.problems import documented, not_found
 from uplift.api.rate_limits import RateLimits
-from uplift.api.schemas import AppUserId, Instant, ResourceType, UploadList, UploadStatus
+from uplift.api.schemas import (
+    AppUserId,
+    AttemptList,
+    Instant,
+    ResourceType,
+    UploadList,
+    UploadStatus,
+)
 from uplift.api.upload_openapi import ACCEPTED, STATUS_READ, SUBMIT
 from uplift.api.work import resume_for, work_of
 from uplift.intake.submission import Labels, parse_unblocked
-from uplift.ledger import uploads, users
+from uplift.ledger import attempts, uploads, users
 from uplift.ledger.credentials import Scope
 from uplift.ledger.filters import Filter
 from uplift.ledger.uploads import UploadRow
@@ -134,6 +141,28 @@ async def status(
         return Response(status_code=304, headers=headers)
     shown = UploadStatus.of(relay.statuses.open(row))
     return JSONResponse(shown.model_dump(mode="json", by_alias=True), headers=headers)
+
+
+@router.get(
+    "/v1/uploads/{upload_id}/attempts",
+    response_model=AttemptList,
+    summary="List an upload's attempts",
+    responses=documented(400, 401, 403, 404, 503),
+)
+async def list_attempts(
+    upload_id: Annotated[UUID, Path(description="The id of the upload.")],
+    relay: RelayDep,
+    caller: CallerDep,
+) -> AttemptList:
+    """The latest 100 attempts to deliver it, newest first. A tombstone has none.
+
+    Attempts that `attempts` of the status does not count are in it too.
+    """
+    caller.require(*_READERS)
+    async with relay.database.transaction() as connection:
+        found = await uploads.get_uploads(connection, [upload_id])
+        caller.check_sees(found.get(upload_id))
+        return AttemptList.of(await attempts.latest_attempts(connection, upload_id))
 
 
 @router.get(

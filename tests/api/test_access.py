@@ -50,6 +50,7 @@ _RULES: dict[tuple[str, str], _Rule] = {
     ("POST", "/v1/uploads"): _Rule(202, 403, 202, 403, json={"user": "alice", **_UPLOAD}),
     ("GET", "/v1/uploads"): _Rule(200, 200, 200, 200),
     ("GET", "/v1/uploads/{upload_id}"): _Rule(200, 200, 200, 404),
+    ("GET", "/v1/uploads/{upload_id}/attempts"): _Rule(200, 200, 200, 404),
     ("DELETE", "/v1/uploads/{upload_id}"): _Rule(200, 200, 200, 404),
     ("POST", "/v1/uploads/{upload_id}/redrive"): _Rule(200, 200, 403, 403),
     ("POST", "/v1/uploads/redrive"): _Rule(403, 200, 403, 403, json={"all": True}),

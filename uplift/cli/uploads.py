@@ -13,7 +13,8 @@ from uplift.cli.output import moment, print_json, print_table
 from uplift.cli.paging import read_pages
 from uplift.cli.session import errors, run_on_ledger
 from uplift.cli.upload_filter import UploadFilter
-from uplift.ledger import uploads
+from uplift.ledger import attempts, uploads
+from uplift.ledger.attempts import AttemptRow
 from uplift.ledger.database import Database
 from uplift.ledger.uploads import UploadRow
 from uplift.lifecycle import DEAD_LETTERS
@@ -84,19 +85,20 @@ def list_(
 def show(
     upload_id: Annotated[UUID, typer.Argument(help="Its id.", metavar="ID")], json: _Json = False
 ) -> None:
-    """Show an upload: everything but its content and its receipt."""
+    """Show an upload and its latest 100 attempts: everything but its content and its receipt."""
 
-    async def use(database: Database) -> UploadRow | None:
+    async def use(database: Database) -> tuple[UploadRow | None, list[AttemptRow]]:
         async with database.transaction() as connection:
-            return (await uploads.get_uploads(connection, [upload_id])).get(upload_id)
+            found = await uploads.get_uploads(connection, [upload_id])
+            return found.get(upload_id), await attempts.latest_attempts(connection, upload_id)
 
-    row = run_on_ledger(use)
+    row, tried = run_on_ledger(use)
     if row is None:
         errors.print("There is no such upload.")
         raise typer.Exit(1)
     shown = _json(row)
     if json:
-        print_json(shown)
+        print_json({**shown, "attemptList": [_attempt_json(attempt) for attempt in tried]})
         return
     table = Table(show_header=False, box=None)
     for name, value in shown.items():
@@ -106,6 +108,21 @@ def show(
         where = ", ".join(issue["expression"])
         table.add_row(issue["severity"], f"{where}: {issue['diagnostics']} [{issue['code']}]")
     print_table(table)
+    if tried:
+        print_table(_attempts_table(tried))
+
+
+def _attempts_table(tried: list[AttemptRow]) -> Table:
+    table = Table("attempt", "ended", "outcome", "response", "milliseconds", box=None)
+    for attempt in tried:
+        table.add_row(
+            moment(attempt.opened_at),
+            moment(attempt.closed_at) if attempt.closed_at else "",
+            attempt.outcome or "",
+            _text(attempt.status_code),
+            _text(attempt.duration_ms),
+        )
+    return table
 
 
 def _table(rows: list[UploadRow]) -> Table:
@@ -155,4 +172,15 @@ def _json(row: UploadRow) -> dict[str, Any]:
         "deliveredAt": row.delivered_at,
         "lastResponse": row.last_response,
         "issues": row.issues or {},
+    }
+
+
+def _attempt_json(attempt: AttemptRow) -> dict[str, Any]:
+    """The API's names."""
+    return {
+        "openedAt": attempt.opened_at,
+        "closedAt": attempt.closed_at,
+        "outcome": attempt.outcome,
+        "statusCode": attempt.status_code,
+        "durationMs": attempt.duration_ms,
     }

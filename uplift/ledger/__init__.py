@@ -10,6 +10,6 @@ Under all of them are `tables`, `database` (the only place that commits), `migra
    it, `parking` waits for a person or a token. `transitions` has the one function that changes a
    state.
 4. Looked after: `sweeping`, `cancelling`, `dead_letters`.
-5. Read: `uploads`, `summary`.
+5. Read: `uploads`, `attempts`, `summary`.
 6. Removed: `retention`, `tombstones`, `erasing`; `restoring` after a restore of a backup.
 """

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import orjson
 import pytest
+from sqlalchemy import text
 from typer.testing import CliRunner
 
 from tests import factories
@@ -84,6 +85,26 @@ def test_an_upload_is_shown_with_its_findings_and_never_its_content(
     assert "8867-4" not in shown + str(told)
     assert "receipt" not in told
     cli("uploads", "show", str(factories.new_id()), code=1)
+
+
+def test_an_upload_is_shown_with_its_attempts(cli: Cli, dead: list[str]) -> None:
+    async def attempt(relay: Relay) -> None:
+        async with relay.database.transaction() as connection:
+            await connection.execute(
+                text("""
+                    INSERT INTO attempts (lease_id, upload_id, closed_at, outcome, status_code,
+                        duration_ms)
+                    VALUES (gen_random_uuid(), CAST(:id AS uuid), now(), 'http_422', 422, 412)
+                """),
+                {"id": dead[0]},
+            )
+
+    assert orjson.loads(cli("uploads", "show", dead[0], "--json").stdout)["attemptList"] == []
+    cli.on_relay(attempt)
+    assert re.search(r"http_422 +422 +412", cli("uploads", "show", dead[0]).stdout)
+    (told,) = orjson.loads(cli("uploads", "show", dead[0], "--json").stdout)["attemptList"]
+    assert (told["outcome"], told["statusCode"], told["durationMs"]) == ("http_422", 422, 412)
+    assert set(told) == {"openedAt", "closedAt", "outcome", "statusCode", "durationMs"}
 
 
 def test_named_dead_letters_are_redriven_and_each_refusal_says_why(
