@@ -13,6 +13,7 @@ _ROUTES = [
     ("POST", "/v1/uploads"),
     ("GET", "/v1/uploads"),
     ("GET", f"/v1/uploads/{NOBODYS_ID}"),
+    ("GET", f"/v1/uploads/{NOBODYS_ID}/attempts"),
     ("DELETE", f"/v1/uploads/{NOBODYS_ID}"),
     ("POST", f"/v1/uploads/{NOBODYS_ID}/redrive"),
     ("POST", "/v1/uploads/redrive"),
