@@ -11,10 +11,9 @@ from uplift.api.fair_share import Part
 from uplift.api.problems import Problem
 from uplift.errors import UnreadableUpload
 from uplift.intake.accept_batch import GROUP_BYTES, Entry
-from uplift.intake.json_values import check_values
 from uplift.intake.ndjson import Line, LineReader
 from uplift.intake.repeated_names import count_colons
-from uplift.intake.submission import NOT_JSON, names_repeated, run_unblocked
+from uplift.intake.submission import NOT_JSON, check_values, names_repeated, run_unblocked
 from uplift.settings import Settings
 
 NDJSON_TYPES = ("application/x-ndjson", "application/ndjson", "application/fhir+ndjson")

@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 
 from uplift.errors import TooComplex, UnreadableDocument
+from uplift.json_values import has_more_values
 
 MAX_DEPTH = 64
 """The limit for arrays and objects inside each other. HL7's deepest example has 13."""
@@ -41,23 +42,6 @@ def read(body: bytes, max_values: int = MAX_VALUES) -> JsonObject:
     if b"\\u0000" in body and any("\0" in text for text in _texts(document)):
         raise UnreadableDocument("A name or a text contains U+0000, which FHIR forbids. Remove it.")
     return document
-
-
-def has_more_values(body: bytes, limit: int) -> bool:
-    """Whether the JSON text has more than so many values. Arrays and objects are values too; an
-    empty one counts twice. For other texts than JSON, the answer is of no use."""
-    if _separators(body) < limit:
-        return False
-    # Escapes are in strings only, and without them each string is between two quotation marks.
-    plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    # Each value has at most one name, so more strings than this are more values as well.
-    if plain.count(b'"') > 4 * limit:
-        return True
-    return _separators(b"".join(plain.split(b'"')[::2])) >= limit
-
-
-def _separators(text: bytes) -> int:
-    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def _deeper_than(document: Any, depth: int, max_markup: int) -> bool:

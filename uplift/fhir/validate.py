@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from uplift.errors import TooComplex, UnreadableDocument
 from uplift.fhir.compiled import resource_types, validator
-from uplift.fhir.document import MAX_VALUES, JsonObject, has_more_values, read, resources_in
+from uplift.fhir.document import MAX_VALUES, JsonObject, read, resources_in
 from uplift.fhir.expressions import below
 from uplift.fhir.findings import Finding, Kind
 from uplift.fhir.invariants import invariant_findings
@@ -14,6 +14,7 @@ from uplift.fhir.second_opinion import Objection, objection
 from uplift.fhir.tolerances import DEFAULT_TOLERANCES, Tolerances
 from uplift.fhir.types import CREATABLE_TYPES
 from uplift.fhir.versions import FhirVersion
+from uplift.json_values import has_more_values
 
 DESCRIBED_FINDINGS = 300
 """So many findings are described. A document with more is refused. One can take 2 ms."""

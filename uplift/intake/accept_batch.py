@@ -14,8 +14,7 @@ from uplift.dispatch import Dispatcher
 from uplift.errors import Conflict, UnreadableUpload
 from uplift.intake.accept import sealed
 from uplift.intake.back_pressure import BackPressure
-from uplift.intake.json_values import check_values
-from uplift.intake.submission import Labels, parse
+from uplift.intake.submission import Labels, check_values, parse
 from uplift.ledger import accepting, batches, users
 from uplift.ledger.audit import SYSTEM, Actor
 from uplift.ledger.batches import BatchRow, NewLine

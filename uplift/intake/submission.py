@@ -12,8 +12,8 @@ import orjson
 from uplift.errors import UnreadableUpload
 from uplift.fhir.versions import FhirVersion
 from uplift.identity import canonical
-from uplift.intake.json_values import check_values
 from uplift.intake.repeated_names import count_colons, quoted, repeated_name
+from uplift.json_values import has_more_values
 
 MAX_INLINE_BYTES = 64 * 1024
 """For fewer bytes, a thread costs more time than it saves the event loop."""
@@ -134,6 +134,15 @@ def names_repeated(text: bytes) -> UnreadableUpload:
         f"An object has a name twice{name and ':' + name}. Readers of JSON do not agree which of"
         " the two counts. Send one."
     )
+
+
+def check_values(body: bytes, limit: int) -> None:
+    """Raises UnreadableUpload if the text holds more JSON values than `limit`."""
+    if has_more_values(body, limit):
+        raise UnreadableUpload(
+            f"The body has more than {limit} JSON values, the limit of one body"
+            " (UPLIFT_MAX_JSON_VALUES). Send less at once."
+        )
 
 
 async def parse_unblocked(body: bytes, labels: Labels, max_values: int) -> Submission:

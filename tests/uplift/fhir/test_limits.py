@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.validation_limits import PEAK_MB, measure
-from uplift.fhir.document import MAX_VALUES, has_more_values
+from uplift.fhir.document import MAX_VALUES
 from uplift.fhir.validate import DESCRIBED_FINDINGS, validate
 from uplift.fhir.versions import FhirVersion
+from uplift.json_values import has_more_values
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text('"\\,[{:a\u00fc', max_size=6),

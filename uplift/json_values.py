@@ -3,8 +3,6 @@
 import re
 from collections.abc import Iterator
 
-from uplift.errors import UnreadableUpload
-
 # In steps, so that other threads go on, and so that a text far over the limit costs little.
 _STEP_BYTES = 64 * 1024
 # Possessive, so that the search keeps no way back: 8 MiB would cost several times that.
@@ -12,20 +10,16 @@ _TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _WHOLE_TEXTS = re.compile(rb'(?:[^"]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 
 
-def check_values(body: bytes, limit: int) -> None:
-    """Raises UnreadableUpload if the text holds more values than `limit`.
+def has_more_values(body: bytes, limit: int) -> bool:
+    """Whether the text holds more values than `limit`. Arrays and objects are values, too.
 
     Each value follows a comma or the start of an array or object, so these are counted. An empty
     array or object counts twice.
     """
     # Every value takes a byte. The texts are taken out only if they could be what counts.
     if len(body) <= limit or not _exceeds(_steps(body), limit):
-        return
-    if _exceeds(_steps_without_texts(body), limit):
-        raise UnreadableUpload(
-            f"The body has more than {limit} JSON values, the limit of one body"
-            " (UPLIFT_MAX_JSON_VALUES). Send less at once."
-        )
+        return False
+    return _exceeds(_steps_without_texts(body), limit)
 
 
 def _exceeds(steps: Iterator[bytes], limit: int) -> bool:

@@ -3,7 +3,7 @@
 import pytest
 
 from uplift.errors import UnreadableUpload
-from uplift.intake.json_values import check_values
+from uplift.intake.submission import check_values
 
 _TEXT = rb"a,b[c{d\"e,\\" * 100
 
