@@ -29,9 +29,6 @@ class Connections:
         self._late: dict[Closable, None] = {}
         self._unsent: dict[Closable, None] = {}
 
-    def __len__(self) -> int:
-        return len(self._all)
-
     def add(self, connection: Closable) -> bool:
         """Count a new connection, which is idle. False if there is no place for it."""
         if len(self._all) >= self._limit:

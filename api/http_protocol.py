@@ -7,7 +7,6 @@ request is checked like the first.
 
 import asyncio
 import http
-import time
 from typing import Any
 from uuid import uuid4
 
@@ -16,7 +15,8 @@ import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from uplift.api.connections import Connections
-from uplift.api.problem_titles import title_of
+from uplift.api.problems import PROBLEM_TYPE, Problem
+from uplift.api.refusals import LogBudget
 from uplift.api.request_bodies import Body, ChunkedBody, CountedBody
 from uplift.api.request_heads import MAX_HEAD_BYTES, RefusedError, Why, read_head
 from uplift.metrics import connection_refusals
@@ -31,25 +31,15 @@ _UNREAD_SECONDS = 10.0
 class RefusalLog:
     """Logs refusals, but no more than a few lines a second: anybody can cause them."""
 
-    _LINES = 5
-
     def __init__(self) -> None:
-        self._second = 0
-        self._lines = 0
-        self._left_out = 0
+        self._budget = LogBudget(lines=5)
 
     def note(self, why: Why, request: str) -> None:
         """Count a refusal, and log it if the second has room. `refused` counts those left out."""
         connection_refusals.labels(why).inc()
-        second = int(time.monotonic())
-        if second != self._second:
-            self._second, self._lines = second, 0
-        if self._lines == self._LINES:
-            self._left_out += 1
-            return
-        self._lines += 1
-        _log.warning("connection_refused", why=why, request=request, refused=self._left_out)
-        self._left_out = 0
+        left_out = self._budget.take()
+        if left_out is not None:
+            _log.warning("connection_refused", why=why, request=request, refused=left_out)
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -266,17 +256,10 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 def _answer(error: RefusedError, request: str) -> bytes:
-    body = orjson.dumps(
-        {
-            "type": "about:blank",
-            "title": title_of(error.status),
-            "status": error.status,
-            "detail": error.detail,
-        }
-    )
+    body = orjson.dumps(Problem(error.status, error.detail).members())
     head = (
         f"HTTP/1.1 {error.status} {http.HTTPStatus(error.status).phrase}\r\n"
-        "content-type: application/problem+json\r\n"
+        f"content-type: {PROBLEM_TYPE}\r\n"
         f"content-length: {len(body)}\r\n"
         f"x-request-id: {request}\r\n"
         "x-content-type-options: nosniff\r\n"

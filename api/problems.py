@@ -51,20 +51,19 @@ class Problem(Exception):
         self.headers = dict(headers or {})
         self.more = more
 
+    def members(self) -> dict[str, Any]:
+        """The members of the JSON."""
+        return {
+            "type": "about:blank",
+            "title": title_of(self.status),
+            "status": self.status,
+            "detail": self.detail,
+            **self.more,
+        }
+
     def response(self) -> JSONResponse:
         """The problem as an HTTP response."""
-        return JSONResponse(
-            {
-                "type": "about:blank",
-                "title": title_of(self.status),
-                "status": self.status,
-                "detail": self.detail,
-                **self.more,
-            },
-            self.status,
-            self.headers,
-            media_type=PROBLEM_TYPE,
-        )
+        return JSONResponse(self.members(), self.status, self.headers, media_type=PROBLEM_TYPE)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -17,17 +17,37 @@ REFUSED = frozenset({401, 403, 408, 413, 415, 429})
 CREDENTIAL = "uplift.credential"
 """Where the scope of a request has the id of its credential, if that is valid."""
 
-_MAX_LINES = 10  # a second, because anybody can cause them
+_MAX_LINES = 10
+
+
+class LogBudget:
+    """So many log lines a second about what anybody can cause. `clock` is in seconds."""
+
+    def __init__(self, lines: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max_lines = lines
+        self._clock = clock
+        self._second = 0
+        self._lines = 0
+        self._left_out = 0
+
+    def take(self) -> int | None:
+        """How many lines were left out since the last one; None if the second has no room."""
+        second = int(self._clock())
+        if second != self._second:
+            self._second, self._lines = second, 0
+        if self._lines >= self._max_lines:
+            self._left_out += 1
+            return None
+        self._lines += 1
+        left_out, self._left_out = self._left_out, 0
+        return left_out
 
 
 class Refusals:
     """The refusals of one process."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._second = 0
-        self._lines = 0
-        self._unlogged = 0
+        self._budget = LogBudget(_MAX_LINES, clock)
 
     def note(self, scope: Scope, status: int) -> None:
         """Count a refusal, and log it unless there were too many in this second.
@@ -37,13 +57,9 @@ class Refusals:
         route = scope.get("route")
         tags = getattr(route, "tags", None) or ["none"]
         http_refusals.labels(str(status), str(tags[0])).inc()
-        second = int(self._clock())
-        if second != self._second:
-            self._second, self._lines = second, 0
-        if self._lines >= _MAX_LINES:
-            self._unlogged += 1
+        unlogged = self._budget.take()
+        if unlogged is None:
             return
-        self._lines += 1
         credential: UUID | None = scope.get(CREDENTIAL)
         _log.warning(
             "request_refused",
@@ -52,6 +68,5 @@ class Refusals:
             # The template: an address itself has people's names.
             route=getattr(route, "path_format", "none"),
             credential=str(credential) if credential else "none",
-            unlogged=self._unlogged,
+            unlogged=unlogged,
         )
-        self._unlogged = 0
