@@ -3,13 +3,20 @@
 Without this, a misspelt filter lists everything, and a misspelt label makes another record.
 """
 
+from collections.abc import Callable
 from typing import Any, get_args, get_origin
+from weakref import WeakKeyDictionary
 
 from fastapi.requests import HTTPConnection
 from fastapi.routing import APIRoute
 
 from uplift.api.problems import Problem
 from uplift.intake.repeated_names import quoted
+
+_MAX_ERRORS = 10
+
+# By the function of the route, of which each route has its own.
+_known: WeakKeyDictionary[Callable[..., Any], dict[str, bool]] = WeakKeyDictionary()
 
 
 class PassesQueryOn(APIRoute):
@@ -34,11 +41,18 @@ def check_query_names(request: HTTPConnection) -> None:
         raise Problem(400, "Change what `errors` lists.", errors=errors[:_MAX_ERRORS])
 
 
-_MAX_ERRORS = 10
-
-
 def _parameters(route: APIRoute) -> dict[str, bool]:
-    """The names of the query parameters that a route documents, and whether each can repeat."""
+    """The names of the query parameters that a route documents, and whether each can repeat.
+
+    Read once: every single upload asks for them.
+    """
+    known = _known.get(route.endpoint)
+    if known is None:
+        known = _known[route.endpoint] = _read_parameters(route)
+    return known
+
+
+def _read_parameters(route: APIRoute) -> dict[str, bool]:
     extra: list[dict[str, Any]] = (route.openapi_extra or {}).get("parameters", [])
     named = {each["name"]: False for each in extra if each["in"] == "query"}
     for field in route.dependant.query_params:
