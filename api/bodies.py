@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from uplift.api.admission import Admission
 from uplift.api.fair_share import Part, Receiving
 from uplift.api.least_rate import LeastRate
-from uplift.api.problems import Problem
+from uplift.api.problems import Problem, try_later
 from uplift.api.work import work_of
 from uplift.intake.repeated_names import repeated_name
 from uplift.intake.submission import names_repeated
@@ -22,7 +22,6 @@ from uplift.settings import Settings
 
 JSON_TYPES = ("application/json", "application/fhir+json", "application/json+fhir")
 
-_RETRY_SECONDS = 5
 _MAX_MODEL_BYTES = 64 * 1024
 # More digits than any accepted length. Python refuses to parse numbers with thousands of digits.
 _MAX_DIGITS = 18
@@ -107,11 +106,10 @@ def _too_slow(rate: LeastRate) -> Problem:
 
 
 def _interrupted() -> Problem:
-    return Problem(
-        503,
+    return try_later(
         "The body came slowly, and the API needs its capacity for others. Send the request again"
         " later.",
-        headers={"Retry-After": str(_RETRY_SECONDS), "Connection": "close"},
+        Connection="close",
     )
 
 

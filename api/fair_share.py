@@ -14,12 +14,11 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID
 
-from uplift.api.problems import Problem
+from uplift.api.problems import Problem, try_later
 from uplift.metrics import admission_interrupted, admission_refused
 
 PATIENCE_SECONDS = 0.4
 _AGAIN_SECONDS = 0.1
-_RETRY_SECONDS = 5
 
 
 def in_line(heads: Mapping[UUID, int], used: Mapping[UUID, int]) -> list[UUID]:
@@ -233,7 +232,7 @@ class FairShare:
 
     def _refused(self) -> Problem:
         admission_refused.labels(self._what).inc()
-        return Problem(503, self._refusal, headers={"Retry-After": str(_RETRY_SECONDS)})
+        return try_later(self._refusal)
 
     def _fits(self, part: Part, size: int) -> bool:
         if self._in_reserve is part:

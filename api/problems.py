@@ -77,6 +77,11 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def try_later(detail: str, **headers: str) -> Problem:
+    """503 for what may go soon, with Retry-After and further headers."""
+    return Problem(503, detail, headers={"Retry-After": str(_RETRY_SECONDS), **headers})
+
+
 def not_found(detail: str) -> Problem:
     """404, the same for what does not exist and for what the caller may not see."""
     return Problem(404, detail)
@@ -147,7 +152,7 @@ def _unavailable(error: Exception, method: str) -> Problem:
     keys = isinstance(error, ConfigurationError | SealError)
     _log.error("keys_unfit" if keys else "database_unavailable", error=type(error).__name__)
     why = "The master keys do not fit the database." if keys else "The API cannot use its database."
-    return Problem(503, f"{why} {_what_now(method)}", headers={"Retry-After": str(_RETRY_SECONDS)})
+    return try_later(f"{why} {_what_now(method)}")
 
 
 def _what_now(method: str) -> str:

@@ -5,18 +5,16 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BeforeValidator
 
 from uplift import __version__
 from uplift.api.admission import AdmissionDep
 from uplift.api.callers import CallerDep, RelayDep
 from uplift.api.fair_share import Receiving
-from uplift.api.problems import Problem, documented
+from uplift.api.problems import Problem, documented, try_later
 from uplift.api.public_address import public_address
 from uplift.api.query_names import PassesQueryOn
 from uplift.api.reading_openapi import CAPABILITIES_READ, RESOURCE_READ, SEARCH
-from uplift.api.schemas import AppUserId
-from uplift.api.slashes import with_slashes
+from uplift.api.slashes import UserInPath
 from uplift.api.work import work_of
 from uplift.fhir.capability_statement import capability_statement
 from uplift.fhir.interactions import Interaction, parse_interaction
@@ -32,11 +30,6 @@ class FhirResponse(Response):
     media_type = "application/fhir+json"
 
 
-_User = Annotated[
-    AppUserId,
-    BeforeValidator(with_slashes),
-    Path(description="The backend's name for the person (`appUserId`)."),
-]
 _Version = Annotated[str, Path(description="The FHIR version: DSTU2, STU3 or R4.", examples=["R4"])]
 
 
@@ -46,7 +39,7 @@ _Version = Annotated[str, Path(description="The FHIR version: DSTU2, STU3 or R4.
     summary="Read what reading back offers",
     responses=CAPABILITIES_READ | documented(400),
 )
-async def metadata(user: _User, version: _Version, request: Request) -> Response:
+async def metadata(user: UserInPath, version: _Version, request: Request) -> Response:
     """The CapabilityStatement (DSTU2: Conformance) of reading back. FHIR clients ask for it first,
     without a credential. It is the same for every user, and for a name that is no user.
     """
@@ -64,7 +57,7 @@ async def metadata(user: _User, version: _Version, request: Request) -> Response
     responses=RESOURCE_READ | documented(400, 401, 403, 404, 409, 502, 503, 504),
 )
 async def read_back(
-    user: _User,
+    user: UserInPath,
     version: _Version,
     path: Annotated[
         str,
@@ -102,10 +95,8 @@ async def read_back(
         async with admission.read_back(caller.credential, receiving), receiving.within(None):
             content = await relay.reader.read(user, interaction, address_of, by=caller.actor)
     except TimeoutError:
-        raise Problem(
-            503,
-            "1upHealth is slow, and the API needs its capacity for others. Ask again later.",
-            headers={"Retry-After": "5"},
+        raise try_later(
+            "1upHealth is slow, and the API needs its capacity for others. Ask again later."
         ) from None
     return FhirResponse(content)
 

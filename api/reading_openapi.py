@@ -34,6 +34,12 @@ _STATEMENT = {
     "format": ["application/fhir+json"],
 }
 
+_RESOURCE: dict[str, Any] = {
+    "type": "object",
+    "required": ["resourceType"],
+    "properties": {"resourceType": {"type": "string"}},
+}
+
 SEARCH: dict[str, Any] = {
     "parameters": [
         {
@@ -66,11 +72,7 @@ RESOURCE_READ: dict[int | str, dict[str, Any]] = {
         "description": "A resource as 1upHealth has it, or one page of a search",
         "content": {
             "application/fhir+json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["resourceType"],
-                    "properties": {"resourceType": {"type": "string"}},
-                },
+                "schema": _RESOURCE,
                 "examples": {
                     "resource": {"summary": "A resource", "value": _OBSERVATION},
                     "page": {"summary": "One page of a search", "value": _PAGE},
@@ -85,12 +87,7 @@ CAPABILITIES_READ: dict[int | str, dict[str, Any]] = {
         "description": "The CapabilityStatement",
         "content": {
             "application/fhir+json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["resourceType"],
-                    "properties": {"resourceType": {"type": "string"}},
-                    "additionalProperties": True,
-                },
+                "schema": {**_RESOURCE, "additionalProperties": True},
                 "examples": {
                     "statement": {"summary": "The first elements", "value": _STATEMENT},
                 },
