@@ -1,5 +1,7 @@
 """What many tests of the API need: callers, submissions, and the check of a problem."""
 
+import io
+import json
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -119,3 +121,8 @@ def assert_problem(response: httpx.Response, status: int) -> dict[str, Any]:
         assert set(error) == {"where", "what"}
         assert all(isinstance(each, str) and each for each in error.values())
     return problem
+
+
+def events(log: io.StringIO) -> list[dict[str, Any]]:
+    """The events of a log in JSON."""
+    return [json.loads(line) for line in log.getvalue().splitlines()]

@@ -1,5 +1,6 @@
 """The API with a real PostgreSQL and Redis: in this process, or behind sockets if they matter."""
 
+import io
 import logging
 import secrets
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +17,7 @@ from uplift.ledger.database import Database
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
-from uplift.wiring import Relay
+from uplift.wiring import Relay, open_relay
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +71,14 @@ async def keys(database: Database) -> Keys:
 
 
 @pytest.fixture
+async def key(database: Database, settings: Settings) -> str:
+    """A backend's key, in a ledger that knows alice."""
+    async with open_relay(settings) as relay:
+        await factories.user_without_grant(relay)
+    return (await make_keys(database)).backend
+
+
+@pytest.fixture
 async def anybody(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """A client without a credential."""
     transport = httpx.ASGITransport(app)
@@ -104,3 +113,18 @@ def server(database: Database, settings: Settings) -> Iterator[ApiServer]:
     """The application behind uvicorn, with an empty ledger."""
     with ApiServer(settings) as running:
         yield running
+
+
+@pytest.fixture
+def log(anybody: httpx.AsyncClient) -> Iterator[io.StringIO]:
+    """What the app logs from now on."""
+    (handler,) = [
+        each
+        for each in logging.getLogger().handlers
+        if type(each) is logging.StreamHandler and "ProcessorFormatter" in str(each.formatter)
+    ]
+    written = io.StringIO()
+    before = handler.setStream(written)
+    yield written
+    if before is not None:
+        handler.setStream(before)

@@ -14,14 +14,12 @@ import psutil
 import pytest
 from uuid_utils.compat import uuid4
 
-from tests import factories
-from tests.api.calls import assert_problem, bearer, make_keys
+from tests.api.calls import assert_problem, bearer
 from tests.api.serving import ApiServer, answer_on
 from tests.api.test_batches import NDJSON, envelope
 from tests.factories import resource
 from uplift.ledger.database import Database
 from uplift.settings import Settings
-from uplift.wiring import open_relay
 
 _MIB = 1024 * 1024
 
@@ -36,14 +34,6 @@ def settings(settings: Settings) -> Settings:
             "body_idle_seconds": 1.0,
         }
     )
-
-
-@pytest.fixture
-async def key(database: Database, settings: Settings) -> str:
-    """A backend's key, in a ledger that knows alice."""
-    async with open_relay(settings) as relay:
-        await factories.user_without_grant(relay)
-    return (await make_keys(database)).backend
 
 
 def _head(key: str, batch_id: object, *lines: str, path: str = "/v1/batches") -> bytes:

@@ -6,19 +6,17 @@ import itertools
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import orjson
 import pytest
 from sqlalchemy import text
 
-from tests import factories
-from tests.api.calls import make_keys
 from tests.api.serving import ApiServer, answer_on
 from tests.factories import resource
 from uplift.ledger.database import Database
 from uplift.settings import Settings
-from uplift.wiring import open_relay
 
 _IDLE_SECONDS = 1.5
 _HEAD_SECONDS = 1.0
@@ -40,14 +38,6 @@ def settings(settings: Settings) -> Settings:
             "api_max_connections": _CONNECTIONS,
         }
     )
-
-
-@pytest.fixture
-async def key(database: Database, settings: Settings) -> str:
-    """A backend's key, in a ledger that knows alice."""
-    async with open_relay(settings) as relay:
-        await factories.user_without_grant(relay)
-    return (await make_keys(database)).backend
 
 
 def _request(
@@ -78,6 +68,20 @@ def _answers(connection: socket.socket) -> Iterator[tuple[int, dict[str, str], b
             received += connection.recv(65536)
         yield int(first.split(" ")[1]), headers, received[:size]
         received = received[size:]
+
+
+@contextmanager
+def _held(server: ApiServer, count: int) -> Iterator[list[socket.socket]]:
+    """So many connections, open to the end of the block."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(server.connect()) for _ in range(count)]
+
+
+def _check_responds(server: ApiServer) -> None:
+    """Somebody else gets an answer."""
+    with server.connect() as honest:
+        honest.sendall(_request("GET", "/healthz"))
+        assert answer_on(honest)[0] == 200
 
 
 def _is_closed(connection: socket.socket) -> bool:
@@ -234,19 +238,11 @@ def test_an_idle_connection_is_kept_for_its_time_and_then_closed(server: ApiServ
 
 def test_half_sent_heads_do_not_keep_others_out(server: ApiServer) -> None:
     """The longest idle connection is closed first, then the oldest with half a head."""
-    held = [server.connect() for _ in range(_CONNECTIONS * 3)]
-    try:
+    with _held(server, _CONNECTIONS * 3) as held:
         for each in held:
-            try:
+            with suppress(ConnectionError):
                 each.sendall(b"GET /healthz HTTP/1.1\r\n")
-            except ConnectionError:
-                continue
-        with server.connect() as honest:
-            honest.sendall(_request("GET", "/healthz"))
-            assert answer_on(honest)[0] == 200
-    finally:
-        for each in held:
-            each.close()
+        _check_responds(server)
 
 
 @pytest.mark.parametrize(
@@ -273,18 +269,12 @@ def test_an_empty_line_does_not_keep_a_connection(server: ApiServer, sent: bytes
 def test_connections_that_wait_for_their_peer_do_not_keep_others_out(
     server: ApiServer, sent: bytes
 ) -> None:
-    held = [server.connect() for _ in range(_CONNECTIONS)]
-    try:
+    with _held(server, _CONNECTIONS) as held:
         for each in held:
             each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # little is on its way
             each.sendall(sent)
         time.sleep(1)
-        with server.connect() as honest:
-            honest.sendall(_request("GET", "/healthz"))
-            assert answer_on(honest)[0] == 200
-    finally:
-        for each in held:
-            each.close()
+        _check_responds(server)
 
 
 def test_an_answer_that_is_not_read_ends_with_its_connection(server: ApiServer) -> None:

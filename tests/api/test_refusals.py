@@ -1,32 +1,13 @@
 """Requests that are refused are counted, and logged without anything of a person."""
 
 import io
-import logging
-from collections.abc import Iterator
 from uuid import UUID
 
 import httpx
-import pytest
 from prometheus_client import REGISTRY
 
-from tests.api.calls import Keys, bearer
-from tests.api.test_request_ids import events
+from tests.api.calls import Keys, bearer, events
 from uplift.api.refusals import CREDENTIAL, Refusals
-
-
-@pytest.fixture
-def log(anybody: httpx.AsyncClient) -> Iterator[io.StringIO]:
-    """What the app logs from now on."""
-    (handler,) = [
-        each
-        for each in logging.getLogger().handlers
-        if type(each) is logging.StreamHandler and "ProcessorFormatter" in str(each.formatter)
-    ]
-    written = io.StringIO()
-    before = handler.setStream(written)
-    yield written
-    if before is not None:
-        handler.setStream(before)
 
 
 def counted(status: int, kind: str) -> float:

@@ -2,39 +2,18 @@
 
 import io
 import json
-import logging
 import re
-from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import pytest
 from prometheus_client import REGISTRY
 
+from tests.api.calls import events
 from tests.factories import resource
 from uplift.api.request_ids import is_safe
 
 _MADE = re.compile("[0-9a-f]{32}")
 _SAFE = "2f1b8c0e-6d3a-4f0e-9a51-0c5d3b7e9f10"
-
-
-@pytest.fixture
-def log(anybody: httpx.AsyncClient) -> Iterator[io.StringIO]:
-    """What the app logs from now on."""
-    (handler,) = [
-        each
-        for each in logging.getLogger().handlers
-        if type(each) is logging.StreamHandler and "ProcessorFormatter" in str(each.formatter)
-    ]
-    written = io.StringIO()
-    before = handler.setStream(written)
-    yield written
-    if before is not None:
-        handler.setStream(before)
-
-
-def events(log: io.StringIO) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in log.getvalue().splitlines()]
 
 
 @pytest.mark.parametrize(

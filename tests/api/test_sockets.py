@@ -10,13 +10,11 @@ import orjson
 import pytest
 from sqlalchemy import text
 
-from tests import factories
-from tests.api.calls import assert_problem, bearer, make_keys
+from tests.api.calls import assert_problem, bearer
 from tests.api.serving import ApiServer, answer_on
 from tests.factories import resource
 from uplift.ledger.database import Database
 from uplift.settings import Settings
-from uplift.wiring import open_relay
 
 _CAP = 100_000
 _PATH = "/v1/uploads?user=alice&fhirVersion=R4"
@@ -25,14 +23,6 @@ _PATH = "/v1/uploads?user=alice&fhirVersion=R4"
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"max_body_bytes": _CAP})
-
-
-@pytest.fixture
-async def key(database: Database, settings: Settings) -> str:
-    """A backend's key, in a ledger that knows alice."""
-    async with open_relay(settings) as relay:
-        await factories.user_without_grant(relay)
-    return (await make_keys(database)).backend
 
 
 async def _count(database: Database) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -92,11 +93,17 @@ async def _add_key(database: Database, key_ring: KeyRing) -> str:
         return (await credentials.add_api_key(connection, key_ring, "system test", scopes))[1]
 
 
-@pytest.fixture(scope="package")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """The system, all processes of it."""
-    data_dir = tmp_path_factory.mktemp("system")
+@contextmanager
+def run_system(data_dir: Path) -> Iterator[Running]:
+    """The system, all processes of it, for one `with` block."""
     with System(data_dir, BRISK, any_port=True) as system:
         opened = Running(system, data_dir)
         yield opened
         opened.close()
+
+
+@pytest.fixture(scope="package")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The system of all tests here."""
+    with run_system(tmp_path_factory.mktemp("system")) as system:
+        yield system
