@@ -302,11 +302,13 @@ class FairShare:
         yields = who_yields(asks, waiter.size, self._used, self._limit)
         if yields is None:
             return
-        wait = [each for each in self._parts[yields] if each.receiving.can_be_interrupted]
-        freed = 0
+        parts = self._parts[yields]
+        wait = [each for each in parts if each.receiving.can_be_interrupted]
+        # What was interrupted before gives back what it uses as soon as it has answered.
+        freed = sum(each.size for each in parts if each.receiving.interrupted)
         for part in sorted(wait, key=lambda each: each.receiving.since):
+            if freed >= waiter.size:
+                return
             part.receiving.interrupt()
             admission_interrupted.labels(self._what).inc()
             freed += part.size
-            if freed >= waiter.size:
-                return

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from uplift.api.connections import Connections
 from uplift.api.problems import PROBLEM_TYPE, Problem
-from uplift.api.refusals import LogBudget
+from uplift.api.refusals import LogLimit
 from uplift.api.request_bodies import Body, ChunkedBody, CountedBody
 from uplift.api.request_heads import MAX_HEAD_BYTES, RefusedError, Why, read_head
 from uplift.metrics import connection_refusals
@@ -32,12 +32,12 @@ class RefusalLog:
     """Logs refusals, but no more than a few lines a second: anybody can cause them."""
 
     def __init__(self) -> None:
-        self._budget = LogBudget(lines=5)
+        self._log_limit = LogLimit(lines=5)
 
     def note(self, why: Why, request: str) -> None:
         """Count a refusal, and log it if the second has room. `refused` counts those left out."""
         connection_refusals.labels(why).inc()
-        left_out = self._budget.take()
+        left_out = self._log_limit.take()
         if left_out is not None:
             _log.warning("connection_refused", why=why, request=request, refused=left_out)
 

@@ -20,7 +20,7 @@ CREDENTIAL = "uplift.credential"
 _MAX_LINES = 10
 
 
-class LogBudget:
+class LogLimit:
     """So many log lines a second about what anybody can cause. `clock` is in seconds."""
 
     def __init__(self, lines: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -47,7 +47,7 @@ class Refusals:
     """The refusals of one process."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._budget = LogBudget(_MAX_LINES, clock)
+        self._log_limit = LogLimit(_MAX_LINES, clock)
 
     def note(self, scope: Scope, status: int) -> None:
         """Count a refusal, and log it unless there were too many in this second.
@@ -57,7 +57,7 @@ class Refusals:
         route = scope.get("route")
         tags = getattr(route, "tags", None) or ["none"]
         http_refusals.labels(str(status), str(tags[0])).inc()
-        unlogged = self._budget.take()
+        unlogged = self._log_limit.take()
         if unlogged is None:
             return
         credential: UUID | None = scope.get(CREDENTIAL)

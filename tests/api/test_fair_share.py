@@ -193,6 +193,33 @@ async def test_a_key_with_slow_requests_yields_to_another_key_within_a_second() 
     await asyncio.gather(own, *tasks, return_exceptions=True)
 
 
+async def test_what_was_interrupted_and_still_answers_is_not_followed_by_another() -> None:
+    whole = share(2)
+    answers = asyncio.Event()
+    interrupted = []
+
+    async def receive(number: int) -> None:
+        receiving = Receiving()
+        async with whole.part(A, 1, receiving=receiving):
+            try:
+                async with receiving.within(None):
+                    await asyncio.sleep(60)
+            except TimeoutError:
+                interrupted.append(number)
+                await answers.wait()
+
+    tasks = [asyncio.create_task(receive(number)) for number in range(2)]
+    for task in tasks:
+        await until_it_waits(task)
+    other = await waiting(whole.part(B, 1))
+    await asyncio.sleep(1)
+    assert len(interrupted) == 1
+    answers.set()
+    for task in (other, *tasks):
+        task.cancel()
+    await asyncio.gather(other, *tasks, return_exceptions=True)
+
+
 async def test_a_key_leaves_work_for_others_and_slow_large_bodies_do_not_delay_small_ones() -> None:
     admission = Admission(Settings(max_intake_bytes=1024 * 1024, admission_wait_seconds=0.02))
     key, other = (
