@@ -53,6 +53,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._refusals = refusals
         self._received = bytearray()  # what comes before or after the current body
         self._body: Body | None = None  # None between requests
+        self._empty_line = False  # whether one came before the current head
         self._deadline: asyncio.TimerHandle | None = None  # of a head, or of a body nobody reads
         self._sending: asyncio.TimerHandle | None = None  # of an answer that is not read
 
@@ -141,13 +142,13 @@ class HttpProtocol(HttpToolsProtocol):
                 if len(self._received) > MAX_HEAD_BYTES:
                     self.flow.pause_reading()
                 return
-            while self._received.startswith(b"\r\n"):  # allowed before a head (RFC 9112, 2.2)
-                del self._received[:2]
+            self._pass_over_empty_line()
             size = self._received.find(_END, 0, MAX_HEAD_BYTES) + len(_END)
             if size < len(_END):
                 self._wait_for_head()
                 return
             self._unset_deadline()
+            self._empty_line = False
             self._places.busy(self)
             head = read_head(bytes(self._received[:size]))
             rest = bytes(self._received[size:])
@@ -159,6 +160,14 @@ class HttpProtocol(HttpToolsProtocol):
             elif rest:
                 rest = self._feed_body(rest)
             self._received += rest
+
+    def _pass_over_empty_line(self) -> None:
+        """One may stand before a head (RFC 9112, 2.2). Raises RefusedError for a second one."""
+        while self._received.startswith(b"\r\n"):
+            if self._empty_line:
+                raise RefusedError(Why.MALFORMED, 400, "A head begins with at most one empty line.")
+            self._empty_line = True
+            del self._received[:2]
 
     def _wait_for_head(self) -> None:
         if len(self._received) >= MAX_HEAD_BYTES:

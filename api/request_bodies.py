@@ -12,6 +12,9 @@ from uplift.api.request_heads import RefusedError, Why
 _SIZE = re.compile(rb"0*([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n")
 _MAX_SIZE_LINE = 256
 _MAX_TRAILER = 8 * 1024
+# Each chunk costs time, however small it is.
+_MAX_SMALL_CHUNKS = 10_000
+_LEAST_MEAN_BYTES = 64
 
 
 class Body(Protocol):
@@ -51,6 +54,8 @@ class ChunkedBody:
         self._held = b""  # the beginning of a line
         self._left = 0  # of a chunk, with the CR LF after it
         self._trailer: int | None = None  # bytes of it; None before the last chunk
+        self._chunks = 0
+        self._bytes = 0
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """See `Body`."""
@@ -99,6 +104,15 @@ class ChunkedBody:
             raise _malformed()
         length = int(size[1], 16)
         if length:
+            self._chunks += 1
+            self._bytes += length
+            if self._chunks > _MAX_SMALL_CHUNKS and self._bytes < _LEAST_MEAN_BYTES * self._chunks:
+                raise RefusedError(
+                    Why.BODY,
+                    400,
+                    f"After {_MAX_SMALL_CHUNKS} chunks, a body has at least {_LEAST_MEAN_BYTES}"
+                    " bytes a chunk on average. Send larger chunks, or a Content-Length.",
+                )
             parts.append(b"%x\r\n" % length)
             self._left = length + 2
         else:

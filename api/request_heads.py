@@ -98,7 +98,11 @@ def read_head(head: bytes) -> Head:
         known.get(b"content-length", []), known.get(b"transfer-encoding", []), is_old=is_old
     )
     wanted = _origin_form(target)
-    if wanted != target or not _UPGRADES.isdisjoint(known):
+    if wanted != target or expected or not _UPGRADES.isdisjoint(known):
+        if expected:
+            # A caller that gets its answer before it sent the body may send the body or not, and
+            # nobody knows which (RFC 9110, 10.1.1). So nothing may follow on this connection.
+            fields.append((b"connection", b":", b"close"))
         head = _written_again(method, wanted, lines[0][-8:], fields)
     return Head(head, length)
 

@@ -287,6 +287,38 @@ def test_an_answer_that_is_not_read_ends_with_its_connection(server: ApiServer) 
         assert answers < 20
 
 
+def test_nothing_follows_an_answer_to_a_caller_that_asked_before_its_body(
+    server: ApiServer, key: str
+) -> None:
+    """It may send its body or not: the next head must not be taken for it, nor the other way."""
+    body = orjson.dumps(resource())
+    with server.connect() as connection:
+        connection.sendall(_request("POST", "/v1/uploads", "Expect: 100-continue", body=body))
+        status, headers, _ = answer_on(connection)
+        assert (status, headers["connection"]) == (401, "close")
+        assert _is_closed(connection)
+    head = _request(
+        "POST", "/v1/uploads?user=alice&fhirVersion=R4", "Expect: 100-continue", key=key, body=body
+    )
+    with server.connect() as connection:
+        connection.sendall(head)
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+        connection.sendall(body)
+        assert answer_on(connection)[0] == 202
+        assert _is_closed(connection)
+
+
+def test_a_second_empty_line_before_a_head_is_refused(server: ApiServer) -> None:
+    with server.connect() as connection:
+        for _ in range(2):
+            connection.sendall(b"\r\n" + _request("GET", "/healthz"))
+            assert answer_on(connection)[0] == 200
+        connection.sendall(b"\r\n")
+        time.sleep(0.05)
+        connection.sendall(b"\r\n")
+        _problem(answer_on(connection), 400)
+
+
 def test_a_body_that_nobody_reads_does_not_hold_the_connection_or_lose_the_answer(
     server: ApiServer,
 ) -> None:

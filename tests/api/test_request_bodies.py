@@ -73,3 +73,11 @@ def test_a_chunked_body_ends_after_its_last_chunk(sent: bytes, read: bytes, size
 def test_a_body_that_is_not_in_chunks_is_refused(sent: bytes, size: int) -> None:
     with pytest.raises(RefusedError):
         _feed(ChunkedBody(), sent, size)
+
+
+def test_many_small_chunks_are_refused_and_many_large_ones_are_not() -> None:
+    body = ChunkedBody()
+    body.feed(b"1\r\na\r\n" * 10_000)
+    with pytest.raises(RefusedError, match="larger chunks"):
+        body.feed(b"1\r\na\r\n")
+    _feed(ChunkedBody(), b"40\r\n%s\r\n" % (b"a" * 64) * 10_100, 65536)

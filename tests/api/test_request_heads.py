@@ -20,7 +20,7 @@ def _head(
         (["Content-Length: 12 "], 12),
         (["Transfer-Encoding: chunked"], None),
         (["TRANSFER-ENCODING:\tChunked "], None),
-        (["X-Name: caf\xe9", "Expect: 100-Continue"], 0),
+        (["X-Name: caf\xe9"], 0),
     ],
 )
 def test_a_head_with_one_meaning_says_how_long_its_body_is(
@@ -30,6 +30,12 @@ def test_a_head_with_one_meaning_says_how_long_its_body_is(
     found = read_head(head)
     assert found.length == length
     assert found.data == head
+
+
+def test_a_head_that_expects_an_answer_before_its_body_ends_its_connection() -> None:
+    assert read_head(_head("Expect: 100-Continue")).data == _head(
+        "Expect: 100-Continue", "connection: close"
+    )
 
 
 @pytest.mark.parametrize(
