@@ -9,6 +9,6 @@ In the order in which a request passes them:
 * `bodies`, `batch_bodies`: the body.
 * `uploads`, `batches`, `control`, `users`, `device_tokens`, `reading`, `health`: the routes.
 * `schemas`, `batch_schemas`, `control_schemas`, `user_schemas`, `pages`: the JSON of the answers.
-* `problems`, `problem_titles`: the answers that are errors.
+* `problems`: the answers that are errors.
 * `openapi`, `upload_openapi`, `batch_openapi`, `reading_openapi`: the description of it all.
 """

@@ -14,6 +14,7 @@ from uplift.intake.accept_batch import GROUP_BYTES, Entry
 from uplift.intake.ndjson import Line, LineReader
 from uplift.intake.repeated_names import count_colons
 from uplift.intake.submission import NOT_JSON, check_values, names_repeated, run_unblocked
+from uplift.problem_types import ProblemType
 from uplift.settings import Settings
 
 NDJSON_TYPES = ("application/x-ndjson", "application/ndjson", "application/fhir+ndjson")
@@ -55,7 +56,7 @@ async def read_lines(
             blank = lines.blank
             if blank > settings.max_batch_lines:
                 raise Problem(
-                    413,
+                    ProblemType.BATCH_TOO_LONG,
                     f"The batch has more than {settings.max_batch_lines} blank lines. Send only"
                     " records.",
                     headers={"Connection": "close"},
@@ -69,7 +70,7 @@ def _entry(line: Line, limit: int) -> Entry:
     if line.text is None:
         return Entry(
             line.number,
-            problem_status=413,
+            problem_type=ProblemType.BODY_TOO_LARGE,
             problem=f"The line has more than {limit} bytes and was skipped. Send a smaller record.",
         )
     return Entry(line.number, line.text)
@@ -103,20 +104,26 @@ def read_bundle(body: bytes) -> list[msgspec.Raw]:
         bundle = _BUNDLE.decode(body)
     except msgspec.ValidationError as error:
         # The error names the field and the types, never a value.
-        raise UnreadableUpload(f"The Bundle is wrong: {error}.") from None
+        raise UnreadableUpload(
+            ProblemType.INVALID_BUNDLE, f"The Bundle is wrong: {error}."
+        ) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise UnreadableUpload(NOT_JSON) from None
+        raise UnreadableUpload(ProblemType.NOT_JSON, NOT_JSON) from None
     except RecursionError:
-        raise UnreadableUpload("The Bundle's arrays and objects are nested too deep.") from None
+        raise UnreadableUpload(
+            ProblemType.INVALID_BUNDLE, "The Bundle's arrays and objects are nested too deep."
+        ) from None
     if bundle.resource_type != "Bundle":
         raise UnreadableUpload(
+            ProblemType.INVALID_BUNDLE,
             "The body is not a FHIR Bundle. Send a Bundle, or send NDJSON with the content type"
-            f" {NDJSON_TYPES[0]}. Send a single record to /v1/uploads."
+            f" {NDJSON_TYPES[0]}. Send a single record to /v1/uploads.",
         )
     if bundle.type not in BUNDLE_TYPES:
         raise UnreadableUpload(
+            ProblemType.INVALID_BUNDLE,
             f"The Bundle's type is not {', '.join(BUNDLE_TYPES[:-1])} or {BUNDLE_TYPES[-1]}. Send"
-            " its resources in a Bundle of the type collection."
+            " its resources in a Bundle of the type collection.",
         )
     if count_colons(body) != _kept_colons(body, bundle):
         raise names_repeated(body)
@@ -174,6 +181,6 @@ def _numbered(entries: list[msgspec.Raw]) -> Iterator[Entry]:
         else:
             yield Entry(
                 number,
-                problem_status=400,
+                problem_type=ProblemType.NOT_A_RESOURCE,
                 problem="The entry has no resource. Add one, or leave the entry out.",
             )

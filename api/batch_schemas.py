@@ -5,19 +5,26 @@ from uuid import UUID
 
 from pydantic import Field
 
-from uplift.api.problem_titles import title_of
 from uplift.api.schemas import Camel, NextPage
 from uplift.ledger.batches import BatchRow, LineRow
 from uplift.lifecycle import State
+from uplift.problem_types import BY_CODE, ProblemType
 
 
 class LineProblem(Camel):
     """Why a line is not an upload. A single request with this line gets the same problem."""
 
     status: int = Field(description="The HTTP status of the problem.", examples=[400])
+    code: str = Field(
+        description="The kind of problem, for programs. `type` leads to what to do.",
+        examples=["not_json"],
+    )
+    type: str = Field(
+        description="The page about this kind of problem.", examples=[ProblemType.NOT_JSON.uri]
+    )
     title: str = Field(
-        description="The kind of error. It follows from the status.",
-        examples=["The request is malformed"],
+        description="The kind of problem, in words.",
+        examples=[ProblemType.NOT_JSON.title],
     )
     detail: str = Field(
         description="What was wrong, and what to do.",
@@ -51,10 +58,16 @@ def line_of(row: LineRow) -> AcceptedLine | ProblemLine:
         return AcceptedLine(
             line=row.line, id=row.upload_id, status=row.state, duplicate=row.duplicate
         )
-    status = row.problem_status or 400
+    kind = BY_CODE[row.problem_code or ""]
     return ProblemLine(
         line=row.line,
-        problem=LineProblem(status=status, title=title_of(status), detail=row.problem or ""),
+        problem=LineProblem(
+            type=kind.uri,
+            code=kind.code,
+            title=kind.title,
+            status=kind.status,
+            detail=row.problem or "",
+        ),
     )
 
 

@@ -32,7 +32,7 @@ from uplift.api.bodies import JSON_TYPES, check_type, read_chunks, read_json_bod
 from uplift.api.callers import Caller, CallerDep, RelayDep
 from uplift.api.fair_share import Receiving
 from uplift.api.pages import After, PageSize, next_page
-from uplift.api.problems import Problem, documented, not_found, problem_of
+from uplift.api.problems import Problem, documented, no_such_user, problem_of
 from uplift.api.rate_limits import RateLimits
 from uplift.api.schemas import AppUserId
 from uplift.api.work import Work, resume_as_large, resume_for, work_of
@@ -42,6 +42,7 @@ from uplift.intake.submission import Labels, parse_version
 from uplift.ledger import batches, users
 from uplift.ledger.batches import BatchRow
 from uplift.ledger.credentials import Scope
+from uplift.problem_types import ProblemType
 from uplift.wiring import Relay
 
 router = APIRouter(tags=["batches"], prefix="/v1/batches")
@@ -121,7 +122,8 @@ async def submit(
                 first = await anext(lines, None)
                 if first is None:
                     raise Problem(
-                        400, "The batch has no line. Send NDJSON, one record in each line."
+                        ProblemType.EMPTY_BATCH,
+                        "The batch has no line. Send NDJSON, one record in each line.",
                     )
                 opened = await relay.batch_acceptor.open(name, batch_id, labels, by=caller.actor)
                 entries = rate_limits.charge(caller, _with_first(first, lines))
@@ -156,7 +158,7 @@ async def _accept(
         # Other errors say that nothing was accepted. That is not so for the lines before.
         why = f"{problem.detail} " if isinstance(error, Problem) else ""
         raise Problem(
-            problem.status,
+            problem.kind,
             f"{why}The batch was not accepted completely. /v1/batches/{opened.id}/lines lists the"
             " accepted lines. Send the whole batch again with another id: accepted lines become"
             " duplicates and are not sent again.",
@@ -209,7 +211,7 @@ async def list_(
         if user is not None:
             found = await users.find_user(connection, user)
             if found is None:
-                raise not_found("There is no such user.")
+                raise no_such_user()
             user_id = found.id
         rows = await batches.list_batches(connection, user_id=user_id, after=after, limit=limit)
     ids = [row.id for row in rows]
@@ -278,5 +280,5 @@ async def lines(
 def _check_sees(caller: Caller, row: BatchRow | None) -> BatchRow:
     """The row. Raises a Problem (404) if there is none or the caller may not see it."""
     if row is None or (caller.is_device and row.user_id != caller.credential.user_id):
-        raise not_found("There is no such batch.")
+        raise Problem(ProblemType.NO_SUCH_BATCH, "There is no such batch.")
     return row

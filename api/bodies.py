@@ -18,6 +18,7 @@ from uplift.api.problems import Problem, try_later
 from uplift.api.work import work_of
 from uplift.intake.repeated_names import repeated_name
 from uplift.intake.submission import names_repeated
+from uplift.problem_types import ProblemType
 from uplift.settings import Settings
 
 JSON_TYPES = ("application/json", "application/fhir+json", "application/json+fhir")
@@ -56,14 +57,14 @@ def check_type(request: Request, types: Sequence[str]) -> str:
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in types:
         raise Problem(
-            415,
+            ProblemType.CONTENT_TYPE,
             f"Send the body with the Content-Type {' or '.join(types)}.",
             headers={"Accept": ", ".join(types)},
         )
     encodings = ",".join(request.headers.getlist("content-encoding")).lower().split(",")
     if {each.strip() for each in encodings} - {"", "identity"}:
         raise Problem(
-            415,
+            ProblemType.CONTENT_ENCODING,
             "The body is compressed. Send it without a Content-Encoding.",
             headers={"Accept-Encoding": "identity"},
         )
@@ -98,7 +99,7 @@ async def read_chunks(request: Request, receiving: Receiving) -> AsyncGenerator[
 
 def _too_slow(rate: LeastRate) -> Problem:
     return Problem(
-        408,
+        ProblemType.BODY_TOO_SLOW,
         f"No part of the body arrived for {rate.idle_seconds:g} seconds, or it was slower than"
         f" {rate.bytes_per_second} bytes per second. Send the request again.",
         headers={"Connection": "close"},
@@ -107,6 +108,7 @@ def _too_slow(rate: LeastRate) -> Problem:
 
 def _interrupted() -> Problem:
     return try_later(
+        ProblemType.BUSY,
         "The body came slowly, and the API needs its capacity for others. Send the request again"
         " later.",
         Connection="close",
@@ -152,7 +154,7 @@ def documented_body(model: type[BaseModel]) -> dict[str, Any]:
 def too_large(limit: int) -> Problem:
     """413 for a body over `limit` bytes."""
     return Problem(
-        413,
+        ProblemType.BODY_TOO_LARGE,
         f"The body has more than {limit} bytes, the limit of this request. Send less at once.",
         # The rest of the body is not read, so the connection cannot be used again.
         headers={"Connection": "close"},

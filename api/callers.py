@@ -10,7 +10,7 @@ from fastapi.security import HTTPBearer
 from pydantic import TypeAdapter, ValidationError
 
 from uplift.api.admission import Admission
-from uplift.api.problems import Problem, not_found
+from uplift.api.problems import Problem
 from uplift.api.query_names import check_query_names
 from uplift.api.refusals import CREDENTIAL
 from uplift.api.schemas import AppUserId
@@ -18,6 +18,7 @@ from uplift.api.work import WORK, Work
 from uplift.ledger.audit import Actor
 from uplift.ledger.credentials import CredentialRow, Scope
 from uplift.ledger.uploads import UploadRow
+from uplift.problem_types import ProblemType
 from uplift.wiring import Relay
 
 _FAILURE_SECONDS = 0.005
@@ -44,7 +45,7 @@ class Caller:
         if not self.credential.scopes.intersection(scopes):
             needed = " or ".join(scopes)
             raise Problem(
-                403,
+                ProblemType.MISSING_SCOPE,
                 f"This request needs a key with the scope {needed}. Make one with"
                 " `uplift keys add --scope`.",
             )
@@ -68,27 +69,27 @@ class Caller:
         if self.is_device:
             if own is None or named not in (None, own):
                 raise Problem(
-                    403,
+                    ProblemType.OTHER_USER,
                     "A device token can only submit and read uploads of its own user.",
                 )
             return own
         if named is None:
             raise Problem(
-                400,
+                ProblemType.INVALID_USER,
                 "The request names no user. Add ?user=, or `user` in the envelope.",
             )
         try:
             return _APP_USER_ID.validate_python(named)
         except ValidationError:
             raise Problem(
-                400,
+                ProblemType.INVALID_USER,
                 "`user` must have 1 to 256 characters, and no control characters.",
             ) from None
 
     def check_sees(self, row: UploadRow | None) -> UploadRow:
         """The row. Raises a Problem (404) if there is none or the caller may not see it."""
         if row is None or (self.is_device and row.user_id != self.credential.user_id):
-            raise not_found("There is no such upload.")
+            raise Problem(ProblemType.NO_SUCH_UPLOAD, "There is no such upload.")
         return row
 
 
@@ -110,14 +111,16 @@ class _Bearer(HTTPBearer):
             work: Work = request.scope[WORK]
             await work.begin(admission, credential)
             return Caller(credential)
+        # A request without a credential gets no error code (RFC 6750, 3.1).
+        challenge = 'Bearer error="invalid_token"' if bearer else "Bearer"
         # One after the other, so that those who try credentials leave the time to others.
         async with admission.failed_authentication:
             await asyncio.sleep(_FAILURE_SECONDS)
         raise Problem(
-            401,
+            ProblemType.INVALID_TOKEN,
             "Send `Authorization: Bearer` with an API key or a device token that is neither revoked"
             " nor expired.",
-            headers={"WWW-Authenticate": "Bearer"},
+            headers={"WWW-Authenticate": challenge},
         )
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Request, Response
 from uplift.api.bodies import documented_body, read_model
 from uplift.api.callers import Caller, CallerDep, RelayDep
 from uplift.api.control_schemas import PauseList, PauseStatus, RedriveReport, RedriveRequest
-from uplift.api.problems import documented, not_found
+from uplift.api.problems import documented, no_such_user
 from uplift.api.schemas import UploadStatus
 from uplift.api.slashes import UserInPath
 from uplift.api.work import resume_as_large
@@ -48,7 +48,7 @@ async def redrive_many(request: Request, relay: RelayDep, caller: CallerDep) -> 
         async with relay.database.transaction() as connection:
             user = await users.find_user(connection, wanted.user)
         if user is None:
-            raise not_found("There is no such user.")
+            raise no_such_user()
         user_id = user.id
     tally = await relay.redriver.redrive_all(
         wanted.filter(user_id), by=caller.actor, after=wanted.after, limit=_REDRIVES_PER_REQUEST

@@ -8,12 +8,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uplift.api.bodies import documented_body, read_model
 from uplift.api.callers import CallerDep, RelayDep
-from uplift.api.problems import Problem, documented, not_found
+from uplift.api.problems import Problem, documented, no_such_user
 from uplift.api.slashes import UserInPath
 from uplift.api.user_schemas import DeviceToken, DeviceTokenRequest
 from uplift.ledger import credentials, users
 from uplift.ledger.credentials import Scope
 from uplift.ledger.users import UserRow
+from uplift.problem_types import ProblemType
 
 router = APIRouter(tags=["users"], prefix="/v1/users/{user}/device-tokens")
 
@@ -35,7 +36,7 @@ async def add(
     limit = relay.settings.max_device_token_seconds
     if wanted.expires_in > limit:
         raise Problem(
-            400,
+            ProblemType.INVALID_REQUEST,
             f"expiresIn must be at most {limit} seconds (UPLIFT_MAX_DEVICE_TOKEN_SECONDS).",
         )
     async with relay.database.transaction() as connection:
@@ -80,12 +81,12 @@ async def revoke(
     async with relay.database.transaction() as connection:
         found = await _find(connection, user)
         if not await credentials.is_device_token(connection, token_id, found.id):
-            raise not_found("The user has no such device token.")
+            raise Problem(ProblemType.NO_SUCH_DEVICE_TOKEN, "The user has no such device token.")
         await credentials.revoke(connection, token_id, by=caller.actor)
 
 
 async def _find(connection: AsyncConnection, user: str) -> UserRow:
     found = await users.find_user(connection, user, lock=True)
     if found is None:
-        raise not_found("There is no such user.")
+        raise no_such_user()
     return found

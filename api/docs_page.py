@@ -1,4 +1,4 @@
-"""The page `/docs`, from files of the wheel `fastapi-offline`: a browser asks no other host."""
+"""The pages under `/docs`. Swagger UI comes from a wheel: a browser asks no other host."""
 
 from importlib.resources import files
 
@@ -8,6 +8,7 @@ from fastapi.responses import FileResponse, HTMLResponse, Response
 router = APIRouter(include_in_schema=False)
 
 _FILES = files("fastapi_offline") / "static"
+_ERRORS = files("uplift.api") / "errors.md"
 _KEPT = {"Cache-Control": "public, max-age=86400"}
 
 _PAGE = """<!doctype html>
@@ -60,3 +61,9 @@ async def script() -> Response:
 async def style() -> Response:
     """Swagger UI's style."""
     return FileResponse(str(_FILES / "swagger-ui.css"), media_type="text/css", headers=_KEPT)
+
+
+@router.get("/docs/errors.md")
+async def errors() -> Response:
+    """Every code of a problem, a reason and a response, with what to do: `type` leads here."""
+    return FileResponse(str(_ERRORS), media_type="text/plain; charset=utf-8", headers=_KEPT)

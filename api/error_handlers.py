@@ -11,8 +11,9 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from uplift.api.operation_outcomes import answer
-from uplift.api.problems import Problem, not_found, problem_of
+from uplift.api.problems import Problem, problem_of
 from uplift.errors import UpliftError
+from uplift.problem_types import ProblemType
 
 _HANDLED = (
     Problem,
@@ -49,10 +50,17 @@ async def _problem(request: Request, error: Exception) -> JSONResponse:
 async def _unrouted(request: Request, _: Exception) -> JSONResponse:
     allowed = _allowed_methods(request)
     if not allowed:
-        problem = not_found("There is no such address. /openapi.json lists all addresses.")
+        problem = Problem(
+            ProblemType.NO_SUCH_ADDRESS,
+            "There is no such address. /openapi.json lists all addresses.",
+        )
     else:
         methods = ", ".join(allowed)
-        problem = Problem(405, f"This address accepts {methods}.", headers={"Allow": methods})
+        problem = Problem(
+            ProblemType.METHOD_NOT_ALLOWED,
+            f"This address accepts {methods}.",
+            headers={"Allow": methods},
+        )
     return answer(problem, request)
 
 

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from uplift.api.problems import Problem, try_later
 from uplift.metrics import admission_interrupted, admission_refused
+from uplift.problem_types import ProblemType
 
 PATIENCE_SECONDS = 0.4
 _AGAIN_SECONDS = 0.1
@@ -232,7 +233,7 @@ class FairShare:
 
     def _refused(self) -> Problem:
         admission_refused.labels(self._what).inc()
-        return try_later(self._refusal)
+        return try_later(ProblemType.BUSY, self._refusal)
 
     def _fits(self, part: Part, size: int) -> bool:
         if self._in_reserve is part:

@@ -9,6 +9,7 @@ from uplift.api.problems import Problem, documented
 from uplift.api.remembered import Remembered
 from uplift.errors import ConfigurationError
 from uplift.ledger import migrate
+from uplift.problem_types import ProblemType
 from uplift.queues import UPLOADS
 from uplift.wiring import Relay
 
@@ -64,14 +65,15 @@ async def check(relay: Relay) -> Readiness:
     at = await migrate.current(relay.database)
     if at != migrate.head():
         raise Problem(
-            503, "The database does not have the schema of this version. Run `uplift migrate`."
+            ProblemType.NOT_MIGRATED,
+            "The database does not have the schema of this version. Run `uplift migrate`.",
         )
     try:
         await relay.keys.ensure(fresh=True)
     except ConfigurationError:
         # Only operators may see which keys and how many users: in the logs and `uplift doctor`.
         raise Problem(
-            503, "The master keys do not fit the database. Run `uplift doctor`."
+            ProblemType.KEYS_UNFIT, "The master keys do not fit the database. Run `uplift doctor`."
         ) from None
     redis = await relay.dispatcher.waiting(UPLOADS) is not None
     return Readiness(status="ready" if redis else "degraded", redis=redis, keys="fit")

@@ -125,7 +125,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
         """See HttpToolsProtocol. The parser refused what `request_heads` let through."""
-        self._refuse(RefusedError(Why.MALFORMED, 400, "The request is not HTTP/1.1."))
+        self._refuse(RefusedError(Why.MALFORMED, "The request is not HTTP/1.1."))
 
     def _go_on(self) -> None:
         if self.transport.is_closing():
@@ -165,14 +165,14 @@ class HttpProtocol(HttpToolsProtocol):
         """One may stand before a head (RFC 9112, 2.2). Raises RefusedError for a second one."""
         while self._received.startswith(b"\r\n"):
             if self._empty_line:
-                raise RefusedError(Why.MALFORMED, 400, "A head begins with at most one empty line.")
+                raise RefusedError(Why.MALFORMED, "A head begins with at most one empty line.")
             self._empty_line = True
             del self._received[:2]
 
     def _wait_for_head(self) -> None:
         if len(self._received) >= MAX_HEAD_BYTES:
             raise RefusedError(
-                Why.TOO_LARGE, 431, f"The head of a request has at most {MAX_HEAD_BYTES} bytes."
+                Why.TOO_LARGE, f"The head of a request has at most {MAX_HEAD_BYTES} bytes."
             )
         if not self._received:  # nothing came but empty lines
             self._unset_deadline()
@@ -207,7 +207,6 @@ class HttpProtocol(HttpToolsProtocol):
         self._refuse(
             RefusedError(
                 Why.TOO_SLOW,
-                408,
                 f"The head of the request did not arrive within {seconds:g} seconds.",
             )
         )
@@ -265,9 +264,11 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 def _answer(error: RefusedError, request: str) -> bytes:
-    body = orjson.dumps(Problem(error.status, error.detail).members())
+    kind = error.kind
+    problem = Problem(kind, error.detail)
+    body = orjson.dumps(problem.members())
     head = (
-        f"HTTP/1.1 {error.status} {http.HTTPStatus(error.status).phrase}\r\n"
+        f"HTTP/1.1 {kind.status} {http.HTTPStatus(kind.status).phrase}\r\n"
         f"content-type: {PROBLEM_TYPE}\r\n"
         f"content-length: {len(body)}\r\n"
         f"x-request-id: {request}\r\n"

@@ -8,6 +8,7 @@ from fastapi import Request
 from uplift.api.callers import Caller
 from uplift.api.problems import Problem
 from uplift.ledger.idempotency import CallersKey
+from uplift.problem_types import ProblemType
 
 _MAX_CHARACTERS = 255
 # A String of RFC 9651, 3.3.3. Many clients send it without the quotes.
@@ -28,7 +29,7 @@ def idempotency_key(request: Request, caller: Caller) -> CallersKey | None:
     key = read_key(values)
     if key is None:
         raise Problem(
-            400,
+            ProblemType.INVALID_IDEMPOTENCY_KEY,
             f"Idempotency-Key must be one string of 1 to {_MAX_CHARACTERS} printable ASCII"
             ' characters, such as "8e03978e-40d5-43e8-bc93-6894a57f9324".',
         )

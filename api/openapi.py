@@ -5,6 +5,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from uplift.problem_types import ProblemType
+
 DESCRIPTION = """
 Accepts FHIR resources of a person from a device and delivers them to the person's 1upHealth
 account. **202 means durable**: the upload is committed. Every accepted upload ends in exactly one
@@ -15,13 +17,23 @@ _PROBLEM_SCHEMA = {
     "type": "object",
     "title": "Problem",
     "description": "RFC 9457 problem details.",
-    "required": ["type", "title", "status", "detail"],
+    "required": ["type", "code", "title", "status", "detail"],
     "properties": {
-        "type": {"type": "string", "examples": ["about:blank"]},
+        "type": {
+            "type": "string",
+            "format": "uri-reference",
+            "description": "The page about this kind of problem.",
+            "examples": [ProblemType.NO_SUCH_UPLOAD.uri],
+        },
+        "code": {
+            "type": "string",
+            "description": "The kind of problem, for programs. New codes may come.",
+            "examples": [ProblemType.NO_SUCH_UPLOAD.code],
+        },
         "title": {
             "type": "string",
-            "description": "The kind of error. It follows from the status.",
-            "examples": ["Not found"],
+            "description": "The kind of problem, in words. It follows from the code.",
+            "examples": [ProblemType.NO_SUCH_UPLOAD.title],
         },
         "status": {
             "type": "integer",

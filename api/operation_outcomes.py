@@ -39,12 +39,12 @@ def answer(problem: Problem, request: Request) -> JSONResponse:
             "issue": [
                 {
                     "severity": "error",
-                    "code": _CODES.get(problem.status, "invalid"),
+                    "code": _CODES.get(problem.kind.status, "invalid"),
                     "diagnostics": " ".join([problem.detail, *wrong]),
                 }
             ],
         },
-        problem.status,
+        problem.kind.status,
         problem.headers,
         media_type=_FHIR_TYPES[0],
     )

@@ -1,6 +1,7 @@
 """From errors to HTTP: no other file does this. Every error is RFC 9457 problem+json."""
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -11,21 +12,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from uplift.api.problem_titles import title_of
 from uplift.errors import (
     BacklogFull,
     ConfigurationError,
-    Conflict,
-    InvalidRead,
-    KeyReused,
-    NotFound,
+    RequestError,
     SealError,
-    UnreadableUpload,
-    UnusableResponse,
-    UpliftError,
-    UpstreamTimedOut,
-    UpstreamUnavailable,
 )
+from uplift.problem_types import ProblemType
 
 _log = structlog.get_logger(__name__)
 
@@ -43,10 +36,15 @@ class Problem(Exception):
     """
 
     def __init__(
-        self, status: int, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any
+        self,
+        kind: ProblemType,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **more: Any,
     ) -> None:
-        super().__init__(title_of(status))
-        self.status = status
+        super().__init__(kind.title)
+        self.kind = kind
         self.detail = detail
         self.headers = dict(headers or {})
         self.more = more
@@ -54,53 +52,49 @@ class Problem(Exception):
     def members(self) -> dict[str, Any]:
         """The members of the JSON."""
         return {
-            "type": "about:blank",
-            "title": title_of(self.status),
-            "status": self.status,
+            "type": self.kind.uri,
+            "code": self.kind.code,
+            "title": self.kind.title,
+            "status": self.kind.status,
             "detail": self.detail,
             **self.more,
         }
 
     def response(self) -> JSONResponse:
         """The problem as an HTTP response."""
-        return JSONResponse(self.members(), self.status, self.headers, media_type=PROBLEM_TYPE)
+        return JSONResponse(self.members(), self.kind.status, self.headers, media_type=PROBLEM_TYPE)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI entries for the problems that a route can answer."""
     return {
         status: {
-            "description": title_of(status),
+            "description": f"{HTTPStatus(status).phrase}. `code` says why.",
             "content": {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
         for status in statuses
     }
 
 
-def try_later(detail: str, **headers: str) -> Problem:
+def try_later(kind: ProblemType, detail: str, **headers: str) -> Problem:
     """503 for what may go soon, with Retry-After and further headers."""
-    return Problem(503, detail, headers={"Retry-After": str(_RETRY_SECONDS), **headers})
+    return Problem(kind, detail, headers={"Retry-After": str(_RETRY_SECONDS), **headers})
 
 
-def not_found(detail: str) -> Problem:
-    """404, the same for what does not exist and for what the caller may not see."""
-    return Problem(404, detail)
+def invalid_request(errors: list[dict[str, str]]) -> Problem:
+    """400 for parameters or fields that are wrong: `where` each is, and `what` is wrong."""
+    return Problem(ProblemType.INVALID_REQUEST, "Change what `errors` lists.", errors=errors)
 
 
-# The messages of these errors say what to do.
-_STATUSES: dict[type, int] = {
-    UnreadableUpload: 400,
-    InvalidRead: 400,
-    NotFound: 404,
-    Conflict: 409,
-    KeyReused: 422,
-    UnusableResponse: 502,
-    UpstreamTimedOut: 504,
+def no_such_user() -> Problem:
+    """404 for a user that does not exist, or that the caller may not see."""
+    return Problem(ProblemType.NO_SUCH_USER, "There is no such user.")
+
+
+_FROM_THE_ROUTER = {
+    404: ProblemType.NO_SUCH_ADDRESS,
+    405: ProblemType.METHOD_NOT_ALLOWED,
 }
-
-
-def _status(error: UpliftError) -> int | None:
-    return next((_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES), None)
 
 
 def problem_of(error: Exception, method: str) -> Problem:
@@ -108,17 +102,15 @@ def problem_of(error: Exception, method: str) -> Problem:
     match error:
         case Problem():
             return error
-        case UpliftError() if status := _status(error):
-            return Problem(status, str(error))
-        case UpstreamUnavailable():
-            seconds = max(1, round(error.retry_after or _RETRY_SECONDS))
-            return Problem(503, str(error), headers={"Retry-After": str(seconds)})
-        case BacklogFull():
-            return Problem(
-                503,
-                f"{error} {_what_now(method)}",
-                headers={"Retry-After": str(round(error.retry_after))},
+        case RequestError():
+            headers = {}
+            if error.problem.status == 503:
+                seconds = max(1, round(error.retry_after or _RETRY_SECONDS))
+                headers["Retry-After"] = str(seconds)
+            detail = (
+                f"{error} {_what_now(method)}" if isinstance(error, BacklogFull) else str(error)
             )
+            return Problem(error.problem, detail, headers=headers)
         case RequestValidationError():
             # Where and what, but never the input: it can be a name or a token.
             errors = [
@@ -129,12 +121,15 @@ def problem_of(error: Exception, method: str) -> Problem:
                 }
                 for each in error.errors()
             ]
-            return Problem(400, "Change what `errors` lists.", errors=errors)
+            return invalid_request(errors)
         case HTTPException():
-            return Problem(error.status_code, str(error.detail), headers=error.headers or {})
+            kind = _FROM_THE_ROUTER.get(error.status_code, ProblemType.INVALID_REQUEST)
+            return Problem(kind, str(error.detail), headers=error.headers or {})
         case ClientDisconnect():
             # Nobody reads this answer, and it is not an error of the API.
-            return Problem(400, "The connection ended before the whole body arrived.")
+            return Problem(
+                ProblemType.BODY_INCOMPLETE, "The connection ended before the whole body arrived."
+            )
         case DBAPIError() | PoolTimeout() | ConfigurationError() | SealError() if not isinstance(
             error, DataError | IntegrityError
         ):
@@ -142,7 +137,7 @@ def problem_of(error: Exception, method: str) -> Problem:
         case _:
             _log.error("request_failed", error=type(error).__name__)
             return Problem(
-                500,
+                ProblemType.INTERNAL_ERROR,
                 "The API failed. Its logs name the error under the X-Request-ID of this answer."
                 f" {_what_now(method)}",
             )
@@ -151,8 +146,9 @@ def problem_of(error: Exception, method: str) -> Problem:
 def _unavailable(error: Exception, method: str) -> Problem:
     keys = isinstance(error, ConfigurationError | SealError)
     _log.error("keys_unfit" if keys else "database_unavailable", error=type(error).__name__)
+    kind = ProblemType.KEYS_UNFIT if keys else ProblemType.DATABASE_UNAVAILABLE
     why = "The master keys do not fit the database." if keys else "The API cannot use its database."
-    return try_later(f"{why} {_what_now(method)}")
+    return try_later(kind, f"{why} {_what_now(method)}")
 
 
 def _what_now(method: str) -> str:

@@ -5,6 +5,7 @@ import re
 from fastapi import Request
 
 from uplift.api.problems import Problem
+from uplift.problem_types import ProblemType
 from uplift.wiring import Relay
 
 # RFC 3986, 3.2.2 and 3.2.3: a name or an address, and a port.
@@ -22,5 +23,8 @@ def public_address(request: Request) -> str:
     # HTTP/1.0 has no Host.
     host = request.headers.get("host") or "{}:{}".format(*request.scope["server"])
     if not _HOST.fullmatch(host):
-        raise Problem(400, "The Host of the request is not a host name with an optional port.")
+        raise Problem(
+            ProblemType.MALFORMED_HTTP,
+            "The Host of the request is not a host name with an optional port.",
+        )
     return f"{request.scope['scheme']}://{host}"

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from fastapi.requests import HTTPConnection
 from fastapi.routing import APIRoute
 
-from uplift.api.problems import Problem
+from uplift.api.problems import invalid_request
 from uplift.intake.repeated_names import quoted
 
 _MAX_ERRORS = 10
@@ -38,7 +38,7 @@ def check_query_names(request: HTTPConnection) -> None:
             errors.append(_error(name, "It is there twice. Send it once."))
         seen.add(name)
     if errors:
-        raise Problem(400, "Change what `errors` lists.", errors=errors[:_MAX_ERRORS])
+        raise invalid_request(errors[:_MAX_ERRORS])
 
 
 def _parameters(route: APIRoute) -> dict[str, bool]:

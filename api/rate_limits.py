@@ -12,6 +12,7 @@ from uplift.api.callers import Caller
 from uplift.api.problems import Problem
 from uplift.intake.accept_batch import Entry
 from uplift.intake.rate_limit import Policy, TokenBuckets
+from uplift.problem_types import ProblemType
 from uplift.settings import Settings
 
 _NAME = '"records"'
@@ -47,7 +48,7 @@ class RateLimits:
             headers = self.headers(caller)
             credential = "device token" if caller.is_device else "key"
             raise Problem(
-                429,
+                ProblemType.RATE_LIMITED,
                 f"Rate limit reached for this {credential}. Nothing was accepted. Send the request"
                 " again after the seconds in Retry-After.",
                 headers={"Retry-After": headers["RateLimit"].rpartition("=")[2], **headers},

@@ -20,6 +20,7 @@ from uplift.fhir.capability_statement import capability_statement
 from uplift.fhir.interactions import Interaction, parse_interaction
 from uplift.fhir.versions import FhirVersion
 from uplift.ledger.credentials import Scope
+from uplift.problem_types import ProblemType
 
 router = APIRouter(tags=["reading back"], route_class=PassesQueryOn)
 
@@ -96,7 +97,8 @@ async def read_back(
             content = await relay.reader.read(user, interaction, address_of, by=caller.actor)
     except TimeoutError:
         raise try_later(
-            "1upHealth is slow, and the API needs its capacity for others. Ask again later."
+            ProblemType.BUSY,
+            "1upHealth is slow, and the API needs its capacity for others. Ask again later.",
         ) from None
     return FhirResponse(content)
 
@@ -108,5 +110,5 @@ def _base(user: str, version: FhirVersion) -> str:
 def _version(name: str) -> FhirVersion:
     version = FhirVersion.parse(name)
     if version is None:
-        raise Problem(400, "The FHIR version must be DSTU2, STU3 or R4.")
+        raise Problem(ProblemType.FHIR_VERSION, "The FHIR version must be DSTU2, STU3 or R4.")
     return version

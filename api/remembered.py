@@ -43,5 +43,5 @@ class Remembered(Generic[_Found]):
             outcome = self._outcome[1]
         if isinstance(outcome, Problem):
             # A new one: a traceback grows each time that an error is raised.
-            raise Problem(outcome.status, outcome.detail, headers=outcome.headers)
+            raise Problem(outcome.kind, outcome.detail, headers=outcome.headers)
         return outcome

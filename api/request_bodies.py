@@ -109,7 +109,6 @@ class ChunkedBody:
             if self._chunks > _MAX_SMALL_CHUNKS and self._bytes < _LEAST_MEAN_BYTES * self._chunks:
                 raise RefusedError(
                     Why.BODY,
-                    400,
                     f"After {_MAX_SMALL_CHUNKS} chunks, a body has at least {_LEAST_MEAN_BYTES}"
                     " bytes a chunk on average. Send larger chunks, or a Content-Length.",
                 )
@@ -121,5 +120,5 @@ class ChunkedBody:
 
 def _malformed() -> RefusedError:
     return RefusedError(
-        Why.BODY, 400, "The body is not in chunks as HTTP/1.1 defines them (RFC 9112, 7.1)."
+        Why.BODY, "The body is not in chunks as HTTP/1.1 defines them (RFC 9112, 7.1)."
     )

@@ -10,6 +10,8 @@ import string
 from dataclasses import dataclass
 from enum import StrEnum
 
+from uplift.problem_types import ProblemType
+
 MAX_HEAD_BYTES = 64 * 1024
 
 # What a name is made of (RFC 9110, 5.6.2), and what a line may contain (RFC 9110, 5.5).
@@ -46,13 +48,23 @@ class Why(StrEnum):
     CONNECTIONS = "connections"
 
 
-class RefusedError(Exception):
-    """The request is refused with an HTTP status. `detail` says what to change."""
+_KINDS = {
+    Why.TOO_LARGE: ProblemType.HEAD_TOO_LARGE,
+    Why.TOO_SLOW: ProblemType.HEAD_TOO_SLOW,
+    Why.VERSION: ProblemType.UNKNOWN_HTTP_VERSION,
+    Why.METHOD: ProblemType.UNKNOWN_METHOD,
+    Why.CODING: ProblemType.UNKNOWN_TRANSFER_CODING,
+    Why.EXPECTATION: ProblemType.UNKNOWN_EXPECTATION,
+}
 
-    def __init__(self, why: Why, status: int, detail: str) -> None:
+
+class RefusedError(Exception):
+    """The request is refused. `detail` says what to change."""
+
+    def __init__(self, why: Why, detail: str) -> None:
         super().__init__(detail)
         self.why = why
-        self.status = status
+        self.kind = _KINDS.get(why, ProblemType.MALFORMED_HTTP)
         self.detail = detail
 
 
@@ -86,14 +98,14 @@ def read_head(head: bytes) -> Head:
             known.setdefault(name, []).append(value.strip(b" \t"))
     method, target, major, minor = first.groups()
     if major != b"1" or minor not in b"01":
-        raise RefusedError(Why.VERSION, 505, "The API speaks HTTP/1.1 and HTTP/1.0.")
+        raise RefusedError(Why.VERSION, "The API speaks HTTP/1.1 and HTTP/1.0.")
     if method not in _METHODS:
-        raise RefusedError(Why.METHOD, 501, "The API does not know this method.")
+        raise RefusedError(Why.METHOD, "The API does not know this method.")
     is_old = minor == b"0"
     _check_host(known.get(b"host", []), is_old=is_old)
     expected = known.get(b"expect", [])
     if any(each.lower() != b"100-continue" for each in expected):
-        raise RefusedError(Why.EXPECTATION, 417, "The API knows only `Expect: 100-continue`.")
+        raise RefusedError(Why.EXPECTATION, "The API knows only `Expect: 100-continue`.")
     length = _length(
         known.get(b"content-length", []), known.get(b"transfer-encoding", []), is_old=is_old
     )
@@ -110,27 +122,25 @@ def read_head(head: bytes) -> Head:
 def _malformed() -> RefusedError:
     return RefusedError(
         Why.MALFORMED,
-        400,
         "The head of the request is not HTTP/1.1. Each line is `Name: value` and ends with CR LF.",
     )
 
 
 def _check_host(hosts: list[bytes], *, is_old: bool) -> None:
     if len(hosts) > 1 or (not hosts and not is_old):
-        raise RefusedError(Why.HOST, 400, "A request has one Host header (RFC 9112, 3.2).")
+        raise RefusedError(Why.HOST, "A request has one Host header (RFC 9112, 3.2).")
     if hosts and not _HOST.fullmatch(hosts[0]):
-        raise RefusedError(Why.HOST, 400, "The Host is not a host name with an optional port.")
+        raise RefusedError(Why.HOST, "The Host is not a host name with an optional port.")
 
 
 def _length(lengths: list[bytes], codings: list[bytes], *, is_old: bool) -> int | None:
     if codings:
         tokens = [each.strip(b" \t").lower() for each in b",".join(codings).split(b",")]
         if any(each != b"chunked" for each in tokens):
-            raise RefusedError(Why.CODING, 501, "The API knows no transfer coding but `chunked`.")
+            raise RefusedError(Why.CODING, "The API knows no transfer coding but `chunked`.")
         if len(tokens) > 1 or lengths or is_old:
             raise RefusedError(
                 Why.FRAMING,
-                400,
                 "A body has either one Content-Length or one `Transfer-Encoding: chunked`, and"
                 " HTTP/1.0 knows only Content-Length (RFC 9112, 6).",
             )
@@ -139,7 +149,7 @@ def _length(lengths: list[bytes], codings: list[bytes], *, is_old: bool) -> int 
         return 0
     length = _LENGTH.fullmatch(lengths[0])
     if len(lengths) > 1 or length is None:
-        raise RefusedError(Why.FRAMING, 400, "A request has one Content-Length of decimal digits.")
+        raise RefusedError(Why.FRAMING, "A request has one Content-Length of decimal digits.")
     return int(length[1])
 
 
@@ -150,7 +160,7 @@ def _origin_form(target: bytes) -> bytes:
     if absolute and not wanted.startswith(b"/"):
         wanted = b"/" + wanted
     if not wanted.startswith(b"/") or b"#" in wanted:
-        raise RefusedError(Why.MALFORMED, 400, "The address of the request is not a path.")
+        raise RefusedError(Why.MALFORMED, "The address of the request is not a path.")
     return wanted
 
 

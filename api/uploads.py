@@ -16,7 +16,7 @@ from uplift.api.callers import CallerDep, RelayDep
 from uplift.api.fair_share import Receiving
 from uplift.api.idempotency import idempotency_key
 from uplift.api.pages import After, PageSize, next_page
-from uplift.api.problems import documented, not_found
+from uplift.api.problems import documented, no_such_user
 from uplift.api.rate_limits import RateLimits
 from uplift.api.schemas import (
     AppUserId,
@@ -209,7 +209,7 @@ async def list_(
         if user is not None:
             found = await users.find_user(connection, user)
             if found is None:
-                raise not_found("There is no such user.")
+                raise no_such_user()
             user_id = found.id
         matching = Filter(
             states=states,

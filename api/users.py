@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from uplift.api.bodies import documented_body, read_model
 from uplift.api.callers import CallerDep, RelayDep
 from uplift.api.pages import After, PageSize, next_page
-from uplift.api.problems import documented, not_found
+from uplift.api.problems import documented, no_such_user
 from uplift.api.slashes import UserInPath
 from uplift.api.user_schemas import (
     BroughtGrant,
@@ -99,7 +99,7 @@ async def show(user: UserInPath, relay: RelayDep, caller: CallerDep) -> UserStat
     async with relay.database.transaction() as connection:
         found = await users.find_user(connection, user)
     if found is None:
-        raise not_found("There is no such user.")
+        raise no_such_user()
     return UserStatus.of(found)
 
 
@@ -119,7 +119,7 @@ async def summary(
     async with relay.database.transaction() as connection:
         found = await users.find_user(connection, name)
         if found is None:
-            raise not_found("There is no such user.")
+            raise no_such_user()
         counted = await summarize(connection, found.id)
     return UserSummary.of(found, counted)
 

@@ -3,17 +3,18 @@
 UpliftError
 ├── ConfigurationError          a setting is missing or wrong
 ├── SealError                   a sealed value does not open with the keys of this process
-├── NotFound                    there is no such thing, or the caller may not see it
-├── Conflict                    the state of the thing does not allow the request
-├── KeyReused                   an idempotency key came with another request before
-├── BacklogFull                 too many uploads wait already: try later
-├── UnreadableUpload            the body cannot be stored: it is not a resource
+├── RequestError                a caller's request cannot be done; it says which problem this is
+│   ├── NotFound                there is no such thing, or the caller may not see it
+│   ├── Conflict                the state of the thing does not allow the request
+│   ├── KeyReused               an idempotency key came with another request before
+│   ├── BacklogFull             too many uploads wait already: try later
+│   ├── UnreadableUpload        the body cannot be stored: it is not a resource
+│   ├── InvalidRead             the request is not a read that Uplift or 1upHealth knows
+│   ├── UnusableResponse        the response to a read cannot be passed on
+│   ├── UpstreamTimedOut        1upHealth did not respond to a read in time
+│   └── UpstreamUnavailable     1upHealth did not do what the request needs: try later
 ├── UnreadableDocument          the body cannot be validated: it is not a JSON object
 ├── TooComplex                  the body has more values than Uplift validates
-├── InvalidRead                 the request is not a read that Uplift or 1upHealth knows
-├── UnusableResponse            the response to a read cannot be passed on
-├── UpstreamTimedOut            1upHealth did not respond to a read in time
-├── UpstreamUnavailable         1upHealth did not do what the request needs: try later
 ├── DeadlinePassed              an attempt had no time left before it sent anything
 ├── ResponseTooLarge            a response has more bytes than Uplift reads
 ├── Stopping                    the worker stops, and nothing of the upload is sent yet
@@ -33,6 +34,8 @@ Messages never contain health data, tokens or keys: they reach logs and clients.
 
 from enum import StrEnum
 
+from uplift.problem_types import ProblemType
+
 
 class UpliftError(Exception):
     """Any error that Uplift raises on purpose."""
@@ -46,28 +49,54 @@ class SealError(UpliftError):
     """A sealed value does not open: wrong key, wrong row, or altered."""
 
 
-class NotFound(UpliftError):
-    """There is no such thing, or the caller may not see it."""
+class RequestError(UpliftError):
+    """A caller's request cannot be done. `problem` is the kind of problem that answers it.
 
+    `retry_after` is in seconds; None if no time is known.
+    """
 
-class Conflict(UpliftError):
-    """The state of the thing does not allow the request."""
-
-
-class KeyReused(UpliftError):
-    """An Idempotency-Key came with a request that differs from its first one."""
-
-
-class BacklogFull(UpliftError):
-    """Uplift accepts no more until some of the waiting uploads are delivered."""
-
-    def __init__(self, message: str, *, retry_after: float) -> None:
+    def __init__(
+        self, problem: ProblemType, message: str, *, retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
+        self.problem = problem
         self.retry_after = retry_after
 
 
-class UnreadableUpload(UpliftError):
+class NotFound(RequestError):
+    """There is no such thing, or the caller may not see it."""
+
+
+class Conflict(RequestError):
+    """The state of the thing does not allow the request."""
+
+
+class KeyReused(RequestError):
+    """An Idempotency-Key came with a request that differs from its first one."""
+
+
+class BacklogFull(RequestError):
+    """Uplift accepts no more until some of the waiting uploads are delivered."""
+
+
+class UnreadableUpload(RequestError):
     """The body is nothing that Uplift can store: not JSON, not an object, or no resourceType."""
+
+
+class InvalidRead(RequestError):
+    """The request is not a read by FHIR's rules, or 1upHealth refuses it."""
+
+
+class UnusableResponse(RequestError):
+    """1upHealth failed at a read, or sent something that cannot be passed on."""
+
+
+class UpstreamTimedOut(RequestError):
+    """1upHealth did not respond to a read in time."""
+
+
+class UpstreamUnavailable(RequestError):
+    """1upHealth did not do what the request needs."""
 
 
 class UnreadableDocument(UpliftError):
@@ -82,26 +111,6 @@ class TooComplex(UpliftError):
             f"The resource has more than {limit} values (UPLIFT_MAX_RESOURCE_VALUES), so it is not"
             " validated. Split it, or raise the limit and redrive the upload."
         )
-
-
-class InvalidRead(UpliftError):
-    """The request is not a read by FHIR's rules, or 1upHealth refuses it."""
-
-
-class UnusableResponse(UpliftError):
-    """1upHealth failed at a read, or sent something that cannot be passed on."""
-
-
-class UpstreamTimedOut(UpliftError):
-    """1upHealth did not respond to a read in time."""
-
-
-class UpstreamUnavailable(UpliftError):
-    """1upHealth did not do what the request needs."""
-
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
 
 
 class DeadlinePassed(UpliftError):

@@ -19,6 +19,7 @@ from uplift.ledger.transitions import Change, change_state
 from uplift.ledger.uploads import UploadRow
 from uplift.ledger.users import find_user, key_context
 from uplift.lifecycle import State
+from uplift.problem_types import BY_CODE
 from uplift.sealing import KeyRing, WrappedKey
 
 PROBLEM_JSON = "application/problem+json"
@@ -112,10 +113,10 @@ def assert_problem(response: httpx.Response, status: int) -> dict[str, Any]:
     assert response.status_code == status, f"{response.status_code}: {response.text}"
     assert response.headers["content-type"] == PROBLEM_JSON
     problem: dict[str, Any] = response.json()
-    assert set(problem) - {"errors"} == {"type", "title", "status", "detail"}
-    assert problem["type"] == "about:blank"
-    assert problem["status"] == status
-    assert problem["title"]
+    assert set(problem) - {"errors"} == {"type", "code", "title", "status", "detail"}
+    kind = BY_CODE[problem["code"]]
+    assert (problem["type"], problem["title"]) == (kind.uri, kind.title)
+    assert problem["status"] == status == kind.status
     assert problem["detail"]
     for error in problem.get("errors", []):
         assert set(error) == {"where", "what"}

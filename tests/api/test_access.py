@@ -76,6 +76,7 @@ _RULES: dict[tuple[str, str], _Rule] = {
     ("GET", "/readyz"): _PUBLIC,
     ("GET", "/openapi.json"): _PUBLIC,
     ("GET", "/docs"): _PUBLIC,
+    ("GET", "/docs/errors.md"): _PUBLIC,
     ("GET", "/docs/start.js"): _PUBLIC,
     ("GET", "/docs/swagger-ui-bundle.js"): _PUBLIC,
     ("GET", "/docs/swagger-ui.css"): _PUBLIC,

@@ -67,7 +67,7 @@ async def test_an_entry_without_a_resource_is_a_problem_of_that_entry_only() -> 
         {"resource": resource()},
     )
     entries = [entry async for entry in bundle_entries(read_bundle(body))]
-    assert [entry.problem_status for entry in entries] == [None, 400, 400, 400, None]
+    assert [entry.problem_type is None for entry in entries] == [True, False, False, False, True]
 
 
 _OK = b'{"resource":{"resourceType":"Patient","id":"1"}}'

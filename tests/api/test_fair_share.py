@@ -9,6 +9,7 @@ from uplift.api.admission import Admission
 from uplift.api.fair_share import FairShare, Part, Receiving, in_line, who_yields
 from uplift.api.problems import Problem
 from uplift.ledger.credentials import CredentialRow, Scope
+from uplift.problem_types import ProblemType
 from uplift.settings import Settings
 
 A, B, C = (UUID(int=number) for number in (1, 2, 3))
@@ -110,7 +111,7 @@ async def test_a_request_that_waits_too_long_hears_when_to_come_back() -> None:
     async with whole.part(A, 8):
         with pytest.raises(Problem) as refused:
             await whole.part(A, 3).__aenter__()
-        assert refused.value.status == 503
+        assert refused.value.kind is ProblemType.BUSY
         assert int(refused.value.headers["Retry-After"]) > 0
     async with whole.part(A, 10):  # the refused request uses nothing
         pass
@@ -215,8 +216,8 @@ async def test_what_was_interrupted_and_still_answers_is_not_followed_by_another
     await asyncio.sleep(1)
     assert len(interrupted) == 1
     answers.set()
-    for task in (other, *tasks):
-        task.cancel()
+    for each in (other, *tasks):
+        each.cancel()
     await asyncio.gather(other, *tasks, return_exceptions=True)
 
 

@@ -25,6 +25,7 @@ from uplift.errors import (
     UpstreamTimedOut,
     UpstreamUnavailable,
 )
+from uplift.problem_types import ProblemType
 
 _DATABASE_AWAY = OperationalError("canary", None, Exception("canary"))
 
@@ -32,21 +33,21 @@ _DATABASE_AWAY = OperationalError("canary", None, Exception("canary"))
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        (UnreadableUpload("Canary"), 400),
-        (InvalidRead("Canary"), 400),
-        (NotFound("Canary"), 404),
-        (Conflict("Canary"), 409),
-        (KeyReused("Canary"), 422),
-        (UpstreamTimedOut("Canary"), 504),
-        (UpstreamUnavailable("Canary"), 503),
-        (BacklogFull("Canary", retry_after=3), 503),
+        (UnreadableUpload(ProblemType.NOT_JSON, "Canary"), 400),
+        (InvalidRead(ProblemType.INVALID_READ, "Canary"), 400),
+        (NotFound(ProblemType.NO_SUCH_USER, "Canary"), 404),
+        (Conflict(ProblemType.BATCH_EXISTS, "Canary"), 409),
+        (KeyReused(ProblemType.IDEMPOTENCY_KEY_REUSED, "Canary"), 422),
+        (UpstreamTimedOut(ProblemType.UPSTREAM_TIMED_OUT, "Canary"), 504),
+        (UpstreamUnavailable(ProblemType.UPSTREAM_UNAVAILABLE, "Canary"), 503),
+        (BacklogFull(ProblemType.BACKLOG_FULL, "Canary", retry_after=3), 503),
         (ConfigurationError("canary"), 503),
         (SealError("canary"), 503),
         (_DATABASE_AWAY, 503),
         (PoolTimeout("canary"), 503),
         (IntegrityError("canary", None, Exception("canary")), 500),
         (DataError("canary", None, Exception("canary")), 500),
-        (HTTPException(418, "Canary"), 418),
+        (HTTPException(418, "Canary"), 400),
         (LookupError("canary"), 500),
     ],
 )
@@ -54,7 +55,7 @@ def test_each_error_has_its_status_and_only_messages_for_callers_are_shown(
     error: Exception, status: int
 ) -> None:
     problem = problem_of(error, "POST")
-    assert problem.status == status
+    assert problem.kind.status == status
     assert ("retry-after" in {name.lower() for name in problem.headers}) == (status == 503)
     assert "canary" not in problem.detail
 
@@ -219,11 +220,11 @@ async def test_an_error_of_the_relay_has_its_own_status(
 
     @app.get("/conflict")
     async def conflict() -> None:
-        raise Conflict("The body is gone; submit the record again.")
+        raise Conflict(ProblemType.NOT_REDRIVABLE, "The body is gone; submit the record again.")
 
     @app.get("/problem")
     async def problem() -> None:
-        raise Problem(400, "Do this.", headers={"X-More": "1"})
+        raise Problem(ProblemType.INVALID_REQUEST, "Do this.", headers={"X-More": "1"})
 
     problem_json = assert_problem(await client.get("/conflict"), 409)
     assert problem_json["detail"] == "The body is gone; submit the record again."

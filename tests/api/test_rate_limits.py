@@ -19,6 +19,7 @@ from uplift.errors import BacklogFull
 from uplift.intake.accept_batch import GROUP_BYTES, BatchAcceptor
 from uplift.intake.back_pressure import BackPressure
 from uplift.ledger.database import Database
+from uplift.problem_types import ProblemType
 from uplift.settings import Settings
 from uplift.wiring import Relay
 
@@ -172,7 +173,7 @@ class _FullAfter(BackPressure):
     def check(self) -> None:
         self._left -= 1
         if self._left < 0:
-            raise BacklogFull("Full.", retry_after=1.0)
+            raise BacklogFull(ProblemType.BACKLOG_FULL, "Full.", retry_after=1.0)
 
 
 async def test_a_batch_ends_where_the_backlog_is_full_and_its_lines_say_what_was_accepted(

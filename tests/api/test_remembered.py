@@ -6,6 +6,7 @@ import pytest
 
 from uplift.api.problems import Problem
 from uplift.api.remembered import Remembered
+from uplift.problem_types import ProblemType
 
 
 async def test_who_asks_meanwhile_and_within_a_second_gets_the_same_outcome() -> None:
@@ -31,11 +32,11 @@ async def test_a_failure_is_remembered_as_the_problem_that_it_is() -> None:
     async def check() -> int:
         nonlocal runs
         runs += 1
-        raise Problem(503, "Not now.")
+        raise Problem(ProblemType.BUSY, "Not now.")
 
     remembered = Remembered(check, now=lambda: 0.0)
     for _ in range(3):
         with pytest.raises(Problem) as refused:
             await remembered()
-        assert (refused.value.status, refused.value.detail) == (503, "Not now.")
+        assert (refused.value.kind, refused.value.detail) == (ProblemType.BUSY, "Not now.")
     assert runs == 1

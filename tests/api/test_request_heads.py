@@ -136,7 +136,7 @@ _REFUSED: list[tuple[bytes, Why, int]] = [
 def test_a_head_with_two_meanings_or_none_is_refused(head: bytes, why: Why, status: int) -> None:
     with pytest.raises(RefusedError) as refused:
         read_head(head)
-    assert (refused.value.why, refused.value.status) == (why, status)
+    assert (refused.value.why, refused.value.kind.status) == (why, status)
 
 
 def test_http_1_0_needs_no_host() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import uplift
 from uplift import errors
 from uplift.errors import UpliftError
+from uplift.problem_types import ProblemType
 
 ROOT = Path(uplift.__file__).parent
 # The edges have errors of their own: for the person at the command, for HTTP, for the task queue.
@@ -55,5 +56,6 @@ def test_no_wing_has_an_error_outside_the_tree() -> None:
 
 
 def test_an_unavailable_upstream_can_say_when_to_come_back() -> None:
-    assert errors.UpstreamUnavailable("later").retry_after is None
-    assert errors.UpstreamUnavailable("later", retry_after=3.0).retry_after == 3.0
+    kind = ProblemType.UPSTREAM_UNAVAILABLE
+    assert errors.UpstreamUnavailable(kind, "later").retry_after is None
+    assert errors.UpstreamUnavailable(kind, "later", retry_after=3.0).retry_after == 3.0

@@ -125,7 +125,7 @@ def show(
                 str(line.line),
                 str(line.upload_id or ""),
                 _status(line),
-                f"{line.problem_status} {line.problem}" if line.problem else "",
+                f"{line.problem_code}: {line.problem}" if line.problem else "",
             )
         print_table(table)
 
@@ -163,7 +163,7 @@ def _line_json(line: LineRow) -> dict[str, Any]:
     if line.upload_id is None:
         return {
             "line": line.line,
-            "problem": {"status": line.problem_status, "detail": line.problem},
+            "problem": {"code": line.problem_code, "detail": line.problem},
         }
     return {
         "line": line.line,

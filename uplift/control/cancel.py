@@ -12,6 +12,7 @@ from uplift.ledger.cancelling import Cancelled
 from uplift.ledger.database import Database
 from uplift.ledger.filters import Filter
 from uplift.ledger.pages import walk
+from uplift.problem_types import ProblemType
 
 _GROUP = 500  # uploads in one transaction
 
@@ -36,9 +37,9 @@ class Canceller:
             responses = await cancelling.cancel(connection, [upload_id], by=by)
         match responses.get(upload_id):
             case None:
-                raise NotFound("There is no such upload.")
+                raise NotFound(ProblemType.NO_SUCH_UPLOAD, "There is no such upload.")
             case Cancelled.TOO_LATE:
-                raise Conflict(_TOO_LATE)
+                raise Conflict(ProblemType.NOT_CANCELLABLE, _TOO_LATE)
             case response:
                 return response is Cancelled.DONE
 

@@ -17,6 +17,7 @@ from uplift.ledger.dead_letters import Left, Redriven
 from uplift.ledger.filters import Filter
 from uplift.ledger.pages import walk
 from uplift.lifecycle import DEAD_LETTERS, UNFINISHED, State
+from uplift.problem_types import ProblemType
 from uplift.settings import Settings
 
 _GROUP = 500  # uploads in one transaction
@@ -81,10 +82,11 @@ class Redriver:
         if not redriven.left:
             return State.QUEUED if redriven.queued else State.SUPERSEDED
         if state is None:
-            raise NotFound("There is no such upload.")
+            raise NotFound(ProblemType.NO_SUCH_UPLOAD, "There is no such upload.")
         if state in UNFINISHED:
             return None
-        raise Conflict(_WHY_NOT.get(state) or _WHY_LEFT[redriven.left[upload_id]])
+        why = _WHY_NOT.get(state) or _WHY_LEFT[redriven.left[upload_id]]
+        raise Conflict(ProblemType.NOT_REDRIVABLE, why)
 
     async def redrive_all(
         self,

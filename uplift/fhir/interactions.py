@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 from uplift.errors import InvalidRead, NotFound
 from uplift.fhir.types import READABLE_TYPES
 from uplift.fhir.versions import FhirVersion
+from uplift.problem_types import ProblemType
 
 # FHIR's own ids have at most 64 characters and no underscore; Epic's are longer, Cerner's have it.
 # All of these stand in a URL as they are (RFC 3986, 2.3).
@@ -62,17 +63,22 @@ def parse_interaction(version: FhirVersion, path: str, query: bytes) -> Interact
     found = _PATH.fullmatch(path)
     if found is None or not _NO_IDS.isdisjoint({found["id"], found["version"]}):
         raise InvalidRead(
+            ProblemType.INVALID_READ,
             "Uplift cannot read this address back. Use {Type}?{search}, {Type}/{id},"
-            " {Type}/{id}/_history/{version} or Patient/{id}/$everything."
+            " {Type}/{id}/_history/{version} or Patient/{id}/$everything.",
         )
     resource_type, operation = found["type"], found["operation"]
     if resource_type not in READABLE_TYPES[version]:
         raise NotFound(
-            f"1upHealth has no such resource type in {version}. Check upper and lower case."
+            ProblemType.NO_SUCH_TYPE,
+            f"1upHealth has no such resource type in {version}. Check upper and lower case.",
         )
     everything = operation == "$everything"
     if everything and resource_type != "Patient":
-        raise InvalidRead("$everything works for a Patient only: Patient/{id}/$everything.")
+        raise InvalidRead(
+            ProblemType.INVALID_READ,
+            "$everything works for a Patient only: Patient/{id}/$everything.",
+        )
     paged = everything or found["id"] is None
     return Interaction(
         version=version,
@@ -105,7 +111,7 @@ def parse_link(version: FhirVersion, bases: tuple[str, ...], url: str) -> Intera
 def _written_again(query: bytes) -> str:
     """The same parameters. Every character that could end a value or the query is encoded."""
     if len(query) > _MAX_QUERY:
-        raise InvalidRead(f"The query has more than {_MAX_QUERY} bytes.")
+        raise InvalidRead(ProblemType.INVALID_READ, f"The query has more than {_MAX_QUERY} bytes.")
     try:
         parameters = parse_qsl(
             query.decode("ascii"),
@@ -115,13 +121,22 @@ def _written_again(query: bytes) -> str:
         )
     except ValueError:
         raise InvalidRead(
-            f"The query is not percent-encoded UTF-8 of at most {_MAX_PARAMETERS} parameters."
+            ProblemType.INVALID_READ,
+            f"The query is not percent-encoded UTF-8 of at most {_MAX_PARAMETERS} parameters.",
         ) from None
     for name, value in parameters:
         if not _PARAMETER.fullmatch(name) or name.lower() in _NO_PARAMETERS:
-            raise InvalidRead("The query has a name that is not a search parameter of FHIR.")
+            raise InvalidRead(
+                ProblemType.INVALID_READ,
+                "The query has a name that is not a search parameter of FHIR.",
+            )
         if _CONTROL.search(value):
-            raise InvalidRead("The query has a value with a control character.")
+            raise InvalidRead(
+                ProblemType.INVALID_READ, "The query has a value with a control character."
+            )
         if name == "_format" and "json" not in value.lower():
-            raise InvalidRead("Uplift reads JSON only. Leave _format out, or use _format=json.")
+            raise InvalidRead(
+                ProblemType.INVALID_READ,
+                "Uplift reads JSON only. Leave _format out, or use _format=json.",
+            )
     return urlencode(parameters, quote_via=quote, safe="")

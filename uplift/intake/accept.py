@@ -20,6 +20,7 @@ from uplift.ledger.idempotency import CallersKey, Known
 from uplift.ledger.new_uploads import NewUpload
 from uplift.ledger.uploads import UploadRow
 from uplift.ledger.users import LockedUser
+from uplift.problem_types import ProblemType
 from uplift.queues import UPLOADS
 from uplift.sealing import KeyRing, UserKey
 from uplift.settings import Settings
@@ -227,8 +228,9 @@ async def _replay(connection: AsyncConnection, known: Known, digest: bytes) -> A
         return None  # its user was erased, and this is another of the same name
     if known.request_digest != digest:
         raise KeyReused(
+            ProblemType.IDEMPOTENCY_KEY_REUSED,
             "This Idempotency-Key came with another request less than a day ago. Send each"
-            " request with a key of its own, and the same key only with the same request again."
+            " request with a key of its own, and the same key only with the same request again.",
         )
     # Both are the time of one transaction, if it accepted the upload and claimed the key.
     return Accepted(row, duplicate=row.created_at != known.since, replayed=True)

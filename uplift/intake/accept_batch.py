@@ -22,6 +22,7 @@ from uplift.ledger.database import Database
 from uplift.ledger.new_uploads import NewUpload
 from uplift.ledger.users import UserRow
 from uplift.metrics import submissions
+from uplift.problem_types import ProblemType
 from uplift.queues import BULK
 from uplift.sealing import KeyRing, UserKey
 from uplift.settings import Settings
@@ -54,12 +55,12 @@ class Entry:
     """A line of a batch, or an entry of a Bundle, with its number from 1.
 
     `body` is a resource or an envelope around one. An entry that cannot be read at all has a
-    `problem` and its HTTP status instead.
+    `problem` and its type instead.
     """
 
     line: int
     body: bytes = b""
-    problem_status: int | None = None
+    problem_type: ProblemType | None = None
     problem: str | None = None
 
 
@@ -96,9 +97,10 @@ class BatchAcceptor:
             user = await users.require_user(connection, app_user_id, lock=True)
             if not await batches.add_batch(connection, batch_id, user.id):
                 raise Conflict(
+                    ProblemType.BATCH_EXISTS,
                     "There is a batch with this id. Read what became of its lines, and send the"
                     " missing ones as a batch with an id of its own. Nothing is sent to 1upHealth"
-                    " twice."
+                    " twice.",
                 )
         key = user.key(self._key_ring)
         labels = replace(labels, user=app_user_id)
@@ -206,14 +208,14 @@ class OpenBatch:
         new: dict[int, NewUpload] = {}
         problems: list[NewLine] = []
         for entry in group:
-            status, problem = entry.problem_status, entry.problem
-            if problem is None:
+            kind, problem = entry.problem_type, entry.problem
+            if kind is None:
                 try:
                     new[entry.line] = self._sealed(entry.body)
                     continue
                 except UnreadableUpload as error:
-                    status, problem = 400, str(error)
-            problems.append(NewLine(line=entry.line, problem_status=status, problem=problem))
+                    kind, problem = error.problem, str(error)
+            problems.append(NewLine(line=entry.line, problem_code=kind.code, problem=problem))
         return _SealedGroup(new, problems)
 
     def _sealed(self, body: bytes) -> NewUpload:
@@ -221,8 +223,9 @@ class OpenBatch:
         submission = parse(body, self.labels)
         if submission.labels.user != self.labels.user:
             raise UnreadableUpload(
+                ProblemType.BATCH_OF_OTHER_USER,
                 "The envelope names another user than the batch. Send each user's records in a"
-                " batch of their own."
+                " batch of their own.",
             )
         return sealed(submission, self.user.id, self.key, queue=BULK, by=self.by, batch_id=self.id)
 
@@ -265,7 +268,7 @@ class _Groups:
 def _too_many(line: int, limit: int) -> Entry:
     return Entry(
         line,
-        problem_status=413,
+        problem_type=ProblemType.BATCH_TOO_LONG,
         problem=f"A batch takes at most {limit} lines. This line and those after it were not read:"
         " send them in another batch.",
     )

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from uplift.errors import BacklogFull
 from uplift.ledger.backlog import count_unfinished
 from uplift.ledger.database import Database
+from uplift.problem_types import ProblemType
 from uplift.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -40,6 +41,7 @@ class BackPressure:
             self._counting = asyncio.create_task(self._count(), name="backlog")
         if self._full:
             raise BacklogFull(
+                ProblemType.BACKLOG_FULL,
                 f"{self._limit} uploads wait to be sent already (UPLIFT_MAX_BACKLOG).",
                 retry_after=_RETRY_SECONDS,
             )

@@ -14,6 +14,7 @@ from uplift.fhir.versions import FhirVersion
 from uplift.identity import canonical
 from uplift.intake.repeated_names import count_colons, quoted, repeated_name
 from uplift.json_values import has_more_values
+from uplift.problem_types import ProblemType
 
 MAX_INLINE_BYTES = 64 * 1024
 """For fewer bytes, a thread costs more time than it saves the event loop."""
@@ -74,11 +75,12 @@ def parse(body: bytes, labels: Labels) -> Submission:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise UnreadableUpload(NOT_JSON) from None
+        raise UnreadableUpload(ProblemType.NOT_JSON, NOT_JSON) from None
     if not isinstance(value, dict):
         raise UnreadableUpload(
+            ProblemType.NOT_A_RESOURCE,
             "The body is not a JSON object. Send a single FHIR resource here, and many to"
-            " /v1/batches."
+            " /v1/batches.",
         )
     whole, around = body, 0
     if "resourceType" not in value and "resource" in value:
@@ -86,12 +88,15 @@ def parse(body: bytes, labels: Labels) -> Submission:
         body, labels = _open_envelope(body, labels)
         value = value["resource"]
         if not isinstance(value, dict):
-            raise UnreadableUpload("The envelope's resource is not a JSON object.")
+            raise UnreadableUpload(
+                ProblemType.NOT_A_RESOURCE, "The envelope's resource is not a JSON object."
+            )
     resource_type = _resource_type(value)
     if labels.fhir_version is None:
         raise UnreadableUpload(
+            ProblemType.FHIR_VERSION,
             "There is no fhirVersion. Send what HealthKit says: DSTU2, STU3 or R4"
-            " (or 1.0.2, 3.0.1, 4.0.1)."
+            " (or 1.0.2, 3.0.1, 4.0.1).",
         )
     version = parse_version(labels.fhir_version)
     for name, text in (
@@ -103,7 +108,9 @@ def parse(body: bytes, labels: Labels) -> Submission:
     try:
         content = canonical(value)
     except ValueError as error:
-        raise UnreadableUpload(f"The resource cannot be kept. {error}") from None
+        raise UnreadableUpload(
+            ProblemType.UNSTORABLE_TEXT, f"The resource cannot be kept. {error}"
+        ) from None
     if count_colons(whole) != content.count(b":") + around:
         raise names_repeated(whole)
     return Submission(
@@ -121,8 +128,9 @@ def parse_version(text: str) -> FhirVersion:
     version = FhirVersion.parse(text) if _VERSION.fullmatch(text) else None
     if version is None:
         raise UnreadableUpload(
+            ProblemType.FHIR_VERSION,
             "fhirVersion is not a version that Uplift delivers. Send DSTU2, STU3 or R4 (or 1.0.2,"
-            " 3.0.1, 4.0.1)."
+            " 3.0.1, 4.0.1).",
         )
     return version
 
@@ -131,8 +139,9 @@ def names_repeated(text: bytes) -> UnreadableUpload:
     """The error for a text in which an object has a name twice."""
     name = quoted(repeated_name(text) or "")
     return UnreadableUpload(
+        ProblemType.REPEATED_NAME,
         f"An object has a name twice{name and ':' + name}. Readers of JSON do not agree which of"
-        " the two counts. Send one."
+        " the two counts. Send one.",
     )
 
 
@@ -140,8 +149,9 @@ def check_values(body: bytes, limit: int) -> None:
     """Raises UnreadableUpload if the text holds more JSON values than `limit`."""
     if has_more_values(body, limit):
         raise UnreadableUpload(
+            ProblemType.TOO_MANY_VALUES,
             f"The body has more than {limit} JSON values, the limit of one body"
-            " (UPLIFT_MAX_JSON_VALUES). Send less at once."
+            " (UPLIFT_MAX_JSON_VALUES). Send less at once.",
         )
 
 
@@ -164,22 +174,28 @@ def _resource_type(resource: dict[str, Any]) -> str:
     resource_type = resource.get("resourceType")
     if not isinstance(resource_type, str) or not _TYPE.fullmatch(resource_type):
         raise UnreadableUpload(
+            ProblemType.NOT_A_RESOURCE,
             "There is no resourceType that could be a FHIR type. Send a FHIR resource, or an"
-            " envelope {user, fhirVersion, source, recordId, resource}."
+            " envelope {user, fhirVersion, source, recordId, resource}.",
         )
     if resource_type == "Bundle":
         raise UnreadableUpload(
+            ProblemType.SEND_AS_BATCH,
             "The resource is a Bundle. Send it to /v1/batches: each of its entries becomes an"
-            " upload of its own."
+            " upload of its own.",
         )
     return resource_type
 
 
 def _check_name(name: str, text: str) -> None:
     if len(text) > _MAX_NAME:
-        raise UnreadableUpload(f"{name} has more than {_MAX_NAME} characters.")
+        raise UnreadableUpload(
+            ProblemType.INVALID_ENVELOPE, f"{name} has more than {_MAX_NAME} characters."
+        )
     if _UNKEEPABLE.search(text):
-        raise UnreadableUpload(f"{name} contains U+0000, or half of a surrogate pair.")
+        raise UnreadableUpload(
+            ProblemType.UNSTORABLE_TEXT, f"{name} contains U+0000, or half of a surrogate pair."
+        )
 
 
 def _check_envelope(envelope: dict[str, Any]) -> int:
@@ -191,8 +207,9 @@ def _check_envelope(envelope: dict[str, Any]) -> int:
     for name, value in envelope.items():
         if name not in _ENVELOPE_NAMES:
             raise UnreadableUpload(
+                ProblemType.INVALID_ENVELOPE,
                 f"The envelope has a field{quoted(name)} that is not known. Its fields are"
-                f" {', '.join(_ENVELOPE_NAMES[:-1])} and {_ENVELOPE_NAMES[-1]}."
+                f" {', '.join(_ENVELOPE_NAMES[:-1])} and {_ENVELOPE_NAMES[-1]}.",
             )
         colons += 1 + (value.count(":") if isinstance(value, str) else 0)
     return colons
@@ -203,11 +220,15 @@ def _open_envelope(body: bytes, labels: Labels) -> tuple[bytes, Labels]:
         envelope = msgspec.json.decode(body, type=_Envelope)
     except msgspec.ValidationError as error:
         # Its text names the field and the types, never a value.
-        raise UnreadableUpload(f"The envelope is wrong: {error}.") from None
+        raise UnreadableUpload(
+            ProblemType.INVALID_ENVELOPE, f"The envelope is wrong: {error}."
+        ) from None
     except msgspec.DecodeError:
-        raise UnreadableUpload(NOT_JSON) from None
+        raise UnreadableUpload(ProblemType.NOT_JSON, NOT_JSON) from None
     except RecursionError:
-        raise UnreadableUpload("The envelope's arrays and objects are nested too deep.") from None
+        raise UnreadableUpload(
+            ProblemType.INVALID_ENVELOPE, "The envelope's arrays and objects are nested too deep."
+        ) from None
     return bytes(envelope.resource), Labels(
         user=envelope.user if envelope.user is not None else labels.user,
         fhir_version=(

@@ -18,12 +18,12 @@ from uplift.lifecycle import State
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewLine:
-    """What became of a line: an upload, or a problem and the HTTP status that it would have."""
+    """What became of a line: an upload, or a problem with its code."""
 
     line: int
     upload_id: UUID | None = None
     duplicate: bool = False
-    problem_status: int | None = None
+    problem_code: str | None = None
     problem: str | None = None
 
 
@@ -35,7 +35,7 @@ class LineRow:
     upload_id: UUID | None
     state: State | None
     duplicate: bool
-    problem_status: int | None
+    problem_code: str | None
     problem: str | None
 
 
@@ -76,15 +76,15 @@ _LINES = Rows(
     line="int",
     upload_id="uuid",
     duplicate="bool",
-    problem_status="int",
+    problem_code="text",
     problem="text",
 )
 
 # A group whose commit got no answer may be put in again: its lines are counted once.
 _ADD_LINES = _LINES.statement("""
     WITH added AS (
-        INSERT INTO batch_lines (batch_id, line, upload_id, duplicate, problem_status, problem)
-        SELECT :batch_id, n.line, n.upload_id, n.duplicate, n.problem_status, n.problem
+        INSERT INTO batch_lines (batch_id, line, upload_id, duplicate, problem_code, problem)
+        SELECT :batch_id, n.line, n.upload_id, n.duplicate, n.problem_code, n.problem
         FROM {lines} AS n
         ON CONFLICT DO NOTHING
         RETURNING upload_id IS NOT NULL AS kept, duplicate)
@@ -163,7 +163,7 @@ async def list_lines(
             BatchLine.upload_id,
             _STATE_OF_LINE,
             BatchLine.duplicate,
-            BatchLine.problem_status,
+            BatchLine.problem_code,
             BatchLine.problem,
         )
         .outerjoin(Upload, Upload.id == BatchLine.upload_id)

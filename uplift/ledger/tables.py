@@ -172,7 +172,7 @@ class BatchLine(Table):
     __tablename__ = "batch_lines"
     __table_args__ = (
         CheckConstraint(
-            "(upload_id IS NULL) = (problem IS NOT NULL AND problem_status IS NOT NULL)",
+            "(upload_id IS NULL) = (problem IS NOT NULL AND problem_code IS NOT NULL)",
             name="upload_or_problem",
         ),
     )
@@ -184,7 +184,7 @@ class BatchLine(Table):
     # No foreign key: the line stays when the upload is thinned out.
     upload_id: Mapped[UUID | None]
     duplicate: Mapped[bool] = mapped_column(server_default=_FALSE)
-    problem_status: Mapped[int | None]
+    problem_code: Mapped[str | None]
     problem: Mapped[str | None]
 
 

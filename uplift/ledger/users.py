@@ -24,6 +24,7 @@ from uplift.ledger import locks
 from uplift.ledger.audit import SYSTEM, Action, Actor, note
 from uplift.ledger.pauses import is_paused
 from uplift.ledger.tables import Grant, User
+from uplift.problem_types import ProblemType
 from uplift.sealing import KeyRing, UserKey, WrappedKey
 
 _ADD_TRIES = 5
@@ -80,7 +81,8 @@ async def find_user(
 def no_such_user() -> NotFound:
     """The error about a user who is not there, or whose erasing has begun."""
     return NotFound(
-        "There is no such user. Create them first: POST /v1/users, or `uplift users add`."
+        ProblemType.NO_SUCH_USER,
+        "There is no such user. Create them first: POST /v1/users, or `uplift users add`.",
     )
 
 

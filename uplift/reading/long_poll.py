@@ -11,6 +11,7 @@ from uplift.errors import NotFound
 from uplift.ledger import uploads
 from uplift.ledger.database import Database
 from uplift.ledger.uploads import UploadRow
+from uplift.problem_types import ProblemType
 
 _log = structlog.get_logger(__name__)
 
@@ -72,7 +73,7 @@ class LongPoll:
         async with self._database.transaction() as connection:
             found = (await uploads.get_uploads(connection, [row.id])).get(row.id)
         if found is None:
-            raise NotFound("There is no such upload.")
+            raise NotFound(ProblemType.NO_SUCH_UPLOAD, "There is no such upload.")
         return found
 
     async def _poll(self) -> None:

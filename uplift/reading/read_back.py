@@ -28,6 +28,7 @@ from uplift.fhir.versions import FhirVersion
 from uplift.ledger import users
 from uplift.ledger.audit import Action, Actor, note
 from uplift.ledger.database import Database
+from uplift.problem_types import ProblemType
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 from uplift.tokens.access import TokenAccess
@@ -82,12 +83,14 @@ class Reader:
             raise self._timed_out() from None
         except NeedsAuthorization:
             raise Conflict(
+                ProblemType.NEEDS_AUTHORIZATION,
                 "The user has no working grant at 1upHealth. The person must authorise again."
                 " Then PUT /v1/users/NAME/grant stores the new grant, or POST /v1/users asks"
-                " 1upHealth for one."
+                " 1upHealth for one.",
             ) from None
         except TokenUnavailable as error:
             raise UpstreamUnavailable(
+                ProblemType.UPSTREAM_UNAVAILABLE,
                 f"There is no token for the user now ({error.code}). Try later.",
                 retry_after=error.retry_after,
             ) from None
@@ -115,43 +118,53 @@ class Reader:
         code = response.code
         match response.kind:
             case ResponseKind.ABSENT if code == "http_410":
-                return NotFound("The resource was deleted at 1upHealth.")
+                return NotFound(
+                    ProblemType.RESOURCE_DELETED, "The resource was deleted at 1upHealth."
+                )
             case ResponseKind.ABSENT:
-                return NotFound("1upHealth has no such resource of this user.")
+                return NotFound(
+                    ProblemType.NO_SUCH_RESOURCE, "1upHealth has no such resource of this user."
+                )
             case ResponseKind.REFUSED:
                 said = ", ".join((code, *response.issues))
                 return InvalidRead(
+                    ProblemType.READ_REFUSED,
                     f"1upHealth refuses this request ({said}). Check the search parameters. Not"
-                    " every type can be searched."
+                    " every type can be searched.",
                 )
             case ResponseKind.BUSY:
                 return UpstreamUnavailable(
+                    ProblemType.UPSTREAM_UNAVAILABLE,
                     f"1upHealth asks to slow down ({code}). Try later.",
                     retry_after=response.retry_after,
                 )
             case ResponseKind.UNAUTHORIZED:
                 return UnusableResponse(
-                    f"1upHealth refuses the user's token, although it is new ({code})."
+                    ProblemType.UNUSABLE_RESPONSE,
+                    f"1upHealth refuses the user's token, although it is new ({code}).",
                 )
         if code in ("no_answer", "http_408", "http_504"):
             return self._timed_out()
         if code == "response_too_large":
             how = "Use a lower _count" if interaction.paged else "Raise the limit"
             return UnusableResponse(
+                ProblemType.UNUSABLE_RESPONSE,
                 f"The response has more than {self._max_bytes} bytes"
-                f" (UPLIFT_MAX_READ_BACK_BYTES). {how}."
+                f" (UPLIFT_MAX_READ_BACK_BYTES). {how}.",
             )
         if code == "not_the_resource":
             return _unusable()
         return UnusableResponse(
+            ProblemType.UNUSABLE_RESPONSE,
             f"The read failed at 1upHealth ({code}). Try again. If it stays so, check"
-            " UPLIFT_ONEUP_FHIR_URL, and ask 1upHealth whether this application may read."
+            " UPLIFT_ONEUP_FHIR_URL, and ask 1upHealth whether this application may read.",
         )
 
     def _timed_out(self) -> UpstreamTimedOut:
         return UpstreamTimedOut(
+            ProblemType.UPSTREAM_TIMED_OUT,
             f"1upHealth did not respond within {self._seconds:g} seconds"
-            " (UPLIFT_READ_BACK_SECONDS). Try again. For a search, use a lower _count."
+            " (UPLIFT_READ_BACK_SECONDS). Try again. For a search, use a lower _count.",
         )
 
     def _relinked(self, page: bytes, version: FhirVersion, address_of: AddressOf) -> bytes:
@@ -180,14 +193,16 @@ class Reader:
             elif relation == "next":
                 # Without this link the page would look like the last one.
                 raise UnusableResponse(
+                    ProblemType.UNUSABLE_RESPONSE,
                     "1upHealth's link to the next page does not begin with"
-                    " UPLIFT_ONEUP_FHIR_URL, so Uplift does not follow it. Check that setting."
+                    " UPLIFT_ONEUP_FHIR_URL, so Uplift does not follow it. Check that setting.",
                 )
         return rewritten
 
 
 def _unusable() -> UnusableResponse:
     return UnusableResponse(
+        ProblemType.UNUSABLE_RESPONSE,
         "1upHealth sent something else than the resource or page that the caller asked for."
-        " Check UPLIFT_ONEUP_FHIR_URL."
+        " Check UPLIFT_ONEUP_FHIR_URL.",
     )

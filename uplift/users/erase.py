@@ -15,6 +15,7 @@ from uplift.errors import NotFound
 from uplift.ledger import erasing
 from uplift.ledger.audit import SYSTEM, Actor
 from uplift.ledger.database import Database, is_away
+from uplift.problem_types import ProblemType
 
 _log = structlog.get_logger(__name__)
 
@@ -50,8 +51,9 @@ class Eraser:
             user_ids = await erasing.begun(connection, app_user_id)
         if not user_ids:
             raise NotFound(
+                ProblemType.NO_SUCH_USER,
                 "Uplift keeps nothing under that name. The user was erased, or never existed."
-                " Check the spelling."
+                " Check the spelling.",
             )
         if began:
             _log.info("erasing_began")

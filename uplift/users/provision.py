@@ -7,6 +7,7 @@ from uplift.ledger.audit import SYSTEM, Action, Actor
 from uplift.ledger.database import Database
 from uplift.ledger.token_pair import TokenPair
 from uplift.ledger.users import UserRow
+from uplift.problem_types import ProblemType
 from uplift.sealing import KeyRing
 from uplift.tokens.obtain import exchange
 from uplift.tokens.token_endpoint import TokenEndpoint
@@ -42,11 +43,16 @@ class Provisioner:
             tokens = await exchange(self._tokens, code.code)
         except TokenError as error:
             raise UpstreamUnavailable(
-                _WHY_NOT[error.trouble].format(code=error.code), retry_after=error.retry_after
+                ProblemType.UPSTREAM_UNAVAILABLE,
+                _WHY_NOT[error.trouble].format(code=error.code),
+                retry_after=error.retry_after,
             ) from None
         async with self._database.transaction() as connection:
             if await users.get_user(connection, user.id, lock=True) is None:
-                raise Conflict("The user was erased during this request. Send it again.")
+                raise Conflict(
+                    ProblemType.USER_ERASED,
+                    "The user was erased during this request. Send it again.",
+                )
             if code.oneup_user_id is not None:
                 await users.set_oneup_user(connection, user.id, code.oneup_user_id)
             await grants.put_grant(

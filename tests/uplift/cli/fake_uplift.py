@@ -160,7 +160,13 @@ def deliver(upload: Upload) -> None:
 def problem(status: int, title: str, headers: dict[str, str] | None = None) -> Response:
     """An RFC 9457 answer."""
     return JSONResponse(
-        {"type": "about:blank", "title": title, "status": status, "detail": f"{title} (detail)"},
+        {
+            "type": "about:blank",
+            "code": "made_up",
+            "title": title,
+            "status": status,
+            "detail": f"{title} (detail)",
+        },
         status_code=status,
         headers=headers,
         media_type="application/problem+json",

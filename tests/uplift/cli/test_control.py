@@ -16,6 +16,7 @@ from uplift.cli.main import app
 from uplift.intake.accept_batch import Entry
 from uplift.intake.submission import Labels
 from uplift.lifecycle import State
+from uplift.problem_types import ProblemType
 from uplift.wiring import Relay
 
 _ID = re.compile(r"^ ?([0-9a-f-]{36})\b", re.MULTILINE)
@@ -171,7 +172,7 @@ def test_batches_are_listed_and_shown_with_what_became_of_their_lines(cli: Cli) 
 
     async def entries() -> AsyncIterator[Entry]:
         yield Entry(1, body)
-        yield Entry(2, problem_status=413, problem="Too long.")
+        yield Entry(2, problem_type=ProblemType.BODY_TOO_LARGE, problem="Too long.")
         yield Entry(3, body)
 
     async def make(relay: Relay) -> list[str]:
@@ -193,7 +194,7 @@ def test_batches_are_listed_and_shown_with_what_became_of_their_lines(cli: Cli) 
     shown = cli("batches", "show", hers, "--lines").stdout
     assert re.search(r"input +complete", shown)
     assert re.search(r"queued +2", shown)
-    assert re.search(r"^ ?2 +413 Too long\.", shown, re.MULTILINE)
+    assert re.search(r"^ ?2 +body_too_large: Too long\.", shown, re.MULTILINE)
     assert re.search(r"^ ?3 +[0-9a-f-]{36} +queued, duplicate", shown, re.MULTILINE)
     lines = cli("batches", "show", hers, "--lines", "--json").stdout.splitlines()
     batch, *rest = map(orjson.loads, lines)

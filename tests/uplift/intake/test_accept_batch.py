@@ -25,6 +25,7 @@ from uplift.ledger.database import Database
 from uplift.ledger.tables import Upload
 from uplift.ledger.uploads import body_context
 from uplift.ledger.users import UserRow
+from uplift.problem_types import ProblemType
 from uplift.queues import BULK, UPLOADS
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
@@ -144,12 +145,14 @@ async def test_a_wrong_line_is_its_own_problem_and_costs_no_other(
         b'{"a":' * 5000,
         b'{"resourceType": "Patient", "id": "' + b"\\ud800" + b'"}',
     ]
+    codes = ["not_json", "not_a_resource", "not_a_resource", "not_json", "not_a_resource"]
+    codes += ["not_a_resource", "invalid_envelope", "not_json", "not_json", "not_json"]
     good = [body(number) for number in range(len(wrong))]
     mixed = [each for pair in zip(wrong, good, strict=True) for each in pair]
     row = await take(acceptor, *mixed)
     found = await lines(database, row.id)
     assert all(each.upload_id is not None for each in found[1::2])
-    assert [each.problem_status for each in found[0:-1:2]] == [400] * len(wrong)
+    assert [each.problem_code for each in found[0:-1:2]] == codes
     assert all(each.problem for each in found[0::2])
     assert numbers(row) == (len(good), 0, len(wrong))
 
@@ -157,10 +160,19 @@ async def test_a_wrong_line_is_its_own_problem_and_costs_no_other(
 async def test_an_entry_that_was_not_readable_keeps_its_problem(
     acceptor: BatchAcceptor, alice: UserRow, database: Database
 ) -> None:
-    row = await take(acceptor, body(1), Entry(2, problem_status=413, problem="Too long."), body(3))
+    row = await take(
+        acceptor,
+        body(1),
+        Entry(2, problem_type=ProblemType.BODY_TOO_LARGE, problem="Too long."),
+        body(3),
+    )
     assert numbers(row) == (2, 0, 1)
     (problem,) = [each for each in await lines(database, row.id) if each.upload_id is None]
-    assert (problem.line, problem.problem_status, problem.problem) == (2, 413, "Too long.")
+    assert (problem.line, problem.problem_code, problem.problem) == (
+        2,
+        "body_too_large",
+        "Too long.",
+    )
 
 
 async def test_what_a_line_does_not_say_the_batch_says(
@@ -286,7 +298,7 @@ async def test_a_batch_of_too_many_lines_is_accepted_up_to_the_limit(
     row = await take(few, *(body(number) for number in range(10, 20)))
     assert (numbers(row), row.broken) == ((3, 0, 1), True)
     last = (await lines(database, row.id))[-1]
-    assert (last.line, last.problem_status) == (4, 413)
+    assert (last.line, last.problem_code) == (4, "batch_too_long")
     assert "another batch" in (last.problem or "")
 
 
@@ -367,7 +379,10 @@ async def test_lines_that_are_noted_twice_count_once(database: Database, alice: 
     again = batches.NewLine(line=1, upload_id=upload_id, duplicate=True)
     async with database.transaction() as connection:
         await batches.add_batch(connection, batch_id, alice.id)
-    for lines_ in ([line], [again, batches.NewLine(line=2, problem_status=400, problem="No.")]):
+    for lines_ in (
+        [line],
+        [again, batches.NewLine(line=2, problem_code="not_json", problem="No.")],
+    ):
         async with database.transaction() as connection:
             await batches.add_lines(connection, batch_id, lines_)
     assert numbers(await read(database, batch_id)) == (1, 0, 1)

@@ -48,7 +48,7 @@ async def test_it_refuses_with_so_many_unfinished_and_accepts_when_some_end(
     await counted(pressure, clock)
     with pytest.raises(BacklogFull, match="3 uploads") as full:
         pressure.check()
-    assert full.value.retry_after > 0
+    assert full.value.retry_after
     await rows.bring_to(database, ids[0], State.DELIVERED)
     await counted(pressure, clock)
     pressure.check()

@@ -307,7 +307,7 @@ async def test_a_batch_goes_after_the_last_of_its_uploads(
     lines = [
         NewLine(line=1, upload_id=thinned),
         NewLine(line=2, upload_id=uuid7()),
-        *(NewLine(line=line, problem_status=400, problem="No.") for line in range(3, 12)),
+        *(NewLine(line=line, problem_code="not_json", problem="No.") for line in range(3, 12)),
     ]
     young = await add_batch(database, alice, 39, lines)
     with_uploads = await add_batch(database, alice, 90, lines)

@@ -271,10 +271,10 @@ def upgrade() -> None:
         sa.Column("line", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("upload_id", sa.Uuid(), nullable=True),
         sa.Column("duplicate", sa.Boolean(), server_default=sa.text("false"), nullable=False),
-        sa.Column("problem_status", sa.Integer(), nullable=True),
+        sa.Column("problem_code", sa.Text(), nullable=True),
         sa.Column("problem", sa.Text(), nullable=True),
         sa.CheckConstraint(
-            "(upload_id IS NULL) = (problem IS NOT NULL AND problem_status IS NOT NULL)",
+            "(upload_id IS NULL) = (problem IS NOT NULL AND problem_code IS NOT NULL)",
             name=op.f("ck_batch_lines_upload_or_problem"),
         ),
         sa.ForeignKeyConstraint(
