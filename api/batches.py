@@ -31,7 +31,7 @@ from uplift.api.batch_schemas import (
 from uplift.api.bodies import JSON_TYPES, check_type, read_chunks, read_json_body
 from uplift.api.callers import Caller, CallerDep, RelayDep
 from uplift.api.fair_share import Receiving
-from uplift.api.pages import After, PageSize, next_page
+from uplift.api.pages import After, PageSize, Sorted, next_page
 from uplift.api.problems import Problem, documented, no_such_user, problem_of
 from uplift.api.rate_limits import RateLimits
 from uplift.api.schemas import AppUserId
@@ -42,6 +42,7 @@ from uplift.intake.submission import Labels, parse_version
 from uplift.ledger import batches, users
 from uplift.ledger.batches import BatchRow
 from uplift.ledger.credentials import Scope
+from uplift.ledger.pages import Order
 from uplift.problem_types import ProblemType
 from uplift.wiring import Relay
 
@@ -198,6 +199,7 @@ async def list_(
     relay: RelayDep,
     caller: CallerDep,
     user: Annotated[AppUserId | None, Query(description="Only batches of this user.")] = None,
+    order: Sorted = Order.NEWEST_FIRST,
     after: After = None,
     limit: PageSize = 100,
 ) -> BatchList:
@@ -213,9 +215,11 @@ async def list_(
             if found is None:
                 raise no_such_user()
             user_id = found.id
-        rows = await batches.list_batches(connection, user_id=user_id, after=after, limit=limit)
+        rows = await batches.list_batches(
+            connection, user_id=user_id, order=order, after=after, limit=limit
+        )
     ids = [row.id for row in rows]
-    following = next_page("/v1/batches", ids, limit=limit, query=[("user", user)])
+    following = next_page("/v1/batches", ids, limit=limit, order=order, query=[("user", user)])
     return BatchList(batches=[BatchSummary.of(row) for row in rows], next=following)
 
 

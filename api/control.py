@@ -7,7 +7,14 @@ from fastapi import APIRouter, Path, Request, Response
 
 from uplift.api.bodies import documented_body, read_model
 from uplift.api.callers import Caller, CallerDep, RelayDep
-from uplift.api.control_schemas import PauseList, PauseStatus, RedriveReport, RedriveRequest
+from uplift.api.control_schemas import (
+    PauseList,
+    PauseStatus,
+    RedriveReport,
+    RedriveRequest,
+    TryNowReport,
+    TryNowRequest,
+)
 from uplift.api.problems import documented, no_such_user
 from uplift.api.schemas import UploadStatus
 from uplift.api.slashes import UserInPath
@@ -43,15 +50,11 @@ async def redrive_many(request: Request, relay: RelayDep, caller: CallerDep) -> 
     caller.require(Scope.OPERATOR)
     wanted = await read_model(request, RedriveRequest)
     await resume_as_large(request)
-    user_id = None
-    if wanted.user is not None:
-        async with relay.database.transaction() as connection:
-            user = await users.find_user(connection, wanted.user)
-        if user is None:
-            raise no_such_user()
-        user_id = user.id
     tally = await relay.redriver.redrive_all(
-        wanted.filter(user_id), by=caller.actor, after=wanted.after, limit=_REDRIVES_PER_REQUEST
+        wanted.filter(await _user_id(relay, wanted.user)),
+        by=caller.actor,
+        after=wanted.after,
+        limit=_REDRIVES_PER_REQUEST,
     )
     return RedriveReport.of(tally)
 
@@ -85,6 +88,46 @@ async def redrive(
     return UploadStatus.of(relay.statuses.open(await _row(relay, caller, upload_id)))
 
 
+@router.post(
+    "/v1/uploads/try-now",
+    tags=["uploads"],
+    response_model=TryNowReport,
+    summary="Try many waiting uploads now",
+    openapi_extra=documented_body(TryNowRequest),
+    responses=documented(400, 401, 403, 404, 408, 413, 415, 503),
+)
+async def try_many_now(request: Request, relay: RelayDep, caller: CallerDep) -> TryNowReport:
+    """Makes queued uploads due that wait for a later attempt, when the cause of the wait is gone.
+
+    An upload that may be at 1upHealth still waits until a look-up can tell. The request can be
+    repeated.
+    """
+    caller.require(Scope.OPERATOR)
+    wanted = await read_model(request, TryNowRequest)
+    await resume_as_large(request)
+    matching = wanted.filter(await _user_id(relay, wanted.user))
+    return TryNowReport(tried=await relay.try_now.all(matching, by=caller.actor))
+
+
+@router.post(
+    "/v1/uploads/{upload_id}/try-now",
+    tags=["uploads"],
+    response_model=UploadStatus,
+    summary="Try a waiting upload now",
+    responses=documented(400, 401, 403, 404, 503),
+)
+async def try_now(upload_id: _UploadId, relay: RelayDep, caller: CallerDep) -> UploadStatus:
+    """Makes a queued upload due that waits for a later attempt. `nextAttemptAt` says when it is.
+
+    An upload that may be at 1upHealth still waits until a look-up can tell. Any other upload stays
+    as it is. The request can be repeated.
+    """
+    caller.require(Scope.BACKEND, Scope.OPERATOR)
+    await _row(relay, caller, upload_id)
+    await relay.try_now.one(upload_id, by=caller.actor)
+    return UploadStatus.of(relay.statuses.open(await _row(relay, caller, upload_id)))
+
+
 @router.delete(
     "/v1/uploads/{upload_id}",
     tags=["uploads"],
@@ -112,6 +155,17 @@ async def cancel(
     done = await relay.canceller.cancel(upload_id, by=caller.actor)
     response.status_code = 200 if done else 202
     return UploadStatus.of(relay.statuses.open(await _row(relay, caller, upload_id)))
+
+
+async def _user_id(relay: Relay, name: str | None) -> UUID | None:
+    """The ledger's id of a named user. Raises a Problem (404) if there is none of that name."""
+    if name is None:
+        return None
+    async with relay.database.transaction() as connection:
+        user = await users.find_user(connection, name)
+    if user is None:
+        raise no_such_user()
+    return user.id
 
 
 async def _row(relay: Relay, caller: Caller, upload_id: UUID) -> UploadRow:

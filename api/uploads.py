@@ -15,7 +15,7 @@ from uplift.api.bodies import read_json_body
 from uplift.api.callers import CallerDep, RelayDep
 from uplift.api.fair_share import Receiving
 from uplift.api.idempotency import idempotency_key
-from uplift.api.pages import After, PageSize, next_page
+from uplift.api.pages import After, PageSize, Sorted, next_page
 from uplift.api.problems import documented, no_such_user
 from uplift.api.rate_limits import RateLimits
 from uplift.api.schemas import (
@@ -28,10 +28,12 @@ from uplift.api.schemas import (
 )
 from uplift.api.upload_openapi import ACCEPTED, STATUS_READ, SUBMIT
 from uplift.api.work import resume_for, work_of
+from uplift.fhir.versions import FhirVersion
 from uplift.intake.submission import Labels, parse_unblocked
 from uplift.ledger import attempts, uploads, users
 from uplift.ledger.credentials import Scope
 from uplift.ledger.filters import Filter
+from uplift.ledger.pages import Order
 from uplift.ledger.uploads import UploadRow
 from uplift.lifecycle import Reason, State
 from uplift.metrics import submissions
@@ -184,6 +186,10 @@ async def list_(
         ResourceType | None,
         Query(alias="resourceType", description="Only resources of this type."),
     ] = None,
+    fhir_version: Annotated[
+        FhirVersion | None,
+        Query(alias="fhirVersion", description="Only resources of this FHIR version."),
+    ] = None,
     batch: Annotated[
         UUID | None, Query(description="Only uploads that this batch created.")
     ] = None,
@@ -195,10 +201,14 @@ async def list_(
         Instant | None,
         Query(alias="updatedBefore", description="Only uploads with `updatedAt` before this."),
     ] = None,
+    order: Sorted = Order.NEWEST_FIRST,
     after: After = None,
     limit: PageSize = 100,
 ) -> Response:
-    """One page of uploads in the order of acceptance. `next` is the address of the next page."""
+    """One page of uploads by the time of acceptance, the newest first.
+
+    `next` is the address of the next page.
+    """
     caller.require(*_READERS)
     if caller.is_device:
         user = caller.user(user)
@@ -215,22 +225,27 @@ async def list_(
             states=states,
             reason=reason,
             resource_type=resource_type,
+            fhir_version=fhir_version,
             user_id=user_id,
             batch_id=batch,
             since=updated_since,
             before=updated_before,
         )
-        rows = await uploads.list_uploads(connection, matching, after=after, limit=limit)
+        rows = await uploads.list_uploads(
+            connection, matching, order=order, after=after, limit=limit
+        )
     following = next_page(
         "/v1/uploads",
         [row.id for row in rows],
         limit=limit,
+        order=order,
         query=[
             ("user", user),
             ("batch", batch),
             *(("status", state) for state in states),
             ("reason", reason),
             ("resourceType", resource_type),
+            ("fhirVersion", fhir_version),
             ("updatedSince", updated_since and updated_since.isoformat()),
             ("updatedBefore", updated_before and updated_before.isoformat()),
         ],

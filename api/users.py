@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse
 
 from uplift.api.bodies import documented_body, read_model
 from uplift.api.callers import CallerDep, RelayDep
-from uplift.api.pages import After, PageSize, next_page
+from uplift.api.pages import After, PageSize, Sorted, next_page
 from uplift.api.problems import documented, no_such_user
 from uplift.api.slashes import UserInPath
 from uplift.api.user_schemas import (
@@ -21,6 +21,7 @@ from uplift.api.user_schemas import (
 from uplift.api.work import resume_as_large, resume_for, work_of
 from uplift.ledger import users
 from uplift.ledger.credentials import Scope
+from uplift.ledger.pages import Order
 from uplift.ledger.summary import summarize
 from uplift.ledger.token_pair import TokenPair
 from uplift.ledger.users import GrantState
@@ -73,17 +74,22 @@ async def list_(
             " authorise again."
         ),
     ] = None,
+    order: Sorted = Order.NEWEST_FIRST,
     after: After = None,
     limit: PageSize = 100,
 ) -> UserList:
-    """One page of users in the order in which they were added. `next` is the address of the next
-    page."""
+    """One page of users by the time when they were added, the newest first.
+
+    `next` is the address of the next page.
+    """
     caller.require(Scope.BACKEND, Scope.OPERATOR)
     await resume_for(request, limit)
     async with relay.database.transaction() as connection:
-        rows = await users.list_users(connection, grant=grant, after=after, limit=limit)
+        rows = await users.list_users(
+            connection, grant=grant, order=order, after=after, limit=limit
+        )
     ids = [row.id for row in rows]
-    following = next_page("/v1/users", ids, limit=limit, query=[("grant", grant)])
+    following = next_page("/v1/users", ids, limit=limit, order=order, query=[("grant", grant)])
     return UserList(users=[UserStatus.of(row) for row in rows], next=following)
 
 

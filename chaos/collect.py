@@ -55,7 +55,7 @@ def _shown(api_url: str, key: str, users: list[str]) -> dict[str, str]:
         trust_env=False,
     ) as api:
         for user in users:
-            page: str | None = f"/v1/uploads?user={user}&limit={_PAGE}"
+            page: str | None = f"/v1/uploads?user={user}&order=asc&limit={_PAGE}"
             while page is not None:
                 response = api.get(page)
                 response.raise_for_status()

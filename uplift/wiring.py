@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from uplift.control.cancel import Canceller
 from uplift.control.pause import Pauser
 from uplift.control.redrive import Redriver
+from uplift.control.try_now import TryNow
 from uplift.delivery.attempt import Attempter
 from uplift.delivery.deliver import Deliverer
 from uplift.delivery.rate_limiter import RateLimiter
@@ -57,6 +58,7 @@ class Relay:
     eraser: Eraser
     reader: Reader
     redriver: Redriver
+    try_now: TryNow
     canceller: Canceller
     pauser: Pauser
 
@@ -107,6 +109,7 @@ async def open_relay(settings: Settings) -> AsyncIterator[Relay]:
             eraser=eraser,
             reader=Reader(database, key_ring, access, fhir, settings),
             redriver=Redriver(database, settings, dispatcher),
+            try_now=TryNow(database, settings),
             canceller=Canceller(database),
             pauser=Pauser(database),
         )

@@ -53,6 +53,8 @@ _RULES: dict[tuple[str, str], _Rule] = {
     ("GET", "/v1/uploads/{upload_id}/attempts"): _Rule(200, 200, 200, 404),
     ("DELETE", "/v1/uploads/{upload_id}"): _Rule(200, 200, 200, 404),
     ("POST", "/v1/uploads/{upload_id}/redrive"): _Rule(200, 200, 403, 403),
+    ("POST", "/v1/uploads/{upload_id}/try-now"): _Rule(200, 200, 403, 403),
+    ("POST", "/v1/uploads/try-now"): _Rule(403, 200, 403, 403, json={"all": True}),
     ("POST", "/v1/uploads/redrive"): _Rule(403, 200, 403, 403, json={"all": True}),
     ("GET", "/v1/pauses"): _Rule(200, 200, 403, 403),
     ("PUT", "/v1/pause"): _Rule(403, 200, 403, 403),

@@ -327,7 +327,7 @@ async def test_the_uploads_of_a_batch_are_listed(client: httpx.AsyncClient, alic
     await submit(client, id="obs-0")
     batch = await submitted(client, *(envelope(number) for number in range(4)))
     ids = [line["id"] for line in batch["lines"]]
-    url, found = f"/v1/uploads?batch={batch['id']}&limit=2", []
+    url, found = f"/v1/uploads?batch={batch['id']}&order=asc&limit=2", []
     while url:
         page = (await client.get(url)).json()
         assert {each["batch"] for each in page["uploads"]} <= {batch["id"]}

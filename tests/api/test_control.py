@@ -1,6 +1,7 @@
 """Redrive, cancel and pause over HTTP: who may, the answers, and that repeating is safe."""
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -122,6 +123,28 @@ async def test_a_redrive_that_does_not_say_which_uploads_is_refused_with_the_rea
     assert (await read_row(database, upload_id)).state is State.EXPIRED
 
 
+async def test_a_waiting_upload_is_tried_now(
+    client: httpx.AsyncClient, operator: httpx.AsyncClient, alice: str, database: Database
+) -> None:
+    ids = [(await submit(client, id=f"o{number}"))["id"] for number in range(3)]
+    async with database.transaction() as connection:
+        await connection.execute(
+            text("UPDATE uploads SET next_attempt_at = now() + interval '1 hour', reason = 'held'")
+        )
+    for _ in range(2):
+        response = await client.post(f"/v1/uploads/{ids[0]}/try-now")
+        assert response.status_code == 200
+        assert response.json()["nextAttemptAt"] <= datetime.now(UTC).isoformat()
+    assert await _actions(database, ids[0]) == ["upload_accepted", "upload_tried_now"]
+    assert_problem(await client.post(f"/v1/uploads/{NOBODYS_ID}/try-now"), 404)
+    for wanted, tried in (({"reason": "retry"}, 0), ({"user": alice}, 2), ({"all": True}, 0)):
+        response = await operator.post("/v1/uploads/try-now", json=wanted)
+        assert (response.status_code, response.json()) == (200, {"tried": tried}), wanted
+    for wrong in ({}, {"all": True, "user": alice}, {"status": ["queued"]}, {"user": "nobody"}):
+        refused = await operator.post("/v1/uploads/try-now", json=wrong)
+        assert refused.status_code == (404 if wrong == {"user": "nobody"} else 400)
+
+
 async def test_a_redrive_of_an_unknown_users_uploads_is_a_404(operator: httpx.AsyncClient) -> None:
     assert_problem(await operator.post("/v1/uploads/redrive", json={"user": "nobody"}), 404)
 
@@ -221,15 +244,18 @@ async def test_dead_letters_are_listed_by_reason_type_and_time(
             page = (await client.get(page["next"])).json()
         return found
 
-    assert await listed(status="expired") == ids
+    assert await listed(status="expired") == ids[::-1]
     assert await listed(reason="gave_up") == ids[1:]
     assert await listed(resourceType="Condition") == ids[1:]
     assert await listed(resourceType="Observation") == ids[:1]
+    assert await listed(fhirVersion="DSTU2") == []
+    assert await listed(fhirVersion="R4") == ids[::-1]
     assert await listed(updatedBefore="2026-01-01T01:00:01+01:00") == ids[1:]
     assert await listed(updatedSince="2026-01-01T01:00:01+01:00") == ids[:1]
     for query in (
         "reason=none",
         "resourceType=1",
+        "fhirVersion=R5",
         "updatedSince=2026",
         "updatedBefore=2026-01-01T00:00:00",
     ):

@@ -13,7 +13,7 @@ from uplift.api.control_schemas import RedriveRequest
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({}, 'Give a filter, or send {"all": true} to redrive every dead letter.'),
+        ({}, 'Give a filter, or send {"all": true} to select every dead letter.'),
         ({"after": NOBODYS_ID}, "Give a filter"),
         ({"status": []}, "Give a filter"),
         ({"all": False}, "Input should be True"),

@@ -32,20 +32,22 @@ async def test_without_uploads_the_list_is_empty(client: httpx.AsyncClient) -> N
     assert (await client.get("/v1/uploads")).json() == {"uploads": [], "next": None}
 
 
-async def test_uploads_are_listed_in_the_order_of_acceptance_with_their_whole_status(
+async def test_uploads_are_listed_the_newest_first_with_their_whole_status(
     client: httpx.AsyncClient, alice: str
 ) -> None:
     accepted = [await submit(client, id=f"o{number}") for number in range(5)]
-    assert (await client.get("/v1/uploads")).json() == {"uploads": accepted, "next": None}
+    assert (await client.get("/v1/uploads")).json() == {"uploads": accepted[::-1], "next": None}
 
 
 async def test_next_leads_through_every_page_and_ends(
     client: httpx.AsyncClient, alice: str
 ) -> None:
     accepted = [(await submit(client, id=f"o{number}"))["id"] for number in range(7)]
-    pages = await _follow(client, limit=3)
-    assert [id_ for page in pages for id_ in page] == accepted
-    assert [len(page) for page in pages] == [3, 3, 1]
+    for order, expected in (("desc", accepted[::-1]), ("asc", accepted)):
+        pages = await _follow(client, limit=3, order=order)
+        assert [id_ for page in pages for id_ in page] == expected
+        assert [len(page) for page in pages] == [3, 3, 1]
+    assert_problem(await client.get("/v1/uploads?order=newest"), 400)
 
 
 async def test_when_the_last_page_is_full_an_empty_one_may_follow_and_then_it_ends(
@@ -53,7 +55,7 @@ async def test_when_the_last_page_is_full_an_empty_one_may_follow_and_then_it_en
 ) -> None:
     accepted = [(await submit(client, id=f"o{number}"))["id"] for number in range(4)]
     pages = await _follow(client, limit=2)
-    assert [id_ for page in pages for id_ in page] == accepted
+    assert [id_ for page in pages for id_ in page] == accepted[::-1]
     assert len(pages) <= 3
 
 
@@ -78,6 +80,8 @@ async def test_next_keeps_every_filter(
         user=name,
         status=["cancelled", "delivered"],
         resourceType="Observation",
+        fhirVersion="R4",
+        order="asc",
         updatedSince="2020-01-01T00:00:00+05:00",
         updatedBefore="2120-01-01T00:00:00Z",
         limit=1,
@@ -94,7 +98,7 @@ async def test_status_may_be_repeated(
     await move(database, cancelled, State.CANCELLED)
     await move(database, parked, State.PARKED, clock=60.0)
     assert await _ids(client, status="queued") == [queued]
-    assert await _ids(client, status=["parked", "cancelled"]) == [cancelled, parked]
+    assert await _ids(client, status=["parked", "cancelled"]) == [parked, cancelled]
     assert await _ids(client, status="sending") == []
 
 
@@ -102,9 +106,11 @@ async def test_after_is_exclusive_and_does_not_have_to_exist(
     client: httpx.AsyncClient, alice: str
 ) -> None:
     first, second = [(await submit(client, id=f"o{number}"))["id"] for number in range(2)]
-    assert await _ids(client, after=first) == [second]
-    assert await _ids(client, after=second) == []
-    assert await _ids(client, after=NOBODYS_ID) == [first, second]
+    assert await _ids(client, order="asc", after=first) == [second]
+    assert await _ids(client, order="asc", after=second) == []
+    assert await _ids(client, order="asc", after=NOBODYS_ID) == [first, second]
+    assert await _ids(client, after=second) == [first]
+    assert await _ids(client, after=first) == []
 
 
 async def test_a_page_has_a_hundred_uploads_by_default(
@@ -134,7 +140,7 @@ async def test_a_device_lists_its_own_users_uploads_and_no_others(
     assert await _ids(anybody) == [hers]
     assert await _ids(anybody, user="alice") == [hers]
     assert [id_ for page in await _follow(anybody, limit=1) for id_ in page] == [hers]
-    assert await _ids(anybody, after=NOBODYS_ID, status="queued") == [hers]
+    assert await _ids(anybody, order="asc", after=NOBODYS_ID, status="queued") == [hers]
     others = await anybody.get("/v1/uploads", params={"user": "bob"})
     unknown = await anybody.get("/v1/uploads", params={"user": "nobody"})
     assert assert_problem(others, 403) == assert_problem(unknown, 403)
@@ -146,7 +152,7 @@ async def test_an_operator_lists_every_users_uploads(
 ) -> None:
     both = [(await submit(client, name))["id"] for name in ("alice", "bob")]
     anybody.headers.update(bearer(keys.operator))
-    assert await _ids(anybody) == both
+    assert await _ids(anybody) == both[::-1]
     assert await _ids(anybody, user="bob") == both[1:]
 
 

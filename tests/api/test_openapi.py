@@ -20,6 +20,7 @@ _PUBLIC = {"/healthz", "/readyz", "/v1/users/{user}/fhir/{version}/metadata"}
 # Their address says everything, so they have no body.
 _WITHOUT_BODY = {
     "POST /v1/uploads/{upload_id}/redrive",
+    "POST /v1/uploads/{upload_id}/try-now",
     "PUT /v1/pause",
     "PUT /v1/users/{user}/pause",
 }

@@ -17,6 +17,8 @@ _ROUTES = [
     ("DELETE", f"/v1/uploads/{NOBODYS_ID}"),
     ("POST", f"/v1/uploads/{NOBODYS_ID}/redrive"),
     ("POST", "/v1/uploads/redrive"),
+    ("POST", f"/v1/uploads/{NOBODYS_ID}/try-now"),
+    ("POST", "/v1/uploads/try-now"),
     ("GET", "/v1/pauses"),
     ("PUT", "/v1/pause"),
     ("DELETE", "/v1/pause"),
@@ -65,7 +67,7 @@ async def test_every_operation_of_the_description_refuses_them(anybody: httpx.As
 async def test_the_answer_lists_the_parameters_of_the_address(client: httpx.AsyncClient) -> None:
     response = await client.get("/v1/users", params={"Grant": "active"})
     (error,) = response.json()["errors"]
-    assert error["what"].endswith("This address takes grant, after, limit.")
+    assert error["what"].endswith("This address takes grant, order, after, limit.")
 
 
 @pytest.mark.parametrize(

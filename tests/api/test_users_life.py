@@ -40,14 +40,13 @@ async def names(client: httpx.AsyncClient, **query: str | int) -> list[str]:
     return found
 
 
-async def test_users_are_listed_in_the_order_in_which_they_were_added(
-    client: httpx.AsyncClient, relay: Relay
-) -> None:
+async def test_users_are_listed_the_newest_first(client: httpx.AsyncClient, relay: Relay) -> None:
     added = [f"user-{number}" for number in (5, 3, 1, 2, 4)]
     for name in added:
         await factories.user_without_grant(relay, name)
     for limit in (1, 2, 5, 6):
-        assert await names(client, limit=limit) == added
+        assert await names(client, limit=limit) == added[::-1]
+        assert await names(client, limit=limit, order="asc") == added
 
 
 async def test_one_list_has_all_people_who_have_to_authorise_again(
@@ -59,11 +58,11 @@ async def test_one_list_has_all_people_who_have_to_authorise_again(
     for name in ("b", "d", "e"):
         await end_grant(database, name)
     for limit in (1, 2, 100):
-        assert await names(client, grant="needs_authorization", limit=limit) == ["b", "d", "e"]
-    assert await names(client, grant="active", limit=1) == ["a", "c"]
+        assert await names(client, grant="needs_authorization", limit=limit) == ["e", "d", "b"]
+    assert await names(client, grant="active", limit=1) == ["c", "a"]
     assert await names(client, grant="none") == ["never"]
     shown = (await client.get("/v1/users", params={"grant": "needs_authorization"})).json()
-    assert shown["users"][0] == (await client.get("/v1/users/b")).json()
+    assert shown["users"][0] == (await client.get("/v1/users/e")).json()
     await client.put("/v1/users/d/grant", json=_GRANT)
     assert await names(client, grant="needs_authorization") == ["b", "e"]
 

@@ -1,4 +1,4 @@
-"""`uplift uploads redrive` and `uplift uploads cancel`."""
+"""`uplift uploads redrive`, `uplift uploads try-now` and `uplift uploads cancel`."""
 
 from collections import Counter
 from typing import Annotated
@@ -12,6 +12,7 @@ from uplift.cli.session import actor, errors, read_settings, run_on_ledger
 from uplift.cli.upload_filter import UploadFilter, require_one_choice
 from uplift.control.cancel import Canceller
 from uplift.control.redrive import Redriver, Tally
+from uplift.control.try_now import TryNow
 from uplift.errors import Conflict, NotFound
 from uplift.ledger.cancelling import Cancelled
 from uplift.ledger.database import Database
@@ -29,6 +30,7 @@ def redrive(
     ] = None,
     reason: only.Why = None,
     resource_type: only.ResourceType = "",
+    fhir_version: only.Version = None,
     batch: only.Batch = None,
     updated_since: only.UpdatedSince = None,
     updated_before: only.UpdatedBefore = None,
@@ -50,6 +52,7 @@ def redrive(
         status=status,
         reason=reason,
         resource_type=resource_type,
+        fhir_version=fhir_version,
         updated_since=updated_since,
         updated_before=updated_before,
     )
@@ -95,6 +98,50 @@ async def _redrive_these(redriver: Redriver, ids: list[UUID]) -> tuple[Tally, li
     return tally, refusals
 
 
+def try_now(
+    ids: only.Ids = None,
+    user: only.User = "",
+    reason: only.Why = None,
+    resource_type: only.ResourceType = "",
+    fhir_version: only.Version = None,
+    batch: only.Batch = None,
+    updated_since: only.UpdatedSince = None,
+    updated_before: only.UpdatedBefore = None,
+    everything: only.All = False,
+    json: _Json = False,
+) -> None:
+    """Try queued uploads now that wait for a later attempt, when the cause of the wait is gone.
+
+    Those with these ids, those that the options find, or --all. An upload that may be at 1upHealth
+    still waits until a look-up can tell. It is safe to run this again.
+    """
+    chosen = UploadFilter(
+        user=user,
+        batch=batch,
+        status=None,
+        reason=reason,
+        resource_type=resource_type,
+        fhir_version=fhir_version,
+        updated_since=updated_since,
+        updated_before=updated_before,
+    )
+    require_one_choice(ids, chosen, everything=everything)
+
+    async def use(database: Database) -> int:
+        trying = TryNow(database, read_settings())
+        if ids:
+            return sum([await trying.one(id_, by=actor()) for id_ in ids])
+        matching = await chosen.find(database)
+        with progress_bar("Trying", await trying.count(matching)) as bar:
+            return await trying.all(matching, by=actor(), progress=bar.advance)
+
+    tried = run_on_ledger(use)
+    if json:
+        print_json({"tried": tried})
+    else:
+        typer.echo(f"Due earlier than before: {tried}.")
+
+
 def cancel(
     ids: only.Ids = None,
     user: only.User = "",
@@ -103,6 +150,7 @@ def cancel(
     ] = None,
     reason: only.Why = None,
     resource_type: only.ResourceType = "",
+    fhir_version: only.Version = None,
     batch: only.Batch = None,
     updated_since: only.UpdatedSince = None,
     updated_before: only.UpdatedBefore = None,
@@ -124,6 +172,7 @@ def cancel(
         status=status,
         reason=reason,
         resource_type=resource_type,
+        fhir_version=fhir_version,
         updated_since=updated_since,
         updated_before=updated_before,
     )

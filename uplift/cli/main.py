@@ -42,7 +42,7 @@ COMMANDS = {
     "users": Command("uplift.cli.users:users_commands", "People at 1upHealth.", _RECORDS),
     "uploads": Command(
         "uplift.cli.uploads:uploads_commands",
-        "Find uploads, redrive dead letters, cancel. Never shows contents.",
+        "Find uploads, redrive dead letters, try now, cancel. Never shows contents.",
         _RECORDS,
     ),
     "batches": Command(

@@ -8,6 +8,7 @@ from uuid import UUID
 import typer
 
 from uplift.cli.session import errors, find_person
+from uplift.fhir.versions import FhirVersion
 from uplift.ledger.database import Database
 from uplift.ledger.filters import Filter
 from uplift.lifecycle import Reason, State
@@ -20,6 +21,9 @@ Batch = Annotated[UUID | None, typer.Option(help="Only those of this batch.")]
 Status = Annotated[list[State] | None, typer.Option(help="Only in this status. May be repeated.")]
 Why = Annotated[Reason | None, typer.Option("--reason", help="Only with this reason.")]
 ResourceType = Annotated[str, typer.Option(help="Only of this resource type.")]
+Version = Annotated[
+    FhirVersion | None, typer.Option("--fhir-version", help="Only of this FHIR version.")
+]
 UpdatedSince = Annotated[
     datetime | None, typer.Option(formats=_TIMES, help="Only changed at or after this time, UTC.")
 ]
@@ -38,6 +42,7 @@ class UploadFilter:
     status: list[State] | None
     reason: Reason | None
     resource_type: str
+    fhir_version: FhirVersion | None
     updated_since: datetime | None
     updated_before: datetime | None
 
@@ -55,6 +60,7 @@ class UploadFilter:
             states=self.status or [],
             reason=self.reason,
             resource_type=self.resource_type or None,
+            fhir_version=self.fhir_version,
             user_id=user_id,
             batch_id=self.batch,
             since=self.updated_since.replace(tzinfo=UTC) if self.updated_since else None,

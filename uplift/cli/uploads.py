@@ -8,7 +8,7 @@ import typer
 from rich.table import Column, Table
 
 from uplift.cli import upload_filter as only
-from uplift.cli.change_uploads import cancel, redrive
+from uplift.cli.change_uploads import cancel, redrive, try_now
 from uplift.cli.output import moment, print_json, print_table
 from uplift.cli.paging import read_pages
 from uplift.cli.session import errors, run_on_ledger
@@ -16,15 +16,17 @@ from uplift.cli.upload_filter import UploadFilter
 from uplift.ledger import attempts, uploads
 from uplift.ledger.attempts import AttemptRow
 from uplift.ledger.database import Database
+from uplift.ledger.pages import Order
 from uplift.ledger.uploads import UploadRow
 from uplift.lifecycle import DEAD_LETTERS
 
 uploads_commands = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Find uploads, redrive dead letters, cancel. Never shows contents.",
+    help="Find uploads, redrive dead letters, try now, cancel. Never shows contents.",
 )
 uploads_commands.command()(redrive)
+uploads_commands.command("try-now")(try_now)
 uploads_commands.command()(cancel)
 
 _PAGE = 500
@@ -37,16 +39,20 @@ def list_(
     status: only.Status = None,
     reason: only.Why = None,
     resource_type: only.ResourceType = "",
+    fhir_version: only.Version = None,
     batch: only.Batch = None,
     updated_since: only.UpdatedSince = None,
     updated_before: only.UpdatedBefore = None,
+    order: Annotated[
+        Order, typer.Option(help="desc: the newest first. asc: the oldest first.")
+    ] = Order.NEWEST_FIRST,
     dead: Annotated[
         bool, typer.Option("--dead", help="Only dead letters: rejected, refused, expired.")
     ] = False,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 100,
     json: _Json = False,
 ) -> None:
-    """List uploads in the order of acceptance: the status of each, and its reason."""
+    """List uploads by the time of acceptance: the status of each, and its reason."""
     if dead and status:
         errors.print("Use either --dead or --status.")
         raise typer.Exit(2)
@@ -56,6 +62,7 @@ def list_(
         status=sorted(DEAD_LETTERS) if dead else status,
         reason=reason,
         resource_type=resource_type,
+        fhir_version=fhir_version,
         updated_since=updated_since,
         updated_before=updated_before,
     )
@@ -66,7 +73,11 @@ def list_(
         async def page(last: UploadRow | None, size: int) -> list[UploadRow]:
             async with database.transaction() as connection:
                 return await uploads.list_uploads(
-                    connection, matching, after=last.id if last else None, limit=size
+                    connection,
+                    matching,
+                    order=order,
+                    after=last.id if last else None,
+                    limit=size,
                 )
 
         return await read_pages(page, page=_PAGE, limit=limit + 1)

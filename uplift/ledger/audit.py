@@ -36,6 +36,7 @@ class Action(StrEnum):
     API_KEY_REVOKED = "api_key_revoked"
     UPLOAD_ACCEPTED = "upload_accepted"
     UPLOAD_REDRIVEN = "upload_redriven"
+    UPLOAD_TRIED_NOW = "upload_tried_now"
     UPLOAD_CANCELLED = "upload_cancelled"
     READ_BACK = "read_back"
     PAUSED = "paused"

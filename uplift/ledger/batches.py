@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
+from uplift.ledger.pages import Order
 from uplift.ledger.parameters import Rows
 from uplift.ledger.tables import Batch, BatchLine, Tombstone, Upload, User
 from uplift.lifecycle import State
@@ -133,16 +134,22 @@ async def get_batch(connection: AsyncConnection, batch_id: UUID) -> BatchRow | N
 
 
 async def list_batches(
-    connection: AsyncConnection, *, user_id: UUID | None, after: UUID | None, limit: int
+    connection: AsyncConnection,
+    *,
+    user_id: UUID | None,
+    order: Order = Order.NEWEST_FIRST,
+    after: UUID | None,
+    limit: int,
 ) -> list[BatchRow]:
-    """Batches, the newest first, from the one after `after`."""
-    statement = _batches().order_by(Batch.created_at.desc(), Batch.id.desc()).limit(limit)
+    """Batches by the time when they began, from the one after `after`."""
+    # A batch can have an id of its caller, so its id says nothing about the order.
+    statement = _batches().order_by(order.of(Batch.created_at), order.of(Batch.id)).limit(limit)
     if user_id is not None:
         statement = statement.where(Batch.user_id == user_id)
     if after is not None:
         last = aliased(Batch)
-        before = select(last.created_at, last.id).where(last.id == after).scalar_subquery()
-        statement = statement.where(tuple_(Batch.created_at, Batch.id) < before)
+        place = select(last.created_at, last.id).where(last.id == after).scalar_subquery()
+        statement = statement.where(order.is_after(tuple_(Batch.created_at, Batch.id), place))
     return [BatchRow(*row) for row in await connection.execute(statement)]
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement
 
+from uplift.fhir.versions import FhirVersion
 from uplift.ledger.tables import Upload, state_is
 from uplift.lifecycle import State
 
@@ -21,6 +22,7 @@ class Filter:
     states: Sequence[State] = ()
     reason: str | None = None
     resource_type: str | None = None
+    fhir_version: FhirVersion | None = None
     user_id: UUID | None = None
     batch_id: UUID | None = None
     since: datetime | None = None
@@ -40,6 +42,8 @@ class Filter:
             conditions.append(Upload.reason == self.reason)
         if self.resource_type is not None:
             conditions.append(Upload.resource_type == self.resource_type)
+        if self.fhir_version is not None:
+            conditions.append(Upload.fhir_version == self.fhir_version.value)
         if self.user_id is not None:
             conditions.append(Upload.user_id == self.user_id)
         if self.batch_id is not None:

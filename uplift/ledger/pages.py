@@ -1,10 +1,31 @@
-"""Walks a long list page by page, so that no transaction and no memory has to take all of it."""
+"""Lists in pages: their order, and the walk through all pages of a long one.
+
+So no transaction and no memory has to take all of a list.
+"""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TypeVar
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, SQLColumnExpression
 
 Item = TypeVar("Item")
 Key = TypeVar("Key")
+
+
+class Order(StrEnum):
+    """The order of a list, as the API and the command line spell it."""
+
+    NEWEST_FIRST = "desc"
+    OLDEST_FIRST = "asc"
+
+    def of(self, column: SQLColumnExpression[Any]) -> ColumnElement[Any]:
+        """The column in this order, for ORDER BY."""
+        return column.desc() if self is Order.NEWEST_FIRST else column.asc()
+
+    def is_after(self, column: SQLColumnExpression[Any], place: Any) -> ColumnElement[bool]:
+        """Whether a row comes after that place in this order."""
+        return column.op("<" if self is Order.NEWEST_FIRST else ">", is_comparison=True)(place)
 
 
 async def walk(

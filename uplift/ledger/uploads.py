@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uplift.ledger import tombstones
 from uplift.ledger.filters import Filter
+from uplift.ledger.pages import Order
 from uplift.ledger.parameters import is_among
 from uplift.ledger.tables import Upload, User
 from uplift.lifecycle import State
@@ -137,12 +138,17 @@ async def get_revisions(connection: AsyncConnection, ids: Sequence[UUID]) -> dic
 
 
 async def list_uploads(
-    connection: AsyncConnection, matching: Filter, *, after: UUID | None, limit: int
+    connection: AsyncConnection,
+    matching: Filter,
+    *,
+    order: Order = Order.NEWEST_FIRST,
+    after: UUID | None,
+    limit: int,
 ) -> list[UploadRow]:
-    """Uploads that match, in the order of acceptance, from the one after `after`."""
-    statement = _statuses().where(*matching.conditions()).order_by(Upload.id).limit(limit)
+    """Uploads that match, in the order of acceptance or against it, from the one after `after`."""
+    statement = _statuses().where(*matching.conditions()).order_by(order.of(Upload.id)).limit(limit)
     if after is not None:
-        statement = statement.where(Upload.id > after)
+        statement = statement.where(order.is_after(Upload.id, after))
     return [_status(row) for row in await connection.execute(statement)]
 
 

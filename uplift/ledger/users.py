@@ -22,6 +22,7 @@ from uuid_utils.compat import uuid4, uuid7
 from uplift.errors import NotFound
 from uplift.ledger import locks
 from uplift.ledger.audit import SYSTEM, Action, Actor, note
+from uplift.ledger.pages import Order
 from uplift.ledger.pauses import is_paused
 from uplift.ledger.tables import Grant, User
 from uplift.problem_types import ProblemType
@@ -107,11 +108,12 @@ async def list_users(
     connection: AsyncConnection,
     *,
     grant: GrantState | None = None,
+    order: Order = Order.NEWEST_FIRST,
     after: UUID | None = None,
     limit: int,
 ) -> list[UserRow]:
-    """Living users in the order in which they were added, from the one after `after`."""
-    statement = _living().order_by(User.id).limit(limit)
+    """Living users in the order in which they were added or against it, after `after`."""
+    statement = _living().order_by(order.of(User.id)).limit(limit)
     match grant:
         case GrantState.NONE:
             statement = statement.where(Grant.state.is_(None))
@@ -121,7 +123,7 @@ async def list_users(
         case GrantState.ACTIVE:
             statement = statement.where(Grant.state == grant)
     if after is not None:
-        statement = statement.where(User.id > after)
+        statement = statement.where(order.is_after(User.id, after))
     return [_read(row) for row in await connection.execute(statement)]
 
 

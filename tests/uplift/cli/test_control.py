@@ -52,6 +52,7 @@ def dead(cli: Cli) -> list[str]:
 
 
 def _listed(cli: Cli, *options: str) -> list[str]:
+    options = ("--order", "asc", *options)
     shown = _ID.findall(cli("uploads", "list", *options).stdout)
     as_json = [
         orjson.loads(line)["id"]
@@ -63,11 +64,13 @@ def _listed(cli: Cli, *options: str) -> list[str]:
 
 def test_uploads_are_listed_by_what_is_asked(cli: Cli, dead: list[str]) -> None:
     assert _listed(cli) == dead
+    assert _ID.findall(cli("uploads", "list").stdout) == dead[::-1]
     assert _listed(cli, "--dead") == dead[:2]
     assert _listed(cli, "--status", "queued", "--status", "refused") == [dead[0], *dead[2:]]
     assert _listed(cli, "--reason", "gave_up") == dead[1:2]
     assert _listed(cli, "--user", "bob") == dead[3:]
     assert _listed(cli, "--resource-type", "Condition") == []
+    assert _listed(cli, "--fhir-version", "DSTU2") == []
     assert _listed(cli, "--updated-since", "2999-01-01") == []
     assert _listed(cli, "--updated-before", "2999-01-01T00:00", "--limit", "4") == dead
     assert "more than 3" in cli("uploads", "list", "--limit", "3").stderr
@@ -130,6 +133,22 @@ def test_redriving_many_says_how_many_and_asks_first(cli: Cli, dead: list[str]) 
     assert "Queued again: 0" in cli("uploads", "redrive", "--all").stdout  # nothing to ask about
     for wrong in ([], ["--all", "--user", "alice"], [dead[0], "--all"], ["--status", "queued"]):
         cli("uploads", "redrive", *wrong, code=2)
+
+
+def test_waiting_uploads_are_tried_now(cli: Cli, dead: list[str]) -> None:
+    async def delay(relay: Relay) -> None:
+        async with relay.database.transaction() as connection:
+            await connection.execute(
+                text(
+                    "UPDATE uploads SET next_attempt_at = now() + interval '1 hour'"
+                    " WHERE state = 'queued'"
+                )
+            )
+
+    cli.on_relay(delay)
+    cli("uploads", "try-now", code=2)
+    assert cli("uploads", "try-now", dead[2]).stdout == "Due earlier than before: 1.\n"
+    assert orjson.loads(cli("uploads", "try-now", "--all", "--json").stdout) == {"tried": 1}
 
 
 def test_uploads_are_cancelled_by_name_or_all_after_asking(cli: Cli, dead: list[str]) -> None:

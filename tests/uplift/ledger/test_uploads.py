@@ -13,6 +13,7 @@ from tests.uplift.ledger import rows
 from uplift.ledger import accepting, uploads, users
 from uplift.ledger.database import Database
 from uplift.ledger.filters import Filter
+from uplift.ledger.pages import Order
 from uplift.ledger.restoring import note_restore
 from uplift.ledger.tables import Record, Upload
 from uplift.ledger.uploads import UploadRow
@@ -231,21 +232,29 @@ async def _list(
     states: Sequence[State] = (),
     after: UUID | None = None,
     limit: int = 100,
+    order: Order = Order.OLDEST_FIRST,
 ) -> list[UploadRow]:
     async with database.transaction() as connection:
         return await uploads.list_uploads(
-            connection, Filter(user_id=user_id, states=states), after=after, limit=limit
+            connection,
+            Filter(user_id=user_id, states=states),
+            order=order,
+            after=after,
+            limit=limit,
         )
 
 
-async def test_a_list_is_in_the_order_of_acceptance_and_can_be_paged_to_its_end(
+async def test_a_list_is_in_the_order_that_is_asked_and_can_be_paged_to_its_end(
     database: Database, alice: UserRow
 ) -> None:
     ids = [await rows.put(database, alice) for _ in range(7)]
-    listed: list[UUID] = []
-    while page := await _list(database, after=listed[-1] if listed else None, limit=3):
-        listed += [row.id for row in page]
-    assert listed == ids
+    for order, expected in ((Order.OLDEST_FIRST, ids), (Order.NEWEST_FIRST, ids[::-1])):
+        listed: list[UUID] = []
+        while page := await _list(
+            database, after=listed[-1] if listed else None, limit=3, order=order
+        ):
+            listed += [row.id for row in page]
+        assert listed == expected
 
 
 async def test_a_list_has_only_what_matches(

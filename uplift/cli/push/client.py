@@ -219,7 +219,7 @@ class ApiClient:
 
     def first_page(self, user: str) -> str:
         """The first page of the user's uploads."""
-        return f"/v1/uploads?user={quote(user, safe='')}&limit=500"
+        return f"/v1/uploads?user={quote(user, safe='')}&order=asc&limit=500"
 
     async def uploads(self, page: str) -> UploadPage:
         """The uploads on `page`, in order of acceptance. Raises: ApiUnavailable, ApiRefused."""
