@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from uplift.control.cancel import Canceller
 from uplift.control.pause import Pauser
 from uplift.control.redrive import Redriver
-from uplift.delivery.attempt import Attempter
+from uplift.delivery.attempt import Attempter, tolerances
 from uplift.delivery.deliver import Deliverer
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.client import FhirClient, open_http
@@ -126,6 +126,7 @@ def check(settings: Settings) -> None:
     read_key_ring(settings)
     Database.connect(settings)
     redis_url(settings)
+    tolerances(settings)
 
 
 async def check_keys(settings: Settings) -> None:

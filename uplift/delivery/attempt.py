@@ -3,7 +3,6 @@
 import asyncio
 import random
 import time
-from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -196,10 +195,5 @@ def _stopped_by(error: Exception, claim: Claim) -> LastStep:
 
 
 def tolerances(settings: Settings) -> Tolerances:
-    """The switches of validation as the settings have them."""
-    return Tolerances(
-        **{
-            switch.name: getattr(settings, f"tolerate_{switch.name}")
-            for switch in fields(Tolerances)
-        }
-    )
+    """The tolerances of the settings. Raises ConfigurationError."""
+    return Tolerances.named(settings.tolerances).overridden(settings.tolerance_overrides)
