@@ -43,7 +43,7 @@ def has_content(value: Any) -> bool:
         return any(has_content(child) for child in value.values())
     if isinstance(value, list):
         return any(has_content(item) for item in value)
-    return value is not None
+    return True
 
 
 def says_nothing(resource: JsonObject) -> bool:
@@ -55,7 +55,7 @@ def says_nothing(resource: JsonObject) -> bool:
     ):
         return False
     # HL7's own example of a Device is an identifier: what else tells one device from another?
-    return resource.get("resourceType") != "Device" or not has_content(resource.get("identifier"))
+    return resource.get("resourceType") != "Device" or not has_content(resource.get("identifier", ""))
 
 
 @dataclass(frozen=True, slots=True)
