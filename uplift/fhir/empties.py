@@ -55,7 +55,9 @@ def says_nothing(resource: JsonObject) -> bool:
     ):
         return False
     # HL7's own example of a Device is an identifier: what else tells one device from another?
-    return resource.get("resourceType") != "Device" or not has_content(resource.get("identifier", ""))
+    return resource.get("resourceType") != "Device" or not has_content(
+        resource.get("identifier", "")
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from uplift.fhir.tolerances import Tolerances
 from uplift.fhir.validate import findings, readable
 from uplift.fhir.versions import FhirVersion
 
-
 SETS = {name: Tolerances.named(name) for name in ("strict", "default", "lenient")}
 
 
