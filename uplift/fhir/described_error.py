@@ -15,6 +15,7 @@ from uplift.fhir.versions import FhirVersion
 _ID_OF_ANY_LENGTH = re.compile(r"[A-Za-z0-9.\-_]+", re.ASCII)
 _ID_LENGTH = 64
 _NAMES_LISTED = 12
+_MAX_TIME = 100  # a longer date or time is no reading of a clock
 
 _EXPECTED = {
     "string": "text, not blank and without control characters, of at most 1048576 characters",
@@ -227,6 +228,7 @@ class DescribedError:
         pattern = definition(self._version, primitive)["pattern"]
         return (
             isinstance(self._value, str)
+            and len(self._value) < _MAX_TIME
             and re.fullmatch(pattern, f"{self._value}{addition}", re.ASCII) is not None
         )
 

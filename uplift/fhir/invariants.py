@@ -12,7 +12,15 @@ from uplift.fhir.issues import ISSUES_KEPT
 from uplift.fhir.narrative import narrative_objection
 from uplift.fhir.versions import FhirVersion
 
-_Path = tuple[str | int, ...]
+_Node = tuple[Any, Any, str | int]
+"""A value with the node of its holder, and the step from there. Only findings need a whole path."""
+
+_JUDGED = frozenset({"start", "div", "data", "reference", "contained", "resourceType"}) | frozenset(
+    {"extension", "modifierExtension"}
+)
+"""The names that a rule needs. Most objects have none of them."""
+
+_HOLDERS = (dict, list)
 
 
 def invariant_findings(
@@ -20,59 +28,67 @@ def invariant_findings(
 ) -> Iterator[Finding]:
     """All findings in the resource. `expression` is its place."""
     inside = False
-    for value, path in _objects(resource, ()):
-        inside = inside or refers_inside(value)
-        yield from _object_findings(value, expression, path)
-        for kind, steps in broken_by_object(value, version):
-            yield _broken(kind, below(expression, *path, *steps))
+    pending: list[_Node] = [(resource, None, "")]
+    while pending:
+        node = pending.pop()
+        value = node[0]
+        if isinstance(value, dict):
+            steps: Iterable[tuple[str | int, Any]] = value.items()
+            if not _JUDGED.isdisjoint(value):
+                inside = inside or refers_inside(value)
+                yield from _object_findings(value, expression, node, version)
+        else:
+            steps = enumerate(value)
+            if None in value:
+                yield from _null_findings(value, expression, node)
+        held = [(child, node, step) for step, child in steps if isinstance(child, _HOLDERS)]
+        pending += held[::-1]
     if inside:
         for each, where in resources_in(resource, expression):
             if not where.rpartition(".")[2].startswith("contained["):
-                for kind, steps in broken_by_contained(each):
-                    yield _broken(kind, below(where, *steps))
+                for kind, path in broken_by_contained(each):
+                    yield _broken(kind, below(where, *path))
+
+
+def _place(expression: str, node: _Node, *more: str | int) -> str:
+    steps: list[str | int] = []
+    while node[1] is not None:
+        steps.append(node[2])
+        node = node[1]
+    return below(expression, *reversed(steps), *more)
 
 
 def _broken(kind: Kind, expression: str) -> Finding:
     return Finding(kind, "invariant", expression, f"{kind}: {RULES[kind]}.")
 
 
-def _objects(value: Any, path: _Path) -> Iterator[tuple[JsonObject, _Path]]:
-    # A path becomes an expression only where there is a finding, so almost never.
-    steps: Iterable[tuple[str | int, Any]]
-    if isinstance(value, dict):
-        yield value, path
-        steps = value.items()
-    else:
-        steps = enumerate(value)
-    for step, child in steps:
-        if isinstance(child, dict | list):
-            yield from _objects(child, (*path, step))
-
-
-def _object_findings(value: JsonObject, expression: str, path: _Path) -> Iterator[Finding]:
+def _object_findings(
+    value: JsonObject, expression: str, node: _Node, version: FhirVersion
+) -> Iterator[Finding]:
     start, end = value.get("start"), value.get("end")
     if isinstance(start, str) and isinstance(end, str) and _is_after(start, end):
         yield Finding(
             Kind.PERIOD_REVERSED,
             "invariant",
-            below(expression, *path),
+            _place(expression, node),
             "The start is later than the end.",
         )
     div = value.get("div")
     if isinstance(div, str) and (objection := narrative_objection(div)):
-        yield Finding(Kind.BAD_NARRATIVE, "invariant", below(expression, *path, "div"), objection)
-    for name, items in value.items():
-        if isinstance(items, list) and None in items:
-            yield from _null_findings(name, items, value, below(expression, *path))
+        yield Finding(Kind.BAD_NARRATIVE, "invariant", _place(expression, node, "div"), objection)
+    for kind, steps in broken_by_object(value, version):
+        yield _broken(kind, _place(expression, node, *steps))
 
 
-def _null_findings(
-    name: str, items: list[Any], holder: JsonObject, expression: str
-) -> Iterator[Finding]:
+def _null_findings(items: list[Any], expression: str, node: _Node) -> Iterator[Finding]:
     """A null in an array needs an item that is not null at the same index of the `_` array.
 
     Source: https://hl7.org/fhir/R4/json.html#primitive.
     """
+    _, (holder, *_), name = node
+    if not isinstance(holder, dict):
+        return  # an array in an array: the schema refuses it
+    name = str(name)
     twin = holder.get(name[1:] if name.startswith("_") else f"_{name}")
     beside = twin if isinstance(twin, list) else []
     unexplained = [
@@ -84,13 +100,17 @@ def _null_findings(
         yield Finding(
             Kind.STRUCTURE,
             "structure",
-            below(expression, name, index),
+            _place(expression, node, index),
             "null is allowed here only beside an item of the array with the same name "
             f"{'without' if name.startswith('_') else 'and'} an underscore in front.",
         )
     if (more := len(unexplained) - ISSUES_KEPT) > 0:
         yield Finding(
-            Kind.STRUCTURE, "structure", expression, "There are more nulls of this kind.", more
+            Kind.STRUCTURE,
+            "structure",
+            _place(expression, node),
+            "There are more nulls of this kind.",
+            more,
         )
 
 
