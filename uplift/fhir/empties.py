@@ -20,7 +20,7 @@ _JUDGED_ELSEWHERE = frozenset({"div", "fhir_comments"})
 
 _NOT_CONTENT = frozenset(
     {"resourceType", "id", "meta", "text", "identifier", "extension"}
-    | {"implicitRules", "language", "fhir_comments"}
+    | {"implicitRules", "language", "fhir_comments", "_id", "_implicitRules", "_language"}
 )
 
 _EMPTY = {
@@ -48,12 +48,9 @@ def has_content(value: Any) -> bool:
 
 def says_nothing(resource: JsonObject) -> bool:
     """Whether the resource holds nothing beyond what names, labels or extends it."""
-    if any(
-        has_content(value)
-        for name, value in resource.items()
-        if name.removeprefix("_") not in _NOT_CONTENT
-    ):
-        return False
+    for name, value in resource.items():
+        if name not in _NOT_CONTENT and has_content(value):
+            return False
     # HL7's own example of a Device is an identifier: what else tells one device from another?
     return resource.get("resourceType") != "Device" or not has_content(
         resource.get("identifier", "")

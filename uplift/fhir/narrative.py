@@ -35,12 +35,15 @@ class _Narrative:
         self._has_content = False
 
     def objection_to(self, div: str) -> str | None:
-        parser = expat.ParserCreate(namespace_separator=" ")
+        parser = self._parser = expat.ParserCreate(namespace_separator=" ")
         parser.StartDoctypeDeclHandler = self._doctype
         parser.StartElementHandler = self._start
         parser.EndElementHandler = self._end
         parser.CharacterDataHandler = self._text
-        parser.Parse(_ENTITY.sub(_numeric, div), True)
+        try:
+            parser.Parse(_ENTITY.sub(_numeric, div), True)
+        finally:
+            del self._parser  # the two would keep each other alive until a garbage collection
         if self._objection is None and not self._has_content:
             return "The narrative has neither text nor an image."
         return self._objection
@@ -57,7 +60,9 @@ class _Narrative:
         # HL7's own DSTU2 examples leave the namespace out.
         if self._depth == 0 and (local != "div" or namespace not in ("", _XHTML)):
             self._object(f'The narrative must be one <div xmlns="{_XHTML}">.')
-        if local in _FORBIDDEN_ELEMENTS or any(each.startswith("on") for each in attributes):
+        if local in _FORBIDDEN_ELEMENTS or (
+            attributes and any(each.startswith("on") for each in attributes)
+        ):
             self._object("The narrative contains active or foreign content.")
         self._has_content |= local == "img"
         self._depth += 1
@@ -68,7 +73,9 @@ class _Narrative:
         self._depth -= 1
 
     def _text(self, text: str) -> None:
-        self._has_content |= bool(text.strip())
+        if text.strip():
+            self._has_content = True
+            self._parser.CharacterDataHandler = None  # the rest need not be seen
 
 
 def _numeric(entity: re.Match[str]) -> str:
