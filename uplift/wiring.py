@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from uplift.control.cancel import Canceller
 from uplift.control.pause import Pauser
 from uplift.control.redrive import Redriver
-from uplift.delivery.attempt import Attempter, tolerances
+from uplift.delivery.attempt import Attempter
 from uplift.delivery.deliver import Deliverer
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.client import FhirClient, open_http
 from uplift.dispatch import Dispatcher
+from uplift.fhir.tolerances import chosen_tolerances
 from uplift.intake.accept import Acceptor
 from uplift.intake.accept_batch import BatchAcceptor
 from uplift.intake.authenticate import Authenticator
@@ -126,7 +127,7 @@ def check(settings: Settings) -> None:
     read_key_ring(settings)
     Database.connect(settings)
     redis_url(settings)
-    tolerances(settings)
+    chosen_tolerances(settings)
 
 
 async def check_keys(settings: Settings) -> None:

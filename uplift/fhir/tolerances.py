@@ -7,6 +7,7 @@ from uplift.errors import ConfigurationError
 from uplift.fhir.deviations import CATALOGUE
 from uplift.fhir.findings import Kind
 from uplift.fhir.versions import FhirVersion
+from uplift.settings import Settings
 
 ToleranceSet = Literal["strict", "default", "lenient"]
 
@@ -41,16 +42,23 @@ class Tolerances:
         """
         known = {each.kind.value: each.kind for each in CATALOGUE}
         tolerated = self.tolerated
-        for each in filter(None, map(str.strip, overrides.split(","))):
+        for number, each in enumerate(overrides.split(","), 1):
+            if not each.strip():
+                continue
             name, _, severity = (part.strip() for part in each.partition("="))
             if name not in known or severity not in ("warning", "error"):
                 raise ConfigurationError(
-                    f"UPLIFT_TOLERANCE_OVERRIDES: {each!r} is not kind=warning or kind=error. The "
-                    f"kinds are {', '.join(known)}."
+                    f"UPLIFT_TOLERANCE_OVERRIDES: entry {number} is not kind=warning or kind=error."
+                    f" The kinds are {', '.join(known)}."
                 )
             everywhere = {(known[name], version) for version in FhirVersion}
             tolerated = tolerated | everywhere if severity == "warning" else tolerated - everywhere
         return replace(self, tolerated=tolerated)
+
+
+def chosen_tolerances(settings: Settings) -> Tolerances:
+    """The tolerances that a deployment has chosen. Raises ConfigurationError."""
+    return Tolerances.named(settings.tolerances).overridden(settings.tolerance_overrides)
 
 
 DEFAULT_TOLERANCES = Tolerances.named("default")
