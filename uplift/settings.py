@@ -211,47 +211,16 @@ class Settings(BaseSettings):
     )
 
     # --- validation: a tolerated finding is a warning, any other rejects the record -----------
-    tolerate_id_too_long: bool = Field(
-        default=True,
-        description="Tolerate ids of more than 64 characters; Epic sends them.",
+    tolerances: Literal["strict", "default", "lenient"] = Field(
+        default="default",
+        description="Which deviations from FHIR are tolerated: strict none, default those that real"
+        " systems send and a reader still understands, lenient all that docs/validation.md lists.",
     )
-    tolerate_id_with_underscore: bool = Field(
-        default=True,
-        description="Tolerate ids with an underscore; Cerner sends them.",
-    )
-    tolerate_dstu2_instant_without_zone: bool = Field(
-        default=True,
-        description="Tolerate DSTU2 instants, such as `issued`, without a time zone.",
-    )
-    tolerate_dstu2_missing_required: bool = Field(
-        default=True,
-        description="Tolerate DSTU2 resources without a required element, such as Apple's own "
-        "sample Condition without `patient`. 1upHealth decides about them.",
-    )
-    tolerate_missing_required: bool = Field(
-        default=False,
-        description="Tolerate STU3 and R4 resources without a required element. 1upHealth answers "
-        "400 to such an R4 resource.",
-    )
-    tolerate_unknown_element: bool = Field(
-        default=False,
-        description="Tolerate elements that the FHIR version does not define.",
-    )
-    tolerate_code_outside_binding: bool = Field(
-        default=False,
-        description="Tolerate codes outside a required value set.",
-    )
-    tolerate_reference_target: bool = Field(
-        default=True,
-        description="Tolerate references to a type of resource that the element does not allow.",
-    )
-    tolerate_period_reversed: bool = Field(
-        default=True,
-        description="Tolerate periods that end before they start.",
-    )
-    tolerate_narrative_not_xhtml: bool = Field(
-        default=True,
-        description="Tolerate narratives that are not the plain XHTML of FHIR.",
+    tolerance_overrides: str = Field(
+        default="",
+        description="Single deviations that differ from UPLIFT_TOLERANCES: kind=warning or"
+        " kind=error, comma-separated, such as unknown_element=warning. docs/validation.md lists "
+        "the kinds.",
     )
     max_resource_values: PositiveInt = Field(
         default=100_000,

@@ -13,6 +13,7 @@ from uplift.delivery.deliver import Deliverer
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.client import FhirClient, open_http
 from uplift.dispatch import Dispatcher
+from uplift.fhir.tolerances import chosen_tolerances
 from uplift.intake.accept import Acceptor
 from uplift.intake.accept_batch import BatchAcceptor
 from uplift.intake.authenticate import Authenticator
@@ -129,6 +130,7 @@ def check(settings: Settings) -> None:
     read_key_ring(settings)
     Database.connect(settings)
     redis_url(settings)
+    chosen_tolerances(settings)
 
 
 async def check_keys(settings: Settings) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import random
 import time
-from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,7 +33,7 @@ from uplift.destinations.client import FhirClient
 from uplift.destinations.responses import ResponseKind
 from uplift.errors import NeedsAuthorization, SealError, Stopping, TokenUnavailable, WriteFailed
 from uplift.fhir.issues import Report
-from uplift.fhir.tolerances import Tolerances
+from uplift.fhir.tolerances import chosen_tolerances
 from uplift.fhir.validate import validate
 from uplift.ledger.leases import Claim, Outcome
 from uplift.ledger.uploads import body_context, receipt_context
@@ -62,7 +61,7 @@ class Attempter:
         self._calls = Calls(access, fhir, rate_limiter)
         self._look_ups = LookUps(self._calls, keeps_ids=settings.oneup_keeps_ids)
         self._policy = Policy.of(settings)
-        self._tolerances = tolerances(settings)
+        self._tolerances = chosen_tolerances(settings)
         self._second_opinion = settings.second_opinion
         self._max_values = settings.max_resource_values
 
@@ -193,13 +192,3 @@ def _stopped_by(error: Exception, claim: Claim) -> LastStep:
             return Failed(error.error, writing=True)
     _log.error("attempt_failed", upload=upload, error=type(error).__name__)
     return Failed(type(error).__name__)
-
-
-def tolerances(settings: Settings) -> Tolerances:
-    """The switches of validation as the settings have them."""
-    return Tolerances(
-        **{
-            switch.name: getattr(settings, f"tolerate_{switch.name}")
-            for switch in fields(Tolerances)
-        }
-    )

@@ -9,6 +9,8 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from uplift.doctor.findings import Finding, fail, ok, warn
+from uplift.errors import ConfigurationError
+from uplift.fhir.tolerances import chosen_tolerances
 from uplift.settings import Settings
 
 PART = "configuration"
@@ -56,6 +58,10 @@ def _problems(settings: Settings) -> Iterator[Finding]:
                 f"UPLIFT_{name.upper()} is not visible ASCII",
                 "Check it for a line break at its end: it is sent in a header.",
             )
+    try:
+        chosen_tolerances(settings)
+    except ConfigurationError as error:
+        yield fail(PART, str(error), _CORRECT)
     if settings.database_url is not None:
         yield from _database_url(settings.database_url.get_secret_value())
     for name in ("oneup_fhir_url", "oneup_token_url", "oneup_users_url"):

@@ -5,9 +5,11 @@
 * `document`: parses the bytes, and finds the resources inside a resource
 * `compiled`: the schemas of `schemas/`, which `generate/` makes from HL7's definitions
 * `own_rules`: what one definition of a schema says about a value, without what is inside it
-* `schema_findings`, `invariants`: what is wrong, by the schema and by other rules of FHIR
-* `expressions`, `findings`, `tolerances`, `issues`: where it is, what kind it is, whether that is
-  an error or a warning, and the report
+* `empties`: values without content, which count as absent
+* `schema_findings`, `described_error`: what is wrong by the schema, and its words
+* `invariants`, `constraints`, `narrative`: what is wrong by rules that no schema can express
+* `expressions`, `findings`, `issues`: where it is, what kind it is, and the report
+* `deviations`, `tolerances`: the catalogue of kinds that can be tolerated, and what is tolerated
 * `second_opinion`: what the library fhir.resources says of a valid resource
 * `interactions`: the reads that Uplift passes on to 1upHealth, parsed
 """

@@ -1,256 +1,69 @@
-"""The errors of the schema, in words for the developer of the sending app."""
+"""The errors of a resource by the schema of its type. Values without content count as absent."""
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from jsonschema_rs import ValidationError, ValidationErrorKind
-
-from uplift.fhir.compiled import definition
+from uplift.fhir.described_error import DescribedError
 from uplift.fhir.document import JsonObject
-from uplift.fhir.expressions import below, element_name
+from uplift.fhir.empties import Empties
+from uplift.fhir.expressions import below
 from uplift.fhir.findings import Finding, Kind
-from uplift.fhir.own_rules import own_rules
+from uplift.fhir.own_rules import OwnRules, own_rules
 from uplift.fhir.versions import FhirVersion
 
-Path = tuple[str | int, ...]
-
-_ID_OF_ANY_LENGTH = re.compile(r"[A-Za-z0-9.\-_]+", re.ASCII)
-_ID_LENGTH = 64
-_NAMES_LISTED = 12
-
-_EXPECTED = {
-    "string": "text, not blank and without control characters, of at most 1048576 characters",
-    "markdown": "text, not blank and without control characters, of at most 1048576 characters",
-    "xhtml": "XHTML, not blank and without control characters",
-    "boolean": "true or false, without quotes",
-    "integer": "a whole number of at most 32 bits, without quotes, point or exponent",
-    "unsignedInt": "a whole number from 0 to 2147483647, without quotes, point or exponent",
-    "positiveInt": "a whole number from 1 to 2147483647, without quotes, point or exponent",
-    "decimal": "a number, without quotes",
-    "code": "a code: text without spaces at either end or two in a row",
-    "id": "an id: 1 to 64 letters, digits, hyphens and points",
-    "uri": "a URI, without spaces",
-    "url": "a URL, without spaces",
-    "canonical": "a canonical URL, without spaces",
-    "oid": "an OID such as urn:oid:1.2.3",
-    "uuid": "a UUID such as urn:uuid:c757873d-ec9a-4326-a141-556f43239520, in lower case",
-    "base64Binary": "base64 with its padding",
-    "date": "an existing date as YYYY, YYYY-MM or YYYY-MM-DD",
-    "dateTime": "an existing date as YYYY, YYYY-MM or YYYY-MM-DD, or with a time and its zone as "
-    "YYYY-MM-DDThh:mm:ss+zz:zz",
-    "instant": "an existing date with a time and its zone as YYYY-MM-DDThh:mm:ss.sss+zz:zz",
-    "time": "a time of day as hh:mm:ss",
-}
+_Path = tuple[str | int, ...]
 
 
 def schema_findings(
-    resource: JsonObject, expression: str, version: FhirVersion
+    resource: JsonObject, expression: str, version: FhirVersion, empties: Empties
 ) -> Iterator[Finding]:
     """Every error by the schema of the resource's type, one after the other as they are asked for.
 
-    The version must have that type.
+    The version must have that type. `empties` are those of the document.
     """
-    yield from _findings_in(resource, resource["resourceType"], (), expression, version)
+    yield from _Walk(expression, version, empties).findings(resource, resource["resourceType"], ())
 
 
-def _findings_in(
-    value: Any, name: str, path: Path, expression: str, version: FhirVersion
-) -> Iterator[Finding]:
-    rules = own_rules(version, name)
-    stand_in, errors, more_unknown = rules.errors(value)
-    for error in errors:
-        yield from _Described(error, stand_in, below(expression, *path), version).findings()
-    if more_unknown:
-        yield Finding(
-            Kind.UNKNOWN_ELEMENT,
-            "structure",
-            below(expression, *path),
-            "There are more unknown elements.",
-            more_unknown,
-        )
-    for part in rules.parts:
-        yield from _findings_in(value, part, path, expression, version)
-    if not isinstance(value, dict):
-        return
-    for field, child in value.items():
-        if inner := rules.elements.get(field):
-            yield from _findings_in(child, inner, (*path, field), expression, version)
-        elif isinstance(child, list) and (inner := rules.items.get(field)):
-            for index, item in enumerate(child):
-                yield from _findings_in(item, inner, (*path, field, index), expression, version)
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """One pass over a resource."""
 
+    expression: str
+    version: FhirVersion
+    empties: Empties
 
-def _at(path: Sequence[str | int], value: Any) -> Any:
-    for step in path:
-        value = value[step]
-    return value
-
-
-class _Described:
-    """One error of the schema."""
-
-    def __init__(
-        self, error: ValidationError, resource: JsonObject, expression: str, version: FhirVersion
-    ) -> None:
-        self._error = error
-        self._version = version
-        # The name of the definition: a type, a path of elements, `code:…` or `Reference(…)`. A
-        # question mark at its end means that null is allowed.
-        _, self._type, *self._steps = map(str, error.schema_path)
-        self._type = self._type.removesuffix("?")
-        _, *path = error.instance_path  # the first step is the resource's type
-        self._where = below(expression, *path)
-        self._value = _at(path, resource)
-
-    def findings(self) -> Iterator[Finding]:
-        kind = self._error.kind
-        match kind, self._rule():
-            case ValidationErrorKind.AdditionalProperties(), _:
-                yield from self._unknown(kind.unexpected)
-            case ValidationErrorKind.Required(), _:
-                yield self._missing(kind.property)
-            case _, ["required", name]:
-                yield self._missing(name)
-            case _, ["choice", name]:
-                yield self._choice(name, given=type(kind) is ValidationErrorKind.OneOfMultipleValid)
-            case _, ["target"]:
-                allowed = self._type.removeprefix("Reference(").removesuffix(")")
-                yield Finding(
-                    Kind.REFERENCE_TARGET,
-                    "value",
-                    self._where,
-                    f"This refers to a type that is not allowed here. Allowed: {allowed}.",
-                )
-            case _, ["binding"]:
-                yield self._outside_binding()
-            case _ if self._type == "Resource" and "resourceType" in self._steps:
-                yield Finding(
-                    Kind.STRUCTURE,
-                    "not-supported",
-                    self._where,
-                    f"This is not a resource type of {self._version}.",
-                )
-            case ValidationErrorKind.Enum(), _ if isinstance(self._value, str):
-                yield self._outside_binding()
-            case _:
-                yield from self._wrong(kind)
-
-    def _rule(self) -> Sequence[str]:
-        """The note of uplift.fhir.generate.structures at the keyword that failed."""
-        _, name, *steps, _ = self._error.schema_path
-        schema: Any = definition(self._version, str(name))
-        for step in steps:
-            schema = schema[step]
-        noted: Sequence[str] = schema.get("rule", ()) if isinstance(schema, Mapping) else ()
-        return noted
-
-    # --- findings about an object's elements ----------------------------------------------------
-
-    def _unknown(self, names: list[str]) -> Iterator[Finding]:
-        for name in names:
-            shown = element_name(name)
-            subject = f"{shown} is" if shown else "An unknown element (its name is not shown) is"
+    def findings(self, value: Any, name: str, path: _Path) -> Iterator[Finding]:
+        """What the definition of that name says about a value at `path`, and about all inside."""
+        rules = own_rules(self.version, name)
+        if isinstance(value, dict):
+            value = {
+                field: child for field, child in value.items() if not self.empties.has(field, child)
+            }
+        stand_in, errors, more_unknown = rules.errors(value)
+        for error in errors:
+            where = below(self.expression, *path)
+            yield from DescribedError(error, stand_in, where, self.version).findings()
+        if more_unknown:
             yield Finding(
                 Kind.UNKNOWN_ELEMENT,
                 "structure",
-                f"{self._where}.{shown}" if shown else self._where,
-                f"{subject} not an element of {self._type} in {self._version}. "
-                "Check its spelling, its place and the fhirVersion.",
+                below(self.expression, *path),
+                "There are more unknown elements.",
+                more_unknown,
             )
+        for part in rules.parts:
+            yield from self.findings(value, part, path)
+        if isinstance(value, dict):
+            for child, inner, steps in self._inside(value, rules):
+                yield from self.findings(child, inner, (*path, *steps))
 
-    def _missing(self, name: str) -> Finding:
-        return Finding(
-            # Without its type, a resource inside another cannot be validated at all.
-            Kind.STRUCTURE if name == "resourceType" else Kind.MISSING_REQUIRED,
-            "required",
-            f"{self._where}.{name}",
-            f"{self._type} requires {name} in {self._version}.",
-        )
-
-    def _choice(self, name: str, *, given: bool) -> Finding:
-        known = definition(self._version, self._type)["properties"]
-        names = [each for each in known if re.fullmatch(f"{name}[A-Z].*", each)]
-        listed = ", ".join(names) if len(names) <= _NAMES_LISTED else f"{name}[x]"
-        if given:
-            return Finding(
-                Kind.STRUCTURE,
-                "structure",
-                f"{self._where}.{name}[x]",
-                f"Only one of {listed} is allowed.",
-            )
-        return Finding(
-            Kind.MISSING_REQUIRED,
-            "required",
-            f"{self._where}.{name}[x]",
-            f"{self._type} requires one of {listed} in {self._version}.",
-        )
-
-    # --- findings about a value -----------------------------------------------------------------
-
-    def _outside_binding(self) -> Finding:
-        value_set = self._type.partition(":")[2]
-        return Finding(
-            Kind.CODE_OUTSIDE_BINDING,
-            "code-invalid",
-            self._where,
-            f"The code is not in the required value set {value_set} of {self._version}.",
-        )
-
-    def _wrong(self, kind: ValidationErrorKind) -> Iterator[Finding]:
-        match kind:
-            case _ if self._value is None:
-                yield self._structure("null is not allowed here: leave the element out.")
-            case ValidationErrorKind.MinItems():
-                yield self._structure("An empty array is not allowed: leave the element out.")
-            case ValidationErrorKind.MinProperties():
-                yield self._structure("An empty object is not allowed: leave the element out.")
-            case ValidationErrorKind.MaxItems():
-                yield self._structure(f"At most {kind.limit} items are allowed here.")
-            case ValidationErrorKind.Type() if kind.types[0] in ("object", "array"):
-                yield self._structure(f"This must be an {kind.types[0]}, not {self._shape()}.")
-            case _ if isinstance(self._value, dict | list):
-                yield self._structure(f"This must be {self._expected()}, not {self._shape()}.")
-            case _:
-                yield from self._bad_primitive()
-
-    def _structure(self, diagnostics: str) -> Finding:
-        return Finding(Kind.STRUCTURE, "structure", self._where, diagnostics)
-
-    def _bad_primitive(self) -> Iterator[Finding]:
-        value = self._value
-        if isinstance(value, str) and not value.strip(" \t\r\n"):
-            yield self._bad(
-                Kind.VALUE, "An empty or blank string is not allowed: leave the element out."
-            )
-        elif self._type == "id" and isinstance(value, str) and _ID_OF_ANY_LENGTH.fullmatch(value):
-            if len(value) > _ID_LENGTH:
-                yield self._bad(Kind.ID_TOO_LONG, "An id has at most 64 characters.")
-            if "_" in value:
-                yield self._bad(Kind.ID_WITH_UNDERSCORE, "An id must not contain an underscore.")
-        elif self._type == "instant" and self._lacks_only_a_zone(value):
-            yield self._bad(
-                Kind.INSTANT_WITHOUT_ZONE,
-                "An instant needs its time zone: Z, or an offset such as +01:00.",
-            )
-        else:
-            yield self._bad(Kind.VALUE, f"This must be {self._expected()}.")
-
-    def _bad(self, kind: Kind, diagnostics: str) -> Finding:
-        return Finding(kind, "value", self._where, diagnostics)
-
-    def _lacks_only_a_zone(self, value: object) -> bool:
-        pattern = definition(self._version, "instant")["pattern"]
-        return isinstance(value, str) and re.fullmatch(pattern, f"{value}Z", re.ASCII) is not None
-
-    def _expected(self) -> str:
-        return _EXPECTED.get(self._type.partition(":")[0], "another kind of value")
-
-    def _shape(self) -> str:
-        match self._value:
-            case dict():
-                return "an object"
-            case list():
-                return "an array"
-            case _:
-                return "a single value"
+    def _inside(self, value: JsonObject, rules: OwnRules) -> Iterator[tuple[Any, str, _Path]]:
+        """What is inside the value and has a definition, with its name, and the steps to it."""
+        for field, child in value.items():
+            if inner := rules.elements.get(field):
+                yield child, inner, (field,)
+            elif isinstance(child, list) and (inner := rules.items.get(field)):
+                for index, item in enumerate(child):
+                    if not self.empties.has(index, item):
+                        yield item, inner, (field, index)

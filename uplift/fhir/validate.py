@@ -1,10 +1,12 @@
 """Validates a resource by the rules of its FHIR version. It never changes the bytes."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from uplift.errors import TooComplex, UnreadableDocument
 from uplift.fhir.compiled import resource_types, validator
+from uplift.fhir.constraints import RULES
 from uplift.fhir.document import MAX_VALUES, JsonObject, read, resources_in
+from uplift.fhir.empties import Empties, says_nothing
 from uplift.fhir.expressions import below
 from uplift.fhir.findings import Finding, Kind
 from uplift.fhir.invariants import invariant_findings
@@ -25,7 +27,7 @@ SECOND_OPINION_VALUES = 10_000
 
 # The library does not check these. So after such a finding its opinion is still useful.
 _OUTSIDE_THE_LIBRARY = frozenset(
-    {Kind.REFERENCE_TARGET, Kind.PERIOD_REVERSED, Kind.NARRATIVE_NOT_XHTML}
+    {Kind.REFERENCE_TARGET, Kind.PERIOD_REVERSED, Kind.BAD_NARRATIVE, *RULES}
 )
 
 
@@ -49,6 +51,21 @@ def validate(
     fhir_version = FhirVersion.parse(version)
     if fhir_version is None:
         return _fatal("not-supported", "The fhirVersion is not DSTU2, STU3 or R4.")
+    resource = readable(body, fhir_version, max_values)
+    if isinstance(resource, Report):
+        return resource
+    ask_library = (
+        second_opinion
+        and len(body) <= SECOND_OPINION_BYTES
+        and not has_more_values(body, SECOND_OPINION_VALUES)
+    )
+    return Report.of(_issues(body, resource, fhir_version, tolerances, ask_library=ask_library))
+
+
+def readable(
+    body: bytes, version: FhirVersion, max_values: int = MAX_VALUES
+) -> JsonObject | Report:
+    """The resource in the bytes, or the report on bytes in which no rule can look for findings."""
     try:
         resource = read(body, max_values)
     except UnreadableDocument as error:
@@ -58,18 +75,13 @@ def validate(
     resource_type = resource.get("resourceType")
     if not isinstance(resource_type, str) or not resource_type:
         return _fatal("structure", "The object has no resourceType.")
-    if resource_type not in CREATABLE_TYPES[fhir_version]:
+    if resource_type not in CREATABLE_TYPES[version]:
         return _fatal(
             "not-supported",
-            f"1upHealth does not accept this resourceType in {fhir_version}. Check the spelling "
+            f"1upHealth does not accept this resourceType in {version}. Check the spelling "
             "and the fhirVersion.",
         )
-    ask_library = (
-        second_opinion
-        and len(body) <= SECOND_OPINION_BYTES
-        and not has_more_values(body, SECOND_OPINION_VALUES)
-    )
-    return Report.of(_issues(body, resource, fhir_version, tolerances, ask_library=ask_library))
+    return resource
 
 
 def _issues(
@@ -80,7 +92,7 @@ def _issues(
     *,
     ask_library: bool,
 ) -> Iterator[tuple[Issue, int]]:
-    for finding in _findings(resource, version):
+    for finding in findings(resource, version):
         ask_library &= finding.kind in _OUTSIDE_THE_LIBRARY
         yield _issue(finding, version, tolerances), finding.times
     if ask_library:
@@ -89,13 +101,33 @@ def _issues(
             yield _disagreement_issue(disagreement, resource_type), 1
 
 
-def _findings(resource: JsonObject, version: FhirVersion) -> Iterator[Finding]:
+def findings(resource: JsonObject, version: FhirVersion) -> Iterator[Finding]:
+    """Everything that is wrong with a readable resource, whatever is tolerated."""
+    resource_type: str = resource["resourceType"]
+    if says_nothing(resource):
+        yield Finding(
+            Kind.NO_CONTENT,
+            "required",
+            resource_type,
+            f"This {resource_type} has no content: nothing beyond an id, identifiers, meta, text "
+            "and extensions.",
+        )
+    if (yield from _schema_findings(resource, version)):
+        yield from invariant_findings(resource, resource_type, version)
+
+
+def _schema_findings(resource: JsonObject, version: FhirVersion) -> Generator[Finding, None, bool]:
+    """What the schemas find. Returns whether all of it was found, or it is too much."""
     left = DESCRIBED_FINDINGS
+    empties: Empties | None = None
     for each, where in _known_resources(resource, version):
         inner_type = each["resourceType"]
         if validator(version, inner_type).is_valid({inner_type: each}):
             continue
-        for finding in schema_findings(each, where, version):
+        if empties is None:  # found at once: they are cheap, and do not count as described
+            empties = Empties.of(resource)
+            yield from empties.findings(resource, resource["resourceType"])
+        for finding in schema_findings(each, where, version, empties):
             if left == 0:
                 yield Finding(
                     Kind.STRUCTURE,
@@ -104,10 +136,10 @@ def _findings(resource: JsonObject, version: FhirVersion) -> Iterator[Finding]:
                     f"There are more than {DESCRIBED_FINDINGS} findings. The rest is not checked. "
                     "Fix the elements listed above, or split the record.",
                 )
-                return
+                return False
             left -= 1
             yield finding
-    yield from invariant_findings(resource, resource["resourceType"])
+    return True
 
 
 def _known_resources(

@@ -297,6 +297,22 @@ async def test_an_invalid_resource_is_rejected_with_the_element_and_sends_nothin
     assert not upstream.requests(api="fhir")
 
 
+async def test_a_known_deviation_is_delivered_as_it_came_with_a_warning(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    deviating = {"performer": [], "effectiveDateTime": "2014-01-02T03:04:05"}
+    row = await deliver(relay, await factories.accepted(relay, **deviating))
+    assert row.state is State.DELIVERED
+    assert row.issues is not None
+    assert {(each["severity"], *each["expression"]) for each in row.issues["issue"]} == {
+        ("warning", "Observation.performer"),
+        ("warning", "Observation.effectiveDateTime"),
+    }
+    (stored,) = upstream.stored_bytes()
+    assert orjson.loads(stored).items() >= deviating.items()
+
+
 async def test_an_expired_token_is_refreshed_within_the_attempt(
     relay: Relay, upstream: SandboxServer
 ) -> None:

@@ -182,6 +182,7 @@ async def test_a_type_that_cannot_be_searched_is_sent_again_and_marked(
 ) -> None:
     product = {
         "resourceType": "BiologicallyDerivedProduct",
+        "productCategory": "organ",
         "id": "product-1",
         "identifier": IDENTIFIER,
     }

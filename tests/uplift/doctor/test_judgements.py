@@ -60,6 +60,8 @@ def whole(**changed: Any) -> Settings:
         ({"oneup_users_url": "http://192.0.2.1/u"}, WARN, "UPLIFT_ONEUP_USERS_URL is not https"),
         ({"oneup_users_url": "http://127.0.0.1:8090/u"}, OK, "complete"),
         ({"oneup_users_url": "http://localhost/u"}, OK, "complete"),
+        ({"tolerance_overrides": "obs-6=error,id_too_long=warning"}, OK, "complete"),
+        ({"tolerance_overrides": "obs-6=error,canary=error"}, FAIL, "OVERRIDES: entry 2 is not"),
     ],
 )
 def test_settings(changed: dict[str, Any], verdict: Verdict, said: str) -> None:

@@ -104,7 +104,8 @@ def _without_twin(site: Site) -> bool:
 
 def _required(site: Site) -> bool:
     alone = site.element.choice is None or site.value is not None
-    return site.element.required and not site.item and _without_twin(site) and alone
+    of_record = site.holder_type != "Narrative"  # a kind of its own
+    return site.element.required and not site.item and _without_twin(site) and alone and of_record
 
 
 # --- presence and names ---------------------------------------------------------------------------
@@ -206,6 +207,7 @@ _replaced("zero where 1 is the least", _of("positiveInt"), 0)
 _replaced("code with a space at its end", _of("code"), lambda code: f"{code} ")
 _replaced("code outside a required value set", lambda s: s.element.bound and _of("code")(s), "nope")
 _replaced("month 13", _of("date", "dateTime", "instant"), lambda text: f"{text[:4]}-13{text[7:]}")
+_replaced("date with a time", _of("date"), "2019-03-01T10:00:00Z")
 _replaced("30 February", _of("date", "dateTime"), lambda text: f"{text[:4]}-02-30")
 _replaced("29 February of a common year", _of("date", "dateTime"), "2019-02-29")
 _replaced("date as 12/31/2019", _of("date", "dateTime"), "12/31/2019")
@@ -233,6 +235,15 @@ _replaced("id with a slash", _resource_id, "a/b")
 def _(document: Document, site: Site, _: FhirVersion) -> None:
     for coding in _parent(document, (*site.path, ""))["coding"]:
         coding["code"] = "nope"
+
+
+@_edited("attachment with data and without a type", lambda site: _data_of_attachment(site))
+def _(document: Document, site: Site, _: FhirVersion) -> None:
+    _parent(document, site.path).pop("contentType", None)
+
+
+def _data_of_attachment(site: Site) -> bool:
+    return site.holder_type == "Attachment" and site.element.name == "data"
 
 
 # --- resources inside, references, text -----------------------------------------------------------
@@ -292,9 +303,21 @@ _replaced(
 )
 _replaced("narrative with a script", _of("xhtml"), lambda d: d.replace("</div>", "<script/></div>"))
 _replaced("narrative that is plain text", _of("xhtml"), "text")
+_replaced("narrative that is empty", _of("xhtml"), "")
+
+
+@_edited("narrative left out of its text", _of("xhtml"))
+def _(document: Document, site: Site, _: FhirVersion) -> None:
+    del _parent(document, site.path)[site.path[-1]]
 
 
 # --- the document ---------------------------------------------------------------------------------
+
+
+@_edited("nothing but a type and an id", _root)
+def _(document: Document, _site: Site, _: FhirVersion) -> None:
+    for name in document.keys() - {"resourceType", "id"}:
+        del document[name]
 
 
 @_edited("nested too deep", _root)
@@ -316,7 +339,7 @@ def _(document: Document, site: Site, _: FhirVersion) -> bytes:
     return orjson.dumps(document).replace(b'"@@"', b'"\\ud800"')
 
 
-# --- what no schema sees: not caught, and counted all the same ------------------------------------
+# --- what no schema sees --------------------------------------------------------------------------
 
 
 @_edited(

@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
+from uplift.fhir.tolerances import Tolerances
 from uplift.fhir.validate import validate
+
+STRICT = Tolerances.named("strict")
 
 GOOD: dict[str, list[Any]] = {
     "Boolean": [True, False],
@@ -76,7 +79,7 @@ BAD: dict[str, list[Any]] = {
 def judged(version: str, name: str, value: Any) -> bool:
     extension = {"url": "urn:x:y", f"value{name}": value}
     basic = {"resourceType": "Basic", "code": {"text": "a"}, "extension": [extension]}
-    return validate(json.dumps(basic).encode(), version).valid
+    return validate(json.dumps(basic).encode(), version, tolerances=STRICT).valid
 
 
 @pytest.mark.parametrize("version", ["DSTU2", "STU3", "R4"])

@@ -46,23 +46,26 @@ def entries(seed: int) -> Iterator[Entry]:
     word["valueQuantity"]["value"] = "high"
     yield _r4(word, "Observation.valueQuantity.value", "a word where a number belongs")
 
-    empty: Json = {
+    refills: Json = {
         "resourceType": "MedicationOrder",
-        "id": f"broken_empty_{seed}",
+        "id": f"broken_refills_{seed}",
         "status": "active",
         "patient": hospital_a.PATIENT,
         "medicationCodeableConcept": concept(
             "http://www.nlm.nih.gov/research/umls/rxnorm", "310965", "ibuprofen 200 MG Oral Tablet"
         ),
-        "dosageInstruction": [],
-        "dispenseRequest": {"quantity": {"value": decimal("20.0"), "unit": "tablet"}},
+        # 0 would be tolerated: it is how the largest DSTU2 vendor says that there are no refills.
+        "dispenseRequest": {
+            "numberOfRepeatsAllowed": -1,
+            "quantity": {"value": decimal("20.0"), "unit": "tablet"},
+        },
     }
     yield Entry(
         hospital_a.HOSPITAL,
-        empty,
+        refills,
         "2018-11-12",
-        fault="MedicationOrder.dosageInstruction",
-        defect="an empty list",
+        fault="MedicationOrder.dispenseRequest.numberOfRepeatsAllowed",
+        defect="fewer refills than none",
     )
 
 
