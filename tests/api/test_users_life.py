@@ -64,7 +64,7 @@ async def test_one_list_has_all_people_who_have_to_authorise_again(
     shown = (await client.get("/v1/users", params={"grant": "needs_authorization"})).json()
     assert shown["users"][0] == (await client.get("/v1/users/e")).json()
     await client.put("/v1/users/d/grant", json=_GRANT)
-    assert await names(client, grant="needs_authorization") == ["b", "e"]
+    assert await names(client, grant="needs_authorization") == ["e", "b"]
 
 
 async def test_a_wrong_query_for_users_is_a_400(client: httpx.AsyncClient) -> None:

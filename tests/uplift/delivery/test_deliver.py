@@ -301,7 +301,7 @@ async def test_a_known_deviation_is_delivered_as_it_came_with_a_warning(
     relay: Relay, upstream: SandboxServer
 ) -> None:
     await factories.user(relay)
-    deviating = {"performer": [], "effectiveDateTime": "2014-01-02T03:04:05"}
+    deviating: dict[str, Any] = {"performer": [], "effectiveDateTime": "2014-01-02T03:04:05"}
     row = await deliver(relay, await factories.accepted(relay, **deviating))
     assert row.state is State.DELIVERED
     assert row.issues is not None
