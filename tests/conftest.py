@@ -31,6 +31,25 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 _ALL_TABLES = ", ".join(table.name for table in Table.metadata.sorted_tables)
 
+# To delete a few rows takes a sixth of the time that it takes to truncate.
+_EMPTY = f"""
+DO $$
+DECLARE
+    name text;
+    rows int;
+BEGIN
+    FOREACH name IN ARRAY string_to_array('{_ALL_TABLES}', ', ') LOOP
+        EXECUTE format('SELECT count(*) FROM (SELECT FROM %I LIMIT 500) AS found', name) INTO rows;
+        IF rows = 500 THEN
+            TRUNCATE {_ALL_TABLES} CASCADE;
+            RETURN;
+        ELSIF rows > 0 THEN
+            EXECUTE format('DELETE FROM %I', name);
+        END IF;
+    END LOOP;
+END $$
+"""
+
 # No test is about a crash of the whole machine.
 _FAST = {"fsync": "off", "synchronous_commit": "off"}
 
@@ -76,14 +95,20 @@ def migrated(postgres: EmbeddedPostgres) -> str:
     return postgres.url
 
 
+@pytest.fixture(scope="session")
+def ledger_settings(migrated: str) -> Settings:
+    """Settings with nothing but the ledger. To read all settings takes some 10 ms."""
+    return Settings(database_url=SecretStr(migrated))
+
+
 @pytest.fixture
-async def database(migrated: str) -> AsyncIterator[Database]:
+async def database(ledger_settings: Settings) -> AsyncIterator[Database]:
     """The ledger, empty."""
-    opened = Database.connect(Settings(database_url=SecretStr(migrated)))
+    opened = Database.connect(ledger_settings)
     async with opened.transaction() as connection:
         # Otherwise the trigger that protects the audit trail refuses this.
         await connection.execute(text("SET LOCAL session_replication_role = replica"))
-        await connection.execute(text(f"TRUNCATE {_ALL_TABLES} CASCADE"))
+        await connection.execute(text(_EMPTY))
     yield opened
     await opened.close()
 
@@ -109,27 +134,13 @@ def upstream() -> Iterator[SandboxServer]:
         yield server
 
 
-@pytest.fixture
-def settings(
-    migrated: str,
-    redis_server: EmbeddedRedis,
-    master_keys: str,
-    upstream: SandboxServer,
-    tmp_path: Path,
-) -> Settings:
-    """Settings for the servers of this test; waits are short."""
-    with redis.Redis.from_url(redis_server.url) as server:
-        server.flushdb()  # the quota and the limits of the test before
+@pytest.fixture(scope="session")
+def server_settings(migrated: str, redis_server: EmbeddedRedis, master_keys: str) -> Settings:
+    """Settings for the servers of this run; waits are short."""
     return Settings(
         database_url=SecretStr(migrated),
         redis_url=SecretStr(redis_server.url),
         master_keys=SecretStr(master_keys),
-        data_dir=tmp_path,
-        oneup_fhir_url=upstream.fhir_url,
-        oneup_token_url=upstream.token_url,
-        oneup_users_url=upstream.users_url,
-        oneup_client_id=upstream.config.client_id,
-        oneup_client_secret=SecretStr(upstream.config.client_secret),
         oneup_keeps_ids=True,
         attempt_seconds=5,
         lease_seconds=10,
@@ -140,6 +151,28 @@ def settings(
         hold_seconds=0.5,
         sweep_seconds=0.5,
         redispatch_seconds=2,
+    )
+
+
+@pytest.fixture
+def settings(
+    server_settings: Settings,
+    redis_server: EmbeddedRedis,
+    upstream: SandboxServer,
+    tmp_path: Path,
+) -> Settings:
+    """Settings for the servers of this test; waits are short."""
+    with redis.Redis.from_url(redis_server.url) as server:
+        server.flushdb()  # the quota and the limits of the test before
+    return server_settings.model_copy(
+        update={
+            "data_dir": tmp_path,
+            "oneup_fhir_url": upstream.fhir_url,
+            "oneup_token_url": upstream.token_url,
+            "oneup_users_url": upstream.users_url,
+            "oneup_client_id": upstream.config.client_id,
+            "oneup_client_secret": SecretStr(upstream.config.client_secret),
+        }
     )
 
 

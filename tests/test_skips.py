@@ -1,5 +1,6 @@
 """A test that is skipped without an allowed reason fails the run in continuous integration."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,7 @@ def _pytest(tmp_path: Path, tests: str, *options: str) -> tuple[int, str]:
     words = ["-m", "pytest", "-p", "tests.skips", "-c", "/dev/null", "--rootdir", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, *words, *options, str(tmp_path)],
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         cwd=ALLOWED.parents[1],
         capture_output=True,
         text=True,

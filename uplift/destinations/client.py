@@ -1,8 +1,10 @@
 """The connection to a destination: one request in, one classified `Response` out."""
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator
+from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -37,6 +39,12 @@ _MAX_PAGES = 20
 _MAX_INLINE_BYTES = 64 * 1024
 
 
+@cache
+def _tls_context() -> ssl.SSLContext:
+    """The context of a process: to read all trusted certificates takes some 40 ms."""
+    return httpx.create_ssl_context()
+
+
 def open_http(*, connections: int) -> httpx.AsyncClient:
     """An HTTP client for all traffic of a process to 1upHealth. Call it on the running loop.
 
@@ -47,9 +55,7 @@ def open_http(*, connections: int) -> httpx.AsyncClient:
 
     def session() -> aiohttp.ClientSession:
         opened = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=connections, ssl=httpx.create_ssl_context(), ttl_dns_cache=60
-            ),
+            connector=aiohttp.TCPConnector(limit=connections, ssl=_tls_context(), ttl_dns_cache=60),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers={"User-Agent"},
         )

@@ -214,6 +214,6 @@ async def test_who_is_paused_is_listed_and_shown_with_the_user(
 
     assert await shown() == ([], [False, False])
     await pause(database, bob, ago=9)
-    assert await shown() == (["bob"], [False, True])
+    assert await shown() == (["bob"], [True, False])  # bob was added last
     await pause(database, None)
     assert await shown() == (["bob", None], [True, True])
