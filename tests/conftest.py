@@ -48,7 +48,7 @@ BEGIN
         END IF;
     END LOOP;
 END $$
-"""
+"""  # noqa: S608
 
 # No test is about a crash of the whole machine.
 _FAST = {"fsync": "off", "synchronous_commit": "off"}
