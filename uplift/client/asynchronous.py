@@ -8,7 +8,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 
-from . import calls, user_calls
+from . import calls, user_operations
 from .connection import (
     TIMEOUT,
     base_url,
@@ -123,20 +123,20 @@ class AsyncUplift:
     batch = _method(calls.batch)
     batches = _list(calls.batches)
     batch_lines = _list(calls.batch_lines)
-    add_user = _method(user_calls.add_user)
-    user = _method(user_calls.user)
-    users = _list(user_calls.users)
-    user_summary = _method(user_calls.user_summary)
-    store_grant = _method(user_calls.store_grant)
-    erase_user = _method(user_calls.erase_user)
-    add_device_token = _method(user_calls.add_device_token)
-    revoke_device_token = _method(user_calls.revoke_device_token)
-    revoke_device_tokens = _method(user_calls.revoke_device_tokens)
-    pauses = _method(user_calls.pauses)
-    pause = _method(user_calls.pause)
-    resume = _method(user_calls.resume)
-    read_back = _method(user_calls.read_back)
-    search = _list(user_calls.search)
+    add_user = _method(user_operations.add_user)
+    user = _method(user_operations.user)
+    users = _list(user_operations.users)
+    user_summary = _method(user_operations.user_summary)
+    store_grant = _method(user_operations.store_grant)
+    erase_user = _method(user_operations.erase_user)
+    add_device_token = _method(user_operations.add_device_token)
+    revoke_device_token = _method(user_operations.revoke_device_token)
+    revoke_device_tokens = _method(user_operations.revoke_device_tokens)
+    pauses = _method(user_operations.pauses)
+    pause = _method(user_operations.pause)
+    resume = _method(user_operations.resume)
+    read_back = _method(user_operations.read_back)
+    search = _list(user_operations.search)
 
     async def wait_until_final(self, upload_id: str, seconds: float = 300.0) -> Upload:
         """Wait for the final status of an upload. Raises NotFinal when the time is up.
@@ -188,7 +188,7 @@ class AsyncUplift:
         )
 
     async def call(self, call: Call[_Result], *, patience: float | None = None) -> _Result:
-        """Make a call of `calls` or `user_calls`, with another patience if one is given."""
+        """Make a call of `calls` or `user_operations`, with another patience if one is given."""
         policy = self._policy
         if patience is not None:
             policy = Policy(patience, policy.first_pause)

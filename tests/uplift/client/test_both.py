@@ -17,7 +17,7 @@ from uplift.client import (
     RecordResult,
     TryLater,
     Uplift,
-    user_calls,
+    user_operations,
 )
 
 Result = TypeVar("Result")
@@ -142,7 +142,7 @@ def test_a_broken_connection_is_told_without_its_details(
         raise error
 
     with pytest.raises(NoAnswer, match=f"^No answer of the API: {reason}.$"):
-        client(handler)("call", user_calls.pauses(), patience=0)
+        client(handler)("call", user_operations.pauses(), patience=0)
 
 
 def test_a_redirect_is_not_followed(client: Callable[[Handler], Client]) -> None:

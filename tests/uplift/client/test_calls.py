@@ -18,7 +18,7 @@ from uplift.client import (
     ProblemAnswer,
     TryLater,
     calls,
-    user_calls,
+    user_operations,
 )
 from uplift.client.messages import Reply, error_of
 
@@ -71,9 +71,9 @@ def test_filters_are_a_query() -> None:
 
 
 def test_names_are_one_segment_of_the_path() -> None:
-    assert user_calls.user("Patient/1 ü").request.target == "/v1/users/Patient%2F1%20%C3%BC"
+    assert user_operations.user("Patient/1 ü").request.target == "/v1/users/Patient%2F1%20%C3%BC"
     assert calls.upload("../users").request.target == "/v1/uploads/..%2Fusers"
-    assert user_calls.read_back("a", "R4", "Patient/1/$everything").request.target == (
+    assert user_operations.read_back("a", "R4", "Patient/1/$everything").request.target == (
         "/v1/users/a/fhir/R4/Patient/1/$everything"
     )
 
@@ -107,7 +107,7 @@ def test_a_search_follows_the_links_of_its_bundles() -> None:
         "link": [{"relation": "self", "url": "x"}, {"relation": "next", "url": link}],
         "entry": [{"resource": {"resourceType": "Condition", "id": "1"}}, {"fullUrl": "y"}],
     }
-    call = user_calls.search("alice", "R4", "Condition", {"_count": "1"})
+    call = user_operations.search("alice", "R4", "Condition", {"_count": "1"})
     assert call.request.target == "/v1/users/alice/fhir/R4/Condition?_count=1"
     page = call.read(Reply(200, {}, json.dumps(bundle).encode()))
     assert page.items == [{"resourceType": "Condition", "id": "1"}]
