@@ -20,13 +20,36 @@ _BUNDLE_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["resourceType", "type"],
     "properties": {
-        "resourceType": {"const": "Bundle"},
-        "type": {"enum": list(BUNDLE_TYPES)},
+        "resourceType": {
+            "type": "string",
+            "enum": ["Bundle"],
+            "description": "Always `Bundle`.",
+            "examples": ["Bundle"],
+        },
+        "type": {
+            "type": "string",
+            "enum": list(BUNDLE_TYPES),
+            "description": "The kind of Bundle.",
+        },
         "entry": {
             "type": "array",
-            "items": {"type": "object", "properties": {"resource": {"type": "object"}}},
+            "description": "The entries.",
+            "items": {
+                "title": "BundleEntry",
+                "description": "An entry of a Bundle.",
+                "type": "object",
+                "properties": {
+                    "resource": {
+                        "type": "object",
+                        "description": "The resource.",
+                        "additionalProperties": True,
+                    }
+                },
+                "additionalProperties": True,
+            },
         },
     },
+    "additionalProperties": True,
 }
 
 SUBMIT_BATCH: dict[str, Any] = {

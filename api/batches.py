@@ -62,7 +62,7 @@ _BatchId = Annotated[UUID, Path(description="The id of the batch.")]
     openapi_extra=SUBMIT_BATCH,
     responses=BATCH_ACCEPTED | documented(400, 401, 403, 404, 408, 409, 413, 415, 429, 503),
 )
-async def submit(
+async def submit_batch(
     request: Request,
     relay: RelayDep,
     caller: CallerDep,
@@ -191,7 +191,7 @@ async def _result(relay: Relay, row: BatchRow, work: Work) -> AsyncGenerator[byt
     summary="List batches",
     responses=documented(400, 401, 403, 404, 503),
 )
-async def list_(
+async def list_batches(
     request: Request,
     relay: RelayDep,
     caller: CallerDep,
@@ -223,7 +223,7 @@ async def list_(
     summary="Read a batch's status",
     responses=BATCH_READ | documented(400, 401, 403, 404, 503),
 )
-async def status(
+async def get_batch(
     batch_id: _BatchId, request: Request, response: Response, relay: RelayDep, caller: CallerDep
 ) -> BatchStatus:
     """The numbers of the batch: its lines, their uploads in each status, and the progress."""
@@ -246,7 +246,7 @@ async def status(
     summary="List the lines of a batch",
     responses=documented(400, 401, 403, 404, 503),
 )
-async def lines(
+async def list_batch_lines(
     batch_id: _BatchId,
     request: Request,
     relay: RelayDep,

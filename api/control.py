@@ -34,7 +34,7 @@ _REDRIVES_PER_REQUEST = 10_000
     openapi_extra=documented_body(RedriveRequest),
     responses=documented(400, 401, 403, 404, 408, 413, 415, 503),
 )
-async def redrive_many(request: Request, relay: RelayDep, caller: CallerDep) -> RedriveReport:
+async def redrive_uploads(request: Request, relay: RelayDep, caller: CallerDep) -> RedriveReport:
     """Redrives all rejected, refused and expired uploads that the filter selects.
 
     One request redrives at most 10,000. To go on, send `after` of the answer with the same filter.
@@ -71,7 +71,7 @@ async def redrive_many(request: Request, relay: RelayDep, caller: CallerDep) -> 
         **documented(400, 401, 403, 404, 409, 503),
     },
 )
-async def redrive(
+async def redrive_upload(
     upload_id: _UploadId, response: Response, relay: RelayDep, caller: CallerDep
 ) -> UploadStatus:
     """Queues a rejected, refused or expired upload again, with a new deadline.
@@ -98,7 +98,7 @@ async def redrive(
         **documented(400, 401, 403, 404, 409, 503),
     },
 )
-async def cancel(
+async def cancel_upload(
     upload_id: _UploadId, response: Response, relay: RelayDep, caller: CallerDep
 ) -> UploadStatus:
     """Cancels an upload that is not final. The request can be repeated.
@@ -140,7 +140,7 @@ async def list_pauses(relay: RelayDep, caller: CallerDep) -> PauseList:
     summary="Pause everything",
     responses=documented(400, 401, 403, 503),
 )
-async def pause_all(relay: RelayDep, caller: CallerDep) -> PauseStatus:
+async def pause_everybody(relay: RelayDep, caller: CallerDep) -> PauseStatus:
     """Stops sending for all users until you resume. The request can be repeated.
 
     Uploads are still accepted. Workers finish what they are sending. Paused uploads do not expire:
@@ -157,7 +157,7 @@ async def pause_all(relay: RelayDep, caller: CallerDep) -> PauseStatus:
     summary="Resume everything",
     responses=documented(400, 401, 403, 503),
 )
-async def resume_all(relay: RelayDep, caller: CallerDep) -> None:
+async def resume_everybody(relay: RelayDep, caller: CallerDep) -> None:
     """Sends again, except for users with a pause of their own. The request can be repeated."""
     caller.require(Scope.OPERATOR)
     await relay.pauser.resume(None, by=caller.actor)
