@@ -16,39 +16,9 @@ _LINE = {
 }
 _BUNDLE_SCHEMA: dict[str, Any] = {
     "title": "Bundle",
-    "description": "A FHIR Bundle. Each entry's resource becomes an upload.",
+    "description": "A FHIR Bundle whose `type` is "
+    f"{', '.join(BUNDLE_TYPES)}. The `resource` of each `entry` becomes an upload.",
     "type": "object",
-    "required": ["resourceType", "type"],
-    "properties": {
-        "resourceType": {
-            "type": "string",
-            "enum": ["Bundle"],
-            "description": "Always `Bundle`.",
-            "examples": ["Bundle"],
-        },
-        "type": {
-            "type": "string",
-            "enum": list(BUNDLE_TYPES),
-            "description": "The kind of Bundle.",
-        },
-        "entry": {
-            "type": "array",
-            "description": "The entries.",
-            "items": {
-                "title": "BundleEntry",
-                "description": "An entry of a Bundle.",
-                "type": "object",
-                "properties": {
-                    "resource": {
-                        "type": "object",
-                        "description": "The resource.",
-                        "additionalProperties": True,
-                    }
-                },
-                "additionalProperties": True,
-            },
-        },
-    },
     "additionalProperties": True,
 }
 
@@ -57,15 +27,7 @@ SUBMIT_BATCH: dict[str, Any] = {
         "required": True,
         "description": "NDJSON with an envelope or a bare resource on each line, or a FHIR Bundle.",
         "content": {
-            NDJSON_TYPES[0]: {
-                "schema": {"type": "string"},
-                "examples": {
-                    "envelopes": {
-                        "summary": "One envelope on each line",
-                        "value": orjson.dumps(_LINE).decode() + "\n",
-                    }
-                },
-            },
+            # First, because some generators know one content type only, and send JSON.
             "application/fhir+json": {
                 "schema": _BUNDLE_SCHEMA,
                 "examples": {
@@ -76,6 +38,15 @@ SUBMIT_BATCH: dict[str, Any] = {
                             "type": "collection",
                             "entry": [{"resource": _RESOURCE}],
                         },
+                    }
+                },
+            },
+            NDJSON_TYPES[0]: {
+                "schema": {"type": "string", "format": "binary"},
+                "examples": {
+                    "envelopes": {
+                        "summary": "One envelope on each line",
+                        "value": orjson.dumps(_LINE).decode() + "\n",
                     }
                 },
             },

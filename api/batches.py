@@ -178,7 +178,10 @@ async def _result(relay: Relay, row: BatchRow, work: Work) -> AsyncGenerator[byt
             rows = await batches.list_lines(connection, row.id, after=after, limit=_LINES_PER_READ)
         if not rows:
             break
-        lines = [line_of(each).model_dump(mode="json", by_alias=True) for each in rows]
+        lines = [
+            line_of(each).model_dump(mode="json", by_alias=True, exclude_unset=True)
+            for each in rows
+        ]
         work.pause()
         yield comma + orjson.dumps(lines)[1:-1]
         after, comma = rows[-1].line, b","
@@ -243,6 +246,7 @@ async def get_batch(
 @router.get(
     "/{batch_id}/lines",
     response_model=BatchLines,
+    response_model_exclude_unset=True,
     summary="List the lines of a batch",
     responses=documented(400, 401, 403, 404, 503),
 )

@@ -12,6 +12,7 @@ from uplift.api.openapi_generators import (
     name_bodies,
     operations,
     say_who_may_ask,
+    shorten_schemas,
 )
 from uplift.api.reading_openapi import OPERATIONS, SCHEMAS
 
@@ -96,6 +97,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         schema = deepcopy(schema)
         leave_out_null(schema)
         name_bodies(schema)
+        shorten_schemas(schema)
         say_who_may_ask(schema)
         document_headers(schema)
         app.openapi_schema = schema

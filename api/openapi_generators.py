@@ -74,6 +74,38 @@ def leave_out_null(description: dict[str, Any]) -> None:
                 schema["anyOf"] = kinds
 
 
+def shorten_schemas(description: dict[str, Any]) -> None:
+    """Leave out the titles that FastAPI makes of names, and write "or null" as a list of types.
+
+    From both, generators make a type of its own for each field.
+    """
+    for schema in description["components"]["schemas"].values():
+        _shorten_properties(schema)
+    for operation in operations(description):
+        for parameter in operation.get("parameters", []):
+            parameter["schema"] = _shortened(parameter["schema"])
+
+
+def _shortened(schema: dict[str, Any]) -> dict[str, Any]:
+    short = {name: value for name, value in schema.items() if name != "title"}
+    kinds = [each for each in short.get("anyOf", []) if each != {"type": "null"}]
+    if len(kinds) == 1 < len(short["anyOf"]) and isinstance(kinds[0].get("type"), str):
+        del short["anyOf"]
+        short = {**kinds[0], **short, "type": [kinds[0]["type"], "null"]}
+        if "enum" in short:
+            short["enum"] = [*short["enum"], None]
+    for name in ("items", "additionalProperties"):
+        if isinstance(short.get(name), dict):
+            short[name] = _shortened(short[name])
+    _shorten_properties(short)
+    return short
+
+
+def _shorten_properties(schema: dict[str, Any]) -> None:
+    for name, member in schema.get("properties", {}).items():
+        schema["properties"][name] = _shortened(member)
+
+
 def name_bodies(description: dict[str, Any]) -> None:
     """Give every object in the body of a request a name, under which generators show it."""
     schemas = description["components"]["schemas"]
@@ -81,6 +113,10 @@ def name_bodies(description: dict[str, Any]) -> None:
         for media in operation.get("requestBody", {}).get("content", {}).values():
             media["schema"] = _named(media["schema"], schemas)
     for schema in list(schemas.values()):
+        # From `false`, openapi-generator makes a Java class that is a map and sends `{}`. The API
+        # refuses fields that it does not know all the same.
+        if schema.get("additionalProperties") is False:
+            del schema["additionalProperties"]
         for name, member in schema.get("properties", {}).items():
             schema["properties"][name] = _named(member, schemas)
 
@@ -89,9 +125,14 @@ def _named(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
     """A reference to the schema if it is that of an object with a title, else the schema."""
     if "items" in schema:
         return {**schema, "items": _named(schema["items"], schemas)}
-    if schema.get("type") != "object" or "title" not in schema or "properties" not in schema:
+    members = schema.get("properties", {})
+    if "title" not in schema or not (members or schema.get("additionalProperties") is True):
         return schema
     name = schema["title"]
-    members = {each: _named(member, schemas) for each, member in schema["properties"].items()}
-    schemas[name] = {**schema, "properties": members}
+    if members:
+        schema = {
+            **schema,
+            "properties": {each: _named(member, schemas) for each, member in members.items()},
+        }
+    schemas[name] = schema
     return {"$ref": f"#/components/schemas/{name}"}

@@ -41,7 +41,7 @@ _DESCRIPTION = """Asks 1upHealth with the user's own token and passes its respon
 This needs an API key with the scope `backend`. Each read is in the audit trail.
 """
 _USER = "The backend's name for the person (`appUserId`)."
-_PATH = {
+_PATH: dict[str, dict[str, Any]] = {
     "user": {
         "type": "string",
         "description": _USER,
@@ -70,7 +70,7 @@ _PATH = {
         "examples": ["1"],
     },
 }
-_SEARCH = (
+_SEARCH: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (
         "_count",
         "Maximum number of resources on the page. Default: 10.",
@@ -86,51 +86,21 @@ _REFERENCES = {
     name: {"$ref": f"#/components/schemas/{name}"} for name in ("FhirResource", "FhirPage")
 }
 SCHEMAS: dict[str, dict[str, Any]] = {
-    "FhirResource": {
-        "title": "FhirResource",
-        "description": "A FHIR resource, with the bytes that 1upHealth sent.",
+    name: {
+        "title": name,
+        "description": description,
         "type": "object",
-        "required": ["resourceType"],
-        "properties": {
-            "resourceType": {"type": "string", "description": "The type of the resource."}
-        },
         "additionalProperties": True,
-        "examples": [_OBSERVATION],
-    },
-    "FhirPage": {
-        "title": "FhirPage",
-        "description": "A FHIR Bundle: one page of a search. The link `next` leads to the next.",
-        "type": "object",
-        "required": ["resourceType"],
-        "properties": {
-            "resourceType": {"type": "string", "description": "Always `Bundle`."},
-            "link": {
-                "type": "array",
-                "description": "The addresses of this page and of others, here.",
-                "items": {
-                    "type": "object",
-                    "title": "FhirLink",
-                    "properties": {
-                        "relation": {"type": "string", "description": "`next`, for example."},
-                        "url": {"type": "string", "description": "The address of that page."},
-                    },
-                    "additionalProperties": True,
-                },
-            },
-            "entry": {
-                "type": "array",
-                "description": "The resources that were found.",
-                "items": {
-                    "type": "object",
-                    "title": "FhirEntry",
-                    "properties": {"resource": _REFERENCES["FhirResource"]},
-                    "additionalProperties": True,
-                },
-            },
-        },
-        "additionalProperties": True,
-        "examples": [_PAGE],
-    },
+        "examples": [example],
+    }
+    for name, description, example in (
+        ("FhirResource", "A FHIR resource, with the bytes that 1upHealth sent.", _OBSERVATION),
+        (
+            "FhirPage",
+            "A FHIR Bundle: one page of a search. Resources are in `entry`, addresses in `link`.",
+            _PAGE,
+        ),
+    )
 }
 """What reading back answers with. 1upHealth's resources can have every element of FHIR."""
 

@@ -181,8 +181,6 @@ def test_the_docs_name_every_field_that_goes_in_or_out(openapi: dict[str, Any]) 
             for schema in content["schema"].get("anyOf", [content["schema"]]):
                 schemas[schema.get("title", "")] = schema
     for name, schema in schemas.items():
-        if name.startswith(("Fhir", "Bundle")):  # FHIR names these fields
-            continue
         for field in schema.get("properties", {}):
             assert re.search(rf"[\"`]{field}[\"`]", text), (name, field)
 
@@ -216,9 +214,9 @@ def test_nothing_of_a_resource_is_left_out_by_who_follows_the_schema(
     openapi: dict[str, Any],
 ) -> None:
     schemas = openapi["components"]["schemas"]
-    for name in ("Resource", "Bundle", "BundleEntry", "FhirResource", "FhirPage"):
+    for name in ("Resource", "Bundle", "FhirResource", "FhirPage"):
         assert schemas[name]["additionalProperties"] is True
-    assert schemas["BundleEntry"]["properties"]["resource"]["additionalProperties"] is True
+        assert "properties" not in schemas[name]  # openapi-generator's Java would leave them out
 
 
 def _example_errors(openapi: dict[str, Any]) -> Iterator[tuple[str, str]]:
