@@ -56,6 +56,12 @@ def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"max_wait_seconds": 0.02})
 
 
+def _with_bundle(case: schemathesis.Case[Any]) -> schemathesis.Case[Any]:
+    case.media_type = "application/fhir+json"
+    case.body = {"resourceType": "Bundle", "type": "batch", "entry": [{"resource": resource()}]}
+    return case
+
+
 def _fuzz(
     operation: APIOperation[Any, Any, Any, Any],
     mode: GenerationMode,
@@ -70,7 +76,10 @@ def _fuzz(
         existing = {part: known[part] for part in parts}
         cases.append(operation.as_strategy(mode, path_parameters=existing))
     if operation.label == "POST /v1/batches":  # its user is only in the query
-        cases.append(operation.as_strategy(mode, query={"user": known["user"]}))
+        of_user = operation.as_strategy(mode, query={"user": known["user"]})
+        cases.append(of_user)
+        if mode is GenerationMode.POSITIVE:  # of a Bundle, the schema says only that it is JSON
+            cases.append(of_user.map(_with_bundle))
     if operation.label == "POST /v1/uploads":  # hardly any other user or version is known
         cases.append(
             operation.as_strategy(mode, query={"user": known["user"], "fhirVersion": "R4"})
