@@ -24,7 +24,7 @@ from uplift.api import (
 )
 from uplift.api.admission import Admission
 from uplift.api.head_requests import HeadAsGet
-from uplift.api.openapi import DESCRIPTION, describe
+from uplift.api.openapi import DESCRIPTION, LICENSE, TAGS, describe
 from uplift.api.rate_limits import RATE_LIMIT_HEADERS, RateLimits
 from uplift.api.remembered import Remembered
 from uplift.api.response_headers import ResponseHeaders
@@ -61,6 +61,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="Uplift",
         version=__version__,
         description=DESCRIPTION,
+        license_info=LICENSE,
+        openapi_tags=TAGS,
+        servers=[{"url": settings.api_public_url or "/", "description": "This API."}],
+        # The name of its function: each operation has a name of its own.
+        generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
         # A redirect would take its address from the Host header, and the client would send the body
         # there.

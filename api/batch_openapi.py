@@ -16,17 +16,10 @@ _LINE = {
 }
 _BUNDLE_SCHEMA: dict[str, Any] = {
     "title": "Bundle",
-    "description": "A FHIR Bundle. Each entry's resource becomes an upload.",
+    "description": "A FHIR Bundle whose `type` is "
+    f"{', '.join(BUNDLE_TYPES)}. The `resource` of each `entry` becomes an upload.",
     "type": "object",
-    "required": ["resourceType", "type"],
-    "properties": {
-        "resourceType": {"const": "Bundle"},
-        "type": {"enum": list(BUNDLE_TYPES)},
-        "entry": {
-            "type": "array",
-            "items": {"type": "object", "properties": {"resource": {"type": "object"}}},
-        },
-    },
+    "additionalProperties": True,
 }
 
 SUBMIT_BATCH: dict[str, Any] = {
@@ -34,15 +27,7 @@ SUBMIT_BATCH: dict[str, Any] = {
         "required": True,
         "description": "NDJSON with an envelope or a bare resource on each line, or a FHIR Bundle.",
         "content": {
-            NDJSON_TYPES[0]: {
-                "schema": {"type": "string"},
-                "examples": {
-                    "envelopes": {
-                        "summary": "One envelope on each line",
-                        "value": orjson.dumps(_LINE).decode() + "\n",
-                    }
-                },
-            },
+            # First, because some generators know one content type only, and send JSON.
             "application/fhir+json": {
                 "schema": _BUNDLE_SCHEMA,
                 "examples": {
@@ -53,6 +38,15 @@ SUBMIT_BATCH: dict[str, Any] = {
                             "type": "collection",
                             "entry": [{"resource": _RESOURCE}],
                         },
+                    }
+                },
+            },
+            NDJSON_TYPES[0]: {
+                "schema": {"type": "string", "format": "binary"},
+                "examples": {
+                    "envelopes": {
+                        "summary": "One envelope on each line",
+                        "value": orjson.dumps(_LINE).decode() + "\n",
                     }
                 },
             },

@@ -32,34 +32,32 @@ class LineProblem(Camel):
     )
 
 
-class AcceptedLine(Camel):
-    """A line that became an upload."""
+class BatchLine(Camel):
+    """The result of a line: an upload, with `id`, `status` and `duplicate`, or a `problem`.
+
+    One model, because generators are poor at unions. What is not set is not in the JSON.
+    """
 
     line: int = Field(description="The number of the line in the request, from 1.", examples=[1])
-    id: UUID = Field(description="The id of the upload.")
+    id: UUID | None = Field(default=None, description="The id of the upload.")
     status: State | None = Field(
-        description="The status of the upload. Null if the upload is no longer kept."
+        default=None,
+        description="The status of the upload. Null if the upload is no longer kept.",
     )
     duplicate: bool = Field(
-        description="The same content was accepted before. Nothing new is sent."
+        default=False, description="The same content was accepted before. Nothing new is sent."
+    )
+    problem: LineProblem | None = Field(
+        default=None, description="Why the line did not become an upload."
     )
 
 
-class ProblemLine(Camel):
-    """A line that did not become an upload."""
-
-    line: int = Field(description="The number of the line in the request, from 1.", examples=[2])
-    problem: LineProblem = Field(description="Why.")
-
-
-def line_of(row: LineRow) -> AcceptedLine | ProblemLine:
+def line_of(row: LineRow) -> BatchLine:
     """The result of a line."""
     if row.upload_id is not None:
-        return AcceptedLine(
-            line=row.line, id=row.upload_id, status=row.state, duplicate=row.duplicate
-        )
+        return BatchLine(line=row.line, id=row.upload_id, status=row.state, duplicate=row.duplicate)
     kind = BY_CODE[row.problem_code or ""]
-    return ProblemLine(
+    return BatchLine(
         line=row.line,
         problem=LineProblem(
             type=kind.uri,
@@ -156,13 +154,13 @@ def _numbers(row: BatchRow) -> dict[str, object]:
 class BatchResult(BatchSummary):
     """The answer to a batch: its numbers, and the result of each line."""
 
-    lines: list[AcceptedLine | ProblemLine] = Field(description="One result for each line.")
+    lines: list[BatchLine] = Field(description="One result for each line.")
 
 
 class BatchLines(Camel):
     """One page of the lines of a batch, in their order."""
 
-    lines: list[AcceptedLine | ProblemLine] = Field(description="One result for each line.")
+    lines: list[BatchLine] = Field(description="One result for each line.")
     next: NextPage = Field(examples=["/v1/batches/0199c5a4-…/lines?after=500&limit=500"])
 
 

@@ -64,7 +64,7 @@ _BatchId = Annotated[UUID, Path(description="The id of the batch.")]
     openapi_extra=SUBMIT_BATCH,
     responses=BATCH_ACCEPTED | documented(400, 401, 403, 404, 408, 409, 413, 415, 429, 503),
 )
-async def submit(
+async def submit_batch(
     request: Request,
     relay: RelayDep,
     caller: CallerDep,
@@ -181,7 +181,10 @@ async def _result(relay: Relay, row: BatchRow, work: Work) -> AsyncGenerator[byt
             rows = await batches.list_lines(connection, row.id, after=after, limit=_LINES_PER_READ)
         if not rows:
             break
-        lines = [line_of(each).model_dump(mode="json", by_alias=True) for each in rows]
+        lines = [
+            line_of(each).model_dump(mode="json", by_alias=True, exclude_unset=True)
+            for each in rows
+        ]
         work.pause()
         yield comma + orjson.dumps(lines)[1:-1]
         after, comma = rows[-1].line, b","
@@ -194,7 +197,7 @@ async def _result(relay: Relay, row: BatchRow, work: Work) -> AsyncGenerator[byt
     summary="List batches",
     responses=documented(400, 401, 403, 404, 503),
 )
-async def list_(
+async def list_batches(
     request: Request,
     relay: RelayDep,
     caller: CallerDep,
@@ -229,7 +232,7 @@ async def list_(
     summary="Read a batch's status",
     responses=BATCH_READ | documented(400, 401, 403, 404, 503),
 )
-async def status(
+async def get_batch(
     batch_id: _BatchId, request: Request, response: Response, relay: RelayDep, caller: CallerDep
 ) -> BatchStatus:
     """The numbers of the batch: its lines, their uploads in each status, and the progress."""
@@ -249,10 +252,11 @@ async def status(
 @router.get(
     "/{batch_id}/lines",
     response_model=BatchLines,
+    response_model_exclude_unset=True,
     summary="List the lines of a batch",
     responses=documented(400, 401, 403, 404, 503),
 )
-async def lines(
+async def list_batch_lines(
     batch_id: _BatchId,
     request: Request,
     relay: RelayDep,

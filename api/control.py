@@ -41,7 +41,7 @@ _REDRIVES_PER_REQUEST = 10_000
     openapi_extra=documented_body(RedriveRequest),
     responses=documented(400, 401, 403, 404, 408, 413, 415, 503),
 )
-async def redrive_many(request: Request, relay: RelayDep, caller: CallerDep) -> RedriveReport:
+async def redrive_uploads(request: Request, relay: RelayDep, caller: CallerDep) -> RedriveReport:
     """Redrives all rejected, refused and expired uploads that the filter selects.
 
     One request redrives at most 10,000. To go on, send `after` of the answer with the same filter.
@@ -74,7 +74,7 @@ async def redrive_many(request: Request, relay: RelayDep, caller: CallerDep) -> 
         **documented(400, 401, 403, 404, 409, 503),
     },
 )
-async def redrive(
+async def redrive_upload(
     upload_id: _UploadId, response: Response, relay: RelayDep, caller: CallerDep
 ) -> UploadStatus:
     """Queues a rejected, refused or expired upload again, with a new deadline.
@@ -96,7 +96,7 @@ async def redrive(
     openapi_extra=documented_body(TryNowRequest),
     responses=documented(400, 401, 403, 404, 408, 413, 415, 503),
 )
-async def try_many_now(request: Request, relay: RelayDep, caller: CallerDep) -> TryNowReport:
+async def try_uploads_now(request: Request, relay: RelayDep, caller: CallerDep) -> TryNowReport:
     """Makes queued uploads due that wait for a later attempt, when the cause of the wait is gone.
 
     An upload that may be at 1upHealth still waits until a look-up can tell. The request can be
@@ -116,7 +116,7 @@ async def try_many_now(request: Request, relay: RelayDep, caller: CallerDep) -> 
     summary="Try a waiting upload now",
     responses=documented(400, 401, 403, 404, 503),
 )
-async def try_now(upload_id: _UploadId, relay: RelayDep, caller: CallerDep) -> UploadStatus:
+async def try_upload_now(upload_id: _UploadId, relay: RelayDep, caller: CallerDep) -> UploadStatus:
     """Makes a queued upload due that waits for a later attempt. `nextAttemptAt` says when it is.
 
     An upload that may be at 1upHealth still waits until a look-up can tell. Any other upload stays
@@ -141,7 +141,7 @@ async def try_now(upload_id: _UploadId, relay: RelayDep, caller: CallerDep) -> U
         **documented(400, 401, 403, 404, 409, 503),
     },
 )
-async def cancel(
+async def cancel_upload(
     upload_id: _UploadId, response: Response, relay: RelayDep, caller: CallerDep
 ) -> UploadStatus:
     """Cancels an upload that is not final. The request can be repeated.
@@ -194,7 +194,7 @@ async def list_pauses(relay: RelayDep, caller: CallerDep) -> PauseList:
     summary="Pause everything",
     responses=documented(400, 401, 403, 503),
 )
-async def pause_all(relay: RelayDep, caller: CallerDep) -> PauseStatus:
+async def pause_everybody(relay: RelayDep, caller: CallerDep) -> PauseStatus:
     """Stops sending for all users until you resume. The request can be repeated.
 
     Uploads are still accepted. Workers finish what they are sending. Paused uploads do not expire:
@@ -211,7 +211,7 @@ async def pause_all(relay: RelayDep, caller: CallerDep) -> PauseStatus:
     summary="Resume everything",
     responses=documented(400, 401, 403, 503),
 )
-async def resume_all(relay: RelayDep, caller: CallerDep) -> None:
+async def resume_everybody(relay: RelayDep, caller: CallerDep) -> None:
     """Sends again, except for users with a pause of their own. The request can be repeated."""
     caller.require(Scope.OPERATOR)
     await relay.pauser.resume(None, by=caller.actor)

@@ -201,5 +201,5 @@ class PauseList(Camel):
     """All pauses, the oldest first."""
 
     pauses: list[PauseStatus] = Field(
-        description="The pauses.", examples=[[{"user": None, "since": "2026-11-23T10:00:00Z"}]]
+        description="The pauses.", examples=[[{"user": "alice", "since": "2026-11-23T10:00:00Z"}]]
     )

@@ -27,7 +27,7 @@ router = APIRouter(tags=["users"], prefix="/v1/users/{user}/device-tokens")
     openapi_extra=documented_body(DeviceTokenRequest),
     responses=documented(400, 401, 403, 404, 408, 413, 415, 503),
 )
-async def add(
+async def add_device_token(
     user: UserInPath, request: Request, relay: RelayDep, caller: CallerDep
 ) -> DeviceToken:
     """Makes a token with which a device can submit, read and cancel this user's uploads."""
@@ -53,7 +53,7 @@ async def add(
     summary="Revoke all device tokens of a user",
     responses=documented(400, 401, 403, 404, 503),
 )
-async def revoke_all(user: UserInPath, relay: RelayDep, caller: CallerDep) -> None:
+async def revoke_device_tokens(user: UserInPath, relay: RelayDep, caller: CallerDep) -> None:
     """Ends all device tokens of the user immediately. The next request with one gets 401."""
     caller.require(Scope.BACKEND)
     async with relay.database.transaction() as connection:
@@ -67,7 +67,7 @@ async def revoke_all(user: UserInPath, relay: RelayDep, caller: CallerDep) -> No
     summary="Revoke a device token",
     responses=documented(400, 401, 403, 404, 503),
 )
-async def revoke(
+async def revoke_device_token(
     user: UserInPath,
     token_id: Annotated[
         UUID, Path(description="The id of the token, from the answer that showed it.")

@@ -39,8 +39,8 @@ class Readiness(BaseModel):
     )
 
 
-@router.get("/healthz", summary="Is the process alive?")
-async def healthz() -> Liveness:
+@router.get("/healthz", summary="Is the process alive?", responses=documented(400))
+async def get_liveness() -> Liveness:
     """Answers as long as the process runs."""
     return Liveness(status="alive")
 
@@ -48,9 +48,9 @@ async def healthz() -> Liveness:
 @router.get(
     "/readyz",
     summary="Is the process ready?",
-    responses=documented(503),
+    responses=documented(400, 503),
 )
-async def readyz(request: Request) -> Readiness:
+async def get_readiness(request: Request) -> Readiness:
     """Ready means: the database responds, its schema is current, and the master keys can open its
     data. Without Redis the process is degraded: it accepts uploads, and delivery starts later.
 

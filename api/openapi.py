@@ -1,10 +1,20 @@
 """The OpenAPI description of the API, with problems in place of FastAPI's validation errors."""
 
+from copy import deepcopy
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from uplift.api.openapi_generators import (
+    document_headers,
+    leave_out_null,
+    name_bodies,
+    operations,
+    say_who_may_ask,
+    shorten_schemas,
+)
+from uplift.api.reading_openapi import OPERATIONS, SCHEMAS
 from uplift.problem_types import ProblemType
 
 DESCRIPTION = """
@@ -12,6 +22,15 @@ Accepts FHIR resources of a person from a device and delivers them to the person
 account. **202 means durable**: the upload is committed. Every accepted upload ends in exactly one
 final status, which the API shows.
 """
+LICENSE = {"name": "Apache 2.0", "identifier": "Apache-2.0"}
+TAGS = [
+    {"name": "uploads", "description": "Submit a FHIR resource, and see what becomes of it."},
+    {"name": "batches", "description": "Submit many resources of one person in one request."},
+    {"name": "users", "description": "People, their grants at 1upHealth, and their devices."},
+    {"name": "pauses", "description": "Stop sending for a while."},
+    {"name": "reading back", "description": "What 1upHealth has of a person, over FHIR."},
+    {"name": "health", "description": "Whether a process of the API can work."},
+]
 
 _PROBLEM_SCHEMA = {
     "type": "object",
@@ -68,15 +87,29 @@ def describe(app: FastAPI) -> dict[str, Any]:
     """The description of the app. It is made once and then kept."""
     if app.openapi_schema is None:
         schema = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            license_info=app.license_info,
+            tags=app.openapi_tags,
+            servers=app.servers,
         )
-        for path in schema["paths"].values():
-            for operation in path.values():
-                if "application/json" in operation["responses"].get("422", {}).get("content", {}):
-                    del operation["responses"]["422"]
+        for operation in operations(schema):
+            if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                del operation["responses"]["422"]
+        schema["paths"].update({path: {"get": each} for path, each in OPERATIONS.items()})
         schemas = schema["components"]["schemas"]
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
         schemas["Problem"] = _PROBLEM_SCHEMA
+        schemas.update(SCHEMAS)
+        # The parts may be shared with other apps, so they are not changed but copied.
+        schema = deepcopy(schema)
+        leave_out_null(schema)
+        name_bodies(schema)
+        shorten_schemas(schema)
+        say_who_may_ask(schema)
+        document_headers(schema)
         app.openapi_schema = schema
     return app.openapi_schema

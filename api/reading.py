@@ -13,7 +13,7 @@ from uplift.api.fair_share import Receiving
 from uplift.api.problems import Problem, documented, try_later
 from uplift.api.public_address import public_address
 from uplift.api.query_names import PassesQueryOn
-from uplift.api.reading_openapi import CAPABILITIES_READ, RESOURCE_READ, SEARCH
+from uplift.api.reading_openapi import CAPABILITIES_READ
 from uplift.api.slashes import UserInPath
 from uplift.api.work import work_of
 from uplift.fhir.capability_statement import capability_statement
@@ -26,9 +26,15 @@ router = APIRouter(tags=["reading back"], route_class=PassesQueryOn)
 
 
 class FhirResponse(Response):
-    """A FHIR resource."""
+    """A FHIR resource, as its bytes."""
 
     media_type = "application/fhir+json"
+
+
+class _FhirJsonResponse(JSONResponse):
+    """A FHIR resource that is made here."""
+
+    media_type = FhirResponse.media_type
 
 
 _Version = Annotated[str, Path(description="The FHIR version: DSTU2, STU3 or R4.", examples=["R4"])]
@@ -36,48 +42,38 @@ _Version = Annotated[str, Path(description="The FHIR version: DSTU2, STU3 or R4.
 
 @router.get(
     "/v1/users/{user}/fhir/{version}/metadata",
-    response_class=FhirResponse,
+    response_class=_FhirJsonResponse,
     summary="Read what reading back offers",
     responses=CAPABILITIES_READ | documented(400),
 )
-async def metadata(user: UserInPath, version: _Version, request: Request) -> Response:
+async def get_capabilities(user: UserInPath, version: _Version, request: Request) -> Response:
     """The CapabilityStatement (DSTU2: Conformance) of reading back. FHIR clients ask for it first,
     without a credential. It is the same for every user, and for a name that is no user.
     """
     wanted = _version(version)
     base = f"{public_address(request)}{_base(user, wanted)}"
     statement = capability_statement(wanted, __version__, base)
-    return JSONResponse(statement, media_type=FhirResponse.media_type)
+    return _FhirJsonResponse(statement)
 
 
 @router.get(
     "/v1/users/{user}/fhir/{version}/{path:path}",
     response_class=FhirResponse,
-    summary="Read back from 1upHealth",
-    openapi_extra=SEARCH,
-    responses=RESOURCE_READ | documented(400, 401, 403, 404, 409, 502, 503, 504),
+    # `reading_openapi` describes it as one path for each interaction: generated clients encode the
+    # slashes of a parameter.
+    include_in_schema=False,
 )
 async def read_back(
     user: UserInPath,
     version: _Version,
-    path: Annotated[
-        str,
-        Path(
-            description="A FHIR interaction that reads: `{Type}` (search), `{Type}/{id}`,"
-            " `{Type}/{id}/_history/{version}` or `Patient/{id}/$everything`.",
-            examples=["Observation"],
-        ),
-    ],
+    path: str,
     request: Request,
     relay: RelayDep,
     caller: CallerDep,
     admission: AdmissionDep,
 ) -> Response:
     """Asks 1upHealth with the user's own token and passes its response on: a resource, or one page
-    of a search. The links of a page lead back here.
-
-    Every search parameter of FHIR is passed on. This needs an API key with the scope `backend`.
-    Each read is in the audit trail.
+    of a search. Every search parameter of FHIR is passed on.
     """
     caller.require(Scope.BACKEND)
     if request.scope["path"].endswith("\n"):

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from uplift.api.problems import documented
+
 _OBSERVATION = {
     "resourceType": "Observation",
     "id": "obs-1",
@@ -34,60 +36,161 @@ _STATEMENT = {
     "format": ["application/fhir+json"],
 }
 
-_RESOURCE: dict[str, Any] = {
-    "type": "object",
-    "required": ["resourceType"],
-    "properties": {"resourceType": {"type": "string"}},
-}
+_DESCRIPTION = """Asks 1upHealth with the user's own token and passes its response on. {what}
 
-SEARCH: dict[str, Any] = {
-    "parameters": [
+This needs an API key with the scope `backend`. Each read is in the audit trail.
+"""
+_USER = "The backend's name for the person (`appUserId`)."
+_PATH: dict[str, dict[str, Any]] = {
+    "user": {
+        "type": "string",
+        "description": _USER,
+        "minLength": 1,
+        "maxLength": 256,
+        "pattern": r"^[^\x00-\x1f\x7f]+$",
+    },
+    "version": {
+        "type": "string",
+        "description": "The FHIR version: DSTU2, STU3 or R4.",
+        "examples": ["R4"],
+    },
+    "type": {
+        "type": "string",
+        "description": "The resource type, such as `Observation`.",
+        "examples": ["Observation"],
+    },
+    "id": {
+        "type": "string",
+        "description": "The resource's id at 1upHealth.",
+        "examples": ["obs-1"],
+    },
+    "history": {
+        "type": "string",
+        "description": "The version of the resource at 1upHealth.",
+        "examples": ["1"],
+    },
+}
+_SEARCH: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    (
+        "_count",
+        "Maximum number of resources on the page. Default: 10.",
+        {"type": "integer", "minimum": 1, "maximum": 100},
+    ),
+    ("_skip", "Number of resources before the page.", {"type": "integer", "minimum": 0}),
+    ("_id", "Ids, separated by commas.", {"type": "string"}),
+    ("identifier", "`system|value`, or `value`.", {"type": "string"}),
+)
+_PAGED = _SEARCH[:2]
+
+_REFERENCES = {
+    name: {"$ref": f"#/components/schemas/{name}"} for name in ("FhirResource", "FhirPage")
+}
+SCHEMAS: dict[str, dict[str, Any]] = {
+    name: {
+        "title": name,
+        "description": description,
+        "type": "object",
+        "additionalProperties": True,
+        "examples": [example],
+    }
+    for name, description, example in (
+        ("FhirResource", "A FHIR resource, with the bytes that 1upHealth sent.", _OBSERVATION),
+        (
+            "FhirPage",
+            "A FHIR Bundle: one page of a search. Resources are in `entry`, addresses in `link`.",
+            _PAGE,
+        ),
+    )
+}
+"""What reading back answers with. 1upHealth's resources can have every element of FHIR."""
+
+
+def _operation(
+    name: str, path: str, summary: str, what: str, schema: str, query: tuple[Any, ...] = ()
+) -> dict[str, Any]:
+    in_path = [
         {
-            "name": name,
-            "in": "query",
-            "required": False,
-            "description": description,
-            "schema": schema,
+            "name": each,
+            "in": "path",
+            "required": True,
+            "description": _PATH[each]["description"],
+            "schema": {key: value for key, value in _PATH[each].items() if key != "description"},
         }
-        for name, description, schema in (
-            (
-                "_count",
-                "Of a search: maximum number of resources on the page. Default: 10.",
-                {"type": "integer", "minimum": 1, "maximum": 100},
-            ),
-            (
-                "_skip",
-                "Of a search: number of resources before the page.",
-                {"type": "integer", "minimum": 0},
-            ),
-            ("_id", "Of a search: ids, separated by commas.", {"type": "string"}),
-            ("identifier", "Of a search: `system|value`, or `value`.", {"type": "string"}),
-        )
+        for each in _PATH
+        if f"{{{each}}}" in path
     ]
-}
-"""The parameters of a search."""
-
-RESOURCE_READ: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "A resource as 1upHealth has it, or one page of a search",
-        "content": {
-            "application/fhir+json": {
-                "schema": _RESOURCE,
-                "examples": {
-                    "resource": {"summary": "A resource", "value": _OBSERVATION},
-                    "page": {"summary": "One page of a search", "value": _PAGE},
-                },
-            }
+    in_query = [
+        {"name": each, "in": "query", "required": False, "description": told, "schema": described}
+        for each, told, described in query
+    ]
+    return {
+        "tags": ["reading back"],
+        "operationId": name,
+        "summary": summary,
+        "description": _DESCRIPTION.format(what=what),
+        "security": [{"HTTPBearer": []}],
+        "parameters": in_path + in_query,
+        "responses": {
+            "200": {
+                "description": "1upHealth's response",
+                "content": {"application/fhir+json": {"schema": _REFERENCES[schema]}},
+            },
+            **{
+                str(status): response
+                for status, response in documented(400, 401, 403, 404, 409, 502, 503, 504).items()
+            },
         },
     }
+
+
+_BASE = "/v1/users/{user}/fhir/{version}"
+_OF_A_SEARCH = (
+    "Every search parameter of FHIR is passed on. The links of a page lead back here: follow `next`"
+    " until there is none."
+)
+OPERATIONS: dict[str, dict[str, Any]] = {
+    path: _operation(name, path, *described)
+    for path, name, *described in (
+        (
+            f"{_BASE}/{{type}}",
+            "search_fhir",
+            "Search at 1upHealth",
+            _OF_A_SEARCH,
+            "FhirPage",
+            _SEARCH,
+        ),
+        (
+            f"{_BASE}/{{type}}/{{id}}",
+            "read_fhir",
+            "Read a resource back",
+            "The resource has the bytes that 1upHealth sent.",
+            "FhirResource",
+        ),
+        (
+            f"{_BASE}/{{type}}/{{id}}/_history/{{history}}",
+            "read_fhir_version",
+            "Read one version of a resource back",
+            "The resource has the bytes that 1upHealth sent.",
+            "FhirResource",
+        ),
+        (
+            f"{_BASE}/Patient/{{id}}/$everything",
+            "read_fhir_everything",
+            "Read everything of the user back",
+            "All records of the user in this FHIR version. " + _OF_A_SEARCH,
+            "FhirPage",
+            _PAGED,
+        ),
+    )
 }
+"""The route of `reading`, one path for each FHIR interaction."""
 
 CAPABILITIES_READ: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The CapabilityStatement",
         "content": {
             "application/fhir+json": {
-                "schema": {**_RESOURCE, "additionalProperties": True},
+                "schema": _REFERENCES["FhirResource"],
                 "examples": {
                     "statement": {"summary": "The first elements", "value": _STATEMENT},
                 },

@@ -3,7 +3,6 @@ FastAPI's own way is too slow for it."""
 
 from typing import Any
 
-from uplift.api.bodies import JSON_TYPES
 from uplift.api.idempotency import KEY_PATTERN
 from uplift.api.rate_limits import RATE_LIMIT_HEADERS
 
@@ -15,10 +14,19 @@ _RESOURCE_EXAMPLE = {
 }
 _RESOURCE_SCHEMA: dict[str, Any] = {
     "title": "Resource",
-    "description": "A FHIR resource. A worker validates its content later.",
+    "description": "A FHIR resource, with a `resourceType` of letters. A worker validates its"
+    " content later.",
     "type": "object",
-    "required": ["resourceType"],
-    "properties": {"resourceType": {"type": "string", "pattern": "^[A-Za-z]{1,64}$"}},
+    # Without `properties`, because a Java class that has some and is a map sends either or.
+    "additionalProperties": True,
+    "examples": [_RESOURCE_EXAMPLE],
+}
+_ENVELOPE_EXAMPLE = {
+    "user": "alice",
+    "fhirVersion": "R4",
+    "source": "org.example.hospital",
+    "recordId": "A1-77",
+    "resource": _RESOURCE_EXAMPLE,
 }
 
 _USER = "The backend's name for the person (`appUserId`)."
@@ -49,7 +57,7 @@ _ENVELOPE_SCHEMA: dict[str, Any] = {
         "recordId": {**_LABEL_SCHEMA, "description": _RECORD_ID},
         "resource": _RESOURCE_SCHEMA,
     },
-    "additionalProperties": False,
+    "examples": [_ENVELOPE_EXAMPLE],
 }
 
 _LABELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -88,25 +96,20 @@ SUBMIT: dict[str, Any] = {
     ],
     "requestBody": {
         "required": True,
-        "description": "A FHIR resource, or an envelope around one.",
+        "description": "A FHIR resource, or an envelope around one. As `application/json`, both are"
+        " accepted; the labels of a bare resource are in the query.",
+        # One form for each type: a generated client that has to choose among forms drops elements.
         "content": {
-            content_type: {
-                "schema": {"anyOf": [_RESOURCE_SCHEMA, _ENVELOPE_SCHEMA]},
+            "application/json": {
+                "schema": _ENVELOPE_SCHEMA,
+                "examples": {"envelope": {"summary": "An envelope", "value": _ENVELOPE_EXAMPLE}},
+            },
+            "application/fhir+json": {
+                "schema": _RESOURCE_SCHEMA,
                 "examples": {
-                    "resource": {"summary": "A bare resource", "value": _RESOURCE_EXAMPLE},
-                    "envelope": {
-                        "summary": "An envelope",
-                        "value": {
-                            "user": "alice",
-                            "fhirVersion": "R4",
-                            "source": "org.example.hospital",
-                            "recordId": "A1-77",
-                            "resource": _RESOURCE_EXAMPLE,
-                        },
-                    },
+                    "resource": {"summary": "A bare resource", "value": _RESOURCE_EXAMPLE}
                 },
-            }
-            for content_type in JSON_TYPES[:2]
+            },
         },
     },
 }
@@ -125,19 +128,37 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
     }
 }
 
+IF_NONE_MATCH: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "If-None-Match",
+            "in": "header",
+            "required": False,
+            "description": "The ETag of the status that you know, or several with commas between.",
+            "schema": {"type": "string"},
+            "example": '"3"',
+        }
+    ]
+}
+"""A header of GET /v1/uploads/{id}."""
+
+_STATUS_HEADERS = {
+    "ETag": {
+        "schema": {"type": "string"},
+        "description": "The revision of the status. Send it as If-None-Match.",
+    },
+    "Retry-After": {
+        "schema": {"type": "integer"},
+        "description": "Seconds until you should ask again. Absent if the status is final.",
+    },
+}
 STATUS_READ: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The status",
-        "headers": {
-            "ETag": {
-                "schema": {"type": "string"},
-                "description": "The revision of the status. Send it as If-None-Match.",
-            },
-            "Retry-After": {
-                "schema": {"type": "integer"},
-                "description": "Seconds until you should ask again. Absent if the status is final.",
-            },
-        },
+        "headers": _STATUS_HEADERS,
     },
-    304: {"description": "The status is still the one that If-None-Match names"},
+    304: {
+        "description": "The status is still the one that If-None-Match names",
+        "headers": _STATUS_HEADERS,
+    },
 }

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import orjson
 import structlog
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from uplift.api.admission import Admission, AdmissionDep
@@ -26,7 +26,7 @@ from uplift.api.schemas import (
     UploadList,
     UploadStatus,
 )
-from uplift.api.upload_openapi import ACCEPTED, STATUS_READ, SUBMIT
+from uplift.api.upload_openapi import ACCEPTED, IF_NONE_MATCH, STATUS_READ, SUBMIT
 from uplift.api.work import resume_for, work_of
 from uplift.fhir.versions import FhirVersion
 from uplift.intake.submission import Labels, parse_unblocked
@@ -56,7 +56,7 @@ _ROWS_AT_ONCE = 20
     openapi_extra=SUBMIT,
     responses=ACCEPTED | documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 503),
 )
-async def submit(request: Request, caller: CallerDep) -> Response:
+async def submit_upload(request: Request, caller: CallerDep) -> Response:
     """Accepts a FHIR resource. 202 means that it is committed. Its status is at `Location`.
 
     Send the bare resource with its labels in the query, or an envelope that contains both.
@@ -98,9 +98,10 @@ async def submit(request: Request, caller: CallerDep) -> Response:
     "/v1/uploads/{upload_id}",
     response_model=UploadStatus,
     summary="Read an upload's status",
+    openapi_extra=IF_NONE_MATCH,
     responses=STATUS_READ | documented(400, 401, 403, 404, 503),
 )
-async def status(
+async def get_upload(
     upload_id: Annotated[UUID, Path(description="The id of the upload.")],
     request: Request,
     relay: RelayDep,
@@ -109,9 +110,6 @@ async def status(
     wait: Annotated[
         float, Query(ge=0, description="Seconds to wait until the status is settled or changes.")
     ] = 0.0,
-    if_none_match: Annotated[
-        list[str] | None, Header(description="ETags of the statuses that you know.")
-    ] = None,
 ) -> Response:
     """The status now. With `wait`, the answer comes when the status is settled (neither `queued`
     nor `sending`), or when the time is up.
@@ -122,7 +120,7 @@ async def status(
     async with relay.database.transaction() as connection:
         found = await uploads.get_uploads(connection, [upload_id])
     row = caller.check_sees(found.get(upload_id))
-    known = _etags(if_none_match or [])
+    known = _etags(request.headers.getlist("if-none-match"))
 
     def is_news(row: UploadRow) -> bool:
         return _etag(row) not in known if known else not row.state.in_progress
@@ -151,7 +149,7 @@ async def status(
     summary="List an upload's attempts",
     responses=documented(400, 401, 403, 404, 503),
 )
-async def list_attempts(
+async def list_upload_attempts(
     upload_id: Annotated[UUID, Path(description="The id of the upload.")],
     relay: RelayDep,
     caller: CallerDep,
@@ -173,7 +171,7 @@ async def list_attempts(
     summary="List uploads",
     responses=documented(400, 401, 403, 404, 503),
 )
-async def list_(
+async def list_uploads(
     request: Request,
     relay: RelayDep,
     caller: CallerDep,

@@ -13,7 +13,7 @@ from uplift.lifecycle import State
 from uplift.users.erase import Erasure
 
 # What a header can carry: RFC 6749, appendix A.12, without the space.
-_VISIBLE = r"^[\x21-\x7e]+$"
+_VISIBLE = r"^[!-~]+$"
 
 
 class NewUser(Camel):
@@ -123,7 +123,7 @@ class BroughtGrant(Camel):
         min_length=1,
         max_length=8192,
         pattern=_VISIBLE,
-        examples=["d5f0…access"],
+        examples=["d5f0a1-access"],
     )
     refresh_token: str | None = Field(
         default=None,
@@ -131,7 +131,7 @@ class BroughtGrant(Camel):
         min_length=1,
         max_length=8192,
         pattern=_VISIBLE,
-        examples=["8ac1…refresh"],
+        examples=["8ac1b2-refresh"],
     )
     expires_in: float = Field(
         gt=0,

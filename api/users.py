@@ -42,7 +42,7 @@ _ERASING_RETRY_SECONDS = 5
         **documented(400, 401, 403, 408, 409, 413, 415, 503),
     },
 )
-async def add(
+async def add_user(
     request: Request, response: Response, relay: RelayDep, caller: CallerDep
 ) -> UserStatus:
     """Creates the user at 1upHealth, or adopts the one that is there, and obtains a grant.
@@ -63,7 +63,7 @@ async def add(
     summary="List users",
     responses=documented(400, 401, 403, 503),
 )
-async def list_(
+async def list_users(
     request: Request,
     relay: RelayDep,
     caller: CallerDep,
@@ -99,7 +99,7 @@ async def list_(
     summary="Show a user",
     responses=documented(400, 401, 403, 404, 503),
 )
-async def show(user: UserInPath, relay: RelayDep, caller: CallerDep) -> UserStatus:
+async def get_user(user: UserInPath, relay: RelayDep, caller: CallerDep) -> UserStatus:
     """The user, and the state of the grant."""
     caller.require(Scope.BACKEND, Scope.OPERATOR)
     async with relay.database.transaction() as connection:
@@ -115,7 +115,7 @@ async def show(user: UserInPath, relay: RelayDep, caller: CallerDep) -> UserStat
     summary="Summarise a user's uploads",
     responses=documented(400, 401, 403, 404, 503),
 )
-async def summary(
+async def get_user_summary(
     user: UserInPath, request: Request, relay: RelayDep, caller: CallerDep
 ) -> UserSummary:
     """The user's uploads by status and by resource type, and whether all of them have ended."""
@@ -137,7 +137,7 @@ async def summary(
     openapi_extra=documented_body(BroughtGrant),
     responses=documented(400, 401, 403, 408, 413, 415, 503),
 )
-async def bring_grant(
+async def store_grant(
     user: UserInPath, request: Request, relay: RelayDep, caller: CallerDep
 ) -> UserStatus:
     """Stores tokens that the backend obtained itself. Creates the user if there is none."""
@@ -167,7 +167,7 @@ async def bring_grant(
         **documented(400, 401, 403, 404, 503),
     },
 )
-async def erase(
+async def erase_user(
     user: UserInPath,
     request: Request,
     relay: RelayDep,

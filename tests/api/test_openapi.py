@@ -1,6 +1,7 @@
 """The OpenAPI description is complete, and docs/api.md agrees with it."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from jsonschema_rs import Draft202012Validator
 
 from tests.api.calls import assert_problem
+from tests.factories import resource
 from uplift.api.app import create_app
 from uplift.api.openapi import describe
 from uplift.lifecycle import State
@@ -115,7 +117,7 @@ def _resolve(openapi: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
 
 def _has_examples(openapi: dict[str, Any], schema: dict[str, Any]) -> bool:
     schema = _resolve(openapi, schema)
-    return any(
+    return "examples" in schema or any(
         "examples" in each or "const" in each for each in schema.get("properties", {}).values()
     )
 
@@ -197,3 +199,108 @@ def test_the_docs_name_every_state_and_every_parameter(openapi: dict[str, Any]) 
     for operation in _operations(openapi).values():
         for parameter in operation.get("parameters", []):
             assert parameter["in"] == "path" or parameter["name"].lower() in text.lower()
+
+
+def test_operations_have_names_of_their_own_that_are_words(openapi: dict[str, Any]) -> None:
+    names = [operation["operationId"] for operation in _operations(openapi).values()]
+    assert len(set(names)) == len(names)
+    assert {"submit_upload", "get_upload", "list_uploads", "submit_batch", "search_fhir"} <= set(
+        names
+    )
+    for name in names:
+        assert re.fullmatch(r"[a-z]+(_[a-z]+)+", name), name
+
+
+def test_nothing_of_a_resource_is_left_out_by_who_follows_the_schema(
+    openapi: dict[str, Any],
+) -> None:
+    schemas = openapi["components"]["schemas"]
+    for name in ("Resource", "Bundle", "FhirResource", "FhirPage"):
+        assert schemas[name]["additionalProperties"] is True
+        assert "properties" not in schemas[name]  # openapi-generator's Java would leave them out
+
+
+def _example_errors(openapi: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each example that its schema does not accept, and why."""
+    root = {"components": openapi["components"]}
+
+    def walk(schema: Any, where: str) -> Iterator[tuple[str, str]]:
+        if isinstance(schema, list):
+            for number, each in enumerate(schema):
+                yield from walk(each, f"{where}/{number}")
+        elif isinstance(schema, dict):
+            examples = schema.get("examples", [])
+            values = examples if isinstance(examples, list) else []
+            if "schema" in schema and isinstance(examples, dict):
+                values = [each["value"] for each in examples.values()]
+                values += [schema["example"]] if "example" in schema else []
+            described = schema.get("schema", schema)
+            for value in values:
+                validator = Draft202012Validator({**root, **described})
+                for error in validator.iter_errors(value):
+                    yield where, error.message
+            for name, each in schema.items():
+                if name not in ("examples", "example", "const", "enum"):
+                    yield from walk(each, f"{where}/{name}")
+
+    yield from walk(openapi["paths"], "paths")
+    yield from walk(openapi["components"]["schemas"], "schemas")
+
+
+def test_every_example_is_valid(openapi: dict[str, Any]) -> None:
+    assert list(_example_errors(openapi)) == []
+
+
+# Of every answer, of HTTP itself, or of the server.
+_GENERAL = {
+    "cache-control",
+    "connection",
+    "content-length",
+    "content-type",
+    "date",
+    "server",
+    "x-content-type-options",
+}
+
+
+async def test_every_header_is_documented(
+    client: httpx.AsyncClient,
+    anybody: httpx.AsyncClient,
+    alice: str,
+    openapi: dict[str, Any],
+) -> None:
+    labels = {"user": "alice", "fhirVersion": "R4"}
+    submitted = await client.post("/v1/uploads", params=labels, json=resource())
+    status_url = submitted.headers["Location"]
+    status = await client.get(status_url)
+    known = {"If-None-Match": status.headers["ETag"]}
+    batch = await client.post(
+        "/v1/batches",
+        params=labels,
+        content=orjson.dumps(resource(id="b")),
+        headers={"Content-Type": "application/x-ndjson"},
+    )
+    asked = {
+        "POST /v1/uploads": [
+            submitted,
+            await client.post("/v1/uploads", params=labels, content=b"{"),
+            await anybody.post("/v1/uploads", params=labels, json=resource()),
+        ],
+        "GET /v1/uploads/{upload_id}": [
+            status,
+            await client.get(status_url, headers=known),
+            await client.get("/v1/uploads/01900000-0000-7000-8000-000000000000"),
+        ],
+        "POST /v1/batches": [batch],
+        "GET /v1/batches/{batch_id}": [await client.get(batch.headers["Location"])],
+        "GET /healthz": [await anybody.get("/healthz")],
+    }
+    operations = _operations(openapi)
+    for name, responses in asked.items():
+        for response in responses:
+            documented = operations[name]["responses"][str(response.status_code)]["headers"]
+            found = {each.lower() for each in response.headers} - _GENERAL
+            assert found <= {each.lower() for each in documented}, (name, response.status_code)
+            for header in documented.values():
+                assert header["schema"]["type"]
+                assert header["description"]

@@ -41,3 +41,28 @@ def npm_tools() -> None:
         pytest.skip("npm is not here")
     done = subprocess.run(["npm", "ci"], cwd=NPM, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@cache
+def maven_jar(coordinates: str) -> Path:
+    """A jar by `group:artifact:version`. Skips the test if there is no Java or no Maven."""
+    for program in ("java", "mvn"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not here")
+    _, artifact, version = coordinates.split(":")
+    folder = ROOT / ".venv-tools" / "jars"
+    jar = folder / f"{artifact}-{version}.jar"
+    if not jar.exists():
+        done = subprocess.run(
+            [
+                "mvn",
+                *("--quiet", "--batch-mode", "dependency:copy"),
+                f"-Dartifact={coordinates}",
+                f"-DoutputDirectory={folder}",
+            ],
+            cwd=folder.parent,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    return jar

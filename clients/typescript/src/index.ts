@@ -1,0 +1,24 @@
+export { Uplift, type Options, type UploadFilter, type UserFilter } from "./client.js";
+export { NoAnswerError, NotFinalError, NotUpliftError, ProblemError, UpliftError } from "./errors.js";
+export type { FhirRecord, FhirResource, Labels, RecordResult } from "./records.js";
+export type {
+  Attempt,
+  BatchLine,
+  BatchStatus,
+  BatchSummary,
+  DeviceToken,
+  Erasing,
+  Issue,
+  Issues,
+  LineProblem,
+  PauseStatus,
+  Problem,
+  Receipt,
+  RedriveReport,
+  RedriveRequest,
+  TryNowReport,
+  TryNowRequest,
+  UploadStatus,
+  UserStatus,
+  UserSummary,
+} from "./types.gen.js";
