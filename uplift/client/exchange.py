@@ -114,7 +114,9 @@ def submit_records(
         if not _is_about_records(error):
             raise
         if len(records) == 1:
-            problem = LineProblem(error.status, error.title, error.detail, error.code)
+            problem = LineProblem(
+                error.status, code=error.code, title=error.title, detail=error.detail
+            )
             return [RecordResult(records[0], problem=problem)]
         results: list[RecordResult] = []
         middle = len(records) // 2
