@@ -54,7 +54,8 @@ async def push_records(
     total = await asyncio.to_thread(count_records, path)
     result = PushResult(waited=wait_seconds is not None)
     accepted: dict[str, list[PushedRecord]] = {}
-    async with aclosing(read_records(path, fhir_version=fhir_version)) as records:
+    found = read_records(path, fhir_version=fhir_version, notes=result.notes)
+    async with aclosing(found) as records:
         sending = Sending(client, user, records, total, result, accepted, progress)
         # One failed sender cancels the others. The first failure is reported.
         try:

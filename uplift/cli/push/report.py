@@ -11,9 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from uplift.cli.push.notes import Note
 from uplift.cli.push.result import PushedRecord, PushResult, ResponseKind
 
 _MAX_SHOWN = 40
+_MAX_NOTES = 10
 _SECONDS_BETWEEN_LINES = 5.0
 _COLOURS = {
     ResponseKind.DELIVERED: "green",
@@ -117,6 +119,8 @@ def print_report(console: Console, result: PushResult) -> None:
         _print_trouble(console, each)
     if len(troubled) > _MAX_SHOWN:
         _say(console, f"… and {len(troubled) - _MAX_SHOWN} more; --json FILE lists them all.")
+    _print_notes(console, "Passed over: ", result.notes.passed_over, result.notes.passed_over_total)
+    _print_notes(console, "Not read: ", result.notes.unread, result.notes.unread_total)
     for line in _advice(result):
         _say(console, line)
 
@@ -151,6 +155,13 @@ def _print_trouble(console: Console, record: PushedRecord) -> None:
         _say(console, f"    {issue.severity} {where}: {issue.diagnostics} [{issue.code}]")
     if record.issues_total > len(record.issues):
         _say(console, f"    … {record.issues_total} issues in all")
+
+
+def _print_notes(console: Console, head: str, notes: list[Note], total: int) -> None:
+    for each in notes[:_MAX_NOTES]:
+        _say(console, f"{head}{each.label}: {each.reason}.")
+    if total > _MAX_NOTES:
+        _say(console, f"… and {total - _MAX_NOTES} more such; --json FILE lists up to 1,000.")
 
 
 def _advice(result: PushResult) -> list[str]:

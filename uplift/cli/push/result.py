@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from uplift.cli.push.client import Issue, UploadStatus
+from uplift.cli.push.notes import Note, Notes
 
 
 class ResponseKind(StrEnum):
@@ -110,16 +111,25 @@ class PushResult:
     """Why the input could not be read to its end, if it could not."""
     waited: bool = True
     """Whether the push waited for the outcomes, and not only for acceptance."""
+    notes: Notes = field(default_factory=Notes)
+    """What the input has besides records."""
 
     @property
     def arrived(self) -> bool:
         """Whether everything in the input is at 1upHealth."""
-        return self.unread is None and all(each.outcome.arrived for each in self.records)
+        return self.read and all(each.outcome.arrived for each in self.records)
+
+    @property
+    def read(self) -> bool:
+        """Whether the input was read to its end."""
+        return self.unread is None and not self.notes.unread_total
 
     @property
     def exit_code(self) -> int:
-        """0 when everything arrived (without waiting: was accepted); else 1."""
-        fine = self.unread is None and all(
+        """0 when everything arrived (without waiting: was accepted), 2 for no records; else 1."""
+        if not self.records:
+            return 2
+        fine = self.read and all(
             each.outcome.arrived or (not self.waited and each.outcome.under_way)
             for each in self.records
         )
@@ -144,7 +154,9 @@ class PushResult:
         """The machine-readable report, one record at a time, because it may be large."""
         head = {
             "arrived": self.arrived,
-            "unread": self.unread,
+            "unread": [*([self.unread] if self.unread else []), *_lines(self.notes.unread)],
+            "passedOver": _lines(self.notes.passed_over),
+            "passedOverTotal": self.notes.passed_over_total,
             "totals": {outcome.value: count for outcome, count in self.totals().items()},
             "byType": {
                 name: {outcome.value: count for outcome, count in counts.items()}
@@ -156,3 +168,7 @@ class PushResult:
         for number, each in enumerate(self.records):
             yield f"{',' if number else ''}\n    {json.dumps(each.to_json(), ensure_ascii=False)}"
         yield "\n  ]\n}\n"
+
+
+def _lines(notes: list[Note]) -> list[str]:
+    return [f"{each.label}: {each.reason}" for each in notes]

@@ -360,7 +360,7 @@ def test_an_input_that_breaks_off_is_sent_as_far_as_it_goes(
     code, out, _ = run(path, fake)
     assert code == 1
     assert len(fake.uploads) == 1
-    assert "Not everything could be read: export.xml, line 1" in out
+    assert "Not read: export.xml, line 1: it ends without </HealthData>" in out
 
 
 async def test_push_records_gives_the_result_to_code(tmp_path: Path, fake: FakeUplift) -> None:
