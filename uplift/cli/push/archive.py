@@ -9,6 +9,8 @@ file is not where it says, the archive is searched for headers.
 import io
 import struct
 import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import IO
 
 from uplift.cli.push.kinds import is_litter
@@ -45,6 +47,7 @@ class Archive:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._members = Members(file)
+        self._directory_start = 0
         self._directory = self._read_directory() or self._without_directory()
 
     @property
@@ -61,11 +64,8 @@ class Archive:
             KeyError: there is no such file.
             UnreadableFile: it is encrypted, or packed in a way that Apple does not use.
         """
-        candidates = self._candidates(name)
-        if not candidates:
-            raise KeyError(name)
         trouble: UnreadableFile | None = None
-        for member in candidates:
+        for member in self._candidates(name):
             try:
                 opened = self._members.open(member)
                 opened.peek()
@@ -73,8 +73,7 @@ class Archive:
                 trouble = trouble or error
             else:
                 return opened
-        assert trouble is not None  # noqa: S101  no candidate was opened
-        raise trouble
+        raise trouble or KeyError(name)
 
     def read(self, name: str, limit: int) -> bytes:
         """At most `limit` bytes of a file, by whichever of its descriptions has the checksum.
@@ -90,13 +89,26 @@ class Archive:
                 trouble = trouble or error
         raise trouble or KeyError(name)
 
-    def _candidates(self, name: str) -> list[Member]:
+    def _candidates(self, name: str) -> Iterator[Member]:
+        """What the archive says about a file: the most likely first, and only as far as needed."""
         stated = self._directory.get(name)
         if stated is not None and self._is_at(stated.header, name):
+            yield stated
             own = self._members.header_at(stated.header)
-            return [stated, own[0]] if own is not None else [stated]
-        searched = self._members.search().get(name)
-        return [each for each in (searched, stated) if each is not None]
+            if own is not None:
+                yield own[0]
+        else:
+            searched = self._members.search().get(name)
+            yield from (each for each in (searched, stated) if each is not None)
+        if stated is not None:
+            yield from self._before_the_next(stated)
+
+    def _before_the_next(self, member: Member) -> Iterator[Member]:
+        """Where its data are if its header is damaged: they end where the next file begins."""
+        places = [each.header for each in self._directory.values() if each.header > member.header]
+        end = min(places, default=self._directory_start)
+        for descriptor_bytes in (0, 16, 12):
+            yield replace(member, start=max(0, end - descriptor_bytes - member.packed))
 
     def _without_directory(self) -> dict[str, Member]:
         found = self._members.search()
@@ -113,8 +125,13 @@ class Archive:
     def _read_directory(self) -> dict[str, Member] | None:
         try:
             with zipfile.ZipFile(self._file) as archive:
-                infos = archive.infolist()
+                infos, comment_bytes = archive.infolist(), len(archive.comment)
+                self._directory_start = archive.start_dir
         except _BAD_DIRECTORY:
+            return None
+        # zipfile does not notice that an entry is too long and hides those after it.
+        count = self._members.bytes_at(self._members.size - comment_bytes - 12, 2)
+        if int.from_bytes(count, "little") != len(infos) & 0xFFFF:
             return None
         found = {
             name_of(info.orig_filename, info.flag_bits): Member(

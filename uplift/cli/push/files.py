@@ -102,11 +102,11 @@ def kind_in(files: Files, name: str) -> Kind | str:
         return kind_of(head_of(file), name)
 
 
-def head_of(file: IO[bytes]) -> bytes:
-    """Its first bytes. Raises UnreadableFile only if there are none at all."""
+def head_of(file: BinaryFile) -> bytes:
+    """Its first bytes: those before a damage, too. Raises UnreadableFile if there are none."""
     head = bytearray()
     try:
-        while len(head) < HEAD_BYTES and (chunk := file.read(min(HEAD_BYTES, 16384))):
+        while len(head) < HEAD_BYTES and (chunk := file.read1(HEAD_BYTES)):
             head += chunk
     except UnreadableFile:
         if not head:

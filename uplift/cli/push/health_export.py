@@ -24,9 +24,7 @@ from uplift.cli.push.zip_members import UnreadableFile
 RECORDS = "clinical-records"
 PARTS = frozenset({RECORDS, "workout-routes", "electrocardiograms"})
 """The folders that Apple puts beside the index."""
-_NOT_NAMED = (
-    "the index does not name it, so its hospital and its version of FHIR are unknown; not sent"
-)
+NOT_NAMED = "no index names it, so its hospital and its version of FHIR are unknown; not sent"
 
 
 def indexes_in(files: Files) -> list[str]:
@@ -42,18 +40,18 @@ def indexes_in(files: Files) -> list[str]:
 
 def clinical_records(
     files: Files,
+    root: str,
     indexes: list[str],
     notes: Notes,
     *,
     fhir_version: str | None = None,
     max_record_bytes: int = MAX_RECORD_BYTES,
 ) -> Iterator[Record | Skipped | None]:
-    """Every record that `indexes`, which are in one folder, name; then those that none names.
+    """Every record that `indexes` name in the folder `root`; then those that none names.
 
     None means: a part of the index had no record, and the caller may do other things.
     `fhir_version` is used for records that state none: exports from before iOS 14.
     """
-    root = folder_of(indexes[0])
     folder = f"{root}{RECORDS}/"
     unnamed = dict.fromkeys(name for name in files.names if name.startswith(folder))
     for index in indexes:
@@ -75,13 +73,27 @@ def clinical_records(
         for name in seen:
             unnamed.pop(name, None)
     for name in unnamed:
-        yield Skipped(name.removeprefix(root), _NOT_NAMED)
+        yield Skipped(name.removeprefix(root), NOT_NAMED)
 
 
-def folder_of(index: str) -> str:
-    """The folder of an index, with a `/` at its end, or nothing."""
-    folder, slash, _ = index.rpartition("/")
-    return folder + slash
+def roots_of(files: Files) -> dict[str, list[str]]:
+    """The folder of each export, with a `/` at its end or empty, and its indexes.
+
+    It is the index's own; or, if the index was moved, the only one with records.
+    """
+    with_records = {
+        name[: -len(RECORDS) - 1]
+        for name in {each.rpartition("/")[0] + "/" for each in files.names}
+        if name == f"{RECORDS}/" or name.endswith(f"/{RECORDS}/")
+    }
+    found: dict[str, list[str]] = {}
+    for index in indexes_in(files):
+        folder, slash, _ = index.rpartition("/")
+        root = folder + slash
+        if root not in with_records and len(with_records) == 1:
+            (root,) = with_records
+        found.setdefault(root, []).append(index)
+    return found
 
 
 def _may_be_index(name: str) -> bool:

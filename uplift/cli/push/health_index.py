@@ -6,10 +6,10 @@ which Health apps write several kinds, costs itself and nothing after it. Memory
 
 import re
 from collections.abc import Iterator
-from typing import IO
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import unescape
 
+from uplift.cli.push.files import BinaryFile
 from uplift.cli.push.notes import Notes
 from uplift.cli.push.zip_members import UnreadableFile
 
@@ -38,7 +38,9 @@ _NUMERIC = re.compile(r"&#(x[0-9a-fA-F]{1,6}|[0-9]{1,7});")
 _NOT_UTF8 = "an element that is not UTF-8; a clinical record is read with U+FFFD in its place"
 
 
-def clinical_elements(file: IO[bytes], index: str, notes: Notes) -> Iterator[dict[str, str] | None]:
+def clinical_elements(
+    file: BinaryFile, index: str, notes: Notes
+) -> Iterator[dict[str, str] | None]:
     """The attributes of each ClinicalRecord, in order. None: a part without one was read.
 
     Raises:
@@ -60,9 +62,9 @@ def clinical_elements(file: IO[bytes], index: str, notes: Notes) -> Iterator[dic
     scan.end()
 
 
-def _next_chunk(file: IO[bytes], index: str, notes: Notes) -> bytes:
+def _next_chunk(file: BinaryFile, index: str, notes: Notes) -> bytes:
     try:
-        return file.read(_CHUNK_BYTES)
+        return file.read1(_CHUNK_BYTES)  # what comes before a damage, too
     except UnreadableFile as error:
         notes.lose(index, f"{error}; what follows was not read. Export it once more.")
         return b""

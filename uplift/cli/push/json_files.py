@@ -71,9 +71,10 @@ class JsonReader:
             yield Skipped(label, f"a document of more than {_MAX_DOCUMENT_BYTES >> 20} MiB")
             return
         document = document.removeprefix(BOM).strip()
-        second = document.partition(b"\n")[2].partition(b"\n")[0]
-        if _is_whole(second) and not _is_whole(document):  # lines, of which the first is bad
-            yield from self._lines(document, io.BufferedReader(io.BytesIO()), label, None)
+        line, _, rest = document.partition(b"\n")
+        if _is_whole(rest.partition(b"\n")[0].strip()) and not _is_whole(document):
+            # Lines, of which the first is bad.
+            yield from self._lines(line, io.BufferedReader(io.BytesIO(rest)), label, None)
         else:
             yield from self._value(document, label)
 

@@ -15,12 +15,12 @@ from typing import IO
 from uplift.cli.push.archive import Archive
 from uplift.cli.push.files import ArchiveFiles, BinaryFile, Files, FolderFiles, head_of, seekable
 from uplift.cli.push.health_export import (
+    NOT_NAMED,
     PARTS,
     RECORDS,
     clinical_records,
-    folder_of,
-    indexes_in,
     reason_of,
+    roots_of,
 )
 from uplift.cli.push.json_files import JsonReader
 from uplift.cli.push.kinds import Kind, kind_of
@@ -113,24 +113,25 @@ class Source:
     def _files(self, files: Files, prefix: str, depth: int) -> Iterator[Record | Skipped | None]:
         for name, what in files.odd:
             self._notes.pass_over(prefix + name, what)
-        roots: dict[str, list[str]] = {}
-        for index in indexes_in(files):
-            roots.setdefault(folder_of(index), []).append(index)
+        roots = roots_of(files)
         for root, indexes in roots.items():
             label = prefix + (root if len(roots) > 1 else "")
-            yield from self._export(files, indexes, label)
+            yield from self._export(files, root, indexes, label)
         for name in files.names:
             here, role = prefix + name, _role_of(name, roots)
             if role is _Role.BESIDE:
                 self._notes.pass_over(here, "beside an export, and no part of it; push it alone")
+            elif role is _Role.LOST:
+                yield Skipped(here, NOT_NAMED)
             elif role is _Role.ALONE:
                 yield from self._one_of_many(files, name, here, depth)
 
     def _export(
-        self, files: Files, indexes: list[str], label: str
+        self, files: Files, root: str, indexes: list[str], label: str
     ) -> Iterator[Record | Skipped | None]:
         found = clinical_records(
             files,
+            root,
             indexes,
             self._notes,
             fhir_version=self._version,
@@ -218,17 +219,21 @@ class _Role(Enum):
     PART = auto()
     BESIDE = auto()
     """In an export's folder, and nothing that Apple puts there."""
+    LOST = auto()
+    """A record of an export without its index."""
     ALONE = auto()
 
 
 def _role_of(name: str, roots: dict[str, list[str]]) -> _Role:
     for root, indexes in roots.items():
+        if name in indexes:
+            return _Role.PART
         if not name.startswith(root):
             continue
         rest = name.removeprefix(root)
-        is_part = name in indexes or rest.partition("/")[0] in PARTS or rest.endswith("_cda.xml")
+        is_part = rest.partition("/")[0] in PARTS or rest.endswith("_cda.xml")
         return _Role.PART if is_part else _Role.BESIDE
-    return _Role.ALONE
+    return _Role.LOST if f"/{RECORDS}/" in f"/{name}" else _Role.ALONE
 
 
 def count_records(path: Path) -> int:

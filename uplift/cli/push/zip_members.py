@@ -37,6 +37,8 @@ class Member:
     flags: int
     crc: int
     packed: int
+    start: int | None = None
+    """Where its data are, if its header does not know."""
 
 
 class Members:
@@ -101,10 +103,13 @@ class Members:
         return io.BufferedReader(Chunks(self._unpack(member)), CHUNK_BYTES)
 
     def _unpack(self, member: Member) -> Iterator[bytes]:
-        header = self.header_at(member.header)
-        if header is None:
-            raise UnreadableFile("damaged: it is not where the archive says")
-        own, _, start = header
+        crcs, start = {member.crc}, member.start
+        if start is None:
+            header = self.header_at(member.header)
+            if header is None:
+                raise UnreadableFile("damaged: it is not where the archive says")
+            crcs.add(header[0].crc)
+            start = header[2]
         crc = 0
         if member.method == zipfile.ZIP_STORED:
             unpacked = self._stored(start, member)
@@ -115,7 +120,7 @@ class Members:
             crc = zlib.crc32(chunk, crc)
             if chunk:
                 yield chunk
-        if crc not in {member.crc, own.crc, *self._descriptor_crcs(end)}:
+        if crc not in crcs.union(self._descriptor_crcs(end)):
             raise UnreadableFile("damaged: its checksum is wrong")
 
     def _descriptor_crcs(self, end: int) -> list[int]:
@@ -164,6 +169,8 @@ class Members:
         return -1
 
     def bytes_at(self, place: int, count: int) -> bytes:
+        if place < 0:  # a damaged directory says so
+            return b""
         self._file.seek(place)
         return self._file.read(count)
 
