@@ -146,18 +146,19 @@ class Source:
     def _one_of_many(
         self, files: Files, name: str, label: str, depth: int
     ) -> Iterator[Record | Skipped | None]:
+        tell = self._notes.pass_over
         try:
             with files.open(name) as file:
                 found = yield from self._file(file, label, depth)
         except (UnreadableFile, OSError, KeyError) as error:
-            found = reason_of(error)
+            found, tell = reason_of(error), self._notes.lose
         if found is None:
             return
         # Whoever names a file so means a record.
         if PurePosixPath(name).suffix.lower() in _JSON_NAMES:
             yield Skipped(label, found)
         else:
-            self._notes.pass_over(label, found)
+            tell(label, found)
 
     def _file(
         self, file: BinaryFile, label: str, depth: int

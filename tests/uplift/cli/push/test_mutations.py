@@ -36,7 +36,7 @@ def mutated(data: bytes, random_: random.Random) -> tuple[bytes, int]:
 
 
 def told(path: Path) -> tuple[dict[str, Record], set[str], Notes]:
-    """What would be sent, by its file; what is named as skipped; and what else is told."""
+    """What would be sent, by its file; which are skipped by name; and what else is told."""
     notes = Notes()
     found: list[Record | Skipped] = []
     try:
