@@ -55,11 +55,15 @@ def pretty(value: Any) -> str:
         ("Observation.txt", LINES),
         ("Observation", "\ufeff" + LINES),
         ("Observation.ndjson", LINES.replace("\n", "\r\n\r\n")),
-        ("Observation.ndjson.gz", gzip.compress(LINES.encode())),
-        ("Observation.jsonl.gz", gzip.compress(LINES.encode())),
-        ("without-a-name", gzip.compress(LINES.encode())),
-        ("bundle.json.gz", gzip.compress(pretty(bundle()).encode())),
-        ("two.gz", gzip.compress(LINES[:80].encode()) + gzip.compress(LINES[80:].encode())),
+        ("Observation.ndjson.gz", gzip.compress(LINES.encode(), mtime=0)),
+        ("Observation.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)),
+        ("without-a-name", gzip.compress(LINES.encode(), mtime=0)),
+        ("bundle.json.gz", gzip.compress(pretty(bundle()).encode(), mtime=0)),
+        (
+            "two.gz",
+            gzip.compress(LINES[:80].encode(), mtime=0)
+            + gzip.compress(LINES[80:].encode(), mtime=0),
+        ),
         ("bundles.ndjson", json.dumps(bundle())),
     ],
 )
@@ -153,7 +157,7 @@ def test_a_packed_file_that_is_cut_off_gives_what_came_before(tmp_path: Path, pa
         json.dumps({"resourceType": "Observation", "id": f"b{number}-{number**7}"}) + "\n"
         for number in range(20_000)
     )
-    data = gzip.compress(numbers.encode())
+    data = gzip.compress(numbers.encode(), mtime=0)
     notes = Notes()
     path = write(tmp_path / "a.ndjson.gz", data[: int(len(data) * part)])
     assert len(ids(read(path, fhir_version="R4", notes=notes))) > 1000
