@@ -20,7 +20,7 @@ import pytest
 
 _ROOT = Path(__file__).parents[1]
 _PAGE = _ROOT / "docs" / "decisions" / "0004-words.md"
-_FOLDERS = (".ci", "api", "bench", "chaos", "docs", "ops", "tests", "uplift", "worker")
+_FOLDERS = (".ci", "api", "bench", "chaos", "clients", "docs", "ops", "tests", "uplift", "worker")
 _KINDS = {".py", ".lua", ".md", ".yml", ".yaml", ".json", ".toml", ".html"}
 _NAMES = {".env.example", "Dockerfile", "Makefile", "Procfile", "run"}
 _NOT_READ = {

@@ -45,6 +45,8 @@ class Upload:
             "duplicate": duplicate,
             "issues": self.issues,
             "lastResponse": None,
+            "createdAt": "2026-11-23T10:00:00Z",
+            "updatedAt": "2026-11-23T10:00:01Z",
             "statusUrl": f"/v1/uploads/{self.id}",
         }
 

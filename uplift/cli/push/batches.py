@@ -3,15 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from uplift.cli.push.client import ApiClient, BatchLine, RecordsNotAccepted, UploadStatus
+from uplift import client
+from uplift.cli.push.client import ApiClient
 from uplift.cli.push.records import Record, Skipped, UnreadableSource
 from uplift.cli.push.report import PushProgress
 from uplift.cli.push.result import PushedRecord, PushResult, ResponseKind
-
-# Several batches, not one long stream: each is safe once it has its response, a failed one is
-# repeated quickly, and each is smaller than the 1 MiB that proxies such as nginx accept.
-_BATCH_RECORDS = 200
-_BATCH_BYTES = 512 * 1024
+from uplift.client.records import Cutter
 
 _Batch = list[tuple[Record, PushedRecord]]
 
@@ -21,7 +18,7 @@ class Sending:
 
     def __init__(
         self,
-        client: ApiClient,
+        api: ApiClient,
         user: str,
         records: AsyncIterator[Record | Skipped],
         total: int,
@@ -29,11 +26,11 @@ class Sending:
         accepted: dict[str, list[PushedRecord]],
         progress: PushProgress,
     ) -> None:
-        self._client = client
+        self._api = api
         self._user = user
         self._records = records
         self._reading = asyncio.Lock()
-        self._next_record: Record | Skipped | None = None  # read already, for the next batch
+        self._cutter: Cutter[tuple[Record, PushedRecord]] = Cutter()
         self._ended = False
         self._total = total
         self._done = 0
@@ -45,37 +42,24 @@ class Sending:
         """Send one batch after the other until the input ends."""
         while True:
             async with self._reading:
-                batch, read = await self._next_batch()
-            if not read:
+                batch = await self._next_batch()
+            if not batch:
                 return
             await self._send(batch)
-            self._done += read
+            self._done += len(batch)
             # The total is an estimate; the end of the push reports the true one.
             if self._done < self._total:
                 self._progress.sent(self._done, self._total)
 
-    async def _next_batch(self) -> tuple[_Batch, int]:
-        """Records to send together, and how many were read for them, with those skipped."""
-        batch: _Batch = []
-        size = read = 0
-        while read < _BATCH_RECORDS and size < _BATCH_BYTES:
-            if self._next_record is not None:
-                record: Record | Skipped | None = self._next_record
-                self._next_record = None
-            else:
-                record = await self._next()
-            if record is None:
-                break
-            if isinstance(record, Record):
-                if batch and size + len(record.body) > _BATCH_BYTES:
-                    self._next_record = record
-                    break
-                size += len(record.body)
-                batch.append((record, self._keep(record)))
-            else:
-                self._keep(record)
-            read += 1
-        return batch, read
+    async def _next_batch(self) -> _Batch:
+        """Records to send together; none when the input has ended."""
+        while (record := await self._next()) is not None:
+            kept = self._keep(record)
+            if isinstance(record, Skipped):
+                self._done += 1
+            elif batch := self._cutter.add((record, kept), len(record.body)):
+                return batch
+        return self._cutter.rest()
 
     async def _next(self) -> Record | Skipped | None:
         if self._ended:
@@ -110,35 +94,25 @@ class Sending:
         return kept
 
     async def _send(self, batch: _Batch) -> None:
-        if not batch:
-            return
-        try:
-            lines = await self._client.submit(self._user, [record for record, _ in batch])
-        except RecordsNotAccepted as error:
-            if len(batch) == 1:
-                batch[0][1].outcome, batch[0][1].why = ResponseKind.NOT_ACCEPTED, str(error)
-                return
-            # One of them may be at fault, or their total size.
-            middle = len(batch) // 2
-            await self._send(batch[:middle])
-            await self._send(batch[middle:])
-            return
-        for line, (_, kept) in zip(lines, batch, strict=True):
-            self._note_line(line, kept)
+        records = [
+            client.Record(each.body, each.fhir_version, each.source, each.record_id)
+            for each, _ in batch
+        ]
+        for result, (_, kept) in zip(
+            await self._api.submit(self._user, records), batch, strict=True
+        ):
+            self._note(result, kept)
 
-    def _note_line(self, line: BatchLine, kept: PushedRecord) -> None:
-        if line.id is None or line.status is None:
-            kept.outcome, kept.why = (
-                ResponseKind.NOT_ACCEPTED,
-                str(line.problem or "the API gives no id"),
-            )
+    def _note(self, result: client.RecordResult, kept: PushedRecord) -> None:
+        if result.id is None or result.status is None:
+            kept.outcome = ResponseKind.NOT_ACCEPTED
+            kept.why = f"the API responds {result.problem or 'that it keeps no such upload'}"
             return
-        kept.upload_id = line.id
-        status = UploadStatus(line.id, line.status)
-        if line.duplicate and status.status == ResponseKind.DELIVERED:
+        kept.upload_id = result.id
+        if result.duplicate and result.status == ResponseKind.DELIVERED:
             kept.outcome = ResponseKind.DUPLICATE
-        elif status.settled and not self._result.waited:
-            kept.settle(status)
+        elif result.settled and not self._result.waited:
+            kept.outcome = ResponseKind(result.status)
         else:
             # Even a settled one is asked for: the response of a batch has no issues.
-            self._accepted.setdefault(line.id, []).append(kept)
+            self._accepted.setdefault(result.id, []).append(kept)

@@ -6,16 +6,17 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 import typer
 from rich.console import Console
 
 from uplift.cli.push.batches import Sending
-from uplift.cli.push.client import ApiClient, ApiError, UploadStatus
+from uplift.cli.push.client import ApiClient, ApiError, UploadPage
 from uplift.cli.push.records import UnreadableSource
 from uplift.cli.push.report import ConsoleProgress, PushProgress, Silent, print_report, printable
 from uplift.cli.push.result import PushedRecord, PushResult
 from uplift.cli.push.sources import count_records, read_records
+from uplift.client import Upload
+from uplift.client.messages import Call
 
 _FIRST_PAUSE_SECONDS = 0.2
 _MAX_PAUSE_SECONDS = 2.0
@@ -96,18 +97,19 @@ async def _await_outcomes(
 
 
 async def _read_outcomes(
-    client: ApiClient, open_ones: dict[str, list[PushedRecord]], start: str
-) -> str:
+    client: ApiClient, open_ones: dict[str, list[PushedRecord]], start: Call[UploadPage]
+) -> Call[UploadPage]:
     """Read the user's uploads from the page `start` on. Returns the page to start from next time.
 
     This way, thousands of outcomes take a few pages a round, and pages before the first open
     upload are not read again.
     """
-    at, first_open = start, None
+    at = start
+    first_open: Call[UploadPage] | None = None
     unseen = set(open_ones)
     while True:
         page = await client.uploads(at)
-        for status in page.uploads:
+        for status in page.items:
             unseen.discard(status.id)
             _note(status, open_ones)
             if first_open is None and status.id in open_ones:
@@ -120,7 +122,7 @@ async def _read_outcomes(
     return first_open or at
 
 
-def _note(status: UploadStatus, open_ones: dict[str, list[PushedRecord]]) -> None:
+def _note(status: Upload, open_ones: dict[str, list[PushedRecord]]) -> None:
     if status.settled:
         for record in open_ones.pop(status.id, ()):
             record.settle(status)
@@ -194,8 +196,6 @@ def push(
         raise _fail(
             err, "Stopped. What was sent is safe; run the same command again to resume.", code=130
         ) from None
-    except httpx.InvalidURL:
-        raise _fail(err, f"--api {api} is not a URL.") from None
     except ApiError as error:
         resume = " What was sent is safe; run the same command again to resume."
         raise _fail(err, f"{error}{resume if progress.begun else ''}") from None

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from uplift.cli.push.client import Issue, UploadStatus
 from uplift.cli.push.notes import Note, Notes
+from uplift.client import Issue, Upload
 
 
 class ResponseKind(StrEnum):
@@ -65,7 +65,7 @@ class PushedRecord:
     issues: list[Issue] = field(default_factory=list)
     issues_total: int = 0
 
-    def settle(self, status: UploadStatus) -> None:
+    def settle(self, status: Upload) -> None:
         """Note its outcome from a settled status."""
         self.outcome = ResponseKind(status.status)
         if self.outcome.arrived:

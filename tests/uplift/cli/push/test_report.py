@@ -4,9 +4,9 @@ import io
 
 from rich.console import Console
 
-from uplift.cli.push.client import Issue
 from uplift.cli.push.report import ConsoleProgress, Silent, print_report
 from uplift.cli.push.result import PushedRecord, PushResult, ResponseKind
+from uplift.client import Issue
 
 
 def console(*, terminal: bool) -> tuple[Console, io.StringIO]:
