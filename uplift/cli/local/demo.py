@@ -85,7 +85,11 @@ def _show(system: System, folder: Path) -> int:
     key = add_api_key(system)
     headers = {"Authorization": f"Bearer {key}"}
     made = httpx.post(
-        f"{system.api_url}/v1/users", json={"appUserId": _USER}, headers=headers, timeout=30
+        f"{system.api_url}/v1/users",
+        json={"appUserId": _USER},
+        headers=headers,
+        timeout=30,
+        trust_env=False,  # no proxy of the environment is asked about this machine
     )
     if made.is_error:
         raise UpliftError(f"The demo cannot create its user: {made.json()['detail']}")
@@ -94,7 +98,8 @@ def _show(system: System, folder: Path) -> int:
     console.print()
     print_report(console, result)
     assert system.sandbox_url is not None  # noqa: S101  the demo has no other upstream
-    counts = httpx.get(f"{system.sandbox_url}/_sandbox/counts", timeout=30).json()["total"]
+    url = f"{system.sandbox_url}/_sandbox/counts"
+    counts = httpx.get(url, timeout=30, trust_env=False).json()["total"]
     wrong = _differences(result, manifest, counts)
     console.print()
     print_addresses(system, None)

@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from uplift.cli.output import Terminal
 from uplift.cli.push.batches import Sending
 from uplift.cli.push.client import ApiClient, ApiError, UploadPage
+from uplift.cli.push.network import NetworkError, api_address
 from uplift.cli.push.records import UnreadableSource
-from uplift.cli.push.report import ConsoleProgress, PushProgress, Silent, print_report, printable
+from uplift.cli.push.report import ConsoleProgress, PushProgress, Silent, print_report
 from uplift.cli.push.result import PushedRecord, PushResult
 from uplift.cli.push.sources import count_records, read_records
 from uplift.client import Upload
@@ -166,6 +168,10 @@ def push(
     wait_seconds: Annotated[
         float, typer.Option(min=0, help="How many seconds to wait after the last upload.")
     ] = 600.0,
+    allow_http: Annotated[
+        bool,
+        typer.Option("--allow-http", help="Send unencrypted to another machine, by http://."),
+    ] = False,
 ) -> None:
     """Send every record in a file to Uplift and report the outcome of each.
 
@@ -173,8 +179,10 @@ def push(
     everything arrived (with --no-wait: was accepted); 1: something did not; 2: it could not start.
     """
     out, err = _console(stderr=False), _console(stderr=True)
-    if not key:
-        raise _fail(err, "No API key. Give one with --key or UPLIFT_API_KEY.")
+    try:
+        api_address(api, allow_http=allow_http)
+    except NetworkError as error:
+        raise _fail(err, str(error)) from None
     if json_file is not None and not json_file.resolve().parent.is_dir():
         raise _fail(err, f"--json {json_file}: there is no such folder.")
     progress = ConsoleProgress(err)
@@ -199,7 +207,7 @@ def push(
     except ApiError as error:
         resume = " What was sent is safe; run the same command again to resume."
         raise _fail(err, f"{error}{resume if progress.begun else ''}") from None
-    except UnreadableSource as error:
+    except (UnreadableSource, NetworkError) as error:
         raise _fail(err, str(error)) from None
     print_report(out, result)
     if json_file is not None:
@@ -235,11 +243,11 @@ async def _push(
 
 
 def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr)
+    console = Terminal(stderr=stderr)
     # Off a terminal, rich assumes 80 columns and would cut the table.
-    return console if console.is_terminal else Console(stderr=stderr, width=200, no_color=True)
+    return console if console.is_terminal else Terminal(stderr=stderr, width=200, no_color=True)
 
 
 def _fail(console: Console, message: str, code: int = 2) -> typer.Exit:
-    console.print(printable(message), markup=False, highlight=False, soft_wrap=True)
+    console.print(message, soft_wrap=True)
     return typer.Exit(code)

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from uplift.cli.printable import printable
 from uplift.cli.push.notes import Note
 from uplift.cli.push.result import PushedRecord, PushResult, ResponseKind
 
@@ -189,8 +190,3 @@ def _advice(result: PushResult) -> list[str]:
 
 def _say(console: Console, text: str, style: str = "") -> None:
     console.print(Text(printable(text), style=style), soft_wrap=True, highlight=False, markup=False)
-
-
-def printable(text: str) -> str:
-    """`text` without control characters: anyone may have made the names in an archive."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
