@@ -14,8 +14,9 @@ from uplift.cli.local.processes import interrupted_by_signals
 from uplift.cli.local.system import System, make_folder
 from uplift.cli.local.up import add_api_key, console, print_addresses, say, tended
 from uplift.cli.push.client import ApiClient
+from uplift.cli.push.progress import ConsoleProgress
 from uplift.cli.push.push import push_records
-from uplift.cli.push.report import ConsoleProgress, print_report
+from uplift.cli.push.report import print_report
 from uplift.cli.push.result import PushResult, ResponseKind
 from uplift.cli.session import read_settings
 from uplift.errors import UpliftError

@@ -34,6 +34,8 @@ class ResponseKind(StrEnum):
     """Uplift gave up after trying for days."""
     CANCELLED = "cancelled"
     """Somebody cancelled it."""
+    VALID = "valid"
+    """A dry run found nothing wrong, and sent nothing."""
     NOT_ACCEPTED = "not accepted"
     """The API of Uplift did not accept it."""
     SKIPPED = "skipped"
@@ -62,6 +64,8 @@ class PushedRecord:
     record_id: str | None = None
     upload_id: str | None = None
     why: str | None = None
+    hospital: str | None = None
+    date: str | None = None
     issues: list[Issue] = field(default_factory=list)
     issues_total: int = 0
 
@@ -83,6 +87,8 @@ class PushedRecord:
             "resourceType": self.resource_type,
             "fhirVersion": self.fhir_version,
             "source": self.source,
+            "hospital": self.hospital,
+            "date": self.date,
             "recordId": self.record_id,
             "outcome": self.outcome.value,
             "uploadId": self.upload_id,
@@ -100,6 +106,25 @@ class PushedRecord:
                 ],
             },
         }
+
+
+@dataclass(slots=True)
+class Row:
+    """The records of one type of one hospital."""
+
+    hospital: str | None
+    resource_type: str
+    first: str | None = None
+    """The earliest day that one of them is about."""
+    last: str | None = None
+    counts: Counter[ResponseKind] = field(default_factory=Counter)
+
+    def add(self, record: PushedRecord) -> None:
+        """Count a record."""
+        self.counts[record.outcome] += 1
+        if record.date is not None:
+            self.first = min(self.first or record.date, record.date)
+            self.last = max(self.last or record.date, record.date)
 
 
 @dataclass(slots=True)
@@ -130,7 +155,9 @@ class PushResult:
         if not self.records:
             return 2
         fine = self.read and all(
-            each.outcome.arrived or (not self.waited and each.outcome.under_way)
+            each.outcome.arrived
+            or each.outcome is ResponseKind.VALID
+            or (not self.waited and each.outcome.under_way)
             for each in self.records
         )
         return 0 if fine else 1
@@ -149,6 +176,28 @@ class PushResult:
             name: {outcome: counts[outcome] for outcome in ResponseKind if counts[outcome]}
             for name, counts in sorted(found.items())
         }
+
+    def rows(self) -> list[Row]:
+        """The same for each hospital and type, by their names."""
+        found: dict[tuple[str, str], Row] = {}
+        for each in self.records:
+            hospital = each.hospital or each.source
+            row = found.setdefault(
+                (hospital or "", each.resource_type), Row(hospital, each.resource_type)
+            )
+            row.add(each)
+        return [row for _, row in sorted(found.items())]
+
+    def standing(self) -> str:
+        """How far it came, in words."""
+        totals = self.totals()
+        with_uplift = sum(each.upload_id is not None for each in self.records)
+        arrived = sum(count for outcome, count in totals.items() if outcome.arrived)
+        return (
+            f"Uplift has {with_uplift} of the {len(self.records)} records that were read;"
+            f" {arrived} are known to have arrived. Run the same command again to go on: nothing"
+            " is sent to 1upHealth twice."
+        )
 
     def json_pieces(self) -> Iterator[str]:
         """The machine-readable report, one record at a time, because it may be large."""
