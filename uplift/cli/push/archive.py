@@ -25,6 +25,7 @@ from uplift.cli.push.zip_members import (
     read_up_to,
 )
 
+_COUNTED_IN_ZIP64 = 0xFFFF
 # What zipfile raises for a directory in which any byte may be wrong.
 _BAD_DIRECTORY = (
     zipfile.BadZipFile,
@@ -49,11 +50,8 @@ class Archive:
         self._members = Members(file)
         self._directory_start = 0
         self._directory = self._read_directory() or self._without_directory()
-
-    @property
-    def names(self) -> list[str]:
+        self.names = [name for name in self._directory if not is_litter(name)]
         """Its files, without those that macOS adds."""
-        return [name for name in self._directory if not is_litter(name)]
 
     def open(self, name: str) -> "io.BufferedReader[Chunks]":
         """The unpacked bytes of a file.
@@ -131,7 +129,8 @@ class Archive:
             return None
         # zipfile does not notice that an entry is too long and hides those after it.
         count = self._members.bytes_at(self._members.size - comment_bytes - 12, 2)
-        if int.from_bytes(count, "little") != len(infos) & 0xFFFF:
+        stated = int.from_bytes(count, "little")
+        if stated not in (len(infos) & 0xFFFF, _COUNTED_IN_ZIP64):
             return None
         found = {
             name_of(info.orig_filename, info.flag_bits): Member(
@@ -148,6 +147,8 @@ class Archive:
 
     def _place_of(self, stated: int) -> int:
         """A place over 4 GiB may lack its upper half, or zipfile may have guessed one."""
+        if self._members.size < WRAP:
+            return stated
         places: list[int] = [stated, *range(stated % WRAP, self._members.size, WRAP)]
         for place in places:
             if 0 <= place < self._members.size and self._members.bytes_at(place, 4) == SIGNATURE:

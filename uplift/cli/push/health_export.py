@@ -54,8 +54,8 @@ def clinical_records(
     """
     folder = f"{root}{RECORDS}/"
     unnamed = dict.fromkeys(name for name in files.names if name.startswith(folder))
-    for index in indexes:
-        seen: set[str] = set()
+    for number, index in enumerate(indexes):
+        left = frozenset(unnamed) if number else None
         try:
             with files.open(index) as file:
                 for attributes in clinical_elements(file, index.removeprefix(root), notes):
@@ -64,14 +64,12 @@ def clinical_records(
                         continue
                     path = attributes.get("resourceFilePath", "").lstrip("/")
                     name = root + path
-                    seen.add(name)
-                    if index is not indexes[0] and name not in unnamed:
+                    if left is not None and name not in left:
                         continue  # another index of the same files has named it
+                    unnamed.pop(name, None)
                     yield _record(files, name, path, attributes, fhir_version, max_record_bytes)
         except (KeyError, UnreadableFile, OSError) as error:
             notes.lose(index, reason_of(error))
-        for name in seen:
-            unnamed.pop(name, None)
     for name in unnamed:
         yield Skipped(name.removeprefix(root), NOT_NAMED)
 

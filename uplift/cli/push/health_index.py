@@ -95,7 +95,7 @@ class _Scan:
                     "an element that is not well-formed XML; it is no clinical record",
                 )
         for found in _CLINICAL.finditer(part):
-            yield self._attributes(found[0], part.count(b"\n", 0, found.start()))
+            yield self._attributes(found, part)
         self._line += part.count(b"\n")
         self._tail = (self._tail + part)[-64:]
 
@@ -116,19 +116,20 @@ class _Scan:
                 "it ends without </HealthData>; what should follow is not there",
             )
 
-    def _attributes(self, element: bytes, lines: int) -> dict[str, str]:
-        tag = _TAG.match(element)
+    def _attributes(self, found: re.Match[bytes], part: bytes) -> dict[str, str]:
+        tag = _TAG.match(found[0])
         if tag is not None:
             try:
                 closed = tag[0] if tag[0].endswith(b"/>") else tag[0][:-1] + b"/>"
                 return dict(ET.fromstring(closed).attrib)  # noqa: S314  a tag has no DTD
             except ET.ParseError:
                 pass
+        line = self._line + part.count(b"\n", 0, found.start())
         self._notes.pass_over(
-            f"{self._index}, line {self._line + lines}",
+            f"{self._index}, line {line}",
             "this clinical record's element is not well-formed XML; it was read all the same",
         )
-        return _attributes_of(element.decode(errors="replace"))
+        return _attributes_of(found[0].decode(errors="replace"))
 
     def _as_utf8(self, part: bytes) -> bytes:
         """`part` with U+FFFD for what is not UTF-8, which is told."""

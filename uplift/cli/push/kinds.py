@@ -88,8 +88,8 @@ def _words_for_text(text: bytes, name: str) -> Kind | str:
 
 def is_litter(name: str) -> bool:
     """Whether an operating system left this file beside those of a person."""
-    path = PurePosixPath(name)
-    return "__MACOSX" in path.parts or path.name.startswith("._") or path.name in _LITTER
+    last = name.rpartition("/")[2]
+    return last.startswith("._") or last in _LITTER or "__MACOSX/" in name
 
 
 _LITTER = {".DS_Store", "Thumbs.db", "desktop.ini", ".localized"}

@@ -1,8 +1,9 @@
 """The outcome of each record of a push, and whether all of them arrived."""
 
 import json
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -66,8 +67,15 @@ class PushedRecord:
     why: str | None = None
     hospital: str | None = None
     date: str | None = None
-    issues: list[Issue] = field(default_factory=list)
+    issues: Sequence[Issue] = ()
     issues_total: int = 0
+
+    def __post_init__(self) -> None:
+        # There are hundreds of thousands of them, with the same few hospitals, types and days.
+        for name in ("resource_type", "fhir_version", "source", "hospital", "date"):
+            value = getattr(self, name)
+            if value is not None:
+                setattr(self, name, sys.intern(value))
 
     def settle(self, status: Upload) -> None:
         """Note its outcome from a settled status."""
