@@ -43,13 +43,22 @@ def open_http(*, connections: int) -> httpx.AsyncClient:
     httpx's own pool falls to 50 requests a second at 100 in flight (httpx#3215); aiohttp's does
     not. aiohttp repeats a GET or PUT by itself after a cut connection; that is switched off,
     because Uplift decides what is sent again. No cookies: one client serves all users.
+
+    Raises:
+        ConfigurationError: SSL_CERT_FILE or SSL_CERT_DIR names nothing that can be read.
     """
+
+    try:
+        certificates = httpx.create_ssl_context()
+    except OSError as error:
+        raise ConfigurationError(
+            "SSL_CERT_FILE or SSL_CERT_DIR names no file or folder of certificates that can be read"
+            f" ({error.strerror})."
+        ) from error
 
     def session() -> aiohttp.ClientSession:
         opened = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=connections, ssl=httpx.create_ssl_context(), ttl_dns_cache=60
-            ),
+            connector=aiohttp.TCPConnector(limit=connections, ssl=certificates, ttl_dns_cache=60),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers={"User-Agent"},
         )

@@ -11,7 +11,7 @@ from uplift.cli.push.files import BinaryFile
 from uplift.cli.push.kinds import BOM
 from uplift.cli.push.notes import Notes
 from uplift.cli.push.records import Record, Skipped, parse_record
-from uplift.cli.push.zip_members import read_up_to
+from uplift.cli.push.zip_members import CHUNK_BYTES
 
 _MAX_DOCUMENT_BYTES = 96 * 1024 * 1024
 """A Bundle has to be in memory as a whole."""
@@ -66,15 +66,16 @@ class JsonReader:
             here = label if not named and not file.peek(1) else None
             yield from self._lines(first.removeprefix(BOM), file, label, here)
             return
-        document = first + read_up_to(file, _MAX_DOCUMENT_BYTES + 1 - len(first))
+        document = _whole_document(first.removeprefix(BOM).lstrip(), file)
         if len(document) > _MAX_DOCUMENT_BYTES:
             yield Skipped(label, f"a document of more than {_MAX_DOCUMENT_BYTES >> 20} MiB")
             return
-        document = document.removeprefix(BOM).strip()
-        line, _, rest = document.partition(b"\n")
-        if _is_whole(rest.partition(b"\n")[0].strip()) and not _is_whole(document):
+        end = document.find(b"\n")
+        second = bytes(document[end + 1 : document.find(b"\n", end + 1)]) if end >= 0 else b""
+        if _is_whole(second.strip()) and not _is_json(document):
             # Lines, of which the first is bad.
-            yield from self._lines(line, io.BufferedReader(io.BytesIO(rest)), label, None)
+            rest = io.BufferedReader(io.BytesIO(document[end + 1 :]))
+            yield from self._lines(bytes(document[: end + 1]), rest, label, None)
         else:
             yield from self._value(document, label)
 
@@ -99,7 +100,7 @@ class JsonReader:
                 yield from self._value(line.strip(), here)
             line = file.readline(self._max_bytes + 1)
 
-    def _value(self, value: bytes, label: str) -> Iterator[Record | Skipped | None]:
+    def _value(self, value: bytes | bytearray, label: str) -> Iterator[Record | Skipped | None]:
         """The records of one JSON value."""
         if value.startswith(b"["):
             yield from self._array(value, label)
@@ -110,9 +111,9 @@ class JsonReader:
         elif shape.transaction_time is not None and shape.output is not None:
             self._notes.pass_over(label, "the manifest of a bulk export")
         else:
-            yield self._record(value, label)
+            yield self._record(bytes(value), label)
 
-    def _array(self, value: bytes, label: str) -> Iterator[Record | Skipped | None]:
+    def _array(self, value: bytes | bytearray, label: str) -> Iterator[Record | Skipped | None]:
         try:
             items = _ARRAY.decode(value)
         except _BAD_JSON:
@@ -154,6 +155,10 @@ def _is_whole(value: bytes) -> bool:
     """Whether this is a whole object or array, and not the first line of one."""
     if not value.startswith((b"{", b"[")) or not value.endswith((b"}", b"]")):
         return False
+    return _is_json(value)
+
+
+def _is_json(value: bytes | bytearray) -> bool:
     try:
         _ANY.decode(value)
     except _BAD_JSON:
@@ -161,7 +166,15 @@ def _is_whole(value: bytes) -> bool:
     return True
 
 
-def _shape_of(value: bytes) -> _Document:
+def _whole_document(first: bytes, file: BinaryFile) -> bytearray:
+    """`first` and what follows, in memory once; more than the limit says that it is too large."""
+    document = bytearray(first)
+    while len(document) <= _MAX_DOCUMENT_BYTES and (chunk := file.read(CHUNK_BYTES)):
+        document += chunk
+    return document
+
+
+def _shape_of(value: bytes | bytearray) -> _Document:
     try:
         return _DOCUMENT.decode(value)
     except _BAD_JSON:
