@@ -1,7 +1,6 @@
 """What commands print, all of it through `printable`: lines, tables, JSON, and a progress bar."""
 
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -25,6 +24,8 @@ class Terminal(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"markup": False, "highlight": False, "emoji": False, **options})
+        if not self.is_terminal and options.get("width") is None:
+            self.width = _WIDE  # rich assumes 80 columns, and would cut tables
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -44,8 +45,7 @@ def echo(text: str) -> None:
 
 def print_table(table: Table) -> None:
     """Print it on standard output."""
-    width = None if sys.stdout.isatty() else _WIDE
-    Terminal(width=width).print(table)
+    Terminal().print(table)
 
 
 def print_json(value: object) -> None:

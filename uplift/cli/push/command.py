@@ -87,8 +87,8 @@ def push(
         wait_seconds=wait_seconds if wait else None,
         patience=patience,
         allow_http=allow_http,
-        out=_terminal(stderr=False),
-        err=_terminal(stderr=True),
+        out=Terminal(),
+        err=Terminal(stderr=True),
     )
     trouble = session.trouble(dry_run=dry_run) or _trouble_of_watch(path, watch, dry_run)
     if trouble is not None:
@@ -122,9 +122,3 @@ def _watch(folder: Path, session: Session) -> int:
     except KeyboardInterrupt:
         pass
     return worst
-
-
-def _terminal(*, stderr: bool) -> Terminal:
-    terminal = Terminal(stderr=stderr)
-    # Off a terminal, rich assumes 80 columns and would cut the table.
-    return terminal if terminal.is_terminal else Terminal(stderr=stderr, width=200, no_color=True)

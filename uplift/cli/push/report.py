@@ -1,5 +1,7 @@
 """What a push shows at its end: a table, and the records that need a person."""
 
+from itertools import groupby
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -48,9 +50,7 @@ def _table(result: PushResult, *, plain: bool) -> Table:
     with_hospital = any(row.hospital for row in rows)
     with_dates = any(row.first for row in rows)
     table = Table(box=None if plain else box.SIMPLE_HEAD, show_footer=True, pad_edge=False)
-    if with_hospital:
-        table.add_column("Hospital", "All")
-    table.add_column("Type", "" if with_hospital else "All", no_wrap=True)
+    table.add_column("Type", "All", no_wrap=True)
     for head in ("first", "last") if with_dates else ():
         table.add_column(head, no_wrap=True)
     for outcome, count in totals.items():
@@ -63,15 +63,18 @@ def _table(result: PushResult, *, plain: bool) -> Table:
             footer_style="bold",
         )
     table.add_column("total", str(len(result.records)), justify="right", footer_style="bold")
-    for row in rows:
-        cells = [str(row.counts[outcome]) if row.counts[outcome] else "" for outcome in totals]
-        table.add_row(
-            *([row.hospital or ""] if with_hospital else []),
-            row.resource_type,
-            *([row.first or "", row.last or ""] if with_dates else []),
-            *cells,
-            str(row.counts.total()),
-        )
+    for hospital, group in groupby(rows, key=lambda row: row.hospital):
+        if with_hospital:
+            # A column of its own would leave no place for the others on a terminal.
+            table.add_row(Text(hospital or "No hospital", style="bold"))
+        for row in group:
+            cells = [str(row.counts[outcome]) if row.counts[outcome] else "" for outcome in totals]
+            table.add_row(
+                f"  {row.resource_type}" if with_hospital else row.resource_type,
+                *([row.first or "", row.last or ""] if with_dates else []),
+                *cells,
+                str(row.counts.total()),
+            )
     return table
 
 

@@ -85,10 +85,11 @@ def test_everything_arrives_and_the_exit_code_says_so(tmp_path: Path, fake: Fake
     assert code == 0
     assert len(fake.uploads) == 7
     assert out.splitlines() == [
-        "Hospital       Type         delivered  total",
-        "org.example.a  Condition            4      4",
-        "org.example.a  Observation          3      3",
-        "All                                 7      7",
+        "Type           delivered  total",
+        "org.example.a                  ",
+        "  Condition            4      4",
+        "  Observation          3      3",
+        "All                    7      7",
         "All 7 arrived.",
     ]
     assert "Sent 7 of 7" in err
