@@ -67,8 +67,9 @@ format: $(READY) ## Format, and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-fuzz: $(READY) ## The whole API against its OpenAPI, longer than `make test` does
-	UPLIFT_FUZZ_EXAMPLES=2000 $(BIN)/pytest tests/api/test_openapi_fuzz.py
+fuzz: $(READY) ## The API against its OpenAPI and push against bad exports, longer than `make test`
+	UPLIFT_FUZZ_EXAMPLES=2000 UPLIFT_MUTATIONS=2000 \
+	  $(BIN)/pytest tests/api/test_openapi_fuzz.py tests/uplift/cli/push/test_mutations.py
 
 bench: $(READY) ## Bounded benchmarks on loopback; ARGS="--help" lists the options
 	$(BIN)/python -m bench $(ARGS)

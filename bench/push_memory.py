@@ -20,7 +20,7 @@ import psutil
 from pydantic import SecretStr
 
 from bench.testbed import API
-from uplift.cli.local.system import System
+from uplift.cli.local.system import System, command
 from uplift.ledger import credentials
 from uplift.ledger.credentials import Scope
 from uplift.ledger.database import Database
@@ -84,7 +84,7 @@ def push(system: System, source: Source, key: str) -> dict[str, Any]:
     begun = time.monotonic()
     child = subprocess.Popen(
         [
-            *(sys.executable, "-m", "uplift.cli", "push", str(source.path), "--user", user),
+            *command("push", str(source.path), "--user", user),
             *("--json", str(report), "--api", system.api_url, "--key", key),
         ],
         stdout=subprocess.DEVNULL,

@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-import orjson
 import typer
 
+from uplift.cli.output import echo, json_text
 from uplift.cli.session import errors, run_on_ledger
 from uplift.ledger import users
 from uplift.ledger.audit import Event, list_events
@@ -52,7 +52,7 @@ def audit(
                     limit=_PAGE,
                 )
             for event in page:
-                typer.echo(orjson.dumps(_json(event)) if json else _line(event))
+                echo(json_text(_json(event)) if json else _line(event))
             if len(page) < _PAGE:
                 return
             after = page[-1].id

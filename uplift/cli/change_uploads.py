@@ -7,7 +7,7 @@ from uuid import UUID
 import typer
 
 from uplift.cli import upload_filter as only
-from uplift.cli.output import print_json, progress_bar
+from uplift.cli.output import echo, print_json, progress_bar
 from uplift.cli.session import actor, errors, read_settings, run_on_ledger
 from uplift.cli.upload_filter import UploadFilter, require_one_choice
 from uplift.control.cancel import Canceller
@@ -77,9 +77,9 @@ def redrive(
     if json:
         print_json({"queued": tally.queued, "superseded": tally.superseded, "left": left})
     else:
-        typer.echo(f"Queued again: {tally.queued}. Superseded: {tally.superseded}.")
+        echo(f"Queued again: {tally.queued}. Superseded: {tally.superseded}.")
         for why, number in left.items():
-            typer.echo(f"Unchanged: {number} ({why}).")
+            echo(f"Unchanged: {number} ({why}).")
     for line in refusals:
         errors.print(line, markup=False)
     raise typer.Exit(int(bool(left or refusals)))
@@ -194,7 +194,7 @@ def cancel(
     if json:
         print_json({"cancelled": done, "requested": requested, "tooLate": too_late})
     else:
-        typer.echo(f"Cancelled: {done}. Requested, to be looked up first: {requested}.")
+        echo(f"Cancelled: {done}. Requested, to be looked up first: {requested}.")
     for line in refusals:
         errors.print(line, markup=False)
     raise typer.Exit(int(bool(refusals)))

@@ -1,17 +1,15 @@
 """`uplift doctor`: one line for each part, and what to do about it."""
 
 import asyncio
-import sys
 from dataclasses import asdict
 from typing import Annotated
 
-import orjson
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from uplift.cli.output import Terminal, echo, json_text
 from uplift.doctor import configuration
 from uplift.doctor.examine import examine
 from uplift.doctor.findings import Finding, Verdict, worst
@@ -28,14 +26,14 @@ def doctor(
 
     It changes nothing. Exit code 0 if all works (warnings allowed), 1 if anything fails.
     """
-    with Console(stderr=True).status("Examining"):
+    with Terminal(stderr=True).status("Examining"):
         findings = asyncio.run(_findings())
     verdict = worst(findings)
     if as_json:
         response = {"verdict": verdict, "findings": [asdict(finding) for finding in findings]}
-        sys.stdout.write(orjson.dumps(response, option=orjson.OPT_INDENT_2).decode() + "\n")
+        echo(json_text(response, indent=True))
     else:
-        Console().print(_table(findings))
+        Terminal().print(_table(findings))
     raise typer.Exit(int(verdict is Verdict.FAIL))
 
 

@@ -4,14 +4,22 @@
 from there if UPLIFT_DATABASE_URL is not set.
 """
 
+import errno
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
+
+import typer
+
+from uplift.cli.printable import printable
 
 HOME = Path("/var/lib/uplift")
 """Root's folder for Uplift: every account can enter it, and only root can write there."""
 
 _NAME = "environment"
+_NAMES = ("UPLIFT_", "FLOWER_")
+"""No other variable is taken: PATH or LD_PRELOAD would run a program of somebody's choice."""
 
 
 def data_dir() -> Path:
@@ -42,13 +50,39 @@ def remove_environment(folder: Path) -> None:
 def load_environment() -> None:
     """Add the settings of a running `uplift up`, unless UPLIFT_DATABASE_URL is set.
 
-    A variable that is already set keeps its value.
+    A variable that is already set keeps its value. A file that somebody else could have written is
+    not used: it would choose where keys and records go.
     """
     if "UPLIFT_DATABASE_URL" in os.environ:
         return
-    file = data_dir() / _NAME
-    if not file.is_file():
+    folder = data_dir()
+    file = folder / _NAME
+    try:
+        opened = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            _say(f"{file} is not used: {error.strerror}.")
         return
-    for line in file.read_text().splitlines():
-        name, _, value = line.partition("=")
-        os.environ.setdefault(name, value)
+    with os.fdopen(opened, encoding="utf-8", errors="replace") as text:
+        found = os.fstat(opened)
+        if not stat.S_ISREG(found.st_mode) or not is_ours(found) or not is_ours(folder.stat()):
+            _say(
+                f"{file} is not used: it or its folder belongs to another account, or others may"
+                " write there."
+            )
+            return
+        for line in text:
+            name, _, value = line.rstrip("\n").partition("=")
+            if name.startswith(_NAMES) and "\0" not in value:
+                os.environ.setdefault(name, value)
+    _say(f"Settings of {file}.")
+
+
+def is_ours(found: os.stat_result) -> bool:
+    """Whether a file or folder is this account's, and nobody else may write it."""
+    return found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _say(text: str) -> None:
+    # rich would take longer to import than most commands run.
+    typer.echo(printable(text), err=True)

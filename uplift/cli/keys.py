@@ -7,7 +7,7 @@ from uuid import UUID
 import typer
 from rich.table import Column, Table
 
-from uplift.cli.output import print_json, print_table
+from uplift.cli.output import echo, print_json, print_table
 from uplift.cli.session import actor, errors, read_settings, run_on_ledger
 from uplift.ledger import credentials
 from uplift.ledger.credentials import Scope
@@ -41,7 +41,7 @@ def add(
             )
             return made[1]
 
-    typer.echo(run_on_ledger(use))
+    echo(run_on_ledger(use))
 
 
 @keys.command("list")
@@ -82,7 +82,7 @@ def revoke(key_id: Annotated[UUID, typer.Argument(help="The id that `keys list` 
     if not run_on_ledger(use):
         errors.print("There is no such key, or it is already revoked. See `uplift keys list`.")
         raise typer.Exit(1)
-    typer.echo("Revoked.")
+    echo("Revoked.")
 
 
 @keys.command()
@@ -92,4 +92,4 @@ def master(
     ] = "",
 ) -> None:
     """Print a new master key for UPLIFT_MASTER_KEYS. Keep it with your other secrets."""
-    typer.echo(KeyRing.new_entry(key_id or f"{datetime.now(UTC):k%Y%m%d}"))
+    echo(KeyRing.new_entry(key_id or f"{datetime.now(UTC):k%Y%m%d}"))

@@ -35,7 +35,7 @@ COMMANDS = {
         "uplift.cli.start:flower", "Show workers and queues in a browser.", _PROCESSES
     ),
     "push": Command(
-        "uplift.cli.push.push:push",
+        "uplift.cli.push.command:push",
         "Send every record in a file to Uplift and report the outcome of each.",
         _RECORDS,
     ),

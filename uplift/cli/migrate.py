@@ -1,7 +1,6 @@
 """`uplift migrate`, and what developers write the next migration with."""
 
-import typer
-
+from uplift.cli.output import echo
 from uplift.cli.session import run_on_ledger
 from uplift.ledger import migrate as migrations
 from uplift.ledger.database import Database
@@ -14,7 +13,7 @@ def migrate() -> None:
         await migrations.upgrade(database)
         return await migrations.current(database)
 
-    typer.echo(f"The ledger is at revision {run_on_ledger(use)}.")
+    echo(f"The ledger is at revision {run_on_ledger(use)}.")
 
 
 def draft_migration(message: str) -> None:

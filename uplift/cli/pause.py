@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from uplift.cli.output import moment, print_json, print_table
+from uplift.cli.output import echo, moment, print_json, print_table
 from uplift.cli.session import actor, errors, run_on_ledger
 from uplift.control.pause import Pauser
 from uplift.ledger.database import Database
@@ -41,7 +41,7 @@ def pause(
         return await Pauser(database).pause(name or None, by=actor())
 
     row = run_on_ledger(use)
-    typer.echo(f"Paused since {moment(row.since)} UTC: {row.app_user_id or 'everybody'}.")
+    echo(f"Paused since {moment(row.since)} UTC: {row.app_user_id or 'everybody'}.")
 
 
 def _list(*, json: bool) -> None:
@@ -71,6 +71,6 @@ def resume(name: _Name = "") -> None:
         return await pauser.resume(name or None, by=actor()), await pauser.list()
 
     ended, left = run_on_ledger(use)
-    typer.echo("Resumed." if ended else "There was no such pause.")
+    echo("Resumed." if ended else "There was no such pause.")
     if left:
         errors.print(f"Still paused: {len(left)}. See `uplift pause --list`.")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from uplift.cli.output import progress_bar
+from uplift.cli.output import echo, progress_bar
 from uplift.cli.session import actor, errors, read_settings, run_on_ledger
 from uplift.ledger.database import Database
 from uplift.maintenance.restore import Restored, Restorer
@@ -52,7 +52,7 @@ def restore(
 
     restored = run_on_ledger(use)
     for line in _report(restored):
-        typer.echo(line)
+        echo(line)
     if restored.locked:
         errors.print(
             f"{restored.locked} upload(s) were locked by another process and are not marked. Stop"

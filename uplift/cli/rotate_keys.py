@@ -2,7 +2,7 @@
 
 import typer
 
-from uplift.cli.output import progress_bar
+from uplift.cli.output import echo, progress_bar
 from uplift.cli.session import actor, errors, read_settings, run_on_ledger
 from uplift.key_check import KeyCheck
 from uplift.ledger.database import Database
@@ -27,7 +27,7 @@ def rotate_keys() -> None:
             return key_ring.current, await rotator.rotate(bar.update, by=actor())
 
     current, rotated = run_on_ledger(use)
-    typer.echo(f"{rotated.rewrapped} user(s) moved to the master key {current}.")
+    echo(f"{rotated.rewrapped} user(s) moved to the master key {current}.")
     for master_id, users in rotated.left.items():
         errors.print(f"{users} user(s) are left under the master key {master_id}.", markup=False)
     if rotated.unopened:

@@ -9,9 +9,9 @@ from uuid import UUID
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 
 from uplift.cli.environment import data_dir
+from uplift.cli.output import Terminal
 from uplift.errors import ConfigurationError, UpliftError
 from uplift.settings import Settings
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+errors = Terminal(stderr=True, highlight=False, soft_wrap=True)
 
 
 def actor() -> "Actor":

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from uplift.cli.output import echo
 from uplift.sandbox.export.make_export import SEED, write_export
 
 sandbox = typer.Typer(add_completion=False)
@@ -43,9 +44,9 @@ def example_export(
         raise typer.BadParameter(str(error), param_hint="--records") from None
     except OSError as error:
         raise typer.BadParameter(f"{path}: {error.strerror}.", param_hint="PATH") from None
-    typer.echo(
+    echo(
         f"{path}: {len(manifest.valid)} valid records, {len(manifest.broken)} broken on purpose,"
         f" {len(manifest.missing)} without a file"
     )
     for record in manifest.broken:
-        typer.echo(f"  {record.fault}: {record.defect}")
+        echo(f"  {record.fault}: {record.defect}")

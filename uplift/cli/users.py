@@ -9,7 +9,7 @@ from uuid import UUID
 import typer
 from rich.table import Table
 
-from uplift.cli.output import print_json, print_table
+from uplift.cli.output import echo, print_json, print_table
 from uplift.cli.paging import read_pages
 from uplift.cli.session import actor, errors, run
 from uplift.ledger import credentials, users
@@ -33,12 +33,12 @@ _TOKEN = re.compile(r"[\x21-\x7e]{1,8192}", re.ASCII)
 
 
 def _show(user: UserRow) -> None:
-    typer.echo(f"user    {user.app_user_id}")
-    typer.echo(f"1upHealth user  {user.oneup_user_id or 'unknown'}")
+    echo(f"user    {user.app_user_id}")
+    echo(f"1upHealth user  {user.oneup_user_id or 'unknown'}")
     brought = ", from your backend" if user.grant_origin == "backend" else ""
-    typer.echo(f"grant   {user.grant_state or 'none'}{brought}")
-    typer.echo(f"paused  {'yes' if user.paused else 'no'}")
-    typer.echo(f"since   {user.created_at:%Y-%m-%d %H:%M} UTC")
+    echo(f"grant   {user.grant_state or 'none'}{brought}")
+    echo(f"paused  {'yes' if user.paused else 'no'}")
+    echo(f"since   {user.created_at:%Y-%m-%d %H:%M} UTC")
 
 
 def _json(user: UserRow) -> dict[str, Any]:
@@ -143,12 +143,8 @@ def summary(name: _Name, json: _Json = False) -> None:
     table.add_row("all", *(str(counted.by_state[state]) for state in there))
     print_table(table)
     if counted.by_state[State.PARKED]:
-        typer.echo(
-            "Parked uploads wait for the person's consent. Once it is given: `uplift users add`."
-        )
-    typer.echo(
-        "All uploads are finished." if counted.complete else "Some uploads are not finished."
-    )
+        echo("Parked uploads wait for the person's consent. Once it is given: `uplift users add`.")
+    echo("All uploads are finished." if counted.complete else "Some uploads are not finished.")
     raise typer.Exit(0 if counted.complete else 1)
 
 
@@ -216,7 +212,7 @@ def device_token(
             )
 
     made = run(use)
-    typer.echo(made.secret)
+    echo(made.secret)
     errors.print(
         f"Its id is {made.id}. To revoke it: uplift users revoke-device-tokens NAME --id {made.id}",
         markup=False,
@@ -242,7 +238,7 @@ def revoke_device_tokens(
                 raise typer.Exit(1)
             return int(await credentials.revoke(connection, token_id, by=actor()))
 
-    typer.echo(f"Revoked: {run(use)}.")
+    echo(f"Revoked: {run(use)}.")
 
 
 @users_commands.command()
@@ -269,4 +265,4 @@ def erase(
             " uploads. The sweep deletes these when they end. Run this again to check."
         )
         raise typer.Exit(1)
-    typer.echo("Erased.")
+    echo("Erased.")

@@ -40,9 +40,15 @@ _MAX_INLINE_BYTES = 64 * 1024
 
 
 @cache
-def _tls_context() -> ssl.SSLContext:
-    """The context of a process: to read all trusted certificates takes some 40 ms."""
-    return httpx.create_ssl_context()
+def _trusted_certificates() -> ssl.SSLContext:
+    """What a process trusts. To read it takes some 40 ms."""
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        raise ConfigurationError(
+            "SSL_CERT_FILE or SSL_CERT_DIR names no file or folder of certificates that can be read"
+            f" ({error.strerror})."
+        ) from error
 
 
 def open_http(*, connections: int) -> httpx.AsyncClient:
@@ -51,11 +57,16 @@ def open_http(*, connections: int) -> httpx.AsyncClient:
     httpx's own pool falls to 50 requests a second at 100 in flight (httpx#3215); aiohttp's does
     not. aiohttp repeats a GET or PUT by itself after a cut connection; that is switched off,
     because Uplift decides what is sent again. No cookies: one client serves all users.
+
+    Raises:
+        ConfigurationError: SSL_CERT_FILE or SSL_CERT_DIR names nothing that can be read.
     """
+
+    certificates = _trusted_certificates()
 
     def session() -> aiohttp.ClientSession:
         opened = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=connections, ssl=_tls_context(), ttl_dns_cache=60),
+            connector=aiohttp.TCPConnector(limit=connections, ssl=certificates, ttl_dns_cache=60),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers={"User-Agent"},
         )

@@ -14,8 +14,9 @@ from uplift.cli.local.processes import interrupted_by_signals
 from uplift.cli.local.system import System, make_folder
 from uplift.cli.local.up import add_api_key, console, print_addresses, say, tended
 from uplift.cli.push.client import ApiClient
+from uplift.cli.push.progress import ConsoleProgress
 from uplift.cli.push.push import push_records
-from uplift.cli.push.report import ConsoleProgress, print_report
+from uplift.cli.push.report import print_report
 from uplift.cli.push.result import PushResult, ResponseKind
 from uplift.cli.session import read_settings
 from uplift.errors import UpliftError
@@ -85,7 +86,11 @@ def _show(system: System, folder: Path) -> int:
     key = add_api_key(system)
     headers = {"Authorization": f"Bearer {key}"}
     made = httpx.post(
-        f"{system.api_url}/v1/users", json={"appUserId": _USER}, headers=headers, timeout=30
+        f"{system.api_url}/v1/users",
+        json={"appUserId": _USER},
+        headers=headers,
+        timeout=30,
+        trust_env=False,  # no proxy of the environment is asked about this machine
     )
     if made.is_error:
         raise UpliftError(f"The demo cannot create its user: {made.json()['detail']}")
@@ -94,7 +99,8 @@ def _show(system: System, folder: Path) -> int:
     console.print()
     print_report(console, result)
     assert system.sandbox_url is not None  # noqa: S101  the demo has no other upstream
-    counts = httpx.get(f"{system.sandbox_url}/_sandbox/counts", timeout=30).json()["total"]
+    url = f"{system.sandbox_url}/_sandbox/counts"
+    counts = httpx.get(url, timeout=30, trust_env=False).json()["total"]
     wrong = _differences(result, manifest, counts)
     console.print()
     print_addresses(system, None)

@@ -18,7 +18,7 @@ from typing import Self
 import httpx
 from pydantic import SecretStr
 
-from uplift.cli.environment import HOME
+from uplift.cli.environment import HOME, is_ours
 from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
 from uplift.cli.local.embedded.account import NOBODY, account_exists, find_account
 from uplift.cli.local.embedded.programs import make_open_folder
@@ -57,11 +57,17 @@ def make_folder(path: Path) -> None:
         if os.geteuid() == 0 and HOME in (path, *path.parents):
             make_open_folder(HOME)
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found = path.stat()
     except OSError as error:
         raise UpliftError(
             f"The folder {path} cannot be made ({error.strerror}). Choose another with"
             " UPLIFT_DATA_DIR."
         ) from None
+    if not is_ours(found):
+        raise UpliftError(
+            f"The folder {path} belongs to another account, or others may write there, so what is"
+            " in it cannot be trusted. Choose another with UPLIFT_DATA_DIR."
+        )
 
 
 class System:
@@ -238,7 +244,8 @@ class System:
         for _ in range(_READY_SECONDS * 10):
             self.processes.check()
             try:
-                if httpx.get(url, timeout=2).status_code == status:
+                # No proxy of the environment is asked about this machine.
+                if httpx.get(url, timeout=2, trust_env=False).status_code == status:
                     return
             except httpx.TransportError:
                 pass

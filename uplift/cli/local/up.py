@@ -9,13 +9,13 @@ from pathlib import Path
 
 import typer
 from pydantic import SecretStr
-from rich.console import Console
 from rich.table import Table
 
 from uplift.cli.environment import data_dir, remove_environment, write_environment
 from uplift.cli.local.embedded.account import OWN
 from uplift.cli.local.processes import interrupted_by_signals
 from uplift.cli.local.system import System
+from uplift.cli.output import Terminal
 from uplift.cli.session import actor, read_settings
 from uplift.errors import UpliftError
 from uplift.ledger import credentials
@@ -27,7 +27,7 @@ from uplift.settings import Settings
 _KEY_NAME = "uplift up"
 _TEND_SECONDS = 0.5
 
-console = Console(highlight=False)
+console = Terminal(highlight=False)
 
 
 def up() -> None:

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 from uplift import client
 from uplift.cli.push.client import ApiClient
+from uplift.cli.push.progress import PushProgress
 from uplift.cli.push.records import Record, Skipped, UnreadableSource
-from uplift.cli.push.report import PushProgress
 from uplift.cli.push.result import PushedRecord, PushResult, ResponseKind
 from uplift.client.records import Cutter
 
@@ -80,6 +80,7 @@ class Sending:
                 record.resource_type or "unknown",
                 ResponseKind.SKIPPED,
                 why=record.reason,
+                hospital=record.hospital,
             )
         else:
             kept = PushedRecord(
@@ -89,6 +90,8 @@ class Sending:
                 record.fhir_version,
                 record.source,
                 record.record_id,
+                hospital=record.hospital,
+                date=record.date,
             )
         self._result.records.append(kept)
         return kept

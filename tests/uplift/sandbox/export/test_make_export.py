@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from uplift.cli.push.health_export import clinical_records, count_clinical_records
 from uplift.cli.push.records import Record, Skipped
+from uplift.cli.push.sources import Source, count_records
 from uplift.fhir.validate import validate
 from uplift.sandbox.export.make_export import Manifest, ManifestRecord, write_export
 
@@ -47,7 +47,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
 def records(export: tuple[Path, Manifest]) -> list[tuple[ManifestRecord, Record]]:
     """What the manifest says beside what the reader finds."""
     path, manifest = export
-    found = [item for item in clinical_records(path) if isinstance(item, Record)]
+    found = [item for item in Source(path).records() if isinstance(item, Record)]
     return list(zip(manifest.records, found, strict=True))
 
 
@@ -86,13 +86,13 @@ def test_the_reader_finds_what_the_manifest_says(
         assert found.label == told.path
         assert found.resource_type == told.resource_type
         assert found.fhir_version == told.fhir_version
-        assert found.source == told.source
+        assert found.hospital == told.source
         assert found.record_id == told.record_id
     path, manifest = export
-    skipped = [item for item in clinical_records(path) if isinstance(item, Skipped)]
+    skipped = [item for item in Source(path).records() if isinstance(item, Skipped)]
     assert [item.label for item in skipped] == [record.path for record in manifest.missing]
     assert len(skipped) == 1
-    assert count_clinical_records(path) == len(manifest.records)
+    assert count_records(path) == len(manifest.records)
 
 
 def test_there_are_enough_records_of_every_type_and_both_versions(
@@ -194,7 +194,7 @@ def test_a_larger_export_is_filled_with_valid_home_readings(tmp_path: Path) -> N
     assert len(manifest.records) + len(manifest.missing) == 5000
     identities = {(each.source, each.resource_type, each.record_id) for each in manifest.records}
     assert len(identities) == len(manifest.records)
-    found = [item for item in clinical_records(path) if isinstance(item, Record)]
+    found = [item for item in Source(path).records() if isinstance(item, Record)]
     assert len(found) == len(manifest.records)
     for item in found[-3000::100]:
         assert validate(item.body, item.fhir_version).valid
