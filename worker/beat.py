@@ -18,7 +18,7 @@ from uplift.logs import configure_logs
 from uplift.maintenance.sweep import MAX_SILENCE_SWEEPS
 from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay
-from uplift.worker.health import Heartbeat, health_check
+from uplift.worker.health import Heartbeat, ended_when_failing, health_check
 
 _log = structlog.get_logger(__name__)
 
@@ -69,8 +69,8 @@ async def run(relay: Relay, stopped: asyncio.Event) -> None:
         await relay.retainer.retain(seconds=RETAIN_SECONDS)
         return max(0.0, until - time.monotonic())
 
-    check = health_check(relay, asyncio.get_running_loop(), heartbeat, "no sweep ends")
-    with served(settings, check):
+    check = health_check(asyncio.get_running_loop(), heartbeat, "no sweep ends")
+    with served(settings, check), ended_when_failing(check):
         sweeping = asyncio.create_task(
             _repeat(sweep, stopped, failed="sweep_failed", pause=settings.sweep_seconds)
         )
