@@ -30,6 +30,7 @@ from uplift.api.remembered import Remembered
 from uplift.api.response_headers import ResponseHeaders
 from uplift.api.slashes import KeepSlashes
 from uplift.api.work import CountWork
+from uplift.ledger.database import FOR_A_CALLER
 from uplift.logs import configure_logs
 from uplift.settings import Settings
 from uplift.wiring import open_relay
@@ -50,7 +51,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         with served(
             settings, lambda: None if loop_responds(loop) else "the event loop does not respond"
         ):
-            async with open_relay(settings) as relay:
+            async with open_relay(settings, FOR_A_CALLER) as relay:
                 app.state.relay = relay
                 app.state.admission = Admission(settings)
                 app.state.readiness = Remembered(lambda: health.check(relay))

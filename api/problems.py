@@ -18,6 +18,7 @@ from uplift.errors import (
     RequestError,
     SealError,
 )
+from uplift.ledger.database import CommitUnknown
 from uplift.problem_types import ProblemType
 
 _log = structlog.get_logger(__name__)
@@ -129,6 +130,14 @@ def problem_of(error: Exception, method: str) -> Problem:
             # Nobody reads this answer, and it is not an error of the API.
             return Problem(
                 ProblemType.BODY_INCOMPLETE, "The connection ended before the whole body arrived."
+            )
+        case CommitUnknown() if method == "POST":
+            _log.error("commit_unknown", error=type(error).__name__)
+            return try_later(
+                ProblemType.COMMIT_UNKNOWN,
+                "The database did not say whether the request was accepted. Send it again later"
+                " with the same Idempotency-Key, or with the same content: what was accepted is"
+                " not accepted twice.",
             )
         case DBAPIError() | PoolTimeout() | ConfigurationError() | SealError() if not isinstance(
             error, DataError | IntegrityError

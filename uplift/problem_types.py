@@ -79,6 +79,7 @@ class ProblemType(Enum):
     BACKLOG_FULL = ("backlog_full", 503, "Too many uploads wait already")
     BUSY = ("busy", 503, "The API is busy")
     UPSTREAM_UNAVAILABLE = ("upstream_unavailable", 503, "1upHealth is not available now")
+    COMMIT_UNKNOWN = ("commit_unknown", 503, "Nobody knows whether it was accepted")
     DATABASE_UNAVAILABLE = ("database_unavailable", 503, "The database is not available")
     KEYS_UNFIT = ("keys_unfit", 503, "The master keys do not fit the database")
     NOT_MIGRATED = ("not_migrated", 503, "The database has another schema")

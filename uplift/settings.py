@@ -28,8 +28,9 @@ class Settings(BaseSettings):
     # --- PostgreSQL, Redis, keys --------------------------------------------------------------
     database_url: SecretStr | None = Field(
         default=None,
-        description="PostgreSQL 15 or newer: postgresql://user:password@host/name. If it is not "
-        "set, `uplift up` starts an embedded one.",
+        description="PostgreSQL 15 or newer: postgresql://user:password@host/name, or with several "
+        "hosts postgresql://user:password@/name?host=a:5432&host=b:5432; the one that can be "
+        "written is used. If it is not set, `uplift up` starts an embedded one.",
     )
     database_connections: PositiveInt = Field(
         default=8, description="Connections to PostgreSQL of each process."
