@@ -1,5 +1,6 @@
 """Does PostgreSQL keep what it commits, and does it have the right schema?"""
 
+from uplift.clocks import MAX_APART_SECONDS
 from uplift.doctor.findings import Finding, fail, ok, warn
 from uplift.ledger.server import ServerFacts
 
@@ -56,8 +57,9 @@ def judge_clock(skew: float) -> Finding:
     """`skew` is by how many seconds PostgreSQL's clock is ahead of this machine's."""
     if abs(skew) <= _MAX_SKEW_SECONDS:
         return ok(PART, f"the clocks agree within {_MAX_SKEW_SECONDS:.0f} s")
-    return warn(
-        PART,
-        f"its clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this machine's",
-        "Run NTP on both. Uplift uses PostgreSQL's clock, its logs use the machine's.",
-    )
+    way = "ahead of" if skew > 0 else "behind"
+    what = f"its clock is {abs(skew):.0f} s {way} this machine's"
+    do = "Run NTP on both. Uplift uses PostgreSQL's clock, its logs use the machine's."
+    if abs(skew) <= MAX_APART_SECONDS:
+        return warn(PART, what, do)
+    return fail(PART, what, f"{do} While they differ, nothing expires.")

@@ -386,3 +386,39 @@ async def test_a_sweep_erases_a_bounded_number_of_users_and_the_next_one_others(
             assert len(some) == 2
             seen |= set(some)
     assert seen == {user.id for user in users}
+
+
+_DAY_AHEAD = text("now() + interval '1 day'")
+
+
+async def test_waits_that_a_clock_a_day_ahead_began_are_shortened(
+    database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
+) -> None:
+    settles, retries, waits, dispatched, leased = [
+        await rows.put(database, alice) for _ in range(5)
+    ]
+    for upload_id, columns in (
+        (settles, {"next_attempt_at": _DAY_AHEAD, "reason": Reason.SETTLING, "attempts": 1}),
+        (retries, {"next_attempt_at": _DAY_AHEAD, "reason": Reason.RETRY, "attempts": 1}),
+        # Its backoff may be that long by now.
+        (waits, {"next_attempt_at": _LATER, "reason": Reason.SETTLING, "attempts": 20}),
+        (dispatched, {"dispatched_until": _DAY_AHEAD}),
+    ):
+        await rows.bring_to(database, upload_id, State.QUEUED, **columns)
+    await rows.bring_to(database, leased, State.SENDING, lease_until=_DAY_AHEAD)
+    await sweep(database, own_settings)
+    async with database.transaction() as connection:
+        seconds = {
+            row.id: row.seconds
+            for row in await connection.execute(
+                text(
+                    "SELECT id, extract(epoch FROM coalesce(lease_until, next_attempt_at) - now())"
+                    "::float8 AS seconds FROM uploads"
+                )
+            )
+        }
+    assert 0 < seconds[settles] <= 2 * own_settings.settle_seconds
+    assert seconds[retries] <= 2 * own_settings.settle_seconds
+    assert seconds[waits] > 3500
+    assert seconds[leased] <= own_settings.lease_seconds
+    assert await all_ids(client) == [dispatched]
