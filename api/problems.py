@@ -1,5 +1,6 @@
 """From errors to HTTP: no other file does this. Every error is RFC 9457 problem+json."""
 
+import errno
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -143,6 +144,11 @@ def problem_of(error: Exception, method: str) -> Problem:
             error, DataError | IntegrityError
         ):
             return _unavailable(error, method)
+        case OSError(errno=errno.EMFILE | errno.ENFILE):
+            _log.error("no_file_descriptor")
+            return try_later(
+                ProblemType.BUSY, f"The API can open no connection now. {_what_now(method)}"
+            )
         case _:
             _log.error("request_failed", error=type(error).__name__)
             return Problem(

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import resource
 import socket
 import sys
 from functools import partial
@@ -15,13 +14,9 @@ from uplift.api.app import create_app
 from uplift.api.connections import Connections
 from uplift.api.http_protocol import HttpProtocol, RefusalLog
 from uplift.errors import ConfigurationError
+from uplift.file_limit import files_of_api, raise_file_limit
 from uplift.settings import Settings
 from uplift.wiring import Relay, check, check_keys
-
-# For PostgreSQL, Redis, logs and libraries.
-_OTHER_FILES = 200
-# Some systems have no limit, or one of a thousand million.
-_MAX_FILES = 65_536
 
 
 class ApiServer(uvicorn.Server):
@@ -60,22 +55,6 @@ class ApiServer(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _raise_file_limit(settings: Settings) -> None:
-    """Let the process open as many files as it may. Each connection is one.
-
-    Raises SystemExit if that is too few for `api_max_connections`.
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = settings.api_max_connections + _OTHER_FILES
-    limit = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
-    if limit < wanted:
-        sys.exit(
-            f"The API does not start: it may open {limit} files and needs {wanted}. Raise the limit"
-            " (`ulimit -n`, systemd's LimitNOFILE), or lower UPLIFT_API_MAX_CONNECTIONS."
-        )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-
-
 def main() -> None:
     """Serve the API until SIGINT or SIGTERM.
 
@@ -83,13 +62,13 @@ def main() -> None:
     """
     settings = Settings()
     try:
+        raise_file_limit(files_of_api(settings))
         check(settings)
         asyncio.run(check_keys(settings))
     except ConfigurationError as error:
         # uvicorn would print a traceback.
         sys.exit(f"The API does not start: {error}")
     app = create_app(settings)
-    _raise_file_limit(settings)
     server = ApiServer(app, settings)
     # Objects from the start-up live as long as the process. Each collection that visits them would
     # stop all requests for a tenth of a second.

@@ -15,8 +15,6 @@ from uplift.settings import Settings
 # Celery warns of root because a message could be a pickle and run as root: here all are JSON.
 # The deployment decides about root; the image has an account of its own.
 warnings.filterwarnings("ignore", category=SecurityWarning)
-# At each lost connection, Celery announces a default of its next version. The option is set here.
-warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
 
 def create_app(settings: Settings) -> Celery:
@@ -80,6 +78,9 @@ def create_app(settings: Settings) -> Celery:
 
     def configure(**_: object) -> None:
         configure_logs(settings)
+        # At each lost connection, Celery announces a default of its next version, which is set
+        # above. It has just switched its warnings on.
+        warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
     configure_logs(settings)
     # Celery leaves logging alone as soon as somebody receives this signal.

@@ -14,6 +14,7 @@ import structlog
 
 from uplift.admin_port import served
 from uplift.errors import ConfigurationError
+from uplift.file_limit import files_of_worker, raise_file_limit
 from uplift.logs import configure_logs
 from uplift.maintenance.sweep import MAX_SILENCE_SWEEPS
 from uplift.settings import Settings
@@ -34,6 +35,7 @@ def main() -> None:
     settings = Settings()
     configure_logs(settings)
     try:
+        raise_file_limit(files_of_worker(settings))
         asyncio.run(_run_until_signal(settings))
     except ConfigurationError as error:
         sys.exit(f"beat does not start: {error}")

@@ -9,6 +9,7 @@ from celery.utils.nodenames import gethostname, nodename
 
 from uplift.admin_port import Check, served
 from uplift.errors import ConfigurationError
+from uplift.file_limit import files_of_worker, raise_file_limit
 from uplift.queues import MAX_MESSAGE_IDS
 from uplift.settings import Settings
 from uplift.stopping import limit_stop
@@ -42,6 +43,7 @@ def main(queue: Queue, name: str = "") -> None:
     settings = Settings()
     with ExitStack() as stack:
         try:
+            raise_file_limit(files_of_worker(settings))
             app = create_app(settings)
             bridge = stack.enter_context(open_bridge(settings))
             check = _check(bridge)

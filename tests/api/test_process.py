@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import sys
@@ -11,10 +12,11 @@ from contextlib import asynccontextmanager
 import httpx
 import orjson
 import pytest
+from sqlalchemy import text
 
 from tests import factories
 from tests.api.calls import NOBODYS_ID, bearer, device_token, make_keys
-from tests.factories import resource
+from tests.factories import resource as fhir_resource
 from uplift.ledger.database import Database
 from uplift.settings import Settings
 from uplift.wiring import open_relay
@@ -80,7 +82,7 @@ async def test_its_whole_output_has_no_name_token_key_or_record_even_at_debug(
         await factories.user_without_grant(relay, "name-canary")
     keys = await make_keys(database)
     device = await device_token(database, "name-canary")
-    record = resource(id="id-canary", note=[{"text": "text-canary"}])
+    record = fhir_resource(id="id-canary", note=[{"text": "text-canary"}])
     labels = {"user": "name-canary", "source": "source-canary", "recordId": "record-canary"}
     port = _free_port()
     async with (
@@ -179,3 +181,39 @@ async def test_a_stop_answers_long_polls_and_then_ends_the_process(
     assert (answer.status_code, answer.json()["status"]) == (200, "queued")
     events = [orjson.loads(line) for line in output.splitlines()]
     assert not [event for event in events if event["level"] == "error"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")
+async def test_without_file_descriptors_it_answers_503_and_recovers(
+    settings: Settings, database: Database
+) -> None:
+    async with open_relay(settings) as relay:
+        await factories.user_without_grant(relay)
+    keys = await make_keys(database)
+    port = _free_port()
+    async with (
+        _process(_environment(settings, port)) as process,
+        httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", headers=bearer(keys.backend), trust_env=False
+        ) as client,
+    ):
+        await _until_ready(client, process)
+        limit = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, limit[1]))
+        async with database.transaction() as connection:
+            # Each connection to PostgreSQL must be opened again.
+            await connection.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+                )
+            )
+        request = {"user": "alice", "fhirVersion": "R4", "source": "s", "resource": fhir_resource()}
+        for _ in range(5):
+            response = await client.post("/v1/uploads", json=request)
+            assert response.status_code == 503, response.text
+            assert response.headers["Retry-After"]
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limit)
+        async with asyncio.timeout(15):
+            while (await client.post("/v1/uploads", json=request)).status_code != 202:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)

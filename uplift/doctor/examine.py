@@ -15,6 +15,7 @@ from uplift.delivery.rate_limiter import RateLimiter, RateLimiterState
 from uplift.doctor import configuration, keys, ledger, queues, upstream, work
 from uplift.doctor.findings import Finding, fail, warn
 from uplift.errors import ConfigurationError
+from uplift.file_limit import file_limit, files_of_api, files_of_worker
 from uplift.key_check import key_use
 from uplift.ledger import migrate, retention
 from uplift.ledger.backlog import backlog, overdue
@@ -53,7 +54,11 @@ async def _examined(
 
 
 async def _configuration(settings: Settings) -> list[Finding]:
-    return configuration.judge_settings(settings)
+    needed = max(files_of_api(settings), files_of_worker(settings))
+    return [
+        *configuration.judge_settings(settings),
+        configuration.judge_files(file_limit(), needed),
+    ]
 
 
 async def _postgres(settings: Settings) -> list[Finding]:
