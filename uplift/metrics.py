@@ -261,7 +261,7 @@ class LedgerGauges(Collector):
             ("scope",),
         ),
         "uplift_queue_messages": ("Messages of a queue that no worker has taken yet.", ("queue",)),
-        "uplift_redis_up": ("1 if Redis responds, otherwise 0.", ()),
+        "uplift_redis_up": ("1 if Redis takes messages, otherwise 0.", ()),
         "uplift_quota_calls_left": (
             "User-management calls that are left now: all, or only those for known users (known).",
             ("whom",),
