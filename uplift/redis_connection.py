@@ -70,6 +70,7 @@ _REFUSALS: tuple[tuple[type[RedisError], str], ...] = (
     (MasterDownError, "MASTERDOWN"),
     (BusyLoadingError, "LOADING"),
 )
+_OTHER_REFUSALS = ("MISCONF", "NOREPLICAS", "CLUSTERDOWN")
 _PROBE_KEY = "uplift:can_enqueue"
 AWAY = "away"
 
@@ -87,9 +88,8 @@ async def refusal(client: redis.asyncio.Redis) -> str | None:
     except (RedisError, OSError) as error:
         known = next((word for kind, word in _REFUSALS if isinstance(error, kind)), None)
         if known is None and isinstance(error, ResponseError):
-            # Such as MISCONF. The rest of the text may quote settings.
-            first = str(error).partition(" ")[0]
-            known = first if first.isupper() and first.isalpha() else "an error"
+            # The whole text may quote settings.
+            known = next((word for word in _OTHER_REFUSALS if word in str(error)), "an error")
         return known or AWAY
     return None
 

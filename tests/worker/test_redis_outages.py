@@ -10,8 +10,8 @@ import pytest
 from pydantic import SecretStr
 
 from tests import factories
+from tests.redis_faults import FAULTS, Fault
 from tests.worker.entries import WORKER, command, environment
-from tests.worker.redis_faults import FAULTS, Fault
 from tests.worker.waiting import until_logged
 from uplift.cli.local.child_process import ChildProcess
 from uplift.cli.local.embedded import EmbeddedRedis

@@ -2,7 +2,8 @@
 
 from uplift.clocks import MAX_APART_SECONDS
 from uplift.doctor.findings import Finding, fail, ok, warn
-from uplift.ledger.server import ServerFacts
+from uplift.ledger.database import CommitUnknown
+from uplift.ledger.server import ServerFacts, is_read_only
 
 PART = "postgres"
 
@@ -40,6 +41,31 @@ def judge_server(facts: ServerFacts) -> list[Finding]:
             )
         )
     return found
+
+
+def not_working(error: Exception, where: str) -> Finding:
+    """PostgreSQL there does not work, or takes no writes."""
+    if is_read_only(error):
+        return fail(
+            PART,
+            f"PostgreSQL at {where} is read-only: a standby, or its disk is full",
+            "Promote it, or correct UPLIFT_DATABASE_URL: several hosts may be in it"
+            " (?host=a:5432&host=b:5432). Processes find the new primary by themselves. Meanwhile"
+            " the API answers 503.",
+        )
+    if isinstance(error, CommitUnknown):
+        return fail(
+            PART,
+            f"PostgreSQL at {where} does not confirm a commit",
+            "Check its disk, and its synchronous standbys (`SELECT * FROM pg_stat_replication`)."
+            " Meanwhile the API answers 503.",
+        )
+    return fail(
+        PART,
+        f"PostgreSQL at {where} does not work ({type(error).__name__})",
+        "Check UPLIFT_DATABASE_URL. Check that the server runs, and that this machine can reach it."
+        " Meanwhile the API answers 503.",
+    )
 
 
 def judge_revision(at: str | None, head: str | None) -> Finding:

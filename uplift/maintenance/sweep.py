@@ -17,6 +17,7 @@ from uplift.delivery.rate_limiter import RateLimiter, RateLimiterState
 from uplift.dispatch import Dispatcher
 from uplift.ledger import cancelling, parking, sweeping
 from uplift.ledger.database import Database
+from uplift.ledger.server import write_nothing
 from uplift.metrics import clocks_apart, sweep_duration, sweep_work
 from uplift.queues import BULK, MAX_MESSAGE_IDS, UPLOADS
 from uplift.settings import Settings
@@ -162,6 +163,8 @@ class Sweeper:
         """For how many seconds the clocks are right. Shortens waits that a wrong one made."""
         async with self._database.transaction() as connection:
             ledger = await sweeping.ledger_clock(connection)
+            # A sweep that finds nothing to do must not end well if nothing can be written.
+            await write_nothing(connection)
         elapsed = time.monotonic()
         reading = Reading(elapsed, ledger, time.time(), self._rate_limiter.redis_time(elapsed))
         right_for = self._clocks.note(reading)
