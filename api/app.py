@@ -75,6 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
+    app.state.stopping = False
     # The last one added runs first.
     app.add_middleware(CountWork)
     error_handlers.install(app)

@@ -64,6 +64,8 @@ async def get_readiness(request: Request) -> Readiness:
 
     The answer comes within a second, and is at most a second old.
     """
+    if request.app.state.stopping:
+        raise try_later(ProblemType.STOPPING, "This process stops.")
     readiness: Remembered[Readiness] = request.app.state.readiness
     return await readiness()
 

@@ -136,9 +136,7 @@ def problem_of(error: Exception, method: str) -> Problem:
             _log.error("commit_unknown", error=type(error).__name__)
             return try_later(
                 ProblemType.COMMIT_UNKNOWN,
-                "The database did not say whether the request was accepted. Send it again later"
-                " with the same Idempotency-Key, or with the same content: what was accepted is"
-                " not accepted twice.",
+                f"The database did not say whether the request was accepted. {_SAME_AGAIN}",
             )
         case DBAPIError() | PoolTimeout() | ConfigurationError() | SealError() if not isinstance(
             error, DataError | IntegrityError
@@ -156,6 +154,22 @@ def problem_of(error: Exception, method: str) -> Problem:
                 "The API failed. Its logs name the error under the X-Request-ID of this answer."
                 f" {_what_now(method)}",
             )
+
+
+_SAME_AGAIN = (
+    "Send it again later with the same Idempotency-Key, or with the same content: what was accepted"
+    " is not accepted twice."
+)
+
+
+def cut_off(method: str) -> Problem:
+    """The problem that answers a request of this method that a stop has cut off."""
+    if method == "POST":
+        return try_later(
+            ProblemType.COMMIT_UNKNOWN,
+            f"The API stopped before it knew whether the request was accepted. {_SAME_AGAIN}",
+        )
+    return try_later(ProblemType.STOPPING, "The API stopped before it could answer. Ask again.")
 
 
 def _unavailable(error: Exception, method: str) -> Problem:

@@ -3,10 +3,14 @@
 import asyncio
 import contextlib
 import gc
+import signal
 import socket
 import sys
+import time
 from functools import partial
+from types import FrameType
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 
@@ -16,14 +20,23 @@ from uplift.api.http_protocol import HttpProtocol, RefusalLog
 from uplift.errors import ConfigurationError
 from uplift.file_limit import files_of_api, raise_file_limit
 from uplift.settings import Settings
+from uplift.stopping import limit_stop
 from uplift.wiring import Relay, check, check_keys
+
+_log = structlog.get_logger(__name__)
 
 
 class ApiServer(uvicorn.Server):
-    """uvicorn with our protocol. It answers all long polls before connections close."""
+    """uvicorn with our protocol.
+
+    After SIGTERM it is not ready and listens on for UPLIFT_DRAIN_SECONDS, so that a load balancer
+    sends nothing to a closed port. It answers all long polls before connections close.
+    """
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         self._app = app
+        self._drain_seconds = settings.drain_seconds
+        self._drained_at: float | None = None  # on time.monotonic
         places = Connections(
             settings.api_max_connections,
             idle_seconds=settings.api_idle_seconds,
@@ -42,11 +55,28 @@ class ApiServer(uvicorn.Server):
                 # ids.
                 access_log=False,
                 server_header=False,
-                # Time for bodies that are arriving. A caller whose upload is not committed by then
-                # gets no answer, and sends it again.
-                timeout_graceful_shutdown=5,
+                # Time for what has begun, such as bodies that are arriving. A caller whose upload
+                # is not committed by then is told so, and sends it again.
+                timeout_graceful_shutdown=8,
             )
         )
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A first SIGTERM begins to drain. Ctrl-C and a second signal do not wait."""
+        self._app.state.stopping = True
+        if sig != signal.SIGTERM or self._drained_at is not None:
+            super().handle_exit(sig, frame)
+            return
+        limit_stop()
+        _log.info("stop_began")
+        self._drained_at = time.monotonic() + self._drain_seconds
+        self._captured_signals.append(sig)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to shut down now."""
+        if self._drained_at is not None and time.monotonic() >= self._drained_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer the long polls, then shut down. uvicorn alone would answer them with 500."""

@@ -81,6 +81,7 @@ class ProblemType(Enum):
     UPSTREAM_UNAVAILABLE = ("upstream_unavailable", 503, "1upHealth is not available now")
     COMMIT_UNKNOWN = ("commit_unknown", 503, "Nobody knows whether it was accepted")
     DATABASE_UNAVAILABLE = ("database_unavailable", 503, "The database is not available")
+    STOPPING = ("stopping", 503, "The process stops")
     KEYS_UNFIT = ("keys_unfit", 503, "The master keys do not fit the database")
     NOT_MIGRATED = ("not_migrated", 503, "The database has another schema")
     INTERNAL_ERROR = ("internal_error", 500, "Internal error")

@@ -4,7 +4,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, SecretStr, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -128,6 +136,12 @@ class Settings(BaseSettings):
     )
     api_head_seconds: Seconds = Field(
         default=10.0, description="How long the head of a request may take to arrive."
+    )
+    drain_seconds: NonNegativeFloat = Field(
+        default=5.0,
+        le=15,
+        description="After SIGTERM the API is not ready, and listens on for this long. A load"
+        " balancer needs this time to see that; without one, use 0.",
     )
     max_body_bytes: PositiveInt = Field(
         default=8 * 1024 * 1024,

@@ -18,6 +18,7 @@ from uplift.file_limit import files_of_worker, raise_file_limit
 from uplift.logs import configure_logs
 from uplift.maintenance.sweep import MAX_SILENCE_SWEEPS
 from uplift.settings import Settings
+from uplift.stopping import limit_stop
 from uplift.wiring import Relay, open_relay
 from uplift.worker.health import Heartbeat, ended_when_failing, health_check
 
@@ -48,9 +49,14 @@ async def _run_until_signal(settings: Settings) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(number, _stop, stopped)
     async with open_relay(settings) as relay:
         await run(relay, stopped)
+
+
+def _stop(stopped: asyncio.Event) -> None:
+    limit_stop()
+    stopped.set()
 
 
 async def run(relay: Relay, stopped: asyncio.Event) -> None:

@@ -6,6 +6,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -37,6 +38,7 @@ def _environment(settings: Settings, port: int) -> dict[str, str]:
         "UPLIFT_ONEUP_CLIENT_SECRET": "client-canary",
         "UPLIFT_LOG_LEVEL": "debug",
         "UPLIFT_API_PORT": str(port),
+        "UPLIFT_DRAIN_SECONDS": "0.5",
     }
 
 
@@ -217,3 +219,48 @@ async def test_without_file_descriptors_it_answers_503_and_recovers(
         async with asyncio.timeout(15):
             while (await client.post("/v1/uploads", json=request)).status_code != 202:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
+
+
+async def test_a_drain_refuses_no_connection_and_fails_no_request(
+    settings: Settings, database: Database
+) -> None:
+    async with open_relay(settings) as relay:
+        await factories.user_without_grant(relay)
+    keys = await make_keys(database)
+    port = _free_port()
+    environment = _environment(settings, port) | {"UPLIFT_DRAIN_SECONDS": "2"}
+    url = f"http://127.0.0.1:{port}"
+    statuses: list[int] = []
+    ended: list[float] = []
+
+    async def send(sender: int) -> None:
+        """Each request on a connection of its own, until there is nobody to connect to."""
+        for number in range(10_000):
+            async with httpx.AsyncClient(headers=bearer(keys.backend), trust_env=False) as client:
+                record = fhir_resource(id=f"{sender}-{number}")
+                request = {"user": "alice", "fhirVersion": "R4", "source": "s", "resource": record}
+                try:
+                    response = await client.post(f"{url}/v1/uploads", json=request)
+                except httpx.TransportError:  # nobody listens any more
+                    ended.append(time.monotonic())
+                    return
+                statuses.append(response.status_code)
+
+    async with (
+        _process(environment) as process,
+        httpx.AsyncClient(base_url=url, trust_env=False) as client,
+    ):
+        await _until_ready(client, process)
+        senders = [asyncio.create_task(send(sender)) for sender in range(4)]
+        while len(statuses) < 20:  # noqa: ASYNC110  until they are under way
+            await asyncio.sleep(0.01)
+        stopped = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.3)  # a signal
+        ready = await client.get("/readyz")
+        assert (ready.status_code, ready.json()["code"]) == (503, "stopping")
+        assert (await client.get("/healthz")).status_code == 200
+        await asyncio.gather(*senders)
+        await process.wait()
+    assert set(statuses) == {202}
+    assert min(ended) - stopped >= 2

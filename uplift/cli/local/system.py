@@ -159,6 +159,7 @@ class System:
             self.redis = self._stack.enter_context(EmbeddedRedis(self._data_dir))
             environment["UPLIFT_REDIS_URL"] = self.redis.url
         environment.setdefault("UPLIFT_MASTER_KEYS", self._master_keys())
+        environment.setdefault("UPLIFT_DRAIN_SECONDS", "0")  # there is no load balancer
         self._stack.enter_context(self.processes)
         if "UPLIFT_ONEUP_FHIR_URL" not in environment:
             self._start_sandbox()
