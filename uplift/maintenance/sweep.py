@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
@@ -15,7 +15,7 @@ import structlog
 from uplift.clocks import DISTRUST_SECONDS, Clocks, Reading
 from uplift.delivery.rate_limiter import RateLimiter, RateLimiterState
 from uplift.dispatch import Dispatcher
-from uplift.ledger import cancelling, parking, sweeping
+from uplift.ledger import cancelling, outages, parking, sweeping
 from uplift.ledger.database import Database
 from uplift.ledger.server import write_nothing
 from uplift.metrics import clocks_apart, sweep_duration, sweep_work
@@ -33,6 +33,12 @@ _CREDIT_PART = 0.01
 
 # A wait that is longer than this one and than every setting is from a clock that jumped.
 _MAX_WAIT_SECONDS = 3600.0
+
+# Without a success for so long, the destination was away for whatever failed meanwhile.
+_OUTAGE_SECONDS = 20.0
+# When this process has just started, an outage may have begun so long before.
+_MAX_OUTAGE_SECONDS = 3600.0
+_MAX_SPREAD_SECONDS = 300.0
 
 MAX_SILENCE_SWEEPS = 30
 """After so many pauses without the end of a sweep, and at least a minute, sweeps are missing."""
@@ -79,6 +85,9 @@ class Sweeper:
             0.0, settings.attempt_seconds + settings.settle_seconds - settings.lease_seconds
         )
         self._probes: Counter[str] = Counter()  # by queue
+        self._attempt_seconds = settings.attempt_seconds
+        self._settle_seconds = max(settings.settle_seconds, settings.index_lag_seconds)
+        self._succeeded_at: datetime | None = None
         self._clocks = Clocks()
         self._waits_capped = False
         self._longest = sweeping.LongestWaits(
@@ -129,6 +138,7 @@ class Sweeper:
                         limit=_MAX_ROWS,
                         stalled_seconds=self._rate_limiter.stalled_seconds,
                     )
+            await self._recover(rate_limiter)
             for queue in (UPLOADS, BULK):
                 dispatched += await self._dispatch_due(queue, rate_limiter)
         erased = await self._eraser.finish()
@@ -179,6 +189,41 @@ class Sweeper:
             if capped:
                 _log.warning("waits_shortened", uploads=capped)
         return right_for
+
+    async def _recover(self, rate_limiter: RateLimiterState) -> None:
+        """When the first call succeeds after a time without success, what failed meanwhile is due.
+
+        An upload that fails while others succeed keeps its backoff: it fails for its own reason.
+        """
+        async with self._database.transaction() as connection:
+            now, succeeded = await outages.succeeded_lately(
+                connection,
+                seconds=2 * self._sweep_seconds,
+                attempt_seconds=self._attempt_seconds,
+            )
+        if not succeeded:
+            return
+        before, self._succeeded_at = self._succeeded_at, now
+        if before is None:
+            before = now - timedelta(seconds=_MAX_OUTAGE_SECONDS)
+        elif (now - before).total_seconds() < max(_OUTAGE_SECONDS, 4 * self._sweep_seconds):
+            return
+        async with self._database.transaction() as connection:
+            waiting = await outages.count_waiting(connection, before)
+        # By turns: those who come now are not behind all of them.
+        spread = min(_MAX_SPREAD_SECONDS, max(1.0, waiting / rate_limiter.limit))
+        portion = _MAX_ROWS if waiting else 0
+        while portion == _MAX_ROWS:
+            async with self._database.transaction() as connection:
+                portion = await outages.make_due(
+                    connection,
+                    before,
+                    spread=spread,
+                    settle_seconds=self._settle_seconds,
+                    limit=_MAX_ROWS,
+                )
+        if waiting:
+            _log.info("destination_answers_again", uploads=waiting)
 
     async def _credit_stalled_time(self, stalled_seconds: float) -> None:
         """Move the deadlines of waiting uploads by the time for which nothing could be sent.
