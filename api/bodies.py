@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from uplift.api.admission import Admission
 from uplift.api.fair_share import Part, Receiving
+from uplift.api.gzip_bodies import Gunzip, NotGzipError
 from uplift.api.least_rate import LeastRate
 from uplift.api.problems import Problem, try_later
 from uplift.api.work import work_of
@@ -33,8 +34,8 @@ _Model = TypeVar("_Model", bound=BaseModel)
 async def read_json_body(request: Request, limit: int, part: Part) -> bytes:
     """The body of a JSON request. `part` grows by what arrives.
 
-    Raises a Problem: 415 for another content type or a compressed body, 413 if more than `limit`
-    bytes are announced or arrive, 408 if the body is too slow, 503 if there is no capacity for it.
+    Raises a Problem: 415 for another content type or coding, 413 if more than `limit` bytes are
+    announced or arrive, unpacked, 408 if the body is too slow, 503 if there is no capacity for it.
     """
     check_type(request, JSON_TYPES)
     announced = _announced(request)
@@ -52,7 +53,7 @@ async def read_json_body(request: Request, limit: int, part: Part) -> bytes:
 def check_type(request: Request, types: Sequence[str]) -> str:
     """The content type of a request. It must be one of `types`.
 
-    Raises a Problem (415) for another content type or a compressed body.
+    Raises a Problem (415) for another content type, or a coding that is not gzip.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in types:
@@ -61,21 +62,45 @@ def check_type(request: Request, types: Sequence[str]) -> str:
             f"Send the body with the Content-Type {' or '.join(types)}.",
             headers={"Accept": ", ".join(types)},
         )
-    encodings = ",".join(request.headers.getlist("content-encoding")).lower().split(",")
-    if {each.strip() for each in encodings} - {"", "identity"}:
+    if _codings(request) not in ([], ["gzip"]):
         raise Problem(
             ProblemType.CONTENT_ENCODING,
-            "The body is compressed. Send it without a Content-Encoding.",
-            headers={"Accept-Encoding": "identity"},
+            "Send the body packed once with gzip, or without a Content-Encoding.",
+            headers={"Accept-Encoding": "gzip"},
         )
     return content_type
 
 
-async def read_chunks(request: Request, receiving: Receiving) -> AsyncGenerator[bytes, None]:
-    """The body of a request as it arrives. Meanwhile the request does not count as work.
+def _codings(request: Request) -> list[str]:
+    named = ",".join(request.headers.getlist("content-encoding")).lower().split(",")
+    return [each.strip() for each in named if each.strip() not in ("", "identity")]
 
-    Raises a Problem: 408 if it stalls or is too slow, 503 if another credential needs the capacity.
+
+async def read_chunks(request: Request, receiving: Receiving) -> AsyncGenerator[bytes, None]:
+    """The body of a request as it arrives, unpacked. Meanwhile the request does not count as work.
+
+    Raises a Problem: 408 if it stalls or is too slow, 503 if another credential needs the capacity,
+    400 if it is not the gzip that it says.
     """
+    if not _codings(request):
+        async for chunk in _receive(request, receiving):
+            yield chunk
+        return
+    gunzip = Gunzip()
+    try:
+        async for chunk in _receive(request, receiving):
+            for piece in gunzip.feed(chunk):
+                yield piece
+        gunzip.end()
+    except NotGzipError:
+        raise Problem(
+            ProblemType.NOT_GZIP,
+            "The body is not gzip, or it ends too early. Pack the whole body once.",
+            headers={"Connection": "close"},
+        ) from None
+
+
+async def _receive(request: Request, receiving: Receiving) -> AsyncGenerator[bytes, None]:
     settings: Settings = request.app.state.relay.settings
     rate = LeastRate(settings.body_idle_seconds, settings.min_body_bytes_per_second)
     work = work_of(request)

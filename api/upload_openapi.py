@@ -123,6 +123,11 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
                 "schema": {"type": "string"},
                 "description": "The address of the upload's status.",
             },
+            "Idempotent-Replayed": {
+                "schema": {"type": "string", "enum": ["true"]},
+                "description": "The request came before with the same Idempotency-Key, and this is"
+                " its answer. Absent otherwise.",
+            },
             **RATE_LIMIT_HEADERS,
         },
     }

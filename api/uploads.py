@@ -86,11 +86,11 @@ async def submit_upload(request: Request, caller: CallerDep) -> Response:
     submissions.labels("single", "duplicate" if known else "accepted").inc()
     _log.info("upload_accepted", upload=str(accepted.upload.id), duplicate=accepted.duplicate)
     status = UploadStatus.of(relay.statuses.open(accepted.upload), duplicate=accepted.duplicate)
+    headers = {"Location": status.status_url, **rate_limits.headers(caller)}
+    if accepted.replayed:
+        headers["Idempotent-Replayed"] = "true"
     return Response(
-        status.model_dump_json(by_alias=True),
-        202,
-        {"Location": status.status_url, **rate_limits.headers(caller)},
-        media_type="application/json",
+        status.model_dump_json(by_alias=True), 202, headers, media_type="application/json"
     )
 
 
