@@ -48,7 +48,7 @@ from uplift.wiring import Relay
 
 router = APIRouter(tags=["batches"], prefix="/v1/batches")
 
-_READERS = (Scope.BACKEND, Scope.OPERATOR, Scope.DEVICE)
+_READERS = (Scope.SUBMIT, Scope.OPERATOR, Scope.DEVICE)
 _LINES_PER_READ = 1000
 _MAX_RETRY_AFTER = 30
 _UPLOADS_PER_SECOND = 100  # a guess, used only to say when to ask again
@@ -94,7 +94,7 @@ async def submit_batch(
     does not affect the others. If the connection breaks, complete lines stay accepted. The batch
     says which ones.
     """
-    caller.require(Scope.BACKEND, Scope.DEVICE)
+    caller.require(Scope.SUBMIT, Scope.DEVICE)
     rate_limits: RateLimits = request.app.state.rate_limits
     rate_limits.acquire(caller)
     limit = relay.settings.max_body_bytes

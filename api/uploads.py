@@ -43,7 +43,7 @@ _log = structlog.get_logger(__name__)
 
 router = APIRouter(tags=["uploads"])
 
-_READERS = (Scope.BACKEND, Scope.OPERATOR, Scope.DEVICE)
+_READERS = (Scope.SUBMIT, Scope.OPERATOR, Scope.DEVICE)
 _MAX_RETRY_AFTER = 60
 _ROWS_AT_ONCE = 20
 
@@ -61,7 +61,7 @@ async def submit_upload(request: Request, caller: CallerDep) -> Response:
 
     Send the bare resource with its labels in the query, or an envelope that contains both.
     """
-    caller.require(Scope.BACKEND, Scope.DEVICE)
+    caller.require(Scope.SUBMIT, Scope.DEVICE)
     rate_limits: RateLimits = request.app.state.rate_limits
     rate_limits.acquire(caller)
     key = idempotency_key(request, caller)

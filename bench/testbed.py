@@ -27,7 +27,7 @@ from uplift.dispatch import Dispatcher
 from uplift.intake.accept import sealed
 from uplift.intake.submission import Labels, parse
 from uplift.ledger import accepting, credentials, grants, users
-from uplift.ledger.credentials import Scope
+from uplift.ledger.credentials import BACKEND, Scope
 from uplift.ledger.database import Database
 from uplift.ledger.new_uploads import NewUpload
 from uplift.ledger.token_pair import TokenPair
@@ -78,7 +78,7 @@ class Testbed:
         try:
             async with database.transaction() as connection:
                 _, key = await credentials.add_api_key(
-                    connection, self._key_ring, "bench", frozenset({Scope.BACKEND, Scope.OPERATOR})
+                    connection, self._key_ring, "bench", BACKEND | {Scope.OPERATOR}
                 )
                 people = []
                 for number in range(USERS):

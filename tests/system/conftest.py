@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from uplift.cli.local.system import System
 from uplift.ledger import credentials
-from uplift.ledger.credentials import Scope
+from uplift.ledger.credentials import BACKEND, Scope
 from uplift.ledger.database import Database
 from uplift.sandbox.testing import SandboxControl
 from uplift.sealing import KeyRing
@@ -89,7 +89,7 @@ class Running:
 
 async def _add_key(database: Database, key_ring: KeyRing) -> str:
     async with database.transaction() as connection:
-        scopes = frozenset({Scope.BACKEND, Scope.OPERATOR})
+        scopes = BACKEND | {Scope.OPERATOR}
         return (await credentials.add_api_key(connection, key_ring, "system test", scopes))[1]
 
 

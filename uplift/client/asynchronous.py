@@ -131,6 +131,7 @@ class AsyncUplift:
     user_summary = _method(user_operations.user_summary)
     store_grant = _method(user_operations.store_grant)
     erase_user = _method(user_operations.erase_user)
+    device_tokens = _method(user_operations.device_tokens)
     add_device_token = _method(user_operations.add_device_token)
     revoke_device_token = _method(user_operations.revoke_device_token)
     revoke_device_tokens = _method(user_operations.revoke_device_tokens)

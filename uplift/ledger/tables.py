@@ -364,6 +364,7 @@ class Credential(Table):
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
     mac: Mapped[bytes]
 
 

@@ -325,6 +325,18 @@ export type DeviceToken = {
 };
 
 /**
+ * DeviceTokenList
+ *
+ * The device tokens of a user that are neither revoked nor expired, the oldest first.
+ */
+export type DeviceTokenList = {
+    /**
+     * The tokens.
+     */
+    deviceTokens: Array<ListedDeviceToken>;
+};
+
+/**
  * Erasing
  *
  * An erasure that has not ended. The data cannot be read any more; workers still send some.
@@ -427,6 +439,30 @@ export type LineProblem = {
      * What was wrong, and what to do.
      */
     detail: string;
+};
+
+/**
+ * ListedDeviceToken
+ *
+ * A device token without its secret.
+ */
+export type ListedDeviceToken = {
+    /**
+     * The id of the token. With it you can revoke the token.
+     */
+    id: string;
+    /**
+     * The name that it was made with.
+     */
+    name: string;
+    /**
+     * When the token was made.
+     */
+    createdAt: string;
+    /**
+     * When the token expires.
+     */
+    expiresAt: string | null;
 };
 
 /**
@@ -997,6 +1033,10 @@ export type DeviceTokenRequest = {
      * Seconds until the token expires.
      */
     expiresIn: number;
+    /**
+     * Your own name for the device. Not the person's name.
+     */
+    name?: string;
 };
 
 export type ListUploadsData = {
@@ -2335,6 +2375,52 @@ export type RevokeDeviceTokensResponses = {
 };
 
 export type RevokeDeviceTokensResponse = RevokeDeviceTokensResponses[keyof RevokeDeviceTokensResponses];
+
+export type ListDeviceTokensData = {
+    body?: never;
+    path: {
+        /**
+         * The backend's name for the person (`appUserId`).
+         */
+        user: string;
+    };
+    query?: never;
+    url: '/v1/users/{user}/device-tokens';
+};
+
+export type ListDeviceTokensErrors = {
+    /**
+     * Bad Request. `code` says why.
+     */
+    400: Problem;
+    /**
+     * Unauthorized. `code` says why.
+     */
+    401: Problem;
+    /**
+     * Forbidden. `code` says why.
+     */
+    403: Problem;
+    /**
+     * Not Found. `code` says why.
+     */
+    404: Problem;
+    /**
+     * Service Unavailable. `code` says why.
+     */
+    503: Problem;
+};
+
+export type ListDeviceTokensError = ListDeviceTokensErrors[keyof ListDeviceTokensErrors];
+
+export type ListDeviceTokensResponses = {
+    /**
+     * Successful Response
+     */
+    200: DeviceTokenList;
+};
+
+export type ListDeviceTokensResponse = ListDeviceTokensResponses[keyof ListDeviceTokensResponses];
 
 export type AddDeviceTokenData = {
     body: DeviceTokenRequest;

@@ -19,7 +19,7 @@ from uplift.cli.output import Terminal
 from uplift.cli.session import actor, read_settings
 from uplift.errors import UpliftError
 from uplift.ledger import credentials
-from uplift.ledger.credentials import Scope
+from uplift.ledger.credentials import BACKEND, Scope
 from uplift.ledger.database import Database
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
@@ -105,10 +105,10 @@ def add_api_key(system: System) -> str:
         database = Database.connect(Settings(database_url=url))
         try:
             async with database.transaction() as connection:
-                for key_id, name, _, _, revoked_at in await credentials.list_api_keys(connection):
-                    if name == _KEY_NAME and revoked_at is None:
-                        await credentials.revoke(connection, key_id)
-                scopes = frozenset({Scope.BACKEND, Scope.OPERATOR})
+                for key in await credentials.list_api_keys(connection):
+                    if key.name == _KEY_NAME and key.revoked_at is None:
+                        await credentials.revoke(connection, key.id)
+                scopes = BACKEND | {Scope.OPERATOR}
                 key_ring = KeyRing.parse(system.environment["UPLIFT_MASTER_KEYS"])
                 _, secret = await credentials.add_api_key(
                     connection, key_ring, _KEY_NAME, scopes, by=actor()

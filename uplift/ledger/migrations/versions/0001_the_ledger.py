@@ -136,6 +136,7 @@ def upgrade() -> None:
         ),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("mac", sa.LargeBinary(), nullable=False),
         sa.CheckConstraint(
             "(kind = 'device_token') = (user_id IS NOT NULL AND expires_at IS NOT NULL)",
