@@ -11,10 +11,6 @@ from typing import Any
 
 import orjson
 
-# The server that stores a resource sets these (https://hl7.org/fhir/resource.html#Meta). So they do
-# not tell whether the content is ours.
-_SERVER_ELEMENTS = frozenset({"id", "meta"})
-
 # Of arrays and objects inside each other. orjson writes up to 254.
 _MAX_DEPTH = 200
 
@@ -100,6 +96,15 @@ def upstream_key(key: bytes, *, fhir_version: str, resource_type: str, resource_
     return _keyed(key, b"upstream\0", parts)
 
 
+def receipt_key(key: bytes, *, fhir_version: str, resource_type: str, resource_id: str) -> bytes:
+    """A digest of what 1upHealth calls a resource that it stored (32 bytes).
+
+    Two records with the same digest are one resource there.
+    """
+    parts = [fhir_version.encode(), resource_type.encode(), resource_id.encode()]
+    return _keyed(key, b"receipt\0", parts)
+
+
 def request_digest(
     key: bytes,
     *,
@@ -120,17 +125,3 @@ def _keyed(key: bytes, purpose: bytes, parts: list[bytes]) -> bytes:
     # Each part has its length in front. So two different lists never give the same message.
     message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
     return hmac.digest(key, purpose + message, "sha256")
-
-
-def same_content(ours: Any, stored: Any) -> bool:
-    """Whether 1upHealth stored what we sent. What a server sets itself does not count."""
-    if not isinstance(ours, dict) or not isinstance(stored, dict):
-        return False
-    try:
-        return canonical(_content(ours)) == canonical(_content(stored))
-    except ValueError:
-        return False  # nested deeper than anything that Uplift accepts
-
-
-def _content(resource: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in resource.items() if name not in _SERVER_ELEMENTS}

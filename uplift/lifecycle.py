@@ -95,6 +95,7 @@ class Reason(StrEnum):
     CANCELLED_BY_OWNER = "cancelled_by_owner"
     GAVE_UP = "gave_up"
     NEWER_VERSION = "newer_version"
+    STORED_DIFFERENTLY = "stored_differently"  # 1upHealth has it, with other content than was sent
 
 
 def allowed(source: State, target: State) -> bool:

@@ -13,7 +13,6 @@ from uplift.identity import (
     canonical,
     content_digest,
     record_identity,
-    same_content,
     upstream_key,
 )
 
@@ -183,44 +182,6 @@ def test_an_id_that_looks_like_a_digest_is_still_an_id() -> None:
 
 def test_no_source_and_an_empty_source_are_the_same_source() -> None:
     assert _identity(source=None) == _identity(source="")
-
-
-OURS = {"resourceType": "Observation", "id": "1", "valueQuantity": {"value": 72.0}, "a": [1, 2]}
-
-
-@pytest.mark.parametrize(
-    "stored",
-    [
-        OURS,
-        {**OURS, "id": "another"},
-        {**OURS, "meta": {"versionId": "1", "lastUpdated": "2026-01-01T00:00:00Z"}},
-        {name: value for name, value in OURS.items() if name != "id"},
-        {**OURS, "valueQuantity": {"value": 72}},
-        dict(reversed(OURS.items())),
-    ],
-)
-def test_what_a_server_sets_or_spells_is_no_difference(stored: dict[str, Any]) -> None:
-    assert same_content(OURS, stored)
-
-
-@pytest.mark.parametrize(
-    "stored",
-    [
-        {**OURS, "valueQuantity": {"value": 73}},
-        {**OURS, "valueQuantity": {"value": 72.0, "id": "1"}},
-        {**OURS, "a": [2, 1]},
-        {**OURS, "text": {}},
-        {name: value for name, value in OURS.items() if name != "a"},
-        {**OURS, "resourceType": "Condition"},
-        {},
-        [OURS],
-        None,
-        "text",
-        {**OURS, "a": orjson.loads("[" * 500 + "]" * 500)},
-    ],
-)
-def test_anything_else_is_a_difference(stored: Any) -> None:
-    assert not same_content(OURS, stored)
 
 
 def test_where_a_resource_will_be_is_its_version_its_type_and_its_id() -> None:

@@ -97,6 +97,7 @@ _NEWER_FOUND = _Next(State.REFUSED, Reason.NEWER_UPSTREAM, "newer_upstream")
 _PAST_DEADLINE = _Next(State.EXPIRED, Reason.GAVE_UP, "gave_up")
 _STOPPED = _Next(State.QUEUED, Reason.HANDED_BACK, "handed_back")
 _STORED = _Next(State.DELIVERED, None, "stored")
+_STORED_DIFFERENTLY = _Next(State.DELIVERED, Reason.STORED_DIFFERENTLY, "stored_differently")
 
 # Only these responses leave open or prove that it was stored.
 _ARRIVED = frozenset({ResponseKind.STORED, ResponseKind.UNKNOWN})
@@ -234,7 +235,7 @@ def _after_write(response: Response, policy: Policy) -> _Next | _Retry:
     floor = response.retry_after or 0.0
     match response.kind:
         case ResponseKind.STORED:
-            return _STORED
+            return _STORED_DIFFERENTLY if response.differs else _STORED
         case ResponseKind.REFUSED:
             return _Next(State.REFUSED, Reason.UPSTREAM_REFUSED, response.code)
         case ResponseKind.UNKNOWN:

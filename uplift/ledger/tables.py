@@ -126,6 +126,12 @@ class Record(Table):
             "upstream_key",
             postgresql_where=text("upstream_key IS NOT NULL"),
         ),
+        Index(
+            "ix_records_receipt_key",
+            "user_id",
+            "receipt_key",
+            postgresql_where=text("receipt_key IS NOT NULL"),
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -141,6 +147,8 @@ class Record(Table):
     sealed_receipt: Mapped[bytes | None]
     # Keyed hash of (FHIR version, type, the resource's own id): its place at 1upHealth.
     upstream_key: Mapped[bytes | None]
+    # Keyed hash of (FHIR version, type, the receipt's id): which resource there is this record.
+    receipt_key: Mapped[bytes | None]
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 
@@ -302,6 +310,7 @@ class Tombstone(Table):
     batch_id: Mapped[UUID | None]
     fhir_version: Mapped[str]
     resource_type: Mapped[str]
+    reason: Mapped[str | None]
     revision: Mapped[int]
     attempts: Mapped[int]
     possible_duplicate: Mapped[bool]

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
-from uplift.sandbox import fhir, oauth
+from uplift.sandbox import fhir, metadata, oauth
 from uplift.sandbox.accounts import Account
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.control import Control
@@ -32,8 +32,9 @@ def create_app(config: SandboxConfig | None = None) -> Starlette:
 
     fhir_routes = [
         route("/oauth2/token", "token", oauth.token),
-        route("/{version}/metadata", "fhir", fhir.metadata),
+        route("/{version}/metadata", "fhir", metadata.metadata),
         route("/{version}/{type}", "fhir", fhir.types),
+        route("/{version}/{type}/_search", "fhir", fhir.searches),
         route("/{version}/{type}/{id}", "fhir", fhir.instances),
         route("/{version}/{type}/{id}/$everything", "fhir", fhir.patient_everything),
         route("/{version}/{type}/{id}/_history/{vid}", "fhir", fhir.versions),

@@ -5,8 +5,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from uplift.sandbox.config import SandboxConfig
+from uplift.sandbox.journal import UnreadableJournalError
 from uplift.sandbox.server import LOOPBACK, serve
 
 
@@ -15,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     default = SandboxConfig()
     parser = argparse.ArgumentParser(
         prog="uplift sandbox",
-        description="A simulated 1upHealth, in memory.",
+        description="A simulated 1upHealth.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
@@ -26,6 +28,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choices=["kept", "assigned"],
         default=default.ids,
         help="kept: a new resource keeps the id it came with; assigned: the server gives one",
+    )
+    add(
+        "--like",
+        choices=["oneup-recorded"],
+        default=default.like,
+        help="a server to be like, as its recorded responses are: ids of its own, and additions",
+    )
+    add(
+        "--state",
+        dest="state_file",
+        type=Path,
+        default=default.state_file,
+        help="keep users, tokens and resources in this file, sealed with SANDBOX_STATE_KEY",
     )
     add("--client-id", default=default.client_id, help="the application's client id")
     add(
@@ -89,12 +104,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     chosen = vars(parser.parse_args(arguments))
     host, port = chosen.pop("host"), chosen.pop("port")
+    chosen["state_key"] = os.environ.get("SANDBOX_STATE_KEY", "")
     # uvicorn raises a signal again once it has stopped; for a server SIGTERM is an ordinary end.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         serve(host, port, SandboxConfig(**chosen), ready=_say_where)
     except OSError as wrong:
         sys.stderr.write(f"Cannot listen on {host}:{port}: {wrong.strerror}. Try --port 0.\n")
+        return 1
+    except UnreadableJournalError as wrong:
+        sys.stderr.write(f"{wrong}\n")
         return 1
     except KeyboardInterrupt:
         return 0

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -158,7 +159,9 @@ class System:
             self._say("Starting Redis")
             self.redis = self._stack.enter_context(EmbeddedRedis(self._data_dir))
             environment["UPLIFT_REDIS_URL"] = self.redis.url
-        environment.setdefault("UPLIFT_MASTER_KEYS", self._master_keys())
+        environment.setdefault(
+            "UPLIFT_MASTER_KEYS", self._kept("master_keys", partial(KeyRing.new_entry, "embedded"))
+        )
         self._stack.enter_context(self.processes)
         if "UPLIFT_ONEUP_FHIR_URL" not in environment:
             self._start_sandbox()
@@ -196,12 +199,12 @@ class System:
         self._say(f"Starting {name}")
         self._run(name, [name])
 
-    def _run(self, name: str, words: list[str]) -> None:
-        environment = self.environment
+    def _run(self, name: str, words: list[str], **more: str) -> None:
+        environment = {**self.environment, **more}
         if name in ADMIN_PORTS:
             port = self._port(ADMIN_PORTS[name])
             self.admin_urls[name] = f"http://{HOST}:{port}"
-            environment = {**environment, "UPLIFT_ADMIN_PORT": str(port)}
+            environment["UPLIFT_ADMIN_PORT"] = str(port)
         self.processes.start(name, command(*words), env=environment)
 
     def _start_sandbox(self) -> None:
@@ -222,8 +225,11 @@ class System:
             [
                 *("sandbox", "--port", str(port)),
                 *("--client-id", self.environment["UPLIFT_ONEUP_CLIENT_ID"]),
+                # The ledger goes on with what it delivered, so the sandbox must as well.
+                *("--state", str(self._data_dir / "sandbox_state")),
                 *self._sandbox_options,
             ],
+            SANDBOX_STATE_KEY=self._kept("sandbox_key", partial(secrets.token_hex, 32)),
         )
         self._await(f"{url}/_sandbox/health", "sandbox")
 
@@ -258,10 +264,10 @@ class System:
     def _port(self, usual: int) -> int:
         return free_port(None if self._any_port else usual)
 
-    def _master_keys(self) -> str:
-        """The key ring of the embedded system, created at its first start."""
-        file = self._data_dir / "master_keys"
+    def _kept(self, name: str, make: Callable[[], str]) -> str:
+        """A secret of the embedded system, made at its first start and kept in a file."""
+        file = self._data_dir / name
         if not file.exists():
             file.touch(mode=0o600)
-            file.write_text(KeyRing.new_entry("embedded"))
+            file.write_text(make())
         return file.read_text()

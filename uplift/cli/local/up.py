@@ -38,7 +38,6 @@ def up() -> None:
 
 def _run_up(folder: Path) -> int:
     try:
-        is_new = not (folder / "master_keys").exists()
         settings = {"UPLIFT_LOG_FORMAT": "text", **_chosen()}
         if "UPLIFT_ONEUP_FHIR_URL" not in settings:
             # Our own sandbox keeps ids. Only then can an unknown outcome be looked up by id.
@@ -52,11 +51,6 @@ def _run_up(folder: Path) -> int:
             file = write_environment(folder, system.environment)
             try:
                 print_addresses(system, file)
-                if system.sandbox_url is not None and not is_new:
-                    console.print(
-                        "The simulated 1upHealth is empty after each start. `uplift users add NAME`"
-                        " gives an earlier person a grant again."
-                    )
                 with tended(system):
                     threading.Event().wait()
             finally:

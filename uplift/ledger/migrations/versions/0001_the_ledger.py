@@ -230,6 +230,7 @@ def upgrade() -> None:
         sa.Column("delivered_digest", sa.LargeBinary(), nullable=True),
         sa.Column("sealed_receipt", sa.LargeBinary(), nullable=True),
         sa.Column("upstream_key", sa.LargeBinary(), nullable=True),
+        sa.Column("receipt_key", sa.LargeBinary(), nullable=True),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
@@ -239,6 +240,13 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_records_user_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_records")),
         sa.UniqueConstraint("user_id", "identity", name=op.f("uq_records_user_id_identity")),
+    )
+    op.create_index(
+        "ix_records_receipt_key",
+        "records",
+        ["user_id", "receipt_key"],
+        unique=False,
+        postgresql_where=sa.text("receipt_key IS NOT NULL"),
     )
     op.create_index(
         "ix_records_upstream_key",
@@ -254,6 +262,7 @@ def upgrade() -> None:
         sa.Column("batch_id", sa.Uuid(), nullable=True),
         sa.Column("fhir_version", sa.Text(), nullable=False),
         sa.Column("resource_type", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("revision", sa.Integer(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("possible_duplicate", sa.Boolean(), nullable=False),
@@ -481,6 +490,11 @@ def downgrade() -> None:
         "ix_records_upstream_key",
         table_name="records",
         postgresql_where=sa.text("upstream_key IS NOT NULL"),
+    )
+    op.drop_index(
+        "ix_records_receipt_key",
+        table_name="records",
+        postgresql_where=sa.text("receipt_key IS NOT NULL"),
     )
     op.drop_table("records")
     op.drop_index("uq_pauses_user_id", table_name="pauses", postgresql_nulls_not_distinct=True)
