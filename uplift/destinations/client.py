@@ -4,6 +4,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
@@ -14,6 +15,7 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 
 from uplift.destinations.contents import ACCEPT_ENCODING, read_content
+from uplift.destinations.refusals import refusal_issues
 from uplift.destinations.responses import (
     Response,
     ResponseKind,
@@ -154,8 +156,13 @@ class FhirClient:
             keeps_ids=self._keeps_ids,
         )
         if len(body) + len(content) > _MAX_INLINE_BYTES:
-            return await asyncio.to_thread(classify)
-        return classify()
+            classified = await asyncio.to_thread(classify)
+        else:
+            classified = classify()
+        if classified.kind is not ResponseKind.REFUSED:
+            return classified
+        version = FhirVersion(version_path.upper())
+        return replace(classified, refusal=refusal_issues(headers, content, version))
 
     async def look_up(
         self,

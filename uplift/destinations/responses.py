@@ -48,6 +48,7 @@ class Response:
     resource: dict[str, Any] | None = None
     content: bytes = b""  # the bytes of a read, as they came
     issues: tuple[str, ...] = ()  # FHIR's issue types, if the response has any
+    refusal: tuple[dict[str, Any], ...] = ()  # why a record was refused: see `refusals`
     next_page: str | None = None  # the next page of a search that has found nothing so far
     differs: bool = False  # stored, with other content than ours and what servers add
 
@@ -56,7 +57,7 @@ class Response:
 
 
 # https://hl7.org/fhir/R4/valueset-issue-type.html; the earlier versions have some of them.
-_ISSUE_TYPES = frozenset(
+ISSUE_TYPES = frozenset(
     {
         "invalid", "structure", "required", "value", "invariant",
         "security", "login", "unknown", "expired", "forbidden", "suppressed",
@@ -132,7 +133,7 @@ def _classify_success(
     ours: dict[str, Any],
     known_id: str | None,
 ) -> Response:
-    stored = _fhir_object(headers, body)
+    stored = fhir_object(headers, body)
     if stored is None or stored.get("resourceType") != resource_type:
         # A login page, {"error": …} or another type with a 2xx: seen at 1upHealth.
         return Response(ResponseKind.UNKNOWN, NOT_THE_RESOURCE, status)
@@ -178,12 +179,12 @@ def classify_look_up(
     """Classify the response to a read by id."""
     code = f"http_{status}"
     if status == 200:
-        stored = _fhir_object(headers, body)
+        stored = fhir_object(headers, body)
         if stored is not None and stored.get("resourceType") == resource_type:
             receipt = receipt_of(headers, stored)
             return Response(ResponseKind.FOUND, code, status, receipt=receipt, resource=stored)
         return Response(ResponseKind.UNKNOWN, NOT_THE_RESOURCE, status)
-    if status in (404, 410) and _fhir_object(headers, body) is not None:
+    if status in (404, 410) and fhir_object(headers, body) is not None:
         # Only if the destination itself says so, in FHIR: a misled gateway sends a 404 page for
         # everything.
         return Response(ResponseKind.ABSENT, code, status)
@@ -211,7 +212,7 @@ def classify_search(
         return Response(ResponseKind.UNAUTHORIZED, code, status)
     if status != 200:
         return Response(ResponseKind.UNKNOWN, code, status, retry_after(headers))
-    page = _fhir_object(headers, body)
+    page = fhir_object(headers, body)
     if page is None or page.get("resourceType") != "Bundle" or page.get("type") != "searchset":
         return Response(ResponseKind.UNKNOWN, "not_a_search", status)
     entries, links = page.get("entry", []), page.get("link", [])
@@ -282,7 +283,8 @@ def retry_after(headers: httpx.Headers, *, now: datetime | None = None) -> float
     return min(max(seconds, 0.0), _MAX_RETRY_AFTER)
 
 
-def _fhir_object(headers: httpx.Headers, body: bytes) -> dict[str, Any] | None:
+def fhir_object(headers: httpx.Headers, body: bytes) -> dict[str, Any] | None:
+    """The JSON object of a response; None if it is something else."""
     if "json" not in headers.get("content-type", "").lower():
         return None
     return _object(body)
@@ -315,13 +317,13 @@ def _is_of(body: bytes, resource_type: str) -> bool:
 
 def _issue_types(headers: httpx.Headers, body: bytes) -> tuple[str, ...]:
     """The issue types of an OperationOutcome. Its texts may contain health data."""
-    issues = (_fhir_object(headers, body) or {}).get("issue")
+    issues = (fhir_object(headers, body) or {}).get("issue")
     codes = [
         issue.get("code")
         for issue in (issues if isinstance(issues, list) else [])
         if isinstance(issue, dict)
     ]
-    told = (code for code in codes if isinstance(code, str) and code in _ISSUE_TYPES)
+    told = (code for code in codes if isinstance(code, str) and code in ISSUE_TYPES)
     return tuple(dict.fromkeys(told))
 
 
