@@ -11,8 +11,6 @@ from uplift.errors import UpliftError
 MAX_RECORD_BYTES = 32 * 1024 * 1024
 """A larger file or line is skipped. The API accepts less, and memory holds more."""
 
-_BREAKS_TO_SPACES = bytes.maketrans(b"\r\n", b"  ")
-
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -31,27 +29,6 @@ class Record:
     """The name of where it comes from, for a person."""
     date: str | None = None
     """The day that it is about."""
-
-    def to_line(self) -> bytes:
-        """The record as a line of NDJSON: an envelope around the resource's own bytes.
-
-        A line must not have a line break. JSON allows one only between tokens, not inside a string
-        (RFC 8259, 2 and 7), so a space in its place changes no value. Nothing else changes.
-        """
-        labels = {
-            "fhirVersion": self.fhir_version,
-            "source": self.source,
-            "recordId": self.record_id,
-        }
-        named = {name: value for name, value in labels.items() if value is not None}
-        return b"".join(
-            (
-                msgspec.json.encode(named)[:-1],
-                b',"resource":',
-                self.body.translate(_BREAKS_TO_SPACES),
-                b"}\n",
-            )
-        )
 
 
 @dataclass(frozen=True, slots=True)
