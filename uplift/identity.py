@@ -15,6 +15,10 @@ import orjson
 # not tell whether the content is ours.
 _SERVER_ELEMENTS = frozenset({"id", "meta"})
 
+# Of `meta`. Servers set these, some of them at each download. Profiles, tags and security labels
+# are content.
+_VERSION_METADATA = frozenset({"versionId", "lastUpdated"})
+
 # Of arrays and objects inside each other. orjson writes up to 254.
 _MAX_DEPTH = 200
 
@@ -36,6 +40,19 @@ def canonical(resource: Any) -> bytes:
     if content and not _may_hold_whole_floats(content) and _max_depth(content) <= _MAX_DEPTH:
         return content
     return orjson.dumps(_plain(resource, _MAX_DEPTH), option=orjson.OPT_SORT_KEYS)
+
+
+def without_version_metadata(resource: dict[str, Any]) -> dict[str, Any]:
+    """The resource without meta.versionId and meta.lastUpdated; itself if it has neither.
+
+    What is downloaded again every day is then equal.
+    """
+    meta = resource.get("meta")
+    if not isinstance(meta, dict) or _VERSION_METADATA.isdisjoint(meta):
+        return resource
+    left = {name: value for name, value in meta.items() if name not in _VERSION_METADATA}
+    rest = {name: value for name, value in resource.items() if name != "meta"}
+    return {**rest, "meta": left} if left else rest
 
 
 def _may_hold_whole_floats(content: bytes) -> bool:

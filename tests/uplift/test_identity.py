@@ -15,6 +15,7 @@ from uplift.identity import (
     record_identity,
     same_content,
     upstream_key,
+    without_version_metadata,
 )
 
 KEY = bytes(range(32))
@@ -183,6 +184,30 @@ def test_an_id_that_looks_like_a_digest_is_still_an_id() -> None:
 
 def test_no_source_and_an_empty_source_are_the_same_source() -> None:
     assert _identity(source=None) == _identity(source="")
+
+
+_TAGGED = {"tag": [{"code": "a"}], "profile": ["p"], "security": [{"code": "R"}]}
+
+
+@pytest.mark.parametrize(
+    ("meta", "left"),
+    [
+        ({"versionId": "1"}, None),
+        ({"lastUpdated": "2026-01-01T00:00:00Z"}, None),
+        ({"lastUpdated": {"of": "another type"}, "versionId": 1}, None),
+        ({"versionId": "1", "lastUpdated": "2026-01-01T00:00:00Z", **_TAGGED}, _TAGGED),
+        (_TAGGED, _TAGGED),
+        ({}, {}),
+        ("text", "text"),
+    ],
+)
+def test_version_metadata_is_no_content_and_tags_are(meta: Any, left: Any) -> None:
+    resource = {"resourceType": "Condition", "meta": meta, "id": "1"}
+    rest = without_version_metadata(resource)
+    assert rest.get("meta") == left
+    assert ("meta" in rest) is (left is not None)
+    assert (rest["resourceType"], rest["id"]) == ("Condition", "1")
+    assert resource["meta"] == meta
 
 
 OURS = {"resourceType": "Observation", "id": "1", "valueQuantity": {"value": 72.0}, "a": [1, 2]}

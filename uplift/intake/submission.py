@@ -11,7 +11,7 @@ import orjson
 
 from uplift.errors import UnreadableUpload
 from uplift.fhir.versions import FhirVersion
-from uplift.identity import canonical
+from uplift.identity import canonical, without_version_metadata
 from uplift.intake.repeated_names import count_colons, quoted, repeated_name
 from uplift.json_values import has_more_values
 from uplift.problem_types import ProblemType
@@ -55,7 +55,8 @@ class Labels:
 class Submission:
     """A parsed resource: its bytes as they came, and what they say.
 
-    `content` is `uplift.identity.canonical` of it. No object in it has a name twice.
+    `content` is `uplift.identity.canonical` of it, without its version metadata. No object in it
+    has a name twice.
     """
 
     labels: Labels
@@ -106,12 +107,14 @@ def parse(body: bytes, labels: Labels) -> Submission:
     ):
         _check_name(name, text or "")
     try:
-        content = canonical(value)
+        everything = canonical(value)
+        kept = without_version_metadata(value)
+        content = everything if kept is value else canonical(kept)
     except ValueError as error:
         raise UnreadableUpload(
             ProblemType.UNSTORABLE_TEXT, f"The resource cannot be kept. {error}"
         ) from None
-    if count_colons(whole) != content.count(b":") + around:
+    if count_colons(whole) != everything.count(b":") + around:
         raise names_repeated(whole)
     return Submission(
         labels=labels,

@@ -179,6 +179,19 @@ async def test_the_same_content_in_another_spelling_is_a_duplicate(
     assert (again.upload.id, again.duplicate) == (first.upload.id, True)
 
 
+async def test_a_record_downloaded_again_is_a_duplicate_and_its_first_bytes_are_sent(
+    acceptor: Acceptor, alice: UserRow, database: Database, key_ring: KeyRing
+) -> None:
+    days = [{"versionId": str(day), "lastUpdated": f"2026-01-0{day}T00:00:00Z"} for day in (1, 2)]
+    accepted = [await accept(acceptor, meta=meta) for meta in days]
+    assert [each.duplicate for each in accepted] == [False, True]
+    row = await rows.row(database, accepted[0].upload.id)
+    body = alice.key(key_ring).open(row.sealed_body, body_context(row.id))
+    assert body == submission(meta=days[0]).body
+    tagged = await accept(acceptor, meta={**days[1], "tag": [{"code": "a"}]})
+    assert not tagged.duplicate
+
+
 async def test_new_content_of_a_record_supersedes_what_waits(
     acceptor: Acceptor, alice: UserRow, database: Database
 ) -> None:
