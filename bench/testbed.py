@@ -25,7 +25,8 @@ from uplift.cli.local.processes import Processes
 from uplift.cli.local.system import System, command
 from uplift.dispatch import Dispatcher
 from uplift.intake.accept import sealed
-from uplift.intake.submission import Labels, parse
+from uplift.intake.labels import Labels
+from uplift.intake.submission import parse
 from uplift.ledger import accepting, credentials, grants, users
 from uplift.ledger.credentials import Scope
 from uplift.ledger.database import Database

@@ -7,7 +7,9 @@ record is health data, and one could guess it from a hash without a key.
 
 import hmac
 import re
+from collections.abc import Iterable
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -117,20 +119,44 @@ def upstream_key(key: bytes, *, fhir_version: str, resource_type: str, resource_
     return _keyed(key, b"upstream\0", parts)
 
 
-def request_digest(
-    key: bytes,
-    *,
-    fhir_version: str | None,
-    source: str | None,
-    record_id: str | None,
-    body: bytes,
-) -> bytes:
+def server_of(source_url: str | None, resource_type: str) -> str | None:
+    """The FHIR server in the URL of a record: the URL less its `/Type/id`; None if it names none.
+
+    The path stays, because one host may serve many hospitals.
+    """
+    try:
+        url = urlsplit(source_url or "")
+        host, port = (url.hostname or "").rstrip("."), url.port
+    except ValueError:
+        return None
+    segments = url.path.split("/")
+    types = [place for place, name in enumerate(segments[:-1]) if name == resource_type]
+    types = [place for place in types if segments[place + 1]]
+    if url.scheme not in _PORTS or not host or not types:
+        return None
+    shown = f":{port}" if port not in (None, _PORTS[url.scheme]) else ""
+    return f"{url.scheme}://{host}{shown}{'/'.join(segments[: types[-1]])}"
+
+
+_PORTS = {"http": 80, "https": 443}
+
+
+def source_key(key: bytes, source: str) -> bytes:
+    """A digest of a source's label under the user's key (32 bytes)."""
+    return _keyed(key, b"source\0", [source.encode()])
+
+
+def server_key(key: bytes, server: str) -> bytes:
+    """A digest of `server_of` a record under the user's key (32 bytes)."""
+    return _keyed(key, b"server\0", [server.encode()])
+
+
+def request_digest(key: bytes, *, labels: Iterable[str | None], body: bytes) -> bytes:
     """A digest of a request's labels and of its resource's bytes, under the user's key (32 bytes).
 
     An omitted label and an empty one are the same.
     """
-    parts = [(text or "").encode() for text in (fhir_version, source, record_id)]
-    return _keyed(key, b"request\0", [*parts, body])
+    return _keyed(key, b"request\0", [*((text or "").encode() for text in labels), body])
 
 
 def _keyed(key: bytes, purpose: bytes, parts: list[bytes]) -> bytes:

@@ -14,6 +14,7 @@ from uplift.identity import (
     content_digest,
     record_identity,
     same_content,
+    server_of,
     upstream_key,
     without_version_metadata,
 )
@@ -246,6 +247,34 @@ def test_what_a_server_sets_or_spells_is_no_difference(stored: dict[str, Any]) -
 )
 def test_anything_else_is_a_difference(stored: Any) -> None:
     assert not same_content(OURS, stored)
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("https://fhir.example.org/r4/Condition/1", "https://fhir.example.org/r4"),
+        ("https://north.example/Condition/o0", "https://north.example"),
+        ("https://Host.Example:443/a/b/Condition/1?x=1#y", "https://host.example/a/b"),
+        ("http://host.example.:8080/Condition/1/_history/2", "http://host.example:8080"),
+        ("https://jane:secret@host.example/Condition/1", "https://host.example"),
+        ("https://host.example/Condition/r4/Condition/1", "https://host.example/Condition/r4"),
+        ("https://host.example/r4/Condition/Condition", "https://host.example/r4"),
+        ("https://host.example/r4/Observation/1", None),
+        ("https://host.example/r4/Condition/", None),
+        ("https://host.example/r4/Condition", None),
+        ("https:///Condition/1", None),
+        ("https://[::1/Condition/1", None),
+        ("https://host.example:port/Condition/1", None),
+        ("urn:uuid:1", None),
+        ("Condition/1", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_the_server_of_a_record_is_its_url_less_type_and_id(
+    url: str | None, server: str | None
+) -> None:
+    assert server_of(url, "Condition") == server
 
 
 def test_where_a_resource_will_be_is_its_version_its_type_and_its_id() -> None:

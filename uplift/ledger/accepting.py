@@ -104,7 +104,8 @@ def _rounds(
 ) -> tuple[list[list[NewUpload]], list[tuple[NewUpload, NewUpload]]]:
     """The group in rounds that have each record once, in its order; and twins with their first.
 
-    A twin has the content of the one before it of the same record, so it needs nothing.
+    A twin has the content and the times of the one before it of the same record, so it needs
+    nothing.
     """
     rounds: list[list[NewUpload]] = []
     twins: list[tuple[NewUpload, NewUpload]] = []
@@ -112,7 +113,7 @@ def _rounds(
     for new in group:
         record = (new.user_id, new.identity)
         before, round_ = seen.get(record, (None, -1))
-        if before is not None and before.digest == new.digest:
+        if before is not None and (before.digest, before.times) == (new.digest, new.times):
             twins.append((new, before))
             continue
         if round_ + 1 == len(rounds):

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
 from uplift.ledger.new_uploads import Added, NewUpload, Version, add, adding
 
@@ -18,8 +17,9 @@ _ADD_FIRST = adding(
     "new JOIN first ON first.id = new.record_id",
     first="""first AS (
         INSERT INTO records
-            (id, user_id, identity, upstream_key, versions, latest_upload_id, latest_digest)
-        SELECT record_id, user_id, identity, upstream_key, 1, id, digest
+            (id, user_id, identity, upstream_key, sealed_watermark, versions, latest_upload_id,
+                latest_digest)
+        SELECT record_id, user_id, identity, upstream_key, watermark, 1, id, digest
         FROM new ORDER BY user_id, identity
         ON CONFLICT (user_id, identity) DO NOTHING
         RETURNING id
@@ -34,5 +34,5 @@ async def add_first_versions(
 
     Returns what was added, by the uploads' ids.
     """
-    versions = [Version(new, uuid7(), number=1, maybe_sent=False) for new in group]
+    versions = [Version(new, new.record_id, number=1, maybe_sent=False) for new in group]
     return await add(connection, _ADD_FIRST, versions, redispatch_seconds=redispatch_seconds)

@@ -1,10 +1,11 @@
 """Adds uploads to records that are there, or finds that they need none.
 
-Older versions that nobody has tried to send are superseded. An older version that may be at
+Older versions that nobody has tried to send are superseded. One that comes late, after a version
+that its server says is newer, is superseded itself. An older version that may be at
 1upHealth ends first, and what comes after it is looked up there before it is sent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,7 @@ from uplift.ledger.new_uploads import Added, NewUpload, Version, add, adding
 from uplift.ledger.parameters import Rows, is_among
 from uplift.ledger.tables import Record, Upload, state_is
 from uplift.ledger.transitions import Change, change_state
+from uplift.ledger.watermarks import Watermarks
 from uplift.lifecycle import ENDED_UNDELIVERED, UNFINISHED, Reason, State
 
 # These ended because somebody stopped them, or time did. The same content that comes again is a
@@ -29,7 +31,7 @@ _GIVEN_UP = frozenset({State.CANCELLED, State.EXPIRED, State.SUPERSEDED})
 class Kept:
     """What became of an upload that was put in: the id it has, and whether that was there before.
 
-    `added` is what the ledger decided about it, if it is new.
+    `added` is what the ledger decided about it, if it is new and waits to be sent.
     """
 
     id: UUID
@@ -55,21 +57,68 @@ async def add_later_versions(
     )
     records = {(row.user_id, bytes(row.identity)): row for row in locked}
     pairs = [(new, records[new.user_id, new.identity]) for new in group]
+    watermarks = Watermarks(connection)
     kept = await _find_repeated(connection, pairs)
+    moved = await watermarks.with_duplicates(
+        [(new, record, kept[new.id].id) for new, record in pairs if new.id in kept]
+    )
     changed = [(new, record) for new, record in pairs if new.id not in kept]
-    if not changed:
-        return kept
+    late = await watermarks.find_late(changed) if changed else set()
+    for new, record in changed:
+        if new.id in late and (before := watermarks.late_before(new, record)):
+            kept[new.id] = Kept(before, duplicate=True)
+    newer = [(new, record) for new, record in changed if new.id not in late]
+    versions, gone_back = await _next_versions(connection, newer)
+    kept |= gone_back
+    moved |= await watermarks.with_duplicates(
+        [(new, record, kept[new.id].id) for new, record in newer if new.id in kept]
+    )
+    moved |= await watermarks.with_versions(
+        [(new, record) for new, record in newer if new.id not in kept]
+    )
+    versions += [
+        Version(new, record.id, record.versions + 1, maybe_sent=False)
+        for new, record in changed
+        if new.id in late and new.id not in kept
+    ]
+    if versions:
+        added = await add(connection, _ADD_NEXT, versions, redispatch_seconds=redispatch_seconds)
+        await change_state(connection, [_older(id_) for id_ in added if id_ in late])
+        kept |= {
+            id_: Kept(id_, duplicate=False, added=each if id_ not in late else None)
+            for id_, each in added.items()
+        }
+    await _note(connection, pairs, kept, late, moved)
+    return kept
+
+
+def _older(upload_id: UUID) -> Change:
+    return Change(
+        upload_id=upload_id,
+        source=State.QUEUED,
+        target=State.SUPERSEDED,
+        reason=Reason.OLDER_VERSION,
+    )
+
+
+async def _next_versions(
+    connection: AsyncConnection, pairs: Sequence[tuple[NewUpload, Row[Any]]]
+) -> tuple[list[Version], dict[UUID, Kept]]:
+    """The uploads as the next versions of their records; and those that went back to what was
+    delivered. What is not sent yet is superseded by both.
+    """
     # A record that never had an upload needs no question.
     standings: dict[UUID, Row[Any]] = {}
-    if before := [record.id for _, record in changed if record.versions]:
+    if before := [record.id for _, record in pairs if record.versions]:
         await _supersede_unsent(connection, before)
         standings = await _standings(connection, before)
     versions: list[Version] = []
-    for new, record in changed:
+    gone_back: dict[UUID, Kept] = {}
+    for new, record in pairs:
         standing = standings.get(record.id)
         same_as_delivered = record.delivered_digest == new.digest
         if standing and same_as_delivered and _is_as_delivered(standing):
-            kept[new.id] = Kept(standing.delivered_upload_id, duplicate=True)
+            gone_back[new.id] = Kept(standing.delivered_upload_id, duplicate=True)
         else:
             # What was delivered last may still be there, after a version that never arrived. The
             # same content that is under way may soon be there.
@@ -77,31 +126,48 @@ async def add_later_versions(
                 standing.maybe_sent or same_as_delivered or new.digest in (standing.under_way or ())
             )
             versions.append(Version(new, record.id, record.versions + 1, maybe_sent))
-    if versions:
-        added = await add(connection, _ADD_NEXT, versions, redispatch_seconds=redispatch_seconds)
-        kept |= {id_: Kept(id_, duplicate=False, added=each) for id_, each in added.items()}
-    await connection.execute(
-        _NOTE_LATEST,
-        _LATEST.parameter(
-            {
-                "record_id": record.id,
-                "upload_id": kept[new.id].id,
-                "digest": new.digest,
-                "added": 0 if kept[new.id].duplicate else 1,
-            }
-            for new, record in changed
-        ),
-    )
-    return kept
+    return versions, gone_back
+
+
+async def _note(
+    connection: AsyncConnection,
+    pairs: Sequence[tuple[NewUpload, Row[Any]]],
+    kept: Mapping[UUID, Kept],
+    late: Collection[UUID],
+    moved: Mapping[UUID, bytes],
+) -> None:
+    """Note in the records what came last; what is late did not."""
+    notes = []
+    for new, record in pairs:
+        is_newest = new.id not in late
+        note = {
+            "record_id": record.id,
+            "upload_id": kept[new.id].id if is_newest else record.latest_upload_id,
+            "digest": new.digest if is_newest else record.latest_digest,
+            "added": 0 if kept[new.id].duplicate else 1,
+            "watermark": moved.get(record.id),
+        }
+        if note["added"] or note["watermark"] or note["upload_id"] != record.latest_upload_id:
+            notes.append(note)
+    if notes:
+        await connection.execute(_NOTE_LATEST, _LATEST.parameter(notes))
 
 
 _ADD_NEXT = adding()
 
-_LATEST = Rows("latest", record_id="uuid", upload_id="uuid", digest="bytea", added="int")
+_LATEST = Rows(
+    "latest",
+    record_id="uuid",
+    upload_id="uuid",
+    digest="bytea",
+    added="int",
+    watermark="bytea",
+)
 
 _NOTE_LATEST = _LATEST.statement("""
     UPDATE records AS r
-    SET versions = r.versions + n.added, latest_upload_id = n.upload_id, latest_digest = n.digest
+    SET versions = r.versions + n.added, latest_upload_id = n.upload_id, latest_digest = n.digest,
+        sealed_watermark = coalesce(n.watermark, r.sealed_watermark)
     FROM {latest} AS n
     WHERE r.id = n.record_id
 """)

@@ -80,7 +80,7 @@ _ADD_OR_LOCK = _RECORDS.statement("""
     ORDER BY n.user_id, n.identity
     ON CONFLICT (user_id, identity) DO UPDATE SET upstream_key = excluded.upstream_key
     RETURNING r.id, r.user_id, r.identity, r.versions, r.latest_upload_id, r.latest_digest,
-        r.delivered_digest
+        r.delivered_version, r.delivered_digest, r.sealed_watermark
 """)
 
 

@@ -139,6 +139,8 @@ class Record(Table):
     # Sealed JSON {"id", "version", "stored_at", "sha256"}: the id at 1upHealth may be a hospital's
     # own, and the bytes of a digest could be guessed.
     sealed_receipt: Mapped[bytes | None]
+    # Sealed JSON: when its versions were last changed, as their servers say.
+    sealed_watermark: Mapped[bytes | None]
     # Keyed hash of (FHIR version, type, the resource's own id): its place at 1upHealth.
     upstream_key: Mapped[bytes | None]
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)

@@ -19,14 +19,15 @@ from uplift.errors import NotFound, SealError
 from uplift.identity import canonical, content_digest
 from uplift.intake.accept import Accepted, Acceptor
 from uplift.intake.back_pressure import BackPressure
-from uplift.intake.submission import Labels, parse
+from uplift.intake.labels import Labels
+from uplift.intake.submission import Submission, parse
 from uplift.ledger import audit
 from uplift.ledger.audit import Action, Actor
 from uplift.ledger.database import Database
 from uplift.ledger.tables import Record, Upload
 from uplift.ledger.uploads import body_context
 from uplift.ledger.users import UserRow
-from uplift.lifecycle import State
+from uplift.lifecycle import Reason, State
 from uplift.queues import BULK, UPLOADS
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
@@ -190,6 +191,38 @@ async def test_a_record_downloaded_again_is_a_duplicate_and_its_first_bytes_are_
     assert body == submission(meta=days[0]).body
     tagged = await accept(acceptor, meta={**days[1], "tag": [{"code": "a"}]})
     assert not tagged.duplicate
+
+
+async def test_an_older_version_is_superseded_and_not_dispatched(
+    acceptor: Acceptor, alice: UserRow, dispatcher: Dispatcher, client: "redis.asyncio.Redis"
+) -> None:
+    dispatcher.start()
+    first = await accept(acceptor, meta={"lastUpdated": "2026-01-02T00:00:00Z"})
+    late = await accept(acceptor, meta={"lastUpdated": "2026-01-01T00:00:00Z"}, note="older")
+    assert (late.duplicate, late.upload.state) == (False, State.SUPERSEDED)
+    assert late.upload.reason == Reason.OLDER_VERSION
+    forced = await acceptor.accept(
+        "alice",
+        parse(
+            orjson.dumps(resource(meta={"lastUpdated": "2026-01-01T00:00:00Z"}, note="older")),
+            Labels(fhir_version="R4", source="hospital-a", force=True),
+        ),
+    )
+    assert forced.upload.state is State.QUEUED
+    await dispatcher.close()
+    assert await all_ids(client, UPLOADS) == [first.upload.id, forced.upload.id]
+
+
+async def test_when_the_phone_got_it_decides_where_no_version_says_when_it_was_updated(
+    acceptor: Acceptor, alice: UserRow
+) -> None:
+    def received(day: int, note: str) -> Submission:
+        labels = Labels(fhir_version="R4", received_at=f"2026-01-0{day}T08:00:00+01:00")
+        return parse(orjson.dumps(resource(note=note)), labels)
+
+    await acceptor.accept("alice", received(2, "new"))
+    late = await acceptor.accept("alice", received(1, "old"))
+    assert late.upload.reason == Reason.OLDER_VERSION
 
 
 async def test_new_content_of_a_record_supersedes_what_waits(

@@ -228,6 +228,7 @@ def upgrade() -> None:
         sa.Column("delivered_version", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("delivered_digest", sa.LargeBinary(), nullable=True),
         sa.Column("sealed_receipt", sa.LargeBinary(), nullable=True),
+        sa.Column("sealed_watermark", sa.LargeBinary(), nullable=True),
         sa.Column("upstream_key", sa.LargeBinary(), nullable=True),
         sa.Column(
             "created_at",
