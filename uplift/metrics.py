@@ -93,8 +93,8 @@ delivery_duration = Histogram(
 sweep_work = Counter(
     "uplift_sweep_work_total",
     "What sweeps did. Uploads: refused because they crash workers, queued because their lease"
-    " expired (lease_expired), released because of a new grant, expired, dispatched. Users:"
-    " erased.",
+    " expired (lease_expired), released because of a new grant, retried because a collision is"
+    " none any more, expired, dispatched. Users: erased.",
     ["kind"],
 )
 
@@ -179,7 +179,7 @@ for _status in ("2xx", "3xx", "4xx", "429", "5xx", "none"):
     responses.labels(_status)
 for _why in ("lease_lost", "failed"):
     attempts_unrecorded.labels(_why)
-for _kind in ("refused", "lease_expired", "released", "expired", "dispatched", "erased"):
+for _kind in ("refused", "lease_expired", "released", "retried", "expired", "dispatched", "erased"):
     sweep_work.labels(_kind)
 # Unknown until this process has read it.
 rate_limiter_limit.set(math.nan)

@@ -72,6 +72,13 @@ def is_late(times: Times, counting: Iterable[Stamped]) -> bool:
     )
 
 
+def is_newest(times: Times, counting: Sequence[Stamped]) -> bool:
+    """Whether the same server says that it is newer than one of these versions, and none newer."""
+    return not is_late(times, counting) and any(
+        _same_server(times, other.times) and _is_earlier(other.times, times) for other in counting
+    )
+
+
 def _same_server(one: Times, other: Times) -> bool:
     if one.server is not None and other.server is not None:
         return one.server == other.server

@@ -80,6 +80,8 @@ def sealed(
             if isinstance(resource_id, str) and resource_id
             else None
         ),
+        source_key=sources,
+        server_key=servers,
         batch_id=batch_id,
         by=by,
     )

@@ -39,6 +39,8 @@ class NewUpload:
     sealed_body: bytes
     queue: str
     upstream_key: bytes | None = None  # `uplift.identity.upstream_key`; None if it has no id
+    source_key: bytes | None = None  # `uplift.identity.source_key`; None if it has no label
+    server_key: bytes | None = None  # `uplift.identity.server_key`; None if it names no server
     batch_id: UUID | None = None
     by: Actor = SYSTEM
     record_id: UUID = field(default_factory=uuid7)
@@ -81,6 +83,8 @@ _NEW = Rows(
     identity="bytea",
     upstream_key="bytea",
     watermark="bytea",
+    source_key="bytea",
+    server_key="bytea",
     batch_id="uuid",
     queue="text",
     fhir_version="text",
@@ -162,6 +166,8 @@ def _row(version: Version, body_begins: int) -> dict[str, Any]:
         "identity": new.identity,
         "upstream_key": new.upstream_key,
         "watermark": new.sealed_watermark,
+        "source_key": new.source_key,
+        "server_key": new.server_key,
         "batch_id": new.batch_id,
         "queue": new.queue,
         "fhir_version": new.fhir_version,

@@ -16,7 +16,7 @@ from uplift.errors import SealError
 from uplift.ledger.new_uploads import NewUpload
 from uplift.lifecycle import DEAD_LETTERS, UNFINISHED, Reason, State
 from uplift.sealing import UserKey
-from uplift.watermark import Stamped, Times, from_bytes, is_late, noted, to_bytes
+from uplift.watermark import Stamped, Times, from_bytes, is_late, is_newest, noted, to_bytes
 
 
 def watermark_context(record_id: UUID) -> bytes:
@@ -90,7 +90,7 @@ class Watermarks:
         opened = [
             (new, record, stamped)
             for new, record in pairs
-            if new.times.known and not new.force and (stamped := _open(new, record))
+            if new.times.known and not new.force and (stamped := _opened(new.key, record))
         ]
         await self._read_versions([record for _, record, _ in opened])
         return {
@@ -111,7 +111,7 @@ class Watermarks:
     ) -> dict[UUID, bytes]:
         """The watermarks that duplicates move, sealed, by record; each with the upload it has."""
         opened = [
-            (new, record, upload_id, _open(new, record))
+            (new, record, upload_id, _opened(new.key, record))
             for new, record, upload_id in repeated
             if new.times.known
         ]
@@ -133,7 +133,7 @@ class Watermarks:
     async def with_versions(self, added: Sequence[tuple[NewUpload, Row[Any]]]) -> dict[UUID, bytes]:
         """The watermarks of records that get another version, sealed, by record."""
         known = [
-            (new, record, _open(new, record))
+            (new, record, _opened(new.key, record))
             for new, record in added
             if new.key is not None and new.times.known
         ]
@@ -147,21 +147,60 @@ class Watermarks:
         return sealed
 
     async def _read_versions(self, records: Sequence[Row[Any]]) -> None:
-        missing = {record.id: record for record in records if record.id not in self._versions}
-        if not missing:
-            return
-        found: dict[UUID, dict[int, Row[Any]]] = defaultdict(dict)
-        for row in await self._connection.execute(_VERSIONS, {"record_ids": list(missing)}):
-            found[row.record_id][row.version] = row
-        for id_, record in missing.items():
-            self._versions[id_] = Versions(record.delivered_version, found[id_])
+        missing = [record for record in records if record.id not in self._versions]
+        if missing:
+            self._versions |= await _read_versions(self._connection, missing)
 
 
-def _open(new: NewUpload, record: Row[Any]) -> list[Stamped]:
-    if new.key is None or record.sealed_watermark is None:
+async def _read_versions(
+    connection: AsyncConnection, records: Sequence[Row[Any]]
+) -> dict[UUID, Versions]:
+    found: dict[UUID, dict[int, Row[Any]]] = defaultdict(dict)
+    ids = [record.id for record in records]
+    for row in await connection.execute(_VERSIONS, {"record_ids": ids}):
+        found[row.record_id][row.version] = row
+    return {record.id: Versions(record.delivered_version, found[record.id]) for record in records}
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A version that moves to another record: why it is not sent, or the record's watermark."""
+
+    reason: Reason | None
+    watermark: bytes | None = None
+
+
+async def move_version(
+    connection: AsyncConnection,
+    key: UserKey | None,
+    upload: Row[Any],
+    left: Row[Any],
+    goes_on: Row[Any],
+) -> Moved:
+    """What a version of a record that joined another is there: late, overtaken, or the next.
+
+    Its server decides; if it does not say, the order in which both came.
+    """
+    stamped = _opened(key, goes_on)
+    versions = (await _read_versions(connection, [goes_on]))[goes_on.id]
+    counting = [each for each in stamped if versions.counts(each.version)]
+    own = [each.times for each in _opened(key, left) if each.version == upload.version]
+    if any(is_late(times, counting) for times in own):
+        return Moved(Reason.OLDER_VERSION)
+    came_before = goes_on.latest_upload_id is not None and upload.id < goes_on.latest_upload_id
+    if came_before and not any(is_newest(times, counting) for times in own):
+        return Moved(Reason.NEWER_VERSION)
+    for times in own:
+        moved = Stamped(goes_on.versions + 1, times)
+        stamped = noted(stamped, moved, keeps=versions.keeps)
+    return Moved(None, _sealed(goes_on.id, key, stamped) if own and key else None)
+
+
+def _opened(key: UserKey | None, record: Row[Any]) -> list[Stamped]:
+    if key is None or record.sealed_watermark is None:
         return []
     try:
-        content = new.key.open(record.sealed_watermark, watermark_context(record.id))
+        content = key.open(record.sealed_watermark, watermark_context(record.id))
     except SealError:
         return []  # then they count in the order of their arrival
     return from_bytes(content)

@@ -262,8 +262,28 @@ async def test_another_source_type_id_or_version_is_another_record(
     acceptor: Acceptor, alice: UserRow, database: Database, other: dict[str, Any]
 ) -> None:
     await accept(acceptor)
-    assert not (await accept(acceptor, **other)).duplicate
+    # Equal content would say that the two sources are one.
+    assert not (await accept(acceptor, note="other", **other)).duplicate
     assert await count(database) == (2, 2)
+
+
+async def test_one_hospital_under_two_labels_is_one_record(
+    acceptor: Acceptor, alice: UserRow, database: Database
+) -> None:
+    async def send(source: str, url: str, **elements: Any) -> Accepted:
+        labels = Labels(fhir_version="R4", source=source, source_url=url)
+        return await acceptor.accept("alice", parse(orjson.dumps(resource(**elements)), labels))
+
+    first = await send("North Clinic", "https://north.example/Observation/obs-1")
+    again = await send("North Hospital", "https://north.example/Observation/obs-1")
+    assert (again.upload.id, again.duplicate) == (first.upload.id, True)
+    update = await send("Hospital", "https://north.example/Observation/obs-1", note="changed")
+    assert not update.duplicate
+    assert (await rows.row(database, update.upload.id)).version == 2
+    await send("South", "https://south.example/Observation/obs-1", note="of another person")
+    async with database.transaction() as connection:
+        ranks = await connection.execute(text("SELECT upstream_rank FROM records ORDER BY 1"))
+        assert [rank for rank in ranks.scalars() if rank] == [1]
 
 
 async def test_the_record_id_goes_before_the_resources_own_id(

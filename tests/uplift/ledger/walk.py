@@ -44,11 +44,13 @@ from uplift.settings import Settings
 from uplift.watermark import NO_TIMES, Times
 
 RECORDS = 4
+LABELS = (b"a", b"a", b"a", b"b", b"c")
 CONTENTS = 3
 DAYS = 6
 _MAX = 100
 _FIRST_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 _KEY = UserKey.generate()
+_COUNT = UNFINISHED | {State.DELIVERED}
 
 # Polling would miss what one transaction does in two steps: the trigger sees each.
 WATCH = (
@@ -104,12 +106,16 @@ class Upstream:
     contents: dict[UUID, list[bytes]] = field(default_factory=lambda: defaultdict(list))
     versions: dict[UUID, int] = field(default_factory=lambda: defaultdict(int))
     stores: dict[UUID, int] = field(default_factory=lambda: defaultdict(int))
+    places: dict[UUID, int] = field(default_factory=dict)  # of uploads
+    at: dict[int, UUID] = field(default_factory=dict)  # the record at a place
 
     def store(self, held: Held) -> None:
         """It arrives, whether a worker learns of it or not."""
         record, upload = held.claim.record_id, held.claim.upload_id
         assert held.version >= self.versions[record], f"{upload} overwrites a newer version"
         assert not self.stores[upload], f"{upload} is stored a second time"
+        there = self.at.setdefault(self.places[upload], record)
+        assert there == record, f"{upload} overwrites another record"
         self.contents[record].append(held.digest)
         self.versions[record] = held.version
         self.stores[upload] += 1
@@ -151,21 +157,25 @@ class Walk:
 
     async def submit(self) -> None:
         """A device sends some content of some record, perhaps one that it had before."""
+        records = [self._dice.randrange(RECORDS) for _ in range(self._dice.choice((1, 1, 3)))]
         group = [
             new_upload(
                 self._user,
-                identity=b"record %d" % self._dice.randrange(RECORDS),
+                identity=b"record %d of %s" % (record, label := self._dice.choice(LABELS)),
                 digest=b"content %d" % self._dice.randrange(CONTENTS),
+                upstream_key=b"place %032d" % record,
+                source_key=label,
                 key=_KEY,
                 times=self._times(),
                 force=self._dice.random() < 0.1,
             )
-            for _ in range(self._dice.choice((1, 1, 3)))
+            for record in records
         ]
         kept = await self._run(
             lambda connection: accepting.put_in_unread(connection, group, redispatch_seconds=0.0)
         )
-        for new, (id_, _) in zip(group, kept, strict=True):
+        for record, new, (id_, _) in zip(records, group, kept, strict=True):
+            self._upstream.places[id_] = record
             if (updated := new.times.updated) is not None:
                 self._updated[id_] = max(updated, self._updated.get(id_, updated))
         self._submitted = group[0] if len(group) == 1 and kept[0] == (group[0].id, False) else None
@@ -217,6 +227,8 @@ class Walk:
         claim = held.claim
         if claim.cancel_requested and not claim.maybe_sent:
             return Result(results.Cancelled())
+        if claim.collides and not claim.cancel_requested:
+            return Result(results.Collides())
         last = self._stopped_early(claim) or (self._looked_up(held) if claim.maybe_sent else None)
         if last is not None:
             return Result(last)
@@ -406,8 +418,10 @@ class Walk:
         for id_, before in self._known.items():
             row = found[id_]
             assert row.revision >= before.revision
-            assert row.delivered_version >= before.delivered_version
-            assert (row.version, row.digest) == (before.version, before.digest)
+            if row.record_id == before.record_id:
+                assert row.delivered_version >= before.delivered_version
+            assert row.digest == before.digest
+            assert row.version == before.version or row.record_id != before.record_id
 
     def _see_that_only_what_is_late_ended(
         self, new: NewUpload, found: dict[UUID, Row[Any]]
@@ -416,8 +430,9 @@ class Walk:
         newer = [
             before.id
             for before in self._known.values()
-            if before.record_id == row.record_id
-            and (before.maybe_sent or State(before.state) in UNFINISHED | {State.DELIVERED})
+            if (now := found[before.id]).record_id == row.record_id
+            # What collided may be a version of this record now, and under way again.
+            and (before.maybe_sent or {State(before.state), State(now.state)} & _COUNT)
             and before.id in self._updated
             and new.id in self._updated
             and self._updated[before.id] > self._updated[new.id]
