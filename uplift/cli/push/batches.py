@@ -28,8 +28,11 @@ class Sending:
         result: PushResult,
         accepted: dict[str, list[PushedRecord]],
         progress: PushProgress,
+        *,
+        force: bool = False,
     ) -> None:
         self._client = client
+        self._force = force
         self._user = user
         self._records = records
         self._reading = asyncio.Lock()
@@ -113,7 +116,9 @@ class Sending:
         if not batch:
             return
         try:
-            lines = await self._client.submit(self._user, [record for record, _ in batch])
+            lines = await self._client.submit(
+                self._user, [record for record, _ in batch], force=self._force
+            )
         except RecordsNotAccepted as error:
             if len(batch) == 1:
                 batch[0][1].outcome, batch[0][1].why = ResponseKind.NOT_ACCEPTED, str(error)

@@ -188,7 +188,9 @@ class ApiClient:
         elif response.status_code not in _LATER:
             raise self._error(response, user)
 
-    async def submit(self, user: str, records: Sequence[Record]) -> list[BatchLine]:
+    async def submit(
+        self, user: str, records: Sequence[Record], *, force: bool = False
+    ) -> list[BatchLine]:
         """`POST /v1/batches` with each record's own bytes on a line. Returns the result of each.
 
         Safe to repeat: the API recognises the records and responds `duplicate`.
@@ -201,7 +203,7 @@ class ApiClient:
         response = await self._repeat(
             lambda: self._http.post(
                 "/v1/batches",
-                params={"user": user},
+                params={"user": user, **({"force": "true"} if force else {})},
                 content=body,
                 headers={"Content-Type": "application/x-ndjson"},
             ),

@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 from xml.parsers import expat
@@ -156,8 +157,7 @@ def _record(
     version = attributes.get("fhirVersion") or fhir_version
     record_id = attributes.get("identifier")
     # Apple distinguishes records by identifier, type and source bundle. The export has no
-    # bundle identifier, and sourceURL, which names the single record, is missing in some: only
-    # sourceName is always there and the same for all records of one hospital.
+    # bundle identifier, and sourceURL is missing in some: only sourceName is always there.
     source = attributes.get("sourceName")
     missing = [
         name
@@ -185,7 +185,24 @@ def _record(
     resource_type = resource_type_of(body)
     if resource_type is None:
         return Skipped(label, "not a JSON object with a resourceType", stated_type)
-    return Record(label, version, resource_type, body, source, record_id)
+    return Record(
+        label,
+        version,
+        resource_type,
+        body,
+        source,
+        record_id,
+        attributes.get("sourceURL"),
+        _received_at(attributes.get("receivedDate")),
+    )
+
+
+def _received_at(date: str | None) -> str | None:
+    """Apple's `2020-08-06 05:01:22 -0800` as ISO 8601; None if it is written in another way."""
+    try:
+        return datetime.strptime(date or "", "%Y-%m-%d %H:%M:%S %z").isoformat()
+    except ValueError:
+        return None
 
 
 def _clinical_record_elements(files: _Files, index: str) -> Iterator[dict[str, str] | None]:

@@ -29,6 +29,7 @@ async def push_records(
     fhir_version: str | None = None,
     concurrency: int = 4,
     wait_seconds: float | None = 600.0,
+    force: bool = False,
     progress: PushProgress | None = None,
 ) -> PushResult:
     """Send every record at `path` for `user`, then wait until each has an outcome.
@@ -43,6 +44,7 @@ async def push_records(
         fhir_version: for records that state none.
         concurrency: batches under way at once.
         wait_seconds: how long to wait for outcomes after the last upload; None: do not.
+        force: an older version takes the place of a newer one.
         progress: shows the progress of the push.
 
     Raises:
@@ -55,7 +57,7 @@ async def push_records(
     result = PushResult(waited=wait_seconds is not None)
     accepted: dict[str, list[PushedRecord]] = {}
     async with aclosing(read_records(path, fhir_version=fhir_version)) as records:
-        sending = Sending(client, user, records, total, result, accepted, progress)
+        sending = Sending(client, user, records, total, result, accepted, progress, force=force)
         # One failed sender cancels the others. The first failure is reported.
         try:
             async with asyncio.TaskGroup() as senders:
@@ -150,6 +152,10 @@ def push(
             help="For records that state no version: DSTU2, STU3 or R4.", show_default=False
         ),
     ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Send older versions in the place of newer ones, too."),
+    ] = False,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", help="Write a machine-readable report here.", show_default=False),
@@ -186,6 +192,7 @@ def push(
                     fhir_version=fhir_version,
                     concurrency=concurrency,
                     wait_seconds=wait_seconds if wait else None,
+                    force=force,
                     progress=progress,
                 )
             )
@@ -219,6 +226,7 @@ async def _push(
     fhir_version: str | None,
     concurrency: int,
     wait_seconds: float | None,
+    force: bool,
     progress: PushProgress,
 ) -> PushResult:
     async with ApiClient(api, key, connections=concurrency) as client:
@@ -229,6 +237,7 @@ async def _push(
             fhir_version=fhir_version,
             concurrency=concurrency,
             wait_seconds=wait_seconds,
+            force=force,
             progress=progress,
         )
 

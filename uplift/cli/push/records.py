@@ -25,6 +25,8 @@ class Record:
     """The resource exactly as it is in the file."""
     source: str | None = None
     record_id: str | None = None
+    source_url: str | None = None
+    received_at: str | None = None
 
     def to_line(self) -> bytes:
         """The record as a line of NDJSON: an envelope around the resource's own bytes.
@@ -36,6 +38,8 @@ class Record:
             "fhirVersion": self.fhir_version,
             "source": self.source,
             "recordId": self.record_id,
+            "sourceUrl": self.source_url,
+            "receivedAt": self.received_at,
         }
         named = {name: value for name, value in labels.items() if value is not None}
         return b"".join(
@@ -68,6 +72,8 @@ class _Sent(msgspec.Struct, rename="camel"):
     fhir_version: str | None = None
     source: str | None = None
     record_id: str | None = None
+    source_url: str | None = None
+    received_at: str | None = None
     # Raw keeps the resource's own bytes: to decode and encode them would change what the hospital
     # wrote (0.40 becomes 0.4).
     resource: msgspec.Raw = msgspec.Raw(b"")
@@ -92,7 +98,7 @@ def resource_type_of(body: bytes) -> str | None:
 
 
 def parse_record(data: bytes, label: str, *, fhir_version: str | None) -> Record | Skipped:
-    """A record from an envelope `{fhirVersion, source, recordId, resource}` or a bare resource.
+    """A record from an envelope `{fhirVersion, source, …, resource}` or a bare resource.
 
     `fhir_version` is used if the data states none; a bare resource never does.
     """
@@ -116,4 +122,13 @@ def parse_record(data: bytes, label: str, *, fhir_version: str | None) -> Record
         return Skipped(
             label, "the envelope has no fhirVersion; give one with --fhir-version", resource_type
         )
-    return Record(label, version, resource_type, body, sent.source, sent.record_id)
+    return Record(
+        label,
+        version,
+        resource_type,
+        body,
+        sent.source,
+        sent.record_id,
+        sent.source_url,
+        sent.received_at,
+    )

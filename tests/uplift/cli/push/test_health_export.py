@@ -85,8 +85,17 @@ def test_a_record_comes_with_its_version_source_identifier_and_untouched_bytes(
             body=CONDITION,
             source="Hospital & Clinic",
             record_id="c1",
+            source_url="https://fhir.example.org/Condition/c1",
+            received_at="2020-08-06T05:01:22-08:00",
         )
     ]
+
+
+@pytest.mark.parametrize("date", [None, "", "yesterday", "2020-08-06"])
+def test_a_received_date_in_another_form_is_left_out(tmp_path: Path, date: str | None) -> None:
+    found = only(read(archive(tmp_path, document(element(receivedDate=date)))))
+    assert isinstance(found, Record)
+    assert found.received_at is None
 
 
 def test_an_unpacked_export_reads_like_the_archive(tmp_path: Path) -> None:

@@ -94,6 +94,13 @@ def test_everything_arrives_and_the_exit_code_says_so(tmp_path: Path, fake: Fake
     assert "7 of 7 have an outcome" in err
 
 
+def test_force_is_asked_of_the_api_for_every_batch(tmp_path: Path, fake: FakeUplift) -> None:
+    run(ndjson(tmp_path, 7), fake)
+    run(ndjson(tmp_path, 7), fake, "--force")
+    queries = [query for _, path, query in fake.requests if path == "/v1/batches"]
+    assert ["force=true" in query for query in queries] == [False, True]
+
+
 def test_running_again_sends_nothing_again_and_says_so(tmp_path: Path, fake: FakeUplift) -> None:
     path = ndjson(tmp_path, 7)
     run(path, fake)

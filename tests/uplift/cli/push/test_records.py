@@ -64,7 +64,7 @@ def test_a_line_says_what_the_resource_says(
 
 
 def test_a_line_is_read_as_the_record_that_it_was() -> None:
-    record = Record("here", "1.0.2", "Patient", b'{"resourceType":"Patient"}', "s", "r")
+    record = Record("here", "1.0.2", "Patient", b'{"resourceType":"Patient"}', "s", "r", "u", "t")
     assert parse_record(record.to_line().strip(), "here", fhir_version=None) == record
 
 
