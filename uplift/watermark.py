@@ -23,13 +23,13 @@ class Times:
     """When a version was last changed, and who says so.
 
     `updated` is its meta.lastUpdated, `received` when the phone got it; both are comparable, or
-    None. `server` and `source` are keyed hashes.
+    None. `server` is a keyed hash, if the version names its server. Versions of one record that do
+    not are of one source.
     """
 
     updated: datetime | None = None
     received: datetime | None = None
     server: str | None = None
-    source: str | None = None
 
     @property
     def known(self) -> bool:
@@ -53,7 +53,7 @@ def comparable(time: object, *, accepted_at: datetime) -> datetime | None:
     if not isinstance(time, str):
         return None
     try:
-        found = datetime.fromisoformat(time)
+        found = datetime.fromisoformat(time.upper())
         if found.tzinfo is None:
             return None
         found = found.astimezone(UTC)
@@ -80,9 +80,7 @@ def is_newest(times: Times, counting: Sequence[Stamped]) -> bool:
 
 
 def _same_server(one: Times, other: Times) -> bool:
-    if one.server is not None and other.server is not None:
-        return one.server == other.server
-    return one.source == other.source
+    return None in (one.server, other.server) or one.server == other.server
 
 
 def _is_earlier(one: Times, other: Times) -> bool:
@@ -102,11 +100,11 @@ def noted(
 
     Of one version and one server, only the newest.
     """
-    newest: dict[tuple[int, str | None, str | None], Stamped] = {}
+    newest: dict[tuple[int, str | None], Stamped] = {}
     for each in [*known, *([new] if new is not None and new.times.known else [])]:
         if each is not new and not keeps(each.version):
             continue
-        key = (each.version, each.times.server, each.times.source)
+        key = (each.version, each.times.server)
         before = newest.pop(key, None)
         newest[key] = each if before is None else Stamped(each.version, _newest(each, before))
     return list(newest.values())[-_MAX_KEPT:]
@@ -126,13 +124,7 @@ def to_bytes(stamped: Sequence[Stamped]) -> bytes:
     """The times as JSON, to be sealed."""
     return orjson.dumps(
         [
-            [
-                each.version,
-                each.times.updated,
-                each.times.received,
-                each.times.server,
-                each.times.source,
-            ]
+            [each.version, each.times.updated, each.times.received, each.times.server]
             for each in stamped
         ]
     )
@@ -144,9 +136,9 @@ def from_bytes(content: bytes) -> list[Stamped]:
     return [
         Stamped(
             version,
-            Times(updated=_time(updated), received=_time(received), server=server, source=source),
+            Times(updated=_time(updated), received=_time(received), server=server),
         )
-        for version, updated, received, server, source in rows
+        for version, updated, received, server in rows
     ]
 
 

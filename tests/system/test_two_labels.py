@@ -80,5 +80,10 @@ def test_an_old_export_pushed_after_the_sync_turns_nothing_back(running: Running
     assert [each["status"] for each in _push(running, "synced", [new])] == ["delivered"]
     (late,) = _push(running, "synced", [old])
     assert (late["status"], late["reason"]) == ("superseded", "older_version")
+    # Also from where the hospital has another name.
+    (same,) = _push(running, "synced", [{**new, "source": "Norte"}])
+    assert same["duplicate"]
+    (late,) = _push(running, "synced", [{**old, "source": "Norte"}])
+    assert late["reason"] == "older_version"
     (forced,) = _push(running, "synced", [old], force="true")
     assert (forced["status"], forced["receipt"]["version"]) == ("delivered", "2")

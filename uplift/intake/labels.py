@@ -95,7 +95,7 @@ def _check_text(name: str, text: str, limit: int) -> None:
 
 def _check_time(name: str, text: str) -> None:
     try:
-        datetime.fromisoformat(text)
+        datetime.fromisoformat(text.upper())
     except ValueError:
         raise UnreadableUpload(
             ProblemType.INVALID_ENVELOPE,

@@ -46,7 +46,7 @@ def sealed(
     source = labels.source or (_SERVER_AS_SOURCE + server if server else "")
     sources = source_key(identity_key, source) if source else None
     servers = server_key(identity_key, server) if server else None
-    times = _times(submission, servers, sources)
+    times = _times(submission, servers)
     upload_id, first_id = uuid7(), uuid7()
     return NewUpload(
         id=upload_id,
@@ -87,7 +87,7 @@ def sealed(
     )
 
 
-def _times(submission: Submission, server: bytes | None, source: bytes | None) -> Times:
+def _times(submission: Submission, server: bytes | None) -> Times:
     meta = submission.resource.get("meta")
     updated = meta.get("lastUpdated") if isinstance(meta, dict) else None
     received = submission.labels.received_at
@@ -98,5 +98,4 @@ def _times(submission: Submission, server: bytes | None, source: bytes | None) -
         updated=comparable(updated, accepted_at=now),
         received=comparable(received, accepted_at=now),
         server=server.hex() if server else None,
-        source=source.hex() if source else None,
     )

@@ -23,7 +23,7 @@ Put = Callable[..., Awaitable[tuple[UUID, bool]]]
 
 
 def day(number: int, **more: Any) -> Times:
-    return Times(updated=datetime(2026, 1, number, tzinfo=UTC), source="a", **more)
+    return Times(updated=datetime(2026, 1, number, tzinfo=UTC), **more)
 
 
 @pytest.fixture
@@ -89,11 +89,11 @@ async def test_an_old_export_pushed_after_the_sync_turns_nothing_back(
     assert await state(database, third) == (State.QUEUED, Reason.NEW)
 
 
-@pytest.mark.parametrize("times", [day(2), Times(), Times(updated=day(1).updated, source="b")])
+@pytest.mark.parametrize("times", [day(2), Times(), day(1, server="t")])
 async def test_what_cannot_be_compared_counts_in_the_order_of_its_arrival(
     database: Database, put: Put, times: Times
 ) -> None:
-    first, _ = await put("one", day(2))
+    first, _ = await put("one", day(2, server="s"))
     second, _ = await put("other", times)
     assert await state(database, first) == (State.SUPERSEDED, Reason.NEWER_VERSION)
     assert await state(database, second) == (State.QUEUED, Reason.NEW)

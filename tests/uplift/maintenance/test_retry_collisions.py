@@ -27,9 +27,8 @@ def retrier(database: Database, key_ring: KeyRing) -> CollisionRetrier:
     return CollisionRetrier(database, key_ring)
 
 
-def day(number: int, source: str) -> Times:
-    # The label is another, and the server is the same.
-    return Times(updated=datetime(2026, 1, number, tzinfo=UTC), server="s", source=source)
+def day(number: int) -> Times:
+    return Times(updated=datetime(2026, 1, number, tzinfo=UTC))
 
 
 @pytest.fixture
@@ -105,7 +104,7 @@ async def test_what_is_older_turns_nothing_back(
     refused: int,
     expected: tuple[str, str],
 ) -> None:
-    _, second = await collided(database, put, day(delivered, "old"), day(refused, "new"))
+    _, second = await collided(database, put, day(delivered), day(refused))
     await learn(put)
     await retrier.retry()
     assert await states(database, second) == [expected]
@@ -115,8 +114,8 @@ async def test_what_is_older_turns_nothing_back(
     ("later", "expected"),
     [
         (NO_TIMES, (State.SUPERSEDED, Reason.NEWER_VERSION)),
-        (day(3, "old"), (State.SUPERSEDED, Reason.OLDER_VERSION)),
-        (day(1, "old"), (State.QUEUED, Reason.REDRIVEN)),
+        (day(3), (State.SUPERSEDED, Reason.OLDER_VERSION)),
+        (day(1), (State.QUEUED, Reason.REDRIVEN)),
     ],
 )
 async def test_of_what_came_since_the_newer_counts(
@@ -126,7 +125,7 @@ async def test_of_what_came_since_the_newer_counts(
     later: Times,
     expected: tuple[str, str],
 ) -> None:
-    _, second = await collided(database, put, NO_TIMES, day(2, "new"))
+    _, second = await collided(database, put, NO_TIMES, day(2))
     update, _ = await put("c2", "old", later)
     await learn(put)
     await retrier.retry()
@@ -138,10 +137,10 @@ async def test_of_what_came_since_the_newer_counts(
 async def test_the_watermark_moves_with_it(
     database: Database, put: Put, retrier: CollisionRetrier
 ) -> None:
-    _, second = await collided(database, put, day(1, "old"), day(4, "new"))
+    _, second = await collided(database, put, day(1), day(4))
     await learn(put)
     await retrier.retry()
-    late, _ = await put("e", "old", day(3, "old"))
+    late, _ = await put("e", "old", day(3))
     assert await states(database, second, late) == [
         (State.QUEUED, Reason.REDRIVEN),
         (State.SUPERSEDED, Reason.OLDER_VERSION),
@@ -182,9 +181,9 @@ async def test_of_two_that_wait_the_newer_is_sent(
 async def test_content_that_comes_before_the_retry_is_compared_with_what_collided(
     database: Database, put: Put, retrier: CollisionRetrier
 ) -> None:
-    _, second = await collided(database, put, day(1, "old"), day(5, "new"))
+    _, second = await collided(database, put, day(1), day(5))
     await learn(put)
-    late, _ = await put("e", "new", day(3, "new"))
+    late, _ = await put("e", "new", day(3))
     assert await states(database, second, late) == [
         (State.QUEUED, Reason.REDRIVEN),
         (State.SUPERSEDED, Reason.OLDER_VERSION),
