@@ -27,8 +27,9 @@ from sqlalchemy import text
 
 from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
 from uplift.cli.local.system import command
-from uplift.intake.accept import sealed
-from uplift.intake.submission import Labels, parse
+from uplift.intake.labels import Labels
+from uplift.intake.sealed import sealed
+from uplift.intake.submission import parse
 from uplift.ledger import accepting, migrate, users
 from uplift.ledger.database import Database
 from uplift.logs import configure_logs

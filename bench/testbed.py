@@ -24,8 +24,9 @@ from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.processes import Processes
 from uplift.cli.local.system import System, command
 from uplift.dispatch import Dispatcher
-from uplift.intake.accept import sealed
-from uplift.intake.submission import Labels, parse
+from uplift.intake.labels import Labels
+from uplift.intake.sealed import sealed
+from uplift.intake.submission import parse
 from uplift.ledger import accepting, credentials, grants, users
 from uplift.ledger.credentials import BACKEND, Scope
 from uplift.ledger.database import Database
