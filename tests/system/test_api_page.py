@@ -35,5 +35,5 @@ def test_a_request_that_gets_a_problem_is_noticed(running: Running, tmp_path: Pa
     ],
 )
 def test_a_request_that_no_test_runs_is_noticed(page: str) -> None:
-    with pytest.raises(ValueError, match="curl|block"):
+    with pytest.raises(ValueError, match=r"curl|block"):
         shell_blocks(page)
