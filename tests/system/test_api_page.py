@@ -8,7 +8,9 @@ import pytest
 from tests.system.conftest import Running
 from tests.system.pages import SHELLS, check_what_the_api_page_does, run_page, shell_blocks
 
-needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here")
+needs_curl = pytest.mark.skipif(
+    shutil.which("curl") is None, reason="bare machine: curl is not here"
+)
 
 
 @needs_curl

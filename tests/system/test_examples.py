@@ -53,7 +53,7 @@ def person(running: Running) -> str:
     return f"example-{uuid4()}"
 
 
-def _outbox(folder: Path) -> list[tuple[str, str, str, str, str]]:
+def _outbox(folder: Path) -> list[tuple[str, str, bytes, str, str]]:
     database = sqlite3.connect(folder / "outbox.db")
     try:
         return database.execute("SELECT key, person, body, upload, status FROM outbox").fetchall()

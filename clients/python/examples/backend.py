@@ -2,6 +2,8 @@
 
 python backend.py add alice R4 record.json ...   The app brought these records.
 python backend.py run                            Send them, and wait until each has ended.
+
+It reads UPLIFT_API_URL, UPLIFT_API_KEY and, since the sandbox plays the person, UPLIFT_SANDBOX_URL.
 """
 
 import os

@@ -4,6 +4,7 @@ python device_token.py send alice R4 record.json ...   On the phone.
 python device_token.py sign-out alice                  On the backend, when alice signs out.
 
 Between the two halves is your own API, where alice signs in. Only the backend has the API key.
+It reads UPLIFT_API_URL, and on the backend UPLIFT_API_KEY.
 """
 
 import os
