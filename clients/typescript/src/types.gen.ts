@@ -19,7 +19,7 @@ export type Attempt = {
      */
     closedAt: string | null;
     /**
-     * What it came to.
+     * What it came to: `stored`, or why 1upHealth does not have it yet.
      */
     outcome: string | null;
     /**
