@@ -73,6 +73,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # FastAPI's own pages load scripts from another host.
         docs_url=None,
         redoc_url=None,
+        # FastAPI would write the description anew for each who asks.
+        openapi_url=None,
     )
     # The last one added runs first.
     app.add_middleware(CountWork)
