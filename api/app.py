@@ -30,6 +30,7 @@ from uplift.api.remembered import Remembered
 from uplift.api.response_headers import ResponseHeaders
 from uplift.api.slashes import KeepSlashes
 from uplift.api.work import CountWork
+from uplift.ledger.database import FOR_A_CALLER
 from uplift.logs import configure_logs
 from uplift.settings import Settings
 from uplift.wiring import open_relay
@@ -50,10 +51,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         with served(
             settings, lambda: None if loop_responds(loop) else "the event loop does not respond"
         ):
-            async with open_relay(settings) as relay:
+            async with open_relay(settings, FOR_A_CALLER) as relay:
                 app.state.relay = relay
                 app.state.admission = Admission(settings)
-                app.state.readiness = Remembered(lambda: health.check(relay))
+                app.state.readiness = Remembered(lambda: health.check(relay), late=health.LATE)
                 app.state.rate_limits = RateLimits(settings)
                 yield
 
@@ -76,6 +77,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # FastAPI would write the description anew for each who asks.
         openapi_url=None,
     )
+    app.state.stopping = False
     # The last one added runs first.
     app.add_middleware(CountWork)
     error_handlers.install(app)

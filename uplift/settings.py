@@ -4,7 +4,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, SecretStr, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -28,8 +36,9 @@ class Settings(BaseSettings):
     # --- PostgreSQL, Redis, keys --------------------------------------------------------------
     database_url: SecretStr | None = Field(
         default=None,
-        description="PostgreSQL 15 or newer: postgresql://user:password@host/name. If it is not "
-        "set, `uplift up` starts an embedded one.",
+        description="PostgreSQL 15 or newer: postgresql://user:password@host/name, or with several "
+        "hosts postgresql://user:password@/name?host=a:5432&host=b:5432; the one that can be "
+        "written is used. If it is not set, `uplift up` starts an embedded one.",
     )
     database_connections: PositiveInt = Field(
         default=8, description="Connections to PostgreSQL of each process."
@@ -127,6 +136,12 @@ class Settings(BaseSettings):
     )
     api_head_seconds: Seconds = Field(
         default=10.0, description="How long the head of a request may take to arrive."
+    )
+    drain_seconds: NonNegativeFloat = Field(
+        default=5.0,
+        le=15,
+        description="After SIGTERM the API is not ready, and listens on for this long. A load"
+        " balancer needs this time to see that; without one, use 0.",
     )
     max_body_bytes: PositiveInt = Field(
         default=8 * 1024 * 1024,

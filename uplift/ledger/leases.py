@@ -1,5 +1,6 @@
 """Uploads as workers see them: due, claimed under a lease, and their outcomes recorded."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -129,9 +130,15 @@ def _older_in_doubt() -> Any:
     )
 
 
-def is_over(stalled_seconds: float | ColumnElement[float]) -> ColumnElement[bool]:
-    """Whether the time to give up has come, without counting so many seconds."""
-    return Upload.give_up_at <= func.now() - func.make_interval(0, 0, 0, 0, 0, 0, stalled_seconds)
+def is_over(
+    stalled_seconds: float | ColumnElement[float], machine: float | ColumnElement[float]
+) -> ColumnElement[bool]:
+    """Whether the time to give up has come, without counting so many seconds.
+
+    It has come only by both clocks, the ledger's and this `machine`'s: either may run ahead.
+    """
+    now = func.least(func.now(), func.to_timestamp(machine))
+    return Upload.give_up_at <= now - func.make_interval(0, 0, 0, 0, 0, 0, stalled_seconds)
 
 
 # Where ids are given, PostgreSQL must find the rows by them. An expression hides the state from
@@ -155,9 +162,10 @@ _DUE = (
         Upload.empty_searches,
         Upload.cancel_requested,
         Upload.issues.is_not(None).label("validated"),
-        func.coalesce(is_over(bindparam("stalled_seconds", type_=Float)), text("false")).label(
-            "past_deadline"
-        ),
+        func.coalesce(
+            is_over(bindparam("stalled_seconds", type_=Float), bindparam("machine", type_=Float)),
+            text("false"),
+        ).label("past_deadline"),
         User.app_user_id,
         User.master_key_id,
         User.wrapped_key,
@@ -198,7 +206,9 @@ async def due_among(
 
     For `stalled_seconds` nothing could be sent: their time to give up is later by as much.
     """
-    rows = await connection.execute(_DUE, {"ids": list(ids), "stalled_seconds": stalled_seconds})
+    rows = await connection.execute(
+        _DUE, {"ids": list(ids), "stalled_seconds": stalled_seconds, "machine": time.time()}
+    )
     return {row.id: Due(row.body_bytes, row.crashes, row) for row in rows}
 
 

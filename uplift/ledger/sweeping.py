@@ -1,5 +1,7 @@
 """Uploads as the sweep finds them: due and not dispatched, abandoned, or past their deadline."""
 
+import time
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -58,6 +60,77 @@ async def find_due(
         .returning(Upload.id)
     )
     return sorted(rows.scalars())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LongestWaits:
+    """How long an upload may wait at most, in seconds. A longer wait is from a clock that jumped.
+
+    `settling` is after an unknown outcome. Until its backoff is longer, which begins with
+    `backoff_first` and doubles with each attempt, it waits no longer.
+    """
+
+    lease: float
+    dispatched: float
+    settling: float
+    backoff_first: float
+    max_backoff: float
+    other: float
+
+
+_CAP = text("""
+    WITH longest AS (
+        SELECT id, CASE WHEN reason IN ('settling', 'lease_expired')
+            THEN greatest(
+                :settling, least(:max_backoff, :backoff_first * power(2, least(attempts, 60) - 1))
+            )
+            ELSE :other END AS seconds
+        FROM uploads
+        WHERE state = 'queued' AND next_attempt_at > now() + make_interval(secs => :settling)
+    ), waiting AS (
+        SELECT u.id FROM uploads AS u JOIN longest AS l USING (id)
+        WHERE u.next_attempt_at > now() + make_interval(secs => l.seconds)
+        LIMIT :limit FOR UPDATE OF u SKIP LOCKED
+    )
+    UPDATE uploads AS u
+    SET next_attempt_at = now() + make_interval(secs => :settling / 2)
+    FROM waiting WHERE u.id = waiting.id
+""")
+
+_CAP_DISPATCHED = text("""
+    UPDATE uploads SET dispatched_until = NULL WHERE id IN (
+        SELECT id FROM uploads
+        WHERE state = 'queued' AND dispatched_until > now() + make_interval(secs => :dispatched)
+        LIMIT :limit FOR UPDATE SKIP LOCKED
+    )
+""")
+
+_CAP_LEASES = text("""
+    UPDATE uploads SET lease_until = now() + make_interval(secs => :lease) WHERE id IN (
+        SELECT id FROM uploads
+        WHERE state = 'sending' AND lease_until > now() + make_interval(secs => :lease)
+        LIMIT :limit FOR UPDATE SKIP LOCKED
+    )
+""")
+
+
+async def cap_waits(connection: AsyncConnection, longest: LongestWaits, *, limit: int) -> int:
+    """Shorten waits and leases that are longer than any can be; how many.
+
+    PostgreSQL's clock ran ahead when they began. How much of the wait has passed nobody knows, so
+    an upload that settles settles again.
+    """
+    values = {**asdict(longest), "limit": limit}
+    capped = 0
+    for statement in (_CAP, _CAP_DISPATCHED, _CAP_LEASES):
+        capped += (await connection.execute(statement, values)).rowcount
+    return capped
+
+
+async def ledger_clock(connection: AsyncConnection) -> float:
+    """PostgreSQL's clock now, in seconds since 1970."""
+    now = await connection.scalar(text("SELECT extract(epoch FROM clock_timestamp())::float8"))
+    return float(now)
 
 
 async def requeue_expired_leases(
@@ -139,7 +212,7 @@ async def expire_past_deadline(
         .where(
             state_is(Upload.state, State.PARKED)
             | (state_is(Upload.state, State.QUEUED) & Upload.maybe_sent.is_(False)),
-            is_over(stalled_seconds),
+            is_over(stalled_seconds, time.time()),
             not_paused(),
         )
         .limit(limit)

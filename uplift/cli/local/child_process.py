@@ -21,7 +21,7 @@ from pathlib import Path
 
 from uplift.errors import UpliftError
 
-STOP_SECONDS = 15.0
+STOP_SECONDS = 30.0
 """How long a child may take to end by itself before it is killed."""
 
 _TAIL_BYTES = 8192

@@ -162,6 +162,7 @@ class System:
         environment.setdefault(
             "UPLIFT_MASTER_KEYS", self._kept("master_keys", partial(KeyRing.new_entry, "embedded"))
         )
+        environment.setdefault("UPLIFT_DRAIN_SECONDS", "0")  # there is no load balancer
         self._stack.enter_context(self.processes)
         if "UPLIFT_ONEUP_FHIR_URL" not in environment:
             self._start_sandbox()
