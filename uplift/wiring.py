@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+from redis.asyncio import Redis
 
 from uplift.control.cancel import Canceller
 from uplift.control.pause import Pauser
@@ -37,15 +39,27 @@ from uplift.users.provision import Provisioner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Relay:
-    """The use cases, wired for one process."""
+class Maintenance:
+    """What `beat` does. It opens no record, and asks 1upHealth nothing: it needs no such secret."""
 
     settings: Settings
     database: Database
-    key_ring: KeyRing
-    keys: KeyCheck
+    redis: Redis
     dispatcher: Dispatcher
     rate_limiter: RateLimiter
+    quota: Quota
+    eraser: Eraser
+    sweeper: Sweeper
+    retainer: Retainer
+    measurer: Measurer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relay(Maintenance):
+    """The use cases, wired for one process."""
+
+    key_ring: KeyRing
+    keys: KeyCheck
     authenticator: Authenticator
     acceptor: Acceptor
     batch_acceptor: BatchAcceptor
@@ -53,15 +67,45 @@ class Relay:
     long_poll: LongPoll
     statuses: StatusOpener
     deliverer: Deliverer
-    sweeper: Sweeper
-    retainer: Retainer
-    measurer: Measurer
-    eraser: Eraser
     reader: Reader
     redriver: Redriver
     try_now: TryNow
     canceller: Canceller
     pauser: Pauser
+
+
+@asynccontextmanager
+async def open_maintenance(settings: Settings) -> AsyncIterator[Maintenance]:
+    """Build what maintains the ledger on the running loop, and close it at the end of the block.
+
+    Raises ConfigurationError with the setting to change. PostgreSQL and Redis may be away.
+    """
+    database = Database.connect(settings)
+    dispatcher = Dispatcher(settings)
+    redis = open_redis(settings)
+    quota = Quota(redis, settings)
+    rate_limiter = RateLimiter(redis, settings)
+    eraser = Eraser(database)
+    sweeper = Sweeper(database, dispatcher, eraser, rate_limiter, settings)
+    dispatcher.start()
+    try:
+        yield Maintenance(
+            settings=settings,
+            database=database,
+            redis=redis,
+            dispatcher=dispatcher,
+            rate_limiter=rate_limiter,
+            quota=quota,
+            eraser=eraser,
+            sweeper=sweeper,
+            retainer=Retainer(database, settings),
+            measurer=Measurer(database, dispatcher, quota, sweeper),
+        )
+    finally:
+        await rate_limiter.close()
+        await dispatcher.close()
+        await redis.aclose()
+        await database.close()
 
 
 @asynccontextmanager
@@ -71,58 +115,41 @@ async def open_relay(settings: Settings) -> AsyncIterator[Relay]:
     Raises ConfigurationError with the setting to change. PostgreSQL and Redis may be away.
     """
     key_ring = read_key_ring(settings)
-    database = Database.connect(settings)
-    keys = KeyCheck(database, key_ring)
-    dispatcher = Dispatcher(settings)
-    pressure = BackPressure(database, settings)
-    # Some connections more than sends, so that a token refresh never waits for them.
-    http = open_http(connections=settings.max_in_flight + 10)
-    redis = open_redis(settings)
-    quota = Quota(redis, settings)
-    tokens = TokenEndpoint(http, settings, quota)
-    access = TokenAccess(database, tokens, settings)
-    fhir = FhirClient(http, settings)
-    rate_limiter = RateLimiter(redis, settings)
-    attempter = Attempter(key_ring, access, fhir, rate_limiter, settings)
-    long_poll = LongPoll(database)
-    eraser = Eraser(database)
-    sweeper = Sweeper(database, dispatcher, eraser, rate_limiter, settings)
-    dispatcher.start()
-    try:
-        await keys.at_start()
-        yield Relay(
-            settings=settings,
-            database=database,
-            key_ring=key_ring,
-            keys=keys,
-            dispatcher=dispatcher,
-            rate_limiter=rate_limiter,
-            authenticator=Authenticator(database, key_ring),
-            acceptor=Acceptor(database, key_ring, dispatcher, pressure, settings),
-            batch_acceptor=BatchAcceptor(database, key_ring, dispatcher, pressure, settings),
-            provisioner=Provisioner(database, key_ring, tokens, keys),
-            long_poll=long_poll,
-            statuses=StatusOpener(key_ring),
-            deliverer=Deliverer(database, attempter, rate_limiter, settings),
-            sweeper=sweeper,
-            measurer=Measurer(database, dispatcher, quota, sweeper),
-            retainer=Retainer(database, settings),
-            eraser=eraser,
-            reader=Reader(database, key_ring, access, fhir, settings),
-            redriver=Redriver(database, settings, dispatcher),
-            try_now=TryNow(database, settings),
-            canceller=Canceller(database),
-            pauser=Pauser(database),
-        )
-    finally:
-        await access.close()
-        await rate_limiter.close()
-        await long_poll.close()
-        await pressure.close()
-        await dispatcher.close()
-        await http.aclose()
-        await redis.aclose()
-        await database.close()
+    async with open_maintenance(settings) as parts:
+        database, dispatcher, rate_limiter = parts.database, parts.dispatcher, parts.rate_limiter
+        keys = KeyCheck(database, key_ring)
+        pressure = BackPressure(database, settings)
+        # Some connections more than sends, so that a token refresh never waits for them.
+        http = open_http(connections=settings.max_in_flight + 10)
+        tokens = TokenEndpoint(http, settings, parts.quota)
+        access = TokenAccess(database, tokens, settings)
+        fhir = FhirClient(http, settings)
+        attempter = Attempter(key_ring, access, fhir, rate_limiter, settings)
+        long_poll = LongPoll(database)
+        try:
+            await keys.at_start()
+            yield Relay(
+                **{field.name: getattr(parts, field.name) for field in fields(Maintenance)},
+                key_ring=key_ring,
+                keys=keys,
+                authenticator=Authenticator(database, key_ring),
+                acceptor=Acceptor(database, key_ring, dispatcher, pressure, settings),
+                batch_acceptor=BatchAcceptor(database, key_ring, dispatcher, pressure, settings),
+                provisioner=Provisioner(database, key_ring, tokens, keys),
+                long_poll=long_poll,
+                statuses=StatusOpener(key_ring),
+                deliverer=Deliverer(database, attempter, rate_limiter, settings),
+                reader=Reader(database, key_ring, access, fhir, settings),
+                redriver=Redriver(database, settings, dispatcher),
+                try_now=TryNow(database, settings),
+                canceller=Canceller(database),
+                pauser=Pauser(database),
+            )
+        finally:
+            await access.close()
+            await long_poll.close()
+            await pressure.close()
+            await http.aclose()
 
 
 def check(settings: Settings) -> None:

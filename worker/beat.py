@@ -17,7 +17,7 @@ from uplift.errors import ConfigurationError
 from uplift.logs import configure_logs
 from uplift.maintenance.sweep import MAX_SILENCE_SWEEPS
 from uplift.settings import Settings
-from uplift.wiring import Relay, open_relay
+from uplift.wiring import Maintenance, open_maintenance
 from uplift.worker.health import Heartbeat, health_check
 
 _log = structlog.get_logger(__name__)
@@ -47,18 +47,18 @@ async def _run_until_signal(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    async with open_relay(settings) as relay:
-        await run(relay, stopped)
+    async with open_maintenance(settings) as parts:
+        await run(parts, stopped)
 
 
-async def run(relay: Relay, stopped: asyncio.Event) -> None:
+async def run(parts: Maintenance, stopped: asyncio.Event) -> None:
     """Run the loops until `stopped` is set. Raises ConfigurationError if the port is taken."""
-    settings = relay.settings
+    settings = parts.settings
     heartbeat = Heartbeat(max(60.0, MAX_SILENCE_SWEEPS * settings.sweep_seconds))
 
     async def sweep() -> float:
         try:
-            await relay.sweeper.sweep()
+            await parts.sweeper.sweep()
         finally:
             # A sweep that fails has ended, too: a restart does not repair PostgreSQL.
             heartbeat.beat()
@@ -66,10 +66,10 @@ async def run(relay: Relay, stopped: asyncio.Event) -> None:
 
     async def retain() -> float:
         until = time.monotonic() + RETAIN_SECONDS
-        await relay.retainer.retain(seconds=RETAIN_SECONDS)
+        await parts.retainer.retain(seconds=RETAIN_SECONDS)
         return max(0.0, until - time.monotonic())
 
-    check = health_check(relay, asyncio.get_running_loop(), heartbeat, "no sweep ends")
+    check = health_check(parts, asyncio.get_running_loop(), heartbeat, "no sweep ends")
     with served(settings, check):
         sweeping = asyncio.create_task(
             _repeat(sweep, stopped, failed="sweep_failed", pause=settings.sweep_seconds)
@@ -79,7 +79,7 @@ async def run(relay: Relay, stopped: asyncio.Event) -> None:
                 _repeat(retain, stopped, failed="retention_failed", pause=RETAIN_SECONDS)
             ),
             asyncio.create_task(
-                _repeat(relay.measurer.measure, stopped, failed="measurement_failed", pause=60.0)
+                _repeat(parts.measurer.measure, stopped, failed="measurement_failed", pause=60.0)
             ),
         ]
         _log.info("beat_started")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from uplift.admin_port import Check, loop_responds
 from uplift.queues import UPLOADS
-from uplift.wiring import Relay
+from uplift.wiring import Maintenance
 
 _REDIS_SECONDS = 5.0
 
@@ -58,20 +58,20 @@ def failure(
 
 
 def health_check(
-    relay: Relay, loop: asyncio.AbstractEventLoop, heartbeat: Heartbeat, what: str
+    parts: Maintenance, loop: asyncio.AbstractEventLoop, heartbeat: Heartbeat, what: str
 ) -> Check:
     """`failure` of a process whose relay is open on that loop, for the thread of the admin port."""
     return lambda: failure(
         heartbeat,
         what,
         loop_responds=lambda: loop_responds(loop),
-        redis_responds=lambda: redis_responds(relay, loop),
+        redis_responds=lambda: redis_responds(parts, loop),
     )
 
 
-def redis_responds(relay: Relay, loop: asyncio.AbstractEventLoop) -> bool:
+def redis_responds(parts: Maintenance, loop: asyncio.AbstractEventLoop) -> bool:
     """Whether Redis answers the relay within some seconds. For threads other than the loop's."""
-    asked = asyncio.run_coroutine_threadsafe(relay.dispatcher.waiting(UPLOADS), loop)
+    asked = asyncio.run_coroutine_threadsafe(parts.dispatcher.waiting(UPLOADS), loop)
     try:
         return asked.result(_REDIS_SECONDS) is not None
     except TimeoutError:

@@ -120,7 +120,7 @@ async def test_two_beats_at_once_sweep_each_upload_once(relay: Relay) -> None:
     assert first.dispatched + second.dispatched <= len(accepted)
 
 
-async def test_the_process_ends_well_on_a_signal_and_is_healthy_until_then(
+async def test_without_keys_it_ends_well_on_a_signal_and_is_healthy_until_then(
     settings: Settings, database: object, tmp_path: Path
 ) -> None:
     port = free_port()
@@ -128,7 +128,13 @@ async def test_the_process_ends_well_on_a_signal_and_is_healthy_until_then(
         "beat",
         command(BEAT),
         log=tmp_path / "beat.log",
-        env=environment(settings, UPLIFT_ADMIN_PORT=str(port)),
+        # It opens no record, so it needs neither the keys nor the client.
+        env=environment(
+            settings,
+            UPLIFT_ADMIN_PORT=str(port),
+            UPLIFT_MASTER_KEYS="",
+            UPLIFT_ONEUP_CLIENT_SECRET="",
+        ),
     )
     process.start()
     try:

@@ -23,6 +23,7 @@ from uplift.cli.environment import HOME, is_ours
 from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
 from uplift.cli.local.embedded.account import NOBODY, account_exists, find_account
 from uplift.cli.local.embedded.programs import make_open_folder
+from uplift.cli.local.needs import only_needed
 from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.processes import Processes
 from uplift.errors import UpliftError
@@ -200,7 +201,7 @@ class System:
         self._run(name, [name])
 
     def _run(self, name: str, words: list[str], **more: str) -> None:
-        environment = {**self.environment, **more}
+        environment = only_needed(name, {**self.environment, **more})
         if name in ADMIN_PORTS:
             port = self._port(ADMIN_PORTS[name])
             self.admin_urls[name] = f"http://{HOST}:{port}"

@@ -80,20 +80,6 @@ def test_honcho_runs_the_procfile() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_flower_does_not_start_without_a_login(tmp_path: Path) -> None:
-    line = parse_procfile(PROCFILE).processes["flower"]
-    for environment in ({}, {"FLOWER_BASIC_AUTH": ""}):
-        done = subprocess.run(
-            ["/bin/sh", "-c", line],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode != 0
-        assert "FLOWER_BASIC_AUTH: set it to user:password" in done.stderr
-
-
 def test_flower_itself_does_not_start_without_a_login() -> None:
     done = subprocess.run(
         command("flower"),
@@ -136,10 +122,9 @@ def test_a_login_or_password_is_given_only_to_the_container_that_needs_it() -> N
 
 def test_what_the_files_ask_for_is_in_the_example_of_the_environment() -> None:
     documented = set(re.findall(r"^(\w+)=", example(), re.MULTILINE))
-    for text in (PROCFILE, COMPOSE_FILE.read_text()):
-        asked = {found["name"] for found in INTERPOLATION.finditer(text)}
-        assert asked
-        assert asked <= documented
+    asked = {found["name"] for found in INTERPOLATION.finditer(COMPOSE_FILE.read_text())}
+    assert asked
+    assert asked <= documented
 
 
 def test_ports_are_published_on_loopback_only() -> None:
