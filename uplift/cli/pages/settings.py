@@ -9,13 +9,10 @@ from pydantic import SecretStr
 from uplift.settings import Settings, secrets
 
 _DEPLOYMENT = {
-    "POSTGRES_PASSWORD": "PostgreSQL's password for docker-compose.yml: letters and digits, since "
-    "it becomes part of a URL.",
-    "REDIS_PASSWORD": "The same for Redis.",
     "FLOWER_BASIC_AUTH": "The login of Flower's pages, as user:password. Required by Flower. Or "
     "FLOWER_BASIC_AUTH_FILE.",
 }
-"""Other variables of the deployment files. None has a default, since all are secrets."""
+"""Variables of other programs that a deployment needs. A secret has no default."""
 
 
 def example() -> str:
