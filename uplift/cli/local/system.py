@@ -22,6 +22,7 @@ from pydantic import SecretStr
 from uplift.cli.environment import HOME, is_ours
 from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
 from uplift.cli.local.embedded.account import NOBODY, account_exists, find_account
+from uplift.cli.local.embedded.lock import FolderLock
 from uplift.cli.local.embedded.programs import make_open_folder
 from uplift.cli.local.needs import only_needed
 from uplift.cli.local.ports import HOST, free_port
@@ -99,6 +100,7 @@ class System:
         self._any_port = any_port
         self._account = account
         self._stack = ExitStack()
+        self._lock = FolderLock(self._data_dir / "system.lock")
         self.processes = Processes(self._data_dir / "logs", echo=echo)
         self.postgres: EmbeddedPostgres | None = None
         self.redis: EmbeddedRedis | None = None
@@ -154,6 +156,9 @@ class System:
         environment = self.environment
         environment["UPLIFT_DATA_DIR"] = str(self._data_dir)
         make_folder(self._data_dir)
+        # The children inherit it: the next start finds and ends those that were left behind.
+        self._lock.acquire()
+        self._stack.callback(self._lock.release)
         if "UPLIFT_DATABASE_URL" not in environment:
             self._start_postgres()
         if "UPLIFT_REDIS_URL" not in environment:
@@ -206,7 +211,7 @@ class System:
             port = self._port(ADMIN_PORTS[name])
             self.admin_urls[name] = f"http://{HOST}:{port}"
             environment["UPLIFT_ADMIN_PORT"] = str(port)
-        self.processes.start(name, command(*words), env=environment)
+        self.processes.start(name, command(*words), env=environment, pass_fds=(self._lock.fd,))
 
     def _start_sandbox(self) -> None:
         self._say("Starting the sandbox, a simulated 1upHealth")
