@@ -33,5 +33,6 @@ printf 'main:%s' "$(head -c 32 /dev/urandom | base64 | tr -d '\n')" | keep maste
 random | keep oneup_client_secret
 printf 'uplift:%s' "$(random)" | keep flower_basic_auth
 random | keep grafana_password
+random | keep sandbox_control_token
 
 echo "The secrets are in $(pwd). Keep a copy of master_keys elsewhere, apart from the backups."

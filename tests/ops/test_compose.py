@@ -28,7 +28,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 OTHERS = {name: service for name, service in SERVICES.items() if "build" not in service}
 SANDBOX_ENV = dotenv_values(ROOT / "ops" / "compose" / "sandbox.env")
-SECRET = re.compile(r"PASSWORD|SECRET|KEYS|AUTH|_URL_FILE")
+SECRET = re.compile(r"PASSWORD|SECRET|KEYS|AUTH|TOKEN|_URL_FILE")
 
 
 def make_secrets(folder: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ from uplift.errors import ConfigurationError
 from uplift.sandbox.export.make_export import SEED, write_export
 from uplift.secret_files import with_secrets
 
-_SECRETS = ("SANDBOX_CLIENT_SECRET", "SANDBOX_STATE_KEY")
+_SECRETS = ("SANDBOX_CLIENT_SECRET", "SANDBOX_STATE_KEY", "SANDBOX_CONTROL_TOKEN")
 
 sandbox = typer.Typer(add_completion=False)
 

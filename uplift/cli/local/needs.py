@@ -16,7 +16,7 @@ NEEDS: Mapping[str, frozenset[str]] = {
     "beat": frozenset({LEDGER, BROKER}),
     "migrate": frozenset({LEDGER}),
     "flower": frozenset({BROKER, "FLOWER_BASIC_AUTH"}),
-    "sandbox": frozenset({"SANDBOX_CLIENT_SECRET", "SANDBOX_STATE_KEY"}),
+    "sandbox": frozenset({"SANDBOX_CLIENT_SECRET", "SANDBOX_CONTROL_TOKEN", "SANDBOX_STATE_KEY"}),
 }
 """The secrets of each process, by the names of their variables."""
 

@@ -105,6 +105,7 @@ class System:
         self.postgres: EmbeddedPostgres | None = None
         self.redis: EmbeddedRedis | None = None
         self.sandbox_url: str | None = None
+        self.sandbox_token = secrets.token_urlsafe(32)
         self.environment: dict[str, str] = dict(settings or {})
         self.admin_urls: dict[str, str] = {}
 
@@ -235,6 +236,7 @@ class System:
                 *("--state", str(self._data_dir / "sandbox_state")),
                 *self._sandbox_options,
             ],
+            SANDBOX_CONTROL_TOKEN=self.sandbox_token,
             SANDBOX_STATE_KEY=self._kept("sandbox_key", partial(secrets.token_hex, 32)),
         )
         self._await(f"{url}/_sandbox/health", "sandbox")

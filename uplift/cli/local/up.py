@@ -124,7 +124,9 @@ def print_addresses(system: System, environment: Path | None) -> None:
     for name, url in system.admin_urls.items():
         table.add_row(f"Metrics of {name}", f"{url}/metrics")
     if system.sandbox_url is not None:
-        table.add_row("Sandbox", f"{system.sandbox_url}/_sandbox/counts")
+        table.add_row(
+            "Sandbox", f"{system.sandbox_url}/_sandbox/counts (Bearer {system.sandbox_token})"
+        )
     if environment is not None:
         table.add_row(
             "Settings", f"{environment} (other `uplift` commands on this machine read it)"
