@@ -6,7 +6,7 @@ In the order in which a request passes them:
 * `request_ids`, `slashes`, `error_handlers`: middleware, around every request.
 * `callers`: who calls, and with which scopes.
 * `rate_limits`, `idempotency`, `admission`: whether the request may enter.
-* `bodies`, `batch_bodies`: the body.
+* `bodies`, `gzip_bodies`, `batch_bodies`: the body.
 * `uploads`, `batches`, `control`, `users`, `device_tokens`, `reading`, `health`: the routes.
 * `schemas`, `batch_schemas`, `control_schemas`, `user_schemas`, `pages`: the JSON of the answers.
 * `problems`: the answers that are errors.

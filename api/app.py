@@ -74,6 +74,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # FastAPI's own pages load scripts from another host.
         docs_url=None,
         redoc_url=None,
+        # FastAPI would write the description again for each who asks.
+        openapi_url=None,
     )
     app.state.stopping = False
     # The last one added runs first.
@@ -107,6 +109,20 @@ def _allow_origins(app: FastAPI, settings: Settings) -> None:
         CORSMiddleware,
         allow_origins=settings.cors_origins.split(","),
         allow_methods=["GET", "POST", "PUT", "DELETE"],
-        allow_headers=["Authorization", "Idempotency-Key", "If-None-Match", "X-Request-ID"],
-        expose_headers=["ETag", "Location", "Retry-After", "X-Request-ID", *RATE_LIMIT_HEADERS],
+        allow_headers=[
+            "Authorization",
+            "Content-Encoding",
+            "Content-Type",
+            "Idempotency-Key",
+            "If-None-Match",
+            "X-Request-ID",
+        ],
+        expose_headers=[
+            "ETag",
+            "Idempotent-Replayed",
+            "Location",
+            "Retry-After",
+            "X-Request-ID",
+            *RATE_LIMIT_HEADERS,
+        ],
     )

@@ -38,7 +38,8 @@ from uplift.api.schemas import AppUserId
 from uplift.api.work import Work, resume_as_large, resume_for, work_of
 from uplift.errors import NotFound
 from uplift.intake.accept_batch import Entry, OpenBatch
-from uplift.intake.submission import Labels, parse_version
+from uplift.intake.labels import Labels
+from uplift.intake.submission import parse_version
 from uplift.ledger import batches, users
 from uplift.ledger.batches import BatchRow
 from uplift.ledger.credentials import Scope
@@ -48,7 +49,7 @@ from uplift.wiring import Relay
 
 router = APIRouter(tags=["batches"], prefix="/v1/batches")
 
-_READERS = (Scope.BACKEND, Scope.OPERATOR, Scope.DEVICE)
+_READERS = (Scope.SUBMIT, Scope.OPERATOR, Scope.DEVICE)
 _LINES_PER_READ = 1000
 _MAX_RETRY_AFTER = 30
 _UPLOADS_PER_SECOND = 100  # a guess, used only to say when to ask again
@@ -87,6 +88,9 @@ async def submit_batch(
         ),
     ] = None,
     source: Annotated[str | None, Query(description="The source of lines that name none.")] = None,
+    force: Annotated[
+        bool, Query(description="An older version takes the place of a newer one.")
+    ] = False,
 ) -> Response:
     """Accepts many resources of one user, as lines of NDJSON or as entries of a Bundle.
 
@@ -94,13 +98,13 @@ async def submit_batch(
     does not affect the others. If the connection breaks, complete lines stay accepted. The batch
     says which ones.
     """
-    caller.require(Scope.BACKEND, Scope.DEVICE)
+    caller.require(Scope.SUBMIT, Scope.DEVICE)
     rate_limits: RateLimits = request.app.state.rate_limits
     rate_limits.acquire(caller)
     limit = relay.settings.max_body_bytes
     if fhir_version is not None:
         parse_version(fhir_version)
-    labels = Labels(fhir_version=fhir_version, source=source)
+    labels = Labels(fhir_version=fhir_version, source=source, force=force)
     batch_id = batch or uuid7()
     bind_contextvars(batch=str(batch_id))
     content_type = check_type(request, (*NDJSON_TYPES, *JSON_TYPES))
@@ -117,7 +121,7 @@ async def submit_batch(
             def charge_blank(lines: int) -> None:
                 rate_limits.charge_blank(caller, lines)
 
-            chunks = read_chunks(request, receiving)
+            chunks = read_chunks(request, receiving, relay.settings.max_batch_bytes)
             lines = read_lines(chunks, relay.settings, part, charge_blank)
             async with aclosing(chunks), aclosing(lines):
                 first = await anext(lines, None)

@@ -13,9 +13,12 @@ from pydantic import BaseModel, ValidationError
 
 from uplift.api.admission import Admission
 from uplift.api.fair_share import Part, Receiving
+from uplift.api.gzip_bodies import Gunzip, NotGzipError
 from uplift.api.least_rate import LeastRate
 from uplift.api.problems import Problem, try_later
 from uplift.api.work import work_of
+from uplift.errors import UnreadableUpload
+from uplift.intake.labels import NOT_JSON
 from uplift.intake.repeated_names import repeated_name
 from uplift.intake.submission import names_repeated
 from uplift.problem_types import ProblemType
@@ -33,15 +36,15 @@ _Model = TypeVar("_Model", bound=BaseModel)
 async def read_json_body(request: Request, limit: int, part: Part) -> bytes:
     """The body of a JSON request. `part` grows by what arrives.
 
-    Raises a Problem: 415 for another content type or a compressed body, 413 if more than `limit`
-    bytes are announced or arrive, 408 if the body is too slow, 503 if there is no capacity for it.
+    Raises a Problem: 415 for another content type or coding, 413 if more than `limit` bytes are
+    announced or arrive, unpacked, 408 if the body is too slow, 503 if there is no capacity for it.
     """
     check_type(request, JSON_TYPES)
     announced = _announced(request)
     if announced is not None and announced > limit:
         raise too_large(limit)
     body = bytearray()
-    async for chunk in read_chunks(request, part.receiving):
+    async for chunk in read_chunks(request, part.receiving, limit):
         if len(body) + len(chunk) > limit:
             raise too_large(limit)
         await part.grow(len(chunk))
@@ -52,7 +55,7 @@ async def read_json_body(request: Request, limit: int, part: Part) -> bytes:
 def check_type(request: Request, types: Sequence[str]) -> str:
     """The content type of a request. It must be one of `types`.
 
-    Raises a Problem (415) for another content type or a compressed body.
+    Raises a Problem (415) for another content type, or a coding that is not gzip.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in types:
@@ -61,21 +64,54 @@ def check_type(request: Request, types: Sequence[str]) -> str:
             f"Send the body with the Content-Type {' or '.join(types)}.",
             headers={"Accept": ", ".join(types)},
         )
-    encodings = ",".join(request.headers.getlist("content-encoding")).lower().split(",")
-    if {each.strip() for each in encodings} - {"", "identity"}:
+    if _codings(request) not in ([], ["gzip"], ["x-gzip"]):
         raise Problem(
             ProblemType.CONTENT_ENCODING,
-            "The body is compressed. Send it without a Content-Encoding.",
-            headers={"Accept-Encoding": "identity"},
+            "Send the body packed once with gzip, or without a Content-Encoding.",
+            headers={"Accept-Encoding": "gzip"},
         )
     return content_type
 
 
-async def read_chunks(request: Request, receiving: Receiving) -> AsyncGenerator[bytes, None]:
-    """The body of a request as it arrives. Meanwhile the request does not count as work.
+def _codings(request: Request) -> list[str]:
+    named = ",".join(request.headers.getlist("content-encoding")).lower().split(",")
+    return [each.strip() for each in named if each.strip() not in ("", "identity")]
 
-    Raises a Problem: 408 if it stalls or is too slow, 503 if another credential needs the capacity.
+
+async def read_chunks(
+    request: Request, receiving: Receiving, limit: int
+) -> AsyncGenerator[bytes, None]:
+    """The body of a request as it arrives, unpacked. Meanwhile the request does not count as work.
+
+    The caller limits what it unpacks to. Raises a Problem: 413 if a packed body has more than
+    `limit` bytes, 408 if it stalls or is too slow, 503 if another credential needs the capacity,
+    400 if it is not the gzip that it says.
     """
+    if not _codings(request):
+        async for chunk in _receive(request, receiving):
+            yield chunk
+        return
+    gunzip = Gunzip()
+    packed = 0
+    try:
+        async for chunk in _receive(request, receiving):
+            packed += len(chunk)
+            if packed > limit:
+                raise too_large(limit)
+            for piece in gunzip.feed(chunk):
+                yield piece
+                # A kilobyte can unpack to a megabyte: others go on between the pieces.
+                await asyncio.sleep(0)
+        gunzip.end()
+    except NotGzipError:
+        raise Problem(
+            ProblemType.NOT_GZIP,
+            "The body is not gzip, or it ends too early. Pack the whole body once.",
+            headers={"Connection": "close"},
+        ) from None
+
+
+async def _receive(request: Request, receiving: Receiving) -> AsyncGenerator[bytes, None]:
     settings: Settings = request.app.state.relay.settings
     rate = LeastRate(settings.body_idle_seconds, settings.min_body_bytes_per_second)
     work = work_of(request)
@@ -140,6 +176,8 @@ async def read_model(request: Request, model: type[_Model]) -> _Model:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
+        if error.errors()[0]["type"] == "json_invalid":
+            raise UnreadableUpload(ProblemType.NOT_JSON, NOT_JSON) from None
         raise RequestValidationError(
             [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
         ) from None

@@ -82,7 +82,7 @@ async def redrive_upload(
     A worker validates it again. If it may be at 1upHealth, the worker looks it up there first. If a
     newer version of its record was delivered or is being delivered, the upload becomes superseded.
     """
-    caller.require(Scope.BACKEND, Scope.OPERATOR)
+    caller.require(Scope.SUBMIT, Scope.OPERATOR)
     outcome = await relay.redriver.redrive(upload_id, by=caller.actor)
     response.status_code = 202 if outcome is State.QUEUED else 200
     return UploadStatus.of(relay.statuses.open(await _row(relay, caller, upload_id)))
@@ -122,7 +122,7 @@ async def try_upload_now(upload_id: _UploadId, relay: RelayDep, caller: CallerDe
     An upload that may be at 1upHealth still waits until a look-up can tell. Any other upload stays
     as it is. The request can be repeated.
     """
-    caller.require(Scope.BACKEND, Scope.OPERATOR)
+    caller.require(Scope.SUBMIT, Scope.OPERATOR)
     await _row(relay, caller, upload_id)
     await relay.try_now.one(upload_id, by=caller.actor)
     return UploadStatus.of(relay.statuses.open(await _row(relay, caller, upload_id)))
@@ -150,7 +150,7 @@ async def cancel_upload(
     1upHealth already. A worker looks it up; it ends `delivered` if it is there, otherwise
     `cancelled`. 409: it already has another final status.
     """
-    caller.require(Scope.BACKEND, Scope.OPERATOR, Scope.DEVICE)
+    caller.require(Scope.SUBMIT, Scope.OPERATOR, Scope.DEVICE)
     await _row(relay, caller, upload_id)
     done = await relay.canceller.cancel(upload_id, by=caller.actor)
     response.status_code = 200 if done else 202
@@ -183,7 +183,7 @@ async def _row(relay: Relay, caller: Caller, upload_id: UUID) -> UploadRow:
 )
 async def list_pauses(relay: RelayDep, caller: CallerDep) -> PauseList:
     """All pauses, the oldest first."""
-    caller.require(Scope.BACKEND, Scope.OPERATOR)
+    caller.require(Scope.SUBMIT, Scope.USERS, Scope.OPERATOR)
     return PauseList(pauses=[PauseStatus.of(row) for row in await relay.pauser.list()])
 
 

@@ -1,4 +1,4 @@
-"""Device tokens over HTTP: make one for a user, revoke one or all."""
+"""Device tokens over HTTP: make one for a user, list them, revoke one or all."""
 
 from typing import Annotated
 from uuid import UUID
@@ -10,7 +10,7 @@ from uplift.api.bodies import documented_body, read_model
 from uplift.api.callers import CallerDep, RelayDep
 from uplift.api.problems import Problem, documented, no_such_user
 from uplift.api.slashes import UserInPath
-from uplift.api.user_schemas import DeviceToken, DeviceTokenRequest
+from uplift.api.user_schemas import DeviceToken, DeviceTokenList, DeviceTokenRequest
 from uplift.ledger import credentials, users
 from uplift.ledger.credentials import Scope
 from uplift.ledger.users import UserRow
@@ -31,7 +31,7 @@ async def add_device_token(
     user: UserInPath, request: Request, relay: RelayDep, caller: CallerDep
 ) -> DeviceToken:
     """Makes a token with which a device can submit, read and cancel this user's uploads."""
-    caller.require(Scope.BACKEND)
+    caller.require(Scope.USERS)
     wanted = await read_model(request, DeviceTokenRequest)
     limit = relay.settings.max_device_token_seconds
     if wanted.expires_in > limit:
@@ -42,9 +42,30 @@ async def add_device_token(
     async with relay.database.transaction() as connection:
         found = await _find(connection, user)
         made = await credentials.add_device_token(
-            connection, relay.key_ring, found.id, wanted.expires_in, by=caller.actor
+            connection,
+            relay.key_ring,
+            found.id,
+            wanted.expires_in,
+            name=wanted.name,
+            by=caller.actor,
         )
     return DeviceToken(id=made.id, token=made.secret, expires_at=made.expires_at)
+
+
+@router.get(
+    "",
+    response_model=DeviceTokenList,
+    summary="List the device tokens of a user",
+    responses=documented(400, 401, 403, 404, 503),
+)
+async def list_device_tokens(
+    user: UserInPath, relay: RelayDep, caller: CallerDep
+) -> DeviceTokenList:
+    """The tokens that are neither revoked nor expired, without their secrets."""
+    caller.require(Scope.USERS)
+    async with relay.database.transaction() as connection:
+        found = await _find(connection, user)
+        return DeviceTokenList.of(await credentials.list_device_tokens(connection, found.id))
 
 
 @router.delete(
@@ -55,7 +76,7 @@ async def add_device_token(
 )
 async def revoke_device_tokens(user: UserInPath, relay: RelayDep, caller: CallerDep) -> None:
     """Ends all device tokens of the user immediately. The next request with one gets 401."""
-    caller.require(Scope.BACKEND)
+    caller.require(Scope.USERS)
     async with relay.database.transaction() as connection:
         found = await _find(connection, user)
         await credentials.revoke_device_tokens(connection, found.id, by=caller.actor)
@@ -77,7 +98,7 @@ async def revoke_device_token(
 ) -> None:
     """Ends the token immediately: the next request with it gets 401. The request can be
     repeated."""
-    caller.require(Scope.BACKEND)
+    caller.require(Scope.USERS)
     async with relay.database.transaction() as connection:
         found = await _find(connection, user)
         if not await credentials.is_device_token(connection, token_id, found.id):

@@ -75,7 +75,7 @@ async def read_back(
     """Asks 1upHealth with the user's own token and passes its response on: a resource, or one page
     of a search. Every search parameter of FHIR is passed on.
     """
-    caller.require(Scope.BACKEND)
+    caller.require(Scope.READ_BACK)
     if request.scope["path"].endswith("\n"):
         path += "\n"  # the router's pattern ends with `$`, which drops this character
     interaction = parse_interaction(_version(version), path, request.scope["query_string"])

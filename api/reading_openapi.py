@@ -38,7 +38,7 @@ _STATEMENT = {
 
 _DESCRIPTION = """Asks 1upHealth with the user's own token and passes its response on. {what}
 
-This needs an API key with the scope `backend`. Each read is in the audit trail.
+This needs an API key with the scope `read_back`. Each read is in the audit trail.
 """
 _USER = "The backend's name for the person (`appUserId`)."
 _PATH: dict[str, dict[str, Any]] = {

@@ -14,10 +14,13 @@ from uplift.ledger.attempts import AttemptRow
 from uplift.lifecycle import State
 from uplift.reading.status import Status
 
+PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]+$"
+"""No controls, line separators or changes of the direction of text."""
+
 AppUserId = Annotated[
     str,
-    # No control characters: PostgreSQL accepts no NUL, and the name appears in addresses.
-    StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$"),
+    # PostgreSQL accepts no NUL, and the name appears in addresses and on terminals.
+    StringConstraints(min_length=1, max_length=256, pattern=PRINTABLE),
 ]
 ResourceType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{1,64}$")]
 
@@ -172,7 +175,10 @@ class Attempt(Camel):
     closed_at: datetime | None = Field(
         description="When it ended. Null, like all below, while it runs, or if its worker stopped."
     )
-    outcome: str | None = Field(description="What it came to.", examples=["http_201"])
+    outcome: str | None = Field(
+        description="What it came to: `stored`, or why 1upHealth does not have it yet.",
+        examples=["stored"],
+    )
     status_code: int | None = Field(
         description="The status code of 1upHealth's response. Null without a response.",
         examples=[201],
@@ -192,7 +198,7 @@ class AttemptList(Camel):
                 {
                     "openedAt": "2026-11-23T10:00:05Z",
                     "closedAt": "2026-11-23T10:00:06Z",
-                    "outcome": "http_201",
+                    "outcome": "stored",
                     "statusCode": 201,
                     "durationMs": 412,
                 }

@@ -5,6 +5,7 @@ from typing import Any
 
 from uplift.api.idempotency import KEY_PATTERN
 from uplift.api.rate_limits import RATE_LIMIT_HEADERS
+from uplift.api.schemas import PRINTABLE
 
 _RESOURCE_EXAMPLE = {
     "resourceType": "Condition",
@@ -26,6 +27,8 @@ _ENVELOPE_EXAMPLE = {
     "fhirVersion": "R4",
     "source": "org.example.hospital",
     "recordId": "A1-77",
+    "sourceUrl": "https://fhir.example.org/r4/Condition/A1-77",
+    "receivedAt": "2026-11-23T10:00:00Z",
     "resource": _RESOURCE_EXAMPLE,
 }
 
@@ -34,6 +37,9 @@ _FHIR_VERSION = "DSTU2, STU3, R4, 1.0.2, 3.0.1 or 4.0.1."
 VERSION_PATTERN = r"^(DSTU2|STU3|R4|1\.0(\.[0-9]{1,3})?|3\.0(\.[0-9]{1,3})?|4\.0(\.[0-9]{1,3})?)$"
 _SOURCE = "Where the record comes from."
 _RECORD_ID = "The record's id at its source."
+_SOURCE_URL = "The address of the record at its FHIR server. Never in a query."
+_RECEIVED_AT = "When the phone got the record: a time of ISO 8601, with its zone."
+_FORCE = "An older version takes the place of a newer one."
 
 _LABEL_SCHEMA = {"type": ["string", "null"], "maxLength": 1024}
 _ENVELOPE_SCHEMA: dict[str, Any] = {
@@ -55,16 +61,25 @@ _ENVELOPE_SCHEMA: dict[str, Any] = {
         },
         "source": {**_LABEL_SCHEMA, "description": _SOURCE},
         "recordId": {**_LABEL_SCHEMA, "description": _RECORD_ID},
+        "sourceUrl": {"type": ["string", "null"], "description": _SOURCE_URL, "maxLength": 4096},
+        "receivedAt": {
+            "type": ["string", "null"],
+            "description": _RECEIVED_AT,
+            "format": "date-time",
+        },
+        "force": {"type": ["boolean", "null"], "description": _FORCE},
         "resource": _RESOURCE_SCHEMA,
     },
     "examples": [_ENVELOPE_EXAMPLE],
 }
 
 _LABELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "user": (_USER, {"minLength": 1, "maxLength": 256, "pattern": r"^[^\x00-\x1f\x7f]+$"}),
+    "user": (_USER, {"minLength": 1, "maxLength": 256, "pattern": PRINTABLE}),
     "fhirVersion": (_FHIR_VERSION, {"pattern": VERSION_PATTERN}),
     "source": (_SOURCE, {"maxLength": 1024}),
     "recordId": (_RECORD_ID, {"maxLength": 1024}),
+    "receivedAt": (_RECEIVED_AT, {"format": "date-time"}),
+    "force": (_FORCE, {"enum": ["true", "false"]}),
 }
 
 SUBMIT: dict[str, Any] = {
@@ -122,6 +137,11 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
             "Location": {
                 "schema": {"type": "string"},
                 "description": "The address of the upload's status.",
+            },
+            "Idempotent-Replayed": {
+                "schema": {"type": "string", "enum": ["true"]},
+                "description": "The request came before with the same Idempotency-Key, and this is"
+                " its answer. Absent otherwise.",
             },
             **RATE_LIMIT_HEADERS,
         },

@@ -29,7 +29,8 @@ from uplift.api.schemas import (
 from uplift.api.upload_openapi import ACCEPTED, IF_NONE_MATCH, STATUS_READ, SUBMIT
 from uplift.api.work import resume_for, work_of
 from uplift.fhir.versions import FhirVersion
-from uplift.intake.submission import Labels, parse_unblocked
+from uplift.intake.labels import Labels, parse_force
+from uplift.intake.submission import parse_unblocked
 from uplift.ledger import attempts, uploads, users
 from uplift.ledger.credentials import Scope
 from uplift.ledger.filters import Filter
@@ -43,7 +44,7 @@ _log = structlog.get_logger(__name__)
 
 router = APIRouter(tags=["uploads"])
 
-_READERS = (Scope.BACKEND, Scope.OPERATOR, Scope.DEVICE)
+_READERS = (Scope.SUBMIT, Scope.OPERATOR, Scope.DEVICE)
 _MAX_RETRY_AFTER = 60
 _ROWS_AT_ONCE = 20
 
@@ -61,7 +62,7 @@ async def submit_upload(request: Request, caller: CallerDep) -> Response:
 
     Send the bare resource with its labels in the query, or an envelope that contains both.
     """
-    caller.require(Scope.BACKEND, Scope.DEVICE)
+    caller.require(Scope.SUBMIT, Scope.DEVICE)
     rate_limits: RateLimits = request.app.state.rate_limits
     rate_limits.acquire(caller)
     key = idempotency_key(request, caller)
@@ -74,6 +75,8 @@ async def submit_upload(request: Request, caller: CallerDep) -> Response:
         fhir_version=query.get("fhirVersion"),
         source=query.get("source"),
         record_id=query.get("recordId"),
+        received_at=query.get("receivedAt"),
+        force=parse_force(query.get("force")),
     )
     limit = relay.settings.max_body_bytes
     async with admission.body(caller.credential, Receiving()) as part:
@@ -86,11 +89,11 @@ async def submit_upload(request: Request, caller: CallerDep) -> Response:
     submissions.labels("single", "duplicate" if known else "accepted").inc()
     _log.info("upload_accepted", upload=str(accepted.upload.id), duplicate=accepted.duplicate)
     status = UploadStatus.of(relay.statuses.open(accepted.upload), duplicate=accepted.duplicate)
+    headers = {"Location": status.status_url, **rate_limits.headers(caller)}
+    if accepted.replayed:
+        headers["Idempotent-Replayed"] = "true"
     return Response(
-        status.model_dump_json(by_alias=True),
-        202,
-        {"Location": status.status_url, **rate_limits.headers(caller)},
-        media_type="application/json",
+        status.model_dump_json(by_alias=True), 202, headers, media_type="application/json"
     )
 
 

@@ -1,12 +1,14 @@
 """The API's JSON about users, grants and device tokens, as models."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
 from pydantic import ConfigDict, Field
 
-from uplift.api.schemas import AppUserId, Camel, NextPage
+from uplift.api.schemas import PRINTABLE, AppUserId, Camel, NextPage
+from uplift.ledger.credentials import ListedCredential
 from uplift.ledger.summary import Summary
 from uplift.ledger.users import GrantState, UserRow
 from uplift.lifecycle import State
@@ -147,6 +149,56 @@ class DeviceTokenRequest(Camel):
     model_config = ConfigDict(extra="forbid")
 
     expires_in: int = Field(gt=0, description="Seconds until the token expires.", examples=[3600])
+    name: str = Field(
+        default="device",
+        min_length=1,
+        max_length=100,
+        pattern=PRINTABLE,
+        description="Your own name for the device. Not the person's name.",
+        examples=["phone-2"],
+    )
+
+
+class ListedDeviceToken(Camel):
+    """A device token without its secret."""
+
+    id: UUID = Field(description="The id of the token. With it you can revoke the token.")
+    name: str = Field(description="The name that it was made with.", examples=["phone-2"])
+    created_at: datetime = Field(description="When the token was made.")
+    expires_at: datetime | None = Field(description="When the token expires.")
+
+
+class DeviceTokenList(Camel):
+    """The device tokens of a user that are neither revoked nor expired, the oldest first."""
+
+    device_tokens: list[ListedDeviceToken] = Field(
+        description="The tokens.",
+        examples=[
+            [
+                {
+                    "id": "01920000-0000-7000-8000-000000000002",
+                    "name": "phone-2",
+                    "createdAt": "2026-11-23T10:00:00Z",
+                    "expiresAt": "2026-11-23T11:00:00Z",
+                }
+            ]
+        ],
+    )
+
+    @classmethod
+    def of(cls, tokens: Sequence[ListedCredential]) -> "DeviceTokenList":
+        """The list of these."""
+        return cls(
+            device_tokens=[
+                ListedDeviceToken(
+                    id=each.id,
+                    name=each.name,
+                    created_at=each.created_at,
+                    expires_at=each.expires_at,
+                )
+                for each in tokens
+            ]
+        )
 
 
 class DeviceToken(Camel):

@@ -49,7 +49,7 @@ async def add_user(
 
     The request can be repeated.
     """
-    caller.require(Scope.BACKEND)
+    caller.require(Scope.USERS)
     new = await read_model(request, NewUser)
     work_of(request).pause()  # it waits for 1upHealth
     user, made = await relay.provisioner.provision(new.app_user_id, by=caller.actor)
@@ -82,7 +82,7 @@ async def list_users(
 
     `next` is the address of the next page.
     """
-    caller.require(Scope.BACKEND, Scope.OPERATOR)
+    caller.require(Scope.USERS, Scope.OPERATOR)
     await resume_for(request, limit)
     async with relay.database.transaction() as connection:
         rows = await users.list_users(
@@ -101,7 +101,7 @@ async def list_users(
 )
 async def get_user(user: UserInPath, relay: RelayDep, caller: CallerDep) -> UserStatus:
     """The user, and the state of the grant."""
-    caller.require(Scope.BACKEND, Scope.OPERATOR)
+    caller.require(Scope.USERS, Scope.OPERATOR)
     async with relay.database.transaction() as connection:
         found = await users.find_user(connection, user)
     if found is None:
@@ -119,7 +119,7 @@ async def get_user_summary(
     user: UserInPath, request: Request, relay: RelayDep, caller: CallerDep
 ) -> UserSummary:
     """The user's uploads by status and by resource type, and whether all of them have ended."""
-    caller.require(Scope.BACKEND, Scope.OPERATOR, Scope.DEVICE)
+    caller.require(Scope.SUBMIT, Scope.USERS, Scope.OPERATOR, Scope.DEVICE)
     name = caller.user(user)
     await resume_as_large(request)
     async with relay.database.transaction() as connection:
@@ -141,7 +141,7 @@ async def store_grant(
     user: UserInPath, request: Request, relay: RelayDep, caller: CallerDep
 ) -> UserStatus:
     """Stores tokens that the backend obtained itself. Creates the user if there is none."""
-    caller.require(Scope.BACKEND)
+    caller.require(Scope.USERS)
     grant = await read_model(request, BroughtGrant)
     tokens = TokenPair(grant.access_token, grant.refresh_token, grant.expires_in)
     return UserStatus.of(await relay.provisioner.bring_grant(user, tokens, by=caller.actor))
@@ -181,7 +181,7 @@ async def erase_user(
     204: nothing is left, and nothing is sent any more. 202: a worker is still sending. That ends by
     itself, at the latest with the worker's lease. Repeat the request to see when.
     """
-    caller.require(Scope.BACKEND)
+    caller.require(Scope.ERASE)
     seconds = min(wait, relay.settings.max_wait_seconds)
     work_of(request).pause()  # it waits for workers
     erasure = await relay.eraser.erase(user, wait=seconds, by=caller.actor)

@@ -25,7 +25,7 @@ from bench.hostile_clients import HOSTILE, Setup
 from bench.resources import bodies
 from bench.testbed import API, Testbed, open_testbed, upstream
 from uplift.ledger import credentials, users
-from uplift.ledger.credentials import Scope
+from uplift.ledger.credentials import BACKEND
 from uplift.ledger.database import Database
 from uplift.wiring import read_key_ring
 
@@ -87,9 +87,7 @@ async def _set_up(testbed: Testbed) -> Setup:
     database, key_ring = Database.connect(testbed.settings), read_key_ring(testbed.settings)
     try:
         async with database.transaction() as connection:
-            _, key = await credentials.add_api_key(
-                connection, key_ring, "hostile", frozenset({Scope.BACKEND})
-            )
+            _, key = await credentials.add_api_key(connection, key_ring, "hostile", BACKEND)
             tokens = []
             for number in range(CLIENTS):
                 user = await users.require_user(connection, f"user-{number}", lock=True)

@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from bench.testbed import API
 from uplift.cli.local.system import System, command
 from uplift.ledger import credentials
-from uplift.ledger.credentials import Scope
+from uplift.ledger.credentials import BACKEND, Scope
 from uplift.ledger.database import Database
 from uplift.sandbox.export.make_export import write_export
 from uplift.sealing import KeyRing
@@ -102,7 +102,10 @@ def push(system: System, source: Source, key: str) -> dict[str, Any]:
         "oneupUserId"
     ]
     stored = httpx.get(
-        f"{system.sandbox_url}/_sandbox/counts", params={"user": oneup_user}, timeout=60
+        f"{system.sandbox_url}/_sandbox/counts",
+        params={"user": oneup_user},
+        headers={"Authorization": f"Bearer {system.sandbox_token}"},
+        timeout=60,
     ).json()["total"]
     print(
         f"{source.what:>16}: push peaks at {peak / _MIB:.0f} MiB, the API at"
@@ -142,7 +145,7 @@ async def _add_key(system: System) -> str:
     try:
         async with database.transaction() as connection:
             key_ring = KeyRing.parse(system.environment["UPLIFT_MASTER_KEYS"])
-            scopes = frozenset({Scope.BACKEND, Scope.OPERATOR})
+            scopes = BACKEND | {Scope.OPERATOR}
             return (await credentials.add_api_key(connection, key_ring, "bench", scopes))[1]
     finally:
         await database.close()

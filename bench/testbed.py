@@ -24,10 +24,11 @@ from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.processes import Processes
 from uplift.cli.local.system import System, command
 from uplift.dispatch import Dispatcher
-from uplift.intake.accept import sealed
-from uplift.intake.submission import Labels, parse
+from uplift.intake.labels import Labels
+from uplift.intake.sealed import sealed
+from uplift.intake.submission import parse
 from uplift.ledger import accepting, credentials, grants, users
-from uplift.ledger.credentials import Scope
+from uplift.ledger.credentials import BACKEND, Scope
 from uplift.ledger.database import Database
 from uplift.ledger.new_uploads import NewUpload
 from uplift.ledger.token_pair import TokenPair
@@ -78,7 +79,7 @@ class Testbed:
         try:
             async with database.transaction() as connection:
                 _, key = await credentials.add_api_key(
-                    connection, self._key_ring, "bench", frozenset({Scope.BACKEND, Scope.OPERATOR})
+                    connection, self._key_ring, "bench", BACKEND | {Scope.OPERATOR}
                 )
                 people = []
                 for number in range(USERS):

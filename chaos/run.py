@@ -19,7 +19,7 @@ from chaos.evidence import Evidence
 from chaos.options import Options
 from chaos.scenario import Fault
 from uplift.ledger import credentials
-from uplift.ledger.credentials import Scope
+from uplift.ledger.credentials import BACKEND
 from uplift.ledger.database import Database
 from uplift.lifecycle import UNFINISHED
 from uplift.sealing import KeyRing
@@ -165,7 +165,7 @@ async def _add_key(cluster: Cluster) -> str:
     try:
         async with database.transaction() as connection:
             key_ring = KeyRing.parse(cluster.environment["UPLIFT_MASTER_KEYS"])
-            scopes = frozenset({Scope.BACKEND})
+            scopes = BACKEND
             return (await credentials.add_api_key(connection, key_ring, "chaos", scopes))[1]
     finally:
         await database.close()

@@ -70,6 +70,14 @@ responses = Counter(
     ["status"],
 )
 
+wrong_resources = Counter(
+    "uplift_wrong_resources_total",
+    "Successes of 1upHealth that are not about the resource that was sent: none, or another type"
+    " (not_the_resource); another id than the known one (another_id); an id that is another"
+    " record's (another_record). Such an upload is looked up before it counts as delivered.",
+    ["why"],
+)
+
 attempts_unrecorded = Counter(
     "uplift_attempts_unrecorded_total",
     "Attempts whose outcome is not in the ledger: the lease had ended (lease_lost), or writing"
@@ -93,8 +101,8 @@ delivery_duration = Histogram(
 sweep_work = Counter(
     "uplift_sweep_work_total",
     "What sweeps did. Uploads: refused because they crash workers, queued because their lease"
-    " expired (lease_expired), released because of a new grant, expired, dispatched. Users:"
-    " erased.",
+    " expired (lease_expired), released because of a new grant, retried because a collision is"
+    " none any more, expired, dispatched. Users: erased.",
     ["kind"],
 )
 
@@ -172,6 +180,7 @@ rate_limiter_slowed = Counter(
 # counters that alerts use are there from the start.
 for _state, _reason in (
     ("delivered", "none"),
+    ("delivered", "stored_differently"),
     ("rejected", "invalid"),
     ("rejected", "too_complex"),
     ("refused", "upstream_refused"),
@@ -183,9 +192,11 @@ for _status in ("401", "403", "408", "413", "415", "429"):
         http_refusals.labels(_status, _kind)
 for _status in ("2xx", "3xx", "4xx", "429", "5xx", "none"):
     responses.labels(_status)
+for _why in ("not_the_resource", "another_id", "another_record"):
+    wrong_resources.labels(_why)
 for _why in ("lease_lost", "failed"):
     attempts_unrecorded.labels(_why)
-for _kind in ("refused", "lease_expired", "released", "expired", "dispatched", "erased"):
+for _kind in ("refused", "lease_expired", "released", "retried", "expired", "dispatched", "erased"):
     sweep_work.labels(_kind)
 # Unknown until this process has read it.
 rate_limiter_limit.set(math.nan)

@@ -28,6 +28,7 @@ class ProblemType(Enum):
     BODY_TOO_SLOW = ("body_too_slow", 408, "The body did not arrive in time")
     BODY_INCOMPLETE = ("body_incomplete", 400, "The body did not arrive completely")
     BODY_TOO_LARGE = ("body_too_large", 413, "The body is too large")
+    NOT_GZIP = ("not_gzip", 400, "The body is not gzip")
     CONTENT_TYPE = ("content_type", 415, "Content-Type not accepted")
     CONTENT_ENCODING = ("content_encoding", 415, "Content-Encoding not accepted")
 

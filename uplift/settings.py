@@ -1,8 +1,12 @@
-"""Every setting, with its description. Read from the environment as `UPLIFT_<NAME>`."""
+"""Every setting, with its description. Read from the environment as `UPLIFT_<NAME>`.
 
+A secret may be in a file instead, which `UPLIFT_<NAME>_FILE` names.
+"""
+
+import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
@@ -14,6 +18,9 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from uplift.errors import ConfigurationError
+from uplift.secret_files import read_secret
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Days = Annotated[float, Field(ge=0, le=36525, allow_inf_nan=False)]
@@ -382,6 +389,19 @@ class Settings(BaseSettings):
         default="info", description="Lowest level that is logged."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _secrets_from_files(cls, values: dict[str, Any]) -> dict[str, Any]:
+        found = dict(values)
+        for name, variable in secrets().items():
+            try:
+                secret = read_secret(variable, os.environ)
+            except ConfigurationError as error:
+                raise ValueError(str(error)) from None
+            if secret is not None:
+                found.setdefault(name, secret)
+        return found
+
     @field_validator("api_public_url", "oneup_fhir_url", "oneup_token_url", "oneup_users_url")
     @classmethod
     def _without_trailing_slash(cls, url: str) -> str:
@@ -416,3 +436,12 @@ class Settings(BaseSettings):
                 " worker may lose an upload to another worker while it still sends it."
             )
         return self
+
+
+def secrets() -> dict[str, str]:
+    """The settings that are secrets, each with the name of its variable."""
+    return {
+        name: f"UPLIFT_{name.upper()}"
+        for name, field in Settings.model_fields.items()
+        if field.annotation in (SecretStr, SecretStr | None)
+    }

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from tests.factories import resource
 from tests.keys import KEY_RING
 from uplift.ledger import uploads
-from uplift.ledger.credentials import Scope, add_api_key, add_device_token
+from uplift.ledger.credentials import BACKEND, Scope, add_api_key, add_device_token
 from uplift.ledger.database import Database
 from uplift.ledger.transitions import Change, change_state
 from uplift.ledger.uploads import UploadRow
@@ -42,7 +42,7 @@ def bearer(secret: str) -> dict[str, str]:
 async def make_keys(database: Database) -> Keys:
     """A backend's and an operator's key."""
     async with database.transaction() as connection:
-        _, backend = await add_api_key(connection, KEY_RING, "backend", frozenset({Scope.BACKEND}))
+        _, backend = await add_api_key(connection, KEY_RING, "backend", BACKEND)
         _, operator = await add_api_key(
             connection, KEY_RING, "operator", frozenset({Scope.OPERATOR})
         )

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
 from tests import factories
-from tests.api.calls import Keys, assert_problem, bearer, device_token, submit
+from tests.api.calls import assert_problem, bearer, device_token, submit
 from tests.factories import resource
 from tests.keys import KEY_RING
 from uplift.ledger.credentials import (
@@ -26,54 +26,64 @@ _GRANT = {"accessToken": "a", "refreshToken": "r", "expiresIn": 60}
 
 _BUNDLE = {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": resource()}]}
 
+_TOKEN = {"expiresIn": 60, "name": "phone"}
+
 _NOBODY = ("none", "wrong", "revoked", "expired device", "revoked device", "forged device")
 
 
 class _Rule(NamedTuple):
     """The status that each caller with a valid credential gets. Everybody else gets `nobody`.
 
-    The request is about alice. `device` is a device of alice, `other` is a device of bob.
+    A key gets `status` if it has one of these scopes, else 403. The request is about alice.
+    `device` is a device of alice, `other` is a device of bob.
     """
 
-    backend: int
-    operator: int
+    status: int
+    scopes: str
     device: int
     other: int
     nobody: int = 401
     json: Any = None
     query: str = ""
 
+    def of_key(self, scope: Scope) -> int:
+        """What a key with this scope alone gets."""
+        return self.status if scope in self.scopes.split() or self.nobody == 200 else 403
 
-_PUBLIC = _Rule(200, 200, 200, 200, nobody=200)
+
+_PUBLIC = _Rule(200, "", 200, 200, nobody=200)
+# Erasing comes last: it may erase alice.
+_KEYS = (Scope.OPERATOR, Scope.READ_BACK, Scope.USERS, Scope.SUBMIT, Scope.ERASE)
 
 _RULES: dict[tuple[str, str], _Rule] = {
-    ("POST", "/v1/uploads"): _Rule(202, 403, 202, 403, json={"user": "alice", **_UPLOAD}),
-    ("GET", "/v1/uploads"): _Rule(200, 200, 200, 200),
-    ("GET", "/v1/uploads/{upload_id}"): _Rule(200, 200, 200, 404),
-    ("GET", "/v1/uploads/{upload_id}/attempts"): _Rule(200, 200, 200, 404),
-    ("DELETE", "/v1/uploads/{upload_id}"): _Rule(200, 200, 200, 404),
-    ("POST", "/v1/uploads/{upload_id}/redrive"): _Rule(200, 200, 403, 403),
-    ("POST", "/v1/uploads/{upload_id}/try-now"): _Rule(200, 200, 403, 403),
-    ("POST", "/v1/uploads/try-now"): _Rule(403, 200, 403, 403, json={"all": True}),
-    ("POST", "/v1/uploads/redrive"): _Rule(403, 200, 403, 403, json={"all": True}),
-    ("GET", "/v1/pauses"): _Rule(200, 200, 403, 403),
-    ("PUT", "/v1/pause"): _Rule(403, 200, 403, 403),
-    ("DELETE", "/v1/pause"): _Rule(403, 204, 403, 403),
-    ("PUT", "/v1/users/{user}/pause"): _Rule(403, 200, 403, 403),
-    ("DELETE", "/v1/users/{user}/pause"): _Rule(403, 204, 403, 403),
-    ("POST", "/v1/batches"): _Rule(202, 403, 202, 403, json=_BUNDLE, query="?user=alice"),
-    ("GET", "/v1/batches"): _Rule(200, 200, 200, 200),
-    ("GET", "/v1/batches/{batch_id}"): _Rule(200, 200, 200, 404),
-    ("GET", "/v1/batches/{batch_id}/lines"): _Rule(200, 200, 200, 404),
-    ("POST", "/v1/users"): _Rule(201, 403, 403, 403, json={"appUserId": "carol"}),
-    ("GET", "/v1/users/{user}"): _Rule(200, 200, 403, 403),
-    ("PUT", "/v1/users/{user}/grant"): _Rule(200, 403, 403, 403, json=_GRANT),
-    ("GET", "/v1/users"): _Rule(200, 200, 403, 403),
-    ("GET", "/v1/users/{user}/summary"): _Rule(200, 200, 200, 403),
-    ("DELETE", "/v1/users/{user}"): _Rule(204, 403, 403, 403),
-    ("POST", "/v1/users/{user}/device-tokens"): _Rule(201, 403, 403, 403, json={"expiresIn": 60}),
-    ("DELETE", "/v1/users/{user}/device-tokens"): _Rule(204, 403, 403, 403),
-    ("DELETE", "/v1/users/{user}/device-tokens/{token_id}"): _Rule(204, 403, 403, 403),
+    ("POST", "/v1/uploads"): _Rule(202, "submit", 202, 403, json={"user": "alice", **_UPLOAD}),
+    ("GET", "/v1/uploads"): _Rule(200, "submit operator", 200, 200),
+    ("GET", "/v1/uploads/{upload_id}"): _Rule(200, "submit operator", 200, 404),
+    ("GET", "/v1/uploads/{upload_id}/attempts"): _Rule(200, "submit operator", 200, 404),
+    ("DELETE", "/v1/uploads/{upload_id}"): _Rule(200, "submit operator", 200, 404),
+    ("POST", "/v1/uploads/{upload_id}/redrive"): _Rule(200, "submit operator", 403, 403),
+    ("POST", "/v1/uploads/{upload_id}/try-now"): _Rule(200, "submit operator", 403, 403),
+    ("POST", "/v1/uploads/try-now"): _Rule(200, "operator", 403, 403, json={"all": True}),
+    ("POST", "/v1/uploads/redrive"): _Rule(200, "operator", 403, 403, json={"all": True}),
+    ("GET", "/v1/pauses"): _Rule(200, "submit users operator", 403, 403),
+    ("PUT", "/v1/pause"): _Rule(200, "operator", 403, 403),
+    ("DELETE", "/v1/pause"): _Rule(204, "operator", 403, 403),
+    ("PUT", "/v1/users/{user}/pause"): _Rule(200, "operator", 403, 403),
+    ("DELETE", "/v1/users/{user}/pause"): _Rule(204, "operator", 403, 403),
+    ("POST", "/v1/batches"): _Rule(202, "submit", 202, 403, json=_BUNDLE, query="?user=alice"),
+    ("GET", "/v1/batches"): _Rule(200, "submit operator", 200, 200),
+    ("GET", "/v1/batches/{batch_id}"): _Rule(200, "submit operator", 200, 404),
+    ("GET", "/v1/batches/{batch_id}/lines"): _Rule(200, "submit operator", 200, 404),
+    ("POST", "/v1/users"): _Rule(201, "users", 403, 403, json={"appUserId": "carol"}),
+    ("GET", "/v1/users/{user}"): _Rule(200, "users operator", 403, 403),
+    ("PUT", "/v1/users/{user}/grant"): _Rule(200, "users", 403, 403, json=_GRANT),
+    ("GET", "/v1/users"): _Rule(200, "users operator", 403, 403),
+    ("GET", "/v1/users/{user}/summary"): _Rule(200, "submit users operator", 200, 403),
+    ("DELETE", "/v1/users/{user}"): _Rule(204, "erase", 403, 403),
+    ("POST", "/v1/users/{user}/device-tokens"): _Rule(201, "users", 403, 403, json=_TOKEN),
+    ("GET", "/v1/users/{user}/device-tokens"): _Rule(200, "users", 403, 403),
+    ("DELETE", "/v1/users/{user}/device-tokens"): _Rule(204, "users", 403, 403),
+    ("DELETE", "/v1/users/{user}/device-tokens/{token_id}"): _Rule(204, "users", 403, 403),
     ("GET", "/healthz"): _PUBLIC,
     ("GET", "/readyz"): _PUBLIC,
     ("GET", "/openapi.json"): _PUBLIC,
@@ -84,7 +94,7 @@ _RULES: dict[tuple[str, str], _Rule] = {
     ("GET", "/docs/swagger-ui.css"): _PUBLIC,
     ("GET", "/v1/users/{user}/fhir/{version}/metadata"): _PUBLIC,
     # alice has no grant, so a caller who may ask gets a conflict
-    ("GET", "/v1/users/{user}/fhir/{version}/{path:path}"): _Rule(409, 403, 403, 403),
+    ("GET", "/v1/users/{user}/fhir/{version}/{path:path}"): _Rule(409, "read_back", 403, 403),
 }
 
 
@@ -105,7 +115,6 @@ async def test_each_caller_may_do_what_the_rule_says(
     relay: Relay,
     client: httpx.AsyncClient,
     anybody: httpx.AsyncClient,
-    keys: Keys,
     database: Database,
 ) -> None:
     wrong = {}
@@ -126,9 +135,11 @@ async def test_each_caller_may_do_what_the_rule_says(
         )
         expected = {
             **dict.fromkeys(_NOBODY, rule.nobody),
-            **{name: getattr(rule, name) for name in ("other", "device", "operator", "backend")},
+            "other": rule.other,
+            "device": rule.device,
+            **{str(scope): rule.of_key(scope) for scope in _KEYS},
         }
-        for caller, secret in (await _secrets(database, keys, token)).items():
+        for caller, secret in (await _secrets(database, token)).items():
             response = await anybody.request(
                 method, url + rule.query, json=rule.json, headers=bearer(secret) if secret else {}
             )
@@ -149,15 +160,17 @@ async def _revoked_token(database: Database) -> NewDeviceToken:
     return token
 
 
-async def _secrets(
-    database: Database, keys: Keys, revoked: NewDeviceToken
-) -> dict[str, str | None]:
-    """The credential of each caller. The backend comes last, because it may erase alice."""
+async def _secrets(database: Database, revoked: NewDeviceToken) -> dict[str, str | None]:
+    """The credential of each caller."""
     async with database.transaction() as connection:
         key_id, revoked_key = await add_api_key(
             connection, KEY_RING, "revoked", frozenset(set(Scope))
         )
         await revoke(connection, key_id)
+        keys: dict[str, str | None] = {
+            scope: (await add_api_key(connection, KEY_RING, scope, frozenset({scope})))[1]
+            for scope in _KEYS
+        }
     return {
         "none": None,
         "wrong": "uplift_key_wrong",
@@ -167,6 +180,5 @@ async def _secrets(
         "forged device": revoked.secret[:-1] + ("A" if revoked.secret[-1] != "A" else "B"),
         "other": await device_token(database, "bob"),
         "device": await device_token(database, "alice"),
-        "operator": keys.operator,
-        "backend": keys.backend,
+        **keys,
     }

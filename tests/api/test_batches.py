@@ -1,5 +1,6 @@
 """Batches over HTTP: what is accepted, the result of each line, and who may read it."""
 
+import gzip
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -201,11 +202,19 @@ async def test_other_content_types_and_encodings_are_refused(
     for content_type, encoding in (
         ("text/plain", ""),
         ("application/jsonl", ""),
-        (NDJSON, "gzip"),
+        (NDJSON, "deflate"),
         ("application/fhir+json", "br"),
     ):
         headers = {"Content-Encoding": encoding} if encoding else {}
         assert_problem(await post(client, envelope(1), content_type, headers=headers), 415)
+
+
+async def test_a_batch_may_be_gzip(client: httpx.AsyncClient, alice: str) -> None:
+    lines = gzip.compress(b"\n".join(envelope(number) for number in range(3)))
+    response = await post(client, lines, NDJSON, headers={"Content-Encoding": "gzip"})
+    assert (response.status_code, response.json()["accepted"]) == (202, 3)
+    cut = await post(client, lines[:-8], NDJSON, headers={"Content-Encoding": "gzip"})
+    assert assert_problem(cut, 400)["code"] == "not_gzip"
 
 
 async def test_a_bundle_over_the_cap_is_refused(client: httpx.AsyncClient, alice: str) -> None:

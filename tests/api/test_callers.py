@@ -5,7 +5,7 @@ from sqlalchemy import text
 
 from tests.api.calls import Keys, assert_problem, bearer, device_token
 from tests.keys import KEY_RING
-from uplift.ledger.credentials import Scope, add_api_key, revoke
+from uplift.ledger.credentials import BACKEND, Scope, add_api_key, revoke
 from uplift.ledger.database import Database
 
 _NOT_GOOD = [
@@ -51,9 +51,7 @@ async def test_revoking_a_key_takes_effect_with_the_next_request(
     anybody: httpx.AsyncClient, database: Database
 ) -> None:
     async with database.transaction() as connection:
-        key_id, secret = await add_api_key(
-            connection, KEY_RING, "short", frozenset({Scope.BACKEND})
-        )
+        key_id, secret = await add_api_key(connection, KEY_RING, "short", BACKEND)
     assert (await anybody.get("/v1/uploads", headers=bearer(secret))).status_code == 200
     async with database.transaction() as connection:
         assert await revoke(connection, key_id)
@@ -83,9 +81,7 @@ async def test_a_key_can_have_several_scopes(
     anybody: httpx.AsyncClient, alice: str, database: Database
 ) -> None:
     async with database.transaction() as connection:
-        _, secret = await add_api_key(
-            connection, KEY_RING, "both", frozenset({Scope.BACKEND, Scope.OPERATOR})
-        )
+        _, secret = await add_api_key(connection, KEY_RING, "both", BACKEND | {Scope.OPERATOR})
     for path in ("/v1/uploads", f"/v1/users/{alice}"):
         assert (await anybody.get(path, headers=bearer(secret))).status_code == 200
 
@@ -96,4 +92,4 @@ async def test_a_missing_scope_is_a_403_that_names_it(
     response = await anybody.post(
         "/v1/users", json={"appUserId": "x"}, headers=bearer(keys.operator)
     )
-    assert "backend" in assert_problem(response, 403)["detail"]
+    assert "users" in assert_problem(response, 403)["detail"]

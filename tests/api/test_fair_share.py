@@ -8,7 +8,7 @@ import pytest
 from uplift.api.admission import Admission
 from uplift.api.fair_share import FairShare, Part, Receiving, in_line, who_yields
 from uplift.api.problems import Problem
-from uplift.ledger.credentials import CredentialRow, Scope
+from uplift.ledger.credentials import BACKEND, CredentialRow
 from uplift.problem_types import ProblemType
 from uplift.settings import Settings
 
@@ -223,9 +223,7 @@ async def test_what_was_interrupted_and_still_answers_is_not_followed_by_another
 
 async def test_a_key_leaves_work_for_others_and_slow_large_bodies_do_not_delay_small_ones() -> None:
     admission = Admission(Settings(max_intake_bytes=1024 * 1024, admission_wait_seconds=0.02))
-    key, other = (
-        CredentialRow(who, "key", frozenset({Scope.BACKEND}), None, None) for who in (A, B)
-    )
+    key, other = (CredentialRow(who, "key", BACKEND, None, None) for who in (A, B))
     for _ in range(56):
         await admission.request(key).grow(1)
     with pytest.raises(Problem):

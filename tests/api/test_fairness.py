@@ -17,7 +17,7 @@ from tests.api.calls import assert_problem, bearer, device_token, submit
 from tests.api.serving import ApiServer, answer_on
 from tests.factories import resource
 from tests.keys import KEY_RING
-from uplift.ledger.credentials import Scope, add_api_key
+from uplift.ledger.credentials import BACKEND, add_api_key
 from uplift.ledger.database import Database
 from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay
@@ -63,7 +63,7 @@ async def honest(database: Database, hostile: str) -> str:
 
 async def _key(database: Database) -> str:
     async with database.transaction() as connection:
-        return (await add_api_key(connection, KEY_RING, "backend", frozenset({Scope.BACKEND})))[1]
+        return (await add_api_key(connection, KEY_RING, "backend", BACKEND))[1]
 
 
 def _head(key: str, path: str, type_: str, *lines: str) -> bytes:

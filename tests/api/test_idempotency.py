@@ -54,6 +54,17 @@ async def count(database: Database) -> int:
         return int((await connection.execute(text("SELECT count(*) FROM uploads"))).scalar_one())
 
 
+async def test_an_answer_that_was_given_before_says_so(
+    client: httpx.AsyncClient, alice: str
+) -> None:
+    answers = [await post(client, key) for key in (_KEY, _KEY, None, None, "another", "another")]
+    assert [each.headers.get("idempotent-replayed") for each in answers] == [
+        *(None, "true"),
+        *(None, None),
+        *(None, "true"),
+    ]
+
+
 async def test_the_same_request_again_has_the_same_answer(
     client: httpx.AsyncClient, alice: str, database: Database
 ) -> None:

@@ -35,6 +35,7 @@ _ROUTES = [
     ("GET", "/v1/users/alice/summary"),
     ("DELETE", "/v1/users/alice"),
     ("POST", "/v1/users/alice/device-tokens"),
+    ("GET", "/v1/users/alice/device-tokens"),
     ("DELETE", "/v1/users/alice/device-tokens"),
     ("DELETE", f"/v1/users/alice/device-tokens/{NOBODYS_ID}"),
 ]

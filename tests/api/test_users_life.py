@@ -11,7 +11,7 @@ from tests.api.calls import NOBODYS_ID, Keys, assert_problem, bearer, device_tok
 from tests.keys import KEY_RING
 from uplift.ledger import audit, grants, parking
 from uplift.ledger.audit import Event
-from uplift.ledger.credentials import Scope, add_api_key, find_credential
+from uplift.ledger.credentials import BACKEND, add_api_key, find_credential
 from uplift.ledger.database import Database
 from uplift.ledger.users import find_user
 from uplift.lifecycle import State
@@ -148,9 +148,7 @@ async def test_an_api_key_is_not_revoked_as_a_device_token(
     client: httpx.AsyncClient, alice: str, database: Database
 ) -> None:
     async with database.transaction() as connection:
-        key_id, secret = await add_api_key(
-            connection, KEY_RING, "other", frozenset({Scope.BACKEND})
-        )
+        key_id, secret = await add_api_key(connection, KEY_RING, "other", BACKEND)
     assert_problem(await client.delete(f"/v1/users/alice/device-tokens/{key_id}"), 404)
     async with database.transaction() as connection:
         assert await find_credential(connection, KEY_RING, secret) is not None

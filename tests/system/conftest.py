@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from uplift.cli.local.system import System
 from uplift.ledger import credentials
-from uplift.ledger.credentials import Scope
+from uplift.ledger.credentials import BACKEND, Scope
 from uplift.ledger.database import Database
 from uplift.sandbox.testing import SandboxControl
 from uplift.sealing import KeyRing
@@ -56,7 +56,7 @@ class Running:
         key_ring = KeyRing.parse(system.environment["UPLIFT_MASTER_KEYS"])
         self.key = self.on_ledger(lambda database: _add_key(database, key_ring))
         assert system.sandbox_url is not None
-        self.sandbox = SandboxControl(system.sandbox_url)
+        self.sandbox = SandboxControl(system.sandbox_url, system.sandbox_token)
         self.api = httpx.Client(
             base_url=system.api_url,
             headers={"Authorization": f"Bearer {self.key}"},
@@ -89,14 +89,14 @@ class Running:
 
 async def _add_key(database: Database, key_ring: KeyRing) -> str:
     async with database.transaction() as connection:
-        scopes = frozenset({Scope.BACKEND, Scope.OPERATOR})
+        scopes = BACKEND | {Scope.OPERATOR}
         return (await credentials.add_api_key(connection, key_ring, "system test", scopes))[1]
 
 
 @contextmanager
 def run_system(data_dir: Path) -> Iterator[Running]:
     """The system, all processes of it, for one `with` block."""
-    with System(data_dir, BRISK, any_port=True) as system:
+    with System(data_dir, BRISK, any_port=True, sandbox_options=("--show-bytes",)) as system:
         opened = Running(system, data_dir)
         yield opened
         opened.close()

@@ -9,8 +9,8 @@ from chaos.options import Options
 from chaos.run import run
 
 SHORT = Options(
-    uploads=160,
-    kills=8,
+    uploads=120,
+    kills=6,
     seed=3,
     ids="assigned",
     kill_every=1.2,

@@ -1,7 +1,7 @@
 """`uplift keys`: API keys and new master keys."""
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import typer
@@ -10,7 +10,7 @@ from rich.table import Column, Table
 from uplift.cli.output import echo, print_json, print_table
 from uplift.cli.session import actor, errors, read_settings, run_on_ledger
 from uplift.ledger import credentials
-from uplift.ledger.credentials import Scope
+from uplift.ledger.credentials import BACKEND, ListedCredential, Scope
 from uplift.ledger.database import Database
 from uplift.sealing import KeyRing
 from uplift.wiring import read_key_ring
@@ -23,13 +23,23 @@ def add(
     name: Annotated[str, typer.Argument(help="What it is for, such as mobile-backend.")],
     scope: Annotated[
         list[Scope],
-        typer.Option(help="backend: send uploads and manage users. operator: read and control."),
-    ] = [Scope.BACKEND],  # noqa: B006  typer copies it
+        typer.Option(
+            help="submit: send uploads. users: manage users and device tokens. read_back: read"
+            " what 1upHealth has. erase: erase users. operator: read statuses, control. May be"
+            " repeated.",
+        ),
+    ] = sorted(BACKEND),  # noqa: B008  typer copies it
+    days: Annotated[
+        int | None, typer.Option(min=1, help="How many days it is valid; for good if not given.")
+    ] = None,
 ) -> None:
-    """Make an API key and print it. It is shown only once."""
+    """Make an API key and print it. It is shown only once.
+
+    Without --scope it has all scopes that the backend of an app needs, which are all but operator.
+    """
     if not name.strip() or Scope.DEVICE in scope:
         errors.print(
-            "A key needs a name, and the scope backend or operator. For a device token, use"
+            "A key needs a name, and another scope than device. For a device token, use"
             " `uplift users device-token NAME`."
         )
         raise typer.Exit(2)
@@ -37,7 +47,12 @@ def add(
     async def use(database: Database) -> str:
         async with database.transaction() as connection:
             made = await credentials.add_api_key(
-                connection, read_key_ring(read_settings()), name, frozenset(scope), by=actor()
+                connection,
+                read_key_ring(read_settings()),
+                name,
+                frozenset(scope),
+                seconds=None if days is None else days * 86_400,
+                by=actor(),
             )
             return made[1]
 
@@ -52,23 +67,42 @@ def list_(
 ) -> None:
     """List the API keys by id and name. Uplift does not store the keys themselves."""
 
-    async def use(
-        database: Database,
-    ) -> list[tuple[UUID, str, list[str], datetime, datetime | None]]:
+    async def use(database: Database) -> list[ListedCredential]:
         async with database.transaction() as connection:
             return await credentials.list_api_keys(connection)
 
     found = run_on_ledger(use)
     if json:
-        for key_id, name, scopes, created_at, revoked_at in found:
-            shown = {"id": key_id, "name": name, "scopes": scopes}
-            print_json({**shown, "createdAt": created_at, "revokedAt": revoked_at})
+        for key in found:
+            print_json(listed_json(key))
         return
-    table = Table(Column("id", no_wrap=True), "name", "scopes", "created", "revoked", box=None)
-    for key_id, name, scopes, created_at, revoked_at in found:
-        revoked = f"{revoked_at:%Y-%m-%d %H:%M}" if revoked_at else ""
-        table.add_row(str(key_id), name, " ".join(scopes), f"{created_at:%Y-%m-%d %H:%M}", revoked)
+    table = Table(
+        Column("id", no_wrap=True),
+        *("name", "scopes", "created", "last used", "expires", "revoked"),
+        box=None,
+    )
+    for key in found:
+        times = (key.created_at, key.last_used_at, key.expires_at, key.revoked_at)
+        table.add_row(
+            str(key.id),
+            key.name,
+            " ".join(key.scopes),
+            *(f"{each:%Y-%m-%d %H:%M}" if each else "" for each in times),
+        )
     print_table(table)
+
+
+def listed_json(key: ListedCredential) -> dict[str, Any]:
+    """An API key or a device token as JSON."""
+    return {
+        "id": key.id,
+        "name": key.name,
+        "scopes": key.scopes,
+        "createdAt": key.created_at,
+        "lastUsedAt": key.last_used_at,
+        "expiresAt": key.expires_at,
+        "revokedAt": key.revoked_at,
+    }
 
 
 @keys.command()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from uplift.cli.output import echo, print_json, print_table
 from uplift.cli.paging import read_pages
@@ -198,6 +198,7 @@ def _read_tokens() -> tuple[str, str]:
 def device_token(
     name: _Name,
     seconds: Annotated[int, typer.Option(min=1, help="How many seconds it is valid.")] = 3600,
+    device: Annotated[str, typer.Option(help="Your own name for the device.")] = "device",
 ) -> None:
     """Make a token for a device: it can send and read this person's uploads only."""
 
@@ -208,7 +209,7 @@ def device_token(
                 errors.print("There is no such user. Add them with `uplift users add`.")
                 raise typer.Exit(1)
             return await credentials.add_device_token(
-                connection, relay.key_ring, user.id, seconds, by=actor()
+                connection, relay.key_ring, user.id, seconds, name=device, by=actor()
             )
 
     made = run(use)
@@ -217,6 +218,41 @@ def device_token(
         f"Its id is {made.id}. To revoke it: uplift users revoke-device-tokens NAME --id {made.id}",
         markup=False,
     )
+
+
+@users_commands.command()
+def device_tokens(
+    name: _Name,
+    json: Annotated[
+        bool, typer.Option("--json", help="For programs: one JSON object a line.")
+    ] = False,
+) -> None:
+    """List the person's device tokens that are neither revoked nor expired."""
+
+    async def use(relay: Relay) -> list[credentials.ListedCredential]:
+        user = await _find(relay, name)
+        async with relay.database.transaction() as connection:
+            return await credentials.list_device_tokens(connection, user.id)
+
+    found = run(use)
+    if json:
+        for token in found:
+            print_json(
+                {
+                    "id": token.id,
+                    "name": token.name,
+                    "createdAt": token.created_at,
+                    "expiresAt": token.expires_at,
+                }
+            )
+        return
+    table = Table(Column("id", no_wrap=True), "name", "created", "expires", box=None)
+    for token in found:
+        times = (token.created_at, token.expires_at)
+        table.add_row(
+            str(token.id), token.name, *(f"{each:%Y-%m-%d %H:%M}" if each else "" for each in times)
+        )
+    print_table(table)
 
 
 @users_commands.command()

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from functools import update_wrapper
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -12,6 +11,7 @@ from . import calls, user_operations
 from .connection import (
     TIMEOUT,
     base_url,
+    describe,
     headers,
     http_request,
     limits,
@@ -40,7 +40,7 @@ def _method(
     ) -> _Result:
         return await self.call(make(*args, **kwargs))
 
-    update_wrapper(method, make)
+    describe(method, make)
     return method
 
 
@@ -59,7 +59,7 @@ def _list(
                 yield item
             following = page.next
 
-    update_wrapper(method, make)
+    describe(method, make, AsyncIterator)
     return method
 
 
@@ -131,6 +131,7 @@ class AsyncUplift:
     user_summary = _method(user_operations.user_summary)
     store_grant = _method(user_operations.store_grant)
     erase_user = _method(user_operations.erase_user)
+    device_tokens = _method(user_operations.device_tokens)
     add_device_token = _method(user_operations.add_device_token)
     revoke_device_token = _method(user_operations.revoke_device_token)
     revoke_device_tokens = _method(user_operations.revoke_device_tokens)

@@ -179,6 +179,21 @@ class UserSummary(Model, frozen=True):
     by_type: dict[str, dict[str, int]]
 
 
+class ListedDeviceToken(Model, frozen=True):
+    """A device token without its secret."""
+
+    id: str
+    name: str
+    created_at: datetime
+    expires_at: datetime | None = None
+
+
+class DeviceTokenList(Model, frozen=True):
+    """The device tokens of a user."""
+
+    device_tokens: list[ListedDeviceToken]
+
+
 class DeviceToken(Model, frozen=True):
     """A device token. It is shown only once."""
 

@@ -8,7 +8,9 @@ from .messages import Call, Page, Reply, Request, json_of
 from .models import (
     Bundle,
     DeviceToken,
+    DeviceTokenList,
     Erasing,
+    ListedDeviceToken,
     Pause,
     PauseList,
     User,
@@ -60,9 +62,19 @@ def erase_user(app_user_id: str, *, wait: float = 10.0) -> Call[Erasing | None]:
     )
 
 
-def add_device_token(app_user_id: str, *, expires_in: int) -> Call[DeviceToken]:
+def device_tokens(app_user_id: str) -> Call[list[ListedDeviceToken]]:
+    """The device tokens of a user that are neither revoked nor expired."""
+    decode = json_of(DeviceTokenList)
+    target = f"{_user_path(app_user_id)}/device-tokens"
+    return Call(Request("GET", target), lambda reply: decode(reply).device_tokens)
+
+
+def add_device_token(
+    app_user_id: str, *, expires_in: int, name: str | None = None
+) -> Call[DeviceToken]:
     """Make a token with which a device can submit, read and cancel this user's uploads."""
-    request = sending("POST", f"{_user_path(app_user_id)}/device-tokens", {"expiresIn": expires_in})
+    wanted = {"expiresIn": expires_in, "name": name}
+    request = sending("POST", f"{_user_path(app_user_id)}/device-tokens", wanted)
     # A token whose answer is lost would stay valid, and nobody would know of it.
     return Call(request, json_of(DeviceToken), repeatable=False)
 

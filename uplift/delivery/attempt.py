@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,11 +31,18 @@ from uplift.delivery.results import (
     Unvalidated,
 )
 from uplift.destinations.client import FhirClient
-from uplift.destinations.responses import ResponseKind
+from uplift.destinations.responses import (
+    ANOTHER_ID,
+    Response,
+    ResponseKind,
+    of_another_record,
+    of_assigned_id,
+)
 from uplift.errors import NeedsAuthorization, SealError, Stopping, TokenUnavailable, WriteFailed
 from uplift.fhir.issues import Report
 from uplift.fhir.tolerances import chosen_tolerances
 from uplift.fhir.validate import validate
+from uplift.identity import receipt_key
 from uplift.ledger.leases import Claim, Outcome
 from uplift.ledger.uploads import body_context, receipt_context
 from uplift.ledger.users import key_context
@@ -147,7 +155,26 @@ class Attempter:
             found = await self._calls.look_up(opened, target)
             if found.kind is ResponseKind.ABSENT:
                 response = await self._calls.write(opened, None)
+                target = None
+        if response.code == ANOTHER_ID and target is None:
+            response = await self._at_assigned_id(opened, response)
         return Sent(response)
+
+    async def _at_assigned_id(self, opened: Opened, response: Response) -> Response:
+        """Look up the id that a create was answered with, although ids are said to be kept.
+
+        If the setting is wrong, our content is there. It is not under our id, so each attempt
+        would create it once more.
+        """
+        assigned = response.receipt.id if response.receipt is not None else None
+        if assigned is None:
+            return response
+        try:
+            found = await self._calls.look_up(opened, assigned)
+        except Exception as error:  # noqa: BLE001  the write has its response, whatever this has
+            _log.warning("assigned_id_not_looked_up", error=type(error).__name__)
+            return response
+        return of_assigned_id(response, found, opened.body)
 
     def _outcome(
         self, claim: Claim, opened: Opened | None, result: Result, started: float
@@ -166,7 +193,7 @@ class Attempter:
             sealed_receipt=upload_receipt,
         )
         response = response_of(result.last)
-        return Outcome(
+        outcome = Outcome(
             claim=claim,
             change=change,
             code=code,
@@ -174,6 +201,24 @@ class Attempter:
             duration=time.monotonic() - started,
             record_receipt=record_receipt,
         )
+        if opened is None or response is None or response.receipt is None or not record_receipt:
+            return outcome
+        outcome = replace(outcome, receipt_key=_receipt_key(opened, response.receipt.id))
+        if not response.receipt.assigned:
+            return outcome
+        other = replace(result, last=Sent(of_another_record(response)))
+        return replace(outcome, if_taken=self._outcome(claim, opened, other, started))
+
+
+def _receipt_key(opened: Opened, resource_id: str | None) -> bytes | None:
+    if not resource_id:
+        return None
+    return receipt_key(
+        opened.key.identity_key,
+        fhir_version=opened.claim.fhir_version,
+        resource_type=opened.claim.resource_type,
+        resource_id=resource_id,
+    )
 
 
 def _stopped_by(error: Exception, claim: Claim) -> LastStep:

@@ -88,6 +88,7 @@ class Calls:
                 ours=resource,
                 body_bytes=len(opened.body),
                 deadline=claim.deadline,
+                exactly=opened.has_older_without_receipt or opened.delivered_id is not None,
             )
 
         return await self._call(opened, search)

@@ -16,12 +16,18 @@ from uplift.coalesce import Coalescer
 from uplift.delivery.attempt import Attempter
 from uplift.delivery.in_flight import InFlightLimit
 from uplift.delivery.rate_limiter import RateLimiter
-from uplift.ledger import leases
+from uplift.destinations.responses import WRONG_RESOURCES
+from uplift.ledger import leases, receipts
 from uplift.ledger.database import Database, is_away
 from uplift.ledger.leases import Claim, Due, LeaseTerms, Outcome
 from uplift.lifecycle import ALONE_AFTER_CRASHES, Reason, State
 from uplift.memory import body_bytes_for, memory_limit
-from uplift.metrics import attempts_unrecorded, count_attempt, uploads_parked
+from uplift.metrics import (
+    attempts_unrecorded,
+    count_attempt,
+    uploads_parked,
+    wrong_resources,
+)
 from uplift.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -211,7 +217,8 @@ class Deliverer:
         while True:
             try:
                 async with self._database.transaction() as connection:
-                    recorded = await leases.record(connection, outcomes)
+                    true = await receipts.without_taken(connection, outcomes)
+                    recorded = await leases.record(connection, true)
                 break
             except SQLAlchemyError as error:
                 refused += not is_away(error)
@@ -220,7 +227,7 @@ class Deliverer:
                 _log.warning("recording_again", uploads=len(outcomes), error=type(error).__name__)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _MAX_PAUSE)
-        for outcome in outcomes:
+        for outcome in true:
             _count(outcome, recorded=outcome.claim.upload_id in recorded)
             _log.info(
                 "attempt_ended",
@@ -240,6 +247,8 @@ def _count(outcome: Outcome, *, recorded: bool) -> None:
     state, reason = outcome.change.target, outcome.change.reason
     if state is State.PARKED:
         uploads_parked.inc()
+    if outcome.change.last_response in WRONG_RESOURCES:
+        wrong_resources.labels(outcome.change.last_response).inc()
     count_attempt(
         outcome.claim.upload_id,
         state=state,

@@ -11,6 +11,7 @@ from uplift.delivery.reconcile import (
     Finding,
     LookUp,
     case_of,
+    needs_equal_content,
     next_step,
     written_after,
 )
@@ -24,7 +25,7 @@ from uplift.delivery.results import (
     SearchEmpty,
 )
 from uplift.destinations.responses import Response, ResponseKind
-from uplift.identity import same_content
+from uplift.destinations.same_content import same_content
 
 
 class LookUps:
@@ -71,13 +72,23 @@ class LookUps:
 
 def _finding(opened: Opened, response: Response, resource: dict[str, Any]) -> Finding:
     match response.kind:
-        case ResponseKind.FOUND if same_content(resource, response.resource):
+        case ResponseKind.FOUND if _is_ours(opened, response, resource):
             return Finding.OURS
         case ResponseKind.FOUND:
             return Finding.NEWER if _is_newer(opened, response) else Finding.OTHER
         case ResponseKind.ABSENT:
             return Finding.NOTHING
     return Finding.FAILED
+
+
+def _is_ours(opened: Opened, found: Response, resource: dict[str, Any]) -> bool:
+    exactly = needs_equal_content(
+        found.receipt,
+        delivered_id=opened.delivered_id,
+        delivered_version=opened.delivered_version,
+        older_without_receipt=opened.has_older_without_receipt,
+    )
+    return same_content(resource, found.resource, exactly=exactly)
 
 
 def _is_newer(opened: Opened, found: Response) -> bool:

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import orjson
 
@@ -28,6 +29,7 @@ from uplift.delivery.results import (
 )
 from uplift.destinations.responses import Response, ResponseKind
 from uplift.errors import NeedsAuthorization, TokenPending, TokenUnavailable
+from uplift.fhir.issues import ISSUES_KEPT
 from uplift.ledger.leases import Claim
 from uplift.ledger.transitions import Change
 from uplift.lifecycle import Reason, State
@@ -97,6 +99,7 @@ _NEWER_FOUND = _Next(State.REFUSED, Reason.NEWER_UPSTREAM, "newer_upstream")
 _PAST_DEADLINE = _Next(State.EXPIRED, Reason.GAVE_UP, "gave_up")
 _STOPPED = _Next(State.QUEUED, Reason.HANDED_BACK, "handed_back")
 _STORED = _Next(State.DELIVERED, None, "stored")
+_STORED_DIFFERENTLY = _Next(State.DELIVERED, Reason.STORED_DIFFERENTLY, "stored_differently")
 
 # Only these responses leave open or prove that it was stored.
 _ARRIVED = frozenset({ResponseKind.STORED, ResponseKind.UNKNOWN})
@@ -138,10 +141,21 @@ def change_of(
         empty_searches=empty_searches,
         possible_duplicate=True if result.in_doubt and arrived else None,
         last_response=response.code if response is not None else then.code,
-        issues=result.issues,
+        issues=_issues(result, response),
         sealed_receipt=sealed_receipt,
     )
     return change, then.code
+
+
+def _issues(result: Result, response: Response | None) -> dict[str, Any] | None:
+    """What validation found, after what the destination says if it refused the record."""
+    if response is None or not response.refusal:
+        return result.issues
+    own: dict[str, Any] = result.issues or {"total": 0, "issue": []}
+    return {
+        "total": own["total"] + len(response.refusal),
+        "issue": [*response.refusal, *own["issue"]][:ISSUES_KEPT],
+    }
 
 
 def response_of(last: LastStep) -> Response | None:
@@ -234,7 +248,7 @@ def _after_write(response: Response, policy: Policy) -> _Next | _Retry:
     floor = response.retry_after or 0.0
     match response.kind:
         case ResponseKind.STORED:
-            return _STORED
+            return _STORED_DIFFERENTLY if response.differs else _STORED
         case ResponseKind.REFUSED:
             return _Next(State.REFUSED, Reason.UPSTREAM_REFUSED, response.code)
         case ResponseKind.UNKNOWN:

@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from uplift.destinations.receipts import Receipt
 from uplift.fhir.types import SEARCHABLE_TYPES
 from uplift.fhir.versions import FhirVersion
 
@@ -140,6 +141,28 @@ def written_after(
         return datetime.fromisoformat(meta.get("lastUpdated", "")) > restored_to
     except (TypeError, ValueError):
         return True
+
+
+def needs_equal_content(
+    found: Receipt | None,
+    *,
+    delivered_id: str | None,
+    delivered_version: str | None,
+    older_without_receipt: bool,
+) -> bool:
+    """Whether a found resource is ours only if its content is equal, with nothing that servers add.
+
+    An older version of the record may look like ours with such an addition: ours removed an
+    extension, and was lost. So an update is there under a version that is not the receipt's.
+    Nobody knows the version of an older one that has no receipt.
+    """
+    if older_without_receipt:
+        return True
+    if delivered_id is None:
+        return False
+    if found is None or found.id != delivered_id:
+        return True
+    return found.version is None or delivered_version in (None, found.version)
 
 
 def next_step(case: Case, seen: Sequence[tuple[LookUp, Finding]]) -> LookUp | Conclusion:

@@ -23,6 +23,12 @@ class Opened:
     delivered_id: str | None = None
     delivered_version: str | None = None
 
+    @property
+    def has_older_without_receipt(self) -> bool:
+        """Whether other content of the record is, or may be, where no receipt tells it apart."""
+        delivered = self.claim.record_receipt is not None
+        return self.claim.older_in_doubt or (delivered and self.delivered_id is None)
+
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:

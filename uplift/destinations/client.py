@@ -4,7 +4,8 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -14,6 +15,7 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 
 from uplift.destinations.contents import ACCEPT_ENCODING, read_content
+from uplift.destinations.refusals import refusal_issues
 from uplift.destinations.responses import (
     Response,
     ResponseKind,
@@ -91,6 +93,7 @@ class FhirClient:
             raise ConfigurationError("UPLIFT_ONEUP_FHIR_URL must start with https:// or http://.")
         self._http = http
         self._url = settings.oneup_fhir_url
+        self._keeps_ids = settings.oneup_keeps_ids
         self._bases = both_forms(settings.oneup_fhir_url)
         self._max_response = settings.max_body_bytes + _RESPONSE_SLACK_BYTES
 
@@ -142,9 +145,24 @@ class FhirClient:
                 return Response(ResponseKind.NOT_SENT, response.code)
             return response
         status, headers, content = response
-        return classify_write(
-            status, headers, content, resource_type, update=resource_id is not None
+        classify = partial(
+            classify_write,
+            status,
+            headers,
+            content,
+            resource_type,
+            target=resource_id,
+            sent=body,
+            keeps_ids=self._keeps_ids,
         )
+        if len(body) + len(content) > _MAX_INLINE_BYTES:
+            classified = await asyncio.to_thread(classify)
+        else:
+            classified = classify()
+        if classified.kind is not ResponseKind.REFUSED:
+            return classified
+        version = FhirVersion(version_path.upper())
+        return replace(classified, refusal=refusal_issues(headers, content, version, resource_type))
 
     async def look_up(
         self,
@@ -182,10 +200,12 @@ class FhirClient:
         ours: dict[str, Any],
         body_bytes: int,
         deadline: float,
+        exactly: bool = False,
     ) -> Response:
         """Search for a resource with the content of `ours`, by FHIR's token for its identifier.
 
-        Follows the pages. FOUND with the first resource that has the content, ABSENT if none has.
+        `exactly` as in `same_content`. Follows the pages. FOUND with the first resource that has
+        the content, ABSENT if none has.
         `body_bytes` is the size of `ours`: pages are chosen so small that such resources fit.
         `deadline` as in `write`.
         """
@@ -204,12 +224,13 @@ class FhirClient:
             if isinstance(response, Response):
                 return response
             status, headers, content = response
+            classify = partial(
+                classify_search, status, headers, content, resource_type, ours, exactly=exactly
+            )
             if len(content) > _MAX_INLINE_BYTES:
-                response = await asyncio.to_thread(
-                    classify_search, status, headers, content, resource_type, ours
-                )
+                response = await asyncio.to_thread(classify)
             else:
-                response = classify_search(status, headers, content, resource_type, ours)
+                response = classify()
             if response.next_page is None:
                 return response
             # Only its path and query are followed, and only to a page of this search.

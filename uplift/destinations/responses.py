@@ -4,25 +4,22 @@ Every HTTP response and every failure becomes one `Response` with one `ResponseK
 only ids are kept, and the resource that a look-up compares: texts may contain health data.
 """
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any
-from urllib.parse import unquote
 
 import aiohttp
 import httpx
 import msgspec
 import orjson
 
-from uplift.identity import same_content
+from uplift.destinations.receipts import Receipt, receipt_of
+from uplift.destinations.same_content import same_content
 
 # A server that asks for a longer wait has a wrong clock.
 _MAX_RETRY_AFTER = 24 * 3600.0
-# [base]/[type]/[id]/_history/[vid], https://hl7.org/fhir/http.html#create
-_LOCATION = re.compile(r"(?:^|/)([A-Za-z]+)/([^/?#]+)(?:/_history/([^/?#]+))?/?$")
 
 
 class ResponseKind(StrEnum):
@@ -40,15 +37,6 @@ class ResponseKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
-    """What the destination calls the resource it stored."""
-
-    id: str | None
-    version: str | None
-    stored_at: datetime | None = None  # by the destination's clock
-
-
-@dataclass(frozen=True, slots=True)
 class Response:
     """What one request came to. `code` is for history and clients: never free text."""
 
@@ -60,14 +48,16 @@ class Response:
     resource: dict[str, Any] | None = None
     content: bytes = b""  # the bytes of a read, as they came
     issues: tuple[str, ...] = ()  # FHIR's issue types, if the response has any
+    refusal: tuple[dict[str, Any], ...] = ()  # why a record was refused: see `refusals`
     next_page: str | None = None  # the next page of a search that has found nothing so far
+    differs: bool = False  # stored, with other content than ours and what servers add
 
     def __repr__(self) -> str:
         return f"Response({self.kind}, {self.code})"
 
 
 # https://hl7.org/fhir/R4/valueset-issue-type.html; the earlier versions have some of them.
-_ISSUE_TYPES = frozenset(
+ISSUE_TYPES = frozenset(
     {
         "invalid", "structure", "required", "value", "invariant",
         "security", "login", "unknown", "expired", "forbidden", "suppressed",
@@ -90,13 +80,35 @@ _REFUSED = {
 }
 
 
+# Codes of a success that is not about the resource that was sent: whether that one is stored is
+# unknown, and something mixes up what it answers.
+NOT_THE_RESOURCE = "not_the_resource"
+ANOTHER_ID = "another_id"
+ANOTHER_RECORD = "another_record"
+WRONG_RESOURCES = (NOT_THE_RESOURCE, ANOTHER_ID, ANOTHER_RECORD)
+
+
 def classify_write(
-    status: int, headers: httpx.Headers, body: bytes, resource_type: str, *, update: bool = False
+    status: int,
+    headers: httpx.Headers,
+    body: bytes,
+    resource_type: str,
+    *,
+    target: str | None = None,
+    sent: bytes,
+    keeps_ids: bool = False,
 ) -> Response:
-    """Classify the response to a create, or to an update of a known resource."""
+    """Classify the response to a create, or to an update of the resource `target`.
+
+    `sent` is the body of the request. `keeps_ids` is whether the destination is known to keep the
+    ids that resources come with.
+    """
     code = f"http_{status}"
     if 200 <= status < 300:
-        return _classify_success(status, headers, body, resource_type)
+        ours = _object(sent) or {}
+        own_id = ours.get("id")
+        known_id = target or (own_id if keeps_ids and isinstance(own_id, str) else None)
+        return _classify_success(status, headers, body, resource_type, ours, known_id)
     if status in _NOT_STORED:
         return Response(ResponseKind.BUSY, code, status, retry_after(headers))
     if status == 401:
@@ -106,7 +118,7 @@ def classify_write(
     if status == 408 or status >= 500:
         # A gateway may send a 5xx although the resource was stored.
         return Response(ResponseKind.UNKNOWN, code, status, retry_after(headers))
-    if status == 404 and update:
+    if status == 404 and target is not None:
         return Response(ResponseKind.ABSENT, code, status)
     # 403, 3xx, 404 and 405 on create, and all other statuses. A wrong address or an ended contract
     # has the same response for every record, so it must not refuse a whole backlog.
@@ -114,15 +126,51 @@ def classify_write(
 
 
 def _classify_success(
-    status: int, headers: httpx.Headers, body: bytes, resource_type: str
+    status: int,
+    headers: httpx.Headers,
+    body: bytes,
+    resource_type: str,
+    ours: dict[str, Any],
+    known_id: str | None,
 ) -> Response:
-    stored = _fhir_object(headers, body)
+    stored = fhir_object(headers, body)
     if stored is None or stored.get("resourceType") != resource_type:
         # A login page, {"error": …} or another type with a 2xx: seen at 1upHealth.
-        return Response(ResponseKind.UNKNOWN, "not_the_resource", status)
-    return Response(
-        ResponseKind.STORED, f"http_{status}", status, receipt=_receipt(headers, stored)
+        return Response(ResponseKind.UNKNOWN, NOT_THE_RESOURCE, status)
+    receipt = receipt_of(headers, stored)
+    receipt = replace(
+        receipt,
+        id=receipt.id or known_id,
+        assigned=known_id is None and receipt.id not in (None, ours.get("id")),
     )
+    if known_id is not None and receipt.id != known_id:
+        return Response(ResponseKind.UNKNOWN, ANOTHER_ID, status, receipt=receipt)
+    return Response(
+        ResponseKind.STORED,
+        f"http_{status}",
+        status,
+        receipt=receipt,
+        differs=not same_content(ours, stored),
+    )
+
+
+def of_another_record(response: Response) -> Response:
+    """The response to a create, where its id turns out to be another record's receipt."""
+    return Response(ResponseKind.UNKNOWN, ANOTHER_RECORD, response.status_code)
+
+
+def of_assigned_id(response: Response, found: Response, sent: bytes) -> Response:
+    """The response to a create with another id than ours, once that id was looked up.
+
+    STORED if our content is there: then ids are not kept, whatever the setting says. The code
+    stays.
+    """
+    if found.kind is not ResponseKind.FOUND or found.receipt is None:
+        return response
+    if not same_content(_object(sent), found.resource):
+        return response
+    receipt = replace(found.receipt, assigned=True)
+    return replace(response, kind=ResponseKind.STORED, receipt=receipt)
 
 
 def classify_look_up(
@@ -131,12 +179,12 @@ def classify_look_up(
     """Classify the response to a read by id."""
     code = f"http_{status}"
     if status == 200:
-        stored = _fhir_object(headers, body)
+        stored = fhir_object(headers, body)
         if stored is not None and stored.get("resourceType") == resource_type:
-            receipt = _receipt(headers, stored)
+            receipt = receipt_of(headers, stored)
             return Response(ResponseKind.FOUND, code, status, receipt=receipt, resource=stored)
-        return Response(ResponseKind.UNKNOWN, "not_the_resource", status)
-    if status in (404, 410) and _fhir_object(headers, body) is not None:
+        return Response(ResponseKind.UNKNOWN, NOT_THE_RESOURCE, status)
+    if status in (404, 410) and fhir_object(headers, body) is not None:
         # Only if the destination itself says so, in FHIR: a misled gateway sends a 404 page for
         # everything.
         return Response(ResponseKind.ABSENT, code, status)
@@ -146,18 +194,25 @@ def classify_look_up(
 
 
 def classify_search(
-    status: int, headers: httpx.Headers, body: bytes, resource_type: str, ours: dict[str, Any]
+    status: int,
+    headers: httpx.Headers,
+    body: bytes,
+    resource_type: str,
+    ours: dict[str, Any],
+    *,
+    exactly: bool = False,
 ) -> Response:
     """Classify one page of a search: FOUND with the first resource whose content is `ours`.
 
-    ABSENT if the page has none. With a `next_page` that proves nothing yet.
+    `exactly` as in `same_content`. ABSENT if the page has none. With a `next_page` that proves
+    nothing yet.
     """
     code = f"http_{status}"
     if status == 401:
         return Response(ResponseKind.UNAUTHORIZED, code, status)
     if status != 200:
         return Response(ResponseKind.UNKNOWN, code, status, retry_after(headers))
-    page = _fhir_object(headers, body)
+    page = fhir_object(headers, body)
     if page is None or page.get("resourceType") != "Bundle" or page.get("type") != "searchset":
         return Response(ResponseKind.UNKNOWN, "not_a_search", status)
     entries, links = page.get("entry", []), page.get("link", [])
@@ -166,9 +221,11 @@ def classify_search(
     for resource in (entry.get("resource") for entry in entries):
         if not isinstance(resource, dict) or _says_it_failed(resource):
             return Response(ResponseKind.UNKNOWN, "search_incomplete", status)
-        if resource.get("resourceType") == resource_type and same_content(ours, resource):
+        if resource.get("resourceType") == resource_type and same_content(
+            ours, resource, exactly=exactly
+        ):
             # No headers: the ETag and the Location belong to the page, not to the resource.
-            receipt = _receipt(httpx.Headers(), resource)
+            receipt = receipt_of(httpx.Headers(), resource)
             return Response(ResponseKind.FOUND, code, status, receipt=receipt, resource=resource)
     following = [link.get("url") for link in links if link.get("relation") == "next"]
     if not following:
@@ -184,7 +241,7 @@ def classify_read(status: int, headers: httpx.Headers, body: bytes, resource_typ
     if status == 200:
         if "json" in headers.get("content-type", "").lower() and _is_of(body, resource_type):
             return Response(ResponseKind.FOUND, code, status, content=body)
-        return Response(ResponseKind.UNKNOWN, "not_the_resource", status)
+        return Response(ResponseKind.UNKNOWN, NOT_THE_RESOURCE, status)
     if status in (404, 410):
         return Response(ResponseKind.ABSENT, code, status)
     if status == 401:
@@ -226,9 +283,14 @@ def retry_after(headers: httpx.Headers, *, now: datetime | None = None) -> float
     return min(max(seconds, 0.0), _MAX_RETRY_AFTER)
 
 
-def _fhir_object(headers: httpx.Headers, body: bytes) -> dict[str, Any] | None:
+def fhir_object(headers: httpx.Headers, body: bytes) -> dict[str, Any] | None:
+    """The JSON object of a response; None if it is something else."""
     if "json" not in headers.get("content-type", "").lower():
         return None
+    return _object(body)
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -255,13 +317,13 @@ def _is_of(body: bytes, resource_type: str) -> bool:
 
 def _issue_types(headers: httpx.Headers, body: bytes) -> tuple[str, ...]:
     """The issue types of an OperationOutcome. Its texts may contain health data."""
-    issues = (_fhir_object(headers, body) or {}).get("issue")
+    issues = (fhir_object(headers, body) or {}).get("issue")
     codes = [
         issue.get("code")
         for issue in (issues if isinstance(issues, list) else [])
         if isinstance(issue, dict)
     ]
-    told = (code for code in codes if isinstance(code, str) and code in _ISSUE_TYPES)
+    told = (code for code in codes if isinstance(code, str) and code in ISSUE_TYPES)
     return tuple(dict.fromkeys(told))
 
 
@@ -280,29 +342,3 @@ def _says_it_failed(resource: dict[str, Any]) -> bool:
     return not _are_objects(issues) or any(
         issue.get("severity") not in ("warning", "information", "success") for issue in issues or ()
     )
-
-
-def _receipt(headers: httpx.Headers, stored: dict[str, Any]) -> Receipt:
-    meta = stored.get("meta")
-    meta = meta if isinstance(meta, dict) else {}
-    version = meta.get("versionId")
-    resource_id = stored.get("id")
-    located = _LOCATION.search(headers.get("location", ""))
-    if located is None or located[1] != stored["resourceType"]:
-        located = None
-    if not isinstance(version, str) or not version:
-        version = headers.get("etag", "").removeprefix("W/").strip('"') or None
-        if version is None and located is not None:
-            version = located[3]
-    if not isinstance(resource_id, str) or not resource_id:
-        resource_id = unquote(located[2]) if located is not None else None
-    return Receipt(resource_id, version, _instant(meta.get("lastUpdated")))
-
-
-def _instant(text: Any) -> datetime | None:
-    """A FHIR instant; None if the text is not one, or has no zone."""
-    try:
-        at = datetime.fromisoformat(text)
-        return at.astimezone(UTC) if at.tzinfo is not None else None
-    except (TypeError, ValueError, OverflowError):
-        return None

@@ -12,9 +12,10 @@ from tenacity import RetryCallState, retry, retry_if_exception_type, stop_after_
 
 from uplift.dispatch import Dispatcher
 from uplift.errors import Conflict, UnreadableUpload
-from uplift.intake.accept import sealed
 from uplift.intake.back_pressure import BackPressure
-from uplift.intake.submission import Labels, check_values, parse
+from uplift.intake.labels import Labels
+from uplift.intake.sealed import sealed
+from uplift.intake.submission import check_values, parse
 from uplift.ledger import accepting, batches, users
 from uplift.ledger.audit import SYSTEM, Actor
 from uplift.ledger.batches import BatchRow, NewLine

@@ -3,8 +3,10 @@
 import re
 import time
 from collections.abc import Callable
+from uuid import UUID
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from uplift.coalesce import Coalescer
 from uplift.ledger import credentials
@@ -17,6 +19,9 @@ _log = structlog.get_logger(__name__)
 
 # Whoever holds a forged row must neither fill the log nor make each request read the key again.
 _QUIET_SECONDS = 10.0
+
+# Each key's last use is written as often as this, so that requests do not wait for each other.
+_NOTE_SECONDS = 60.0
 
 _SECRET = re.compile(r"uplift_(key|device)_[A-Za-z0-9_-]{43}", re.ASCII)
 
@@ -36,6 +41,7 @@ class Authenticator:
         self._now = now
         self._key: bytes | None = None
         self._quiet_until = 0.0
+        self._note_again_at: dict[UUID, float] = {}
         self._find = Coalescer(self._find_all, concerns_all=is_away)
 
     async def find(self, secret: str) -> CredentialRow | None:
@@ -56,7 +62,23 @@ class Authenticator:
             found = await credentials.find_credentials(connection, self._key, secrets)
         if found.forged:
             self._refuse(found)
+        await self._note_use(found)
         return [found.valid.get(secret) for secret in secrets]
+
+    async def _note_use(self, found: FoundCredentials) -> None:
+        now = self._now()
+        # Device tokens are many, and end soon.
+        used = {each.id for each in found.valid.values() if each.user_id is None}
+        used = {each for each in used if self._note_again_at.get(each, 0.0) <= now}
+        if not used:
+            return
+        self._note_again_at.update(dict.fromkeys(used, now + _NOTE_SECONDS))
+        try:
+            async with self._database.transaction() as connection:
+                await credentials.note_use(connection, used)
+        except (SQLAlchemyError, TimeoutError) as error:
+            # The request itself may do without a write.
+            _log.warning("use_not_noted", error=type(error).__name__)
 
     def _refuse(self, found: FoundCredentials) -> None:
         credentials_not_believed.inc(len(found.forged))

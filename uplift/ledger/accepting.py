@@ -44,11 +44,11 @@ async def put_in(
     # A locked user is not gone, but their erasing may have begun while a lock was waited for.
     erased = await users.find_erased(connection, {new.user_id for new in group})
     # What has a later version in the group may be superseded already.
-    last = {(new.user_id, new.identity): kept[new.id].id for new in group}
+    last = {kept[new.id].record_id: kept[new.id].id for new in group}
     rows: dict[UUID, UploadRow] = {}
     for new in group:
         added = kept[new.id].added
-        if added and new.user_id not in erased and last[new.user_id, new.identity] == new.id:
+        if added and new.user_id not in erased and last[kept[new.id].record_id] == new.id:
             rows[new.id] = first_status(new, added, owners[new.user_id])
     if missing := [each.id for each in kept.values() if each.id not in rows]:
         rows |= await uploads.get_uploads(connection, missing)
@@ -90,13 +90,20 @@ async def _put_in(
             first = await add_first_versions(
                 connection, once_each, redispatch_seconds=redispatch_seconds
             )
-            kept |= {id_: Kept(id_, duplicate=False, added=added) for id_, added in first.items()}
+            kept |= {
+                new.id: Kept(new.id, new.record_id, duplicate=False, added=added)
+                for new in once_each
+                if (added := first.get(new.id)) is not None
+            }
             rest = [new for new in once_each if new.id not in first]
         if rest:
             kept |= await add_later_versions(
                 connection, rest, redispatch_seconds=redispatch_seconds
             )
-    return kept | {twin.id: Kept(kept[first.id].id, duplicate=True) for twin, first in twins}
+    return kept | {
+        twin.id: Kept(kept[first.id].id, kept[first.id].record_id, duplicate=True)
+        for twin, first in twins
+    }
 
 
 def _rounds(
@@ -104,7 +111,8 @@ def _rounds(
 ) -> tuple[list[list[NewUpload]], list[tuple[NewUpload, NewUpload]]]:
     """The group in rounds that have each record once, in its order; and twins with their first.
 
-    A twin has the content of the one before it of the same record, so it needs nothing.
+    A twin has the content and the times of the one before it of the same record, so it needs
+    nothing.
     """
     rounds: list[list[NewUpload]] = []
     twins: list[tuple[NewUpload, NewUpload]] = []
@@ -112,7 +120,7 @@ def _rounds(
     for new in group:
         record = (new.user_id, new.identity)
         before, round_ = seen.get(record, (None, -1))
-        if before is not None and before.digest == new.digest:
+        if before is not None and (before.digest, before.times) == (new.digest, new.times):
             twins.append((new, before))
             continue
         if round_ + 1 == len(rounds):

@@ -31,9 +31,16 @@ from uplift.sealing import KeyRing
 class Scope(StrEnum):
     """What a credential allows."""
 
-    BACKEND = "backend"
-    OPERATOR = "operator"
-    DEVICE = "device"
+    SUBMIT = "submit"  # send uploads, read their statuses, redrive and cancel them
+    USERS = "users"  # add users, store their grants, make and revoke device tokens
+    READ_BACK = "read_back"  # read what 1upHealth has of a user
+    ERASE = "erase"  # erase users
+    OPERATOR = "operator"  # read everything but contents; redrive, cancel, pause
+    DEVICE = "device"  # of a device token: send and read uploads of one user
+
+
+BACKEND = frozenset({Scope.SUBMIT, Scope.USERS, Scope.READ_BACK, Scope.ERASE})
+"""What the backend of an app needs."""
 
 
 class NewDeviceToken(NamedTuple):
@@ -65,7 +72,7 @@ def _hash(secret: str) -> bytes:
 
 
 def _mac(key: bytes, row: Any) -> bytes:
-    """The MAC of all that a row says, except when it was made and revoked."""
+    """The MAC of all that a row says, except when it was made, used and revoked."""
     expires_at = row["expires_at"]
     said = orjson.dumps(
         [
@@ -97,9 +104,13 @@ async def add_api_key(
     name: str,
     scopes: frozenset[Scope],
     *,
+    seconds: float | None = None,
     by: Actor = SYSTEM,
 ) -> tuple[UUID, str]:
-    """Add an API key; its id, and the secret, which is shown only now.  Raises SealError."""
+    """Add an API key, valid for so many seconds; for good if that is None.
+
+    Returns its id, and the secret, which is shown only now. Raises SealError.
+    """
     secret = "uplift_key_" + secrets.token_urlsafe(32)
     key_id = uuid7()
     row = {
@@ -109,7 +120,7 @@ async def add_api_key(
         "secret_hash": _hash(secret),
         "scopes": sorted(scopes),
         "user_id": None,
-        "expires_at": None,
+        "expires_at": None if seconds is None else await _in_seconds(connection, seconds),
     }
     await _insert(connection, key_ring, row)
     await note(connection, by, Action.API_KEY_MADE, credential_id=key_id)
@@ -122,6 +133,7 @@ async def add_device_token(
     user_id: UUID,
     seconds: float,
     *,
+    name: str = "device",
     by: Actor = SYSTEM,
 ) -> NewDeviceToken:
     """Add a device token of one user, whom the caller has locked, valid for so many seconds.
@@ -130,14 +142,11 @@ async def add_device_token(
     """
     token_id = uuid7()
     secret = "uplift_device_" + secrets.token_urlsafe(32)
-    expires_at = await connection.scalar(
-        select(func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds))
-    )
-    assert expires_at is not None  # noqa: S101  PostgreSQL has a clock
+    expires_at = await _in_seconds(connection, seconds)
     row = {
         "id": token_id,
         "kind": "device_token",
-        "name": "device",
+        "name": name,
         "secret_hash": _hash(secret),
         "scopes": [Scope.DEVICE],
         "user_id": user_id,
@@ -148,6 +157,14 @@ async def add_device_token(
     return NewDeviceToken(secret, expires_at, token_id)
 
 
+async def _in_seconds(connection: AsyncConnection, seconds: float) -> datetime:
+    found = await connection.scalar(
+        select(func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds))
+    )
+    assert found is not None  # noqa: S101  PostgreSQL has a clock
+    return found
+
+
 # As text: SQLAlchemy takes longer to look up a statement that it composed than PostgreSQL to run
 # it.
 _VALID = text("""
@@ -155,7 +172,8 @@ _VALID = text("""
         u.app_user_id
     FROM credentials AS c LEFT JOIN users AS u ON u.id = c.user_id
     WHERE c.secret_hash = ANY(CAST(:hashes AS bytea[])) AND c.revoked_at IS NULL
-        AND (c.expires_at IS NULL OR c.expires_at > now()) AND u.erased_at IS NULL
+        AND (c.expires_at IS NULL OR c.expires_at > now() AND c.expires_at < '9999-01-01')
+        AND u.erased_at IS NULL
 """)
 
 
@@ -226,22 +244,52 @@ async def forged_credentials(
     return forged
 
 
-async def list_api_keys(
-    connection: AsyncConnection,
-) -> list[tuple[UUID, str, list[str], datetime, datetime | None]]:
-    """Every API key: id, name, scopes, made when, revoked when."""
+class ListedCredential(NamedTuple):
+    """What a list shows of an API key or a device token."""
+
+    id: UUID
+    name: str
+    scopes: list[str]
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+_LISTED = select(
+    Credential.id,
+    Credential.name,
+    Credential.scopes,
+    Credential.created_at,
+    Credential.expires_at,
+    Credential.last_used_at,
+    Credential.revoked_at,
+).order_by(Credential.id)
+
+
+async def list_api_keys(connection: AsyncConnection) -> list[ListedCredential]:
+    """Every API key, the oldest first."""
+    rows = await connection.execute(_LISTED.where(Credential.kind == "api_key"))
+    return [ListedCredential(*row) for row in rows]
+
+
+async def list_device_tokens(connection: AsyncConnection, user_id: UUID) -> list[ListedCredential]:
+    """The device tokens of a user that are neither revoked nor expired, the oldest first."""
     rows = await connection.execute(
-        select(
-            Credential.id,
-            Credential.name,
-            Credential.scopes,
-            Credential.created_at,
-            Credential.revoked_at,
+        _LISTED.where(
+            Credential.user_id == user_id,
+            Credential.revoked_at.is_(None),
+            Credential.expires_at > func.now(),
         )
-        .where(Credential.kind == "api_key")
-        .order_by(Credential.id)
     )
-    return [row._tuple() for row in rows]  # noqa: SLF001  SQLAlchemy's typed row
+    return [ListedCredential(*row) for row in rows]
+
+
+async def note_use(connection: AsyncConnection, key_ids: Collection[UUID]) -> None:
+    """Note that these API keys are used now."""
+    await connection.execute(
+        update(Credential).where(Credential.id.in_(key_ids)).values(last_used_at=func.now())
+    )
 
 
 async def revoke(connection: AsyncConnection, credential_id: UUID, *, by: Actor = SYSTEM) -> bool:

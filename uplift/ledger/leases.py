@@ -37,10 +37,11 @@ class Claim:
 
     `deadline` is when its attempt must end, `lease_ends` when its lease does, both on
     `time.monotonic`. `maybe_sent` is whether an earlier attempt may have reached 1upHealth: one of
-    this version, or one of an older version with an unknown outcome. `empty_searches` is how many
-    searches have found nothing since. `past_deadline` is whether the time to give up has passed,
-    `cancel_requested` whether its owner withdrew it, and `collides` whether another record is at
-    1upHealth under its type and id. An upload that is withdrawn or collides must not be sent.
+    this version, or one of an older version with an unknown outcome (`older_in_doubt`).
+    `empty_searches` is how many searches have found nothing since. `past_deadline` is whether the
+    time to give up has passed, `cancel_requested` whether its owner withdrew it, and `collides`
+    whether another record is at 1upHealth under its type and id. An upload that is withdrawn or
+    collides must not be sent.
     `restored_to` is the time up to which the ledger is complete, if it was restored after the
     upload was accepted.
     """
@@ -66,13 +67,16 @@ class Claim:
     wrapped_key: WrappedKey
     record_receipt: bytes | None
     restored_to: datetime | None = None
+    older_in_doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What an attempt came to: the upload's change, codes for its history, the record's receipt.
 
-    `code` is the attempt's own; the receipt is sealed.
+    `code` is the attempt's own; the receipt is sealed. `receipt_key` is `identity.receipt_key` of
+    its id. `if_taken` is the outcome instead, if that id is the receipt of another record: then
+    this one got the response of that one.
     """
 
     claim: Claim
@@ -81,6 +85,8 @@ class Outcome:
     status_code: int | None = None
     duration: float = 0.0  # seconds
     record_receipt: bytes | None = None
+    receipt_key: bytes | None = None
+    if_taken: "Outcome | None" = None
 
 
 def _blocked() -> Any:
@@ -107,11 +113,11 @@ def is_due(state: SQLColumnExpression[str]) -> tuple[Any, ...]:
     )
 
 
-def _maybe_sent() -> Any:
-    """Whether this content may be at 1upHealth: by its own attempts, or by those of an older
-    version whose outcome stayed unknown, if nothing was delivered since."""
+def _older_in_doubt() -> Any:
+    """Whether an older version may be at 1upHealth, whose outcome stayed unknown, and nothing was
+    delivered since."""
     older = aliased(Upload)
-    unknown = (
+    return (
         select(1)
         .where(
             older.record_id == Upload.record_id,
@@ -122,7 +128,6 @@ def _maybe_sent() -> Any:
         )
         .exists()
     )
-    return Upload.maybe_sent | unknown
 
 
 def is_over(
@@ -152,7 +157,8 @@ _DUE = (
         Upload.body_bytes,
         Upload.crashes,
         Upload.attempts,
-        _maybe_sent().label("maybe_sent"),
+        Upload.maybe_sent,
+        _older_in_doubt().label("older_in_doubt"),
         Upload.empty_searches,
         Upload.cancel_requested,
         Upload.issues.is_not(None).label("validated"),
@@ -275,7 +281,7 @@ async def lease(
             sealed_body=bodies[row.id],
             body_bytes=row.body_bytes,
             attempts=row.attempts + 1,
-            maybe_sent=row.maybe_sent,
+            maybe_sent=row.maybe_sent or row.older_in_doubt,
             empty_searches=row.empty_searches,
             validated=row.validated,
             past_deadline=row.past_deadline,
@@ -285,6 +291,7 @@ async def lease(
             wrapped_key=WrappedKey(row.master_key_id or "", row.wrapped_key or b""),
             record_receipt=row.record_receipt,
             restored_to=row.restored_to if row.reason != Reason.REDRIVEN else None,
+            older_in_doubt=row.older_in_doubt,
         )
         for row in rows
         if row.id in claimed
@@ -323,11 +330,11 @@ _CLOSE_ATTEMPTS = _ENDED.statement("""
     WHERE a.lease_id = e.lease_id AND a.upload_id = e.upload_id
 """)
 
-_DELIVERED = Rows("delivered", upload_id="uuid", receipt="bytea")
+_DELIVERED = Rows("delivered", upload_id="uuid", receipt="bytea", receipt_key="bytea")
 
 _RECORD_DELIVERED = _DELIVERED.statement("""
     UPDATE records AS r SET delivered_version = u.version, delivered_digest = u.digest,
-        sealed_receipt = e.receipt
+        sealed_receipt = e.receipt, receipt_key = e.receipt_key
     FROM {delivered} AS e
     -- Two outcomes of one upload may be in the group, and only one of them had the lease.
     JOIN uploads AS u ON u.id = e.upload_id AND u.state = 'delivered'
@@ -362,6 +369,7 @@ async def record(connection: AsyncConnection, ended: Sequence[Outcome]) -> set[U
         {
             "upload_id": end.claim.upload_id,
             "receipt": end.record_receipt or None,
+            "receipt_key": end.receipt_key,
         }
         for end in delivered
         if end.claim.upload_id in changed

@@ -1,7 +1,7 @@
 """New uploads, and the row that each begins with."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import accumulate
 from typing import Any
@@ -9,17 +9,25 @@ from uuid import UUID
 
 from sqlalchemy import TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
 
 from uplift.ledger.audit import SYSTEM, Action, Actor
 from uplift.ledger.parameters import Rows
 from uplift.ledger.uploads import UploadRow
 from uplift.ledger.users import LockedUser
 from uplift.lifecycle import Reason, State
+from uplift.sealing import UserKey
+from uplift.watermark import NO_TIMES, Times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewUpload:
-    """An upload that is ready to be put in."""
+    """An upload that is ready to be put in.
+
+    `record_id` is the id of its record, if it is the first. `force`: it counts as newer than what
+    is there, whatever its `times` say. Without its user's `key`, times are neither kept nor
+    compared.
+    """
 
     id: UUID
     user_id: UUID
@@ -31,8 +39,15 @@ class NewUpload:
     sealed_body: bytes
     queue: str
     upstream_key: bytes | None = None  # `uplift.identity.upstream_key`; None if it has no id
+    source_key: bytes | None = None  # `uplift.identity.source_key`; None if it has no label
+    server_key: bytes | None = None  # `uplift.identity.server_key`; None if it names no server
     batch_id: UUID | None = None
     by: Actor = SYSTEM
+    record_id: UUID = field(default_factory=uuid7)
+    key: UserKey | None = None
+    times: Times = NO_TIMES
+    sealed_watermark: bytes | None = None  # if it is the first of its record
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +82,9 @@ _NEW = Rows(
     user_id="uuid",
     identity="bytea",
     upstream_key="bytea",
+    watermark="bytea",
+    source_key="bytea",
+    server_key="bytea",
     batch_id="uuid",
     queue="text",
     fhir_version="text",
@@ -147,6 +165,9 @@ def _row(version: Version, body_begins: int) -> dict[str, Any]:
         "user_id": new.user_id,
         "identity": new.identity,
         "upstream_key": new.upstream_key,
+        "watermark": new.sealed_watermark,
+        "source_key": new.source_key,
+        "server_key": new.server_key,
         "batch_id": new.batch_id,
         "queue": new.queue,
         "fhir_version": new.fhir_version,

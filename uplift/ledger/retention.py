@@ -94,13 +94,14 @@ _THIN = text("""
     ), gone AS (
         DELETE FROM uploads AS u USING old WHERE u.id = old.id
         RETURNING u.id, u.user_id, u.batch_id, u.fhir_version, u.resource_type, u.revision,
-            u.attempts, u.possible_duplicate, u.sealed_receipt, u.created_at, u.delivered_at
+            u.reason, u.attempts, u.possible_duplicate, u.sealed_receipt, u.created_at,
+            u.delivered_at
     ), left_over AS (
         -- Its status says a little less from now on, so this is another revision.
         INSERT INTO tombstones (upload_id, user_id, batch_id, fhir_version, resource_type, revision,
-            attempts, possible_duplicate, sealed_receipt, created_at, delivered_at)
+            reason, attempts, possible_duplicate, sealed_receipt, created_at, delivered_at)
         SELECT id, user_id, batch_id, fhir_version, resource_type, revision + 1,
-            attempts, possible_duplicate, sealed_receipt, created_at, delivered_at
+            reason, attempts, possible_duplicate, sealed_receipt, created_at, delivered_at
         FROM gone WHERE CAST(:tombstones AS bool)
     )
     SELECT count(*) FROM gone

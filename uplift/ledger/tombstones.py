@@ -25,7 +25,7 @@ def status_columns() -> Select[Any]:
         Tombstone.fhir_version,
         Tombstone.resource_type,
         literal(State.DELIVERED.value).label("state"),
-        null().label("reason"),
+        Tombstone.reason,
         Tombstone.revision,
         Tombstone.attempts,
         literal(value=False).label("maybe_sent"),

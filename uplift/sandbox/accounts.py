@@ -3,7 +3,9 @@
 import secrets
 import time
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from uplift.sandbox.config import SandboxConfig
 
@@ -48,10 +50,16 @@ class _Access:
 
 
 class Accounts:
-    """All users, codes and tokens. Times are `time.monotonic()`."""
+    """All users, codes and tokens. Times are `time.monotonic()`.
 
-    def __init__(self, config: SandboxConfig) -> None:
+    `note` is told of every user and every pair of tokens, in the form that `put_noted` takes.
+    """
+
+    def __init__(
+        self, config: SandboxConfig, note: Callable[[dict[str, Any]], None] = lambda _: None
+    ) -> None:
         self._config = config
+        self._note = note
         self._users: dict[str, Account] = {}
         self._by_app_id: dict[str, str] = {}
         self._codes: dict[str, _Code] = {}
@@ -79,10 +87,31 @@ class Accounts:
 
     def create(self, app_user_id: str) -> Account:
         """A new user; the caller has made sure that there is none of this name."""
-        account = Account(str(1001 + len(self._users)), app_user_id)
+        return self._add(Account(str(1001 + len(self._users)), app_user_id))
+
+    def activate(self, account: Account, *, active: bool) -> None:
+        """Say whether a user is active."""
+        account.active = active
+        self._add(account)
+
+    def _add(self, account: Account) -> Account:
         self._users[account.oneup_user_id] = account
-        self._by_app_id[app_user_id] = account.oneup_user_id
+        self._by_app_id[account.app_user_id] = account.oneup_user_id
+        self._note({"account": asdict(account)})
         return account
+
+    def put_noted(self, noted: dict[str, Any]) -> None:
+        """Take over what was noted earlier."""
+        if "account" in noted:
+            self._add(Account(**noted["account"]))
+            return
+        self._refresh.pop(noted["replaces"], None)
+        self._keep(
+            noted["user"],
+            TokenPair(**noted["pair"]),
+            until=noted["until"],
+            replaces=noted["replaces"],
+        )
 
     def spend_call(self) -> bool:
         """Count one user-management call; False if the quota of the period is spent."""
@@ -116,15 +145,20 @@ class Accounts:
         user = self._refresh.pop(refresh_token, None)
         if user is None:
             raise InvalidGrantError
-        return self.issue_tokens(user)
+        return self.issue_tokens(user, replaces=refresh_token)
 
-    def issue_tokens(self, oneup_user_id: str) -> TokenPair:
-        """A fresh pair."""
+    def issue_tokens(self, oneup_user_id: str, *, replaces: str = "") -> TokenPair:
+        """A fresh pair, for a refresh token that no longer works or for none."""
         seconds = self._config.token_seconds
         pair = TokenPair(secrets.token_hex(20), secrets.token_hex(20), seconds)
-        self._access[pair.access_token] = _Access(oneup_user_id, time.monotonic() + seconds)
-        self._refresh[pair.refresh_token] = oneup_user_id
+        self._keep(oneup_user_id, pair, until=time.time() + seconds, replaces=replaces)
         return pair
+
+    def _keep(self, user: str, pair: TokenPair, *, until: float, replaces: str) -> None:
+        expires_at = time.monotonic() + until - time.time()
+        self._access[pair.access_token] = _Access(user, expires_at)
+        self._refresh[pair.refresh_token] = user
+        self._note({"user": user, "pair": asdict(pair), "until": until, "replaces": replaces})
 
     def expire_access(self, user: str | None) -> int:
         """End every access token now, or one user's (by either id); how many were valid."""

@@ -5,8 +5,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from uplift.sandbox.config import SandboxConfig
+from uplift.sandbox.journal import UnreadableJournalError
 from uplift.sandbox.server import LOOPBACK, serve
 
 
@@ -15,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     default = SandboxConfig()
     parser = argparse.ArgumentParser(
         prog="uplift sandbox",
-        description="A simulated 1upHealth, in memory.",
+        description="A simulated 1upHealth.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
@@ -26,6 +28,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choices=["kept", "assigned"],
         default=default.ids,
         help="kept: a new resource keeps the id it came with; assigned: the server gives one",
+    )
+    add(
+        "--like",
+        choices=["oneup-recorded"],
+        default=default.like,
+        help="a server to be like, as its recorded responses are: ids of its own, and additions",
+    )
+    add(
+        "--state",
+        dest="state_file",
+        type=Path,
+        default=default.state_file,
+        help="keep users, tokens and resources in this file, sealed with SANDBOX_STATE_KEY",
+    )
+    add(
+        "--show-bytes",
+        action="store_true",
+        help="let the control API show records as they came",
     )
     add("--client-id", default=default.client_id, help="the application's client id")
     add(
@@ -89,20 +109,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     chosen = vars(parser.parse_args(arguments))
     host, port = chosen.pop("host"), chosen.pop("port")
+    chosen["state_key"] = os.environ.get("SANDBOX_STATE_KEY", "")
+    token = os.environ.get("SANDBOX_CONTROL_TOKEN", "")
+    if token:
+        chosen["control_token"] = token
+    config = SandboxConfig(**chosen)
+
+    def say_where(url: str) -> None:
+        sys.stdout.write(f"Sandbox of 1upHealth on {url}\n")
+        if not token:
+            sys.stdout.write(f"The token of {url}/_sandbox/ is {config.control_token}\n")
+        sys.stdout.flush()
+
     # uvicorn raises a signal again once it has stopped; for a server SIGTERM is an ordinary end.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        serve(host, port, SandboxConfig(**chosen), ready=_say_where)
+        serve(host, port, config, ready=say_where)
     except OSError as wrong:
         sys.stderr.write(f"Cannot listen on {host}:{port}: {wrong.strerror}. Try --port 0.\n")
+        return 1
+    except UnreadableJournalError as wrong:
+        sys.stderr.write(f"{wrong}\n")
         return 1
     except KeyboardInterrupt:
         return 0
     finally:
         signal.signal(signal.SIGTERM, before)
     return 0
-
-
-def _say_where(url: str) -> None:
-    sys.stdout.write(f"Sandbox of 1upHealth on {url}\n")
-    sys.stdout.flush()

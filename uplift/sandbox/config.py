@@ -1,6 +1,8 @@
 """What a sandbox assumes where the behaviour of 1upHealth is not documented."""
 
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 
@@ -10,6 +12,21 @@ class SandboxConfig:
 
     ids: Literal["kept", "assigned"] = "kept"
     """Whether a new resource is stored under the id it came with, or under one of the server's."""
+
+    like: Literal["oneup-recorded"] | None = None
+    """A server to be like: its ids, its versionIds, and what it adds to what it stores."""
+
+    state_file: Path | None = None
+    """Where users, tokens and resources are kept, sealed; in memory alone without it."""
+
+    state_key: str = field(default="", repr=False)
+    """The key of that file: 32 bytes in hexadecimal digits."""
+
+    control_token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
+    """What opens the control API. Records can be read there."""
+
+    show_bytes: bool = False
+    """Whether the control API shows records as they came."""
 
     client_id: str = "sandbox-client"
     client_secret: str = "sandbox-secret"  # noqa: S105 - it guards nothing
@@ -49,3 +66,8 @@ class SandboxConfig:
 
     request_log: int = 500_000
     """How many of the latest requests are kept in the log."""
+
+    @property
+    def keeps_ids(self) -> bool:
+        """Whether new resources keep the id that they came with."""
+        return self.ids == "kept" and self.like is None

@@ -37,7 +37,7 @@ class Control:
 
     async def health(self, _: Request) -> Response:
         """Whether it responds."""
-        return response({"ids": self._sandbox.config.ids})
+        return response({"ids": "kept" if self._sandbox.config.keeps_ids else "assigned"})
 
     async def faults(self, request: Request) -> Response:
         """GET shows the rules, PUT replaces them, POST adds, DELETE clears."""
@@ -72,6 +72,8 @@ class Control:
         """What is stored, every version. Filters: `user`, `version`, `type`, `id`; `bytes=1`."""
         query = request.query_params
         with_bytes = query.get("bytes") == "1"
+        if with_bytes and not self._sandbox.config.show_bytes:
+            return response({"error": "Start the sandbox with --show-bytes to see records"}, 403)
         listed = [
             self._resource(key, resource, with_bytes=with_bytes)
             for key, shelf in self._sandbox.store.shelves()
@@ -125,7 +127,8 @@ class Control:
             return response({"error": 'Send {"app_user_id": "..."}'}, 400)
         accounts = self._sandbox.accounts
         account = accounts.by_app_id(app_user_id) or accounts.create(app_user_id)
-        account.active = True
+        if not account.active:
+            accounts.activate(account, active=True)
         self._sandbox.faults.consent_given(account)
         pair = accounts.issue_tokens(account.oneup_user_id)
         return response({"oneup_user_id": account.oneup_user_id, **token_body(pair)})

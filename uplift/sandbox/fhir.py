@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import parse_qsl
 
 import orjson
 from starlette.responses import Response
@@ -11,7 +12,7 @@ from uplift.sandbox import capabilities
 from uplift.sandbox.accounts import Account
 from uplift.sandbox.exchange import Exchange
 from uplift.sandbox.responses import message, operation_outcome, response
-from uplift.sandbox.search import everything, search
+from uplift.sandbox.search import Query, everything, search
 from uplift.sandbox.state import Sandbox
 from uplift.sandbox.store import StoredResource, StoredVersion
 
@@ -38,6 +39,11 @@ def types(sandbox: Sandbox, exchange: Exchange) -> Response:
     return _act(sandbox, exchange, {"POST": _create, "GET": _search})
 
 
+def searches(sandbox: Sandbox, exchange: Exchange) -> Response:
+    """`/{version}/{type}/_search`: POST searches, with parameters in the form and the query."""
+    return _act(sandbox, exchange, {"POST": _search_by_form})
+
+
 def instances(sandbox: Sandbox, exchange: Exchange) -> Response:
     """`/{version}/{type}/{id}`: GET reads, POST and PUT update."""
     return _act(sandbox, exchange, {"GET": _read, "POST": _update, "PUT": _update})
@@ -51,40 +57,6 @@ def versions(sandbox: Sandbox, exchange: Exchange) -> Response:
 def patient_everything(sandbox: Sandbox, exchange: Exchange) -> Response:
     """`/{version}/Patient/{id}/$everything`: GET gives everything of the user, by pages."""
     return _act(sandbox, exchange, {"GET": _everything})
-
-
-def metadata(_: Sandbox, exchange: Exchange) -> Response:
-    """`/{version}/metadata`: the types served, without credentials."""
-    version = exchange.version or ""
-    if version not in capabilities.TYPES:
-        return message(404, "Not Found")
-    statement = "Conformance" if version == "dstu2" else "CapabilityStatement"
-    listed = [
-        {
-            "type": name,
-            "interaction": [
-                {"code": code}
-                for code, offered in (
-                    ("read", True),
-                    ("vread", True),
-                    ("create", capabilities.may_write(version, name)),
-                    ("update", capabilities.may_write(version, name)),
-                    ("search-type", capabilities.may_search(version, name)),
-                )
-                if offered
-            ],
-        }
-        for name in sorted(capabilities.TYPES[version])
-    ]
-    body = {
-        "resourceType": statement,
-        "kind": "instance",
-        "software": {"name": "Simulated 1upHealth"},
-        "fhirVersion": capabilities.FHIR_VERSIONS[version],
-        "format": ["json"],
-        "rest": [{"mode": "server", "resource": listed}],
-    }
-    return response(body, fhir=True)
 
 
 def _act(sandbox: Sandbox, exchange: Exchange, actions: dict[str, _Action]) -> Response:
@@ -106,7 +78,7 @@ def _create(sandbox: Sandbox, exchange: Exchange, account: Account) -> Response:
     refused = _refuse_body(exchange)
     if refused is not None:
         return refused
-    id_ = exchange.json.get("id") if sandbox.config.ids == "kept" else None
+    id_ = exchange.json.get("id") if sandbox.config.keeps_ids else None
     return _commit(sandbox, exchange, account, id_, update=False)
 
 
@@ -115,7 +87,7 @@ def _update(sandbox: Sandbox, exchange: Exchange, account: Account) -> Response:
     if refused is not None:
         return refused
     id_ = str(exchange.request.path_params["id"])
-    if sandbox.config.ids == "kept" and exchange.json.get("id", id_) != id_:
+    if sandbox.config.keeps_ids and exchange.json.get("id", id_) != id_:
         return operation_outcome(400, "invalid", "The id of the resource is not the id of the URL")
     known = sandbox.store.find(*_key(exchange, account), id_)
     if known is None and not sandbox.config.update_creates:
@@ -197,10 +169,22 @@ def _not_found(exchange: Exchange) -> Response:
 
 
 def _search(sandbox: Sandbox, exchange: Exchange, account: Account) -> Response:
+    return _search_for(sandbox, exchange, account, exchange.request.query_params.multi_items())
+
+
+def _search_by_form(sandbox: Sandbox, exchange: Exchange, account: Account) -> Response:
+    content_type = exchange.request.headers.get("content-type", "").partition(";")[0].strip()
+    if content_type.lower() != "application/x-www-form-urlencoded":
+        return operation_outcome(415, "not-supported", "Send a form")
+    form = parse_qsl(exchange.body.decode("utf-8", "replace"), keep_blank_values=True)
+    query = exchange.request.query_params.multi_items()
+    return _search_for(sandbox, exchange, account, [*query, *form])
+
+
+def _search_for(sandbox: Sandbox, exchange: Exchange, account: Account, query: Query) -> Response:
     if not capabilities.may_search(exchange.version or "", exchange.resource_type or ""):
         return message(405, "Method Not Allowed")
     shelf = sandbox.store.shelf(*_key(exchange, account))
-    query = exchange.request.query_params.multi_items()
     url = f"{exchange.base}/{exchange.resource_type}"
     return _bundle(lambda: search(shelf, query, url, time.monotonic()))
 

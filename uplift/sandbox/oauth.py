@@ -97,9 +97,10 @@ def auth_code(sandbox: Sandbox, exchange: Exchange) -> Response:
 
 def _refuse_call(sandbox: Sandbox, exchange: Exchange) -> Response | None:
     headers, config = exchange.request.headers, sandbox.config
-    if (headers.get("client_id"), headers.get("client_secret")) != (
-        config.client_id,
-        config.client_secret,
+    own = (config.client_id, config.client_secret)
+    # In headers as the newest page says, in the query or the form as the older ones do.
+    if own not in (
+        (sent.get("client_id"), sent.get("client_secret")) for sent in (headers, exchange.params)
     ):
         return message(401, "Unauthorized")
     if not sandbox.accounts.spend_call():
@@ -119,7 +120,7 @@ def _create(sandbox: Sandbox, exchange: Exchange) -> Response:
 def _list(sandbox: Sandbox, exchange: Exchange) -> Response:
     asked = {"app_user_id", "oneup_user_id"} & exchange.params.keys()
     found = [exchange.account] if asked else sandbox.accounts.list_users()
-    return response({"success": True, "entries": [_body(one) for one in found if one is not None]})
+    return response({"success": True, "entry": [_body(one) for one in found if one is not None]})
 
 
 def _update(sandbox: Sandbox, exchange: Exchange) -> Response:
@@ -127,7 +128,8 @@ def _update(sandbox: Sandbox, exchange: Exchange) -> Response:
     if account is None:
         return not_successful(sandbox.config.unknown_user_status, "this user does not exist")
     if "active" in exchange.params:
-        account.active = exchange.params["active"].lower() == "true"
+        active = exchange.params["active"].lower() == "true"
+        sandbox.accounts.activate(account, active=active)
     return response({"success": True, **_body(account)})
 
 

@@ -16,7 +16,8 @@ _Found = tuple[StoredResource, StoredVersion]
 def search(shelf: Shelf, query: Query, url: str, now: float) -> dict[str, Any]:
     """One page of a type's resources, as far as the index has them at `now`.
 
-    Knows `_id` and `identifier`, several values by comma, and repeated parameters as "and".
+    Knows `_id`, `identifier` and `patient`, several values by comma, and repeated parameters as
+    "and"; `_sort` by `_id` and `_lastUpdated`; and `_total`.
     Raises ValueError for any other parameter: a search that ignores one finds too much.
     """
     candidates: set[str] | None = None
@@ -28,7 +29,9 @@ def search(shelf: Shelf, query: Query, url: str, now: float) -> dict[str, Any]:
                 candidates = set(options) if candidates is None else candidates & set(options)
             case "identifier":
                 tests.append(_has_identifier(options))
-            case "_count" | "_skip" | "_format":
+            case "patient":
+                tests.append(_has_patient(options))
+            case "_count" | "_skip" | "_format" | "_sort" | "_sort:asc" | "_sort:desc" | "_total":
                 pass
             case _:
                 raise ValueError(f"The search parameter {name} is not simulated")
@@ -42,6 +45,8 @@ def search(shelf: Shelf, query: Query, url: str, now: float) -> dict[str, Any]:
         if (version := resource.seen_by_search(now)) is not None
         and all(test((resource, version)) for test in tests)
     ]
+    for key, descending in reversed(_sorting(query)):
+        found.sort(key=_SORT_KEYS[key], reverse=descending)
     base = url.rpartition("/")[0]
     return _page(found, query, url, base, _number(query, "_count", DEFAULT_PAGE, least=1))
 
@@ -61,10 +66,13 @@ def _page(found: list[_Found], query: Query, url: str, base: str, count: int) ->
     if skip + count < len(found):
         kept = [(name, value) for name, value in query if name != "_skip"]
         links.append({"relation": "next", "url": _link(url, [*kept, ("_skip", str(skip + count))])})
+    total = dict(query).get("_total", "accurate")
+    if total not in ("none", "estimate", "accurate"):
+        raise ValueError("_total must be none, estimate or accurate")
     return {
         "resourceType": "Bundle",
         "type": "searchset",
-        "total": len(found),
+        **({"total": len(found)} if total != "none" else {}),
         "link": links,
         "entry": [
             {
@@ -75,6 +83,30 @@ def _page(found: list[_Found], query: Query, url: str, base: str, count: int) ->
             for resource, version in found[skip : skip + count]
         ],
     }
+
+
+_SORT_KEYS: dict[str, Callable[[_Found], Any]] = {
+    "_id": lambda found: found[0].id,
+    "_lastUpdated": lambda found: found[1].last_updated,
+}
+
+
+def _sorting(query: Query) -> list[tuple[str, bool]]:
+    """What to sort by, first key first, and whether descending.
+
+    `_sort=-_lastUpdated,_id` since STU3, `_sort:desc=_lastUpdated` in DSTU2.
+    """
+    keys: list[tuple[str, bool]] = []
+    for name, value in query:
+        match name:
+            case "_sort":
+                keys += [(key.removeprefix("-"), key.startswith("-")) for key in value.split(",")]
+            case "_sort:asc" | "_sort:desc":
+                keys.append((value, name == "_sort:desc"))
+    for key, _ in keys:
+        if key not in _SORT_KEYS:
+            raise ValueError(f"Sorting by {key} is not simulated")
+    return keys
 
 
 def _link(url: str, query: Query) -> str:
@@ -101,6 +133,16 @@ def _has_identifier(options: list[str]) -> Callable[[_Found], bool]:
         )
 
     return matches
+
+
+def _has_patient(options: list[str]) -> Callable[[_Found], bool]:
+    """FHIR's reference search: an id, `Patient/id`, or an address that ends so."""
+    wanted = {
+        id_
+        for base, _, id_ in (option.rpartition("/") for option in options)
+        if not base or base.endswith("Patient")
+    }
+    return lambda found: bool(found[1].patients & wanted)
 
 
 def _token_matches(option: str, system: str, value: str) -> bool:

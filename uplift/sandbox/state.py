@@ -1,13 +1,15 @@
-"""The whole state of one sandbox, in memory."""
+"""The whole state of one sandbox, in memory; what must outlive it is in its journal too."""
 
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from uplift.sandbox.accounts import Accounts
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.faults import Faults
+from uplift.sandbox.journal import Event, Journal
 from uplift.sandbox.store import Store
 
 
@@ -48,12 +50,35 @@ class Sandbox:
     def __init__(self, config: SandboxConfig) -> None:
         self.config = config
         self.faults = Faults()
-        self.reset()
+        self._journal: Journal | None = None
+        self._begin()
+        if config.state_file is not None:
+            journal = Journal(config.state_file, config.state_key)
+            for event in journal.read():
+                self._repeat(event)
+            self._journal = journal
 
     def reset(self) -> None:
         """Forget users, tokens, resources, rules and the request log."""
         self.faults.clear()
-        self.accounts = Accounts(self.config)
-        self.store = Store()
+        if self._journal is not None:
+            self._journal.clear()
+        self._begin()
+
+    def _begin(self) -> None:
+        self.accounts = Accounts(self.config, partial(self._note, "accounts"))
+        self.store = Store(
+            like_recorded=self.config.like == "oneup-recorded", note=partial(self._note, "store")
+        )
         self.log: deque[LogEntry] = deque(maxlen=self.config.request_log)
         self.requests_seen = 0
+
+    def _note(self, part: str, noted: dict[str, Any]) -> None:
+        if self._journal is not None:
+            self._journal.append({part: noted})
+
+    def _repeat(self, event: Event) -> None:
+        if "store" in event:
+            self.store.put_noted(event["store"])
+        else:
+            self.accounts.put_noted(event["accounts"])

@@ -1,18 +1,24 @@
 """What the simulated server stores: every version of every resource, with its received bytes."""
 
+import base64
 import hashlib
+import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import orjson
 
+from uplift.sandbox import recorded
+
 Interaction = Literal["create", "create_again", "update"]
 Copy = Literal["resource", "version"]
 IdentifierToken = tuple[str, str]
+
+_PATIENT = re.compile(r"(?:^|/)Patient/([^/?#]+)$")
 
 
 @dataclass(slots=True)
@@ -30,6 +36,10 @@ class StoredVersion:
     searchable_at: float
     """`time.monotonic()` from which searches see it."""
     identifiers: frozenset[IdentifierToken]
+    patients: frozenset[str]
+    """The ids of the patients whom it is about."""
+    stored: bytes
+    """The resource as the server keeps it, without its own `id` and stamps."""
 
     @property
     def sha256(self) -> str:
@@ -59,7 +69,7 @@ class StoredResource:
 
     def as_stored(self, version: StoredVersion) -> dict[str, Any]:
         """A version as the server gives it back: its own `id`, `versionId` and `lastUpdated`."""
-        resource: dict[str, Any] = orjson.loads(version.received)
+        resource: dict[str, Any] = orjson.loads(version.stored)
         meta = resource.get("meta")
         stamp = {
             "versionId": version.version_id,
@@ -81,16 +91,28 @@ class Shelf:
     resources: dict[str, StoredResource] = field(default_factory=dict)
     by_identifier: dict[IdentifierToken, set[str]] = field(default_factory=dict)
     first_with_content: dict[str, str] = field(default_factory=dict)
+    by_own_id: dict[str, str] = field(default_factory=dict)
+    """The ids of resources by those that they came with, where the server gives its own."""
 
 
 ShelfKey = tuple[str, str, str]
 
 
 class Store:
-    """Shelves by (oneup_user_id, FHIR version, resource type)."""
+    """Shelves by (oneup_user_id, FHIR version, resource type).
 
-    def __init__(self) -> None:
+    `note` is told every write, in the form that `put_noted` takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        like_recorded: bool = False,
+        note: Callable[[dict[str, Any]], None] = lambda _: None,
+    ) -> None:
         self._shelves: dict[ShelfKey, Shelf] = {}
+        self._like_recorded = like_recorded
+        self._note = note
 
     def shelf(self, user: str, version: str, resource_type: str) -> Shelf:
         """The shelf, which is empty and unattached if nothing was stored on it."""
@@ -114,7 +136,8 @@ class Store:
         id_: str | None,
         update: bool,
         request: int,
-        index_lag: float,
+        index_lag: float = 0.0,
+        at: datetime | None = None,
     ) -> StoredResource:
         """Commit one write: a new resource, or one more version of the one with this id.
 
@@ -123,7 +146,7 @@ class Store:
         content = content_sha256(resource)
         resource_type: str = resource["resourceType"]
         shelf = self._shelves.setdefault((user, version, resource_type), Shelf())
-        id_ = id_ or str(uuid.uuid4())
+        id_ = id_ or (recorded.new_id() if self._like_recorded else str(uuid.uuid4()))
         stored = shelf.resources.get(id_)
         interaction: Interaction = "update" if update else "create_again" if stored else "create"
         if stored is None:
@@ -133,29 +156,83 @@ class Store:
             copy = "version"
         elif shelf.first_with_content.setdefault(content, id_) != id_:
             copy = "resource"
-        identifiers = frozenset(_identifiers(resource))
+        kept, kept_bytes = resource, received
+        if self._like_recorded:
+            kept = self._as_recorded(resource, user, version, id_)
+            kept_bytes = orjson.dumps(kept)
+        identifiers = frozenset(_identifiers(kept))
         for token in identifiers:
             shelf.by_identifier.setdefault(token, set()).add(id_)
+        at = at or datetime.now(UTC)
+        number = len(stored.versions) + 1
         stored.versions.append(
             StoredVersion(
-                version_id=str(len(stored.versions) + 1),
+                version_id=recorded.version_id(number) if self._like_recorded else str(number),
                 received=received,
-                last_updated=datetime.now(UTC),
+                last_updated=at,
                 interaction=interaction,
                 request=request,
                 content_sha256=content,
                 copy=copy,
                 searchable_at=time.monotonic() + index_lag,
                 identifiers=identifiers,
+                patients=frozenset(_patients(kept)),
+                stored=kept_bytes,
             )
         )
+        self._note(
+            {
+                "user": user,
+                "version": version,
+                "id": id_,
+                "update": update,
+                "request": request,
+                "at": at.isoformat(),
+                "received": base64.b64encode(received).decode(),
+            }
+        )
         return stored
+
+    def put_noted(self, noted: dict[str, Any]) -> None:
+        """Commit a write that was noted earlier."""
+        received = base64.b64decode(noted["received"])
+        self.put(
+            user=noted["user"],
+            version=noted["version"],
+            resource=orjson.loads(received),
+            received=received,
+            id_=noted["id"],
+            update=noted["update"],
+            request=noted["request"],
+            at=datetime.fromisoformat(noted["at"]),
+        )
+
+    def _as_recorded(
+        self, resource: dict[str, Any], user: str, version: str, id_: str
+    ) -> dict[str, Any]:
+        own_id = resource.get("id")
+        if isinstance(own_id, str):
+            self.shelf(user, version, resource["resourceType"]).by_own_id[own_id] = id_
+        return recorded.as_recorded(
+            resource,
+            id_,
+            lambda type_, own: self.shelf(user, version, type_).by_own_id.get(own),
+        )
 
 
 def content_sha256(resource: dict[str, Any]) -> str:
     """Hex digest of a resource's content: its JSON without `id` and `meta`, keys in order."""
     content = {name: value for name, value in resource.items() if name not in ("id", "meta")}
     return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _patients(resource: dict[str, Any]) -> Iterator[str]:
+    for name in ("patient", "subject", "beneficiary"):
+        element = resource.get(name)
+        reference = element.get("reference") if isinstance(element, dict) else None
+        found = _PATIENT.search(reference) if isinstance(reference, str) else None
+        if found is not None:
+            yield found[1]
 
 
 def _identifiers(resource: dict[str, Any]) -> Iterator[IdentifierToken]:

@@ -10,8 +10,10 @@ import type {
   BatchStatus,
   BatchSummary,
   DeviceToken,
+  DeviceTokenList,
   Erasing,
   LineProblem,
+  ListedDeviceToken,
   PauseList,
   PauseStatus,
   RedriveReport,
@@ -192,8 +194,12 @@ export class Uplift {
     return reply.status === 204 ? undefined : parse<Erasing>(reply);
   }
 
-  addDeviceToken(appUserId: string, expiresIn: number): Promise<DeviceToken> {
-    const request = sending("POST", `${userPath(appUserId)}/device-tokens`, { expiresIn });
+  async deviceTokens(appUserId: string): Promise<ListedDeviceToken[]> {
+    return (await this.#http.json<DeviceTokenList>(get(`${userPath(appUserId)}/device-tokens`))).deviceTokens;
+  }
+
+  addDeviceToken(appUserId: string, expiresIn: number, name?: string): Promise<DeviceToken> {
+    const request = sending("POST", `${userPath(appUserId)}/device-tokens`, { expiresIn, name });
     // A token whose answer is lost would stay valid, and nobody would know of it.
     return this.#http.json({ ...request, repeatable: false });
   }

@@ -19,7 +19,7 @@ export type Attempt = {
      */
     closedAt: string | null;
     /**
-     * What it came to.
+     * What it came to: `stored`, or why 1upHealth does not have it yet.
      */
     outcome: string | null;
     /**
@@ -325,6 +325,18 @@ export type DeviceToken = {
 };
 
 /**
+ * DeviceTokenList
+ *
+ * The device tokens of a user that are neither revoked nor expired, the oldest first.
+ */
+export type DeviceTokenList = {
+    /**
+     * The tokens.
+     */
+    deviceTokens: Array<ListedDeviceToken>;
+};
+
+/**
  * Erasing
  *
  * An erasure that has not ended. The data cannot be read any more; workers still send some.
@@ -430,6 +442,30 @@ export type LineProblem = {
 };
 
 /**
+ * ListedDeviceToken
+ *
+ * A device token without its secret.
+ */
+export type ListedDeviceToken = {
+    /**
+     * The id of the token. With it you can revoke the token.
+     */
+    id: string;
+    /**
+     * The name that it was made with.
+     */
+    name: string;
+    /**
+     * When the token was made.
+     */
+    createdAt: string;
+    /**
+     * When the token expires.
+     */
+    expiresAt: string | null;
+};
+
+/**
  * Liveness
  *
  * The process answers.
@@ -503,7 +539,7 @@ export type Readiness = {
  *
  * Only one decision depends on it: a new token ends the waits for a token.
  */
-export type Reason = 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version';
+export type Reason = 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'stored_differently' | 'older_version';
 
 /**
  * Receipt
@@ -855,6 +891,18 @@ export type Envelope = {
      * The record's id at its source.
      */
     recordId?: string | null;
+    /**
+     * The address of the record at its FHIR server. Never in a query.
+     */
+    sourceUrl?: string | null;
+    /**
+     * When the phone got the record: a time of ISO 8601, with its zone.
+     */
+    receivedAt?: string | null;
+    /**
+     * An older version takes the place of a newer one.
+     */
+    force?: boolean | null;
     resource: Resource;
 };
 
@@ -867,7 +915,7 @@ export type RedriveRequest = {
     /**
      * Only uploads with this reason.
      */
-    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | null;
+    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'stored_differently' | 'older_version' | null;
     /**
      * Only resources of this type.
      */
@@ -915,7 +963,7 @@ export type TryNowRequest = {
     /**
      * Only uploads with this reason.
      */
-    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | null;
+    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'stored_differently' | 'older_version' | null;
     /**
      * Only resources of this type.
      */
@@ -997,6 +1045,10 @@ export type DeviceTokenRequest = {
      * Seconds until the token expires.
      */
     expiresIn: number;
+    /**
+     * Your own name for the device. Not the person's name.
+     */
+    name?: string;
 };
 
 export type ListUploadsData = {
@@ -1114,6 +1166,14 @@ export type SubmitUploadData = {
          * The record's id at its source.
          */
         recordId?: string;
+        /**
+         * When the phone got the record: a time of ISO 8601, with its zone.
+         */
+        receivedAt?: string;
+        /**
+         * An older version takes the place of a newer one.
+         */
+        force?: 'true' | 'false';
     };
     url: '/v1/uploads';
 };
@@ -1819,6 +1879,10 @@ export type SubmitBatchData = {
          * The source of lines that name none.
          */
         source?: string;
+        /**
+         * An older version takes the place of a newer one.
+         */
+        force?: boolean;
     };
     url: '/v1/batches';
 };
@@ -2335,6 +2399,52 @@ export type RevokeDeviceTokensResponses = {
 };
 
 export type RevokeDeviceTokensResponse = RevokeDeviceTokensResponses[keyof RevokeDeviceTokensResponses];
+
+export type ListDeviceTokensData = {
+    body?: never;
+    path: {
+        /**
+         * The backend's name for the person (`appUserId`).
+         */
+        user: string;
+    };
+    query?: never;
+    url: '/v1/users/{user}/device-tokens';
+};
+
+export type ListDeviceTokensErrors = {
+    /**
+     * Bad Request. `code` says why.
+     */
+    400: Problem;
+    /**
+     * Unauthorized. `code` says why.
+     */
+    401: Problem;
+    /**
+     * Forbidden. `code` says why.
+     */
+    403: Problem;
+    /**
+     * Not Found. `code` says why.
+     */
+    404: Problem;
+    /**
+     * Service Unavailable. `code` says why.
+     */
+    503: Problem;
+};
+
+export type ListDeviceTokensError = ListDeviceTokensErrors[keyof ListDeviceTokensErrors];
+
+export type ListDeviceTokensResponses = {
+    /**
+     * Successful Response
+     */
+    200: DeviceTokenList;
+};
+
+export type ListDeviceTokensResponse = ListDeviceTokensResponses[keyof ListDeviceTokensResponses];
 
 export type AddDeviceTokenData = {
     body: DeviceTokenRequest;

@@ -23,8 +23,8 @@ def test_a_person_is_added_shown_and_listed(cli: Cli, upstream: SandboxServer) -
     assert cli("users", "show", "alice").stdout == added
     cli("users", "add", "bob")
     assert re.findall(r"^ ?(alice|bob)\b", cli("users", "list").stdout, re.MULTILINE) == [
-        "alice",
         "bob",
+        "alice",
     ]
     cli("users", "show", "nobody", code=1)
 
@@ -41,7 +41,7 @@ def test_programs_read_people_and_keys_as_json(cli: Cli) -> None:
     key = orjson.loads(shown)
     assert (key["name"], key["scopes"]) == (
         "a-name-that-is-longer-than-a-narrow-column",
-        ["backend"],
+        ["erase", "read_back", "submit", "users"],
     )
     assert secret not in shown
     assert key["name"] in cli("keys", "list").stdout

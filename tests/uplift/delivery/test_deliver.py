@@ -14,7 +14,8 @@ from tests import factories
 from tests.uplift.delivery.delivering import against, deliver, until, writes
 from tests.uplift.ledger.rows import row as row_of
 from uplift.cli.local.embedded import EmbeddedPostgres
-from uplift.intake.submission import Labels, parse
+from uplift.intake.labels import Labels
+from uplift.intake.submission import parse
 from uplift.ledger import migrate
 from uplift.ledger.database import Database
 from uplift.ledger.tables import Attempt, Upload
@@ -87,6 +88,31 @@ async def test_each_response_leads_to_its_state(
     assert row.maybe_sent is maybe_sent
     assert upstream.counts()["total"]["resources"] == 0
     assert len(writes(upstream)) == 1
+
+
+async def test_the_status_says_why_1uphealth_refused_the_record(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    issue = {
+        "severity": "error",
+        "code": "code-invalid",
+        "diagnostics": "Canary is no code",
+        "expression": ["Observation.code.coding[0].code", "Canary"],
+    }
+    body = {"resourceType": "OperationOutcome", "issue": [issue]}
+    upstream.faults({"kind": "status", "status": 422, "body": body, "match": _CREATE})
+    row = await deliver(relay, await factories.accepted(relay, performer=[]))
+    assert row.state is State.REFUSED
+    assert row.issues is not None
+    assert "Canary" not in str(row.issues)
+    assert row.issues["total"] == 2
+    first, second = row.issues["issue"]
+    assert (first["code"], first["expression"]) == (
+        "code-invalid",
+        ["Observation.code.coding[0].code"],
+    )
+    assert second["severity"] == "warning"  # what our own validation found
 
 
 @pytest.mark.parametrize(

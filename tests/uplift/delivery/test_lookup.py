@@ -19,6 +19,7 @@ from uplift.delivery.results import (
     Opened,
     SearchEmpty,
 )
+from uplift.destinations.receipts import Receipt
 from uplift.destinations.responses import Response, ResponseKind
 
 RESOURCE: dict[str, Any] = {
@@ -31,12 +32,17 @@ ABSENT = Response(ResponseKind.ABSENT, "http_404", 404)
 FAILED = Response(ResponseKind.UNKNOWN, "http_503", 503)
 
 
-def found(**more: Any) -> Response:
-    return Response(ResponseKind.FOUND, "http_200", 200, resource={**RESOURCE, **more})
+def found(receipt: Receipt | None = None, **more: Any) -> Response:
+    resource = {**RESOURCE, **more}
+    return Response(ResponseKind.FOUND, "http_200", 200, receipt=receipt, resource=resource)
 
 
 OURS = found(meta={"versionId": "3"})
 OLDER = found(status="final", meta={"lastUpdated": "2025-12-31T00:00:00Z"})
+# Either a server added the extension, or an update that removed it was lost.
+EXTENSION = [{"url": "urn:x", "valueBoolean": True}]
+FIRST = found(Receipt("target", "1"), extension=EXTENSION)
+SECOND = found(Receipt("target", "2"), extension=EXTENSION)
 NEWER = found(status="final", meta={"versionId": "9", "lastUpdated": "2026-01-02T00:00:00Z"})
 
 
@@ -64,10 +70,11 @@ def opened(
     delivered_version: str | None = None,
     empty_searches: int = 0,
     restored_to: datetime | None = None,
+    **claim: Any,
 ) -> Opened:
     return replace(
         OPENED,
-        claim=replace(CLAIM, empty_searches=empty_searches, restored_to=restored_to),
+        claim=replace(CLAIM, empty_searches=empty_searches, restored_to=restored_to, **claim),
         body=orjson.dumps(RESOURCE),
         delivered_id=delivered_id,
         delivered_version=delivered_version,
@@ -76,6 +83,7 @@ def opened(
 
 NEW = opened()
 UPDATE = opened(delivered_id="target")
+FIRST_DELIVERED = opened(delivered_id="target", delivered_version="1")
 RESTORED = opened(restored_to=BACKUP)
 
 
@@ -92,6 +100,13 @@ RESTORED = opened(restored_to=BACKUP)
         (opened(empty_searches=1), False, [ABSENT, ABSENT], ["own", "system|value"], NotFound()),
         (UPDATE, False, [OLDER], ["target"], NotFound()),
         (UPDATE, True, [ABSENT, OURS], ["target", "own"], Found(OURS)),
+        # What a server added is no difference, unless it may be an older version of ours.
+        (NEW, True, [FIRST], ["own"], Found(FIRST)),
+        (FIRST_DELIVERED, True, [FIRST], ["target"], NotFound()),
+        (FIRST_DELIVERED, True, [SECOND], ["target"], Found(SECOND)),
+        (UPDATE, True, [SECOND], ["target"], NotFound()),
+        (opened(older_in_doubt=True), True, [FIRST], ["own"], NotFound()),
+        (opened(record_receipt=b"without an id"), True, [FIRST], ["own"], NotFound()),
         # Newer content counts only after a restore, and only if the ledger does not know it.
         (NEW, True, [NEWER], ["own"], NotFound()),
         (RESTORED, True, [NEWER], ["own"], NewerFound()),

@@ -31,7 +31,8 @@ from uplift.delivery.results import (
     Stopped,
     Unvalidated,
 )
-from uplift.destinations.responses import Receipt, Response, ResponseKind
+from uplift.destinations.receipts import Receipt
+from uplift.destinations.responses import Response, ResponseKind
 from uplift.errors import NeedsAuthorization, TokenLimitReached, TokenPending, TokenUnavailable
 from uplift.ledger.leases import Claim
 from uplift.ledger.transitions import Change
@@ -87,6 +88,7 @@ def sent(kind: ResponseKind, retry_after: float | None = None) -> Sent:
 
 FOUND = Found(response(ResponseKind.FOUND))
 STORED = sent(ResponseKind.STORED)
+STORED_DIFFERENTLY = Sent(replace(STORED.response, differs=True))
 UNKNOWN = sent(ResponseKind.UNKNOWN)
 BROKEN = Failed("ValueError", writing=True)
 
@@ -100,6 +102,12 @@ ENDS: list[tuple[LastStep, State, Reason | None, str]] = [
     (NewerFound(), State.REFUSED, Reason.NEWER_UPSTREAM, "newer_upstream"),
     (PastDeadline(), State.EXPIRED, Reason.GAVE_UP, "gave_up"),
     (STORED, State.DELIVERED, None, "stored"),
+    (
+        STORED_DIFFERENTLY,
+        State.DELIVERED,
+        Reason.STORED_DIFFERENTLY,
+        "stored_differently",
+    ),
     (sent(ResponseKind.REFUSED), State.REFUSED, Reason.UPSTREAM_REFUSED, "http_599"),
     (Stopped(), State.QUEUED, Reason.HANDED_BACK, "handed_back"),
     (
@@ -221,7 +229,7 @@ def test_it_may_be_sent_as_long_as_that_is_not_excluded(last: LastStep) -> None:
 
 @pytest.mark.parametrize("last", STEPS, ids=name)
 def test_only_a_second_send_that_may_have_arrived_is_a_possible_duplicate(last: LastStep) -> None:
-    arrived = last in (STORED, UNKNOWN, sent(ResponseKind.UNKNOWN, 90), BROKEN)
+    arrived = last in (STORED, STORED_DIFFERENTLY, UNKNOWN, sent(ResponseKind.UNKNOWN, 90), BROKEN)
     # None keeps what the upload has.
     assert change(last, maybe_sent=True)[0].possible_duplicate is None
     made, _ = change(last, maybe_sent=True, in_doubt=True)
@@ -316,6 +324,9 @@ def test_a_receipt_without_a_time_has_the_time_of_the_response() -> None:
     assert orjson.loads(receipt)["stored_at"] == "2026-01-02T00:00:00+00:00"
 
 
-@pytest.mark.parametrize("last", [step for step in STEPS if step not in (STORED, FOUND)], ids=name)
+DELIVERIES = (STORED, STORED_DIFFERENTLY, FOUND)
+
+
+@pytest.mark.parametrize("last", [step for step in STEPS if step not in DELIVERIES], ids=name)
 def test_only_a_delivered_upload_has_a_receipt(last: LastStep) -> None:
     assert receipt_of(OPENED, Result(last), NOW) is None

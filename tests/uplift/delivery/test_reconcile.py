@@ -14,8 +14,10 @@ from uplift.delivery.reconcile import (
     LookUp,
     case_of,
     identifier_token,
+    needs_equal_content,
     next_step,
 )
+from uplift.destinations.receipts import Receipt
 
 TARGET, OWN, SEARCH = ById("target"), ById("own"), ByIdentifier("system|value")
 OURS, OTHER, NEWER = Finding.OURS, Finding.OTHER, Finding.NEWER
@@ -223,3 +225,38 @@ def test_a_target_that_no_url_can_address_is_not_looked_up() -> None:
         empty_searches=2,
     )
     assert (found.target, found.empty_searches) == (None, 2)
+
+
+@pytest.mark.parametrize(
+    ("found", "delivered_id", "delivered_version", "older_without_receipt", "equal"),
+    [
+        # Nothing of the record was there: what looks like ours with additions is ours.
+        (Receipt("9f", "1"), None, None, False, False),
+        (None, None, None, False, False),
+        # An update that arrived made another version.
+        (Receipt("9f", "2"), "9f", "1", False, False),
+        # A lost update leaves the version of the receipt, and no version tells nothing.
+        (Receipt("9f", "1"), "9f", "1", False, True),
+        (Receipt("9f", None), "9f", "1", False, True),
+        (Receipt("9f", "2"), "9f", None, False, True),
+        (None, "9f", "1", False, True),
+        # Under another id, its versions say nothing of the one that was delivered.
+        (Receipt("7e", "2"), "9f", "1", False, True),
+        # An older version without a receipt may be what was found.
+        (Receipt("9f", "2"), "9f", "1", True, True),
+        (Receipt("9f", "1"), None, None, True, True),
+    ],
+)
+def test_what_may_be_an_older_version_is_ours_only_if_it_is_equal(
+    found: Receipt | None,
+    delivered_id: str | None,
+    delivered_version: str | None,
+    older_without_receipt: bool,
+    equal: bool,
+) -> None:
+    assert equal is needs_equal_content(
+        found,
+        delivered_id=delivered_id,
+        delivered_version=delivered_version,
+        older_without_receipt=older_without_receipt,
+    )

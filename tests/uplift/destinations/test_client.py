@@ -17,7 +17,8 @@ import pytest
 
 from tests.uplift.destinations.remote import Answering, Connection, Remote, serve
 from uplift.destinations.client import FhirClient, open_http
-from uplift.destinations.responses import Receipt, Response, ResponseKind
+from uplift.destinations.receipts import Receipt
+from uplift.destinations.responses import Response, ResponseKind
 from uplift.errors import ConfigurationError
 from uplift.settings import Settings
 

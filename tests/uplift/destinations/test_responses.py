@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uplift.destinations.receipts import Receipt
 from uplift.destinations.responses import (
-    Receipt,
     Response,
     ResponseKind,
     classify_error,
     classify_look_up,
     classify_write,
+    of_another_record,
+    of_assigned_id,
     retry_after,
 )
 
@@ -31,7 +33,10 @@ def write(
     status: int, body: Any = None, headers: httpx.Headers = JSON, *, update: bool = False
 ) -> Response:
     content = body if isinstance(body, bytes) else orjson.dumps(body)
-    return classify_write(status, headers, content, "Observation", update=update)
+    target = "1" if update else None
+    return classify_write(
+        status, headers, content, "Observation", target=target, sent=orjson.dumps(STORED)
+    )
 
 
 def look_up(status: int, body: Any = None, headers: httpx.Headers = JSON) -> Response:
@@ -373,3 +378,110 @@ def test_neither_texts_nor_resources_are_in_the_repr_of_a_response() -> None:
     assert "canary" not in repr(look_up(200, secret))
     assert "canary" not in repr(write(201, secret))
     assert "canary" not in repr(write(400, {"issue": [{"diagnostics": "canary"}]}))
+
+
+RECORD = {"resourceType": "Observation", "id": "own", "status": "final", "note": [{"text": "a"}]}
+
+
+def answered(
+    stored: dict[str, Any], *, target: str | None = None, keeps_ids: bool = False
+) -> Response:
+    """The response to `RECORD`, sent to `target` or created."""
+    return classify_write(
+        200,
+        JSON,
+        orjson.dumps(stored),
+        "Observation",
+        target=target,
+        sent=orjson.dumps(RECORD),
+        keeps_ids=keeps_ids,
+    )
+
+
+@pytest.mark.parametrize(
+    ("stored", "differs"),
+    [
+        (RECORD, False),
+        ({**RECORD, "id": "9f", "identifier": [{"value": "9"}], "meta": {}}, False),
+        ({**RECORD, "status": "amended"}, True),
+        ({"resourceType": "Observation", "id": "own"}, True),
+        ({**RECORD, "issued": "2026-01-01T00:00:00Z"}, True),
+    ],
+)
+def test_other_content_under_a_2xx_is_stored_and_said_to_differ(
+    stored: dict[str, Any], differs: bool
+) -> None:
+    response = answered(stored)
+    assert (response.kind, response.code) == (ResponseKind.STORED, "http_200")
+    assert response.differs is differs
+
+
+@pytest.mark.parametrize(
+    ("target", "keeps_ids", "answered_id", "kind", "code"),
+    [
+        # A create: any id will do, unless the destination is known to keep ids.
+        (None, False, "own", ResponseKind.STORED, "http_200"),
+        (None, False, "9f", ResponseKind.STORED, "http_200"),
+        (None, True, "own", ResponseKind.STORED, "http_200"),
+        (None, True, "9f", ResponseKind.UNKNOWN, "another_id"),
+        # An update: only the id that it went to.
+        ("9f", False, "9f", ResponseKind.STORED, "http_200"),
+        ("9f", True, "9f", ResponseKind.STORED, "http_200"),
+        ("9f", False, "own", ResponseKind.UNKNOWN, "another_id"),
+        ("9f", True, "own", ResponseKind.UNKNOWN, "another_id"),
+        ("own", True, "9f", ResponseKind.UNKNOWN, "another_id"),
+    ],
+)
+def test_another_id_than_the_known_one_under_a_2xx_is_unknown(
+    target: str | None, keeps_ids: bool, answered_id: str, kind: ResponseKind, code: str
+) -> None:
+    response = answered({**RECORD, "id": answered_id}, target=target, keeps_ids=keeps_ids)
+    assert (response.kind, response.code) == (kind, code)
+    assert response.receipt is not None
+    assert response.receipt.id == answered_id
+
+
+@pytest.mark.parametrize(("target", "keeps_ids", "id_"), [("9f", False, "9f"), (None, True, "own")])
+def test_a_response_without_an_id_is_about_the_known_one(
+    target: str | None, keeps_ids: bool, id_: str
+) -> None:
+    stored = {name: value for name, value in RECORD.items() if name != "id"}
+    response = answered(stored, target=target, keeps_ids=keeps_ids)
+    assert (response.kind, response.receipt) == (ResponseKind.STORED, Receipt(id_, None))
+
+
+@pytest.mark.parametrize(
+    ("stored", "target", "assigned"),
+    [
+        (RECORD, None, False),
+        ({**RECORD, "id": "9f"}, None, True),
+        ({**RECORD, "id": "9f"}, "9f", False),
+        ({"resourceType": "Observation"}, None, False),
+    ],
+)
+def test_a_receipt_says_whether_the_destination_chose_its_id(
+    stored: dict[str, Any], target: str | None, assigned: bool
+) -> None:
+    receipt = answered(stored, target=target).receipt
+    assert receipt is not None
+    assert receipt.assigned is assigned
+
+
+def test_a_create_under_another_id_is_stored_if_our_content_is_there() -> None:
+    sent = orjson.dumps(RECORD)
+    response = answered({**RECORD, "id": "9f"}, keeps_ids=True)
+    ours = look_up(200, {**RECORD, "id": "9f", "meta": {"versionId": "3"}})
+
+    stored = of_assigned_id(response, ours, sent)
+    assert (stored.kind, stored.code) == (ResponseKind.STORED, "another_id")
+    assert stored.receipt == Receipt("9f", "3")
+    assert stored.receipt is not None
+    assert stored.receipt.assigned
+
+    for other in (look_up(200, {**RECORD, "status": "amended"}), look_up(404, {}), look_up(500)):
+        assert of_assigned_id(response, other, sent) == response
+
+
+def test_a_receipt_of_another_record_makes_the_response_unknown() -> None:
+    response = of_another_record(answered({**RECORD, "id": "9f"}))
+    assert response == Response(ResponseKind.UNKNOWN, "another_record", 200)

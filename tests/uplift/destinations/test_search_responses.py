@@ -7,8 +7,8 @@ import httpx
 import orjson
 import pytest
 
+from uplift.destinations.receipts import Receipt
 from uplift.destinations.responses import (
-    Receipt,
     Response,
     ResponseKind,
     classify_look_up,

@@ -1,23 +1,22 @@
 """Who holds a secret: found together, and never from memory."""
 
 import asyncio
+from datetime import datetime
 
 from sqlalchemy import event
 
 from tests.keys import KEY_RING
 from uplift.intake.authenticate import Authenticator
-from uplift.ledger.credentials import Scope, add_api_key, revoke
+from uplift.ledger.credentials import BACKEND, add_api_key, list_api_keys, revoke
 from uplift.ledger.database import Database
 
 
 async def test_each_of_many_who_ask_at_once_gets_their_own_credential(database: Database) -> None:
     async with database.transaction() as connection:
-        keys = [
-            await add_api_key(connection, KEY_RING, f"k{n}", frozenset({Scope.BACKEND}))
-            for n in (1, 2)
-        ]
+        keys = [await add_api_key(connection, KEY_RING, f"k{n}", BACKEND) for n in (1, 2)]
     authenticator = Authenticator(database, KEY_RING)
-    await authenticator.find("uplift_key_wrong")  # reads the credential key, which stays
+    for _, key in keys:  # reads the credential key, which stays, and notes the use
+        await authenticator.find(key)
     asked = []
     event.listen(
         database._engine.sync_engine, "before_cursor_execute", lambda *args: asked.append(args[2])
@@ -29,9 +28,32 @@ async def test_each_of_many_who_ask_at_once_gets_their_own_credential(database: 
     assert len(asked) <= 2
 
 
+async def test_the_last_use_of_a_key_is_noted_once_a_minute(database: Database) -> None:
+    now = 0.0
+    async with database.transaction() as connection:
+        key_id, secret = await add_api_key(connection, KEY_RING, "k", BACKEND)
+    authenticator = Authenticator(database, KEY_RING, now=lambda: now)
+
+    async def last_used() -> datetime | None:
+        await authenticator.find(secret)
+        async with database.transaction() as connection:
+            (key,) = await list_api_keys(connection)
+        assert key.id == key_id
+        return key.last_used_at
+
+    first = await last_used()
+    assert first is not None
+    now = 59.0
+    assert await last_used() == first
+    now = 60.0
+    again = await last_used()
+    assert again is not None
+    assert again > first
+
+
 async def test_a_revoked_credential_is_not_found_by_whoever_asks_after(database: Database) -> None:
     async with database.transaction() as connection:
-        key_id, secret = await add_api_key(connection, KEY_RING, "k", frozenset({Scope.BACKEND}))
+        key_id, secret = await add_api_key(connection, KEY_RING, "k", BACKEND)
     authenticator = Authenticator(database, KEY_RING)
     stop = asyncio.Event()
 

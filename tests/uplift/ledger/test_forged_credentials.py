@@ -14,7 +14,7 @@ from tests.keys import KEY_RING
 from tests.uplift.ledger import rows
 from uplift.intake.authenticate import Authenticator
 from uplift.ledger import credentials, deployment_keys
-from uplift.ledger.credentials import Scope
+from uplift.ledger.credentials import BACKEND
 from uplift.ledger.database import Database
 from uplift.ledger.users import UserRow
 from uplift.maintenance.rotate_keys import Rotator
@@ -26,9 +26,7 @@ FORGED = "uplift_key_forged"
 async def make(database: Database, user: UserRow) -> tuple[str, str]:
     """An API key and a device token."""
     async with database.transaction() as connection:
-        _, key = await credentials.add_api_key(
-            connection, KEY_RING, "backend", frozenset({Scope.BACKEND})
-        )
+        _, key = await credentials.add_api_key(connection, KEY_RING, "backend", BACKEND)
         token = await credentials.add_device_token(connection, KEY_RING, user.id, 600)
     return key, token.secret
 

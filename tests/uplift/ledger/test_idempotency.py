@@ -11,7 +11,7 @@ from sqlalchemy import text
 from tests.factories import new_id
 from tests.keys import KEY_RING
 from uplift.ledger import idempotency
-from uplift.ledger.credentials import Scope, add_api_key
+from uplift.ledger.credentials import BACKEND, add_api_key
 from uplift.ledger.database import Database
 from uplift.ledger.idempotency import CallersKey
 
@@ -19,10 +19,7 @@ from uplift.ledger.idempotency import CallersKey
 @pytest.fixture
 async def callers(database: Database) -> list[UUID]:
     async with database.transaction() as connection:
-        return [
-            (await add_api_key(connection, KEY_RING, name, frozenset({Scope.BACKEND})))[0]
-            for name in "ab"
-        ]
+        return [(await add_api_key(connection, KEY_RING, name, BACKEND))[0] for name in "ab"]
 
 
 async def claim(database: Database, key: CallersKey, upload_id: UUID, **more: Any) -> bool:

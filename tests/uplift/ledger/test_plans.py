@@ -133,7 +133,7 @@ _WAYS: dict[str, tuple[Callable[[AsyncConnection, UserRow], Awaitable[Any]], str
     "resume a user": (_resume_user, "ix_uploads_(giving_up|due|user_id_id)"),
     "collide": (
         lambda c, user: collisions.colliding(c, {user.id: b"key" * 9}),
-        "ix_records_upstream_key",
+        "uq_records_upstream_key",
     ),
     "claim": (
         lambda c, user: leases.claim(

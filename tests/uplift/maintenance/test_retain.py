@@ -19,7 +19,7 @@ from uplift.ledger.summary import summarize
 from uplift.ledger.tables import Attempt, Batch, BatchLine, Credential, Table, Tombstone, Upload
 from uplift.ledger.uploads import UploadRow
 from uplift.ledger.users import UserRow
-from uplift.lifecycle import State
+from uplift.lifecycle import Reason, State
 from uplift.maintenance.retain import Retained, Retainer
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
@@ -141,7 +141,14 @@ async def test_a_body_goes_before_its_upload_does(database: Database, alice: Use
 async def test_a_thinned_upload_leaves_a_tombstone_and_loses_its_attempts(
     database: Database, alice: UserRow
 ) -> None:
-    upload_id = await old(database, alice, State.DELIVERED, 31, possible_duplicate=True)
+    upload_id = await old(
+        database,
+        alice,
+        State.DELIVERED,
+        31,
+        possible_duplicate=True,
+        reason=Reason.STORED_DIFFERENTLY,
+    )
     async with database.transaction() as connection:
         await connection.execute(insert(Attempt).values(lease_id=uuid7(), upload_id=upload_id))
         before = (await uploads.get_uploads(connection, [upload_id]))[upload_id]

@@ -3,6 +3,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -26,11 +27,21 @@ def running(*options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
 def test_the_command_prints_its_address_serves_and_stops(stop: signal.Signals) -> None:
     with running("--ids", "assigned", "--token-seconds", "60") as (url, process):
         assert url.startswith("http://127.0.0.1:")
-        sandbox = SandboxControl(url)
+        assert process.stdout is not None
+        said, _, token = process.stdout.readline().rpartition(" ")
+        assert said == f"The token of {url}/_sandbox/ is"
+        sandbox = SandboxControl(url, token.strip())
         assert sandbox.grant("alice")["expires_in"] == 60
         sandbox.close()
         process.send_signal(stop)
         assert process.wait(10) == 0
+
+
+def test_a_state_without_its_key_is_a_clear_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--port", "0", "--state", str(tmp_path / "state")]) == 1
+    assert "64 hexadecimal digits" in capsys.readouterr().err
 
 
 def test_a_taken_port_is_a_clear_message(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import httpx
 import pytest
 
 from tests.uplift.sandbox.conftest import Client, observation
+from uplift.fhir.validate import validate
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.testing import SandboxServer
 
@@ -221,6 +222,13 @@ def test_metadata_lists_the_types_of_a_version(
     response = httpx.get(f"{sandbox.url}/{version}/metadata", trust_env=False).json()
     assert response["resourceType"] == statement
     assert len(response["rest"][0]["resource"]) == types
+
+
+@pytest.mark.parametrize("version", ["DSTU2", "STU3", "R4"])
+def test_metadata_is_a_valid_resource(sandbox: SandboxServer, version: str) -> None:
+    response = httpx.get(f"{sandbox.url}/{version.lower()}/metadata", trust_env=False)
+    report = validate(response.content, version)
+    assert report.issues == ()
 
 
 def test_metadata_of_an_unknown_version_is_not_found(sandbox: SandboxServer) -> None:

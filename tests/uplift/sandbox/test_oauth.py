@@ -87,9 +87,9 @@ def test_an_auth_code_for_nobody_is_refused(http: httpx.Client) -> None:
 def test_users_are_listed_and_updated(http: httpx.Client) -> None:
     create(http, "alice")
     create(http, "bob")
-    listed = http.get("/user-management/v1/user").json()["entries"]
+    listed = http.get("/user-management/v1/user").json()["entry"]
     assert [one["app_user_id"] for one in listed] == ["alice", "bob"]
-    one = http.get("/user-management/v1/user", params={"app_user_id": "bob"}).json()["entries"]
+    one = http.get("/user-management/v1/user", params={"app_user_id": "bob"}).json()["entry"]
     assert [each["app_user_id"] for each in one] == ["bob"]
     params = {"app_user_id": "bob", "active": "false"}
     assert http.put("/user-management/v1/user", params=params).json()["active"] is False
@@ -99,14 +99,26 @@ def test_users_are_listed_and_updated(http: httpx.Client) -> None:
     assert unknown.status_code == 400
 
 
-def test_user_management_wants_the_credentials_as_headers(sandbox: SandboxServer) -> None:
+@pytest.mark.parametrize("part", ["params", "data", "headers"])
+def test_user_management_takes_the_credentials_from_headers_query_and_form(
+    sandbox: SandboxServer, part: str
+) -> None:
     config = sandbox.config
-    params = {
-        "client_id": config.client_id,
-        "client_secret": config.client_secret,
-        "app_user_id": "alice",
-    }
-    response = httpx.post(sandbox.users_url, params=params, trust_env=False)
+    own = {"client_id": config.client_id, "client_secret": config.client_secret}
+    sent: dict[str, Any] = {"params": {"app_user_id": part}}
+    sent[part] = {**sent.get(part, {}), **own}
+    response = httpx.post(sandbox.users_url, **sent, trust_env=False)
+    assert response.status_code == 201
+    assert config.client_secret not in str(sandbox.requests())
+
+
+@pytest.mark.parametrize("part", ["params", "data", "headers"])
+def test_user_management_refuses_wrong_credentials_wherever_they_are(
+    sandbox: SandboxServer, part: str
+) -> None:
+    own = {"client_id": sandbox.config.client_id, "client_secret": "wrong", "app_user_id": "a"}
+    sent: dict[str, Any] = {part: own}
+    response = httpx.post(sandbox.users_url, **sent, trust_env=False)
     assert response.status_code == 401
     assert response.json() == {"message": "Unauthorized"}
 

@@ -66,7 +66,7 @@ def test_count_sets_the_page_up_to_a_hundred(ten_dozen: Client, count: str, entr
     assert len(page["entry"]) == entries
 
 
-@pytest.mark.parametrize("query", ["_count=0", "_count=ten", "_skip=-1", "patient=p"])
+@pytest.mark.parametrize("query", ["_count=0", "_count=ten", "_skip=-1", "code=c"])
 def test_what_a_search_cannot_honour_is_refused(alice: Client, query: str) -> None:
     response = alice.get(f"/r4/Observation?{query}")
     assert response.status_code == 400
@@ -112,3 +112,60 @@ def test_everything_holds_nothing_of_other_users(sandbox: SandboxServer, alice: 
     alice.create({"resourceType": "Patient", "id": "p"})
     assert ids(alice, "/r4/Patient/p/$everything") == ["p"]
     bob.close()
+
+
+@pytest.fixture
+def of_patients(alice: Client) -> Client:
+    about = {
+        "a": {"subject": {"reference": "Patient/p"}},
+        "b": {"subject": {"reference": "https://server.example/r4/Patient/p"}},
+        "c": {"subject": {"reference": "Patient/q"}},
+        "d": {"subject": {"reference": "Group/p"}},
+        "e": {"subject": {"display": "nobody"}},
+    }
+    for id_, more in about.items():
+        alice.create(observation(id_, **more))
+    return alice
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("patient=p", ["a", "b"]),
+        ("patient=Patient/p", ["a", "b"]),
+        ("patient=https://server.example/r4/Patient/p", ["a", "b"]),
+        ("patient=p,q", ["a", "b", "c"]),
+        ("patient=Group/p", []),
+        ("patient=none", []),
+        ("_sort=-_id&_count=2", ["e", "d"]),
+        ("_sort=_id&_count=2", ["a", "b"]),
+        ("_sort=-_lastUpdated,_id&_count=1", ["e"]),
+        ("_sort=_lastUpdated&_count=1", ["a"]),
+        ("_sort:desc=_id&_count=1", ["e"]),
+        ("_sort:asc=_id&_count=1", ["a"]),
+    ],
+)
+def test_a_search_finds_by_patient_and_sorts(
+    of_patients: Client, query: str, found: list[str]
+) -> None:
+    assert ids(of_patients, f"/r4/Observation?{query}") == found
+
+
+def test_the_total_can_be_left_out(of_patients: Client) -> None:
+    assert of_patients.get("/r4/Observation?_total=accurate").json()["total"] == 5
+    assert "total" not in of_patients.get("/r4/Observation?_total=none").json()
+
+
+@pytest.mark.parametrize("query", ["_total=some", "_sort=code"])
+def test_a_total_and_a_sorting_that_are_not_known_are_refused(alice: Client, query: str) -> None:
+    assert alice.get(f"/r4/Observation?{query}").status_code == 400
+
+
+def test_a_search_can_be_a_form(of_patients: Client) -> None:
+    url = "/r4/Observation/_search"
+    page = of_patients.http.post(f"{url}?_count=1", data={"patient": "p"}).json()
+    assert [entry["resource"]["id"] for entry in page["entry"]] == ["a"]
+    following = next(link["url"] for link in page["link"] if link["relation"] == "next")
+    assert [each["resource"]["id"] for each in of_patients.get(following).json()["entry"]] == ["b"]
+    assert of_patients.http.post(url, json={"patient": "p"}).status_code == 415
+    assert of_patients.get(url).status_code == 405

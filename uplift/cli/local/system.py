@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,7 +22,9 @@ from pydantic import SecretStr
 from uplift.cli.environment import HOME, is_ours
 from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
 from uplift.cli.local.embedded.account import NOBODY, account_exists, find_account
+from uplift.cli.local.embedded.lock import FolderLock
 from uplift.cli.local.embedded.programs import make_open_folder
+from uplift.cli.local.needs import only_needed
 from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.processes import Processes
 from uplift.errors import UpliftError
@@ -97,10 +100,12 @@ class System:
         self._any_port = any_port
         self._account = account
         self._stack = ExitStack()
+        self._lock = FolderLock(self._data_dir / "system.lock")
         self.processes = Processes(self._data_dir / "logs", echo=echo)
         self.postgres: EmbeddedPostgres | None = None
         self.redis: EmbeddedRedis | None = None
         self.sandbox_url: str | None = None
+        self.sandbox_token = secrets.token_urlsafe(32)
         self.environment: dict[str, str] = dict(settings or {})
         self.admin_urls: dict[str, str] = {}
 
@@ -152,13 +157,18 @@ class System:
         environment = self.environment
         environment["UPLIFT_DATA_DIR"] = str(self._data_dir)
         make_folder(self._data_dir)
+        # The children inherit it: the next start finds and ends those that were left behind.
+        self._lock.acquire()
+        self._stack.callback(self._lock.release)
         if "UPLIFT_DATABASE_URL" not in environment:
             self._start_postgres()
         if "UPLIFT_REDIS_URL" not in environment:
             self._say("Starting Redis")
             self.redis = self._stack.enter_context(EmbeddedRedis(self._data_dir))
             environment["UPLIFT_REDIS_URL"] = self.redis.url
-        environment.setdefault("UPLIFT_MASTER_KEYS", self._master_keys())
+        environment.setdefault(
+            "UPLIFT_MASTER_KEYS", self._kept("master_keys", partial(KeyRing.new_entry, "embedded"))
+        )
         environment.setdefault("UPLIFT_DRAIN_SECONDS", "0")  # there is no load balancer
         self._stack.enter_context(self.processes)
         if "UPLIFT_ONEUP_FHIR_URL" not in environment:
@@ -197,13 +207,13 @@ class System:
         self._say(f"Starting {name}")
         self._run(name, [name])
 
-    def _run(self, name: str, words: list[str]) -> None:
-        environment = self.environment
+    def _run(self, name: str, words: list[str], **more: str) -> None:
+        environment = only_needed(name, {**self.environment, **more})
         if name in ADMIN_PORTS:
             port = self._port(ADMIN_PORTS[name])
             self.admin_urls[name] = f"http://{HOST}:{port}"
-            environment = {**environment, "UPLIFT_ADMIN_PORT": str(port)}
-        self.processes.start(name, command(*words), env=environment)
+            environment["UPLIFT_ADMIN_PORT"] = str(port)
+        self.processes.start(name, command(*words), env=environment, pass_fds=(self._lock.fd,))
 
     def _start_sandbox(self) -> None:
         self._say("Starting the sandbox, a simulated 1upHealth")
@@ -223,8 +233,12 @@ class System:
             [
                 *("sandbox", "--port", str(port)),
                 *("--client-id", self.environment["UPLIFT_ONEUP_CLIENT_ID"]),
+                # The ledger goes on with what it delivered, so the sandbox must as well.
+                *("--state", str(self._data_dir / "sandbox_state")),
                 *self._sandbox_options,
             ],
+            SANDBOX_CONTROL_TOKEN=self.sandbox_token,
+            SANDBOX_STATE_KEY=self._kept("sandbox_key", partial(secrets.token_hex, 32)),
         )
         self._await(f"{url}/_sandbox/health", "sandbox")
 
@@ -259,10 +273,10 @@ class System:
     def _port(self, usual: int) -> int:
         return free_port(None if self._any_port else usual)
 
-    def _master_keys(self) -> str:
-        """The key ring of the embedded system, created at its first start."""
-        file = self._data_dir / "master_keys"
+    def _kept(self, name: str, make: Callable[[], str]) -> str:
+        """A secret of the embedded system, made at its first start and kept in a file."""
+        file = self._data_dir / name
         if not file.exists():
             file.touch(mode=0o600)
-            file.write_text(KeyRing.new_entry("embedded"))
+            file.write_text(make())
         return file.read_text()

@@ -19,10 +19,11 @@ from uplift.cli.output import Terminal
 from uplift.cli.session import actor, read_settings
 from uplift.errors import UpliftError
 from uplift.ledger import credentials
-from uplift.ledger.credentials import Scope
+from uplift.ledger.credentials import BACKEND, Scope
 from uplift.ledger.database import Database
 from uplift.sealing import KeyRing
-from uplift.settings import Settings
+from uplift.secret_files import FLOWER_SECRETS, with_secrets
+from uplift.settings import Settings, secrets
 
 _KEY_NAME = "uplift up"
 _TEND_SECONDS = 0.5
@@ -38,7 +39,6 @@ def up() -> None:
 
 def _run_up(folder: Path) -> int:
     try:
-        is_new = not (folder / "master_keys").exists()
         settings = {"UPLIFT_LOG_FORMAT": "text", **_chosen()}
         if "UPLIFT_ONEUP_FHIR_URL" not in settings:
             # Our own sandbox keeps ids. Only then can an unknown outcome be looked up by id.
@@ -52,11 +52,6 @@ def _run_up(folder: Path) -> int:
             file = write_environment(folder, system.environment)
             try:
                 print_addresses(system, file)
-                if system.sandbox_url is not None and not is_new:
-                    console.print(
-                        "The simulated 1upHealth is empty after each start. `uplift users add NAME`"
-                        " gives an earlier person a grant again."
-                    )
                 with tended(system):
                     threading.Event().wait()
             finally:
@@ -71,11 +66,12 @@ def _run_up(folder: Path) -> int:
 
 def _chosen() -> dict[str, str]:
     """The settings of the person who starts it: they replace ours."""
-    return {
+    chosen = {
         name: value
         for name, value in os.environ.items()
         if name.startswith(("UPLIFT_", "FLOWER_")) and value
     }
+    return with_secrets([*secrets().values(), *FLOWER_SECRETS], chosen)
 
 
 @contextmanager
@@ -105,10 +101,10 @@ def add_api_key(system: System) -> str:
         database = Database.connect(Settings(database_url=url))
         try:
             async with database.transaction() as connection:
-                for key_id, name, _, _, revoked_at in await credentials.list_api_keys(connection):
-                    if name == _KEY_NAME and revoked_at is None:
-                        await credentials.revoke(connection, key_id)
-                scopes = frozenset({Scope.BACKEND, Scope.OPERATOR})
+                for key in await credentials.list_api_keys(connection):
+                    if key.name == _KEY_NAME and key.revoked_at is None:
+                        await credentials.revoke(connection, key.id)
+                scopes = BACKEND | {Scope.OPERATOR}
                 key_ring = KeyRing.parse(system.environment["UPLIFT_MASTER_KEYS"])
                 _, secret = await credentials.add_api_key(
                     connection, key_ring, _KEY_NAME, scopes, by=actor()
@@ -128,7 +124,9 @@ def print_addresses(system: System, environment: Path | None) -> None:
     for name, url in system.admin_urls.items():
         table.add_row(f"Metrics of {name}", f"{url}/metrics")
     if system.sandbox_url is not None:
-        table.add_row("Sandbox", f"{system.sandbox_url}/_sandbox/counts")
+        table.add_row(
+            "Sandbox", f"{system.sandbox_url}/_sandbox/counts (Bearer {system.sandbox_token})"
+        )
     if environment is not None:
         table.add_row(
             "Settings", f"{environment} (other `uplift` commands on this machine read it)"

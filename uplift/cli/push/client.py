@@ -134,7 +134,7 @@ class ApiClient:
             case client.NotAllowed():
                 return ApiRefused(
                     f"This key may not submit records{f' for {user}' if user else ''}:"
-                    f" {error.detail or error.title}. Use a key with the scope 'backend', or a"
+                    f" {error.detail or error.title}. Use a key with the scope 'submit', or a"
                     " device token of this user."
                 )
             case client.NotFound() if user is not None:

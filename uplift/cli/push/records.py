@@ -11,8 +11,6 @@ from uplift.errors import UpliftError
 MAX_RECORD_BYTES = 32 * 1024 * 1024
 """A larger file or line is skipped. The API accepts less, and memory holds more."""
 
-_BREAKS_TO_SPACES = bytes.maketrans(b"\r\n", b"  ")
-
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -31,27 +29,8 @@ class Record:
     """The name of where it comes from, for a person."""
     date: str | None = None
     """The day that it is about."""
-
-    def to_line(self) -> bytes:
-        """The record as a line of NDJSON: an envelope around the resource's own bytes.
-
-        A line must not have a line break. JSON allows one only between tokens, not inside a string
-        (RFC 8259, 2 and 7), so a space in its place changes no value. Nothing else changes.
-        """
-        labels = {
-            "fhirVersion": self.fhir_version,
-            "source": self.source,
-            "recordId": self.record_id,
-        }
-        named = {name: value for name, value in labels.items() if value is not None}
-        return b"".join(
-            (
-                msgspec.json.encode(named)[:-1],
-                b',"resource":',
-                self.body.translate(_BREAKS_TO_SPACES),
-                b"}\n",
-            )
-        )
+    source_url: str | None = None
+    received_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +54,8 @@ class _Sent(msgspec.Struct, rename="camel"):
     fhir_version: str | None = None
     source: str | None = None
     record_id: str | None = None
+    source_url: str | None = None
+    received_at: str | None = None
     # Raw keeps the resource's own bytes: to decode and encode them would change what the hospital
     # wrote (0.40 becomes 0.4).
     resource: msgspec.Raw = msgspec.Raw(b"")
@@ -139,7 +120,7 @@ def date_of(body: bytes) -> str | None:
 
 
 def parse_record(data: bytes, label: str, *, fhir_version: str | None) -> Record | Skipped:
-    """A record from an envelope `{fhirVersion, source, recordId, resource}` or a bare resource.
+    """A record from an envelope `{fhirVersion, source, …, resource}` or a bare resource.
 
     `fhir_version` is used if the data states none; a bare resource never does.
     """
@@ -166,4 +147,6 @@ def parse_record(data: bytes, label: str, *, fhir_version: str | None) -> Record
     return Record(
         *(label, version, resource_type, body, sent.source, sent.record_id),
         date=date_of(body),
+        source_url=sent.source_url,
+        received_at=sent.received_at,
     )

@@ -19,7 +19,7 @@ from tests.keys import KEY_RING
 from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.system import ADMIN_PORTS
 from uplift.ledger import credentials
-from uplift.ledger.credentials import Scope
+from uplift.ledger.credentials import BACKEND
 from uplift.ledger.database import Database
 from uplift.settings import Settings
 
@@ -120,7 +120,7 @@ async def test_honcho_runs_the_whole_system_and_stops_it_cleanly(
     for name in ADMIN_PORTS:
         await honcho.until(f"admin of {name}", "/healthz", 200)
     async with database.transaction() as connection:
-        scopes = frozenset({Scope.BACKEND})
+        scopes = BACKEND
         _, key = await credentials.add_api_key(connection, KEY_RING, "test", scopes)
     async with httpx.AsyncClient(
         base_url=f"http://{HOST}:{honcho.ports['api']}",
