@@ -16,7 +16,7 @@ from uplift.api.connections import Connections
 from uplift.api.http_protocol import HttpProtocol, RefusalLog
 from uplift.errors import ConfigurationError
 from uplift.settings import Settings
-from uplift.wiring import Relay, check, check_keys
+from uplift.wiring import Relay, check, check_ledger
 
 # For PostgreSQL, Redis, logs and libraries.
 _OTHER_FILES = 200
@@ -84,7 +84,7 @@ def main() -> None:
     settings = Settings()
     try:
         check(settings)
-        asyncio.run(check_keys(settings))
+        asyncio.run(check_ledger(settings))
     except ConfigurationError as error:
         # uvicorn would print a traceback.
         sys.exit(f"The API does not start: {error}")

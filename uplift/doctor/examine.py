@@ -21,6 +21,7 @@ from uplift.ledger.backlog import backlog, overdue
 from uplift.ledger.credentials import forged_credentials
 from uplift.ledger.database import Database
 from uplift.ledger.server import server_facts
+from uplift.ledger.suitable import check_suitable
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 
@@ -62,6 +63,7 @@ async def _postgres(settings: Settings) -> list[Finding]:
         return []
     database = Database.connect(settings)
     try:
+        await check_suitable(settings)
         asked = time.time()
         async with database.transaction() as connection:
             facts = await server_facts(connection)
@@ -84,6 +86,8 @@ async def _postgres(settings: Settings) -> list[Finding]:
                 late = await retention.lag(connection, retention.windows(settings))
                 found.append(work.judge_retention(late))
         return found
+    except ConfigurationError as error:
+        return [fail(ledger.PART, str(error), "Until then, no process of Uplift starts.")]
     except (SQLAlchemyError, OSError) as error:
         where = urlsplit(settings.database_url.get_secret_value()).hostname or "its address"
         return [

@@ -48,6 +48,22 @@ def _check_open(dbapi_connection: Any, _: ConnectionPoolEntry, __: PoolProxiedCo
         raise InvalidatePoolError
 
 
+# Of every session. Not by the connection's `options`: these would replace those of the address, and
+# PgBouncer refuses them.
+_SET_UP = """
+    SELECT set_config('TimeZone', 'UTC', false),
+           set_config('statement_timeout', '30000', false),
+           set_config('idle_in_transaction_session_timeout', '30000', false)
+"""
+
+
+def _set_up(dbapi_connection: Any, _: ConnectionPoolEntry) -> None:
+    cursor = dbapi_connection.cursor()
+    cursor.execute(_SET_UP)
+    cursor.close()
+    dbapi_connection.commit()
+
+
 class Database:
     """A pool of connections. Every use of the ledger is inside one `transaction`."""
 
@@ -77,11 +93,8 @@ class Database:
                 pool_use_lifo=True,
                 # SQL errors print their parameters, and ours have names in them.
                 hide_parameters=True,
-                connect_args={
-                    "connect_timeout": 5,
-                    "options": "-c timezone=UTC -c statement_timeout=30000"
-                    " -c idle_in_transaction_session_timeout=30000",
-                },
+                # Of a database in SQL_ASCII, psycopg would give bytes for text.
+                connect_args={"connect_timeout": 5, "client_encoding": "utf8"},
             )
         except (ArgumentError, ValueError):
             # Not from it: its text may quote the address, with its password.
@@ -90,6 +103,7 @@ class Database:
                 " postgresql://user:password@host/name; in a password, % stands for itself as"
                 " %25, / as %2F and @ as %40."
             ) from None
+        event.listen(engine.sync_engine, "connect", _set_up)
         event.listen(engine.sync_engine, "checkout", _check_open)
         return cls(engine)
 
