@@ -90,9 +90,6 @@ async def test_transaction_mode_is_refused_at_the_start_and_by_doctor_with_the_r
     with pgbouncer(settings, tmp_path, "transaction", pool) as behind:
         with pytest.raises(ConfigurationError, match=REASON):
             await check_suitable(behind)
-        with pytest.raises(ConfigurationError, match=REASON):
-            async with open_relay(behind):
-                pass
         found = [each async for each in examine(behind) if each.part == ledger.PART]
         assert [each.verdict for each in found] == [Verdict.FAIL]
         assert REASON in found[0].what

@@ -37,7 +37,8 @@ public class UseJava {
           json.readValue(Files.readString(folder.resolve(version + ".json")), Map.class);
       Envelope envelope = new Envelope().user(user).fhirVersion(version).resource(resource);
       UploadStatus upload =
-          uploads.submitUpload(envelope, null, null, null, null, "java-" + version);
+          uploads.submitUpload(
+              envelope, null, null, null, null, null, null, "java-" + version);
       statuses.add(await(uploads, upload.getId()));
       String type = (String) resource.get("resourceType");
       read.put(version, reading.readFhir(user, version, type, (String) resource.get("id")));
@@ -48,7 +49,7 @@ public class UseJava {
       entries.add(Map.of("resource", json.readValue(line, Map.class)));
     Map<String, Object> bundle =
         Map.of("resourceType", "Bundle", "type", "collection", "entry", entries);
-    var batch = batches.submitBatch(bundle, user, null, "R4", null);
+    var batch = batches.submitBatch(bundle, user, null, "R4", null, null);
     for (var line : batch.getLines()) statuses.add(await(uploads, line.getId()));
     int lines = batches.listBatchLines(batch.getId(), null, null).getLines().size();
 
@@ -56,7 +57,8 @@ public class UseJava {
     UUID after = null;
     while (true) {
       UploadList page =
-          uploads.listUploads(user, null, null, null, null, null, null, after, 2);
+          uploads.listUploads(
+              user, null, null, null, null, null, null, null, null, after, 2);
       pages.add(page.getUploads().size());
       if (page.getNext() == null) break;
       after = page.getUploads().get(page.getUploads().size() - 1).getId();
