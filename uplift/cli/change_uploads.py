@@ -139,7 +139,7 @@ def try_now(
     if json:
         print_json({"tried": tried})
     else:
-        typer.echo(f"Due earlier than before: {tried}.")
+        echo(f"Due earlier than before: {tried}.")
 
 
 def cancel(

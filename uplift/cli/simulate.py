@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from uplift.cli.output import echo
+from uplift.cli.output import Terminal, echo
 from uplift.errors import ConfigurationError
 from uplift.sandbox.export.make_export import SEED, write_export
 from uplift.secret_files import with_secrets
@@ -27,7 +27,7 @@ def _sandbox(context: typer.Context) -> None:
     try:
         os.environ.update(with_secrets(_SECRETS, os.environ))
     except ConfigurationError as error:
-        typer.echo(str(error), err=True)
+        Terminal(stderr=True).print(str(error), soft_wrap=True)
         raise typer.Exit(2) from None
     raise typer.Exit(main(context.args))
 

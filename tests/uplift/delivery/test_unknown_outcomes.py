@@ -348,7 +348,7 @@ async def test_two_record_ids_over_one_resource_id_collide_too(
 ) -> None:
     await factories.user(relay)
     first = await factories.accepted(relay, record_id="apple-1")
-    second = await factories.accepted(relay, record_id="apple-2")
+    second = await factories.accepted(relay, record_id="apple-2", status="amended")
     assert (await deliver(relay, first)).state is State.DELIVERED
     assert (await deliver(relay, second)).reason == Reason.ID_COLLISION
     assert len(writes(upstream)) == 1

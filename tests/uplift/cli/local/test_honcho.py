@@ -45,6 +45,7 @@ def environment(settings: Settings, ports: dict[str, int], data_dir: Path) -> di
         "UPLIFT_ONEUP_CLIENT_SECRET": settings.oneup_client_secret.get_secret_value(),
         "UPLIFT_DATA_DIR": str(data_dir),
         "UPLIFT_API_PORT": str(ports["api"]),
+        "UPLIFT_DRAIN_SECONDS": "1",  # honcho kills after 5 seconds
         "FLOWER_PORT": str(ports["flower"]),
         "FLOWER_BASIC_AUTH": "user:password",
     }
