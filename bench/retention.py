@@ -136,14 +136,8 @@ async def deliveries_a_second(relay: Relay) -> float:
     """The rate of one round."""
     ids = await accept(relay, ROUND)
     began = time.monotonic()
-    # As the messages of a queue, to the threads of a worker.
-    groups = [ids[at : at + _GROUP] for at in range(0, len(ids), _GROUP)]
-
-    async def work() -> None:
-        while groups:
-            await relay.deliverer.deliver(groups.pop())
-
-    await asyncio.gather(*(work() for _ in range(4)))
+    # As the threads of a worker.
+    await asyncio.gather(*(relay.deliverer.deliver(UPLOADS) for _ in range(4)))
     taken = time.monotonic() - began
     async with relay.database.transaction() as connection:
         delivered = await connection.scalar(

@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, SQLColumnExpression, distinct, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from uplift.ledger.leases import is_due
+from uplift.ledger.due import is_due
 from uplift.ledger.pauses import not_paused
 from uplift.ledger.tables import Pause, Upload, state_is
 from uplift.lifecycle import UNFINISHED, State

@@ -1,32 +1,21 @@
 """Uploads as workers see them: due, claimed under a lease, and their outcomes recorded."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NotRequired, TypedDict, Unpack
+from typing import NotRequired, TypedDict, Unpack
 from uuid import UUID
 
-from sqlalchemy import (
-    ColumnElement,
-    Float,
-    Row,
-    SQLColumnExpression,
-    bindparam,
-    func,
-    select,
-    text,
-)
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.orm import aliased
 from uuid_utils.compat import uuid4
 
 from uplift.ledger.collisions import colliding
+from uplift.ledger.due import Due, due_among
 from uplift.ledger.locks import lock_records
-from uplift.ledger.parameters import Rows, is_among
-from uplift.ledger.pauses import not_paused
-from uplift.ledger.tables import Record, Restore, Upload, User, state_is
+from uplift.ledger.parameters import Rows
 from uplift.ledger.transitions import Change, change_state
-from uplift.lifecycle import ENDED_UNDELIVERED, UNFINISHED, Reason, State
+from uplift.lifecycle import Reason, State
 from uplift.sealing import WrappedKey
 
 
@@ -88,120 +77,6 @@ class Outcome:
     if_taken: "Outcome | None" = None
 
 
-def _blocked() -> Any:
-    """Whether an older version of the same record has not ended: versions are sent in order."""
-    older = aliased(Upload)
-    return (
-        select(1)
-        .where(
-            older.record_id == Upload.record_id,
-            older.version < Upload.version,
-            state_is(older.state, *sorted(UNFINISHED)),
-        )
-        .exists()
-    )
-
-
-def is_due(state: SQLColumnExpression[str]) -> tuple[Any, ...]:
-    """The conditions under which an upload may be claimed now."""
-    return (
-        state_is(state, State.QUEUED),
-        Upload.next_attempt_at <= func.now(),
-        ~_blocked(),
-        not_paused(),
-    )
-
-
-def _older_in_doubt() -> Any:
-    """Whether an older version may be at 1upHealth, whose outcome stayed unknown, and nothing was
-    delivered since."""
-    older = aliased(Upload)
-    return (
-        select(1)
-        .where(
-            older.record_id == Upload.record_id,
-            older.version < Upload.version,
-            older.version > Record.delivered_version,
-            older.maybe_sent,
-            state_is(older.state, *sorted(ENDED_UNDELIVERED)),
-        )
-        .exists()
-    )
-
-
-def is_over(stalled_seconds: float | ColumnElement[float]) -> ColumnElement[bool]:
-    """Whether the time to give up has come, without counting so many seconds."""
-    return Upload.give_up_at <= func.now() - func.make_interval(0, 0, 0, 0, 0, 0, stalled_seconds)
-
-
-# Where ids are given, PostgreSQL must find the rows by them. An expression hides the state from
-# its planner: by the index of what is due, each claim would read everything that waits.
-_STATE_OF_THESE = Upload.state.concat("")
-
-
-# Built once, since that takes two milliseconds.
-_DUE = (
-    select(
-        Upload.id,
-        Upload.user_id,
-        Upload.record_id,
-        Upload.fhir_version,
-        Upload.resource_type,
-        Upload.body_bytes,
-        Upload.crashes,
-        Upload.attempts,
-        Upload.maybe_sent,
-        _older_in_doubt().label("older_in_doubt"),
-        Upload.empty_searches,
-        Upload.cancel_requested,
-        Upload.issues.is_not(None).label("validated"),
-        func.coalesce(is_over(bindparam("stalled_seconds", type_=Float)), text("false")).label(
-            "past_deadline"
-        ),
-        User.app_user_id,
-        User.master_key_id,
-        User.wrapped_key,
-        Record.sealed_receipt.label("record_receipt"),
-        select(func.min(Restore.since))
-        .where(Restore.since >= Upload.created_at)
-        .scalar_subquery()
-        .label("restored_to"),
-        Upload.reason,
-        Record.upstream_key,
-    )
-    .join(User, User.id == Upload.user_id)
-    .join(Record, Record.id == Upload.record_id)
-    .where(
-        is_among(Upload.id),
-        User.erased_at.is_(None),
-        *is_due(_STATE_OF_THESE),
-    )
-    .order_by(Upload.id)
-    .with_for_update(of=Upload, skip_locked=True)
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """A due upload that nobody else can claim until the transaction ends. `crashes` is how many of
-    its leases ran out, one after the other."""
-
-    body_bytes: int
-    crashes: int
-    row: Row[Any] = field(repr=False)
-
-
-async def due_among(
-    connection: AsyncConnection, ids: Sequence[UUID], *, stalled_seconds: float = 0.0
-) -> dict[UUID, Due]:
-    """Those of the uploads that are due now and locked by nobody, in the order of their ids.
-
-    For `stalled_seconds` nothing could be sent: their time to give up is later by as much.
-    """
-    rows = await connection.execute(_DUE, {"ids": list(ids), "stalled_seconds": stalled_seconds})
-    return {row.id: Due(row.body_bytes, row.crashes, row) for row in rows}
-
-
 # Bodies are read only now: those of all due uploads may be more than the memory takes.
 _OPEN_ATTEMPTS = text("""
     WITH opened AS (
@@ -229,7 +104,7 @@ async def lease(
     since: float,
     **terms: Unpack[LeaseTerms],
 ) -> list[Claim]:
-    """Lease these uploads, which `due_among` found in the same transaction. Opens their attempts.
+    """Lease these uploads, which `due` found in the same transaction. Opens their attempts.
 
     `since` is on `time.monotonic`, from before the transaction began: the times of the claims
     count from then, so they end before the lease in the ledger does. A leased upload counts as
@@ -296,7 +171,7 @@ async def claim(
     stalled_seconds: float = 0.0,
     **terms: Unpack[LeaseTerms],
 ) -> list[Claim]:
-    """Lease those of the uploads that are due and locked by nobody, whatever their size.
+    """Lease those of these uploads that are due and locked by nobody, whatever their size.
 
     `since` as in `lease`.
     """

@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from uplift.ledger import fair_queue
 from uplift.ledger.audit import SYSTEM, Action, Actor
 from uplift.ledger.parameters import Rows
 from uplift.ledger.uploads import UploadRow
@@ -79,16 +80,18 @@ _NEW = Rows(
 # All bodies are one value, of which each upload takes its part. A ledger that was restored has
 # forgotten what was sent meanwhile, so for a time everything may have been sent.
 _ADD = """
-    WITH new AS MATERIALIZED {new}, {first}added AS (
+    WITH new AS MATERIALIZED {new}, {first}last AS MATERIALIZED {last}, added AS (
         INSERT INTO uploads (id, user_id, record_id, version, batch_id, queue, fhir_version,
             resource_type, digest, body_bytes, sealed_body, maybe_sent, state, reason,
-            next_attempt_at, dispatched_until)
+            next_attempt_at, dispatched_until, finish_tag)
         SELECT new.id, new.user_id, new.record_id, new.version, new.batch_id, new.queue,
             new.fhir_version, new.resource_type, new.digest, new.body_bytes,
             substring(CAST(:bodies AS bytea) FROM new.body_begins FOR new.body_length),
             new.maybe_sent OR EXISTS (SELECT 1 FROM restores WHERE look_until > now()),
-            :state, :reason, now(), now() + make_interval(secs => :redispatch_seconds)
-        FROM {source}
+            :state, :reason, now(), now() + make_interval(secs => :redispatch_seconds),
+            last.finish_tag + sum({cost}) OVER (
+                PARTITION BY new.user_id, new.queue ORDER BY new.body_begins)
+        FROM {source} JOIN last ON last.user_id = new.user_id AND last.queue = new.queue
         RETURNING id, maybe_sent, created_at
     ), noted AS (
         INSERT INTO audit_events (actor, action, pseudonym, upload_id)
@@ -105,7 +108,12 @@ def adding(source: str = "new", *, first: str = "") -> TextClause:
 
     `first` is a common table expression that runs before, with its name and its comma.
     """
-    return _NEW.statement(_ADD.replace("{source}", source).replace("{first}", first))
+    return _NEW.statement(
+        _ADD.replace("{source}", source)
+        .replace("{first}", first)
+        .replace("{last}", fair_queue.behind("new"))
+        .replace("{cost}", fair_queue.COST)
+    )
 
 
 async def add(

@@ -121,7 +121,7 @@ async def test_what_is_cancelled_while_it_arrives_is_delivered(
     await factories.user(relay)
     accepted = await factories.accepted(relay)
     upstream.faults({"kind": "slow", "seconds": 0.3, "match": _CREATE, "count": 1})
-    sending = asyncio.create_task(relay.deliverer.deliver([accepted.upload.id]))
+    sending = asyncio.create_task(relay.deliverer.deliver(UPLOADS))
     await asyncio.to_thread(_wait_for_a_write, upstream)
     assert not await relay.canceller.cancel(accepted.upload.id)
     await sending

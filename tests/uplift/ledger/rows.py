@@ -144,6 +144,7 @@ async def bring_to(database: Database, upload_id: UUID, state: State, **columns:
     wanted: dict[str, Any] = {
         "state": state,
         "next_attempt_at": None,
+        "finish_tag": None,
         "lease_id": None,
         "lease_until": None,
     }
