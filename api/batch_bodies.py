@@ -11,9 +11,10 @@ from uplift.api.fair_share import Part
 from uplift.api.problems import Problem
 from uplift.errors import UnreadableUpload
 from uplift.intake.accept_batch import GROUP_BYTES, Entry
+from uplift.intake.labels import NOT_JSON
 from uplift.intake.ndjson import Line, LineReader
 from uplift.intake.repeated_names import count_colons
-from uplift.intake.submission import NOT_JSON, check_values, names_repeated, run_unblocked
+from uplift.intake.submission import check_values, names_repeated, run_unblocked
 from uplift.problem_types import ProblemType
 from uplift.settings import Settings
 

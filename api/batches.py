@@ -38,7 +38,8 @@ from uplift.api.schemas import AppUserId
 from uplift.api.work import Work, resume_as_large, resume_for, work_of
 from uplift.errors import NotFound
 from uplift.intake.accept_batch import Entry, OpenBatch
-from uplift.intake.submission import Labels, parse_version
+from uplift.intake.labels import Labels
+from uplift.intake.submission import parse_version
 from uplift.ledger import batches, users
 from uplift.ledger.batches import BatchRow
 from uplift.ledger.credentials import Scope
@@ -87,6 +88,9 @@ async def submit_batch(
         ),
     ] = None,
     source: Annotated[str | None, Query(description="The source of lines that name none.")] = None,
+    force: Annotated[
+        bool, Query(description="An older version takes the place of a newer one.")
+    ] = False,
 ) -> Response:
     """Accepts many resources of one user, as lines of NDJSON or as entries of a Bundle.
 
@@ -100,7 +104,7 @@ async def submit_batch(
     limit = relay.settings.max_body_bytes
     if fhir_version is not None:
         parse_version(fhir_version)
-    labels = Labels(fhir_version=fhir_version, source=source)
+    labels = Labels(fhir_version=fhir_version, source=source, force=force)
     batch_id = batch or uuid7()
     bind_contextvars(batch=str(batch_id))
     content_type = check_type(request, (*NDJSON_TYPES, *JSON_TYPES))

@@ -172,7 +172,10 @@ class Attempt(Camel):
     closed_at: datetime | None = Field(
         description="When it ended. Null, like all below, while it runs, or if its worker stopped."
     )
-    outcome: str | None = Field(description="What it came to.", examples=["http_201"])
+    outcome: str | None = Field(
+        description="What it came to: `stored`, or why 1upHealth does not have it yet.",
+        examples=["stored"],
+    )
     status_code: int | None = Field(
         description="The status code of 1upHealth's response. Null without a response.",
         examples=[201],
@@ -192,7 +195,7 @@ class AttemptList(Camel):
                 {
                     "openedAt": "2026-11-23T10:00:05Z",
                     "closedAt": "2026-11-23T10:00:06Z",
-                    "outcome": "http_201",
+                    "outcome": "stored",
                     "statusCode": 201,
                     "durationMs": 412,
                 }

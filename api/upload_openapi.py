@@ -26,6 +26,8 @@ _ENVELOPE_EXAMPLE = {
     "fhirVersion": "R4",
     "source": "org.example.hospital",
     "recordId": "A1-77",
+    "sourceUrl": "https://fhir.example.org/r4/Condition/A1-77",
+    "receivedAt": "2026-11-23T10:00:00Z",
     "resource": _RESOURCE_EXAMPLE,
 }
 
@@ -34,6 +36,9 @@ _FHIR_VERSION = "DSTU2, STU3, R4, 1.0.2, 3.0.1 or 4.0.1."
 VERSION_PATTERN = r"^(DSTU2|STU3|R4|1\.0(\.[0-9]{1,3})?|3\.0(\.[0-9]{1,3})?|4\.0(\.[0-9]{1,3})?)$"
 _SOURCE = "Where the record comes from."
 _RECORD_ID = "The record's id at its source."
+_SOURCE_URL = "The address of the record at its FHIR server. Never in a query."
+_RECEIVED_AT = "When the phone got the record: a time of ISO 8601, with its zone."
+_FORCE = "An older version takes the place of a newer one."
 
 _LABEL_SCHEMA = {"type": ["string", "null"], "maxLength": 1024}
 _ENVELOPE_SCHEMA: dict[str, Any] = {
@@ -55,6 +60,13 @@ _ENVELOPE_SCHEMA: dict[str, Any] = {
         },
         "source": {**_LABEL_SCHEMA, "description": _SOURCE},
         "recordId": {**_LABEL_SCHEMA, "description": _RECORD_ID},
+        "sourceUrl": {"type": ["string", "null"], "description": _SOURCE_URL, "maxLength": 4096},
+        "receivedAt": {
+            "type": ["string", "null"],
+            "description": _RECEIVED_AT,
+            "format": "date-time",
+        },
+        "force": {"type": ["boolean", "null"], "description": _FORCE},
         "resource": _RESOURCE_SCHEMA,
     },
     "examples": [_ENVELOPE_EXAMPLE],
@@ -65,6 +77,8 @@ _LABELS: dict[str, tuple[str, dict[str, Any]]] = {
     "fhirVersion": (_FHIR_VERSION, {"pattern": VERSION_PATTERN}),
     "source": (_SOURCE, {"maxLength": 1024}),
     "recordId": (_RECORD_ID, {"maxLength": 1024}),
+    "receivedAt": (_RECEIVED_AT, {"format": "date-time"}),
+    "force": (_FORCE, {"enum": ["true", "false"]}),
 }
 
 SUBMIT: dict[str, Any] = {

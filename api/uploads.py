@@ -29,7 +29,8 @@ from uplift.api.schemas import (
 from uplift.api.upload_openapi import ACCEPTED, IF_NONE_MATCH, STATUS_READ, SUBMIT
 from uplift.api.work import resume_for, work_of
 from uplift.fhir.versions import FhirVersion
-from uplift.intake.submission import Labels, parse_unblocked
+from uplift.intake.labels import Labels, parse_force
+from uplift.intake.submission import parse_unblocked
 from uplift.ledger import attempts, uploads, users
 from uplift.ledger.credentials import Scope
 from uplift.ledger.filters import Filter
@@ -74,6 +75,8 @@ async def submit_upload(request: Request, caller: CallerDep) -> Response:
         fhir_version=query.get("fhirVersion"),
         source=query.get("source"),
         record_id=query.get("recordId"),
+        received_at=query.get("receivedAt"),
+        force=parse_force(query.get("force")),
     )
     limit = relay.settings.max_body_bytes
     async with admission.body(caller.credential, Receiving()) as part:

@@ -27,8 +27,9 @@ from sqlalchemy import text
 
 from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
 from uplift.cli.local.system import command
-from uplift.intake.accept import sealed
-from uplift.intake.submission import Labels, parse
+from uplift.intake.labels import Labels
+from uplift.intake.sealed import sealed
+from uplift.intake.submission import parse
 from uplift.ledger import accepting, migrate, users
 from uplift.ledger.database import Database
 from uplift.logs import configure_logs
@@ -127,7 +128,7 @@ async def accept(relay: Relay, count: int) -> list[Any]:
             submission = parse(orjson.dumps(resource), Labels(fhir_version="R4", source="bench"))
             group.append(sealed(submission, user.id, key, queue=UPLOADS))
         async with relay.database.transaction() as connection:
-            kept = await accepting.put_in_unread(connection, group, redispatch_seconds=600)
+            kept = await accepting.put_in_unread(connection, group)
         ids += [id_ for id_, _ in kept]
     return ids
 

@@ -24,8 +24,9 @@ from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.processes import Processes
 from uplift.cli.local.system import System, command
 from uplift.dispatch import Dispatcher
-from uplift.intake.accept import sealed
-from uplift.intake.submission import Labels, parse
+from uplift.intake.labels import Labels
+from uplift.intake.sealed import sealed
+from uplift.intake.submission import parse
 from uplift.ledger import accepting, credentials, grants, users
 from uplift.ledger.credentials import BACKEND, Scope
 from uplift.ledger.database import Database
@@ -124,9 +125,7 @@ class Testbed:
             for start in range(0, len(new), _GROUP):
                 async with database.transaction() as connection:
                     # Late enough that no sweep dispatches them within the round.
-                    await accepting.put_in_unread(
-                        connection, new[start : start + _GROUP], redispatch_seconds=3600.0
-                    )
+                    await accepting.put_in_unread(connection, new[start : start + _GROUP])
         finally:
             await database.close()
         return [upload.id for upload in new]

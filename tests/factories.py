@@ -8,7 +8,8 @@ from fakeredis import FakeAsyncRedis, FakeServer
 from uuid_utils.compat import uuid7
 
 from uplift.intake.accept import Accepted
-from uplift.intake.submission import Labels, Submission, parse
+from uplift.intake.labels import Labels
+from uplift.intake.submission import Submission, parse
 from uplift.ledger import uploads, users
 from uplift.ledger.uploads import UploadRow
 from uplift.ledger.users import UserRow

@@ -7,9 +7,15 @@ record is health data, and one could guess it from a hash without a key.
 
 import hmac
 import re
+from collections.abc import Iterable
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
+
+# Of `meta`. Servers set these, some of them at each download. Profiles, tags and security labels
+# are content.
+_VERSION_METADATA = frozenset({"versionId", "lastUpdated"})
 
 # Of arrays and objects inside each other. orjson writes up to 254.
 _MAX_DEPTH = 200
@@ -32,6 +38,19 @@ def canonical(resource: Any) -> bytes:
     if content and not _may_hold_whole_floats(content) and _max_depth(content) <= _MAX_DEPTH:
         return content
     return orjson.dumps(_plain(resource, _MAX_DEPTH), option=orjson.OPT_SORT_KEYS)
+
+
+def without_version_metadata(resource: dict[str, Any]) -> dict[str, Any]:
+    """The resource without meta.versionId and meta.lastUpdated; itself if it has neither.
+
+    What is downloaded again every day is then equal.
+    """
+    meta = resource.get("meta")
+    if not isinstance(meta, dict) or _VERSION_METADATA.isdisjoint(meta):
+        return resource
+    left = {name: value for name, value in meta.items() if name not in _VERSION_METADATA}
+    rest = {name: value for name, value in resource.items() if name != "meta"}
+    return {**rest, "meta": left} if left else rest
 
 
 def _may_hold_whole_floats(content: bytes) -> bool:
@@ -105,20 +124,44 @@ def receipt_key(key: bytes, *, fhir_version: str, resource_type: str, resource_i
     return _keyed(key, b"receipt\0", parts)
 
 
-def request_digest(
-    key: bytes,
-    *,
-    fhir_version: str | None,
-    source: str | None,
-    record_id: str | None,
-    body: bytes,
-) -> bytes:
+def server_of(source_url: str | None, resource_type: str) -> str | None:
+    """The FHIR server in the URL of a record: the URL less its `/Type/id`; None if it names none.
+
+    The path stays, because one host may serve many hospitals.
+    """
+    try:
+        url = urlsplit(source_url or "")
+        host, port = (url.hostname or "").rstrip("."), url.port
+    except ValueError:
+        return None
+    segments = url.path.split("/")
+    types = [place for place, name in enumerate(segments[:-1]) if name == resource_type]
+    types = [place for place in types if segments[place + 1]]
+    if url.scheme not in _PORTS or not host or not types:
+        return None
+    shown = f":{port}" if port not in (None, _PORTS[url.scheme]) else ""
+    return f"{url.scheme}://{host}{shown}{'/'.join(segments[: types[-1]])}"
+
+
+_PORTS = {"http": 80, "https": 443}
+
+
+def source_key(key: bytes, source: str) -> bytes:
+    """A digest of a source's label under the user's key (32 bytes)."""
+    return _keyed(key, b"source\0", [source.encode()])
+
+
+def server_key(key: bytes, server: str) -> bytes:
+    """A digest of `server_of` a record under the user's key (32 bytes)."""
+    return _keyed(key, b"server\0", [server.encode()])
+
+
+def request_digest(key: bytes, *, labels: Iterable[str | None], body: bytes) -> bytes:
     """A digest of a request's labels and of its resource's bytes, under the user's key (32 bytes).
 
     An omitted label and an empty one are the same.
     """
-    parts = [(text or "").encode() for text in (fhir_version, source, record_id)]
-    return _keyed(key, b"request\0", [*parts, body])
+    return _keyed(key, b"request\0", [*((text or "").encode() for text in labels), body])
 
 
 def _keyed(key: bytes, purpose: bytes, parts: list[bytes]) -> bytes:

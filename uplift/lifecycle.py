@@ -17,7 +17,7 @@ class State(StrEnum):
     REFUSED = "refused"  # 1upHealth will not take this record
     EXPIRED = "expired"  # gave up: a dead letter
     CANCELLED = "cancelled"  # withdrawn by its owner
-    SUPERSEDED = "superseded"  # a newer version of the same record took its place
+    SUPERSEDED = "superseded"  # a newer version of the same record is there in its place
 
     @property
     def final(self) -> bool:
@@ -96,6 +96,7 @@ class Reason(StrEnum):
     GAVE_UP = "gave_up"
     NEWER_VERSION = "newer_version"
     STORED_DIFFERENTLY = "stored_differently"  # 1upHealth has it, with other content than was sent
+    OLDER_VERSION = "older_version"  # it came after a version that its server says is newer
 
 
 def allowed(source: State, target: State) -> bool:

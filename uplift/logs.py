@@ -25,7 +25,7 @@ OF_EVERY_LINE = frozenset({"event", "level", "timestamp", "logger"})
 FIELDS = OF_EVERY_LINE | {
     "request", "upload", "uploads", "batch", "user", "duplicate", "duplicates", "problems",
     "credential", "queue", "state", "outcome", "attempt", "recorded", "error", "why",
-    "refused", "lease_expired", "released", "expired", "dispatched", "erased",
+    "refused", "lease_expired", "released", "retried", "expired", "dispatched", "erased",
     "thinned", "shredded", "removed", "batches", "tokens", "keys",
     "unfinished", "ended", "locked",
     "status", "method", "route", "unlogged",

@@ -101,8 +101,8 @@ delivery_duration = Histogram(
 sweep_work = Counter(
     "uplift_sweep_work_total",
     "What sweeps did. Uploads: refused because they crash workers, queued because their lease"
-    " expired (lease_expired), released because of a new grant, expired, dispatched. Users:"
-    " erased.",
+    " expired (lease_expired), released because of a new grant, retried because a collision is"
+    " none any more, expired, dispatched. Users: erased.",
     ["kind"],
 )
 
@@ -190,7 +190,7 @@ for _why in ("not_the_resource", "another_id", "another_record"):
     wrong_resources.labels(_why)
 for _why in ("lease_lost", "failed"):
     attempts_unrecorded.labels(_why)
-for _kind in ("refused", "lease_expired", "released", "expired", "dispatched", "erased"):
+for _kind in ("refused", "lease_expired", "released", "retried", "expired", "dispatched", "erased"):
     sweep_work.labels(_kind)
 # Unknown until this process has read it.
 rate_limiter_limit.set(math.nan)

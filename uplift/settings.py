@@ -303,11 +303,8 @@ class Settings(BaseSettings):
     # --- dispatch and sweep -------------------------------------------------------------------
     sweep_seconds: Seconds = Field(
         default=2.0,
-        description="Pause between two sweeps, which look for due uploads and expired leases.",
-    )
-    redispatch_seconds: Seconds = Field(
-        default=15.0,
-        description="A due upload that no worker has claimed is dispatched again after this time.",
+        description="Pause between two sweeps, which look for due uploads and expired leases, and "
+        "dispatch again what no worker has claimed.",
     )
     max_queued_messages: PositiveInt = Field(
         default=200,

@@ -22,6 +22,7 @@ from uplift.key_check import KeyCheck
 from uplift.ledger.database import Database
 from uplift.maintenance.measure import Measurer
 from uplift.maintenance.retain import Retainer
+from uplift.maintenance.retry_collisions import CollisionRetrier
 from uplift.maintenance.sweep import Sweeper
 from uplift.reading.long_poll import LongPoll
 from uplift.reading.read_back import Reader
@@ -86,7 +87,8 @@ async def open_relay(settings: Settings) -> AsyncIterator[Relay]:
     attempter = Attempter(key_ring, access, fhir, rate_limiter, settings)
     long_poll = LongPoll(database)
     eraser = Eraser(database)
-    sweeper = Sweeper(database, dispatcher, eraser, rate_limiter, settings)
+    retrier = CollisionRetrier(database, key_ring)
+    sweeper = Sweeper(database, dispatcher, eraser, retrier, rate_limiter, settings)
     dispatcher.start()
     try:
         await keys.at_start()
@@ -98,7 +100,7 @@ async def open_relay(settings: Settings) -> AsyncIterator[Relay]:
             dispatcher=dispatcher,
             rate_limiter=rate_limiter,
             authenticator=Authenticator(database, key_ring),
-            acceptor=Acceptor(database, key_ring, dispatcher, pressure, settings),
+            acceptor=Acceptor(database, key_ring, dispatcher, pressure),
             batch_acceptor=BatchAcceptor(database, key_ring, dispatcher, pressure, settings),
             provisioner=Provisioner(database, key_ring, tokens, keys),
             long_poll=long_poll,

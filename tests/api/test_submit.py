@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from tests.api.calls import assert_problem, bearer, device_token, read_row, stored_body, submit
 from tests.factories import resource
-from uplift.intake.accept import sealed
+from uplift.intake.sealed import sealed
 from uplift.intake.submission import parse
 from uplift.ledger.database import Database
 from uplift.queues import UPLOADS

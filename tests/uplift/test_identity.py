@@ -13,7 +13,9 @@ from uplift.identity import (
     canonical,
     content_digest,
     record_identity,
+    server_of,
     upstream_key,
+    without_version_metadata,
 )
 
 KEY = bytes(range(32))
@@ -182,6 +184,58 @@ def test_an_id_that_looks_like_a_digest_is_still_an_id() -> None:
 
 def test_no_source_and_an_empty_source_are_the_same_source() -> None:
     assert _identity(source=None) == _identity(source="")
+
+
+_TAGGED = {"tag": [{"code": "a"}], "profile": ["p"], "security": [{"code": "R"}]}
+
+
+@pytest.mark.parametrize(
+    ("meta", "left"),
+    [
+        ({"versionId": "1"}, None),
+        ({"lastUpdated": "2026-01-01T00:00:00Z"}, None),
+        ({"lastUpdated": {"of": "another type"}, "versionId": 1}, None),
+        ({"versionId": "1", "lastUpdated": "2026-01-01T00:00:00Z", **_TAGGED}, _TAGGED),
+        (_TAGGED, _TAGGED),
+        ({}, {}),
+        ("text", "text"),
+    ],
+)
+def test_version_metadata_is_no_content_and_tags_are(meta: Any, left: Any) -> None:
+    resource = {"resourceType": "Condition", "meta": meta, "id": "1"}
+    rest = without_version_metadata(resource)
+    assert rest.get("meta") == left
+    assert ("meta" in rest) is (left is not None)
+    assert (rest["resourceType"], rest["id"]) == ("Condition", "1")
+    assert resource["meta"] == meta
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("https://fhir.example.org/r4/Condition/1", "https://fhir.example.org/r4"),
+        ("https://north.example/Condition/o0", "https://north.example"),
+        ("https://Host.Example:443/a/b/Condition/1?x=1#y", "https://host.example/a/b"),
+        ("http://host.example.:8080/Condition/1/_history/2", "http://host.example:8080"),
+        ("https://jane:secret@host.example/Condition/1", "https://host.example"),
+        ("https://host.example/Condition/r4/Condition/1", "https://host.example/Condition/r4"),
+        ("https://host.example/r4/Condition/Condition", "https://host.example/r4"),
+        ("https://host.example/r4/Observation/1", None),
+        ("https://host.example/r4/Condition/", None),
+        ("https://host.example/r4/Condition", None),
+        ("https:///Condition/1", None),
+        ("https://[::1/Condition/1", None),
+        ("https://host.example:port/Condition/1", None),
+        ("urn:uuid:1", None),
+        ("Condition/1", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_the_server_of_a_record_is_its_url_less_type_and_id(
+    url: str | None, server: str | None
+) -> None:
+    assert server_of(url, "Condition") == server
 
 
 def test_where_a_resource_will_be_is_its_version_its_type_and_its_id() -> None:

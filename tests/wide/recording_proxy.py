@@ -1,7 +1,8 @@
-"""Stands between a client and the API, and keeps the bodies that the client sends."""
+"""Stands between a client and the API: keeps the bodies that the client sends, and can be busy."""
 
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -13,22 +14,40 @@ _HOP_BY_HOP = {"connection", "content-length", "host", "transfer-encoding", "upg
 class Recording:
     """The address of the proxy, and what went through it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, busy: Sequence[int]) -> None:
         self.url = url
         self.bodies: list[bytes] = []
+        self.busy = list(busy)
+
+
+def _body_of(request: BaseHTTPRequestHandler) -> bytes:
+    if request.headers.get("Transfer-Encoding", "").lower() != "chunked":
+        return request.rfile.read(int(request.headers.get("Content-Length", 0)))
+    chunks = []
+    while size := int(request.rfile.readline().split(b";")[0], 16):
+        chunks.append(request.rfile.read(size))
+        request.rfile.readline()
+    request.rfile.readline()
+    return b"".join(chunks)
 
 
 @contextmanager
-def recorded(api_url: str) -> Iterator[Recording]:
-    """A proxy in front of that API, for one `with` block."""
+def recorded(api_url: str, *, busy: Sequence[int] = ()) -> Iterator[Recording]:
+    """A proxy in front of that API, for one `with` block.
+
+    The first envelopes get the statuses `busy`, and `Retry-After: 1`.
+    """
     upstream = httpx.Client(base_url=api_url, timeout=60, trust_env=False)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def _pass_on(self) -> None:
-            body = self._body()
+            body = _body_of(self)
             recording.bodies.append(body)
+            if recording.busy and (self.command, self.path) == ("POST", "/v1/uploads"):
+                self._be_busy(recording.busy.pop(0))
+                return
             headers = {
                 name: value
                 for name, value in self.headers.items()
@@ -45,15 +64,14 @@ def recorded(api_url: str) -> Iterator[Recording]:
             self.end_headers()
             self.wfile.write(answer.content)
 
-        def _body(self) -> bytes:
-            if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            chunks = []
-            while size := int(self.rfile.readline().split(b";")[0], 16):
-                chunks.append(self.rfile.read(size))
-                self.rfile.readline()
-            self.rfile.readline()
-            return b"".join(chunks)
+        def _be_busy(self, status: int) -> None:
+            self.send_response(status)
+            self.send_header("Retry-After", "1")
+            self.send_header("Content-Type", "application/problem+json")
+            problem = json.dumps({"title": "Later", "status": status, "detail": "Not now."})
+            self.send_header("Content-Length", str(len(problem)))
+            self.end_headers()
+            self.wfile.write(problem.encode())
 
         do_GET = do_POST = do_PUT = do_DELETE = _pass_on  # noqa: N815
 
@@ -61,7 +79,7 @@ def recorded(api_url: str) -> Iterator[Recording]:
             """Says nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    recording = Recording(f"http://127.0.0.1:{server.server_port}")
+    recording = Recording(f"http://127.0.0.1:{server.server_port}", busy)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from functools import update_wrapper
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -12,6 +11,7 @@ from . import calls, user_operations
 from .connection import (
     TIMEOUT,
     base_url,
+    describe,
     headers,
     http_request,
     limits,
@@ -40,7 +40,7 @@ def _method(
     ) -> _Result:
         return await self.call(make(*args, **kwargs))
 
-    update_wrapper(method, make)
+    describe(method, make)
     return method
 
 
@@ -59,7 +59,7 @@ def _list(
                 yield item
             following = page.next
 
-    update_wrapper(method, make)
+    describe(method, make, AsyncIterator)
     return method
 
 

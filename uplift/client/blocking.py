@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import update_wrapper
 from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
@@ -12,6 +11,7 @@ from . import calls, user_operations
 from .connection import (
     TIMEOUT,
     base_url,
+    describe,
     headers,
     http_request,
     limits,
@@ -38,7 +38,7 @@ def _method(
     def method(self: "Uplift", /, *args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
         return self.call(make(*args, **kwargs))
 
-    update_wrapper(method, make)
+    describe(method, make)
     return method
 
 
@@ -54,7 +54,7 @@ def _list(
             yield from page.items
             following = page.next
 
-    update_wrapper(method, make)
+    describe(method, make, Iterator)
     return method
 
 

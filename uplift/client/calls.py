@@ -31,6 +31,9 @@ def submit(
     user: str | None = None,
     source: str | None = None,
     record_id: str | None = None,
+    source_url: str | None = None,
+    received_at: str | None = None,
+    force: bool = False,
     idempotency_key: str | None = None,
 ) -> Call[Upload]:
     """Submit one FHIR resource. When this returns, Uplift keeps it and will deliver it.
@@ -41,12 +44,16 @@ def submit(
         user: your own name for the person; a device token needs none.
         source: where the record comes from.
         record_id: the record's id there.
+        source_url: its address at the FHIR server that it is from.
+        received_at: when the phone got it: ISO 8601, with a zone.
+        force: it counts as newer than what came before.
         idempotency_key: your own name for this submission. By default the client makes one; its
             repetitions have the same.
     """
     key = idempotency_key if idempotency_key is not None else str(uuid4())
     quoted = key.replace("\\", "\\\\").replace('"', '\\"')
-    body = envelope(Record(resource, fhir_version, source, record_id), user)
+    record = Record(resource, fhir_version, source, record_id, source_url, received_at, force=force)
+    body = envelope(record, user)
     headers = {**JSON, "Idempotency-Key": f'"{quoted}"'}
     return Call(Request("POST", "/v1/uploads", body, headers), _upload)
 

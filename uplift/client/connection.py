@@ -1,4 +1,9 @@
-"""What both clients share: how httpx is set up, and its responses as values."""
+"""What both clients share: how httpx is set up, its responses as values, and how methods look."""
+
+from collections.abc import Callable
+from functools import update_wrapper
+from inspect import Parameter, signature
+from typing import Any, get_args
 
 import httpx
 
@@ -60,3 +65,20 @@ def no_reply_of(error: httpx.TransportError) -> NoReply:
             return NoReply("it does not answer in time", maybe_received=True)
         case _:
             return NoReply("the connection breaks", maybe_received=True)
+
+
+def describe(
+    method: Callable[..., object], make: Callable[..., object], items: Any | None = None
+) -> None:
+    """Give a method the name, text and signature of what makes its call: `help` shows them.
+
+    The method returns the result of the call, or the items of its pages, in such an iterator.
+    """
+    update_wrapper(method, make)
+    of_call = signature(make)
+    [result] = get_args(of_call.return_annotation)
+    if items is not None:
+        result = items[get_args(result)]
+    parameters = [Parameter("self", Parameter.POSITIONAL_ONLY), *of_call.parameters.values()]
+    shown = of_call.replace(parameters=parameters, return_annotation=result)
+    vars(method)["__signature__"] = shown

@@ -28,6 +28,12 @@ class Record:
     """None: the version that the batch names."""
     source: str | None = None
     record_id: str | None = None
+    source_url: str | None = None
+    """Its address at the FHIR server that it is from."""
+    received_at: str | None = None
+    """When the phone got it: ISO 8601, with a zone."""
+    force: bool = False
+    """Whether it counts as newer than what came before."""
 
     @property
     def size(self) -> int:
@@ -66,6 +72,9 @@ def envelope(record: Record, user: str | None = None) -> bytes:
         "fhirVersion": record.fhir_version,
         "source": record.source,
         "recordId": record.record_id,
+        "sourceUrl": record.source_url,
+        "receivedAt": record.received_at,
+        "force": record.force or None,
     }
     members = [
         b'"%b":%b,' % (name.encode(), msgspec.json.encode(value))

@@ -1,6 +1,7 @@
 """Accepts uploads. A request meets the files in this order.
 
 `authenticate` finds its credential, and `rate_limit` its caller's rate limit. `submission` parses a
-resource; `ndjson` cuts a batch into lines. `back_pressure` refuses it while too much waits.
-`accept` seals and commits one upload, `accept_batch` many.
+resource, and `labels` what is said about it; `ndjson` cuts a batch into lines. `back_pressure`
+refuses it while too much waits. `accept` commits one upload, as `sealed` makes it, and
+`accept_batch` many.
 """

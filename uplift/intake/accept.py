@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
 from uplift.coalesce import Coalescer
 from uplift.dispatch import Dispatcher
 from uplift.errors import BacklogFull, KeyReused, SealError
-from uplift.identity import content_digest, record_identity, request_digest, upstream_key
+from uplift.identity import request_digest
 from uplift.intake.back_pressure import BackPressure
+from uplift.intake.sealed import sealed
 from uplift.intake.submission import MAX_INLINE_BYTES, Submission, run_unblocked
 from uplift.ledger import accepting, idempotency, uploads, users
 from uplift.ledger.audit import SYSTEM, Actor
@@ -20,10 +20,10 @@ from uplift.ledger.idempotency import CallersKey, Known
 from uplift.ledger.new_uploads import NewUpload
 from uplift.ledger.uploads import UploadRow
 from uplift.ledger.users import LockedUser
+from uplift.lifecycle import State
 from uplift.problem_types import ProblemType
 from uplift.queues import UPLOADS
 from uplift.sealing import KeyRing, UserKey
-from uplift.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +62,11 @@ class Acceptor:
         key_ring: KeyRing,
         dispatcher: Dispatcher,
         pressure: BackPressure,
-        settings: Settings,
     ) -> None:
         self._database = database
         self._key_ring = key_ring
         self._dispatcher = dispatcher
         self._pressure = pressure
-        self._redispatch_seconds = settings.redispatch_seconds
         self._together = Coalescer(self._accept_together, concerns_all=is_away)
 
     async def accept(
@@ -180,7 +178,6 @@ class Acceptor:
             connection,
             [each for each in new if each is not None],
             {owner.id: owner for owner in owners},
-            redispatch_seconds=self._redispatch_seconds,
         )
         found = iter(put)
         rows = [next(found) if each is not None else None for each in new]
@@ -188,7 +185,8 @@ class Acceptor:
 
     def _dispatch_for(self, offers: Sequence[_Offer], accepted: Sequence[Accepted | None]) -> None:
         for offer, each in zip(offers, accepted, strict=True):
-            if each is not None and not each.duplicate:
+            # What is late has ended already.
+            if each and not each.duplicate and each.upload.state is State.QUEUED:
                 self._dispatcher.dispatch(offer.queue, [each.upload.id])
 
 
@@ -196,9 +194,14 @@ def _digest(submission: Submission, user_key: UserKey) -> bytes:
     labels = submission.labels
     return request_digest(
         user_key.identity_key,
-        fhir_version=labels.fhir_version,
-        source=labels.source,
-        record_id=labels.record_id,
+        labels=(
+            labels.fhir_version,
+            labels.source,
+            labels.record_id,
+            labels.source_url,
+            labels.received_at,
+            "force" if labels.force else None,
+        ),
         body=submission.body,
     )
 
@@ -234,49 +237,3 @@ async def _replay(connection: AsyncConnection, known: Known, digest: bytes) -> A
         )
     # Both are the time of one transaction, if it accepted the upload and claimed the key.
     return Accepted(row, duplicate=row.created_at != known.since, replayed=True)
-
-
-def sealed(
-    submission: Submission,
-    user_id: UUID,
-    key: UserKey,
-    *,
-    queue: str,
-    by: Actor = SYSTEM,
-    batch_id: UUID | None = None,
-) -> NewUpload:
-    """A submission as the ledger keeps it: identified, digested, and sealed with the user's key."""
-    digest = content_digest(key.identity_key, submission.content)
-    resource_id = submission.resource.get("id")
-    record_id = submission.labels.record_id or resource_id
-    upload_id = uuid7()
-    return NewUpload(
-        id=upload_id,
-        user_id=user_id,
-        identity=record_identity(
-            key.identity_key,
-            fhir_version=submission.fhir_version,
-            resource_type=submission.resource_type,
-            source=submission.labels.source,
-            record_id=record_id if isinstance(record_id, str) else None,
-            digest=digest,
-        ),
-        digest=digest,
-        fhir_version=submission.fhir_version,
-        resource_type=submission.resource_type,
-        body_bytes=len(submission.body),
-        sealed_body=key.seal(submission.body, uploads.body_context(upload_id)),
-        queue=queue,
-        upstream_key=(
-            upstream_key(
-                key.identity_key,
-                fhir_version=submission.fhir_version,
-                resource_type=submission.resource_type,
-                resource_id=resource_id,
-            )
-            if isinstance(resource_id, str) and resource_id
-            else None
-        ),
-        batch_id=batch_id,
-        by=by,
-    )

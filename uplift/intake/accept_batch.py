@@ -12,9 +12,10 @@ from tenacity import RetryCallState, retry, retry_if_exception_type, stop_after_
 
 from uplift.dispatch import Dispatcher
 from uplift.errors import Conflict, UnreadableUpload
-from uplift.intake.accept import sealed
 from uplift.intake.back_pressure import BackPressure
-from uplift.intake.submission import Labels, check_values, parse
+from uplift.intake.labels import Labels
+from uplift.intake.sealed import sealed
+from uplift.intake.submission import check_values, parse
 from uplift.ledger import accepting, batches, users
 from uplift.ledger.audit import SYSTEM, Actor
 from uplift.ledger.batches import BatchRow, NewLine
@@ -79,7 +80,6 @@ class BatchAcceptor:
         self._key_ring = key_ring
         self._dispatcher = dispatcher
         self._pressure = pressure
-        self._redispatch_seconds = settings.redispatch_seconds
         self._max_lines = settings.max_batch_lines
         self._max_values = settings.max_json_values
 
@@ -158,9 +158,7 @@ class BatchAcceptor:
         async with self._database.transaction() as connection:
             if await users.get_user(connection, batch.user.id, lock=True) is None:
                 raise users.no_such_user()
-            kept = await accepting.put_in_unread(
-                connection, list(group.new.values()), redispatch_seconds=self._redispatch_seconds
-            )
+            kept = await accepting.put_in_unread(connection, list(group.new.values()))
             lines = [
                 NewLine(line=line, upload_id=upload_id, duplicate=duplicate)
                 for line, (upload_id, duplicate) in zip(group.new, kept, strict=True)

@@ -29,26 +29,24 @@ async def put_in(
     connection: AsyncConnection,
     group: Sequence[NewUpload],
     owners: Mapping[UUID, LockedUser],
-    *,
-    redispatch_seconds: float,
 ) -> list[tuple[UploadRow, bool] | None]:
     """Put uploads in, unless their record has their content already.
 
-    `owners` are their users by id, locked by this transaction. A dispatch of what is new is noted
-    for `redispatch_seconds`. Returns for each, in the order of the group, the row of its upload and
-    whether that was there before; None if the erasing of its user has begun.
+    `owners` are their users by id, locked by this transaction. Returns for each, in the order of
+    the group, the row of its upload and whether that was there before; None if the erasing of its
+    user has begun.
     """
     if not group:
         return []
-    kept = await _put_in(connection, group, redispatch_seconds)
+    kept = await _put_in(connection, group)
     # A locked user is not gone, but their erasing may have begun while a lock was waited for.
     erased = await users.find_erased(connection, {new.user_id for new in group})
     # What has a later version in the group may be superseded already.
-    last = {(new.user_id, new.identity): kept[new.id].id for new in group}
+    last = {kept[new.id].record_id: kept[new.id].id for new in group}
     rows: dict[UUID, UploadRow] = {}
     for new in group:
         added = kept[new.id].added
-        if added and new.user_id not in erased and last[new.user_id, new.identity] == new.id:
+        if added and new.user_id not in erased and last[kept[new.id].record_id] == new.id:
             rows[new.id] = first_status(new, added, owners[new.user_id])
     if missing := [each.id for each in kept.values() if each.id not in rows]:
         rows |= await uploads.get_uploads(connection, missing)
@@ -71,32 +69,33 @@ async def put_in(
 
 
 async def put_in_unread(
-    connection: AsyncConnection, group: Sequence[NewUpload], *, redispatch_seconds: float
+    connection: AsyncConnection, group: Sequence[NewUpload]
 ) -> list[tuple[UUID, bool]]:
     """`put_in` without the rows: only each upload's id, and whether it was there before."""
-    kept = await _put_in(connection, group, redispatch_seconds)
+    kept = await _put_in(connection, group)
     return [(kept[new.id].id, kept[new.id].duplicate) for new in group]
 
 
-async def _put_in(
-    connection: AsyncConnection, group: Sequence[NewUpload], redispatch_seconds: float
-) -> dict[UUID, Kept]:
+async def _put_in(connection: AsyncConnection, group: Sequence[NewUpload]) -> dict[UUID, Kept]:
     """What became of each upload, by the id that it came with."""
     kept: dict[UUID, Kept] = {}
     rounds, twins = _rounds(group)
     for number, once_each in enumerate(rounds):
         rest = once_each
         if not number:  # only in the first round a record can be missing
-            first = await add_first_versions(
-                connection, once_each, redispatch_seconds=redispatch_seconds
-            )
-            kept |= {id_: Kept(id_, duplicate=False, added=added) for id_, added in first.items()}
+            first = await add_first_versions(connection, once_each)
+            kept |= {
+                new.id: Kept(new.id, new.record_id, duplicate=False, added=added)
+                for new in once_each
+                if (added := first.get(new.id)) is not None
+            }
             rest = [new for new in once_each if new.id not in first]
         if rest:
-            kept |= await add_later_versions(
-                connection, rest, redispatch_seconds=redispatch_seconds
-            )
-    return kept | {twin.id: Kept(kept[first.id].id, duplicate=True) for twin, first in twins}
+            kept |= await add_later_versions(connection, rest)
+    return kept | {
+        twin.id: Kept(kept[first.id].id, kept[first.id].record_id, duplicate=True)
+        for twin, first in twins
+    }
 
 
 def _rounds(
@@ -104,7 +103,8 @@ def _rounds(
 ) -> tuple[list[list[NewUpload]], list[tuple[NewUpload, NewUpload]]]:
     """The group in rounds that have each record once, in its order; and twins with their first.
 
-    A twin has the content of the one before it of the same record, so it needs nothing.
+    A twin has the content and the times of the one before it of the same record, so it needs
+    nothing.
     """
     rounds: list[list[NewUpload]] = []
     twins: list[tuple[NewUpload, NewUpload]] = []
@@ -112,7 +112,7 @@ def _rounds(
     for new in group:
         record = (new.user_id, new.identity)
         before, round_ = seen.get(record, (None, -1))
-        if before is not None and before.digest == new.digest:
+        if before is not None and (before.digest, before.times) == (new.digest, new.times):
             twins.append((new, before))
             continue
         if round_ + 1 == len(rounds):

@@ -62,12 +62,12 @@ async def find(
 
 
 # `overtaken`: a newer version was delivered, or will be. Or the content that was delivered before
-# it came back as the latest, which needed no upload.
+# it came back as the latest, which needed no upload. Or its record joined another one.
 _STANDINGS = text("""
     SELECT u.id, u.record_id, u.version, u.state, u.queue, u.maybe_sent,
         u.sealed_body IS NOT NULL AS kept,
         CAST(extract(epoch FROM now() - u.updated_at) AS float8) AS rested,
-        r.delivered_version > u.version
+        r.delivered_version > u.version OR r.alias_of IS NOT NULL
             OR coalesce(r.latest_upload_id <> u.id AND r.latest_digest = r.delivered_digest, false)
             OR EXISTS (SELECT 1 FROM uploads AS n
                        WHERE n.record_id = u.record_id AND n.version > u.version

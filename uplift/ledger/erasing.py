@@ -20,6 +20,7 @@ from uplift.ledger.tables import (
     IdempotencyKey,
     Pause,
     Record,
+    SourceAlias,
     Tombstone,
     Upload,
     User,
@@ -136,6 +137,7 @@ async def remove_some(connection: AsyncConnection, user_id: UUID, *, limit: int)
     ).all()
     if removed:
         return Removal(done=False, moved=True)
+    await connection.execute(delete(SourceAlias).where(SourceAlias.user_id == user_id))
     await connection.execute(delete(Batch).where(Batch.user_id == user_id))
     await _remove_access(connection, user_id)
     await connection.execute(delete(User).where(User.id == user_id))

@@ -1,23 +1,25 @@
 """Adds uploads to records that are there, or finds that they need none.
 
-Older versions that nobody has tried to send are superseded. An older version that may be at
+Older versions that nobody has tried to send are superseded. One that comes late, after a version
+that its server says is newer, is superseded itself. An older version that may be at
 1upHealth ends first, and what comes after it is looked up there before it is sent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
-from uplift.ledger import locks
+from uplift.ledger.joining import join
 from uplift.ledger.new_uploads import Added, NewUpload, Version, add, adding
 from uplift.ledger.parameters import Rows, is_among
+from uplift.ledger.superseding import supersede_unsent
 from uplift.ledger.tables import Record, Upload, state_is
 from uplift.ledger.transitions import Change, change_state
+from uplift.ledger.watermarks import Watermarks
 from uplift.lifecycle import ENDED_UNDELIVERED, UNFINISHED, Reason, State
 
 # These ended because somebody stopped them, or time did. The same content that comes again is a
@@ -29,47 +31,91 @@ _GIVEN_UP = frozenset({State.CANCELLED, State.EXPIRED, State.SUPERSEDED})
 class Kept:
     """What became of an upload that was put in: the id it has, and whether that was there before.
 
-    `added` is what the ledger decided about it, if it is new.
+    `record_id` is its record.
+    `added` is what the ledger decided about it, if it is new and waits to be sent.
     """
 
     id: UUID
+    record_id: UUID
     duplicate: bool
     added: Added | None = None
 
 
 async def add_later_versions(
-    connection: AsyncConnection, group: Sequence[NewUpload], *, redispatch_seconds: float
+    connection: AsyncConnection, group: Sequence[NewUpload]
 ) -> dict[UUID, Kept]:
-    """Put in these uploads, each of another record; what became of each, by the uploads' ids."""
-    locked = await locks.add_or_lock_records(
-        connection,
-        (
-            {
-                "id": uuid7(),
-                "user_id": new.user_id,
-                "identity": new.identity,
-                "upstream_key": new.upstream_key,
-            }
-            for new in group
-        ),
-    )
-    records = {(row.user_id, bytes(row.identity)): row for row in locked}
-    pairs = [(new, records[new.user_id, new.identity]) for new in group]
+    """Put in these uploads, each of another identity; what became of each, by the uploads' ids."""
+    joined = await join(connection, group)
+    pairs = joined.pairs
+    watermarks = Watermarks(connection)
     kept = await _find_repeated(connection, pairs)
+    moved = await watermarks.with_duplicates(
+        [(new, record, kept[new.id].id) for new, record in pairs if new.id in kept]
+    )
     changed = [(new, record) for new, record in pairs if new.id not in kept]
-    if not changed:
-        return kept
+    late = await watermarks.find_late(changed) if changed else set()
+    for new, record in changed:
+        if new.id in late and (before := watermarks.late_before(new, record)):
+            kept[new.id] = Kept(before, record.id, duplicate=True)
+    newer = [(new, record) for new, record in changed if new.id not in late]
+    versions, gone_back = await _next_versions(connection, newer)
+    kept |= gone_back
+    moved |= await watermarks.with_duplicates(
+        [(new, record, kept[new.id].id) for new, record in newer if new.id in kept]
+    )
+    moved |= await watermarks.with_versions(
+        [(new, record) for new, record in newer if new.id not in kept]
+    )
+    versions += [
+        Version(new, record.id, record.versions + 1, maybe_sent=False)
+        for new, record in changed
+        if new.id in late and new.id not in kept
+    ]
+    if versions:
+        added = await add(connection, _ADD_NEXT, versions)
+        await change_state(connection, [_older(id_) for id_ in added if id_ in late])
+        records = {version.new.id: version.record_id for version in versions}
+        kept |= {
+            id_: Kept(id_, records[id_], duplicate=False, added=each if id_ not in late else None)
+            for id_, each in added.items()
+        }
+    await _note(connection, pairs, kept, late, moved)
+    kept |= {
+        new.id: Kept(record.latest_upload_id, record.id, duplicate=True)
+        for new, record in joined.like
+    }
+    if joined.deferred:
+        kept |= await add_later_versions(connection, joined.deferred)
+    return kept
+
+
+def _older(upload_id: UUID) -> Change:
+    return Change(
+        upload_id=upload_id,
+        source=State.QUEUED,
+        target=State.SUPERSEDED,
+        reason=Reason.OLDER_VERSION,
+    )
+
+
+async def _next_versions(
+    connection: AsyncConnection, pairs: Sequence[tuple[NewUpload, Row[Any]]]
+) -> tuple[list[Version], dict[UUID, Kept]]:
+    """The uploads as the next versions of their records; and those that went back to what was
+    delivered. What is not sent yet is superseded by both.
+    """
     # A record that never had an upload needs no question.
     standings: dict[UUID, Row[Any]] = {}
-    if before := [record.id for _, record in changed if record.versions]:
-        await _supersede_unsent(connection, before)
+    if before := [record.id for _, record in pairs if record.versions]:
+        await supersede_unsent(connection, before)
         standings = await _standings(connection, before)
     versions: list[Version] = []
-    for new, record in changed:
+    gone_back: dict[UUID, Kept] = {}
+    for new, record in pairs:
         standing = standings.get(record.id)
         same_as_delivered = record.delivered_digest == new.digest
         if standing and same_as_delivered and _is_as_delivered(standing):
-            kept[new.id] = Kept(standing.delivered_upload_id, duplicate=True)
+            gone_back[new.id] = Kept(standing.delivered_upload_id, record.id, duplicate=True)
         else:
             # What was delivered last may still be there, after a version that never arrived. The
             # same content that is under way may soon be there.
@@ -77,31 +123,61 @@ async def add_later_versions(
                 standing.maybe_sent or same_as_delivered or new.digest in (standing.under_way or ())
             )
             versions.append(Version(new, record.id, record.versions + 1, maybe_sent))
-    if versions:
-        added = await add(connection, _ADD_NEXT, versions, redispatch_seconds=redispatch_seconds)
-        kept |= {id_: Kept(id_, duplicate=False, added=each) for id_, each in added.items()}
-    await connection.execute(
-        _NOTE_LATEST,
-        _LATEST.parameter(
-            {
-                "record_id": record.id,
-                "upload_id": kept[new.id].id,
-                "digest": new.digest,
-                "added": 0 if kept[new.id].duplicate else 1,
-            }
-            for new, record in changed
-        ),
+    return versions, gone_back
+
+
+async def _note(
+    connection: AsyncConnection,
+    pairs: Sequence[tuple[NewUpload, Row[Any]]],
+    kept: Mapping[UUID, Kept],
+    late: Collection[UUID],
+    moved: Mapping[UUID, bytes],
+) -> None:
+    """Note in the records what came last; what is late did not."""
+    notes = []
+    for new, record in pairs:
+        is_newest = new.id not in late
+        note = {
+            "record_id": record.id,
+            "upload_id": kept[new.id].id if is_newest else record.latest_upload_id,
+            "digest": new.digest if is_newest else record.latest_digest,
+            "added": 0 if kept[new.id].duplicate else 1,
+            "watermark": moved.get(record.id),
+            "source_key": record.source_key or new.source_key,
+            "server_key": new.server_key or record.server_key,
+        }
+        if note["added"] or note["watermark"] or _differs(note, record):
+            notes.append(note)
+    if notes:
+        await connection.execute(_NOTE_LATEST, _LATEST.parameter(notes))
+
+
+def _differs(note: Mapping[str, Any], record: Row[Any]) -> bool:
+    return (note["upload_id"], note["source_key"], note["server_key"]) != (
+        record.latest_upload_id,
+        record.source_key,
+        record.server_key,
     )
-    return kept
 
 
 _ADD_NEXT = adding()
 
-_LATEST = Rows("latest", record_id="uuid", upload_id="uuid", digest="bytea", added="int")
+_LATEST = Rows(
+    "latest",
+    record_id="uuid",
+    upload_id="uuid",
+    digest="bytea",
+    added="int",
+    watermark="bytea",
+    source_key="bytea",
+    server_key="bytea",
+)
 
 _NOTE_LATEST = _LATEST.statement("""
     UPDATE records AS r
-    SET versions = r.versions + n.added, latest_upload_id = n.upload_id, latest_digest = n.digest
+    SET versions = r.versions + n.added, latest_upload_id = n.upload_id, latest_digest = n.digest,
+        source_key = n.source_key, server_key = n.server_key,
+        sealed_watermark = coalesce(n.watermark, r.sealed_watermark)
     FROM {latest} AS n
     WHERE r.id = n.record_id
 """)
@@ -130,7 +206,7 @@ async def _find_repeated(
     )
     states = {row.id: row.state for row in rows}
     return {
-        new.id: Kept(record.latest_upload_id, duplicate=True)
+        new.id: Kept(record.latest_upload_id, record.id, duplicate=True)
         for new, record in repeated
         if _is_kept(states.get(record.latest_upload_id), record)
     }
@@ -144,31 +220,6 @@ def _is_kept(state: str | None, record: Row[Any]) -> bool:
     if state is None:
         return bool(record.delivered_digest == record.latest_digest)
     return state not in _GIVEN_UP
-
-
-# The states stand in the text for the partial index, as `tables.state_is` explains.
-_UNSENT = text("""
-    SELECT id, state FROM uploads
-    WHERE record_id = ANY(CAST(:record_ids AS uuid[])) AND state IN ('queued', 'parked')
-        AND NOT maybe_sent
-    ORDER BY id FOR UPDATE
-""")
-
-
-async def _supersede_unsent(connection: AsyncConnection, record_ids: list[UUID]) -> None:
-    older = await connection.execute(_UNSENT, {"record_ids": record_ids})
-    await change_state(
-        connection,
-        [
-            Change(
-                upload_id=row.id,
-                source=State(row.state),
-                target=State.SUPERSEDED,
-                reason=Reason.NEWER_VERSION,
-            )
-            for row in older
-        ],
-    )
 
 
 # One statement, so that a version that ends meanwhile is seen either before or after it did.

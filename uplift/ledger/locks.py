@@ -1,21 +1,23 @@
 """The lock order: who waits for row locks takes them in this order, so no two wait for each other.
 
 1. Users, by `lock_users` or `share_lock`. Such a lock is shared: it only keeps the user's row.
-2. Records, in the order of (user_id, identity), by the functions here.
-3. Uploads, in the order of their ids.
+2. Places, by `places.lock`.
+3. Records, in the order of (user_id, identity), by the functions here.
+4. A user's aliases, by `source_aliases`.
+5. Uploads, in the order of their ids.
 
 A transaction may leave steps out, but goes back to none. Only who never waits (SKIP LOCKED) is
 free of the order. Records that a transaction adds are locked too, but others cannot see them yet.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, Select, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from uplift.ledger.parameters import Rows, is_among
+from uplift.ledger.parameters import is_among
 from uplift.ledger.tables import Record, User
 
 
@@ -69,28 +71,18 @@ async def lock_records_of(connection: AsyncConnection, upload_ids: Collection[UU
     await connection.execute(_LOCK_RECORDS_OF, {"ids": list(upload_ids)})
 
 
-_RECORDS = Rows("records", id="uuid", user_id="uuid", identity="bytea", upstream_key="bytea")
-
-# The update takes the row's lock and returns it. It changes the key of a record whose id in the
-# resource is another now, or that had none.
-_ADD_OR_LOCK = _RECORDS.statement("""
-    INSERT INTO records AS r (id, user_id, identity, upstream_key)
-    SELECT n.id, n.user_id, n.identity, n.upstream_key
-    FROM {records} AS n
-    ORDER BY n.user_id, n.identity
-    ON CONFLICT (user_id, identity) DO UPDATE SET upstream_key = excluded.upstream_key
-    RETURNING r.id, r.user_id, r.identity, r.versions, r.latest_upload_id, r.latest_digest,
-        r.delivered_digest
+_LOCK_AND_READ = text("""
+    SELECT id, user_id, identity, alias_of, versions, latest_upload_id, latest_digest,
+        delivered_version, delivered_digest, sealed_watermark, upstream_key, upstream_rank,
+        source_key, server_key
+    FROM records WHERE id = ANY(CAST(:ids AS uuid[]))
+    ORDER BY user_id, identity FOR UPDATE
 """)
 
 
-async def add_or_lock_records(
-    connection: AsyncConnection, records: Iterable[Mapping[str, Any]]
-) -> Sequence[Row[Any]]:
-    """Lock these records, and add those that are not there, under the `id` that is given.
-
-    A record is a `user_id` and an `identity`; its `upstream_key` replaces the one that is
-    noted. Returns what is known of each, in no order.
-    """
-    found = await connection.execute(_ADD_OR_LOCK, _RECORDS.parameter(records))
-    return found.all()
+async def lock_and_read_records(
+    connection: AsyncConnection, record_ids: Collection[UUID]
+) -> dict[UUID, Row[Any]]:
+    """Lock these records; what is known of each, by its id. What is gone is missing."""
+    rows = await connection.execute(_LOCK_AND_READ, {"ids": list(record_ids)})
+    return {row.id: row for row in rows}

@@ -1,7 +1,7 @@
 """New uploads, and the row that each begins with."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import accumulate
 from typing import Any
@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
 
 from uplift.ledger import fair_queue
 from uplift.ledger.audit import SYSTEM, Action, Actor
@@ -16,11 +17,18 @@ from uplift.ledger.parameters import Rows
 from uplift.ledger.uploads import UploadRow
 from uplift.ledger.users import LockedUser
 from uplift.lifecycle import Reason, State
+from uplift.sealing import UserKey
+from uplift.watermark import NO_TIMES, Times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewUpload:
-    """An upload that is ready to be put in."""
+    """An upload that is ready to be put in.
+
+    `record_id` is the id of its record, if it is the first. `force`: it counts as newer than what
+    is there, whatever its `times` say. Without its user's `key`, times are neither kept nor
+    compared.
+    """
 
     id: UUID
     user_id: UUID
@@ -32,8 +40,15 @@ class NewUpload:
     sealed_body: bytes
     queue: str
     upstream_key: bytes | None = None  # `uplift.identity.upstream_key`; None if it has no id
+    source_key: bytes | None = None  # `uplift.identity.source_key`; None if it has no label
+    server_key: bytes | None = None  # `uplift.identity.server_key`; None if it names no server
     batch_id: UUID | None = None
     by: Actor = SYSTEM
+    record_id: UUID = field(default_factory=uuid7)
+    key: UserKey | None = None
+    times: Times = NO_TIMES
+    sealed_watermark: bytes | None = None  # if it is the first of its record
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +83,9 @@ _NEW = Rows(
     user_id="uuid",
     identity="bytea",
     upstream_key="bytea",
+    watermark="bytea",
+    source_key="bytea",
+    server_key="bytea",
     batch_id="uuid",
     queue="text",
     fhir_version="text",
@@ -83,12 +101,12 @@ _ADD = """
     WITH new AS MATERIALIZED {new}, {first}last AS MATERIALIZED {last}, added AS (
         INSERT INTO uploads (id, user_id, record_id, version, batch_id, queue, fhir_version,
             resource_type, digest, body_bytes, sealed_body, maybe_sent, state, reason,
-            next_attempt_at, dispatched_until, finish_tag)
+            next_attempt_at, finish_tag)
         SELECT new.id, new.user_id, new.record_id, new.version, new.batch_id, new.queue,
             new.fhir_version, new.resource_type, new.digest, new.body_bytes,
             substring(CAST(:bodies AS bytea) FROM new.body_begins FOR new.body_length),
             new.maybe_sent OR EXISTS (SELECT 1 FROM restores WHERE look_until > now()),
-            :state, :reason, now(), now() + make_interval(secs => :redispatch_seconds),
+            :state, :reason, now(),
             last.finish_tag + sum({cost}) OVER (
                 PARTITION BY new.user_id, new.queue ORDER BY new.body_begins)
         FROM {source} JOIN last ON last.user_id = new.user_id AND last.queue = new.queue
@@ -120,12 +138,10 @@ async def add(
     connection: AsyncConnection,
     statement: TextClause,
     versions: Sequence[Version],
-    *,
-    redispatch_seconds: float,
 ) -> dict[UUID, Added]:
     """Add these uploads, and note them in the audit trail: one statement, made by `adding`.
 
-    A dispatch is noted for so many seconds. Returns what was added, by the uploads' ids.
+    Returns what was added, by the uploads' ids.
     """
     bodies = [version.new.sealed_body for version in versions]
     begins = accumulate(map(len, bodies), initial=1)
@@ -137,7 +153,6 @@ async def add(
             "state": State.QUEUED,
             "reason": Reason.NEW,
             "action": Action.UPLOAD_ACCEPTED,
-            "redispatch_seconds": redispatch_seconds,
         },
     )
     return {row.id: Added(row.maybe_sent, row.created_at) for row in added}
@@ -155,6 +170,9 @@ def _row(version: Version, body_begins: int) -> dict[str, Any]:
         "user_id": new.user_id,
         "identity": new.identity,
         "upstream_key": new.upstream_key,
+        "watermark": new.sealed_watermark,
+        "source_key": new.source_key,
+        "server_key": new.server_key,
         "batch_id": new.batch_id,
         "queue": new.queue,
         "fhir_version": new.fhir_version,

@@ -120,10 +120,13 @@ class Record(Table):
     __tablename__ = "records"
     __table_args__ = (
         UniqueConstraint("user_id", "identity"),
+        # The first record at a place has the rank 0. So who adds one meets it, or waits for it.
         Index(
-            "ix_records_upstream_key",
+            "uq_records_upstream_key",
             "user_id",
             "upstream_key",
+            "upstream_rank",
+            unique=True,
             postgresql_where=text("upstream_key IS NOT NULL"),
         ),
         Index(
@@ -132,6 +135,7 @@ class Record(Table):
             "receipt_key",
             postgresql_where=text("receipt_key IS NOT NULL"),
         ),
+        CheckConstraint("alias_of IS NULL OR upstream_key IS NULL", name="alias_has_no_place"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -145,11 +149,39 @@ class Record(Table):
     # Sealed JSON {"id", "version", "stored_at", "sha256"}: the id at 1upHealth may be a hospital's
     # own, and the bytes of a digest could be guessed.
     sealed_receipt: Mapped[bytes | None]
-    # Keyed hash of (FHIR version, type, the resource's own id): its place at 1upHealth.
+    # Sealed JSON: when its versions were last changed, as their servers say.
+    sealed_watermark: Mapped[bytes | None]
+    # Keyed hash of (FHIR version, type, the resource's own id): its place at 1upHealth. Records
+    # there have different ranks.
     upstream_key: Mapped[bytes | None]
     # Keyed hash of (FHIR version, type, the receipt's id): which resource there is this record.
     receipt_key: Mapped[bytes | None]
+    upstream_rank: Mapped[int] = mapped_column(server_default=_ZERO)
+    # Keyed hashes of where it comes from.
+    source_key: Mapped[bytes | None]
+    server_key: Mapped[bytes | None]
+    # The record that its identity leads to. No foreign key: erasing removes them in any order.
+    alias_of: Mapped[UUID | None]
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+
+class SourceAlias(Table):
+    """A label of a source that has others: all with one `alias_group` are names of one source."""
+
+    __tablename__ = "source_aliases"
+    __table_args__ = (
+        Index(
+            "ix_source_aliases_retry_collisions",
+            "user_id",
+            postgresql_where=text("retry_collisions"),
+        ),
+    )
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"), primary_key=True)
+    source_key: Mapped[bytes] = mapped_column(primary_key=True)
+    alias_group: Mapped[UUID]
+    # Whether records that collided under it may be one record now.
+    retry_collisions: Mapped[bool] = mapped_column(server_default=_FALSE)
 
 
 class Batch(Table):
@@ -283,7 +315,6 @@ class Upload(Table):
     sealed_receipt: Mapped[bytes | None]
 
     next_attempt_at: Mapped[datetime | None]
-    dispatched_until: Mapped[datetime | None]
     # Where it stands in its queue, see `fair_queue`; none while it may not be claimed.
     finish_tag: Mapped[int | None] = mapped_column(BigInteger)
     give_up_at: Mapped[datetime | None]

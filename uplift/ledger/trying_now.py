@@ -53,7 +53,7 @@ async def try_now(
             ),
             Upload.next_attempt_at > earliest,
         )
-        .values(next_attempt_at=earliest, dispatched_until=None, revision=Upload.revision + 1)
+        .values(next_attempt_at=earliest, revision=Upload.revision + 1)
         .returning(Upload.id)
     )
     tried = list(changed)

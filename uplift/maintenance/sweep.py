@@ -15,6 +15,7 @@ from uplift.delivery.rate_limiter import RateLimiter, RateLimiterState
 from uplift.dispatch import Dispatcher
 from uplift.ledger import cancelling, fair_queue, parking, sweeping
 from uplift.ledger.database import Database
+from uplift.maintenance.retry_collisions import CollisionRetrier
 from uplift.metrics import sweep_duration, sweep_work
 from uplift.queues import BULK, MAX_MESSAGE_IDS, UPLOADS
 from uplift.settings import Settings
@@ -39,12 +40,14 @@ class Swept:
     """How many uploads a sweep moved, and of how many users it ended the erasure.
 
     `refused` crashed too many workers; of `lease_expired`, the lease ran out; `released` have a
-    grant again; `expired` are past their deadline.
+    grant again; `retried` collided with a record that is their own; `expired` are past their
+    deadline.
     """
 
     refused: int
     lease_expired: int
     released: int
+    retried: int
     expired: int
     dispatched: int
     erased: int
@@ -58,12 +61,14 @@ class Sweeper:
         database: Database,
         dispatcher: Dispatcher,
         eraser: Eraser,
+        retrier: CollisionRetrier,
         rate_limiter: RateLimiter,
         settings: Settings,
     ) -> None:
         self._database = database
         self._dispatcher = dispatcher
         self._eraser = eraser
+        self._retrier = retrier
         self._rate_limiter = rate_limiter
         self._sweep_seconds = settings.sweep_seconds
         self._give_up_seconds = settings.give_up_seconds
@@ -89,6 +94,7 @@ class Sweeper:
             released = await parking.release_authorized(connection, limit=_MAX_ROWS)
         async with self._database.transaction() as connection:
             await cancelling.cancel_parked(connection, limit=_MAX_ROWS)
+        retried = await self._retrier.retry()
         rate_limiter = await self._rate_limiter.state()
         expired: set[UUID] = set()
         dispatched = 0
@@ -110,6 +116,7 @@ class Sweeper:
             refused=len(refused),
             lease_expired=len(lease_expired),
             released=len(released),
+            retried=retried,
             expired=len(expired),
             dispatched=dispatched,
             erased=erased,
@@ -119,12 +126,13 @@ class Sweeper:
         sweep_duration.observe(time.monotonic() - started)
         self.ended_at = time.time()
         await self._dispatcher.note_sweep(max(60.0, MAX_SILENCE_SWEEPS * self._sweep_seconds))
-        if refused or lease_expired or released or expired or erased:
+        if refused or lease_expired or released or retried or expired or erased:
             _log.info(
                 "sweep_ended",
                 refused=swept.refused,
                 lease_expired=swept.lease_expired,
                 released=swept.released,
+                retried=swept.retried,
                 expired=swept.expired,
                 dispatched=swept.dispatched,
                 erased=swept.erased,

@@ -10,7 +10,7 @@ from uplift.ledger.users import UserRow
 from uplift.problem_types import ProblemType
 from uplift.sealing import KeyRing
 from uplift.tokens.obtain import exchange
-from uplift.tokens.token_endpoint import TokenEndpoint
+from uplift.tokens.token_endpoint import Code, TokenEndpoint
 
 
 class Provisioner:
@@ -29,7 +29,8 @@ class Provisioner:
 
         Creates the user at 1upHealth, or uses the one that exists there. It is safe to repeat.
         Raises UpstreamUnavailable if 1upHealth gives no tokens now: the user stays, and the next
-        call continues. Raises Conflict if the user is erased meanwhile.
+        call continues. Raises Conflict if 1upHealth wants the person to authorise again, or if the
+        user is erased meanwhile.
         """
         await self._keys.ensure()
         async with self._database.transaction() as connection:
@@ -37,9 +38,7 @@ class Provisioner:
         if user.grant_state == "active":
             return user, False
         try:
-            code = await self._tokens.create_user(app_user_id)
-            if code is None:
-                code = await self._tokens.auth_code(app_user_id, new_user=True)
+            code = await self._code(app_user_id)
             tokens = await exchange(self._tokens, code.code)
         except TokenError as error:
             raise UpstreamUnavailable(
@@ -64,6 +63,21 @@ class Provisioner:
             provisioned = await users.get_user(connection, user.id)
         return provisioned or user, True
 
+    async def _code(self, app_user_id: str) -> Code:
+        """A code for the user, who is new or known at 1upHealth. Raises TokenError and Conflict."""
+        try:
+            code = await self._tokens.create_user(app_user_id)
+            return code or await self._tokens.auth_code(app_user_id, new_user=True)
+        except TokenError as error:
+            if error.trouble is not Trouble.REFUSED:
+                raise
+            raise Conflict(
+                ProblemType.NEEDS_AUTHORIZATION,
+                f"1upHealth gives no grant for this user ({error.code}). If the person's consent"
+                " has ended, they authorise again; then PUT /v1/users/NAME/grant stores the new"
+                " grant. Otherwise, 1upHealth does not accept this app user id.",
+            ) from None
+
     async def bring_grant(
         self, app_user_id: str, tokens: TokenPair, *, by: Actor = SYSTEM
     ) -> UserRow:
@@ -84,8 +98,7 @@ class Provisioner:
 
 _WHY_NOT = {
     Trouble.BUSY: "The limit on user-management calls at 1upHealth is reached ({code}). Try later.",
-    Trouble.REFUSED: "1upHealth refused the user ({code}). Check the app user id and"
-    " UPLIFT_ONEUP_CLIENT_ID.",
+    Trouble.REFUSED: "1upHealth refused its own new code ({code}). Try later.",
     Trouble.UNAVAILABLE: "1upHealth gave no tokens ({code}). Try later. If it stays so, check"
     " UPLIFT_ONEUP_USERS_URL, UPLIFT_ONEUP_TOKEN_URL, UPLIFT_ONEUP_CLIENT_ID and"
     " UPLIFT_ONEUP_CLIENT_SECRET.",

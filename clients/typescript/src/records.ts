@@ -18,6 +18,12 @@ export interface Labels {
   source?: string | undefined;
   /** The record's id there. */
   recordId?: string | undefined;
+  /** Its address at the FHIR server that it is from. */
+  sourceUrl?: string | undefined;
+  /** When the phone got it: ISO 8601, with a zone. */
+  receivedAt?: string | undefined;
+  /** It counts as newer than what came before. */
+  force?: boolean | undefined;
 }
 
 /** A resource of a batch. What it does not say is as the batch says. */
@@ -32,8 +38,9 @@ export interface RecordResult extends Omit<BatchLine, "line"> {
 
 /** An envelope around the resource's own text. Names stay out of addresses, which are logged. */
 export function envelope(resource: FhirResource, labels: Labels): string {
-  const { user, fhirVersion, source, recordId } = labels;
-  const named = JSON.stringify({ user, fhirVersion, source, recordId }).slice(0, -1);
+  const { user, fhirVersion, source, recordId, sourceUrl, receivedAt, force } = labels;
+  const told = { user, fhirVersion, source, recordId, sourceUrl, receivedAt, force };
+  const named = JSON.stringify(told).slice(0, -1);
   const text = typeof resource === "string" ? resource : JSON.stringify(resource);
   return `${named}${named === "{" ? "" : ","}"resource":${text}}`;
 }

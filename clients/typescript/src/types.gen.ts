@@ -19,7 +19,7 @@ export type Attempt = {
      */
     closedAt: string | null;
     /**
-     * What it came to.
+     * What it came to: `stored`, or why 1upHealth does not have it yet.
      */
     outcome: string | null;
     /**
@@ -539,7 +539,7 @@ export type Readiness = {
  *
  * Only one decision depends on it: a new token ends the waits for a token.
  */
-export type Reason = 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version';
+export type Reason = 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'stored_differently' | 'older_version';
 
 /**
  * Receipt
@@ -891,6 +891,18 @@ export type Envelope = {
      * The record's id at its source.
      */
     recordId?: string | null;
+    /**
+     * The address of the record at its FHIR server. Never in a query.
+     */
+    sourceUrl?: string | null;
+    /**
+     * When the phone got the record: a time of ISO 8601, with its zone.
+     */
+    receivedAt?: string | null;
+    /**
+     * An older version takes the place of a newer one.
+     */
+    force?: boolean | null;
     resource: Resource;
 };
 
@@ -903,7 +915,7 @@ export type RedriveRequest = {
     /**
      * Only uploads with this reason.
      */
-    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | null;
+    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'stored_differently' | 'older_version' | null;
     /**
      * Only resources of this type.
      */
@@ -951,7 +963,7 @@ export type TryNowRequest = {
     /**
      * Only uploads with this reason.
      */
-    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | null;
+    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'stored_differently' | 'older_version' | null;
     /**
      * Only resources of this type.
      */
@@ -1154,6 +1166,14 @@ export type SubmitUploadData = {
          * The record's id at its source.
          */
         recordId?: string;
+        /**
+         * When the phone got the record: a time of ISO 8601, with its zone.
+         */
+        receivedAt?: string;
+        /**
+         * An older version takes the place of a newer one.
+         */
+        force?: 'true' | 'false';
     };
     url: '/v1/uploads';
 };
@@ -1859,6 +1879,10 @@ export type SubmitBatchData = {
          * The source of lines that name none.
          */
         source?: string;
+        /**
+         * An older version takes the place of a newer one.
+         */
+        force?: boolean;
     };
     url: '/v1/batches';
 };

@@ -14,7 +14,7 @@ from tests.uplift.cli.command import Cli
 from tests.uplift.ledger import rows
 from uplift.cli.main import app
 from uplift.intake.accept_batch import Entry
-from uplift.intake.submission import Labels
+from uplift.intake.labels import Labels
 from uplift.lifecycle import State
 from uplift.problem_types import ProblemType
 from uplift.wiring import Relay

@@ -1,6 +1,7 @@
 """Both clients send what the rules say, over httpx."""
 
 import asyncio
+import inspect
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Protocol, TypeVar
@@ -17,6 +18,7 @@ from uplift.client import (
     RecordResult,
     TryLater,
     Uplift,
+    Upload,
     user_operations,
 )
 
@@ -185,3 +187,12 @@ def test_what_a_client_shows_of_itself_has_no_key() -> None:
     with pytest.raises(TryLater) as failure:
         _blocking(lambda _: httpx.Response(503, headers={"Retry-After": "3600"}))("pauses")
     assert "the-key" not in repr(failure.value)
+
+
+@pytest.mark.parametrize(("kind", "iterator"), [(Uplift, Iterator), (AsyncUplift, AsyncIterator)])
+def test_help_shows_what_a_method_gives(kind: type, iterator: Any) -> None:
+    submit, uploads = (inspect.signature(getattr(kind, each)) for each in ("submit", "uploads"))
+
+    assert list(submit.parameters)[:3] == ["self", "resource", "fhir_version"]
+    assert submit.return_annotation is Upload
+    assert uploads.return_annotation == iterator[Upload]

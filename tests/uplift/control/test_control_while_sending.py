@@ -177,12 +177,9 @@ async def many(database: Database, key_ring: KeyRing) -> list[UUID]:
     alice = await rows.add_user(database, key_ring)
     group = [rows.new_upload(alice, queue=(UPLOADS, BULK)[n % 2]) for n in range(_MANY)]
     async with database.transaction() as connection:
-        await accepting.put_in_unread(connection, group, redispatch_seconds=0.0)
+        await accepting.put_in_unread(connection, group)
         await connection.execute(
-            text(
-                "UPDATE uploads SET state = 'expired', next_attempt_at = NULL,"
-                " dispatched_until = NULL"
-            )
+            text("UPDATE uploads SET state = 'expired', next_attempt_at = NULL, finish_tag = NULL")
         )
         await connection.execute(
             text("UPDATE uploads SET sealed_body = NULL WHERE id = ANY(:ids)"),

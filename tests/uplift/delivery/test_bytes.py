@@ -6,7 +6,8 @@ from tests import factories
 from tests.uplift.fhir.published import examples, needs_examples
 from uplift.fhir.types import CREATABLE_TYPES
 from uplift.fhir.versions import FhirVersion
-from uplift.intake.submission import Labels, parse
+from uplift.intake.labels import Labels
+from uplift.intake.submission import parse
 from uplift.ledger import uploads
 from uplift.lifecycle import State
 from uplift.queues import UPLOADS

@@ -14,7 +14,8 @@ from tests import factories
 from tests.uplift.delivery.delivering import against, deliver, until, writes
 from tests.uplift.ledger.rows import row as row_of
 from uplift.cli.local.embedded import EmbeddedPostgres
-from uplift.intake.submission import Labels, parse
+from uplift.intake.labels import Labels
+from uplift.intake.submission import parse
 from uplift.ledger import migrate
 from uplift.ledger.database import Database
 from uplift.ledger.tables import Attempt, Upload

@@ -11,7 +11,8 @@ from tests import factories
 from tests.uplift.delivery.delivering import against, deliver, writes
 from uplift.cli.push.records import Record
 from uplift.cli.push.sources import read_records
-from uplift.intake.submission import Labels, parse
+from uplift.intake.labels import Labels
+from uplift.intake.submission import parse
 from uplift.ledger.tables import Upload
 from uplift.lifecycle import Reason, State
 from uplift.queues import UPLOADS

@@ -34,7 +34,6 @@ def settings(settings: Settings) -> Settings:
         update={
             "probe_seconds": 0.3,
             "sweep_seconds": 0.1,
-            "redispatch_seconds": 0.2,
             "max_in_flight": 5,
         }
     )

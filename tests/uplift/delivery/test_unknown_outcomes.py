@@ -12,7 +12,8 @@ from sqlalchemy import delete, func, update
 from tests import factories
 from tests.uplift.delivery.delivering import against, deliver, writes
 from uplift.intake.accept import Accepted
-from uplift.intake.submission import Labels, parse
+from uplift.intake.labels import Labels
+from uplift.intake.submission import parse
 from uplift.ledger.tables import Upload
 from uplift.ledger.uploads import UploadRow, receipt_context
 from uplift.ledger.users import key_context

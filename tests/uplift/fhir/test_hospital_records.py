@@ -12,7 +12,8 @@ from uplift.fhir.findings import Kind
 from uplift.fhir.tolerances import Tolerances
 from uplift.fhir.validate import validate
 from uplift.fhir.versions import FhirVersion
-from uplift.intake.submission import Labels, parse
+from uplift.intake.labels import Labels
+from uplift.intake.submission import parse
 
 ALL = tuple(FhirVersion)
 DSTU2, STU3, R4 = ALL

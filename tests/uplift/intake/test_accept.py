@@ -19,14 +19,15 @@ from uplift.errors import NotFound, SealError
 from uplift.identity import canonical, content_digest
 from uplift.intake.accept import Accepted, Acceptor
 from uplift.intake.back_pressure import BackPressure
-from uplift.intake.submission import Labels, parse
+from uplift.intake.labels import Labels
+from uplift.intake.submission import Submission, parse
 from uplift.ledger import audit
 from uplift.ledger.audit import Action, Actor
 from uplift.ledger.database import Database
 from uplift.ledger.tables import Record, Upload
 from uplift.ledger.uploads import body_context
 from uplift.ledger.users import UserRow
-from uplift.lifecycle import State
+from uplift.lifecycle import Reason, State
 from uplift.queues import BULK, UPLOADS
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
@@ -41,9 +42,7 @@ async def alice(database: Database, key_ring: KeyRing) -> UserRow:
 def acceptor(
     database: Database, key_ring: KeyRing, dispatcher: Dispatcher, own_settings: Settings
 ) -> Acceptor:
-    return Acceptor(
-        database, key_ring, dispatcher, BackPressure(database, own_settings), own_settings
-    )
+    return Acceptor(database, key_ring, dispatcher, BackPressure(database, own_settings))
 
 
 async def count(database: Database) -> tuple[int, int]:
@@ -72,8 +71,7 @@ async def test_an_accepted_upload_is_committed_queued_and_dispatched(
     assert (accepted.duplicate, row.state, row.app_user_id) == (False, State.QUEUED, "alice")
     assert (row.fhir_version, row.resource_type) == ("R4", "Observation")
     kept = await rows.row(database, row.id)
-    dispatched_until = (kept.dispatched_until - kept.created_at).total_seconds()
-    assert dispatched_until == own_settings.redispatch_seconds
+    assert kept.finish_tag is not None
     await dispatcher.close()
     assert await all_ids(client) == [row.id]
 
@@ -100,9 +98,7 @@ async def test_without_redis_an_upload_is_accepted_all_the_same(
         own_settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1/0")})
     )
     dispatcher.start()
-    acceptor = Acceptor(
-        database, key_ring, dispatcher, BackPressure(database, own_settings), own_settings
-    )
+    acceptor = Acceptor(database, key_ring, dispatcher, BackPressure(database, own_settings))
     assert (await accept(acceptor)).upload.state is State.QUEUED
     await dispatcher.close()
 
@@ -179,6 +175,51 @@ async def test_the_same_content_in_another_spelling_is_a_duplicate(
     assert (again.upload.id, again.duplicate) == (first.upload.id, True)
 
 
+async def test_a_record_downloaded_again_is_a_duplicate_and_its_first_bytes_are_sent(
+    acceptor: Acceptor, alice: UserRow, database: Database, key_ring: KeyRing
+) -> None:
+    days = [{"versionId": str(day), "lastUpdated": f"2026-01-0{day}T00:00:00Z"} for day in (1, 2)]
+    accepted = [await accept(acceptor, meta=meta) for meta in days]
+    assert [each.duplicate for each in accepted] == [False, True]
+    row = await rows.row(database, accepted[0].upload.id)
+    body = alice.key(key_ring).open(row.sealed_body, body_context(row.id))
+    assert body == submission(meta=days[0]).body
+    tagged = await accept(acceptor, meta={**days[1], "tag": [{"code": "a"}]})
+    assert not tagged.duplicate
+
+
+async def test_an_older_version_is_superseded_and_not_dispatched(
+    acceptor: Acceptor, alice: UserRow, dispatcher: Dispatcher, client: "redis.asyncio.Redis"
+) -> None:
+    dispatcher.start()
+    first = await accept(acceptor, meta={"lastUpdated": "2026-01-02T00:00:00Z"})
+    late = await accept(acceptor, meta={"lastUpdated": "2026-01-01T00:00:00Z"}, note="older")
+    assert (late.duplicate, late.upload.state) == (False, State.SUPERSEDED)
+    assert late.upload.reason == Reason.OLDER_VERSION
+    forced = await acceptor.accept(
+        "alice",
+        parse(
+            orjson.dumps(resource(meta={"lastUpdated": "2026-01-01T00:00:00Z"}, note="older")),
+            Labels(fhir_version="R4", source="hospital-a", force=True),
+        ),
+    )
+    assert forced.upload.state is State.QUEUED
+    await dispatcher.close()
+    assert await all_ids(client, UPLOADS) == [first.upload.id, forced.upload.id]
+
+
+async def test_when_the_phone_got_it_decides_where_no_version_says_when_it_was_updated(
+    acceptor: Acceptor, alice: UserRow
+) -> None:
+    def received(day: int, note: str) -> Submission:
+        labels = Labels(fhir_version="R4", received_at=f"2026-01-0{day}T08:00:00+01:00")
+        return parse(orjson.dumps(resource(note=note)), labels)
+
+    await acceptor.accept("alice", received(2, "new"))
+    late = await acceptor.accept("alice", received(1, "old"))
+    assert late.upload.reason == Reason.OLDER_VERSION
+
+
 async def test_new_content_of_a_record_supersedes_what_waits(
     acceptor: Acceptor, alice: UserRow, database: Database
 ) -> None:
@@ -216,8 +257,28 @@ async def test_another_source_type_id_or_version_is_another_record(
     acceptor: Acceptor, alice: UserRow, database: Database, other: dict[str, Any]
 ) -> None:
     await accept(acceptor)
-    assert not (await accept(acceptor, **other)).duplicate
+    # Equal content would say that the two sources are one.
+    assert not (await accept(acceptor, note="other", **other)).duplicate
     assert await count(database) == (2, 2)
+
+
+async def test_one_hospital_under_two_labels_is_one_record(
+    acceptor: Acceptor, alice: UserRow, database: Database
+) -> None:
+    async def send(source: str, url: str, **elements: Any) -> Accepted:
+        labels = Labels(fhir_version="R4", source=source, source_url=url)
+        return await acceptor.accept("alice", parse(orjson.dumps(resource(**elements)), labels))
+
+    first = await send("North Clinic", "https://north.example/Observation/obs-1")
+    again = await send("North Hospital", "https://north.example/Observation/obs-1")
+    assert (again.upload.id, again.duplicate) == (first.upload.id, True)
+    update = await send("Hospital", "https://north.example/Observation/obs-1", note="changed")
+    assert not update.duplicate
+    assert (await rows.row(database, update.upload.id)).version == 2
+    await send("South", "https://south.example/Observation/obs-1", note="of another person")
+    async with database.transaction() as connection:
+        ranks = await connection.execute(text("SELECT upstream_rank FROM records ORDER BY 1"))
+        assert [rank for rank in ranks.scalars() if rank] == [1]
 
 
 async def test_the_record_id_goes_before_the_resources_own_id(

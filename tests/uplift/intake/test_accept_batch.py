@@ -18,7 +18,7 @@ from uplift.dispatch import Dispatcher
 from uplift.errors import Conflict, NotFound
 from uplift.intake.accept_batch import GROUP_BYTES, BatchAcceptor, Entry
 from uplift.intake.back_pressure import BackPressure
-from uplift.intake.submission import Labels
+from uplift.intake.labels import Labels
 from uplift.ledger import batches
 from uplift.ledger.batches import BatchRow, LineRow
 from uplift.ledger.database import Database

@@ -6,8 +6,9 @@ import orjson
 import pytest
 
 from uplift.errors import UnreadableUpload
+from uplift.intake.labels import Labels
 from uplift.intake.repeated_names import count_colons, quoted, repeated_name
-from uplift.intake.submission import Labels, parse
+from uplift.intake.submission import parse
 
 R4 = Labels(fhir_version="R4")
 

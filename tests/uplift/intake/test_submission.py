@@ -8,7 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from uplift.errors import UnreadableUpload
-from uplift.intake.submission import Labels, parse
+from uplift.intake.labels import Labels
+from uplift.intake.submission import parse
 
 R4 = Labels(fhir_version="R4")
 _BARE = b'{"resourceType": "Condition", "id": "1"}'
@@ -130,8 +131,9 @@ def test_an_envelope_whose_label_is_no_text_is_unreadable_and_says_which(
 @pytest.mark.parametrize("name", ["user", "source", "record_id"])
 @pytest.mark.parametrize("value", ["a\0b", "\ud800", "x" * 1025])
 def test_a_label_that_cannot_be_kept_is_unreadable(name: str, value: str) -> None:
+    labels: dict[str, Any] = {name: value}
     with pytest.raises(UnreadableUpload, match=r"U\+0000|more than 1024"):
-        parse(_BARE, Labels(fhir_version="R4", **{name: value}))
+        parse(_BARE, Labels(fhir_version="R4", **labels))
 
 
 @pytest.mark.parametrize("name", ["user", "source", "recordId"])
@@ -273,6 +275,43 @@ def test_what_the_envelope_names_goes_before_the_labels() -> None:
     assert parse(body, outer).labels == Labels(
         user="alice", fhir_version="1.0.2", source="", record_id="outer"
     )
+
+
+def test_an_envelope_says_where_a_record_is_and_when_it_came() -> None:
+    body = orjson.dumps(
+        {
+            "sourceUrl": "https://a.example/Condition/1",
+            "receivedAt": "2026-11-23T10:00:00Z",
+            "force": True,
+            "resource": {"resourceType": "Condition"},
+        }
+    )
+    outer = Labels(fhir_version="R4", source_url="outer", received_at="outer", force=False)
+    assert parse(body, outer).labels == Labels(
+        fhir_version="R4",
+        source_url="https://a.example/Condition/1",
+        received_at="2026-11-23T10:00:00Z",
+        force=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ({"receivedAt": "yesterday"}, "receivedAt is not a time"),
+        ({"receivedAt": 20261123}, "str"),
+        ({"sourceUrl": "a" * 4097}, "sourceUrl has more than 4096"),
+        ({"sourceUrl": "\0"}, "sourceUrl contains"),
+        ({"force": "true"}, "bool"),
+    ],
+)
+def test_a_label_of_another_kind_is_refused_and_never_quoted(
+    labels: dict[str, Any], says: str
+) -> None:
+    body = orjson.dumps({"resource": {"resourceType": "Condition"}, **labels})
+    with pytest.raises(UnreadableUpload, match=says) as refused:
+        parse(body, R4)
+    assert "yesterday" not in str(refused.value)
 
 
 @given(st.binary(max_size=60))

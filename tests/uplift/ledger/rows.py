@@ -14,9 +14,11 @@ from uplift.ledger.leases import Claim
 from uplift.ledger.new_uploads import NewUpload
 from uplift.ledger.tables import Attempt, Record, Upload
 from uplift.ledger.users import UserRow
+from uplift.ledger.watermarks import first_watermark
 from uplift.lifecycle import State
 from uplift.queues import UPLOADS
-from uplift.sealing import KeyRing
+from uplift.sealing import KeyRing, UserKey
+from uplift.watermark import NO_TIMES, Times
 
 LEASE_SECONDS = 120.0
 GIVE_UP_SECONDS = 3600.0
@@ -48,7 +50,7 @@ async def put(
             body_bytes=body_bytes,
             upstream_key=upstream_key,
         )
-        return (await accepting.put_in_unread(connection, [new], redispatch_seconds=0.0))[0][0]
+        return (await accepting.put_in_unread(connection, [new]))[0][0]
 
 
 def new_upload(
@@ -59,10 +61,23 @@ def new_upload(
     queue: str = UPLOADS,
     body_bytes: int = 6,
     upstream_key: bytes | None = None,
+    source_key: bytes | None = None,
+    server_key: bytes | None = None,
+    key: UserKey | None = None,
+    times: Times = NO_TIMES,
+    force: bool = False,
 ) -> NewUpload:
     """What `accepting.put_in` takes: a new record with new content, unless told otherwise."""
+    record_id = uuid7()
     return NewUpload(
         id=uuid7(),
+        record_id=record_id,
+        key=key,
+        times=times,
+        sealed_watermark=first_watermark(record_id, key, times) if key else None,
+        force=force,
+        source_key=source_key,
+        server_key=server_key,
         user_id=user.id,
         identity=identity or uuid4().bytes,
         digest=digest or uuid4().bytes,

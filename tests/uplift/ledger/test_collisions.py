@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from tests.uplift.ledger import rows
-from uplift.ledger import accepting, leases, restoring
+from uplift.ledger import leases, restoring
 from uplift.ledger.database import Database
 from uplift.ledger.leases import Claim, Outcome
 from uplift.ledger.transitions import Change
@@ -89,16 +89,14 @@ async def test_the_next_version_of_what_was_delivered_goes(
     assert not await collides(database, await again(database, alice, first))
 
 
-async def test_what_is_on_its_way_goes_before_an_older_record_that_is_committed_later(
+async def test_what_is_on_its_way_goes_before_an_older_record_that_gets_its_id_later(
     database: Database, alice: UserRow
 ) -> None:
-    older = rows.new_upload(alice, upstream_key=KEY)
-    async with database.transaction() as connection:
-        await accepting.put_in_unread(connection, [older], redispatch_seconds=0.0)
-        early = await put(database, alice)
-        (claim,) = await rows.claim(database, early)
+    older = await put(database, alice, None)
+    early = await put(database, alice)
+    (claim,) = await rows.claim(database, early)
     assert not claim.collides
-    assert await collides(database, older.id)
+    assert await collides(database, await again(database, alice, older))
     await rows.bring_to(database, early, State.QUEUED, maybe_sent=True)
     assert not await collides(database, early)
 

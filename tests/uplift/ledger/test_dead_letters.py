@@ -229,7 +229,7 @@ async def test_a_redrive_and_a_newer_version_at_once_leave_one_of_them_to_be_sen
 
         async def put_in(new: NewUpload = new) -> None:
             async with database.transaction() as connection:
-                await accepting.put_in_unread(connection, [new], redispatch_seconds=0.0)
+                await accepting.put_in_unread(connection, [new])
 
         await asyncio.gather(redrive(database, old), put_in())
         states = [(await rows.row(database, id_)).state for id_ in (old, new.id)]

@@ -32,7 +32,7 @@ async def put_many(database: Database, user: UserRow, count: int, **more: object
     """That many uploads of one request."""
     group = [rows.new_upload(user, **more) for _ in range(count)]  # type: ignore[arg-type]
     async with database.transaction() as connection:
-        put = await accepting.put_in_unread(connection, group, redispatch_seconds=0.0)
+        put = await accepting.put_in_unread(connection, group)
     return [id_ for id_, _ in put]
 
 

@@ -94,7 +94,7 @@ async def _put_in(connection: AsyncConnection, user: UserRow) -> None:
     # Only a record that is there needs questions.
     for _ in range(2):
         new = rows.new_upload(user, identity=b"record")
-        await accepting.put_in_unread(connection, [new], redispatch_seconds=1)
+        await accepting.put_in_unread(connection, [new])
 
 
 # Either leads by the ids: PostgreSQL 18 may skip through the second.
@@ -120,7 +120,10 @@ _WAYS: dict[str, tuple[Callable[[AsyncConnection, UserRow], Awaitable[Any]], str
     "expire": (lambda c, _: sweeping.expire_past_deadline(c, limit=9), "ix_uploads_giving_up"),
     "release late": (lambda c, _: parking.release_authorized(c, limit=9), "ix_uploads_parked"),
     "release": (lambda c, user: parking.release_parked(c, user.id), "ix_uploads_parked"),
-    "park": (lambda c, user: parking.park_waiting(c, user.id, clock=1), "ix_uploads_queued"),
+    "park": (
+        lambda c, user: parking.park_waiting(c, user.id, clock=1),
+        "ix_uploads_(queued|unfinished|giving_up|due|ready)",
+    ),
     "put in": (
         _put_in,
         "(ix_uploads_unfinished|uq_uploads_record_id_version)",
@@ -136,7 +139,7 @@ _WAYS: dict[str, tuple[Callable[[AsyncConnection, UserRow], Awaitable[Any]], str
     "resume a user": (_resume_user, "ix_uploads_(giving_up|queued|user_id_id)"),
     "collide": (
         lambda c, user: collisions.colliding(c, {user.id: b"key" * 9}),
-        "ix_records_upstream_key",
+        "uq_records_upstream_key",
     ),
     "claim": (
         lambda c, user: leases.claim(

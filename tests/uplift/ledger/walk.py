@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -36,14 +37,22 @@ from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import Database
 from uplift.ledger.due import due_among, front
 from uplift.ledger.leases import Claim, Outcome
+from uplift.ledger.new_uploads import NewUpload
 from uplift.ledger.users import UserRow
-from uplift.lifecycle import UNFINISHED, State, allowed
+from uplift.lifecycle import UNFINISHED, Reason, State, allowed
 from uplift.queues import UPLOADS
+from uplift.sealing import UserKey
 from uplift.settings import Settings
+from uplift.watermark import NO_TIMES, Times
 
 RECORDS = 4
+LABELS = (b"a", b"a", b"a", b"b", b"c")
 CONTENTS = 3
+DAYS = 6
 _MAX = 100
+_FIRST_DAY = datetime(2026, 1, 1, tzinfo=UTC)
+_KEY = UserKey.generate()
+_COUNT = UNFINISHED | {State.DELIVERED}
 
 # Polling would miss what one transaction does in two steps: the trigger sees each.
 WATCH = (
@@ -70,7 +79,7 @@ UNWATCH = (
 )
 
 _LOOK = """
-    SELECT u.id, u.record_id, u.version, u.state, u.revision, u.digest, u.maybe_sent,
+    SELECT u.id, u.record_id, u.version, u.state, u.reason, u.revision, u.digest, u.maybe_sent,
         u.lease_id, r.delivered_version
     FROM uploads AS u JOIN records AS r ON r.id = u.record_id
     ORDER BY u.record_id, u.version
@@ -99,12 +108,16 @@ class Upstream:
     contents: dict[UUID, list[bytes]] = field(default_factory=lambda: defaultdict(list))
     versions: dict[UUID, int] = field(default_factory=lambda: defaultdict(int))
     stores: dict[UUID, int] = field(default_factory=lambda: defaultdict(int))
+    places: dict[UUID, int] = field(default_factory=dict)  # of uploads
+    at: dict[int, UUID] = field(default_factory=dict)  # the record at a place
 
     def store(self, held: Held) -> None:
         """It arrives, whether a worker learns of it or not."""
         record, upload = held.claim.record_id, held.claim.upload_id
         assert held.version >= self.versions[record], f"{upload} overwrites a newer version"
         assert not self.stores[upload], f"{upload} is stored a second time"
+        there = self.at.setdefault(self.places[upload], record)
+        assert there == record, f"{upload} overwrites another record"
         self.contents[record].append(held.digest)
         self.versions[record] = held.version
         self.stores[upload] += 1
@@ -126,6 +139,8 @@ class Walk:
         self._held: list[Held] = []
         self._upstream = Upstream()
         self._known: dict[UUID, Row[Any]] = {}
+        self._updated: dict[UUID, datetime] = {}
+        self._submitted: NewUpload | None = None  # what this step put in, if that is one upload
         self.trail: list[str] = []
         self.transitions: set[tuple[str, str]] = set()
 
@@ -133,9 +148,10 @@ class Walk:
         """Do one thing, or two at once, and see that all is well."""
         chosen = self._dice.choices(list(self._ways), list(self._ways.values()), k=2)
         together = chosen if self._dice.random() < 0.3 else chosen[:1]
+        self._submitted = None
         self.trail.append(" + ".join(way.__name__ for way in together))
         await asyncio.gather(*(way(self) for way in together))
-        await self._see_that_all_is_well()
+        await self._see_that_all_is_well(alone=together == [Walk.submit])
 
     async def _run(self, use: Callable[[Any], Awaitable[Any]]) -> Any:
         async with self._database.transaction() as connection:
@@ -143,17 +159,32 @@ class Walk:
 
     async def submit(self) -> None:
         """A device sends some content of some record, perhaps one that it had before."""
+        records = [self._dice.randrange(RECORDS) for _ in range(self._dice.choice((1, 1, 3)))]
         group = [
             new_upload(
                 self._user,
-                identity=b"record %d" % self._dice.randrange(RECORDS),
+                identity=b"record %d of %s" % (record, label := self._dice.choice(LABELS)),
                 digest=b"content %d" % self._dice.randrange(CONTENTS),
+                upstream_key=b"place %032d" % record,
+                source_key=label,
+                key=_KEY,
+                times=self._times(),
+                force=self._dice.random() < 0.1,
             )
-            for _ in range(self._dice.choice((1, 1, 3)))
+            for record in records
         ]
-        await self._run(
-            lambda connection: accepting.put_in_unread(connection, group, redispatch_seconds=0.0)
-        )
+        kept = await self._run(lambda connection: accepting.put_in_unread(connection, group))
+        for record, new, (id_, _) in zip(records, group, kept, strict=True):
+            self._upstream.places[id_] = record
+            if (updated := new.times.updated) is not None:
+                self._updated[id_] = max(updated, self._updated.get(id_, updated))
+        self._submitted = group[0] if len(group) == 1 and kept[0] == (group[0].id, False) else None
+
+    def _times(self) -> Times:
+        """One hospital says when it changed a record, the other does not."""
+        if self._dice.random() < 0.3:
+            return NO_TIMES
+        return Times(updated=_FIRST_DAY + timedelta(days=self._dice.randrange(DAYS)))
 
     async def claim(self) -> None:
         """A worker takes what is at the front, or what is due of some ids."""
@@ -201,6 +232,8 @@ class Walk:
         claim = held.claim
         if claim.cancel_requested and not claim.maybe_sent:
             return Result(results.Cancelled())
+        if claim.collides and not claim.cancel_requested:
+            return Result(results.Collides())
         last = self._stopped_early(claim) or (self._looked_up(held) if claim.maybe_sent else None)
         if last is not None:
             return Result(last)
@@ -357,7 +390,7 @@ class Walk:
         resume: 8,
     }
 
-    async def _see_that_all_is_well(self) -> None:
+    async def _see_that_all_is_well(self, *, alone: bool) -> None:
         async def use(connection: Any) -> tuple[list[Row[Any]], list[Row[Any]]]:
             taken = text("DELETE FROM walked RETURNING source, target, upload_id")
             return (
@@ -373,6 +406,8 @@ class Walk:
         found = {row.id: row for row in rows}
         assert self._known.keys() <= found.keys(), "an upload vanished"
         self._see_that_it_goes_forwards(found)
+        if alone and self._submitted is not None:
+            self._see_that_only_what_is_late_ended(self._submitted, found)
         _see_that_versions_take_turns(rows)
         for row in rows:
             self._see_that_1uphealth_agrees(row)
@@ -384,8 +419,27 @@ class Walk:
         for id_, before in self._known.items():
             row = found[id_]
             assert row.revision >= before.revision
-            assert row.delivered_version >= before.delivered_version
-            assert (row.version, row.digest) == (before.version, before.digest)
+            if row.record_id == before.record_id:
+                assert row.delivered_version >= before.delivered_version
+            assert row.digest == before.digest
+            assert row.version == before.version or row.record_id != before.record_id
+
+    def _see_that_only_what_is_late_ended(
+        self, new: NewUpload, found: dict[UUID, Row[Any]]
+    ) -> None:
+        row = found[new.id]
+        newer = [
+            before.id
+            for before in self._known.values()
+            if (now := found[before.id]).record_id == row.record_id
+            # What collided may be a version of this record now, and under way again.
+            and (before.maybe_sent or {State(before.state), State(now.state)} & _COUNT)
+            and before.id in self._updated
+            and new.id in self._updated
+            and self._updated[before.id] > self._updated[new.id]
+        ]
+        late = row.reason == Reason.OLDER_VERSION
+        assert late == (bool(newer) and not new.force), f"{new.id} and {newer}"
 
     def _see_that_1uphealth_agrees(self, row: Row[Any]) -> None:
         if row.state == State.DELIVERED:

@@ -62,7 +62,6 @@ async def old(
         await accepting.put_in_unread(
             connection,
             [replace(new, id=upload_id, digest=upload_id.bytes, identity=upload_id.bytes)],
-            redispatch_seconds=0,
         )
     since = text(f"now() - interval '{days} days'")
     if state is State.DELIVERED:

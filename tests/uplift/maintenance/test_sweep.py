@@ -8,6 +8,7 @@ import redis.asyncio
 from pydantic import SecretStr
 from sqlalchemy import text
 
+from tests.keys import MASTER_KEYS
 from tests.uplift.ledger import rows
 from tests.uplift.test_dispatch import all_ids, messages
 from uplift.delivery.rate_limiter import RateLimiter
@@ -19,6 +20,7 @@ from uplift.ledger.token_pair import TokenPair
 from uplift.ledger.users import UserRow
 from uplift.lifecycle import REFUSED_AFTER_CRASHES, Reason, State
 from uplift.logs import configure_logs
+from uplift.maintenance.retry_collisions import CollisionRetrier
 from uplift.maintenance.sweep import Sweeper, Swept
 from uplift.queues import BULK, UPLOADS
 from uplift.redis_connection import open_redis
@@ -41,8 +43,9 @@ async def sweep(database: Database, settings: Settings) -> Swept:
     try:
         async with open_redis(settings) as counter:
             rate_limiter = RateLimiter(counter, settings)
+            retrier = CollisionRetrier(database, KeyRing.parse(MASTER_KEYS))
             return await Sweeper(
-                database, dispatcher, Eraser(database), rate_limiter, settings
+                database, dispatcher, Eraser(database), retrier, rate_limiter, settings
             ).sweep()
     finally:
         await dispatcher.close()
@@ -53,6 +56,7 @@ def swept(lease_expired: int, released: int, expired: int, dispatched: int) -> S
         refused=0,
         lease_expired=lease_expired,
         released=released,
+        retried=0,
         expired=expired,
         dispatched=dispatched,
         erased=0,

@@ -17,7 +17,8 @@ from tests.uplift.ledger import rows
 from tests.uplift.users import whereabouts
 from uplift.errors import Conflict, NotFound
 from uplift.intake.accept import Accepted
-from uplift.intake.submission import Labels, parse
+from uplift.intake.labels import Labels
+from uplift.intake.submission import parse
 from uplift.ledger import credentials, erasing, leases, retention, users
 from uplift.ledger.audit import Actor
 from uplift.ledger.database import Database

@@ -11,11 +11,12 @@ from pydantic import SecretStr
 from tests import factories
 from tests.uplift.delivery.delivering import deliver_only
 from uplift.destinations.client import open_http
-from uplift.errors import UpstreamUnavailable
+from uplift.errors import Conflict, UpstreamUnavailable
 from uplift.ledger import grants, users
 from uplift.ledger.grants import GrantRow
 from uplift.ledger.token_pair import TokenPair
 from uplift.lifecycle import State
+from uplift.problem_types import ProblemType
 from uplift.queues import UPLOADS
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.testing import SandboxServer
@@ -184,13 +185,25 @@ async def test_what_fails_midway_is_continued_by_the_next_call(
     assert (user.oneup_user_id, user.grant_state) == ("1001", "active")
 
 
-async def test_the_error_of_a_refused_user_says_what_to_check(
+async def test_a_person_whose_consent_has_ended_has_to_authorise_again(
     relay: Relay, upstream: SandboxServer
 ) -> None:
     upstream.grant("alice")
     upstream.faults({"kind": "end_consent", "match": {"user": "alice"}})
 
-    with pytest.raises(UpstreamUnavailable, match="app user id"):
+    with pytest.raises(Conflict, match="app user id") as raised:
+        await relay.provisioner.provision("alice")
+
+    assert raised.value.problem is ProblemType.NEEDS_AUTHORIZATION
+
+
+async def test_a_new_code_that_1uphealth_refuses_is_asked_for_again_later(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    body = '{"error": "invalid_grant"}'
+    upstream.faults({"kind": "status", "status": 400, "body": body, "match": {"api": "token"}})
+
+    with pytest.raises(UpstreamUnavailable, match="its own new code"):
         await relay.provisioner.provision("alice")
 
 

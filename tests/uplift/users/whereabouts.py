@@ -13,12 +13,14 @@ from uplift.ledger.database import Database
 from uplift.ledger.tables import Table, User
 from uplift.ledger.uploads import body_context, receipt_context
 from uplift.ledger.users import key_context
+from uplift.ledger.watermarks import watermark_context
 from uplift.sealing import KeyRing, UserKey, WrappedKey
 
 _CONTEXTS: dict[tuple[str, str], Callable[[Any], bytes]] = {
     ("uploads", "sealed_body"): lambda row: body_context(row.id),
     ("uploads", "sealed_receipt"): lambda row: receipt_context(row.id),
     ("records", "sealed_receipt"): lambda row: receipt_context(row.id),
+    ("records", "sealed_watermark"): lambda row: watermark_context(row.id),
     ("tombstones", "sealed_receipt"): lambda row: receipt_context(row.upload_id),
     ("grants", "sealed_tokens"): lambda row: b"grant " + row.user_id.bytes,
 }

@@ -25,8 +25,11 @@ class Sending:
         result: PushResult,
         accepted: dict[str, list[PushedRecord]],
         progress: PushProgress,
+        *,
+        force: bool,
     ) -> None:
         self._api = api
+        self._force = force
         self._user = user
         self._records = records
         self._reading = asyncio.Lock()
@@ -98,7 +101,15 @@ class Sending:
 
     async def _send(self, batch: _Batch) -> None:
         records = [
-            client.Record(each.body, each.fhir_version, each.source, each.record_id)
+            client.Record(
+                each.body,
+                each.fhir_version,
+                each.source,
+                each.record_id,
+                each.source_url,
+                each.received_at,
+                force=self._force,
+            )
             for each, _ in batch
         ]
         for result, (_, kept) in zip(

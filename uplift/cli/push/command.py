@@ -61,6 +61,10 @@ def push(
         bool,
         typer.Option("--allow-http", help="Send unencrypted to another machine, by http://."),
     ] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Send older versions in the place of newer ones, too."),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Read and validate everything; send nothing."),
@@ -87,6 +91,7 @@ def push(
         wait_seconds=wait_seconds if wait else None,
         patience=patience,
         allow_http=allow_http,
+        force=force,
         out=Terminal(),
         err=Terminal(stderr=True),
     )

@@ -5,8 +5,8 @@ content. It alone says of which hospital and in which version of FHIR a record i
 """
 
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import PurePosixPath
-from urllib.parse import urlsplit
 
 from uplift.cli.push.files import Files, kind_in
 from uplift.cli.push.health_index import clinical_elements
@@ -148,25 +148,20 @@ def _record(
     if resource_type is None:
         reason = "not a JSON object with a resourceType"
         return Skipped(label, reason, stated_type, hospital)
-    source = _server_of(attributes.get("sourceURL", ""), resource_type) or hospital
     date = date_of(body) or attributes.get("receivedDate", "")[:10] or None
-    return Record(label, version, resource_type, body, source, record_id, hospital, date)
+    return Record(
+        *(label, version, resource_type, body, hospital, record_id, hospital, date),
+        source_url=attributes.get("sourceURL"),
+        received_at=_received_at(attributes.get("receivedDate")),
+    )
 
 
-def _server_of(url: str, resource_type: str) -> str | None:
-    """The FHIR server in a record's sourceURL; None if it names none.
-
-    Apple distinguishes records by identifier, type and source. A hospital's name changes while
-    its server stays. But sourceURL is missing in some exports.
-    """
+def _received_at(date: str | None) -> str | None:
+    """Apple's `2020-08-06 05:01:22 -0800` as ISO 8601; None if it is written in another way."""
     try:
-        parts = urlsplit(url)
+        return datetime.strptime(date or "", "%Y-%m-%d %H:%M:%S %z").isoformat()
     except ValueError:
         return None
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        return None
-    base = parts.path.rpartition(f"/{resource_type}")[0]
-    return f"{parts.scheme}://{parts.netloc.lower()}{base}"
 
 
 def reason_of(error: Exception) -> str:

@@ -27,6 +27,7 @@ async def push_records(
     fhir_version: str | None = None,
     concurrency: int = 4,
     wait_seconds: float | None = 600.0,
+    force: bool = False,
     progress: PushProgress | None = None,
     result: PushResult | None = None,
 ) -> PushResult:
@@ -41,6 +42,7 @@ async def push_records(
         user: the backend's own name for the person.
         fhir_version: for records that state none.
         concurrency: batches under way at once.
+        force: older versions take the place of newer ones, too.
         wait_seconds: how long to wait for outcomes after the last upload; None: do not.
         progress: shows the progress of the push.
         result: is filled, so that the caller has what is known when the push stops early.
@@ -58,7 +60,7 @@ async def push_records(
     found = read_records(path, fhir_version=fhir_version, notes=result.notes)
     async with aclosing(found) as records:
         labelled = _labelled(records, progress)
-        sending = Sending(client, user, labelled, total, result, accepted, progress)
+        sending = Sending(client, user, labelled, total, result, accepted, progress, force=force)
         # One failed sender cancels the others. The first failure is reported.
         try:
             async with asyncio.TaskGroup() as senders:

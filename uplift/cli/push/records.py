@@ -29,6 +29,8 @@ class Record:
     """The name of where it comes from, for a person."""
     date: str | None = None
     """The day that it is about."""
+    source_url: str | None = None
+    received_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class _Sent(msgspec.Struct, rename="camel"):
     fhir_version: str | None = None
     source: str | None = None
     record_id: str | None = None
+    source_url: str | None = None
+    received_at: str | None = None
     # Raw keeps the resource's own bytes: to decode and encode them would change what the hospital
     # wrote (0.40 becomes 0.4).
     resource: msgspec.Raw = msgspec.Raw(b"")
@@ -116,7 +120,7 @@ def date_of(body: bytes) -> str | None:
 
 
 def parse_record(data: bytes, label: str, *, fhir_version: str | None) -> Record | Skipped:
-    """A record from an envelope `{fhirVersion, source, recordId, resource}` or a bare resource.
+    """A record from an envelope `{fhirVersion, source, …, resource}` or a bare resource.
 
     `fhir_version` is used if the data states none; a bare resource never does.
     """
@@ -143,4 +147,6 @@ def parse_record(data: bytes, label: str, *, fhir_version: str | None) -> Record
     return Record(
         *(label, version, resource_type, body, sent.source, sent.record_id),
         date=date_of(body),
+        source_url=sent.source_url,
+        received_at=sent.received_at,
     )

@@ -32,6 +32,7 @@ class Session:
     wait_seconds: float | None
     patience: float
     allow_http: bool
+    force: bool
     out: Terminal
     err: Terminal
 
@@ -98,6 +99,7 @@ class Session:
                 fhir_version=self.fhir_version,
                 concurrency=self.concurrency,
                 wait_seconds=self.wait_seconds,
+                force=self.force,
                 progress=progress,
                 result=result,
             )

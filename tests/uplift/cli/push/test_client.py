@@ -63,7 +63,7 @@ async def test_an_unknown_user_says_how_to_create_it(fake: FakeUplift) -> None:
 async def test_a_key_that_may_not_submit_is_told(fake: FakeUplift) -> None:
     responses(fake, problem(403, "Forbidden"))
     async with client(fake) as api:
-        with pytest.raises(ApiRefused, match=r"for alice: Forbidden \(detail\).*backend"):
+        with pytest.raises(ApiRefused, match=r"for alice: Forbidden \(detail\).*submit"):
             await api.submit("alice", [RECORD])
 
 

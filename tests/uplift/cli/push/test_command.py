@@ -17,7 +17,7 @@ from starlette.responses import Response
 from typer.testing import CliRunner
 
 from tests.uplift.cli.fake_uplift import KEY, FakeUplift, problem, serving
-from tests.uplift.cli.push.exports import files, members, records, write_folder, write_zip
+from tests.uplift.cli.push.exports import members, write_zip
 from uplift.cli.push.appearing import appearing
 from uplift.cli.push.command import push
 
@@ -45,7 +45,10 @@ def test_an_export_is_told_by_hospital_with_its_dates(tmp_path: Path, fake: Fake
     assert out.splitlines()[1].strip() == "Hospital & Clinic"
     day = "2020-08-06"
     assert out.splitlines()[2].split() == ["Observation", day, day, "5", "5"]
-    assert {each.labels["source"] for each in fake.uploads} == {"https://fhir.example.org"}
+    (source,) = {each.labels["source"] for each in fake.uploads}
+    assert source == "Hospital & Clinic"
+    urls = [each.labels["sourceUrl"] for each in fake.uploads]
+    assert urls == [f"https://fhir.example.org/Observation/o{number}" for number in range(5)]
 
 
 def test_a_bad_element_is_told_and_everything_arrived(tmp_path: Path, fake: FakeUplift) -> None:
@@ -79,16 +82,6 @@ def test_an_empty_folder_is_no_success(tmp_path: Path, fake: FakeUplift) -> None
     code, _, err = run(tmp_path, fake)
     assert code == 2
     assert "no records" in err
-
-
-def test_a_renamed_hospital_gives_duplicates(tmp_path: Path, fake: FakeUplift) -> None:
-    for name, count in (("North", 4), ("Northern", 5)):
-        xml = "<HealthData>" + "".join(records(count, sourceName=name)) + "</HealthData>"
-        content = {"export.xml": xml.encode(), **files(count)}
-        code, out, _ = run(write_folder(tmp_path / name, content), fake)
-        assert code == 0
-    assert out.splitlines()[-2].split() == ["All", "1", "4", "5"]
-    assert len(fake.uploads) == 5
 
 
 def test_a_dry_run_needs_no_server_and_sends_nothing(tmp_path: Path) -> None:

@@ -161,32 +161,14 @@ def test_a_clinical_record_that_lost_a_quote_is_skipped_by_name_not_sent_wrongly
     assert "fhirVersion" in found[0].reason
 
 
-def test_a_renamed_hospital_is_the_same_source_because_its_server_is(tmp_path: Path) -> None:
-    sources = set()
-    for name in ("North Clinic", "Northern Health"):
-        xml = document(*records(sourceName=name)).encode()
-        found = read(write_folder(tmp_path / name, {"export.xml": xml, **files()}))
-        sources |= {item.source for item in found if isinstance(item, Record)}
-    assert sources == {"https://fhir.example.org"}
-
-
-@pytest.mark.parametrize(
-    ("url", "source"),
-    [
-        ("https://FHIR.example.org/api/R4/Observation/1", "https://fhir.example.org/api/R4"),
-        ("https://fhir.example.org/r4/Observation?patient=1", "https://fhir.example.org/r4"),
-        ("https://fhir.example.org/elsewhere", "https://fhir.example.org"),
-        ("", "Hospital & Clinic"),
-        ("not a url", "Hospital & Clinic"),
-        ("https://[", "Hospital & Clinic"),
-        ("file:///etc/passwd", "Hospital & Clinic"),
-    ],
-)
-def test_the_source_is_the_server_or_else_the_name(tmp_path: Path, url: str, source: str) -> None:
+@pytest.mark.parametrize("url", ["https://FHIR.example.org/api/R4/Observation/1", "not a url", ""])
+def test_a_record_has_its_hospitals_name_and_the_url_that_survives_a_new_name(
+    tmp_path: Path, url: str
+) -> None:
     xml = document(*records(1, sourceURL=url)).encode()
     (found,) = read(write_folder(tmp_path, {"export.xml": xml, **files(1)}))
     assert isinstance(found, Record)
-    assert found.source == source
+    assert (found.source, found.source_url) == ("Hospital & Clinic", url)
 
 
 @pytest.mark.parametrize(

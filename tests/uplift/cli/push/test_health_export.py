@@ -33,12 +33,21 @@ def test_a_record_comes_with_its_version_source_identifier_and_untouched_bytes(
             fhir_version="4.0.1",
             resource_type="Condition",
             body=CONDITION,
-            source="https://fhir.example.org",
+            source="Hospital & Clinic",
             record_id="c1",
             hospital="Hospital & Clinic",
             date="2020-08-06",
+            source_url="https://fhir.example.org/Condition/c1",
+            received_at="2020-08-06T05:01:22-08:00",
         )
     ]
+
+
+@pytest.mark.parametrize("date", [None, "", "yesterday", "2020-08-06"])
+def test_a_received_date_in_another_form_is_left_out(tmp_path: Path, date: str | None) -> None:
+    found = only(read(archive(tmp_path, document(element(receivedDate=date)))))
+    assert isinstance(found, Record)
+    assert found.received_at is None
 
 
 def test_an_unpacked_export_reads_like_the_archive(tmp_path: Path) -> None:

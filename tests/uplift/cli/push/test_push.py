@@ -96,6 +96,14 @@ def test_everything_arrives_and_the_exit_code_says_so(tmp_path: Path, fake: Fake
     assert "7 of 7 have an outcome" in err
 
 
+@pytest.mark.parametrize("options", [(), ("--force",)])
+def test_force_is_said_of_every_record(
+    tmp_path: Path, fake: FakeUplift, options: tuple[str, ...]
+) -> None:
+    run(ndjson(tmp_path, 7), fake, *options)
+    assert [each.labels.get("force", False) for each in fake.uploads] == [bool(options)] * 7
+
+
 def test_running_again_sends_nothing_again_and_says_so(tmp_path: Path, fake: FakeUplift) -> None:
     path = ndjson(tmp_path, 7)
     run(path, fake)

@@ -229,13 +229,22 @@ def upgrade() -> None:
         sa.Column("delivered_version", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("delivered_digest", sa.LargeBinary(), nullable=True),
         sa.Column("sealed_receipt", sa.LargeBinary(), nullable=True),
+        sa.Column("sealed_watermark", sa.LargeBinary(), nullable=True),
         sa.Column("upstream_key", sa.LargeBinary(), nullable=True),
         sa.Column("receipt_key", sa.LargeBinary(), nullable=True),
+        sa.Column("upstream_rank", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("source_key", sa.LargeBinary(), nullable=True),
+        sa.Column("server_key", sa.LargeBinary(), nullable=True),
+        sa.Column("alias_of", sa.Uuid(), nullable=True),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
             server_default=sa.text("now()"),
             nullable=False,
+        ),
+        sa.CheckConstraint(
+            "alias_of IS NULL OR upstream_key IS NULL",
+            name=op.f("ck_records_alias_has_no_place"),
         ),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_records_user_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_records")),
@@ -249,11 +258,29 @@ def upgrade() -> None:
         postgresql_where=sa.text("receipt_key IS NOT NULL"),
     )
     op.create_index(
-        "ix_records_upstream_key",
+        "uq_records_upstream_key",
         "records",
-        ["user_id", "upstream_key"],
-        unique=False,
+        ["user_id", "upstream_key", "upstream_rank"],
+        unique=True,
         postgresql_where=sa.text("upstream_key IS NOT NULL"),
+    )
+    op.create_table(
+        "source_aliases",
+        sa.Column("user_id", sa.Uuid(), nullable=False),
+        sa.Column("source_key", sa.LargeBinary(), nullable=False),
+        sa.Column("alias_group", sa.Uuid(), nullable=False),
+        sa.Column(
+            "retry_collisions", sa.Boolean(), server_default=sa.text("false"), nullable=False
+        ),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_source_aliases_user_id")),
+        sa.PrimaryKeyConstraint("user_id", "source_key", name=op.f("pk_source_aliases")),
+    )
+    op.create_index(
+        "ix_source_aliases_retry_collisions",
+        "source_aliases",
+        ["user_id"],
+        unique=False,
+        postgresql_where=sa.text("retry_collisions"),
     )
     op.create_table(
         "tombstones",
@@ -340,7 +367,6 @@ def upgrade() -> None:
         sa.Column("issues", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("sealed_receipt", sa.LargeBinary(), nullable=True),
         sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("dispatched_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finish_tag", sa.BigInteger(), nullable=True),
         sa.Column("give_up_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("lease_id", sa.Uuid(), nullable=True),
@@ -511,7 +537,13 @@ def downgrade() -> None:
     op.drop_index("ix_tombstones_user_id_upload_id", table_name="tombstones")
     op.drop_table("tombstones")
     op.drop_index(
-        "ix_records_upstream_key",
+        "ix_source_aliases_retry_collisions",
+        table_name="source_aliases",
+        postgresql_where=sa.text("retry_collisions"),
+    )
+    op.drop_table("source_aliases")
+    op.drop_index(
+        "uq_records_upstream_key",
         table_name="records",
         postgresql_where=sa.text("upstream_key IS NOT NULL"),
     )

@@ -1,0 +1,43 @@
+"""Versions that nobody has tried to send, and that a newer one takes the place of."""
+
+from collections.abc import Collection
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from uplift.ledger.transitions import Change, change_state
+from uplift.lifecycle import Reason, State
+
+# The states stand in the text for the partial index, as `tables.state_is` explains.
+_UNSENT = text("""
+    SELECT id, state FROM uploads
+    WHERE record_id = ANY(CAST(:record_ids AS uuid[])) AND state IN ('queued', 'parked')
+        AND NOT maybe_sent
+    ORDER BY id FOR UPDATE
+""")
+
+
+async def lock_unsent(
+    connection: AsyncConnection, record_ids: Collection[UUID]
+) -> dict[UUID, State]:
+    """Lock what is not sent of these locked records: nobody claims it now. Its states, by id."""
+    rows = await connection.execute(_UNSENT, {"record_ids": list(record_ids)})
+    return {row.id: State(row.state) for row in rows}
+
+
+async def supersede_unsent(connection: AsyncConnection, record_ids: Collection[UUID]) -> None:
+    """Supersede what is not sent of these locked records."""
+    unsent = await lock_unsent(connection, record_ids)
+    await change_state(
+        connection,
+        [
+            Change(
+                upload_id=id_,
+                source=state,
+                target=State.SUPERSEDED,
+                reason=Reason.NEWER_VERSION,
+            )
+            for id_, state in unsent.items()
+        ],
+    )
