@@ -88,7 +88,7 @@ class Acceptor:
         """
         offer = _Offer(app_user_id, submission, queue, by, key)
         try:
-            self._pressure.check()
+            self._pressure.check(app_user_id)
         except BacklogFull:
             before = await self._find_answer(offer)
             if before is None:

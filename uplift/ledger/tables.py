@@ -270,9 +270,16 @@ class Upload(Table):
             "queue",
             "finish_tag",
             postgresql_where=text("state = 'queued'"),
+            postgresql_include=["body_bytes"],
         ),
         Index("ix_uploads_leased", "lease_until", postgresql_where=text("state = 'sending'")),
-        Index("ix_uploads_parked", "user_id", postgresql_where=text("state = 'parked'")),
+        # Both have what back pressure sums up.
+        Index(
+            "ix_uploads_parked",
+            "user_id",
+            postgresql_where=text("state = 'parked'"),
+            postgresql_include=["body_bytes"],
+        ),
         Index(
             "ix_uploads_unfinished",
             "record_id",

@@ -436,6 +436,7 @@ def upgrade() -> None:
         "uploads",
         ["user_id", "queue", "finish_tag"],
         unique=False,
+        postgresql_include=["body_bytes"],
         postgresql_where=sa.text("state = 'queued'"),
     )
     # The virtual time of each queue.
@@ -460,6 +461,7 @@ def upgrade() -> None:
         "uploads",
         ["user_id"],
         unique=False,
+        postgresql_include=["body_bytes"],
         postgresql_where=sa.text("state = 'parked'"),
     )
     op.create_index(
