@@ -52,6 +52,7 @@ class Admission:
             " ask again later.",
         )
         self.failed_authentication = asyncio.Lock()
+        self.failing = 0
         self._body = FairShare(
             "body",
             self._bytes,

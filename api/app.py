@@ -30,6 +30,7 @@ from uplift.api.remembered import Remembered
 from uplift.api.response_headers import ResponseHeaders
 from uplift.api.slashes import KeepSlashes
 from uplift.api.work import CountWork
+from uplift.ledger.database import FOR_A_CALLER
 from uplift.logs import configure_logs
 from uplift.settings import Settings
 from uplift.wiring import open_relay
@@ -50,10 +51,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         with served(
             settings, lambda: None if loop_responds(loop) else "the event loop does not respond"
         ):
-            async with open_relay(settings) as relay:
+            async with open_relay(settings, FOR_A_CALLER) as relay:
                 app.state.relay = relay
                 app.state.admission = Admission(settings)
-                app.state.readiness = Remembered(lambda: health.check(relay))
+                app.state.readiness = Remembered(lambda: health.check(relay), late=health.LATE)
                 app.state.rate_limits = RateLimits(settings)
                 yield
 
@@ -73,7 +74,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # FastAPI's own pages load scripts from another host.
         docs_url=None,
         redoc_url=None,
+        # FastAPI would write the description anew for each who asks.
+        openapi_url=None,
     )
+    app.state.stopping = False
     # The last one added runs first.
     app.add_middleware(CountWork)
     error_handlers.install(app)
@@ -105,6 +109,20 @@ def _allow_origins(app: FastAPI, settings: Settings) -> None:
         CORSMiddleware,
         allow_origins=settings.cors_origins.split(","),
         allow_methods=["GET", "POST", "PUT", "DELETE"],
-        allow_headers=["Authorization", "Idempotency-Key", "If-None-Match", "X-Request-ID"],
-        expose_headers=["ETag", "Location", "Retry-After", "X-Request-ID", *RATE_LIMIT_HEADERS],
+        allow_headers=[
+            "Authorization",
+            "Content-Encoding",
+            "Content-Type",
+            "Idempotency-Key",
+            "If-None-Match",
+            "X-Request-ID",
+        ],
+        expose_headers=[
+            "ETag",
+            "Idempotent-Replayed",
+            "Location",
+            "Retry-After",
+            "X-Request-ID",
+            *RATE_LIMIT_HEADERS,
+        ],
     )

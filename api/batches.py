@@ -121,7 +121,7 @@ async def submit_batch(
             def charge_blank(lines: int) -> None:
                 rate_limits.charge_blank(caller, lines)
 
-            chunks = read_chunks(request, receiving)
+            chunks = read_chunks(request, receiving, relay.settings.max_batch_bytes)
             lines = read_lines(chunks, relay.settings, part, charge_blank)
             async with aclosing(chunks), aclosing(lines):
                 first = await anext(lines, None)

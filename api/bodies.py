@@ -17,6 +17,8 @@ from uplift.api.gzip_bodies import Gunzip, NotGzipError
 from uplift.api.least_rate import LeastRate
 from uplift.api.problems import Problem, try_later
 from uplift.api.work import work_of
+from uplift.errors import UnreadableUpload
+from uplift.intake.labels import NOT_JSON
 from uplift.intake.repeated_names import repeated_name
 from uplift.intake.submission import names_repeated
 from uplift.problem_types import ProblemType
@@ -42,7 +44,7 @@ async def read_json_body(request: Request, limit: int, part: Part) -> bytes:
     if announced is not None and announced > limit:
         raise too_large(limit)
     body = bytearray()
-    async for chunk in read_chunks(request, part.receiving):
+    async for chunk in read_chunks(request, part.receiving, limit):
         if len(body) + len(chunk) > limit:
             raise too_large(limit)
         await part.grow(len(chunk))
@@ -62,7 +64,7 @@ def check_type(request: Request, types: Sequence[str]) -> str:
             f"Send the body with the Content-Type {' or '.join(types)}.",
             headers={"Accept": ", ".join(types)},
         )
-    if _codings(request) not in ([], ["gzip"]):
+    if _codings(request) not in ([], ["gzip"], ["x-gzip"]):
         raise Problem(
             ProblemType.CONTENT_ENCODING,
             "Send the body packed once with gzip, or without a Content-Encoding.",
@@ -76,10 +78,13 @@ def _codings(request: Request) -> list[str]:
     return [each.strip() for each in named if each.strip() not in ("", "identity")]
 
 
-async def read_chunks(request: Request, receiving: Receiving) -> AsyncGenerator[bytes, None]:
+async def read_chunks(
+    request: Request, receiving: Receiving, limit: int
+) -> AsyncGenerator[bytes, None]:
     """The body of a request as it arrives, unpacked. Meanwhile the request does not count as work.
 
-    Raises a Problem: 408 if it stalls or is too slow, 503 if another credential needs the capacity,
+    The caller limits what it unpacks to. Raises a Problem: 413 if a packed body has more than
+    `limit` bytes, 408 if it stalls or is too slow, 503 if another credential needs the capacity,
     400 if it is not the gzip that it says.
     """
     if not _codings(request):
@@ -87,10 +92,16 @@ async def read_chunks(request: Request, receiving: Receiving) -> AsyncGenerator[
             yield chunk
         return
     gunzip = Gunzip()
+    packed = 0
     try:
         async for chunk in _receive(request, receiving):
+            packed += len(chunk)
+            if packed > limit:
+                raise too_large(limit)
             for piece in gunzip.feed(chunk):
                 yield piece
+                # A kilobyte can unpack to a megabyte: others go on between the pieces.
+                await asyncio.sleep(0)
         gunzip.end()
     except NotGzipError:
         raise Problem(
@@ -165,6 +176,8 @@ async def read_model(request: Request, model: type[_Model]) -> _Model:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
+        if error.errors()[0]["type"] == "json_invalid":
+            raise UnreadableUpload(ProblemType.NOT_JSON, NOT_JSON) from None
         raise RequestValidationError(
             [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
         ) from None

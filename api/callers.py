@@ -22,6 +22,7 @@ from uplift.problem_types import ProblemType
 from uplift.wiring import Relay
 
 _FAILURE_SECONDS = 0.005
+_MAX_FAILING = 100
 _APP_USER_ID: TypeAdapter[str] = TypeAdapter(AppUserId)
 
 
@@ -114,13 +115,22 @@ class _Bearer(HTTPBearer):
         # A request without a credential gets no error code (RFC 6750, 3.1).
         challenge = 'Bearer error="invalid_token"' if bearer else "Bearer"
         # One after the other, so that those who try credentials leave the time to others.
-        async with admission.failed_authentication:
-            await asyncio.sleep(_FAILURE_SECONDS)
+        # Nor do they keep more than a few connections while they wait.
+        headers = {"WWW-Authenticate": challenge}
+        if admission.failing >= _MAX_FAILING:
+            headers["Connection"] = "close"
+        else:
+            admission.failing += 1
+            try:
+                async with admission.failed_authentication:
+                    await asyncio.sleep(_FAILURE_SECONDS)
+            finally:
+                admission.failing -= 1
         raise Problem(
             ProblemType.INVALID_TOKEN,
             "Send `Authorization: Bearer` with an API key or a device token that is neither revoked"
             " nor expired.",
-            headers={"WWW-Authenticate": challenge},
+            headers=headers,
         )
 
 

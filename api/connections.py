@@ -7,6 +7,10 @@ from typing import Protocol
 class Closable(Protocol):
     """A connection that can be closed at once."""
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the credential of its request is valid."""
+
     def close_for_room(self) -> None:
         """Close the connection, because another one needs its place."""
 
@@ -15,8 +19,10 @@ class Connections:
     """Which connections there are, and which of them can be closed for a new one.
 
     The longest idle one is closed first: no request is lost with it. Then the one that has waited
-    longest for the rest of a head, or of a body that nobody reads; then for its answer to be read.
-    A request that is being answered keeps its connection.
+    longest for the rest of a head, or of a body that nobody reads; then the one whose body has
+    stood still for longest; then the one that has waited longest for its answer to be read; then
+    the one whose request has waited longest without a valid credential. A complete request with a
+    credential keeps its connection.
     """
 
     def __init__(self, limit: int, *, idle_seconds: float, head_seconds: float) -> None:
@@ -27,12 +33,17 @@ class Connections:
         # Dictionaries, because they keep the order.
         self._idle: dict[Closable, None] = {}
         self._late: dict[Closable, None] = {}
+        self._receiving: dict[Closable, None] = {}
         self._unsent: dict[Closable, None] = {}
+        self._busy: dict[Closable, None] = {}
 
     def add(self, connection: Closable) -> bool:
         """Count a new connection, which is idle. False if there is no place for it."""
         if len(self._all) >= self._limit:
-            victim = next(chain(self._idle, self._late, self._unsent), None)
+            strangers = (each for each in self._busy if not each.is_known)
+            victim = next(
+                chain(self._idle, self._late, self._receiving, self._unsent, strangers), None
+            )
             if victim is None:
                 return False
             self.remove(victim)
@@ -46,24 +57,40 @@ class Connections:
         self._all.discard(connection)
         self._idle.pop(connection, None)
         self._late.pop(connection, None)
+        self._receiving.pop(connection, None)
         self._unsent.pop(connection, None)
+        self._busy.pop(connection, None)
 
     def idle(self, connection: Closable) -> None:
         """The connection waits for a request, from now on."""
         self._late.pop(connection, None)
+        self._busy.pop(connection, None)
+        self._receiving.pop(connection, None)
         if connection in self._all:
             self._idle[connection] = None
 
     def late(self, connection: Closable) -> None:
         """The rest of a head is missing, or of a body whose request is answered already."""
         self._idle.pop(connection, None)
+        self._receiving.pop(connection, None)
+        self._busy.pop(connection, None)
         if connection in self._all:
             self._late[connection] = None
 
     def busy(self, connection: Closable) -> None:
-        """The connection has a request."""
+        """The connection has a complete request."""
         self._idle.pop(connection, None)
         self._late.pop(connection, None)
+        self._receiving.pop(connection, None)
+        if connection in self._all:
+            self._busy[connection] = None
+
+    def receiving(self, connection: Closable) -> None:
+        """A part of the body of a request came, and the rest is missing."""
+        self._receiving.pop(connection, None)
+        self._busy.pop(connection, None)
+        if connection in self._all and connection not in self._late:
+            self._receiving[connection] = None
 
     def unsent(self, connection: Closable) -> None:
         """The peer does not read its answer, or not as fast as it comes."""

@@ -2,7 +2,8 @@
 
 from importlib.resources import files
 
-from fastapi import APIRouter
+import orjson
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import FileResponse, HTMLResponse, Response
 
 router = APIRouter(include_in_schema=False)
@@ -33,6 +34,15 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+
+
+@router.get("/openapi.json")
+async def description(request: Request) -> Response:
+    """The OpenAPI description of the API."""
+    app: FastAPI = request.app
+    if not hasattr(app.state, "description"):
+        app.state.description = orjson.dumps(app.openapi())
+    return Response(app.state.description, media_type="application/json")
 
 
 @router.get("/docs")

@@ -1,5 +1,7 @@
 """Turns every error of the app into a problem, also those that the router and Starlette raise."""
 
+import asyncio
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -11,7 +13,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from uplift.api.operation_outcomes import answer
-from uplift.api.problems import Problem, problem_of
+from uplift.api.problems import Problem, cut_off, problem_of
 from uplift.errors import UpliftError
 from uplift.problem_types import ProblemType
 
@@ -100,3 +102,8 @@ class _LastResort:
                 raise
             problem = problem_of(error, scope["method"])
             await answer(problem, Request(scope))(scope, receive, send)
+        except asyncio.CancelledError:
+            # uvicorn cancels what has not ended when it must stop, and would answer 500.
+            if scope["type"] != "http" or started or not scope["app"].state.stopping:
+                raise
+            await answer(cut_off(scope["method"]), Request(scope))(scope, receive, send)

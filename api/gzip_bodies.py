@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Iterator
 
 _PIECE_BYTES = 64 * 1024
+_MAX_MEMBERS = 100
 _GZIP = 31  # zlib's window bits for a gzip header (RFC 1952)
 
 
@@ -17,11 +18,15 @@ class Gunzip:
     def __init__(self) -> None:
         self._member = zlib.decompressobj(_GZIP)
         self._begun = False
+        self._members = 1
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """What these bytes unpack to, in pieces of at most 64 KiB. Raises NotGzipError."""
         while data:
             if self._member.eof:  # a file of several members is one text (RFC 1952, 2.2)
+                self._members += 1
+                if self._members > _MAX_MEMBERS:
+                    raise NotGzipError
                 self._member = zlib.decompressobj(_GZIP)
             self._begun = True
             try:

@@ -1,19 +1,26 @@
 """Whether this process is alive, and whether it can work."""
 
+import asyncio
 from typing import Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from uplift.api.problems import Problem, documented
+from uplift.api.problems import Problem, documented, try_later
 from uplift.api.remembered import Remembered
 from uplift.errors import ConfigurationError
 from uplift.ledger import migrate
+from uplift.ledger.server import write_nothing
 from uplift.problem_types import ProblemType
-from uplift.queues import UPLOADS
 from uplift.wiring import Relay
 
 router = APIRouter(tags=["health"])
+
+# The whole answer comes within a second.
+_REDIS_SECONDS = 0.7
+
+LATE = try_later(ProblemType.DATABASE_UNAVAILABLE, "The database does not answer within a second.")
+"""The answer while the check does not end."""
 
 
 class Liveness(BaseModel):
@@ -26,11 +33,12 @@ class Readiness(BaseModel):
     """Whether the process can work."""
 
     status: Literal["ready", "degraded"] = Field(
-        description="`degraded`: Redis does not respond. Uploads are accepted and delivered later.",
+        description="`degraded`: Redis takes no messages. Uploads are accepted, and delivered"
+        " later.",
         examples=["ready"],
     )
     redis: bool = Field(
-        description="Whether Redis responds. Without it deliveries start a little later.",
+        description="Whether Redis takes messages. Without it deliveries start a little later.",
         examples=[True],
     )
     keys: Literal["fit"] = Field(
@@ -51,23 +59,40 @@ async def get_liveness() -> Liveness:
     responses=documented(400, 503),
 )
 async def get_readiness(request: Request) -> Readiness:
-    """Ready means: the database responds, its schema is current, and the master keys can open its
-    data. Without Redis the process is degraded: it accepts uploads, and delivery starts later.
+    """Ready means: the database can be written, its schema is current, and the master keys can open
+    its data. Without Redis the process is degraded: it accepts uploads, and delivery starts later.
 
-    The answer is at most a second old.
+    The answer comes within a second, and is at most a second old.
     """
+    if request.app.state.stopping:
+        raise try_later(ProblemType.STOPPING, "This process stops.")
     readiness: Remembered[Readiness] = request.app.state.readiness
     return await readiness()
 
 
 async def check(relay: Relay) -> Readiness:
-    """Ask the database and Redis now. Raises a Problem (503) if the process is not ready."""
+    """Write to the database and to Redis now. Raises a Problem (503) if it is not ready."""
+    redis, _ = await asyncio.gather(_can_enqueue(relay), _check_ledger(relay))
+    return Readiness(status="ready" if redis else "degraded", redis=redis, keys="fit")
+
+
+async def _can_enqueue(relay: Relay) -> bool:
+    try:
+        async with asyncio.timeout(_REDIS_SECONDS):
+            return await relay.dispatcher.can_enqueue()
+    except TimeoutError:
+        return False
+
+
+async def _check_ledger(relay: Relay) -> None:
     at = await migrate.current(relay.database)
     if at != migrate.head():
         raise Problem(
             ProblemType.NOT_MIGRATED,
             "The database does not have the schema of this version. Run `uplift migrate`.",
         )
+    async with relay.database.transaction() as connection:
+        await write_nothing(connection)
     try:
         await relay.keys.ensure(fresh=True)
     except ConfigurationError:
@@ -75,5 +100,3 @@ async def check(relay: Relay) -> Readiness:
         raise Problem(
             ProblemType.KEYS_UNFIT, "The master keys do not fit the database. Run `uplift doctor`."
         ) from None
-    redis = await relay.dispatcher.waiting(UPLOADS) is not None
-    return Readiness(status="ready" if redis else "degraded", redis=redis, keys="fit")

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from uplift.api.connections import Connections
 from uplift.api.problems import PROBLEM_TYPE, Problem
-from uplift.api.refusals import LogLimit
+from uplift.api.refusals import CREDENTIAL, LogLimit
 from uplift.api.request_bodies import Body, ChunkedBody, CountedBody
 from uplift.api.request_heads import MAX_HEAD_BYTES, RefusedError, Why, read_head
 from uplift.metrics import connection_refusals
@@ -73,6 +73,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._unset_sending()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+
+    @property
+    def is_known(self) -> bool:
+        """See `Connections`."""
+        return bool(self.scope) and CREDENTIAL in self.scope
 
     def close_for_room(self) -> None:
         """See `Connections`."""
@@ -159,6 +164,8 @@ class HttpProtocol(HttpToolsProtocol):
                 self._body = None
             elif rest:
                 rest = self._feed_body(rest)
+            if self._body is not None:
+                self._places.receiving(self)
             self._received += rest
 
     def _pass_over_empty_line(self) -> None:
@@ -188,6 +195,9 @@ class HttpProtocol(HttpToolsProtocol):
         complete = self._body.complete
         if complete:
             self._body = None
+            self._places.busy(self)
+        else:
+            self._places.receiving(self)
         if part:
             super().data_received(part)
         if complete and self.cycle.response_complete and not self.transport.is_closing():

@@ -40,6 +40,7 @@ def answer(problem: Problem, request: Request) -> JSONResponse:
                 {
                     "severity": "error",
                     "code": _CODES.get(problem.kind.status, "invalid"),
+                    "details": {"coding": [{"code": problem.kind.code}]},
                     "diagnostics": " ".join([problem.detail, *wrong]),
                 }
             ],

@@ -1,5 +1,6 @@
 """From errors to HTTP: no other file does this. Every error is RFC 9457 problem+json."""
 
+import errno
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -18,6 +19,7 @@ from uplift.errors import (
     RequestError,
     SealError,
 )
+from uplift.ledger.database import CommitUnknown
 from uplift.problem_types import ProblemType
 
 _log = structlog.get_logger(__name__)
@@ -130,10 +132,21 @@ def problem_of(error: Exception, method: str) -> Problem:
             return Problem(
                 ProblemType.BODY_INCOMPLETE, "The connection ended before the whole body arrived."
             )
+        case CommitUnknown() if method == "POST":
+            _log.error("commit_unknown", error=type(error).__name__)
+            return try_later(
+                ProblemType.COMMIT_UNKNOWN,
+                f"The database did not say whether the request was accepted. {_SAME_AGAIN}",
+            )
         case DBAPIError() | PoolTimeout() | ConfigurationError() | SealError() if not isinstance(
             error, DataError | IntegrityError
         ):
             return _unavailable(error, method)
+        case OSError(errno=errno.EMFILE | errno.ENFILE):
+            _log.error("no_file_descriptor")
+            return try_later(
+                ProblemType.BUSY, f"The API can open no connection now. {_what_now(method)}"
+            )
         case _:
             _log.error("request_failed", error=type(error).__name__)
             return Problem(
@@ -141,6 +154,22 @@ def problem_of(error: Exception, method: str) -> Problem:
                 "The API failed. Its logs name the error under the X-Request-ID of this answer."
                 f" {_what_now(method)}",
             )
+
+
+_SAME_AGAIN = (
+    "Send it again later with the same Idempotency-Key, or with the same content: what was accepted"
+    " is not accepted twice."
+)
+
+
+def cut_off(method: str) -> Problem:
+    """The problem that answers a request of this method that a stop has cut off."""
+    if method == "POST":
+        return try_later(
+            ProblemType.COMMIT_UNKNOWN,
+            f"The API stopped before it knew whether the request was accepted. {_SAME_AGAIN}",
+        )
+    return try_later(ProblemType.STOPPING, "The API stopped before it could answer. Ask again.")
 
 
 def _unavailable(error: Exception, method: str) -> Problem:

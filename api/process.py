@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import gc
-import resource
+import signal
 import socket
 import sys
+import time
 from functools import partial
+from types import FrameType
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 
@@ -15,20 +18,25 @@ from uplift.api.app import create_app
 from uplift.api.connections import Connections
 from uplift.api.http_protocol import HttpProtocol, RefusalLog
 from uplift.errors import ConfigurationError
+from uplift.file_limit import files_of_api, raise_file_limit
 from uplift.settings import Settings
+from uplift.stopping import limit_stop
 from uplift.wiring import Relay, check, check_keys
 
-# For PostgreSQL, Redis, logs and libraries.
-_OTHER_FILES = 200
-# Some systems have no limit, or one of a thousand million.
-_MAX_FILES = 65_536
+_log = structlog.get_logger(__name__)
 
 
 class ApiServer(uvicorn.Server):
-    """uvicorn with our protocol. It answers all long polls before connections close."""
+    """uvicorn with our protocol.
+
+    After SIGTERM it is not ready and listens on for UPLIFT_DRAIN_SECONDS, so that a load balancer
+    sends nothing to a closed port. It answers all long polls before connections close.
+    """
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         self._app = app
+        self._drain_seconds = settings.drain_seconds
+        self._drained_at: float | None = None  # on time.monotonic
         places = Connections(
             settings.api_max_connections,
             idle_seconds=settings.api_idle_seconds,
@@ -47,33 +55,34 @@ class ApiServer(uvicorn.Server):
                 # ids.
                 access_log=False,
                 server_header=False,
-                # Time for bodies that are arriving. A caller whose upload is not committed by then
-                # gets no answer, and sends it again.
-                timeout_graceful_shutdown=5,
+                # Time for what has begun, such as bodies that are arriving. A caller whose upload
+                # is not committed by then is told so, and sends it again.
+                timeout_graceful_shutdown=8,
             )
         )
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A first SIGTERM begins to drain. Ctrl-C and a second signal do not wait."""
+        self._app.state.stopping = True
+        if sig != signal.SIGTERM or self._drained_at is not None:
+            super().handle_exit(sig, frame)
+            return
+        limit_stop()
+        _log.info("stop_began")
+        self._drained_at = time.monotonic() + self._drain_seconds
+        self._captured_signals.append(sig)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to shut down now."""
+        if self._drained_at is not None and time.monotonic() >= self._drained_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer the long polls, then shut down. uvicorn alone would answer them with 500."""
         relay: Relay = self._app.state.relay
         relay.long_poll.release()
         await super().shutdown(sockets)
-
-
-def _raise_file_limit(settings: Settings) -> None:
-    """Let the process open as many files as it may. Each connection is one.
-
-    Raises SystemExit if that is too few for `api_max_connections`.
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = settings.api_max_connections + _OTHER_FILES
-    limit = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
-    if limit < wanted:
-        sys.exit(
-            f"The API does not start: it may open {limit} files and needs {wanted}. Raise the limit"
-            " (`ulimit -n`, systemd's LimitNOFILE), or lower UPLIFT_API_MAX_CONNECTIONS."
-        )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def main() -> None:
@@ -83,13 +92,13 @@ def main() -> None:
     """
     settings = Settings()
     try:
+        raise_file_limit(files_of_api(settings))
         check(settings)
         asyncio.run(check_keys(settings))
     except ConfigurationError as error:
         # uvicorn would print a traceback.
         sys.exit(f"The API does not start: {error}")
     app = create_app(settings)
-    _raise_file_limit(settings)
     server = ApiServer(app, settings)
     # Objects from the start-up live as long as the process. Each collection that visits them would
     # stop all requests for a tenth of a second.

@@ -31,11 +31,14 @@ def check_query_names(request: HTTPConnection) -> None:
     takes = _parameters(route)
     seen: set[str] = set()
     errors = []
-    for name, _ in request.query_params.multi_items():
+    for name, value in request.query_params.multi_items():
         if name not in takes:
             errors.append(_error(name, _takes_only(takes)))
         elif name in seen and not takes[name]:
             errors.append(_error(name, "It is there twice. Send it once."))
+        elif "\ufffd" in value:
+            # What stands for bytes that are no UTF-8: different values would become one.
+            errors.append(_error(name, "Its value is not percent-encoded UTF-8."))
         seen.add(name)
     if errors:
         raise invalid_request(errors[:_MAX_ERRORS])

@@ -13,8 +13,8 @@ _SIZE = re.compile(rb"0*([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)
 _MAX_SIZE_LINE = 256
 _MAX_TRAILER = 8 * 1024
 # Each chunk costs time, however small it is.
-_MAX_SMALL_CHUNKS = 10_000
-_LEAST_MEAN_BYTES = 64
+_MAX_SMALL_CHUNKS = 1000
+_LEAST_MEAN_BYTES = 256
 
 
 class Body(Protocol):

@@ -13,6 +13,7 @@ from enum import StrEnum
 from uplift.problem_types import ProblemType
 
 MAX_HEAD_BYTES = 64 * 1024
+_MAX_FIELDS = 100
 
 # What a name is made of (RFC 9110, 5.6.2), and what a line may contain (RFC 9110, 5.5).
 _TOKEN = b"!#$%&'*+-.^_`|~" + (string.ascii_letters + string.digits).encode()
@@ -26,8 +27,16 @@ _METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"O
 # They ask for another protocol on the connection. Uplift offers none, so it ignores them (RFC 9110,
 # 7.8). A parser that knows them would stop in front of the body.
 _UPGRADES = frozenset({b"upgrade", b"http2-settings"})
+# A head with one of these is not passed on as it came.
+_CHANGED = _UPGRADES | {b"expect"}
 # Those that decide how a request is read.
-_FIELDS = _UPGRADES | {b"host", b"content-length", b"transfer-encoding", b"expect"}
+_FIELDS = _UPGRADES | {
+    b"host",
+    b"content-length",
+    b"transfer-encoding",
+    b"expect",
+    b"authorization",
+}
 
 
 class Why(StrEnum):
@@ -87,7 +96,34 @@ def read_head(head: bytes) -> Head:
     # Only the ends of lines may be left.
     if first is None or head.translate(None, _LINE) != b"\r\n" * (len(lines) + 1):
         raise _malformed()
+    if len(lines) > _MAX_FIELDS:
+        raise RefusedError(
+            Why.TOO_LARGE, f"The head of a request has fewer than {_MAX_FIELDS} header fields."
+        )
     fields = [line.partition(b":") for line in lines[1:]]
+    known = _known(fields)
+    method, target, major, minor = first.groups()
+    if major != b"1" or minor not in b"01":
+        raise RefusedError(Why.VERSION, "The API speaks HTTP/1.1 and HTTP/1.0.")
+    if method not in _METHODS:
+        raise RefusedError(Why.METHOD, "The API does not know this method.")
+    is_old = minor == b"0"
+    _check_host(known.get(b"host", []), is_old=is_old)
+    if len(known.get(b"authorization", [])) > 1:
+        raise RefusedError(Why.MALFORMED, "A request has at most one Authorization header.")
+    length = _length(
+        known.get(b"content-length", []), known.get(b"transfer-encoding", []), is_old=is_old
+    )
+    wanted = _origin_form(target)
+    if b"expect" in known:
+        fields = _with_expectation(fields, known[b"expect"], is_old=is_old)
+    if wanted != target or not _CHANGED.isdisjoint(known):
+        head = _written_again(method, wanted, lines[0][-8:], fields)
+    return Head(head, length)
+
+
+def _known(fields: list[tuple[bytes, bytes, bytes]]) -> dict[bytes, list[bytes]]:
+    """The values of the fields that decide how a request is read."""
     known: dict[bytes, list[bytes]] = {}
     for name, colon, value in fields:
         # No folded line, and no space before the colon (RFC 9112, 5.1 and 5.2).
@@ -96,27 +132,19 @@ def read_head(head: bytes) -> Head:
         name = name.lower()
         if name in _FIELDS:
             known.setdefault(name, []).append(value.strip(b" \t"))
-    method, target, major, minor = first.groups()
-    if major != b"1" or minor not in b"01":
-        raise RefusedError(Why.VERSION, "The API speaks HTTP/1.1 and HTTP/1.0.")
-    if method not in _METHODS:
-        raise RefusedError(Why.METHOD, "The API does not know this method.")
-    is_old = minor == b"0"
-    _check_host(known.get(b"host", []), is_old=is_old)
-    expected = known.get(b"expect", [])
+    return known
+
+
+def _with_expectation(
+    fields: list[tuple[bytes, bytes, bytes]], expected: list[bytes], *, is_old: bool
+) -> list[tuple[bytes, bytes, bytes]]:
+    if is_old:  # of HTTP/1.0, the expectation is ignored (RFC 9110, 10.1.1)
+        return [each for each in fields if each[0].lower() != b"expect"]
     if any(each.lower() != b"100-continue" for each in expected):
         raise RefusedError(Why.EXPECTATION, "The API knows only `Expect: 100-continue`.")
-    length = _length(
-        known.get(b"content-length", []), known.get(b"transfer-encoding", []), is_old=is_old
-    )
-    wanted = _origin_form(target)
-    if wanted != target or expected or not _UPGRADES.isdisjoint(known):
-        if expected:
-            # A caller that gets its answer before it sent the body may send the body or not, and
-            # nobody knows which (RFC 9110, 10.1.1). So nothing may follow on this connection.
-            fields.append((b"connection", b":", b"close"))
-        head = _written_again(method, wanted, lines[0][-8:], fields)
-    return Head(head, length)
+    # A caller that gets its answer before it sent the body may send the body or not, and nobody
+    # knows which (RFC 9110, 10.1.1). So nothing may follow on this connection.
+    return [*fields, (b"connection", b":", b"close")]
 
 
 def _malformed() -> RefusedError:

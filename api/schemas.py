@@ -14,10 +14,13 @@ from uplift.ledger.attempts import AttemptRow
 from uplift.lifecycle import State
 from uplift.reading.status import Status
 
+PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]+$"
+"""No controls, line separators or changes of the direction of text."""
+
 AppUserId = Annotated[
     str,
-    # No control characters: PostgreSQL accepts no NUL, and the name appears in addresses.
-    StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$"),
+    # PostgreSQL accepts no NUL, and the name appears in addresses and on terminals.
+    StringConstraints(min_length=1, max_length=256, pattern=PRINTABLE),
 ]
 ResourceType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{1,64}$")]
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from uplift.api.idempotency import KEY_PATTERN
 from uplift.api.rate_limits import RATE_LIMIT_HEADERS
+from uplift.api.schemas import PRINTABLE
 
 _RESOURCE_EXAMPLE = {
     "resourceType": "Condition",
@@ -73,7 +74,7 @@ _ENVELOPE_SCHEMA: dict[str, Any] = {
 }
 
 _LABELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "user": (_USER, {"minLength": 1, "maxLength": 256, "pattern": r"^[^\x00-\x1f\x7f]+$"}),
+    "user": (_USER, {"minLength": 1, "maxLength": 256, "pattern": PRINTABLE}),
     "fhirVersion": (_FHIR_VERSION, {"pattern": VERSION_PATTERN}),
     "source": (_SOURCE, {"maxLength": 1024}),
     "recordId": (_RECORD_ID, {"maxLength": 1024}),

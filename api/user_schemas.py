@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field
 
-from uplift.api.schemas import AppUserId, Camel, NextPage
+from uplift.api.schemas import PRINTABLE, AppUserId, Camel, NextPage
 from uplift.ledger.credentials import ListedCredential
 from uplift.ledger.summary import Summary
 from uplift.ledger.users import GrantState, UserRow
@@ -153,7 +153,7 @@ class DeviceTokenRequest(Camel):
         default="device",
         min_length=1,
         max_length=100,
-        pattern=r"^[^\x00-\x1f\x7f]*$",
+        pattern=PRINTABLE,
         description="Your own name for the device. Not the person's name.",
         examples=["phone-2"],
     )

@@ -102,7 +102,10 @@ def push(system: System, source: Source, key: str) -> dict[str, Any]:
         "oneupUserId"
     ]
     stored = httpx.get(
-        f"{system.sandbox_url}/_sandbox/counts", params={"user": oneup_user}, timeout=60
+        f"{system.sandbox_url}/_sandbox/counts",
+        params={"user": oneup_user},
+        headers={"Authorization": f"Bearer {system.sandbox_token}"},
+        timeout=60,
     ).json()["total"]
     print(
         f"{source.what:>16}: push peaks at {peak / _MIB:.0f} MiB, the API at"

@@ -247,8 +247,9 @@ async def _retain() -> None:
 def sandbox() -> Iterator[SandboxControl]:
     """A simulated 1upHealth in a process of its own."""
     child = subprocess.Popen(command("sandbox", "--port", "0"), stdout=subprocess.PIPE, text=True)
-    said = child.stdout.readline() if child.stdout is not None else ""
-    control = SandboxControl(said.split()[-1])
+    assert child.stdout is not None  # noqa: S101  it is a pipe
+    url, token = (child.stdout.readline().split()[-1] for _ in range(2))
+    control = SandboxControl(url, token)
     try:
         yield control
     finally:

@@ -54,7 +54,7 @@ class Cluster:
                 if name not in FIRST:
                     self._start_second(name)
             assert system.sandbox_url is not None  # noqa: S101  the only upstream here
-            self.sandbox = SandboxControl(system.sandbox_url)
+            self.sandbox = SandboxControl(system.sandbox_url, system.sandbox_token)
         except BaseException:
             system.__exit__(*sys.exc_info())
             raise

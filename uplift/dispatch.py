@@ -17,7 +17,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from uplift.queues import DELIVER, MAX_MESSAGE_IDS, SWEPT_KEY
-from uplift.redis_connection import open_redis, publisher
+from uplift.redis_connection import open_redis, publisher, refusal
 from uplift.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -71,6 +71,10 @@ class Dispatcher:
             return int(await self._redis.llen(queue))
         except (RedisError, OSError):
             return None
+
+    async def can_enqueue(self) -> bool:
+        """Whether Redis takes a message now."""
+        return await refusal(self._redis) is None
 
     async def note_sweep(self, seconds: float) -> None:
         """Tell `uplift doctor` that a sweep ended; the note lasts so many seconds."""

@@ -112,6 +112,12 @@ sweep_duration = Histogram(
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 
+clocks_apart = Gauge(
+    "uplift_clocks_apart_seconds",
+    "By how much the clocks of PostgreSQL, Redis and this machine differ at most. Only beat"
+    " compares them.",
+)
+
 validation_findings = Counter(
     "uplift_validation_findings_total",
     "What validation found, by FHIR issue type and severity; up to 50 per record.",
@@ -195,6 +201,7 @@ for _kind in ("refused", "lease_expired", "released", "retried", "expired", "dis
 # Unknown until this process has read it.
 rate_limiter_limit.set(math.nan)
 rate_limiter_probing.set(math.nan)
+clocks_apart.set(math.nan)
 for _cause in ("busy", "outage"):
     rate_limiter_slowed.labels(_cause)
 for _outcome in ("made", "refused", "withheld"):
@@ -265,7 +272,7 @@ class LedgerGauges(Collector):
             ("scope",),
         ),
         "uplift_queue_messages": ("Messages of a queue that no worker has taken yet.", ("queue",)),
-        "uplift_redis_up": ("1 if Redis responds, otherwise 0.", ()),
+        "uplift_redis_up": ("1 if Redis takes messages, otherwise 0.", ()),
         "uplift_quota_calls_left": (
             "User-management calls that are left now: all, or only those for known users (known).",
             ("whom",),

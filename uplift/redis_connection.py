@@ -10,6 +10,16 @@ from celery import Celery
 from celery.loaders.app import AppLoader
 from redis.asyncio.connection import parse_url
 from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.retry import Retry
 
 from uplift.errors import ConfigurationError
@@ -49,6 +59,39 @@ def open_redis(settings: Settings) -> redis.asyncio.Redis:
     """A client that fails within seconds. Raises ConfigurationError for a wrong address."""
     # A restart of Redis breaks the connections of the pool: one more try gets a new one.
     return redis.asyncio.from_url(redis_url(settings), **_TIMEOUTS, retry=Retry(NoBackoff(), 1))
+
+
+# What Redis answers to every write while it is in such a state, and what each means.
+_REFUSALS: tuple[tuple[type[RedisError], str], ...] = (
+    (ReadOnlyError, "READONLY"),
+    (OutOfMemoryError, "OOM"),
+    (NoPermissionError, "NOPERM"),
+    (AuthenticationError, "NOAUTH"),
+    (MasterDownError, "MASTERDOWN"),
+    (BusyLoadingError, "LOADING"),
+)
+_OTHER_REFUSALS = ("MISCONF", "NOREPLICAS", "CLUSTERDOWN")
+_PROBE_KEY = "uplift:can_enqueue"
+AWAY = "away"
+
+
+async def refusal(client: redis.asyncio.Redis) -> str | None:
+    """Why Redis takes no message now: its own word for it, or AWAY; None if it takes some.
+
+    It reads while it refuses to write, so this writes: to a key of its own, as to a queue.
+    """
+    try:
+        async with client.pipeline(transaction=True) as both:
+            both.lpush(_PROBE_KEY, 1)
+            both.delete(_PROBE_KEY)
+            await both.execute()
+    except (RedisError, OSError) as error:
+        known = next((word for kind, word in _REFUSALS if isinstance(error, kind)), None)
+        if known is None and isinstance(error, ResponseError):
+            # The whole text may quote settings.
+            known = next((word for word in _OTHER_REFUSALS if word in str(error)), "an error")
+        return known or AWAY
+    return None
 
 
 def publisher(settings: Settings) -> Celery:

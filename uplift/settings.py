@@ -1,11 +1,26 @@
-"""Every setting, with its description. Read from the environment as `UPLIFT_<NAME>`."""
+"""Every setting, with its description. Read from the environment as `UPLIFT_<NAME>`.
 
+A secret may be in a file instead, which `UPLIFT_<NAME>_FILE` names.
+"""
+
+import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, SecretStr, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from uplift.errors import ConfigurationError
+from uplift.secret_files import read_secret
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Days = Annotated[float, Field(ge=0, le=36525, allow_inf_nan=False)]
@@ -28,8 +43,9 @@ class Settings(BaseSettings):
     # --- PostgreSQL, Redis, keys --------------------------------------------------------------
     database_url: SecretStr | None = Field(
         default=None,
-        description="PostgreSQL 15 or newer: postgresql://user:password@host/name. If it is not "
-        "set, `uplift up` starts an embedded one.",
+        description="PostgreSQL 15 or newer: postgresql://user:password@host/name, or with several "
+        "hosts postgresql://user:password@/name?host=a:5432&host=b:5432; the one that can be "
+        "written is used. If it is not set, `uplift up` starts an embedded one.",
     )
     database_connections: PositiveInt = Field(
         default=8, description="Connections to PostgreSQL of each process."
@@ -127,6 +143,12 @@ class Settings(BaseSettings):
     )
     api_head_seconds: Seconds = Field(
         default=10.0, description="How long the head of a request may take to arrive."
+    )
+    drain_seconds: NonNegativeFloat = Field(
+        default=5.0,
+        le=15,
+        description="After SIGTERM the API is not ready, and listens on for this long. A load"
+        " balancer needs this time to see that; without one, use 0.",
     )
     max_body_bytes: PositiveInt = Field(
         default=8 * 1024 * 1024,
@@ -375,6 +397,19 @@ class Settings(BaseSettings):
         default="info", description="Lowest level that is logged."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _secrets_from_files(cls, values: dict[str, Any]) -> dict[str, Any]:
+        found = dict(values)
+        for name, variable in secrets().items():
+            try:
+                secret = read_secret(variable, os.environ)
+            except ConfigurationError as error:
+                raise ValueError(str(error)) from None
+            if secret is not None:
+                found.setdefault(name, secret)
+        return found
+
     @field_validator("api_public_url", "oneup_fhir_url", "oneup_token_url", "oneup_users_url")
     @classmethod
     def _without_trailing_slash(cls, url: str) -> str:
@@ -409,3 +444,12 @@ class Settings(BaseSettings):
                 " worker may lose an upload to another worker while it still sends it."
             )
         return self
+
+
+def secrets() -> dict[str, str]:
+    """The settings that are secrets, each with the name of its variable."""
+    return {
+        name: f"UPLIFT_{name.upper()}"
+        for name, field in Settings.model_fields.items()
+        if field.annotation in (SecretStr, SecretStr | None)
+    }

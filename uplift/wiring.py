@@ -19,7 +19,7 @@ from uplift.intake.accept_batch import BatchAcceptor
 from uplift.intake.authenticate import Authenticator
 from uplift.intake.back_pressure import BackPressure
 from uplift.key_check import KeyCheck
-from uplift.ledger.database import Database
+from uplift.ledger.database import FOR_NOBODY, Database, Patience
 from uplift.maintenance.measure import Measurer
 from uplift.maintenance.retain import Retainer
 from uplift.maintenance.retry_collisions import CollisionRetrier
@@ -66,13 +66,13 @@ class Relay:
 
 
 @asynccontextmanager
-async def open_relay(settings: Settings) -> AsyncIterator[Relay]:
+async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> AsyncIterator[Relay]:
     """Build the relay on the running loop, and close it at the end of the block.
 
     Raises ConfigurationError with the setting to change. PostgreSQL and Redis may be away.
     """
     key_ring = read_key_ring(settings)
-    database = Database.connect(settings)
+    database = Database.connect(settings, patience)
     keys = KeyCheck(database, key_ring)
     dispatcher = Dispatcher(settings)
     pressure = BackPressure(database, settings)

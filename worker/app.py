@@ -3,7 +3,7 @@
 import warnings
 
 from celery import Celery
-from celery.exceptions import SecurityWarning
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.signals import setup_logging
 from kombu import Exchange, Queue
 
@@ -47,7 +47,7 @@ def create_app(settings: Settings) -> Celery:
             "visibility_timeout": 900,
             # A Redis that is away must show quickly, so that it does not delay a stop.
             "socket_connect_timeout": 5,
-            "socket_timeout": 30,
+            "socket_timeout": 10,
             "socket_keepalive": True,
             # How often Celery looks for messages of dead workers; its default is every 100 s.
             "unacked_restore_interval": 10,
@@ -61,6 +61,8 @@ def create_app(settings: Settings) -> Celery:
         broker_connection_max_retries=None,
         # A task goes on while Redis is away. Its message may come back meanwhile, and is harmless.
         worker_cancel_long_running_tasks_on_connection_loss=False,
+        # After an outage, as many messages as before it.
+        worker_enable_prefetch_count_reduction=False,
         # Attempts that are in flight may end within their deadline before the process ends.
         worker_soft_shutdown_timeout=settings.attempt_seconds + 5,
         # Logs are ours: Celery's would print arguments and tracebacks in its own format.
@@ -76,6 +78,9 @@ def create_app(settings: Settings) -> Celery:
 
     def configure(**_: object) -> None:
         configure_logs(settings)
+        # At each lost connection, Celery announces a default of its next version, which is set
+        # above. It has just switched its warnings on.
+        warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
     configure_logs(settings)
     # Celery leaves logging alone as soon as somebody receives this signal.

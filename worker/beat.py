@@ -14,11 +14,13 @@ import structlog
 
 from uplift.admin_port import served
 from uplift.errors import ConfigurationError
+from uplift.file_limit import files_of_worker, raise_file_limit
 from uplift.logs import configure_logs
 from uplift.maintenance.sweep import MAX_SILENCE_SWEEPS
 from uplift.settings import Settings
+from uplift.stopping import limit_stop
 from uplift.wiring import Relay, open_relay
-from uplift.worker.health import Heartbeat, health_check
+from uplift.worker.health import Heartbeat, ended_when_failing, health_check
 
 _log = structlog.get_logger(__name__)
 
@@ -34,6 +36,7 @@ def main() -> None:
     settings = Settings()
     configure_logs(settings)
     try:
+        raise_file_limit(files_of_worker(settings))
         asyncio.run(_run_until_signal(settings))
     except ConfigurationError as error:
         sys.exit(f"beat does not start: {error}")
@@ -46,9 +49,14 @@ async def _run_until_signal(settings: Settings) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(number, _stop, stopped)
     async with open_relay(settings) as relay:
         await run(relay, stopped)
+
+
+def _stop(stopped: asyncio.Event) -> None:
+    limit_stop()
+    stopped.set()
 
 
 async def run(relay: Relay, stopped: asyncio.Event) -> None:
@@ -69,8 +77,8 @@ async def run(relay: Relay, stopped: asyncio.Event) -> None:
         await relay.retainer.retain(seconds=RETAIN_SECONDS)
         return max(0.0, until - time.monotonic())
 
-    check = health_check(relay, asyncio.get_running_loop(), heartbeat, "no sweep ends")
-    with served(settings, check):
+    check = health_check(asyncio.get_running_loop(), heartbeat, "no sweep ends")
+    with served(settings, check), ended_when_failing(check):
         sweeping = asyncio.create_task(
             _repeat(sweep, stopped, failed="sweep_failed", pause=settings.sweep_seconds)
         )

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from uplift.ledger.database import FOR_AN_ATTEMPT
 from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay
 
@@ -51,7 +52,7 @@ def open_bridge(settings: Settings) -> Iterator[Bridge]:
     """
     with start_blocking_portal(name="relay") as portal:
         try:
-            with portal.wrap_async_context_manager(open_relay(settings)) as relay:
+            with portal.wrap_async_context_manager(open_relay(settings, FOR_AN_ATTEMPT)) as relay:
                 yield Bridge(portal, portal.call(_running_loop), relay)
         finally:
             # A use case that a task left behind must not delay the end.

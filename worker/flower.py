@@ -16,6 +16,7 @@ from flower.urls import handlers
 from tornado.routing import URLSpec
 
 from uplift.errors import ConfigurationError
+from uplift.secret_files import FLOWER_SECRETS, with_secrets
 from uplift.settings import Settings
 from uplift.worker.app import create_app
 
@@ -53,9 +54,15 @@ def address_of(handler: object) -> str:
 
 def main(arguments: list[str]) -> None:
     """Serve the pages until SIGINT or SIGTERM. `arguments` are Flower's options."""
+    try:
+        # Flower reads its secrets from there. What a process adds, the process list does not show.
+        os.environ.update(with_secrets(FLOWER_SECRETS, os.environ))
+    except ConfigurationError as error:
+        sys.exit(f"Flower does not start: {error}")
     if not any(os.environ.get(name) for name in _LOGINS):
         sys.exit(
-            "Flower does not start without a login. FLOWER_BASIC_AUTH: set it to user:password."
+            "Flower does not start without a login. FLOWER_BASIC_AUTH: set it to user:password,"
+            " or FLOWER_BASIC_AUTH_FILE to the name of a file with that."
         )
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)

@@ -1,18 +1,29 @@
 """Is this process at work, or does it only exist?
 
 Its parts can hang one by one: the event loop of the relay, and what drives it (Celery's consumer in
-a worker, the loop of sweeps in beat). While Redis is away, a restart repairs nothing.
+a worker, the loop of sweeps in beat). While PostgreSQL or Redis are away, both go on to try, and
+that counts as work: a restart repairs neither. A process that stands still ends itself, so that its
+supervisor starts it again.
 """
 
 import asyncio
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import structlog
 
 from uplift.admin_port import Check, loop_responds
-from uplift.queues import UPLOADS
-from uplift.wiring import Relay
+from uplift.stopping import stop_this_process
 
-_REDIS_SECONDS = 5.0
+_log = structlog.get_logger(__name__)
+
+PAUSE_SECONDS = 10.0
+"""Between two checks of a process by itself."""
+
+MAX_FAILURES = 3
+"""After so many failed checks in a row, it ends."""
 
 
 class Heartbeat:
@@ -38,42 +49,45 @@ class Heartbeat:
         return self._clock() - self._last > self._max_silence_seconds
 
 
-def failure(
-    heartbeat: Heartbeat,
-    what: str,
-    *,
-    loop_responds: Callable[[], bool],
-    redis_responds: Callable[[], bool],
-) -> str | None:
+def failure(heartbeat: Heartbeat, what: str, *, loop_responds: Callable[[], bool]) -> str | None:
     """Why the process does not work, in a few words; None if it does.
 
-    `what` says what it means that the heartbeat is missing. The two functions may take some seconds
+    `what` says what it means that the heartbeat is missing. `loop_responds` may take some seconds
     to answer.
     """
     if not loop_responds():
         return "the event loop does not respond"
-    if heartbeat.missing and redis_responds():
-        return f"{what}, although Redis responds"
-    return None
+    return what if heartbeat.missing else None
 
 
-def health_check(
-    relay: Relay, loop: asyncio.AbstractEventLoop, heartbeat: Heartbeat, what: str
-) -> Check:
-    """`failure` of a process whose relay is open on that loop, for the thread of the admin port."""
-    return lambda: failure(
-        heartbeat,
-        what,
-        loop_responds=lambda: loop_responds(loop),
-        redis_responds=lambda: redis_responds(relay, loop),
-    )
+def health_check(loop: asyncio.AbstractEventLoop, heartbeat: Heartbeat, what: str) -> Check:
+    """`failure` of a process with that loop, for other threads."""
+    return lambda: failure(heartbeat, what, loop_responds=lambda: loop_responds(loop))
 
 
-def redis_responds(relay: Relay, loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether Redis answers the relay within some seconds. For threads other than the loop's."""
-    asked = asyncio.run_coroutine_threadsafe(relay.dispatcher.waiting(UPLOADS), loop)
+@contextmanager
+def ended_when_failing(
+    check: Check,
+    *,
+    pause_seconds: float = PAUSE_SECONDS,
+    end: Callable[[], None] = stop_this_process,
+) -> Iterator[None]:
+    """Within, a thread checks the process, and ends it after MAX_FAILURES failures in a row."""
+    over = threading.Event()
+
+    def watch() -> None:
+        failures = 0
+        while not over.wait(pause_seconds):
+            why = check()
+            failures = 0 if why is None else failures + 1
+            if failures == MAX_FAILURES:
+                _log.critical("process_stands_still", why=why)
+                end()
+                return
+
+    thread = threading.Thread(target=watch, name="health", daemon=True)
+    thread.start()
     try:
-        return asked.result(_REDIS_SECONDS) is not None
-    except TimeoutError:
-        asked.cancel()
-        return False
+        yield
+    finally:
+        over.set()

@@ -9,11 +9,14 @@ from celery.utils.nodenames import gethostname, nodename
 
 from uplift.admin_port import Check, served
 from uplift.errors import ConfigurationError
+from uplift.file_limit import files_of_worker, raise_file_limit
 from uplift.queues import MAX_MESSAGE_IDS
 from uplift.settings import Settings
+from uplift.stopping import limit_stop
 from uplift.worker.app import create_app
 from uplift.worker.bridge import Bridge, open_bridge
-from uplift.worker.health import Heartbeat, health_check
+from uplift.worker.consumer import SteadyConsumer
+from uplift.worker.health import Heartbeat, ended_when_failing, health_check
 from uplift.worker.tasks import add_tasks
 
 Queue = Literal["uploads", "bulk"]
@@ -21,7 +24,8 @@ Queue = Literal["uploads", "bulk"]
 MIN_THREADS = 4
 
 CONSUMER_SECONDS = 60.0
-"""Celery's consumer sends a heartbeat every 2 s (`heartbeat_sent`) while it has its broker."""
+"""Celery's consumer sends a heartbeat (`heartbeat_sent`) every 2 s while it has its broker, and at
+each try to reach it."""
 
 
 def threads_for(max_in_flight: int) -> int:
@@ -39,22 +43,27 @@ def main(queue: Queue, name: str = "") -> None:
     settings = Settings()
     with ExitStack() as stack:
         try:
+            raise_file_limit(files_of_worker(settings))
             app = create_app(settings)
             bridge = stack.enter_context(open_bridge(settings))
-            stack.enter_context(served(settings, _check(bridge)))
+            check = _check(bridge)
+            stack.enter_context(served(settings, check))
         except ConfigurationError as error:
             sys.exit(f"The worker does not start: {error}")
         except Exception as error:  # noqa: BLE001
             # Only the type: the text of an unknown error may hold a secret of the settings.
             sys.exit(f"The worker does not start: {type(error).__name__}")
         add_tasks(app, bridge)
+        worker_shutting_down.connect(lambda **_: limit_stop(), weak=False)
         worker_shutting_down.connect(lambda **_: bridge.stop(), weak=False)
+        stack.enter_context(ended_when_failing(check))
         # Not by `celery worker`: its command line takes APP, BROKER_URL and the like from the
         # environment, imports what they name from the current folder, and loads Flower.
         worker = app.Worker(
             hostname=nodename(name or queue, gethostname()),
             queues=[queue],
             pool_cls="threads",
+            consumer_cls=SteadyConsumer,
             concurrency=threads_for(settings.max_in_flight),
             # They let workers share revoked tasks and clocks. Ours share nothing.
             without_mingle=True,
@@ -69,4 +78,4 @@ def main(queue: Queue, name: str = "") -> None:
 def _check(bridge: Bridge) -> Check:
     heartbeat = Heartbeat(CONSUMER_SECONDS)
     heartbeat_sent.connect(heartbeat.beat, weak=False)
-    return health_check(bridge.relay, bridge.loop, heartbeat, "Celery takes no messages")
+    return health_check(bridge.loop, heartbeat, "Celery takes no messages")

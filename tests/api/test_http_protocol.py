@@ -277,6 +277,27 @@ def test_connections_that_wait_for_their_peer_do_not_keep_others_out(
         _check_responds(server)
 
 
+def test_bodies_that_stand_still_do_not_keep_others_out(server: ApiServer, key: str) -> None:
+    head = _request("POST", "/v1/uploads", "Content-Length: 100", key=key)
+    with _held(server, _CONNECTIONS * 2) as held:
+        for each in held:
+            with suppress(ConnectionError):
+                each.sendall(head + b"{")
+        time.sleep(1)
+        for _ in range(3):
+            _check_responds(server)
+
+
+def test_queues_of_wrong_credentials_do_not_keep_others_out(server: ApiServer) -> None:
+    wrong = _request("GET", "/v1/uploads", key="wrong") * 50
+    with _held(server, _CONNECTIONS) as held:
+        for each in held:
+            each.sendall(wrong)
+        began = time.monotonic()
+        _check_responds(server)
+        assert time.monotonic() - began < 5
+
+
 def test_an_answer_that_is_not_read_ends_with_its_connection(server: ApiServer) -> None:
     with server.connect() as connection:
         connection.sendall(_request("GET", "/docs/swagger-ui-bundle.js") * 20)

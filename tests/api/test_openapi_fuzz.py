@@ -62,6 +62,13 @@ def _with_bundle(case: schemathesis.Case[Any]) -> schemathesis.Case[Any]:
     return case
 
 
+def _with_resource(case: schemathesis.Case[Any]) -> schemathesis.Case[Any]:
+    """The case with a resource as its body."""
+    case.media_type = "application/fhir+json"
+    case.body = resource()
+    return case
+
+
 def _fuzz(
     operation: APIOperation[Any, Any, Any, Any],
     mode: GenerationMode,
@@ -81,9 +88,10 @@ def _fuzz(
         if mode is GenerationMode.POSITIVE:  # of a Bundle, the schema says only that it is JSON
             cases.append(of_user.map(_with_bundle))
     if operation.label == "POST /v1/uploads":  # hardly any other user or version is known
-        cases.append(
-            operation.as_strategy(mode, query={"user": known["user"], "fhirVersion": "R4"})
-        )
+        labelled = operation.as_strategy(mode, query={"user": known["user"], "fhirVersion": "R4"})
+        cases.append(labelled)
+        if mode is GenerationMode.POSITIVE:  # of a resource, the schema says only that it is JSON
+            cases.append(labelled.map(_with_resource))
     answered = Counter[int]()
 
     @hypothesis.settings(
@@ -185,7 +193,9 @@ async def test_no_request_fails_or_gets_an_undocumented_answer(
             about = reading if "/fhir/" in operation.path else known
             if operation.method.upper() == "DELETE":
                 about = {**known, **_leaver(session, server.url, keys)}
-            operators = operation.path.endswith(("/pause", "/v1/uploads/redrive"))
+            operators = operation.path.endswith(
+                ("/pause", "/v1/uploads/redrive", "/v1/uploads/try-now")
+            )
             # The first caller asks most often.
             asking = [keys.operator, *callers] if operators else callers
             answered = _fuzz(operation, mode, about, asking, session)

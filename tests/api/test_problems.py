@@ -118,7 +118,10 @@ async def test_a_wrong_method_is_a_405_that_names_the_right_ones(
 ) -> None:
     for path, methods in _methods_by_path(app).items():
         url = re.sub(r"{\w+(:path)?}", NOBODYS_ID, path)
-        if path == "/v1/uploads/redrive":  # fits the pattern of an upload too
+        if path in (
+            "/v1/uploads/redrive",
+            "/v1/uploads/try-now",
+        ):  # fits the pattern of an upload too
             methods = methods | _methods_by_path(app)["/v1/uploads/{upload_id}"]
         methods = methods | ({"HEAD"} if "GET" in methods else set())
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"} - methods:
@@ -211,7 +214,10 @@ async def test_bytes_in_an_address_that_are_not_utf_8_never_make_the_api_fail(
     for quoted in ("%FF", "%C0%AF", "%ED%A0%80", "%ED%B0%AF", "%", "%zz", "%u2603"):
         for path in (f"/v1/users/{quoted}", f"/v1/uploads?user={quoted}", f"/{quoted}"):
             response = await client.get(f"http://uplift{path}")
-            assert_problem(response, 404)
+            # In a query, two values that are no UTF-8 would be one.
+            assert_problem(
+                response, 400 if "\ufffd" in response.url.params.get("user", "") else 404
+            )
 
 
 async def test_an_error_of_the_relay_has_its_own_status(

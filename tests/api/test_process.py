@@ -2,19 +2,22 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
 import orjson
 import pytest
+from sqlalchemy import text
 
 from tests import factories
 from tests.api.calls import NOBODYS_ID, bearer, device_token, make_keys
-from tests.factories import resource
+from tests.factories import resource as fhir_resource
 from uplift.ledger.database import Database
 from uplift.settings import Settings
 from uplift.wiring import open_relay
@@ -35,6 +38,7 @@ def _environment(settings: Settings, port: int) -> dict[str, str]:
         "UPLIFT_ONEUP_CLIENT_SECRET": "client-canary",
         "UPLIFT_LOG_LEVEL": "debug",
         "UPLIFT_API_PORT": str(port),
+        "UPLIFT_DRAIN_SECONDS": "0.5",
     }
 
 
@@ -80,7 +84,7 @@ async def test_its_whole_output_has_no_name_token_key_or_record_even_at_debug(
         await factories.user_without_grant(relay, "name-canary")
     keys = await make_keys(database)
     device = await device_token(database, "name-canary")
-    record = resource(id="id-canary", note=[{"text": "text-canary"}])
+    record = fhir_resource(id="id-canary", note=[{"text": "text-canary"}])
     labels = {"user": "name-canary", "source": "source-canary", "recordId": "record-canary"}
     port = _free_port()
     async with (
@@ -179,3 +183,84 @@ async def test_a_stop_answers_long_polls_and_then_ends_the_process(
     assert (answer.status_code, answer.json()["status"]) == (200, "queued")
     events = [orjson.loads(line) for line in output.splitlines()]
     assert not [event for event in events if event["level"] == "error"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")
+async def test_without_file_descriptors_it_answers_503_and_recovers(
+    settings: Settings, database: Database
+) -> None:
+    async with open_relay(settings) as relay:
+        await factories.user_without_grant(relay)
+    keys = await make_keys(database)
+    port = _free_port()
+    async with (
+        _process(_environment(settings, port)) as process,
+        httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", headers=bearer(keys.backend), trust_env=False
+        ) as client,
+    ):
+        await _until_ready(client, process)
+        limit = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, limit[1]))
+        async with database.transaction() as connection:
+            # Each connection to PostgreSQL must be opened again.
+            await connection.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+                )
+            )
+        request = {"user": "alice", "fhirVersion": "R4", "source": "s", "resource": fhir_resource()}
+        for _ in range(5):
+            response = await client.post("/v1/uploads", json=request)
+            assert response.status_code == 503, response.text
+            assert response.headers["Retry-After"]
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limit)
+        async with asyncio.timeout(15):
+            while (await client.post("/v1/uploads", json=request)).status_code != 202:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
+
+async def test_a_drain_refuses_no_connection_and_fails_no_request(
+    settings: Settings, database: Database
+) -> None:
+    async with open_relay(settings) as relay:
+        await factories.user_without_grant(relay)
+    keys = await make_keys(database)
+    port = _free_port()
+    environment = _environment(settings, port) | {"UPLIFT_DRAIN_SECONDS": "2"}
+    url = f"http://127.0.0.1:{port}"
+    statuses: list[int] = []
+    ended: list[float] = []
+
+    async def send(sender: int) -> None:
+        """Each request on a connection of its own, until there is nobody to connect to."""
+        for number in range(10_000):
+            async with httpx.AsyncClient(headers=bearer(keys.backend), trust_env=False) as client:
+                record = fhir_resource(id=f"{sender}-{number}")
+                request = {"user": "alice", "fhirVersion": "R4", "source": "s", "resource": record}
+                try:
+                    response = await client.post(f"{url}/v1/uploads", json=request)
+                except httpx.TransportError:  # nobody listens any more
+                    ended.append(time.monotonic())
+                    return
+                statuses.append(response.status_code)
+
+    async with (
+        _process(environment) as process,
+        httpx.AsyncClient(base_url=url, trust_env=False) as client,
+    ):
+        await _until_ready(client, process)
+        senders = [asyncio.create_task(send(sender)) for sender in range(4)]
+        while len(statuses) < 20:  # noqa: ASYNC110  until they are under way
+            await asyncio.sleep(0.01)
+        stopped = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.3)  # a signal
+        ready = await client.get("/readyz")
+        assert (ready.status_code, ready.json()["code"]) == (503, "stopping")
+        assert (await client.get("/healthz")).status_code == 200
+        await asyncio.gather(*senders)
+        await process.wait()
+    assert set(statuses) == {202}
+    assert min(ended) - stopped >= 2

@@ -32,6 +32,11 @@ def test_a_head_with_one_meaning_says_how_long_its_body_is(
     assert found.data == head
 
 
+def test_http_1_0_cannot_expect_anything() -> None:
+    first = "POST / HTTP/1.0"
+    assert read_head(_head("Expect: 200-maybe", first=first)).data == _head(first=first)
+
+
 def test_a_head_that_expects_an_answer_before_its_body_ends_its_connection() -> None:
     assert read_head(_head("Expect: 100-Continue")).data == _head(
         "Expect: 100-Continue", "connection: close"
@@ -129,6 +134,8 @@ _REFUSED: list[tuple[bytes, Why, int]] = [
     (_head(first="get / HTTP/1.1"), Why.METHOD, 501),
     (_head(first="PROPFIND / HTTP/1.1"), Why.METHOD, 501),
     (_head("Expect: 200-maybe"), Why.EXPECTATION, 417),
+    (_head("Authorization: Bearer a", "authorization: Bearer b"), Why.MALFORMED, 400),
+    (_head(*["a:"] * 100), Why.TOO_LARGE, 431),
 ]
 
 

@@ -19,4 +19,10 @@ EXPRESSIONS = [rule["expr"] for rule in RULES] + [
 ]
 
 # Of Prometheus itself and of its client for Python.
-OTHERS = {"up", "process_cpu_seconds_total", "process_resident_memory_bytes"}
+OTHERS = {
+    "up",
+    "process_cpu_seconds_total",
+    "process_max_fds",
+    "process_open_fds",
+    "process_resident_memory_bytes",
+}

@@ -55,7 +55,7 @@ class Running:
         key_ring = KeyRing.parse(system.environment["UPLIFT_MASTER_KEYS"])
         self.key = self.on_ledger(lambda database: _add_key(database, key_ring))
         assert system.sandbox_url is not None
-        self.sandbox = SandboxControl(system.sandbox_url)
+        self.sandbox = SandboxControl(system.sandbox_url, system.sandbox_token)
         self.api = httpx.Client(
             base_url=system.api_url,
             headers={"Authorization": f"Bearer {self.key}"},
@@ -95,7 +95,7 @@ async def _add_key(database: Database, key_ring: KeyRing) -> str:
 @contextmanager
 def run_system(data_dir: Path) -> Iterator[Running]:
     """The system, all processes of it, for one `with` block."""
-    with System(data_dir, BRISK, any_port=True) as system:
+    with System(data_dir, BRISK, any_port=True, sandbox_options=("--show-bytes",)) as system:
         opened = Running(system, data_dir)
         yield opened
         opened.close()

@@ -21,8 +21,8 @@ from sqlalchemy import text
 from tests.factories import resource
 from tests.ops.files import EXPRESSIONS
 from tests.ops.promql import series
+from tests.ops.test_compose import SERVICES
 from tests.system.conftest import Running
-from tests.uplift.cli.local.test_processes_deployment import SERVICES
 from uplift.ledger.database import Database
 
 _USER = "canaryperson"

@@ -120,7 +120,7 @@ async def test_two_beats_at_once_sweep_each_upload_once(relay: Relay) -> None:
     assert first.dispatched + second.dispatched <= len(accepted)
 
 
-async def test_the_process_ends_well_on_a_signal_and_is_healthy_until_then(
+async def test_it_ends_well_on_a_signal_and_is_healthy_until_then(
     settings: Settings, database: object, tmp_path: Path
 ) -> None:
     port = free_port()

@@ -170,9 +170,8 @@ async def test_no_process_imports_anything_from_the_folder_it_starts_in(
             "redis://:canary@host:port/0",
             "UPLIFT_REDIS_URL is not an address",
         ),
-        # This error is not expected, so only its type is printed.
-        (WORKER, "SSL_CERT_FILE", "/canary.pem", "does not start: FileNotFoundError"),
-        (BEAT, "SSL_CERT_FILE", "/canary.pem", "does not start: FileNotFoundError"),
+        (WORKER, "SSL_CERT_FILE", "/canary.pem", "does not start: SSL_CERT_FILE"),
+        (BEAT, "SSL_CERT_FILE", "/canary.pem", "does not start: SSL_CERT_FILE"),
     ],
 )
 async def test_a_process_with_a_wrong_setting_does_not_start_and_does_not_show_it(

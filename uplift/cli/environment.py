@@ -1,7 +1,7 @@
 """How a command finds the system that `uplift up` runs on this machine.
 
 `uplift up` writes the settings of its processes to a file in its data folder. Commands take them
-from there if UPLIFT_DATABASE_URL is not set.
+from there if neither UPLIFT_DATABASE_URL nor UPLIFT_DATABASE_URL_FILE is set.
 """
 
 import errno
@@ -48,12 +48,12 @@ def remove_environment(folder: Path) -> None:
 
 
 def load_environment() -> None:
-    """Add the settings of a running `uplift up`, unless UPLIFT_DATABASE_URL is set.
+    """Add the settings of a running `uplift up`, unless UPLIFT_DATABASE_URL is set, or its file.
 
-    A variable that is already set keeps its value. A file that somebody else could have written is
-    not used: it would choose where keys and records go.
+    A variable that is already set, or whose file is, keeps its value. A file that somebody else
+    could have written is not used: it would choose where keys and records go.
     """
-    if "UPLIFT_DATABASE_URL" in os.environ:
+    if _is_set("UPLIFT_DATABASE_URL"):
         return
     folder = data_dir()
     file = folder / _NAME
@@ -73,9 +73,13 @@ def load_environment() -> None:
             return
         for line in text:
             name, _, value = line.rstrip("\n").partition("=")
-            if name.startswith(_NAMES) and "\0" not in value:
-                os.environ.setdefault(name, value)
+            if name.startswith(_NAMES) and "\0" not in value and not _is_set(name):
+                os.environ[name] = value
     _say(f"Settings of {file}.")
+
+
+def _is_set(name: str) -> bool:
+    return name in os.environ or bool(os.environ.get(f"{name}_FILE"))
 
 
 def is_ours(found: os.stat_result) -> bool:

@@ -1,12 +1,17 @@
 """`uplift sandbox` and `uplift example-export`: a 1upHealth and a person that do not exist."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from uplift.cli.output import echo
+from uplift.errors import ConfigurationError
 from uplift.sandbox.export.make_export import SEED, write_export
+from uplift.secret_files import with_secrets
+
+_SECRETS = ("SANDBOX_CLIENT_SECRET", "SANDBOX_STATE_KEY", "SANDBOX_CONTROL_TOKEN")
 
 sandbox = typer.Typer(add_completion=False)
 
@@ -19,6 +24,11 @@ def _sandbox(context: typer.Context) -> None:
     """Run a simulated 1upHealth. Its options are its own."""
     from uplift.sandbox.command import main
 
+    try:
+        os.environ.update(with_secrets(_SECRETS, os.environ))
+    except ConfigurationError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
     raise typer.Exit(main(context.args))
 
 

@@ -22,7 +22,8 @@ class TryNow:
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
-        self._settle_seconds = settings.settle_seconds
+        # After an empty search, the index may be late.
+        self._settle_seconds = max(settings.settle_seconds, settings.index_lag_seconds)
 
     async def one(self, upload_id: UUID, *, by: Actor = SYSTEM) -> bool:
         """Try one upload; whether it is due earlier than before."""

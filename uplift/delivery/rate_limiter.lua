@@ -29,6 +29,8 @@ local GENTLE = 10
 local STEP = 1000
 -- Milliseconds after which a failure is forgotten.
 local MEMORY = 300000
+-- Milliseconds for which a Retry-After suspends the sending at most.
+local LONGEST = 3600000
 
 local max_rate, probe_every, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local good, good_asked = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -43,14 +45,19 @@ for i = 1, #read, 2 do s[read[i]] = tonumber(read[i + 1]) end
 local probe_rate = math.min(1000 / probe_every, max_rate)
 local limit = math.min(s.limit or max_rate, max_rate)
 local slow_start_threshold = math.min(s.slow_start_threshold or max_rate, max_rate)
-local probing, suspended, changed = s.probing or 0, s.suspended or 0, s.changed or 0
-local raised, probe, at = s.raised or 0, s.probe or 0, math.min(s.at or now, now)
-local used, rate, second = s.used or 0, s.rate or 0, s.second or now
+-- If Redis' clock was ahead before, these times are in the future: no wait is longer for it.
+local suspended, probe = math.min(s.suspended or 0, now + LONGEST), math.min(s.probe or 0, now + probe_every)
+local probing, changed = math.min(s.probing or 0, now), math.min(s.changed or 0, now)
+local raised, at = math.min(s.raised or 0, now), math.min(s.at or now, now)
+local used, rate, second = s.used or 0, s.rate or 0, math.min(s.second or now, now)
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '(' .. now, '+inf')
 local event = ''
 
 -- The time to give up stops while only probes go out.
 local stalled_until = probing > 0 and now or math.min(now, suspended)
-local stalled = math.max(0, (s.stalled or 0) + math.max(0, stalled_until - at) - credited)
+-- The sweep asks every few seconds: a longer gap is from a clock that jumped.
+local gap = math.min(MEMORY, math.max(0, stalled_until - at))
+local stalled = math.max(0, (s.stalled or 0) + gap - credited)
 
 if now - second >= 1000 then
     rate, used, second = used * 1000 / (now - second), 0, now

@@ -39,6 +39,10 @@ _BELIEVED_SECONDS = 0.5
 # How long Redis is not asked after it did not answer.
 _AWAY_SECONDS = 5.0
 
+MAX_SUSPENDED_SECONDS = 3600.0
+"""No Retry-After suspends the sending for longer: a date in it is judged by this machine's clock,
+which may be wrong. `rate_limiter.lua` has the same limit."""
+
 _GOOD = frozenset(
     {ResponseKind.STORED, ResponseKind.FOUND, ResponseKind.ABSENT, ResponseKind.REFUSED}
 )
@@ -185,7 +189,8 @@ class RateLimiter:
         report = self._report
         if response.status_code == _TOO_MANY_REQUESTS or response.kind is ResponseKind.BUSY:
             report.busy_asked = max(report.busy_asked, asked_at)
-            report.retry_after = max(report.retry_after, response.retry_after or 0.0)
+            asked_for = min(response.retry_after or 0.0, MAX_SUSPENDED_SECONDS)
+            report.retry_after = max(report.retry_after, asked_for)
             self._local.slow(max(1.0, report.retry_after))
         elif response.kind in _GOOD:
             report.good += 1
@@ -204,6 +209,12 @@ class RateLimiter:
                 name="rate_limiter",
                 context=Context(),  # its log lines belong to no single upload
             )
+
+    def redis_time(self, at: float) -> float | None:
+        """Redis' clock at a time on time.monotonic, in seconds since 1970; None if not known."""
+        if not self._redis_clock or self._is_local(at):
+            return None
+        return at + self._redis_clock / 1000
 
     async def state(self) -> RateLimiterState | None:
         """The limit and the phase now; None if Redis does not answer."""

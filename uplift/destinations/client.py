@@ -162,7 +162,7 @@ class FhirClient:
         if classified.kind is not ResponseKind.REFUSED:
             return classified
         version = FhirVersion(version_path.upper())
-        return replace(classified, refusal=refusal_issues(headers, content, version))
+        return replace(classified, refusal=refusal_issues(headers, content, version, resource_type))
 
     async def look_up(
         self,

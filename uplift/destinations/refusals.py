@@ -15,7 +15,7 @@ _OWN_WORDS = "1upHealth says so. Its words are not kept, since they may quote th
 
 
 def refusal_issues(
-    headers: httpx.Headers, body: bytes, version: FhirVersion
+    headers: httpx.Headers, body: bytes, version: FhirVersion, resource_type: str
 ) -> tuple[dict[str, Any], ...]:
     """The issues of an OperationOutcome: FHIR's issue types, and paths of elements that exist.
 
@@ -35,7 +35,7 @@ def refusal_issues(
         shown = {
             "severity": severity if severity in _SEVERITIES else "error",
             "code": code,
-            "expression": _paths(issue, version),
+            "expression": _paths(issue, version, resource_type),
             "diagnostics": _OWN_WORDS,
         }
         if shown not in found:
@@ -45,12 +45,12 @@ def refusal_issues(
     return tuple(found)
 
 
-def _paths(issue: dict[str, Any], version: FhirVersion) -> list[str]:
+def _paths(issue: dict[str, Any], version: FhirVersion, resource_type: str) -> list[str]:
     paths: list[str] = []
     for name in ("expression", "location"):  # DSTU2 has `location` alone
         texts = issue.get(name)
         for text in texts if isinstance(texts, list) else []:
-            path = element_path(version, text)
+            path = element_path(version, resource_type, text)
             if path is not None and path not in paths and len(paths) < _MAX_PATHS:
                 paths.append(path)
     return paths

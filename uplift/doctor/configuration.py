@@ -68,6 +68,18 @@ def _problems(settings: Settings) -> Iterator[Finding]:
         yield from _oneup_url(f"UPLIFT_{name.upper()}", getattr(settings, name))
 
 
+def judge_files(limit: int, needed: int) -> Finding:
+    """`limit` is how many files a process on this machine may open."""
+    if limit >= needed:
+        return ok(PART, f"a process may open {limit} files")
+    return fail(
+        PART,
+        f"a process may open {limit} files, and the API or a worker needs {needed}",
+        "Raise the limit (`ulimit -n`, systemd's LimitNOFILE), or lower UPLIFT_API_MAX_CONNECTIONS"
+        " or UPLIFT_MAX_IN_FLIGHT.",
+    )
+
+
 def _database_url(text: str) -> Iterator[Finding]:
     try:
         make_url(text)

@@ -6,26 +6,32 @@ To add a part, write a file with its judgements, and add its examination to `_EX
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from urllib.parse import urlsplit
 
 import redis.asyncio
+from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from uplift.delivery.rate_limiter import RateLimiter, RateLimiterState
-from uplift.doctor import configuration, keys, ledger, queues, upstream, work
-from uplift.doctor.findings import Finding, fail, warn
+from uplift.doctor import calls, configuration, keys, ledger, queues, upstream, work
+from uplift.doctor.findings import Finding, fail, ok, warn
 from uplift.errors import ConfigurationError
+from uplift.file_limit import file_limit, files_of_api, files_of_worker
 from uplift.key_check import key_use
 from uplift.ledger import migrate, retention
 from uplift.ledger.backlog import backlog, overdue
 from uplift.ledger.credentials import forged_credentials
-from uplift.ledger.database import Database
-from uplift.ledger.server import server_facts
+from uplift.ledger.database import Database, Patience
+from uplift.ledger.recent_calls import dead_letters, latest_statuses
+from uplift.ledger.server import server_facts, write_nothing
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 
 _MAX_FORGED = 100
 _PART_SECONDS = 40.0  # longer than every time-out inside a part
+# Some counts read all that is unfinished.
+_PATIENCE = Patience(transaction=15.0, pool=5.0)
+_DEAD_LETTER_DAYS = 7.0
+_MAX_ENDED = 10_000
 
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
@@ -53,14 +59,18 @@ async def _examined(
 
 
 async def _configuration(settings: Settings) -> list[Finding]:
-    return configuration.judge_settings(settings)
+    needed = max(files_of_api(settings), files_of_worker(settings))
+    return [
+        *configuration.judge_settings(settings),
+        configuration.judge_files(file_limit(), needed),
+    ]
 
 
 async def _postgres(settings: Settings) -> list[Finding]:
     """The server and the schema. If the schema is right, the keys and the work too."""
     if settings.database_url is None:
         return []
-    database = Database.connect(settings)
+    database = Database.connect(settings, _PATIENCE)
     try:
         asked = time.time()
         async with database.transaction() as connection:
@@ -79,21 +89,23 @@ async def _postgres(settings: Settings) -> list[Finding]:
         if at == head:
             found += await _keys(settings, database)
             async with database.transaction() as connection:
-                found += work.judge_work(await overdue(connection))
-                found += work.judge_backlog(await backlog(connection), settings.max_backlog)
+                await write_nothing(connection)
+            found.append(ok(ledger.PART, "it can be written"))
+            async with database.transaction() as connection:
+                statuses = await latest_statuses(connection)
+                found += work.judge_work(await overdue(connection), busy=calls.is_busy(statuses))
+                waiting = await backlog(connection)
+                found += work.judge_backlog(waiting, settings.max_backlog)
+                found += calls.judge_calls(statuses)
+                found += calls.judge_held(waiting.held, statuses)
+                ended = await dead_letters(connection, days=_DEAD_LETTER_DAYS, limit=_MAX_ENDED)
+                found += calls.judge_dead_letters(ended, statuses)
                 late = await retention.lag(connection, retention.windows(settings))
                 found.append(work.judge_retention(late))
         return found
     except (SQLAlchemyError, OSError) as error:
-        where = urlsplit(settings.database_url.get_secret_value()).hostname or "its address"
-        return [
-            fail(
-                ledger.PART,
-                f"PostgreSQL at {where} does not work ({type(error).__name__})",
-                "Check UPLIFT_DATABASE_URL. Check that the server runs, and that this machine can"
-                " reach it. Meanwhile the API answers 503.",
-            )
-        ]
+        where = make_url(settings.database_url.get_secret_value()).host or "its address"
+        return [ledger.not_working(error, where)]
     finally:
         await database.close()
 
@@ -131,6 +143,15 @@ async def _redis(settings: Settings) -> list[Finding]:
             warn(queues.WORKERS, "unknown: Redis is not reachable", "Bring Redis back first."),
             work.judge_rate_limiter(None),
         ]
+    refusal = await queues.write_refusal(url)
+    if refusal is not None:
+        return [
+            *found,
+            queues.judge_refusal(refusal),
+            warn(queues.WORKERS, "unknown: Redis takes no messages", "Bring Redis back first."),
+            work.judge_rate_limiter(None),
+        ]
+    found.append(ok(queues.REDIS, "it takes messages"))
     found += queues.judge_consumers(await queues.queue_consumers(url))
     found.append(queues.judge_sweeps(swept=await queues.is_swept(url)))
     return [*found, work.judge_rate_limiter(await _rate_limiter(settings, url))]

@@ -1,7 +1,9 @@
 """Does PostgreSQL keep what it commits, and does it have the right schema?"""
 
+from uplift.clocks import MAX_APART_SECONDS
 from uplift.doctor.findings import Finding, fail, ok, warn
-from uplift.ledger.server import ServerFacts
+from uplift.ledger.database import CommitUnknown
+from uplift.ledger.server import ServerFacts, is_read_only
 
 PART = "postgres"
 
@@ -41,6 +43,31 @@ def judge_server(facts: ServerFacts) -> list[Finding]:
     return found
 
 
+def not_working(error: Exception, where: str) -> Finding:
+    """PostgreSQL there does not work, or takes no writes."""
+    if is_read_only(error):
+        return fail(
+            PART,
+            f"PostgreSQL at {where} is read-only: a standby, or its disk is full",
+            "Promote it, or correct UPLIFT_DATABASE_URL: several hosts may be in it"
+            " (?host=a:5432&host=b:5432). Processes find the new primary by themselves. Meanwhile"
+            " the API answers 503.",
+        )
+    if isinstance(error, CommitUnknown):
+        return fail(
+            PART,
+            f"PostgreSQL at {where} does not confirm a commit",
+            "Check its disk, and its synchronous standbys (`SELECT * FROM pg_stat_replication`)."
+            " Meanwhile the API answers 503.",
+        )
+    return fail(
+        PART,
+        f"PostgreSQL at {where} does not work ({type(error).__name__})",
+        "Check UPLIFT_DATABASE_URL. Check that the server runs, and that this machine can reach it."
+        " Meanwhile the API answers 503.",
+    )
+
+
 def judge_revision(at: str | None, head: str | None) -> Finding:
     """Whether the schema is the one of this version of Uplift."""
     if at == head:
@@ -56,8 +83,9 @@ def judge_clock(skew: float) -> Finding:
     """`skew` is by how many seconds PostgreSQL's clock is ahead of this machine's."""
     if abs(skew) <= _MAX_SKEW_SECONDS:
         return ok(PART, f"the clocks agree within {_MAX_SKEW_SECONDS:.0f} s")
-    return warn(
-        PART,
-        f"its clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this machine's",
-        "Run NTP on both. Uplift uses PostgreSQL's clock, its logs use the machine's.",
-    )
+    way = "ahead of" if skew > 0 else "behind"
+    what = f"its clock is {abs(skew):.0f} s {way} this machine's"
+    do = "Run NTP on both. Uplift uses PostgreSQL's clock, its logs use the machine's."
+    if abs(skew) <= MAX_APART_SECONDS:
+        return warn(PART, what, do)
+    return fail(PART, what, f"{do} While they differ, nothing expires.")

@@ -12,6 +12,7 @@ from redis.retry import Retry
 
 from uplift.doctor.findings import Finding, fail, ok, warn
 from uplift.queues import BULK, SWEPT_KEY, UPLOADS
+from uplift.redis_connection import refusal
 
 REDIS = "redis"
 WORKERS = "workers"
@@ -76,6 +77,57 @@ def _judged(info: Mapping[str, Any]) -> Iterator[Finding]:
             "Raise maxmemory, or find out what else uses this Redis. When it is full, it takes no"
             " messages.",
         )
+
+
+_REFUSED: Mapping[str, tuple[str, str]] = {
+    "READONLY": (
+        "a replica",
+        "Promote it, or let UPLIFT_REDIS_URL name the master.",
+    ),
+    "MASTERDOWN": (
+        "a replica without its master",
+        "Promote it, or bring its master back.",
+    ),
+    "OOM": (
+        "full",
+        "Raise maxmemory, or find out what else uses this Redis.",
+    ),
+    "MISCONF": (
+        "not able to write to its disk",
+        "Make room on its disk; its log says where. It goes on by itself.",
+    ),
+    "LOADING": (
+        "still loading its data",
+        "Wait: it goes on by itself.",
+    ),
+    "NOPERM": (
+        "not permitting its account to write",
+        "Give the account of UPLIFT_REDIS_URL all commands: ACL SETUSER … +@all ~*.",
+    ),
+    "NOAUTH": (
+        "asking for another password",
+        "Correct the password in UPLIFT_REDIS_URL.",
+    ),
+}
+
+
+async def write_refusal(url: str) -> str | None:
+    """Why Redis takes no message: its own word for it; None if it takes some."""
+    client = redis.asyncio.from_url(url, **FAST, retry=Retry(NoBackoff(), 0))
+    try:
+        return await refusal(client)
+    finally:
+        await client.aclose()
+
+
+def judge_refusal(word: str) -> Finding:
+    """What that word means, and what to do."""
+    what, do = _REFUSED.get(word, ("not taking messages", "Its log says why."))
+    return fail(
+        REDIS,
+        f"Redis is {what} ({word})",
+        f"{do} Meanwhile uploads are accepted. They are delivered when Redis is back.",
+    )
 
 
 async def is_swept(url: str) -> bool:

@@ -18,12 +18,12 @@ _FULL = 0.8
 _LAG_SECONDS = 2 * 24 * 3600.0
 
 
-def judge_work(facts: Overdue) -> list[Finding]:
-    """Whether workers do what is due."""
-    return list(_work(facts))
+def judge_work(facts: Overdue, *, busy: bool = False) -> list[Finding]:
+    """Whether workers do what is due. `busy` is whether 1upHealth asks for fewer calls."""
+    return list(_work(facts, busy=busy))
 
 
-def _work(facts: Overdue) -> Iterator[Finding]:
+def _work(facts: Overdue, *, busy: bool) -> Iterator[Finding]:
     if facts.abandoned_seconds > _ABANDONED_SECONDS:
         yield fail(
             WORK,
@@ -36,8 +36,10 @@ def _work(facts: Overdue) -> Iterator[Finding]:
         return
     what = f"{facts.due} upload(s) due, the oldest for {facts.due_seconds:.0f} s"
     do = (
-        "Check below that the workers run and that 1upHealth responds. If both are well, start more"
-        " `worker` and `bulk` processes."
+        "1upHealth takes no more: see the calls below. More workers would not help."
+        if busy
+        else "Check below that the workers run and that 1upHealth responds. If both are well, start"
+        " more `worker` and `bulk` processes."
     )
     yield (fail if facts.due_seconds > _VERY_LATE_SECONDS else warn)(WORK, what, do)
 

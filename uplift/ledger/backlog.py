@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uplift.ledger.due import is_due
 from uplift.ledger.pauses import not_paused
 from uplift.ledger.tables import Pause, Upload, state_is
-from uplift.lifecycle import UNFINISHED, State
+from uplift.lifecycle import UNFINISHED, Reason, State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,11 @@ class Backlog:
     users_parked: int
     all_paused: bool
     users_paused: int
+
+    @property
+    def held(self) -> int:
+        """How many uploads are held: a response blamed the deployment."""
+        return sum(each.uploads for each in self.waiting if each.reason == Reason.HELD)
 
 
 async def backlog(connection: AsyncConnection) -> Backlog:

@@ -172,7 +172,8 @@ _VALID = text("""
         u.app_user_id
     FROM credentials AS c LEFT JOIN users AS u ON u.id = c.user_id
     WHERE c.secret_hash = ANY(CAST(:hashes AS bytea[])) AND c.revoked_at IS NULL
-        AND (c.expires_at IS NULL OR c.expires_at > now()) AND u.erased_at IS NULL
+        AND (c.expires_at IS NULL OR c.expires_at > now() AND c.expires_at < '9999-01-01')
+        AND u.erased_at IS NULL
 """)
 
 

@@ -1,12 +1,22 @@
-"""The connections to PostgreSQL, and the only place that commits."""
+"""The connections to PostgreSQL, and the only place that commits.
 
+PostgreSQL may be frozen, cut off, or a standby now. Every transaction has a time limit, which this
+process keeps itself: a server that does not answer keeps none. A server that cannot be written is
+one to leave, with all connections of the pool to it.
+"""
+
+import asyncio
+import math
+import os
 import select
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from psycopg import AsyncConnection as AsyncPGConnection
-from sqlalchemy import event, make_url
+from sqlalchemy import URL, ExceptionContext, event, make_url
 from sqlalchemy.exc import ArgumentError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -16,8 +26,46 @@ from uplift.errors import ConfigurationError
 from uplift.settings import Settings
 
 # SQLSTATE: class 08 is a broken connection; 57P01 to 57P05 a server that stops, crashed, does not
-# take connections yet, lost its database, or ended an idle session (PostgreSQL, appendix A).
-_AWAY = ("08", "57P")
+# take connections yet, lost its database, or ended an idle session; 25006 one that became a standby
+# (PostgreSQL, appendix A).
+_READ_ONLY = "25006"
+_AWAY = ("08", "57P", _READ_ONLY)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a transaction may take, and how long it waits for a connection before. In seconds.
+
+    Together with the 2 s in which libpq connects, that is how late an answer may be.
+    """
+
+    transaction: float
+    pool: float
+
+
+FOR_A_CALLER = Patience(transaction=3.0, pool=2.0)
+FOR_AN_ATTEMPT = Patience(transaction=8.0, pool=5.0)
+FOR_NOBODY = Patience(transaction=30.0, pool=10.0)
+
+# The server's own limit comes first, and ends a slow statement alone. Ours ends the connection.
+_SERVER_FIRST = 0.9
+
+# Of libpq, unless the address says otherwise. Packets that vanish end a connection after 5 s: half
+# open, it would last for 16 minutes. libpq waits no less than 2 s for a connection.
+_LIBPQ = {
+    "connect_timeout": 2,
+    "keepalives": 1,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5000,
+    # Of several hosts, the one that can be written; of one name that moves, not the old one.
+    "target_session_attrs": "read-write",
+}
+
+
+class CommitUnknown(OperationalError):
+    """The connection was lost during a commit: nobody knows whether it is committed."""
 
 
 def is_away(error: Exception) -> bool:
@@ -48,15 +96,58 @@ def _check_open(dbapi_connection: Any, _: ConnectionPoolEntry, __: PoolProxiedCo
         raise InvalidatePoolError
 
 
+def _leave_read_only(context: ExceptionContext) -> None:
+    """A server that became a standby stays one: drop this connection and its pool's siblings."""
+    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+        context.is_disconnect = True
+
+
+@contextmanager
+def _time_limit(connection: AsyncConnection, seconds: float) -> Iterator[None]:
+    """Within, the connection is lost when so many seconds have passed.
+
+    A cancelled statement would wait for the server to confirm that, for ever.
+    """
+    driver: AsyncPGConnection = connection.sync_connection.connection.driver_connection  # type: ignore[union-attr, assignment]
+
+    def lose() -> None:
+        with suppress(OSError), socket.socket(fileno=os.dup(driver.pgconn.socket)) as shared:
+            shared.shutdown(socket.SHUT_RDWR)
+
+    if seconds == math.inf:
+        yield
+        return
+    timer = asyncio.get_running_loop().call_later(seconds, lose)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _connect_args(url: URL, seconds: float) -> dict[str, Any]:
+    """Arguments of libpq beside those of the address, which go first."""
+    milliseconds = round(seconds * _SERVER_FIRST * 1000)
+    options = (
+        f"-c timezone=UTC -c statement_timeout={milliseconds}"
+        f" -c idle_in_transaction_session_timeout={milliseconds}"
+    )
+    return {name: _LIBPQ[name] for name in _LIBPQ if name not in url.query} | {"options": options}
+
+
 class Database:
     """A pool of connections. Every use of the ledger is inside one `transaction`."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, patience: Patience) -> None:
         self._engine = engine
+        self._seconds = patience.transaction
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @classmethod
-    def connect(cls, settings: Settings) -> "Database":
+    def connect(
+        cls,
+        settings: Settings,
+        patience: Patience = FOR_NOBODY,
+    ) -> "Database":
         """A pool for UPLIFT_DATABASE_URL; connections open at first use.
 
         Raises ConfigurationError if no URL is set, or it is malformed.
@@ -72,16 +163,12 @@ class Database:
                 url.set(drivername="postgresql+psycopg"),
                 pool_size=settings.database_connections,
                 max_overflow=0,
-                pool_timeout=10,
+                pool_timeout=patience.pool,
                 # The connection used last has its statements prepared.
                 pool_use_lifo=True,
                 # SQL errors print their parameters, and ours have names in them.
                 hide_parameters=True,
-                connect_args={
-                    "connect_timeout": 5,
-                    "options": "-c timezone=UTC -c statement_timeout=30000"
-                    " -c idle_in_transaction_session_timeout=30000",
-                },
+                connect_args=_connect_args(url, patience.transaction),
             )
         except (ArgumentError, ValueError):
             # Not from it: its text may quote the address, with its password.
@@ -91,19 +178,34 @@ class Database:
                 " %25, / as %2F and @ as %40."
             ) from None
         event.listen(engine.sync_engine, "checkout", _check_open)
-        return cls(engine)
+        event.listen(engine.sync_engine, "handle_error", _leave_read_only)
+        return cls(engine, patience)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """One transaction: committed at the end of the block, rolled back if it raises."""
-        async with self._engine.begin() as connection:
-            yield connection
+    async def transaction(self, *, unlimited: bool = False) -> AsyncIterator[AsyncConnection]:
+        """One transaction: committed at the end of the block, rolled back if it raises.
+
+        `unlimited` is for a migration, which sets the server's limits itself. Raises CommitUnknown
+        if PostgreSQL does not say whether it is committed.
+        """
+        async with self._engine.connect() as connection:
+            with _time_limit(connection, math.inf if unlimited else self._seconds):
+                committing = False
+                try:
+                    async with connection.begin():
+                        yield connection
+                        committing = True
+                except OperationalError as error:
+                    if committing and error.orig is not None and is_away(error):
+                        raise CommitUnknown(None, None, error.orig) from None
+                    raise
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """For statements that only read: each is a transaction of its own."""
         async with self._autocommit.connect() as connection:
-            yield connection
+            with _time_limit(connection, self._seconds):
+                yield connection
 
     async def close(self) -> None:
         """Close the pool."""

@@ -1,5 +1,6 @@
 """Which uploads may be claimed now: some that are named, or those at the front of a queue."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,10 +74,16 @@ def _older_in_doubt(upload: Any) -> ColumnElement[bool]:
 
 
 def is_over(
-    stalled_seconds: float | ColumnElement[float], upload: Any = Upload
+    stalled_seconds: float | ColumnElement[float],
+    machine: float | ColumnElement[float],
+    upload: Any = Upload,
 ) -> ColumnElement[bool]:
-    """Whether the time to give up has come, without counting so many seconds."""
-    over: ColumnElement[bool] = upload.give_up_at <= func.now() - func.make_interval(
+    """Whether the time to give up has come, without counting so many seconds.
+
+    It has come only by both clocks, the ledger's and this `machine`'s: either may run ahead.
+    """
+    now = func.least(func.now(), func.to_timestamp(machine))
+    over: ColumnElement[bool] = upload.give_up_at <= now - func.make_interval(
         0, 0, 0, 0, 0, 0, stalled_seconds
     )
     return over
@@ -132,7 +139,12 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
             *(upload[name] for name in _READ),
             _older_in_doubt(upload).label("older_in_doubt"),
             func.coalesce(
-                is_over(bindparam("stalled_seconds", type_=Float), upload), text("false")
+                is_over(
+                    bindparam("stalled_seconds", type_=Float),
+                    bindparam("machine", type_=Float),
+                    upload,
+                ),
+                text("false"),
             ).label("past_deadline"),
             User.app_user_id,
             User.master_key_id,
@@ -176,6 +188,10 @@ _FRONT = _details(_AT_FRONT, fair_queue.advanced(_AT_FRONT)).order_by(
 )
 
 
+def _clock(stalled_seconds: float) -> dict[str, float]:
+    return {"stalled_seconds": stalled_seconds, "machine": time.time()}
+
+
 @dataclass(frozen=True, slots=True)
 class Due:
     """A due upload that nobody else can claim until the transaction ends. `crashes` is how many of
@@ -193,7 +209,7 @@ async def due_among(
 
     For `stalled_seconds` nothing could be sent: their time to give up is later by as much.
     """
-    rows = await connection.execute(_DUE, {"ids": list(ids), "stalled_seconds": stalled_seconds})
+    rows = await connection.execute(_DUE, {"ids": list(ids), **_clock(stalled_seconds)})
     return {row.id: Due(row.body_bytes, row.crashes, row) for row in rows if row.may}
 
 
@@ -215,7 +231,7 @@ async def front(
     """
     rows = (
         await connection.execute(
-            _FRONT, {"queue": queue, "limit": limit, "stalled_seconds": stalled_seconds}
+            _FRONT, {"queue": queue, "limit": limit, **_clock(stalled_seconds)}
         )
     ).all()
     due = {row.id: Due(row.body_bytes, row.crashes, row) for row in rows if row.may}

@@ -42,7 +42,7 @@ async def upgrade(database: Database, revision: str = "head") -> None:
         _prepare(connection)
         command.upgrade(_config(connection), revision)
 
-    async with database.transaction() as connection:
+    async with database.transaction(unlimited=True) as connection:
         await connection.run_sync(run)
 
 
@@ -53,7 +53,7 @@ async def downgrade(database: Database, revision: str) -> None:
         _prepare(connection)
         command.downgrade(_config(connection), revision)
 
-    async with database.transaction() as connection:
+    async with database.transaction(unlimited=True) as connection:
         await connection.run_sync(run)
 
 

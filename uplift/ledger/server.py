@@ -31,3 +31,20 @@ async def server_facts(connection: AsyncConnection) -> ServerFacts:
         )
     ).one()
     return ServerFacts(**row._asdict())
+
+
+async def write_nothing(connection: AsyncConnection) -> None:
+    """Raise the error of any write, if the server takes none. The commit belongs to it."""
+    # A standby refuses this, although it finds nothing.
+    await connection.execute(text("DELETE FROM alembic_version WHERE false"))
+    # A line in the log of writes, so that the commit waits for disks and standbys, as any does.
+    await connection.execute(text("SELECT pg_logical_emit_message(true, 'uplift', '')"))
+
+
+def is_read_only(error: Exception) -> bool:
+    """Whether a server refuses because it is a standby, or read-only otherwise."""
+    original = getattr(error, "orig", None)
+    # libpq's own error has no SQLSTATE: "session is read-only", "server is in hot standby mode".
+    return getattr(original, "sqlstate", None) == "25006" or any(
+        words in str(original) for words in ("session is read-only", "hot standby")
+    )

@@ -1,9 +1,11 @@
 """Uploads as the sweep finds them: abandoned, or past their deadline."""
 
+import time
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Select, func, select, tuple_, update
+from sqlalchemy import Select, func, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uplift.ledger.due import is_over
@@ -12,6 +14,69 @@ from uplift.ledger.pauses import not_paused
 from uplift.ledger.tables import Attempt, Upload, state_is
 from uplift.ledger.transitions import Change, change_state
 from uplift.lifecycle import REFUSED_AFTER_CRASHES, Reason, State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LongestWaits:
+    """How long an upload may wait at most, in seconds. A longer wait is from a clock that jumped.
+
+    `settling` is after an unknown outcome. Until its backoff is longer, which begins with
+    `backoff_first` and doubles with each attempt, it waits no longer.
+    """
+
+    lease: float
+    settling: float
+    backoff_first: float
+    max_backoff: float
+    other: float
+
+
+_CAP = text("""
+    WITH longest AS (
+        SELECT id, CASE WHEN reason IN ('settling', 'lease_expired')
+            THEN greatest(
+                :settling, least(:max_backoff, :backoff_first * power(2, least(attempts, 60) - 1))
+            )
+            ELSE :other END AS seconds
+        FROM uploads
+        WHERE state = 'queued' AND finish_tag IS NULL
+            AND next_attempt_at > now() + make_interval(secs => :settling)
+    ), waiting AS (
+        SELECT u.id FROM uploads AS u JOIN longest AS l USING (id)
+        WHERE u.next_attempt_at > now() + make_interval(secs => l.seconds)
+        LIMIT :limit FOR UPDATE OF u SKIP LOCKED
+    )
+    UPDATE uploads AS u
+    SET next_attempt_at = now() + make_interval(secs => :settling / 2)
+    FROM waiting WHERE u.id = waiting.id
+""")
+
+_CAP_LEASES = text("""
+    UPDATE uploads SET lease_until = now() + make_interval(secs => :lease) WHERE id IN (
+        SELECT id FROM uploads
+        WHERE state = 'sending' AND lease_until > now() + make_interval(secs => :lease)
+        LIMIT :limit FOR UPDATE SKIP LOCKED
+    )
+""")
+
+
+async def cap_waits(connection: AsyncConnection, longest: LongestWaits, *, limit: int) -> int:
+    """Shorten waits and leases that are longer than any can be; how many.
+
+    PostgreSQL's clock ran ahead when they began. How much of the wait has passed nobody knows, so
+    an upload that settles settles again.
+    """
+    values = {**asdict(longest), "limit": limit}
+    capped = 0
+    for statement in (_CAP, _CAP_LEASES):
+        capped += (await connection.execute(statement, values)).rowcount
+    return capped
+
+
+async def ledger_clock(connection: AsyncConnection) -> float:
+    """PostgreSQL's clock now, in seconds since 1970."""
+    now = await connection.scalar(text("SELECT extract(epoch FROM clock_timestamp())::float8"))
+    return float(now)
 
 
 async def requeue_expired_leases(
@@ -93,7 +158,7 @@ async def expire_past_deadline(
         .where(
             state_is(Upload.state, State.PARKED)
             | (state_is(Upload.state, State.QUEUED) & Upload.maybe_sent.is_(False)),
-            is_over(stalled_seconds),
+            is_over(stalled_seconds, time.time()),
             not_paused(),
         )
         .limit(limit)

@@ -67,7 +67,7 @@ class Measurer:
 
     async def _of_redis(self) -> _Samples:
         messages = {queue: await self._dispatcher.waiting(queue) for queue in (UPLOADS, BULK)}
-        up = None not in messages.values()
+        up = None not in messages.values() and await self._dispatcher.can_enqueue()
         left = await self._quota.left() if up else None
         return {
             "uplift_redis_up": {(): float(up)},

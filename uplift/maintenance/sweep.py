@@ -6,17 +6,19 @@
 import math
 import time
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
 
+from uplift.clocks import DISTRUST_SECONDS, Clocks, Reading
 from uplift.delivery.rate_limiter import RateLimiter, RateLimiterState
 from uplift.dispatch import Dispatcher
-from uplift.ledger import cancelling, fair_queue, parking, sweeping
+from uplift.ledger import cancelling, fair_queue, outages, parking, sweeping
 from uplift.ledger.database import Database
+from uplift.ledger.server import write_nothing
 from uplift.maintenance.retry_collisions import CollisionRetrier
-from uplift.metrics import sweep_duration, sweep_work
+from uplift.metrics import clocks_apart, sweep_duration, sweep_work
 from uplift.queues import BULK, MAX_MESSAGE_IDS, UPLOADS
 from uplift.settings import Settings
 from uplift.users.erase import Eraser
@@ -30,6 +32,15 @@ _DISPATCH_FACTOR = 2
 _MORE_EACH = 10
 # Stalled time is credited to the rows once it is this part of the time to give up.
 _CREDIT_PART = 0.01
+
+# A wait that is longer than this one and than every setting is from a clock that jumped.
+_MAX_WAIT_SECONDS = 3600.0
+
+# Without a success for so long, the destination was away for whatever failed meanwhile.
+_OUTAGE_SECONDS = 20.0
+# When this process has just started, an outage may have begun so long before.
+_MAX_OUTAGE_SECONDS = 3600.0
+_MAX_SPREAD_SECONDS = 300.0
 
 MAX_SILENCE_SWEEPS = 30
 """After so many pauses without the end of a sweep, and at least a minute, sweeps are missing."""
@@ -78,6 +89,24 @@ class Sweeper:
         self._lease_expired_delay = max(
             0.0, settings.attempt_seconds + settings.settle_seconds - settings.lease_seconds
         )
+        self._attempt_seconds = settings.attempt_seconds
+        self._settle_seconds = max(settings.settle_seconds, settings.index_lag_seconds)
+        self._succeeded_at: datetime | None = None
+        self._clocks = Clocks()
+        self._waits_capped = False
+        self._longest = sweeping.LongestWaits(
+            lease=settings.lease_seconds,
+            settling=2 * max(settings.settle_seconds, settings.index_lag_seconds)
+            + self._lease_expired_delay,
+            backoff_first=settings.backoff_first_seconds,
+            max_backoff=settings.max_backoff_seconds,
+            other=max(
+                _MAX_WAIT_SECONDS,
+                settings.max_backoff_seconds,
+                2 * settings.hold_seconds,
+                settings.oneup_quota_seconds,
+            ),
+        )
 
         self.ended_at: float | None = None
         """When the last sweep ended well, in seconds since 1970."""
@@ -85,11 +114,16 @@ class Sweeper:
     async def sweep(self) -> Swept:
         """One sweep. Raises the errors of the ledger; of Redis, none."""
         started = time.monotonic()
-        async with self._database.transaction() as connection:
-            refused = await sweeping.refuse_crashing(connection, limit=_MAX_ROWS)
-            lease_expired = await sweeping.requeue_expired_leases(
-                connection, limit=_MAX_ROWS, delay=self._lease_expired_delay
-            )
+        clocks_right_for = await self._compare_clocks()
+        refused: set[UUID] = set()
+        lease_expired: set[UUID] = set()
+        # Just after a jump, every lease looks as if it had run out.
+        if clocks_right_for > self._longest.lease:
+            async with self._database.transaction() as connection:
+                refused = await sweeping.refuse_crashing(connection, limit=_MAX_ROWS)
+                lease_expired = await sweeping.requeue_expired_leases(
+                    connection, limit=_MAX_ROWS, delay=self._lease_expired_delay
+                )
         async with self._database.transaction() as connection:
             released = await parking.release_authorized(connection, limit=_MAX_ROWS)
         async with self._database.transaction() as connection:
@@ -101,12 +135,14 @@ class Sweeper:
         # While Redis is away, nothing can be dispatched, and nobody knows how long sending stalled.
         if rate_limiter is not None:
             await self._credit_stalled_time(rate_limiter.stalled_seconds)
-            async with self._database.transaction() as connection:
-                expired = await sweeping.expire_past_deadline(
-                    connection,
-                    limit=_MAX_ROWS,
-                    stalled_seconds=self._rate_limiter.stalled_seconds,
-                )
+            if clocks_right_for > DISTRUST_SECONDS:
+                async with self._database.transaction() as connection:
+                    expired = await sweeping.expire_past_deadline(
+                        connection,
+                        limit=_MAX_ROWS,
+                        stalled_seconds=self._rate_limiter.stalled_seconds,
+                    )
+            await self._recover(rate_limiter)
             for queue in (UPLOADS, BULK):
                 dispatched += await self._dispatch_due(queue, rate_limiter)
         erased = await self._eraser.finish()
@@ -138,6 +174,62 @@ class Sweeper:
                 erased=swept.erased,
             )
         return swept
+
+    async def _compare_clocks(self) -> float:
+        """For how many seconds the clocks are right. Shortens waits that a wrong one made."""
+        async with self._database.transaction() as connection:
+            ledger = await sweeping.ledger_clock(connection)
+            # A sweep that finds nothing to do must not end well if nothing can be written.
+            await write_nothing(connection)
+        elapsed = time.monotonic()
+        reading = Reading(elapsed, ledger, time.time(), self._rate_limiter.redis_time(elapsed))
+        right_for = self._clocks.note(reading)
+        clocks_apart.set(reading.apart)
+        if right_for == 0:
+            _log.error("clocks_are_wrong")
+        # At the start too: a clock may have been corrected before.
+        if right_for <= DISTRUST_SECONDS or not self._waits_capped:
+            async with self._database.transaction() as connection:
+                capped = await sweeping.cap_waits(connection, self._longest, limit=_MAX_ROWS)
+            self._waits_capped = capped < _MAX_ROWS
+            if capped:
+                _log.warning("waits_shortened", uploads=capped)
+        return right_for
+
+    async def _recover(self, rate_limiter: RateLimiterState) -> None:
+        """When the first call succeeds after a time without success, what failed meanwhile is due.
+
+        An upload that fails while others succeed keeps its backoff: it fails for its own reason.
+        """
+        async with self._database.transaction() as connection:
+            now, succeeded = await outages.succeeded_lately(
+                connection,
+                seconds=2 * self._sweep_seconds,
+                attempt_seconds=self._attempt_seconds,
+            )
+        if not succeeded:
+            return
+        before, self._succeeded_at = self._succeeded_at, now
+        if before is None:
+            before = now - timedelta(seconds=_MAX_OUTAGE_SECONDS)
+        elif (now - before).total_seconds() < max(_OUTAGE_SECONDS, 4 * self._sweep_seconds):
+            return
+        async with self._database.transaction() as connection:
+            waiting = await outages.count_waiting(connection, before)
+        # By turns: those who come now are not behind all of them.
+        spread = min(_MAX_SPREAD_SECONDS, max(1.0, waiting / rate_limiter.limit))
+        portion = _MAX_ROWS if waiting else 0
+        while portion == _MAX_ROWS:
+            async with self._database.transaction() as connection:
+                portion = await outages.make_due(
+                    connection,
+                    before,
+                    spread=spread,
+                    settle_seconds=self._settle_seconds,
+                    limit=_MAX_ROWS,
+                )
+        if waiting:
+            _log.info("destination_answers_again", uploads=waiting)
 
     async def _credit_stalled_time(self, stalled_seconds: float) -> None:
         """Move the deadlines of waiting uploads by the time for which nothing could be sent.

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
@@ -15,6 +16,7 @@ from uplift.sandbox.accounts import Account
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.control import Control
 from uplift.sandbox.exchange import Api, Exchange
+from uplift.sandbox.gate import Gate
 from uplift.sandbox.responses import message
 from uplift.sandbox.sockets import NoAnswer
 from uplift.sandbox.state import LogEntry, Sandbox
@@ -41,7 +43,11 @@ def create_app(config: SandboxConfig | None = None) -> Starlette:
     ]
     app = Starlette(
         routes=[
-            Mount("/_sandbox", routes=Control(sandbox).routes()),
+            Mount(
+                "/_sandbox",
+                routes=Control(sandbox).routes(),
+                middleware=[Middleware(Gate, token=sandbox.config.control_token)],
+            ),
             route("/user-management/v1/user", "user-management", oauth.user),
             route("/user-management/v1/user/auth-code", "user-management", oauth.auth_code),
             Mount("/fhir", routes=fhir_routes),

@@ -42,6 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=default.state_file,
         help="keep users, tokens and resources in this file, sealed with SANDBOX_STATE_KEY",
     )
+    add(
+        "--show-bytes",
+        action="store_true",
+        help="let the control API show records as they came",
+    )
     add("--client-id", default=default.client_id, help="the application's client id")
     add(
         "--client-secret",
@@ -105,10 +110,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = vars(parser.parse_args(arguments))
     host, port = chosen.pop("host"), chosen.pop("port")
     chosen["state_key"] = os.environ.get("SANDBOX_STATE_KEY", "")
+    token = os.environ.get("SANDBOX_CONTROL_TOKEN", "")
+    if token:
+        chosen["control_token"] = token
+    config = SandboxConfig(**chosen)
+
+    def say_where(url: str) -> None:
+        sys.stdout.write(f"Sandbox of 1upHealth on {url}\n")
+        if not token:
+            sys.stdout.write(f"The token of {url}/_sandbox/ is {config.control_token}\n")
+        sys.stdout.flush()
+
     # uvicorn raises a signal again once it has stopped; for a server SIGTERM is an ordinary end.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        serve(host, port, SandboxConfig(**chosen), ready=_say_where)
+        serve(host, port, config, ready=say_where)
     except OSError as wrong:
         sys.stderr.write(f"Cannot listen on {host}:{port}: {wrong.strerror}. Try --port 0.\n")
         return 1
@@ -120,8 +136,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     return 0
-
-
-def _say_where(url: str) -> None:
-    sys.stdout.write(f"Sandbox of 1upHealth on {url}\n")
-    sys.stdout.flush()

@@ -1,5 +1,6 @@
 """What a sandbox assumes where the behaviour of 1upHealth is not documented."""
 
+import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,12 @@ class SandboxConfig:
 
     state_key: str = field(default="", repr=False)
     """The key of that file: 32 bytes in hexadecimal digits."""
+
+    control_token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
+    """What opens the control API. Records can be read there."""
+
+    show_bytes: bool = False
+    """Whether the control API shows records as they came."""
 
     client_id: str = "sandbox-client"
     client_secret: str = "sandbox-secret"  # noqa: S105 - it guards nothing

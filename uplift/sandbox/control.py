@@ -72,6 +72,8 @@ class Control:
         """What is stored, every version. Filters: `user`, `version`, `type`, `id`; `bytes=1`."""
         query = request.query_params
         with_bytes = query.get("bytes") == "1"
+        if with_bytes and not self._sandbox.config.show_bytes:
+            return response({"error": "Start the sandbox with --show-bytes to see records"}, 403)
         listed = [
             self._resource(key, resource, with_bytes=with_bytes)
             for key, shelf in self._sandbox.store.shelves()

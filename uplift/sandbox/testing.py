@@ -2,6 +2,7 @@
 
 import base64
 import threading
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,11 +14,14 @@ from uplift.sandbox.server import SandboxProcess, listen, url_of
 
 
 class SandboxControl:
-    """The control API of a running sandbox, by its URL."""
+    """The control API of a running sandbox, by its URL and its control token."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str) -> None:
         self.url = url
-        self._http = httpx.Client(base_url=f"{url}/_sandbox", trust_env=False, timeout=30)
+        self.headers = {"Authorization": f"Bearer {token}"}
+        self._http = httpx.Client(
+            base_url=f"{url}/_sandbox", headers=self.headers, trust_env=False, timeout=30
+        )
 
     @property
     def fhir_url(self) -> str:
@@ -97,9 +101,10 @@ class SandboxServer(SandboxControl):
     """
 
     def __init__(self, config: SandboxConfig | None = None) -> None:
-        self.config = config or SandboxConfig()
+        # Only this process can have its token.
+        self.config = replace(config or SandboxConfig(), show_bytes=True)
         self._listener = listen()
-        super().__init__(url_of(self._listener))
+        super().__init__(url_of(self._listener), self.config.control_token)
         self._started = threading.Event()
         self._server = SandboxProcess(create_app(self.config), self._started.set)
         self._thread = threading.Thread(target=self._run, name="sandbox", daemon=True)

@@ -519,11 +519,11 @@ export type PauseStatus = {
  */
 export type Readiness = {
     /**
-     * `degraded`: Redis does not respond. Uploads are accepted and delivered later.
+     * `degraded`: Redis takes no messages. Uploads are accepted, and delivered later.
      */
     status: 'ready' | 'degraded';
     /**
-     * Whether Redis responds. Without it deliveries start a little later.
+     * Whether Redis takes messages. Without it deliveries start a little later.
      */
     redis: boolean;
     /**

@@ -72,6 +72,20 @@ def test_a_link_or_a_pipe_in_its_place_is_not_followed(
     assert capsys.readouterr().err.count("is not used") == 2
 
 
+def test_what_is_set_by_a_file_keeps_its_value(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_environment(folder, {"UPLIFT_MASTER_KEYS": "theirs", "UPLIFT_DATABASE_URL": "theirs"})
+    monkeypatch.setenv("UPLIFT_MASTER_KEYS_FILE", "mine")
+    load_environment()
+    assert "UPLIFT_MASTER_KEYS" not in os.environ
+    assert os.environ.pop("UPLIFT_DATABASE_URL") == "theirs"
+
+    monkeypatch.setenv("UPLIFT_DATABASE_URL_FILE", "mine")
+    load_environment()
+    assert "UPLIFT_DATABASE_URL" not in os.environ
+
+
 def test_no_file_is_no_word(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "environment").unlink()
     load_environment()

@@ -17,7 +17,7 @@ from redis.retry import Retry
 from tests import factories
 from uplift.cli.local.embedded import EmbeddedRedis
 from uplift.delivery import rate_limiter as rate_limiter_module
-from uplift.delivery.rate_limiter import RateLimiter, RateLimiterState
+from uplift.delivery.rate_limiter import MAX_SUSPENDED_SECONDS, RateLimiter, RateLimiterState
 from uplift.destinations.responses import Response, ResponseKind
 from uplift.logs import configure_logs
 from uplift.settings import Settings
@@ -170,6 +170,36 @@ async def test_retry_after_suspends_all_processes_and_ends_by_itself(
     await asyncio.sleep(found.wait + 0.05)
     assert await other.acquire(1) == 1
     assert (await state(other)).phase == "throttled"
+
+
+async def test_nothing_suspends_for_more_than_an_hour(
+    client: "redis.asyncio.Redis", make_limiter: MakeLimiter
+) -> None:
+    """A date judged by a clock a day behind, then a Redis whose clock was a day ahead."""
+    day = 86_400.0
+    one, other = make_limiter(), make_limiter()
+    found = await report(one, Response(ResponseKind.BUSY, "http_429", 429, retry_after=day))
+    assert found.phase == "suspended"
+    assert found.wait <= MAX_SUSPENDED_SECONDS
+    now = 1000 * (await client.time())[0] + 1000 * day
+    await client.hset(
+        "uplift:rate_limiter",
+        mapping=dict.fromkeys(("suspended", "changed", "raised", "at", "second"), now),
+    )
+    found = await state(other)
+    assert found.phase == "suspended"
+    assert found.wait <= MAX_SUSPENDED_SECONDS
+    assert found.stalled_seconds < day
+
+
+async def test_probes_go_on_when_the_clock_of_redis_went_back(
+    client: "redis.asyncio.Redis", make_limiter: MakeLimiter
+) -> None:
+    rate_limiter = make_limiter(probe=0.1)
+    assert (await report(rate_limiter, FAILED, 20)).phase == "probing"
+    ahead = 1000 * ((await client.time())[0] + 86_400)
+    await client.hset("uplift:rate_limiter", mapping={"probing": ahead, "probe": ahead})
+    assert (await state(rate_limiter)).wait <= 0.1
 
 
 async def test_success_doubles_the_limit_up_to_the_slow_start_threshold_and_then_adds_a_tenth(

@@ -13,7 +13,7 @@ _JSON = httpx.Headers({"content-type": "application/fhir+json"})
 
 def _kept(*issues: Any, **others: Any) -> list[tuple[str, str, list[str]]]:
     body = {"resourceType": "OperationOutcome", "issue": list(issues), **others}
-    found = refusal_issues(_JSON, orjson.dumps(body), FhirVersion.R4)
+    found = refusal_issues(_JSON, orjson.dumps(body), FhirVersion.R4, "Patient")
     assert "Canary" not in str(found)
     return [(each["severity"], each["code"], each["expression"]) for each in found]
 
@@ -55,4 +55,4 @@ def test_what_is_no_operation_outcome_has_no_issues() -> None:
         (_JSON, b'{"issue": [{"code": "value"}]}'),
         (_JSON, b'{"resourceType": "OperationOutcome", "issue": {"code": "value"}}'),
     ):
-        assert refusal_issues(headers, body, FhirVersion.R4) == ()
+        assert refusal_issues(headers, body, FhirVersion.R4, "Patient") == ()

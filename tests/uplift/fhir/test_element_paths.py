@@ -1,5 +1,7 @@
 """Only what the version defines is kept of a place that a server names."""
 
+import re
+
 import pytest
 
 from uplift.fhir.element_paths import element_path
@@ -12,6 +14,7 @@ R4, DSTU2 = FhirVersion.R4, FhirVersion.DSTU2
     ("version", "text", "path"),
     [
         (R4, "Patient", "Patient"),
+        (R4, "Observation.note[1].text", "Observation.note[1].text"),
         (R4, "Patient.name[0].given[1]", "Patient.name[0].given[1]"),
         (
             R4,
@@ -27,7 +30,7 @@ R4, DSTU2 = FhirVersion.R4, FhirVersion.DSTU2
     ],
 )
 def test_an_element_of_the_version_is_kept(version: FhirVersion, text: str, path: str) -> None:
-    assert element_path(version, text) == path
+    assert element_path(version, re.split(r"\W", path)[0], text) == path
 
 
 @pytest.mark.parametrize(
@@ -42,7 +45,9 @@ def test_an_element_of_the_version_is_kept(version: FhirVersion, text: str, path
         (R4, "Observation.value.canary"),
         (R4, "Patient.name.where(family='Canary')"),
         (R4, "Patient.name[Canary]"),
-        (R4, "Patient.name[12345]"),
+        (R4, "Patient.name[1955]"),
+        (R4, "Observation.code[1].text"),
+        (R4, "Observation.value[1]"),
         (R4, "Line 12, column 7: Canary"),
         (R4, "/f:Patient/f:name[f:family/@value='Canary']"),
         (R4, "Patient..name"),
@@ -53,4 +58,9 @@ def test_an_element_of_the_version_is_kept(version: FhirVersion, text: str, path
     ],
 )
 def test_anything_else_is_dropped(version: FhirVersion, text: object) -> None:
-    assert element_path(version, text) is None
+    for resource_type in ("Patient", "Observation", "MedicationOrder", "Condition"):
+        assert element_path(version, resource_type, text) is None
+
+
+def test_another_type_than_the_uploads_is_dropped() -> None:
+    assert element_path(R4, "Observation", "Patient.name") is None

@@ -82,9 +82,9 @@ async def test_a_connection_that_the_server_dropped_is_replaced(database: Databa
 async def test_times_are_in_utc_and_no_statement_runs_for_ever(database: Database) -> None:
     async with database.transaction() as connection:
         assert await connection.scalar(text("SHOW timezone")) == "UTC"
-        assert await connection.scalar(text("SHOW statement_timeout")) == "30s"
+        assert await connection.scalar(text("SHOW statement_timeout")) == "27s"
         limit = await connection.scalar(text("SHOW idle_in_transaction_session_timeout"))
-    assert limit == "30s"
+    assert limit == "27s"
 
 
 async def test_a_server_that_is_away_is_an_error_without_the_password(

@@ -1,18 +1,20 @@
 """Claims, leases, outcomes and versions: what a worker may do, and what it may no longer do."""
 
 import asyncio
+import time
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from uuid_utils.compat import uuid4
 
 from tests.uplift.ledger import rows
 from uplift.ledger import leases, parking, sweeping
 from uplift.ledger.database import Database
-from uplift.ledger.due import due_among
+from uplift.ledger.due import due_among, is_over
 from uplift.ledger.leases import Claim, Outcome
+from uplift.ledger.tables import Upload
 from uplift.ledger.transitions import Change
 from uplift.ledger.users import UserRow
 from uplift.lifecycle import Reason, State
@@ -151,6 +153,19 @@ async def test_a_claim_says_whether_the_time_to_give_up_has_come(
     await rows.bring_to(database, upload_id, State.QUEUED, give_up_at=give_up_at)
     (claim,) = await rows.claim(database, upload_id)
     assert claim.past_deadline is past_deadline
+
+
+@pytest.mark.parametrize(("machine", "over"), [(0.0, True), (-2 * 86_400.0, False)])
+async def test_nothing_is_over_while_only_the_clock_of_the_ledger_says_so(
+    database: Database, alice: UserRow, machine: float, over: bool
+) -> None:
+    upload_id = await rows.put(database, alice)
+    await rows.bring_to(database, upload_id, State.QUEUED, give_up_at=_BEFORE)
+    async with database.reading() as connection:
+        found = await connection.scalar(
+            select(is_over(0.0, time.time() + machine)).where(Upload.id == upload_id)
+        )
+    assert found is over
 
 
 @pytest.mark.parametrize("state", [state for state in State if state is not State.QUEUED])

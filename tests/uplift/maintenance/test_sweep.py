@@ -359,3 +359,108 @@ async def test_a_sweep_erases_a_bounded_number_of_users_and_the_next_one_others(
             assert len(some) == 2
             seen |= set(some)
     assert seen == {user.id for user in users}
+
+
+_DAY_AHEAD = text("now() + interval '1 day'")
+
+
+async def test_waits_that_a_clock_a_day_ahead_began_are_shortened(
+    database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
+) -> None:
+    settles, retries, waits, leased = [await rows.put(database, alice) for _ in range(4)]
+    for upload_id, columns in (
+        (settles, {"next_attempt_at": _DAY_AHEAD, "reason": Reason.SETTLING, "attempts": 1}),
+        (retries, {"next_attempt_at": _DAY_AHEAD, "reason": Reason.RETRY, "attempts": 1}),
+        # Its backoff may be that long by now.
+        (waits, {"next_attempt_at": _LATER, "reason": Reason.SETTLING, "attempts": 20}),
+    ):
+        await rows.bring_to(database, upload_id, State.QUEUED, **columns)
+    await rows.bring_to(database, leased, State.SENDING, lease_until=_DAY_AHEAD)
+    await sweep(database, own_settings)
+    async with database.transaction() as connection:
+        seconds = {
+            row.id: row.seconds
+            for row in await connection.execute(
+                text(
+                    "SELECT id, extract(epoch FROM coalesce(lease_until, next_attempt_at) - now())"
+                    "::float8 AS seconds FROM uploads"
+                )
+            )
+        }
+    assert 0 < seconds[settles] <= 2 * own_settings.settle_seconds
+    assert seconds[retries] <= 2 * own_settings.settle_seconds
+    assert seconds[waits] > 3500
+    assert seconds[leased] <= own_settings.lease_seconds
+    assert await all_ids(client) == []
+
+
+async def closed(database: Database, upload_id: UUID, status: int) -> None:
+    """Its attempt ended just now with that status."""
+    async with database.transaction() as connection:
+        await connection.execute(
+            text(
+                "UPDATE attempts SET closed_at = now(), status_code = :status WHERE upload_id = :id"
+            ),
+            {"status": status, "id": upload_id},
+        )
+
+
+async def test_the_first_success_makes_due_what_failed_while_nothing_succeeded(
+    database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
+) -> None:
+    failed, held, sent, long_before, succeeds = [await rows.put(database, alice) for _ in range(5)]
+    for upload_id, columns in (
+        (failed, {"reason": Reason.RETRY}),
+        (held, {"reason": Reason.HELD}),
+        # It may be there: it settles first.
+        (sent, {"reason": Reason.SETTLING, "maybe_sent": True, "attempts": 20}),
+        (long_before, {"reason": Reason.RETRY, "updated_at": text("now() - interval '1 day'")}),
+    ):
+        await rows.bring_to(database, upload_id, State.QUEUED, next_attempt_at=_LATER, **columns)
+    await sweep(database, own_settings)
+    assert await waits(database) == {failed: 3600, held: 3600, sent: 3600, long_before: 3600}
+
+    await rows.claim(database, succeeds)
+    await closed(database, succeeds, 201)
+    await sweep(database, own_settings)
+    seconds = await waits(database)
+    assert seconds[failed] <= 1
+    assert seconds[held] <= 1
+    assert 1 < seconds[sent] <= own_settings.settle_seconds
+    assert seconds[long_before] == 3600
+
+
+async def test_while_others_succeed_a_failed_upload_keeps_its_backoff(
+    database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
+) -> None:
+    failed, succeeds = [await rows.put(database, alice) for _ in range(2)]
+    await rows.claim(database, succeeds)
+    await closed(database, succeeds, 201)
+    dispatcher = Dispatcher(own_settings)
+    async with open_redis(own_settings) as counter:
+        rate_limiter = RateLimiter(counter, own_settings)
+        retrier = CollisionRetrier(database, KeyRing.parse(MASTER_KEYS))
+        sweeper = Sweeper(
+            database, dispatcher, Eraser(database), retrier, rate_limiter, own_settings
+        )
+        await sweeper.sweep()
+        await rows.bring_to(
+            database, failed, State.QUEUED, next_attempt_at=_LATER, reason=Reason.RETRY
+        )
+        await sweeper.sweep()
+    await dispatcher.close()
+    assert await waits(database) == {failed: 3600}
+
+
+async def waits(database: Database) -> dict[UUID, int]:
+    """In how many seconds each queued upload is due."""
+    async with database.transaction() as connection:
+        found = await connection.execute(
+            text(
+                "SELECT id, round(extract(epoch FROM next_attempt_at - now()))::int AS seconds"
+                " FROM uploads WHERE state = 'queued' AND next_attempt_at > now() - interval '1 h'"
+                " AND reason <> 'new'"
+            )
+        )
+        # A test takes some seconds.
+        return {row.id: 3600 if 3500 < row.seconds <= 3600 else row.seconds for row in found}

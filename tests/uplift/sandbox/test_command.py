@@ -27,7 +27,10 @@ def running(*options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
 def test_the_command_prints_its_address_serves_and_stops(stop: signal.Signals) -> None:
     with running("--ids", "assigned", "--token-seconds", "60") as (url, process):
         assert url.startswith("http://127.0.0.1:")
-        sandbox = SandboxControl(url)
+        assert process.stdout is not None
+        said, _, token = process.stdout.readline().rpartition(" ")
+        assert said == f"The token of {url}/_sandbox/ is"
+        sandbox = SandboxControl(url, token.strip())
         assert sandbox.grant("alice")["expires_in"] == 60
         sandbox.close()
         process.send_signal(stop)

@@ -22,7 +22,8 @@ from uplift.sandbox.testing import SandboxServer
 )
 def test_a_rule_that_cannot_be_read_changes_nothing(sandbox: SandboxServer, body: bytes) -> None:
     sandbox.faults({"kind": "html"})
-    response = httpx.put(f"{sandbox.url}/_sandbox/faults", content=body, trust_env=False)
+    url = f"{sandbox.url}/_sandbox/faults"
+    response = httpx.put(url, content=body, headers=sandbox.headers, trust_env=False)
     assert response.status_code == 400
     assert response.json()["details"]
     assert [rule["kind"] for rule in sandbox.fault_rules()] == ["html"]
@@ -174,9 +175,10 @@ def test_unknown_paths_are_logged_too(sandbox: SandboxServer) -> None:
 
 def test_what_is_wrong_with_a_control_request_is_said(sandbox: SandboxServer) -> None:
     url = f"{sandbox.url}/_sandbox"
-    assert httpx.get(f"{url}/requests?after=x", trust_env=False).status_code == 400
-    for body in (b"", b"[]", b"{}", b'{"app_user_id": ""}', b'{"app_user_id": 3}'):
-        assert httpx.post(f"{url}/grants", content=body, trust_env=False).status_code == 400
+    with httpx.Client(base_url=url, headers=sandbox.headers, trust_env=False) as http:
+        assert http.get("/requests?after=x").status_code == 400
+        for body in (b"", b"[]", b"{}", b'{"app_user_id": ""}', b'{"app_user_id": 3}'):
+            assert http.post("/grants", content=body).status_code == 400
 
 
 def test_a_reset_forgets_everything(alice: Client) -> None:

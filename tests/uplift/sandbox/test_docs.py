@@ -16,7 +16,8 @@ EXAMPLES = re.findall(r"[`'](\[\{\"kind\".*?\])[`']", PAGE)
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_every_example_of_the_page_is_a_list_of_rules(sandbox: SandboxServer, example: str) -> None:
-    response = httpx.put(f"{sandbox.url}/_sandbox/faults", content=example, trust_env=False)
+    url = f"{sandbox.url}/_sandbox/faults"
+    response = httpx.put(url, content=example, headers=sandbox.headers, trust_env=False)
     assert response.status_code == 200, response.text
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.uplift.sandbox.conftest import Client, observation
 from uplift.sandbox.app import create_app
+from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.testing import SandboxServer
 
 
@@ -149,8 +150,11 @@ def test_a_stopping_sandbox_lets_go_of_what_waits() -> None:
 
 
 async def test_a_cut_without_a_real_connection_says_what_it_needs() -> None:
-    transport = httpx.ASGITransport(create_app())
-    async with httpx.AsyncClient(transport=transport, base_url="http://sandbox") as client:
-        await client.put("/_sandbox/faults", json=[{"kind": "cut"}])
+    config = SandboxConfig()
+    transport = httpx.ASGITransport(create_app(config))
+    headers = {"Authorization": f"Bearer {config.control_token}"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        armed = await client.put("/_sandbox/faults", json=[{"kind": "cut"}], headers=headers)
+        assert armed.status_code == 200
         with pytest.raises(RuntimeError, match=r"sandbox\.server\.serve"):
             await client.get("/r4/Observation")

@@ -1,10 +1,7 @@
 """One child process: how it starts, how it ends, and where its output goes.
 
 A child leads a session of its own, so that Ctrl-C on the terminal reaches only us. If we are killed
-with SIGKILL, Linux ends the child: `setpriv --pdeathsig` (util-linux) asks the kernel for that
-without running Python between fork and exec. The kernel ties it to the *thread* that started the
-child, so it works only for children started from the main thread. On macOS, or without setpriv,
-such a child stays behind.
+with SIGKILL, the `guard` ends it.
 """
 
 import os
@@ -12,19 +9,21 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from uplift.cli.local.guard import Guard
 from uplift.errors import UpliftError
 
-STOP_SECONDS = 15.0
+STOP_SECONDS = 30.0
 """How long a child may take to end by itself before it is killed."""
 
 _TAIL_BYTES = 8192
+
+_guard = Guard()
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ class ChildProcess:
         with open(self.log, "ab", opener=_open_private) as log:
             self._log_start = log.tell()
             self._child = subprocess.Popen(  # noqa: S603 - argv lists of our own, never a shell
-                [*_prefix(self._account, self._stop_signal), *self.argv],
+                [*(run_as(self._account) if self._account else []), *self.argv],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -122,6 +121,7 @@ class ChildProcess:
                 pass_fds=self._pass_fds,
             )
         self._group_ended = False
+        _guard.began(self._child.pid, self._stop_signal)
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Ask it to end, wait at most `seconds`, then kill it with whatever it started."""
@@ -168,6 +168,7 @@ class ChildProcess:
         self._group_ended = True
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._child.pid, signal.SIGKILL)
+        _guard.ended(self._child.pid)
 
     def _rotate_log_once(self) -> None:
         self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -178,17 +179,17 @@ class ChildProcess:
 
 @cache
 def setpriv() -> str | None:
-    """util-linux's setpriv, where it can set a parent death signal (busybox's cannot)."""
+    """util-linux's setpriv (busybox's cannot run a program under another account)."""
     program = shutil.which("setpriv") if sys.platform == "linux" else None
     if program is None:
         return None
     tried = subprocess.run(  # noqa: S603 - a fixed command
-        [program, "--pdeathsig", "TERM", program, "--version"],
+        [program, "--version"],
         check=False,
         stdin=subprocess.DEVNULL,
         capture_output=True,
     )
-    return program if tried.returncode == 0 else None
+    return program if b"util-linux" in tried.stdout else None
 
 
 def run_as(account: Account) -> list[str]:
@@ -206,14 +207,6 @@ def run_as(account: Account) -> list[str]:
     if account.capabilities:
         kept = ",".join(f"+{name}" for name in account.capabilities)
         words += ["--inh-caps", kept, "--ambient-caps", kept]
-    return words
-
-
-def _prefix(account: Account | None, death_signal: signal.Signals) -> list[str]:
-    words = [] if account is None else run_as(account)
-    program = setpriv()
-    if program is not None and threading.current_thread() is threading.main_thread():
-        words = [*(words or [program]), "--pdeathsig", death_signal.name.removeprefix("SIG")]
     return words
 
 

@@ -99,7 +99,8 @@ def _show(system: System, folder: Path) -> int:
     print_report(console, result)
     assert system.sandbox_url is not None  # noqa: S101  the demo has no other upstream
     url = f"{system.sandbox_url}/_sandbox/counts"
-    counts = httpx.get(url, timeout=30, trust_env=False).json()["total"]
+    headers = {"Authorization": f"Bearer {system.sandbox_token}"}
+    counts = httpx.get(url, headers=headers, timeout=30, trust_env=False).json()["total"]
     wrong = _differences(result, manifest, counts)
     console.print()
     print_addresses(system, None)

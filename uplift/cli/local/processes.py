@@ -66,8 +66,9 @@ class Processes:
         *,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> ChildProcess:
-        """Start a child. `env` is added to our own environment.
+        """Start a child. `env` is added to our own environment; it inherits the files `pass_fds`.
 
         Raises ValueError when the name is taken, and what `ChildProcess.start` raises.
         """
@@ -80,6 +81,7 @@ class Processes:
             # Unbuffered: else the last lines of a killed Python child would be lost in its buffer.
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
             cwd=cwd,
+            pass_fds=pass_fds,
         )
         process.start()
         self._processes[name] = process

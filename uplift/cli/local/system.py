@@ -22,7 +22,9 @@ from pydantic import SecretStr
 from uplift.cli.environment import HOME, is_ours
 from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
 from uplift.cli.local.embedded.account import NOBODY, account_exists, find_account
+from uplift.cli.local.embedded.lock import FolderLock
 from uplift.cli.local.embedded.programs import make_open_folder
+from uplift.cli.local.needs import only_needed
 from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.processes import Processes
 from uplift.errors import UpliftError
@@ -98,10 +100,12 @@ class System:
         self._any_port = any_port
         self._account = account
         self._stack = ExitStack()
+        self._lock = FolderLock(self._data_dir / "system.lock")
         self.processes = Processes(self._data_dir / "logs", echo=echo)
         self.postgres: EmbeddedPostgres | None = None
         self.redis: EmbeddedRedis | None = None
         self.sandbox_url: str | None = None
+        self.sandbox_token = secrets.token_urlsafe(32)
         self.environment: dict[str, str] = dict(settings or {})
         self.admin_urls: dict[str, str] = {}
 
@@ -153,6 +157,9 @@ class System:
         environment = self.environment
         environment["UPLIFT_DATA_DIR"] = str(self._data_dir)
         make_folder(self._data_dir)
+        # The children inherit it: the next start finds and ends those that were left behind.
+        self._lock.acquire()
+        self._stack.callback(self._lock.release)
         if "UPLIFT_DATABASE_URL" not in environment:
             self._start_postgres()
         if "UPLIFT_REDIS_URL" not in environment:
@@ -162,6 +169,7 @@ class System:
         environment.setdefault(
             "UPLIFT_MASTER_KEYS", self._kept("master_keys", partial(KeyRing.new_entry, "embedded"))
         )
+        environment.setdefault("UPLIFT_DRAIN_SECONDS", "0")  # there is no load balancer
         self._stack.enter_context(self.processes)
         if "UPLIFT_ONEUP_FHIR_URL" not in environment:
             self._start_sandbox()
@@ -200,12 +208,12 @@ class System:
         self._run(name, [name])
 
     def _run(self, name: str, words: list[str], **more: str) -> None:
-        environment = {**self.environment, **more}
+        environment = only_needed(name, {**self.environment, **more})
         if name in ADMIN_PORTS:
             port = self._port(ADMIN_PORTS[name])
             self.admin_urls[name] = f"http://{HOST}:{port}"
             environment["UPLIFT_ADMIN_PORT"] = str(port)
-        self.processes.start(name, command(*words), env=environment)
+        self.processes.start(name, command(*words), env=environment, pass_fds=(self._lock.fd,))
 
     def _start_sandbox(self) -> None:
         self._say("Starting the sandbox, a simulated 1upHealth")
@@ -229,6 +237,7 @@ class System:
                 *("--state", str(self._data_dir / "sandbox_state")),
                 *self._sandbox_options,
             ],
+            SANDBOX_CONTROL_TOKEN=self.sandbox_token,
             SANDBOX_STATE_KEY=self._kept("sandbox_key", partial(secrets.token_hex, 32)),
         )
         self._await(f"{url}/_sandbox/health", "sandbox")

@@ -22,7 +22,8 @@ from uplift.ledger import credentials
 from uplift.ledger.credentials import BACKEND, Scope
 from uplift.ledger.database import Database
 from uplift.sealing import KeyRing
-from uplift.settings import Settings
+from uplift.secret_files import FLOWER_SECRETS, with_secrets
+from uplift.settings import Settings, secrets
 
 _KEY_NAME = "uplift up"
 _TEND_SECONDS = 0.5
@@ -65,11 +66,12 @@ def _run_up(folder: Path) -> int:
 
 def _chosen() -> dict[str, str]:
     """The settings of the person who starts it: they replace ours."""
-    return {
+    chosen = {
         name: value
         for name, value in os.environ.items()
         if name.startswith(("UPLIFT_", "FLOWER_")) and value
     }
+    return with_secrets([*secrets().values(), *FLOWER_SECRETS], chosen)
 
 
 @contextmanager
@@ -122,7 +124,9 @@ def print_addresses(system: System, environment: Path | None) -> None:
     for name, url in system.admin_urls.items():
         table.add_row(f"Metrics of {name}", f"{url}/metrics")
     if system.sandbox_url is not None:
-        table.add_row("Sandbox", f"{system.sandbox_url}/_sandbox/counts")
+        table.add_row(
+            "Sandbox", f"{system.sandbox_url}/_sandbox/counts (Bearer {system.sandbox_token})"
+        )
     if environment is not None:
         table.add_row(
             "Settings", f"{environment} (other `uplift` commands on this machine read it)"

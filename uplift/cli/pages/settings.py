@@ -6,29 +6,30 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from uplift.settings import Settings
+from uplift.settings import Settings, secrets
 
 _DEPLOYMENT = {
-    "POSTGRES_PASSWORD": "PostgreSQL's password for docker-compose.yml: letters and digits, since "
-    "it becomes part of a URL.",
-    "REDIS_PASSWORD": "The same for Redis.",
-    "FLOWER_BASIC_AUTH": "The login of Flower's pages, as user:password. Required by the Procfile "
-    "and docker-compose.yml.",
+    "FLOWER_BASIC_AUTH": "The login of Flower's pages, as user:password. Required by Flower. Or "
+    "FLOWER_BASIC_AUTH_FILE.",
 }
-"""Other variables of the deployment files. None has a default, since all are secrets."""
+"""Variables of other programs that a deployment needs. A secret has no default."""
 
 
 def example() -> str:
     """The text of `.env.example`: every setting with its description and its default."""
     parts = [
         _comment(
-            "Uplift's settings with their defaults; an empty value counts as not set. Made from "
+            "Uplift's settings with their defaults; an empty value counts as not set. A secret may "
+            "be in a file instead: the same name with _FILE behind it names the file. Made from "
             "uplift/settings.py by `python -m uplift.cli.pages.settings > .env.example`."
         )
     ]
     for name, field in Settings.model_fields.items():
         line = f"UPLIFT_{name.upper()}={_written(field.default)}"
-        parts.append(f"{_comment(field.description or '')}{line}\n")
+        description = field.description or ""
+        if name in secrets():
+            description += f" Or UPLIFT_{name.upper()}_FILE."
+        parts.append(f"{_comment(description)}{line}\n")
     parts.extend(f"{_comment(text)}{name}=\n" for name, text in _DEPLOYMENT.items())
     return "\n".join(parts)
 

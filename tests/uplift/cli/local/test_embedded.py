@@ -22,7 +22,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from uplift.cli.local.child_process import Account, ChildProcess, setpriv
+from uplift.cli.local.child_process import Account, ChildProcess
 from uplift.cli.local.embedded import (
     EmbeddedPostgres,
     EmbeddedRedis,
@@ -357,7 +357,6 @@ RUN = textwrap.dedent(
 )
 
 
-@pytest.mark.skipif(setpriv() is None, reason="not Linux: nothing ends orphans")
 def test_a_killed_run_can_be_followed_by_another_on_the_same_folder(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     with subprocess.Popen(
@@ -434,6 +433,15 @@ def effective_capabilities(server: EmbeddedPostgres) -> int:
     facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert facts["Uid"].split() == [str(pwd.getpwnam("nobody").pw_uid)] * 4
     return int(facts["CapEff"], 16)
+
+
+@only_linux_root
+def test_the_account_of_postgres_cannot_read_the_superuser_s_password(
+    postgres: EmbeddedPostgres,
+) -> None:
+    # Others may have the same account: `nobody` is many services'.
+    password = (postgres.data_dir / "postgres.password").stat()
+    assert (password.st_uid, stat.S_IMODE(password.st_mode)) == (0, 0o600)
 
 
 @only_linux_root

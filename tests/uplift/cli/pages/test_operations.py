@@ -38,6 +38,8 @@ def trouble_with(command: str) -> str | None:
     here: Any = typer.main.get_command(app)
     words = shlex.split(command.replace("…", "2026-11-23"))[1:]
     words = [_ANY_ID if word == "ID" else word for word in words]
+    # A file that somebody has by then.
+    words = [__file__ if word.endswith(".zip") else word for word in words]
     if words and words[0] in COMMANDS:
         name = words.pop(0)
         here = COMMANDS[name].load(name)
@@ -82,7 +84,7 @@ def test_one_that_does_not_exist_is_found(command: str) -> None:
 def test_every_setting_that_it_names_exists() -> None:
     named = set(re.findall(r"\bUPLIFT_([A-Z_]+)\b", PAGE))
     assert named
-    assert {name.lower() for name in named} <= set(Settings.model_fields)
+    assert {name.removesuffix("_FILE").lower() for name in named} <= set(Settings.model_fields)
 
 
 def test_every_alert_has_its_section_and_no_other_is_there() -> None:

@@ -94,6 +94,9 @@ class EmbeddedPostgres(Server):
                 f"{self._password_file} is missing, so the data in {self.folder} cannot be opened. "
                 "Put it back, or remove both to start with an empty ledger."
             )
+        if os.geteuid() == 0:
+            # Only initdb, which runs under the other account, had to read it.
+            os.chown(self._password_file, 0, 0)
         _disown_stale_pid_file(self.folder / "postmaster.pid")
 
     def _argv(self) -> list[str]:

@@ -1,0 +1,68 @@
+"""Uploads that failed while the destination was away are due again when it answers."""
+
+from datetime import datetime
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+# An attempt opens some time before it closes, and only the opening has an index.
+_SUCCEEDED = text("""
+    SELECT now() AS at, EXISTS (
+        SELECT FROM attempts
+        WHERE opened_at > now() - make_interval(secs => :attempt + :seconds)
+            AND closed_at > now() - make_interval(secs => :seconds)
+            AND status_code BETWEEN 200 AND 299
+    ) AS succeeded
+""")
+
+
+async def succeeded_lately(
+    connection: AsyncConnection, *, seconds: float, attempt_seconds: float
+) -> tuple[datetime, bool]:
+    """The ledger's time, and whether a call succeeded within so many seconds before."""
+    row = (
+        await connection.execute(_SUCCEEDED, {"seconds": seconds, "attempt": attempt_seconds})
+    ).one()
+    return row.at, row.succeeded
+
+
+# Not `awaiting_token`: a new token releases those.
+_WAITS = """
+    state = 'queued' AND finish_tag IS NULL
+    AND reason IN ('retry', 'held', 'settling', 'no_token')
+    AND next_attempt_at > now() + make_interval(secs => :spread) AND updated_at > :since
+"""
+_COUNT = text(f"SELECT count(*) FROM uploads WHERE {_WAITS}")  # noqa: S608  our own text
+_MAKE_DUE = text(f"""
+    UPDATE uploads AS u
+    SET next_attempt_at = least(u.next_attempt_at, greatest(
+            now() + random() * make_interval(secs => :spread),
+            CASE WHEN u.maybe_sent THEN u.updated_at + make_interval(secs => :settle) END)),
+        revision = u.revision + 1
+    FROM (SELECT id FROM uploads WHERE {_WAITS}
+        AND (NOT maybe_sent OR updated_at + make_interval(secs => :settle) < next_attempt_at)
+        ORDER BY next_attempt_at DESC LIMIT :limit FOR UPDATE SKIP LOCKED) AS waiting
+    WHERE u.id = waiting.id
+""")  # noqa: S608  our own text
+
+
+async def count_waiting(connection: AsyncConnection, since: datetime) -> int:
+    """How many uploads failed since then, and wait."""
+    values = {"since": since, "spread": 0.0}
+    return await connection.scalar(_COUNT, values) or 0
+
+
+async def make_due(
+    connection: AsyncConnection,
+    since: datetime,
+    *,
+    spread: float,
+    settle_seconds: float,
+    limit: int,
+) -> int:
+    """Let these be due at random times within `spread` seconds; how many, `limit` or fewer.
+
+    What may be at the destination is due when `settle_seconds` have passed since it was sent.
+    """
+    values = {"since": since, "spread": spread, "settle": settle_seconds, "limit": limit}
+    return (await connection.execute(_MAKE_DUE, values)).rowcount
