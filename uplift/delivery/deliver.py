@@ -25,6 +25,7 @@ from uplift.metrics import (
     attempts_unrecorded,
     count_attempt,
     uploads_parked,
+    waiting_duration,
     wrong_resources,
 )
 from uplift.settings import Settings
@@ -44,11 +45,11 @@ _SHORTEST_WAIT = 0.005
 
 @dataclass(frozen=True, slots=True)
 class _Claimed:
-    """What is claimed, what must be attempted alone, and whether there may be more to claim."""
+    """What is claimed, what must be attempted alone, and of how many it was found out."""
 
     claims: list[Claim]
     suspects: list[UUID]
-    more: bool
+    found: int
 
 
 class Deliverer:
@@ -95,8 +96,7 @@ class Deliverer:
         failure: Exception | None = None
         async with asyncio.TaskGroup() as sends:
             try:
-                while not self._is_over(until) and await self._deliver_some(queue, sends):
-                    pass
+                await self._deliver_all(queue, sends, until)
             except Exception as error:  # noqa: BLE001  raised below
                 # Attempts in flight end first: cut off, they would leave an unknown outcome.
                 failure = error
@@ -107,20 +107,27 @@ class Deliverer:
     def _is_over(self, until: float) -> bool:
         return self._stopping.is_set() or time.monotonic() >= until
 
-    async def _deliver_some(self, queue: str, sends: asyncio.TaskGroup) -> bool:
-        """Claim some and begin to send them; False if there is nothing to do, or no permit."""
-        # One at a time: together they would ask for more permits than there are uploads.
-        async with self._claiming:
-            ready = await self._count_ready(queue)
-            claimed = await self._claim(queue, ready) if ready else None
-        if claimed is None:
-            return False
-        for claim in claimed.claims:
-            sends.create_task(self._deliver_in_flight(claim))
-        for upload_id in claimed.suspects:
-            if not await self._deliver_alone(upload_id):
-                return False
-        return claimed.more
+    async def _deliver_all(self, queue: str, sends: asyncio.TaskGroup, until: float) -> None:
+        """Claim and send until nothing is due, there is no permit, or it is time to end."""
+        ready, more = 0, True
+        while not self._is_over(until):
+            if (not ready and more) or self._rate_limiter.is_scarce:
+                ready = await self._count_ready(queue)
+                more = ready == _MAX_CLAIM
+            if not ready:
+                return  # what comes now has messages of its own
+            # One at a time: together they would ask for more permits than there are uploads.
+            async with self._claiming:
+                claimed = await self._claim(queue, ready)
+            if claimed is None:
+                return
+            for claim in claimed.claims:
+                waiting_duration.labels(queue).observe(claim.due_seconds)
+                sends.create_task(self._deliver_in_flight(claim))
+            for upload_id in claimed.suspects:
+                if not await self._deliver_alone(upload_id):
+                    return
+            ready = max(0, ready - claimed.found)
 
     async def _count_ready(self, queue: str) -> int:
         """How many may be claimed, up to a limit: only so many slots and permits are acquired."""
@@ -162,7 +169,7 @@ class Deliverer:
         return 0
 
     async def _claim(self, queue: str, limit: int) -> "_Claimed | None":
-        """Claim up to so many, once there are free slots; None if there is no permit."""
+        """Claim up to so many, once there are free slots; None without a permit or an upload."""
         slots = await self._in_flight.acquire(limit)
         permits = 0
         fitting: dict[UUID, Due] = {}
@@ -196,12 +203,9 @@ class Deliverer:
         # One that another caller waits to send alone is its own.
         alone = [id_ for id_ in suspects if id_ not in self._suspects]
         passed = front.found - len(front.due)
-        return _Claimed(
-            claims,
-            alone,
-            more=bool(others or alone or passed)
-            and (limit == _MAX_CLAIM or len(claims) + passed < limit),
-        )
+        if not (others or alone or passed):
+            return None
+        return _Claimed(claims, alone, len(claims) + len(alone) + passed)
 
     async def _claim_alone(self, upload_id: UUID) -> list[Claim]:
         """Claim this one, for which there is a permit, if it is due."""

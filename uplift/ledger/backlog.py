@@ -183,3 +183,50 @@ async def load(connection: AsyncConnection, *, much: Amount) -> Load:
             parked = Amount(int(row.parked), int(row.parked_bytes))
             users.append(Held(app_user_id=row.app_user_id, queued=queued, parked=parked))
     return Load(whole, tuple(users))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfUser:
+    """What of a user is unfinished. The first that is due, by the time only, is since
+    `due_seconds`."""
+
+    app_user_id: str
+    due: int
+    due_seconds: float
+    queued: int
+    sending: int
+    parked: int
+    body_bytes: int
+
+
+_BY_USER = text("""
+    WITH by_user AS (
+        SELECT user_id, count(*) AS uploads, sum(body_bytes) AS body_bytes,
+            count(*) FILTER (WHERE state = 'queued') AS queued,
+            count(*) FILTER (WHERE state = 'sending') AS sending,
+            count(*) FILTER (WHERE state = 'parked') AS parked,
+            count(*) FILTER (WHERE next_attempt_at <= now()) AS due,
+            greatest(extract(epoch FROM now() - min(next_attempt_at)), 0) AS due_seconds
+        FROM uploads WHERE state IN ('parked', 'queued', 'sending')
+        GROUP BY user_id
+    )
+    SELECT users.app_user_id, by_user.*
+    FROM by_user JOIN users ON users.id = by_user.user_id AND users.erased_at IS NULL
+    ORDER BY by_user.uploads DESC, users.app_user_id LIMIT :limit
+""")
+
+
+async def by_user(connection: AsyncConnection, *, limit: int) -> list[OfUser]:
+    """Who has something unfinished, who has most first."""
+    return [
+        OfUser(
+            app_user_id=row.app_user_id,
+            due=row.due,
+            due_seconds=float(row.due_seconds or 0),
+            queued=row.queued,
+            sending=row.sending,
+            parked=row.parked,
+            body_bytes=int(row.body_bytes),
+        )
+        for row in await connection.execute(_BY_USER, {"limit": limit})
+    ]

@@ -155,6 +155,7 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
             .where(Restore.since >= upload.created_at)
             .scalar_subquery()
             .label("restored_to"),
+            func.extract("epoch", func.now() - upload.next_attempt_at).label("due_seconds"),
             and_(User.erased_at.is_(None), *_may_be_sent(upload)).label("may"),
             *more,
         )

@@ -30,8 +30,8 @@ class Claim:
     time to give up has passed, `cancel_requested` whether its owner withdrew it, and `collides`
     whether another record is at 1upHealth under its type and id. An upload that is withdrawn or
     collides must not be sent.
-    `restored_to` is the time up to which the ledger is complete, if it was restored after the
-    upload was accepted.
+    `due_seconds` is how long it was due. `restored_to` is the time up to which the ledger is
+    complete, if it was restored after the upload was accepted.
     """
 
     upload_id: UUID
@@ -55,6 +55,7 @@ class Claim:
     wrapped_key: WrappedKey
     record_receipt: bytes | None
     restored_to: datetime | None = None
+    due_seconds: float = 0.0
     older_in_doubt: bool = False
 
 
@@ -155,6 +156,7 @@ async def lease(
             app_user_id=row.app_user_id or "",
             wrapped_key=WrappedKey(row.master_key_id or "", row.wrapped_key or b""),
             record_receipt=row.record_receipt,
+            due_seconds=float(row.due_seconds),
             restored_to=row.restored_to if row.reason != Reason.REDRIVEN else None,
             older_in_doubt=row.older_in_doubt,
         )

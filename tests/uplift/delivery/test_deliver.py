@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
+from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from sqlalchemy import select, text
 
@@ -655,3 +656,19 @@ async def test_responses_that_come_while_postgresql_restarts_are_recorded_and_no
     total = upstream.counts()["total"]
     assert (total["resources"], total["duplicates"]) == (len(sent), 0)
     assert len(writes(upstream)) == len(sent)
+
+
+async def test_how_long_an_upload_was_due_is_counted_for_its_queue(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    def counted() -> float:
+        value = REGISTRY.get_sample_value(
+            "uplift_waiting_duration_seconds_bucket", {"queue": UPLOADS, "le": "60.0"}
+        )
+        return value or 0.0
+
+    await factories.user(relay)
+    await factories.accepted(relay)
+    before = counted()
+    await relay.deliverer.deliver(UPLOADS)
+    assert counted() == before + 1
