@@ -74,7 +74,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # FastAPI's own pages load scripts from another host.
         docs_url=None,
         redoc_url=None,
-        # FastAPI would write the description anew for each who asks.
+        # FastAPI would write the description again for each who asks.
         openapi_url=None,
     )
     app.state.stopping = False

@@ -21,7 +21,7 @@ from uplift.errors import ConfigurationError
 from uplift.file_limit import files_of_api, raise_file_limit
 from uplift.settings import Settings
 from uplift.stopping import limit_stop
-from uplift.wiring import Relay, check, check_keys
+from uplift.wiring import Relay, check, check_ledger
 
 _log = structlog.get_logger(__name__)
 
@@ -94,7 +94,7 @@ def main() -> None:
     try:
         raise_file_limit(files_of_api(settings))
         check(settings)
-        asyncio.run(check_keys(settings))
+        asyncio.run(check_ledger(settings))
     except ConfigurationError as error:
         # uvicorn would print a traceback.
         sys.exit(f"The API does not start: {error}")

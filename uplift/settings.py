@@ -274,9 +274,11 @@ class Settings(BaseSettings):
     max_in_flight: PositiveInt = Field(
         default=100, description="In-flight limit: uploads that one worker process sends at once."
     )
-    max_in_flight_bytes: PositiveInt = Field(
-        default=64 * 1024 * 1024,
-        description="Bytes of bodies that one worker process sends at once.",
+    max_in_flight_bytes: PositiveInt | None = Field(
+        default=None,
+        description="Bytes of bodies that one worker process sends at once. A larger body is sent "
+        "alone. If it is not set: a twelfth of the memory that the process may use beyond 200 MB, "
+        "by its cgroup or the machine, and 64 MB at most.",
     )
     max_attempts_per_second: float = Field(
         default=5000.0,

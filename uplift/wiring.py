@@ -20,6 +20,7 @@ from uplift.intake.authenticate import Authenticator
 from uplift.intake.back_pressure import BackPressure
 from uplift.key_check import KeyCheck
 from uplift.ledger.database import FOR_NOBODY, Database, Patience
+from uplift.ledger.suitable import check_at_start
 from uplift.maintenance.measure import Measurer
 from uplift.maintenance.retain import Retainer
 from uplift.maintenance.retry_collisions import CollisionRetrier
@@ -135,8 +136,10 @@ def check(settings: Settings) -> None:
     chosen_tolerances(settings)
 
 
-async def check_keys(settings: Settings) -> None:
-    """Raise ConfigurationError if the key ring does not fit the ledger. The ledger may be away."""
+async def check_ledger(settings: Settings) -> None:
+    """Raise ConfigurationError if the ledger cannot be in this database, or the key ring does not
+    fit it. The ledger may be away."""
+    await check_at_start(settings)
     database = Database.connect(settings)
     try:
         await KeyCheck(database, read_key_ring(settings)).at_start()

@@ -15,6 +15,7 @@ import structlog
 from uplift.admin_port import served
 from uplift.errors import ConfigurationError
 from uplift.file_limit import files_of_worker, raise_file_limit
+from uplift.ledger.suitable import check_at_start
 from uplift.logs import configure_logs
 from uplift.maintenance.sweep import MAX_SILENCE_SWEEPS
 from uplift.settings import Settings
@@ -50,6 +51,7 @@ async def _run_until_signal(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, stopped)
+    await check_at_start(settings)
     async with open_relay(settings) as relay:
         await run(relay, stopped)
 

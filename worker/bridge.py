@@ -8,6 +8,7 @@ from typing import TypeVar
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from uplift.ledger.database import FOR_AN_ATTEMPT
+from uplift.ledger.suitable import check_at_start
 from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay
 
@@ -52,6 +53,7 @@ def open_bridge(settings: Settings) -> Iterator[Bridge]:
     """
     with start_blocking_portal(name="relay") as portal:
         try:
+            portal.call(check_at_start, settings)
             with portal.wrap_async_context_manager(open_relay(settings, FOR_AN_ATTEMPT)) as relay:
                 yield Bridge(portal, portal.call(_running_loop), relay)
         finally:

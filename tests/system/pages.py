@@ -62,6 +62,7 @@ def run_page(shell: Sequence[str], blocks: list[str], running: Running, folder: 
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "UPLIFT_API_URL": running.system.api_url,
         "UPLIFT_SANDBOX_URL": running.system.sandbox_url or "",
+        "UPLIFT_SANDBOX_TOKEN": running.system.sandbox_token,
         "HOME": str(folder),
     }
     pasted = "\nnext_block\n".join([_STRICT, *blocks])

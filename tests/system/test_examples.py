@@ -32,6 +32,7 @@ def _run(
             "UPLIFT_API_URL": running.system.api_url,
             "UPLIFT_API_KEY": running.key,
             "UPLIFT_SANDBOX_URL": running.system.sandbox_url or "",
+            "UPLIFT_SANDBOX_TOKEN": running.system.sandbox_token,
             **environment,
         },
         capture_output=True,

@@ -21,7 +21,7 @@ from uplift.settings import Settings
 from uplift.tokens.quota import Quota
 from uplift.tokens.token_endpoint import TokenEndpoint
 from uplift.users.provision import Provisioner
-from uplift.wiring import check_keys, open_relay
+from uplift.wiring import check_ledger, open_relay
 
 pytestmark = pytest.mark.usefixtures("no_users_left")
 
@@ -93,7 +93,7 @@ async def test_a_relay_does_not_open_with_keys_that_do_not_fit(
         async with open_relay(with_keys(settings, keys)):
             pass
     with pytest.raises(ConfigurationError, match="'a'"):
-        await check_keys(with_keys(settings, keys))
+        await check_ledger(with_keys(settings, keys))
 
     for entry in keys.split(","):
         assert entry.partition(":")[2] not in str(caught.value)

@@ -1,15 +1,17 @@
 """`uplift migrate`, and what developers write the next migration with."""
 
 from uplift.cli.output import echo
-from uplift.cli.session import run_on_ledger
+from uplift.cli.session import read_settings, run_on_ledger
 from uplift.ledger import migrate as migrations
 from uplift.ledger.database import Database
+from uplift.ledger.suitable import check_suitable
 
 
 def migrate() -> None:
     """Bring the database schema up to this version of Uplift. Safe to run at any time."""
 
     async def use(database: Database) -> str | None:
+        await check_suitable(read_settings())
         await migrations.upgrade(database)
         return await migrations.current(database)
 

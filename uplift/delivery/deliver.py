@@ -21,6 +21,7 @@ from uplift.ledger.database import Database, is_away
 from uplift.ledger.due import Due
 from uplift.ledger.leases import Claim, LeaseTerms, Outcome
 from uplift.lifecycle import ALONE_AFTER_CRASHES, Reason, State
+from uplift.memory import body_bytes_for, memory_limit
 from uplift.metrics import (
     attempts_unrecorded,
     count_attempt,
@@ -72,7 +73,8 @@ class Deliverer:
             allow_shared_ids=settings.allow_shared_ids,
         )
         self._in_flight = InFlightLimit(
-            slots=settings.max_in_flight, body_bytes=settings.max_in_flight_bytes
+            slots=settings.max_in_flight,
+            body_bytes=settings.max_in_flight_bytes or body_bytes_for(memory_limit()),
         )
         self._record = Coalescer(self._record_all, concerns_all=is_away)
         self._claiming = asyncio.Lock()

@@ -23,6 +23,7 @@ from uplift.ledger.credentials import forged_credentials
 from uplift.ledger.database import Database, Patience
 from uplift.ledger.recent_calls import dead_letters, latest_statuses
 from uplift.ledger.server import server_facts, write_nothing
+from uplift.ledger.suitable import check_suitable
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 
@@ -72,6 +73,7 @@ async def _postgres(settings: Settings) -> list[Finding]:
         return []
     database = Database.connect(settings, _PATIENCE)
     try:
+        await check_suitable(settings)
         asked = time.time()
         async with database.transaction() as connection:
             facts = await server_facts(connection)
@@ -103,6 +105,8 @@ async def _postgres(settings: Settings) -> list[Finding]:
                 late = await retention.lag(connection, retention.windows(settings))
                 found.append(work.judge_retention(late))
         return found
+    except ConfigurationError as error:
+        return [fail(ledger.PART, str(error), "Until then, no process of Uplift starts.")]
     except (SQLAlchemyError, OSError) as error:
         where = make_url(settings.database_url.get_secret_value()).host or "its address"
         return [ledger.not_working(error, where)]

@@ -10,7 +10,7 @@ import math
 import os
 import select
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -124,14 +124,34 @@ def _time_limit(connection: AsyncConnection, seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
-def _connect_args(url: URL, seconds: float) -> dict[str, Any]:
+def _connect_args(url: URL) -> dict[str, Any]:
     """Arguments of libpq beside those of the address, which go first."""
-    milliseconds = round(seconds * _SERVER_FIRST * 1000)
-    options = (
-        f"-c timezone=UTC -c statement_timeout={milliseconds}"
-        f" -c idle_in_transaction_session_timeout={milliseconds}"
-    )
-    return {name: _LIBPQ[name] for name in _LIBPQ if name not in url.query} | {"options": options}
+    # Of a database in SQL_ASCII, psycopg would give bytes for text.
+    return {name: _LIBPQ[name] for name in _LIBPQ if name not in url.query} | {
+        "client_encoding": "utf8"
+    }
+
+
+# Of every session. Not by the connection's `options`: these would replace those of the address, and
+# PgBouncer refuses them.
+_SET_UP = """
+    SELECT set_config('TimeZone', 'UTC', false),
+           set_config('statement_timeout', %(milliseconds)s, false),
+           set_config('idle_in_transaction_session_timeout', %(milliseconds)s, false)
+"""
+
+
+def _set_up(seconds: float) -> Callable[[Any, ConnectionPoolEntry], None]:
+    """What sets up a new connection whose transactions may take so many seconds."""
+    milliseconds = str(round(seconds * _SERVER_FIRST * 1000))
+
+    def set_up(dbapi_connection: Any, _: ConnectionPoolEntry) -> None:
+        cursor = dbapi_connection.cursor()
+        cursor.execute(_SET_UP, {"milliseconds": milliseconds})
+        cursor.close()
+        dbapi_connection.commit()
+
+    return set_up
 
 
 class Database:
@@ -168,7 +188,7 @@ class Database:
                 pool_use_lifo=True,
                 # SQL errors print their parameters, and ours have names in them.
                 hide_parameters=True,
-                connect_args=_connect_args(url, patience.transaction),
+                connect_args=_connect_args(url),
             )
         except (ArgumentError, ValueError):
             # Not from it: its text may quote the address, with its password.
@@ -177,6 +197,7 @@ class Database:
                 " postgresql://user:password@host/name; in a password, % stands for itself as"
                 " %25, / as %2F and @ as %40."
             ) from None
+        event.listen(engine.sync_engine, "connect", _set_up(patience.transaction))
         event.listen(engine.sync_engine, "checkout", _check_open)
         event.listen(engine.sync_engine, "handle_error", _leave_read_only)
         return cls(engine, patience)

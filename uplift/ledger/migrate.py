@@ -18,7 +18,9 @@ _LOCK = 7_364_119
 
 def _config(connection: Connection | None = None) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    # In a file of this form, % begins the name of another option.
+    folder = str(Path(__file__).parent / "migrations").replace("%", "%%")
+    config.set_main_option("script_location", folder)
     config.attributes["connection"] = connection
     return config
 

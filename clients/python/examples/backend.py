@@ -3,7 +3,8 @@
 python backend.py add alice R4 record.json ...   The app brought these records.
 python backend.py run                            Send them, and wait until each has ended.
 
-It reads UPLIFT_API_URL, UPLIFT_API_KEY and, since the sandbox plays the person, UPLIFT_SANDBOX_URL.
+It reads UPLIFT_API_URL, UPLIFT_API_KEY and, since the sandbox plays the person, its
+UPLIFT_SANDBOX_URL and UPLIFT_SANDBOX_TOKEN.
 """
 
 import os
@@ -22,7 +23,8 @@ db.execute("CREATE TABLE IF NOT EXISTS outbox (key, person, version, body, uploa
 def authorise(uplift: api.Uplift, person: str) -> None:
     # Your app opens 1upHealth's page for consent, and gets tokens. Here the sandbox gives them.
     consent = os.environ["UPLIFT_SANDBOX_URL"] + "/_sandbox/grants"
-    grant = httpx.post(consent, json={"app_user_id": person}).raise_for_status().json()
+    token = {"Authorization": f"Bearer {os.environ['UPLIFT_SANDBOX_TOKEN']}"}
+    grant = httpx.post(consent, json={"app_user_id": person}, headers=token).json()
     known = ("access_token", "refresh_token", "expires_in")
     uplift.store_grant(person, **{name: grant[name] for name in known})
 
