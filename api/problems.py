@@ -106,7 +106,7 @@ def problem_of(error: Exception, method: str) -> Problem:
             return error
         case RequestError():
             headers = {}
-            if error.problem.status == 503:
+            if error.problem.status in (429, 503):
                 seconds = max(1, round(error.retry_after or _RETRY_SECONDS))
                 headers["Retry-After"] = str(seconds)
             detail = (

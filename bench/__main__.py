@@ -24,6 +24,7 @@ from rich.table import Table
 
 from bench import (
     delivery,
+    fairness,
     growth,
     hostile,
     intake,
@@ -43,6 +44,7 @@ _PAIRS: dict[str, Callable[[Path, Plan], list[Figure]]] = {
     "delivery": delivery.main,
     "latency": latency.main,
     "growth": growth.main,
+    "fairness": fairness.main,
     "memory": memory.main,
     "workers": workers.main,
 }

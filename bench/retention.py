@@ -128,7 +128,7 @@ async def accept(relay: Relay, count: int) -> list[Any]:
             submission = parse(orjson.dumps(resource), Labels(fhir_version="R4", source="bench"))
             group.append(sealed(submission, user.id, key, queue=UPLOADS))
         async with relay.database.transaction() as connection:
-            kept = await accepting.put_in_unread(connection, group, redispatch_seconds=600)
+            kept = await accepting.put_in_unread(connection, group)
         ids += [id_ for id_, _ in kept]
     return ids
 
@@ -137,14 +137,8 @@ async def deliveries_a_second(relay: Relay) -> float:
     """The rate of one round."""
     ids = await accept(relay, ROUND)
     began = time.monotonic()
-    # As the messages of a queue, to the threads of a worker.
-    groups = [ids[at : at + _GROUP] for at in range(0, len(ids), _GROUP)]
-
-    async def work() -> None:
-        while groups:
-            await relay.deliverer.deliver(groups.pop())
-
-    await asyncio.gather(*(work() for _ in range(4)))
+    # As the threads of a worker.
+    await asyncio.gather(*(relay.deliverer.deliver(UPLOADS) for _ in range(4)))
     taken = time.monotonic() - began
     async with relay.database.transaction() as connection:
         delivered = await connection.scalar(

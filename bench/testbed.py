@@ -45,6 +45,9 @@ _READY_SECONDS = 60.0
 Resource = tuple[str, str, bytes]
 """FHIR version, type, bytes."""
 
+Person = tuple[UUID, str]
+"""A user's id, and the backend's name for them."""
+
 
 class Testbed:
     """A running Uplift with one ledger."""
@@ -61,7 +64,9 @@ class Testbed:
         )
         self.ledger = psycopg.connect(environment["UPLIFT_DATABASE_URL"], autocommit=True)
         self._key_ring = KeyRing.parse(environment["UPLIFT_MASTER_KEYS"])
-        self.key, self._users = asyncio.run(self._add_people())
+        self.key = asyncio.run(self._add_key())
+        self._people = 0
+        self._users = self.add_people(USERS)
         self._labels = 0
 
     @property
@@ -74,15 +79,28 @@ class Testbed:
         self._labels += 1
         return f"r{self._labels:04}"
 
-    async def _add_people(self) -> tuple[str, list[tuple[UUID, str]]]:
+    async def _add_key(self) -> str:
         database = Database.connect(self.settings)
         try:
             async with database.transaction() as connection:
                 _, key = await credentials.add_api_key(
                     connection, self._key_ring, "bench", BACKEND | {Scope.OPERATOR}
                 )
+        finally:
+            await database.close()
+        return key
+
+    def add_people(self, count: int) -> list[Person]:
+        """That many users with grants."""
+        first, self._people = self._people, self._people + count
+        return asyncio.run(self._add_people(first, count))
+
+    async def _add_people(self, first: int, count: int) -> list[Person]:
+        database = Database.connect(self.settings)
+        try:
+            async with database.transaction() as connection:
                 people = []
-                for number in range(USERS):
+                for number in range(first, first + count):
                     user = await users.add_user(connection, f"user-{number}", self._key_ring)
                     await grants.put_grant(
                         connection,
@@ -92,19 +110,27 @@ class Testbed:
                         "backend",
                     )
                     people.append((user.id, user.app_user_id))
-            return key, people
+            return people
         finally:
             await database.close()
 
-    def seal(self, resources: Iterable[Resource], *, queue: str = UPLOADS) -> list[NewUpload]:
+    def seal(
+        self,
+        resources: Iterable[Resource],
+        *,
+        queue: str = UPLOADS,
+        people: Sequence[Person] | None = None,
+    ) -> list[NewUpload]:
         """The resources as new rows of the ledger, for the users in turn."""
-        return asyncio.run(self._seal(resources, queue))
+        return asyncio.run(self._seal(resources, queue, people or self._users))
 
-    async def _seal(self, resources: Iterable[Resource], queue: str) -> list[NewUpload]:
+    async def _seal(
+        self, resources: Iterable[Resource], queue: str, people: Sequence[Person]
+    ) -> list[NewUpload]:
         database = Database.connect(self.settings)
         try:
             async with database.transaction() as connection:
-                rows = [await users.get_user(connection, user_id) for user_id, _ in self._users]
+                rows = [await users.get_user(connection, user_id) for user_id, _ in people]
             keys = [(row.id, row.key(self._key_ring)) for row in rows if row is not None]
         finally:
             await database.close()
@@ -115,19 +141,41 @@ class Testbed:
             new.append(sealed(submission, user_id, key, queue=queue))
         return new
 
-    def put_in(self, resources: Iterable[Resource], *, queue: str = UPLOADS) -> list[UUID]:
-        """Commit uploads as if they were accepted, but dispatch none of them."""
-        return asyncio.run(self._put_in(self.seal(resources, queue=queue)))
+    def put_in(
+        self,
+        resources: Iterable[Resource],
+        *,
+        queue: str = UPLOADS,
+        people: Sequence[Person] | None = None,
+    ) -> list[UUID]:
+        """Commit uploads as if they were accepted. The next sweep dispatches them."""
+        return asyncio.run(self._put_in(self.seal(resources, queue=queue, people=people)))
+
+    def trickle(self, new: Sequence[NewUpload], seconds: float) -> list[UUID]:
+        """Commit and dispatch these one by one, evenly over so many seconds."""
+        return asyncio.run(self._trickle(new, seconds))
+
+    async def _trickle(self, new: Sequence[NewUpload], seconds: float) -> list[UUID]:
+        database, dispatcher = Database.connect(self.settings), Dispatcher(self.settings)
+        dispatcher.start()
+        began = time.monotonic()
+        try:
+            for number, each in enumerate(new):
+                await asyncio.sleep(began + seconds * number / len(new) - time.monotonic())
+                async with database.transaction() as connection:
+                    await accepting.put_in_unread(connection, [each])
+                dispatcher.dispatch(each.queue, [each.id])
+        finally:
+            await dispatcher.close()
+            await database.close()
+        return [upload.id for upload in new]
 
     async def _put_in(self, new: Sequence[NewUpload]) -> list[UUID]:
         database = Database.connect(self.settings)
         try:
             for start in range(0, len(new), _GROUP):
                 async with database.transaction() as connection:
-                    # Late enough that no sweep dispatches them within the round.
-                    await accepting.put_in_unread(
-                        connection, new[start : start + _GROUP], redispatch_seconds=3600.0
-                    )
+                    await accepting.put_in_unread(connection, new[start : start + _GROUP])
         finally:
             await database.close()
         return [upload.id for upload in new]
@@ -154,8 +202,11 @@ class Testbed:
         label = self.label()
         if resources is None:
             resources = (("R4", type_, body) for type_, body in bodies(label, count))
+        # Nothing is claimed before all are there.
+        self.ledger.execute("INSERT INTO pauses (id) VALUES (gen_random_uuid())")
         ids = self.put_in(resources)
         self.upstream.reset(self.upstream_ms)
+        self.ledger.execute("DELETE FROM pauses")
         self.dispatch(ids)
         counts = self.upstream.wait(count, seconds)
         self.wait_recorded(ids, seconds)

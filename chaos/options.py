@@ -63,7 +63,6 @@ class Options:
             "UPLIFT_SETTLE_SECONDS": f"{self.settle:g}",
             "UPLIFT_INDEX_LAG_SECONDS": f"{self.index_lag:g}",
             "UPLIFT_SWEEP_SECONDS": "0.7",
-            "UPLIFT_REDISPATCH_SECONDS": "3",
             "UPLIFT_BACKOFF_FIRST_SECONDS": "0.5",
             "UPLIFT_MAX_BACKOFF_SECONDS": "3",
             "UPLIFT_HOLD_SECONDS": "1",

@@ -150,7 +150,6 @@ def server_settings(migrated: str, redis_server: EmbeddedRedis, master_keys: str
         max_backoff_seconds=1,
         hold_seconds=0.5,
         sweep_seconds=0.5,
-        redispatch_seconds=2,
     )
 
 

@@ -8,6 +8,7 @@ UpliftError
 │   ├── Conflict                the state of the thing does not allow the request
 │   ├── KeyReused               an idempotency key came with another request before
 │   ├── BacklogFull             too many uploads wait already: try later
+│   │   └── UserBacklogFull     too many of that user's do
 │   ├── UnreadableUpload        the body cannot be stored: it is not a resource
 │   ├── InvalidRead             the request is not a read that Uplift or 1upHealth knows
 │   ├── UnusableResponse        the response to a read cannot be passed on
@@ -77,6 +78,10 @@ class KeyReused(RequestError):
 
 class BacklogFull(RequestError):
     """Uplift accepts no more until some of the waiting uploads are delivered."""
+
+
+class UserBacklogFull(BacklogFull):
+    """Uplift accepts no more of this user until some of what waits of theirs is delivered."""
 
 
 class UnreadableUpload(RequestError):

@@ -92,6 +92,18 @@ attempt_duration = Histogram(
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60),
 )
 
+waiting_duration = Histogram(
+    "uplift_waiting_duration_seconds",
+    "From the time an upload is due to its attempt, by queue.",
+    ["queue"],
+    buckets=(0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 900, 3600, 14400),
+)
+
+slots_free = Gauge(
+    "uplift_slots_free",
+    "How many more uploads this worker could send at once.",
+)
+
 delivery_duration = Histogram(
     "uplift_delivery_duration_seconds",
     "From the acceptance of an upload to its delivery, with all waits and retries.",
@@ -208,6 +220,8 @@ for _outcome in ("made", "refused", "withheld"):
     quota_calls.labels(_outcome)
 for _origin in ("user_management", "backend"):
     grants_ended.labels(_origin)
+for _queue in ("uploads", "bulk"):
+    waiting_duration.labels(_queue)
 for _version in ("DSTU2", "STU3", "R4"):
     library_disagreements.labels(_version)
 

@@ -77,6 +77,7 @@ class ProblemType(Enum):
 
     # Not now.
     RATE_LIMITED = ("rate_limited", 429, "Too many records from this credential")
+    USER_BACKLOG_FULL = ("user_backlog_full", 429, "Too many uploads of this user wait already")
     BACKLOG_FULL = ("backlog_full", 503, "Too many uploads wait already")
     BUSY = ("busy", 503, "The API is busy")
     UPSTREAM_UNAVAILABLE = ("upstream_unavailable", 503, "1upHealth is not available now")

@@ -207,7 +207,20 @@ class Settings(BaseSettings):
     )
     max_backlog: PositiveInt = Field(
         default=1_000_000,
-        description="Uploads get 503 while this many are unfinished (back pressure).",
+        description="Uploads get 503 while this many wait to be sent (back pressure).",
+    )
+    max_backlog_bytes: PositiveInt = Field(
+        default=64 * 1024**3,
+        description="The same for the bytes of their bodies.",
+    )
+    max_user_backlog: PositiveInt = Field(
+        default=200_000,
+        description="A user's uploads get 429 while this many of theirs are parked, or, from four"
+        " fifths of UPLIFT_MAX_BACKLOG on, wait to be sent or are parked.",
+    )
+    max_user_backlog_bytes: PositiveInt = Field(
+        default=4 * 1024**3,
+        description="The same for the bytes of their bodies.",
     )
     rate_limit_key_records: PositiveInt = Field(
         default=100_000,
@@ -327,11 +340,8 @@ class Settings(BaseSettings):
     # --- dispatch and sweep -------------------------------------------------------------------
     sweep_seconds: Seconds = Field(
         default=2.0,
-        description="Pause between two sweeps, which look for due uploads and expired leases.",
-    )
-    redispatch_seconds: Seconds = Field(
-        default=15.0,
-        description="A due upload that no worker has claimed is dispatched again after this time.",
+        description="Pause between two sweeps, which look for due uploads and expired leases, and "
+        "dispatch again what no worker has claimed.",
     )
     max_queued_messages: PositiveInt = Field(
         default=200,

@@ -14,12 +14,13 @@ def add_tasks(app: Celery, bridge: Bridge) -> None:
 
     @app.task(name=DELIVER, bind=True)
     def deliver(self: object, ids: list[str]) -> None:
-        """Attempt these uploads; dispatch again what a stop leaves over."""
+        """Attempt what is due in the queue. The ids only say that something is; if more may be due
+        at the end, they are dispatched again."""
         queue = self.request.delivery_info["routing_key"]  # type: ignore[attr-defined]
 
         async def use(relay: Relay) -> None:
             await relay.keys.ensure()
-            left = await relay.deliverer.deliver([UUID(id_) for id_ in ids])
-            relay.dispatcher.dispatch(queue, left)
+            if await relay.deliverer.deliver(queue):
+                relay.dispatcher.dispatch(queue, map(UUID, ids))
 
         bridge.call(use)

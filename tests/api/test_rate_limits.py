@@ -15,7 +15,8 @@ from tests import factories
 from tests.api.calls import Keys, assert_problem, bearer, device_token
 from tests.factories import resource
 from uplift.api.app import create_app
-from uplift.errors import BacklogFull
+from uplift.errors import BacklogFull, UserBacklogFull
+from uplift.intake.accept import Acceptor
 from uplift.intake.accept_batch import GROUP_BYTES, BatchAcceptor
 from uplift.intake.back_pressure import BackPressure
 from uplift.ledger.database import Database
@@ -170,7 +171,7 @@ class _FullAfter(BackPressure):
         super().__init__(relay.database, relay.settings)
         self._left = checks
 
-    def check(self) -> None:
+    def check(self, _: str) -> None:
         self._left -= 1
         if self._left < 0:
             raise BacklogFull(ProblemType.BACKLOG_FULL, "Full.", retry_after=1.0)
@@ -201,6 +202,44 @@ async def test_a_batch_ends_where_the_backlog_is_full_and_its_lines_say_what_was
     kept = (await client.get(f"/v1/uploads?batch={batch}&limit=500")).json()["uploads"]
     assert [line["line"] for line in listed] == [1, 2]
     assert {line["id"] for line in listed} == {upload["id"] for upload in kept}
+
+
+class _UserFullAfter(BackPressure):
+    """A user of whom too much waits after so many checks."""
+
+    def __init__(self, relay: Relay, checks: int) -> None:
+        super().__init__(relay.database, relay.settings)
+        self._left = checks
+
+    def check(self, _: str) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise UserBacklogFull(ProblemType.USER_BACKLOG_FULL, "Full.", retry_after=30.0)
+
+
+async def test_lines_that_come_while_too_much_of_their_user_waits_are_problems_of_their_own(
+    app: FastAPI, relay: Relay, client: httpx.AsyncClient, alice: str
+) -> None:
+    pressure = _UserFullAfter(relay, 2)
+    app.state.relay = dataclasses.replace(
+        relay,
+        acceptor=Acceptor(relay.database, relay.key_ring, relay.dispatcher, pressure),
+        batch_acceptor=BatchAcceptor(
+            relay.database, relay.key_ring, relay.dispatcher, pressure, relay.settings
+        ),
+    )
+    content = b"".join(lines(1, number, text=" " * GROUP_BYTES) for number in range(3))
+    response = await client.post("/v1/batches?user=alice", content=content, headers=_NDJSON)
+    assert response.status_code == 202
+    status = response.json()
+    assert (status["accepted"], status["problems"]) == (1, 2)
+    assert [line["problem"]["code"] for line in status["lines"][1:]] == ["user_backlog_full"] * 2
+
+    single = await client.post(
+        "/v1/uploads?user=alice&fhirVersion=R4", json=factories.resource(), headers={}
+    )
+    assert assert_problem(single, 429)["code"] == "user_backlog_full"
+    assert single.headers["Retry-After"] == "30"
 
 
 async def test_requests_that_are_refused_for_another_reason_count_too(

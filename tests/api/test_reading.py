@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from tests import factories
 from tests.api.calls import Keys, assert_problem, bearer
 from tests.api.serving import ApiServer, answer_on
+from uplift.queues import UPLOADS
 from uplift.sandbox.testing import SandboxServer
 from uplift.wiring import Relay
 
@@ -52,7 +53,7 @@ async def upload(
         )
         assert response.status_code == 202, response.text
         ids.append(UUID(response.json()["id"]))
-    await relay.deliverer.deliver(ids)
+    await relay.deliverer.deliver(UPLOADS)
 
 
 def without_meta(resource: dict[str, Any]) -> dict[str, Any]:

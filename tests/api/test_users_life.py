@@ -15,6 +15,7 @@ from uplift.ledger.credentials import BACKEND, add_api_key, find_credential
 from uplift.ledger.database import Database
 from uplift.ledger.users import find_user
 from uplift.lifecycle import State
+from uplift.queues import UPLOADS
 from uplift.sandbox.testing import SandboxServer
 from uplift.wiring import Relay
 
@@ -190,7 +191,7 @@ async def test_while_a_worker_sends_erasing_is_a_202_that_says_when_to_ask_again
     await factories.user(relay, "carol")
     status = await submit(client, user="carol")
     upstream.faults({"kind": "slow", "seconds": 1.5, "match": {"api": "fhir"}})
-    sending = asyncio.create_task(relay.deliverer.deliver([UUID(status["id"])]))
+    sending = asyncio.create_task(relay.deliverer.deliver(UPLOADS))
     while not any(rule["fired"] for rule in upstream.fault_rules()):  # noqa: ASYNC110
         await asyncio.sleep(0.02)
     response = await client.delete("/v1/users/carol", params={"wait": 0})

@@ -69,3 +69,26 @@ def test_a_first_sync_of_thousands_does_not_delay_another_s_single_record(
 
 def _oneup_user(running: Running, name: str) -> str:
     return str(running.api.get(f"/v1/users/{name}").json()["oneupUserId"])
+
+
+def test_in_one_queue_newcomers_are_delivered_while_one_person_has_hundreds_waiting(
+    running: Running,
+) -> None:
+    names = [f"newcomer-{number}" for number in range(5)]
+    for name in ("first-sync", *names):
+        running.add_user(name)
+    running.sandbox.faults({"kind": "slow", "seconds": 0.5, "match": _CREATE})
+    many = _batch(running, "first-sync", 600)
+    batches = [_batch(running, name, 1) for name in names]
+    deadline = time.monotonic() + 30
+    while not all(_status(running, batch)["settled"] for batch in batches):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    left = _status(running, many)["byStatus"]
+    assert left["queued"] + left["sending"] > 300
+    running.sandbox.clear_faults()
+    deadline = time.monotonic() + 100
+    while not (status := _status(running, many))["settled"]:
+        assert time.monotonic() < deadline, status
+        time.sleep(0.2)
+    assert status["byStatus"]["delivered"] == 600

@@ -23,6 +23,7 @@ from uplift.doctor.findings import Verdict
 from uplift.errors import ConfigurationError
 from uplift.ledger.database import Database
 from uplift.ledger.suitable import check_suitable
+from uplift.queues import UPLOADS
 from uplift.settings import Settings
 from uplift.wiring import open_relay
 
@@ -75,7 +76,7 @@ async def test_in_session_mode_uploads_are_accepted_and_delivered(
         async with open_relay(behind) as relay:
             await factories.user(relay)
             uploads = [await factories.accepted(relay, id=f"obs-{n}") for n in range(10)]
-            await relay.deliverer.deliver([each.upload.id for each in uploads])
+            await relay.deliverer.deliver(UPLOADS)
             rows = [await factories.status(relay, each) for each in uploads]
             assert [row.state for row in rows] == ["delivered"] * 10
         found = [each.what async for each in examine(behind) if each.part == ledger.PART]

@@ -1,12 +1,13 @@
 """`uplift uploads`: find uploads and show them. The commands that change them are added below."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import typer
 from rich.table import Column, Table
 
+from uplift.cli import backlog_by_user
 from uplift.cli import upload_filter as only
 from uplift.cli.change_uploads import cancel, redrive, try_now
 from uplift.cli.output import moment, print_json, print_table
@@ -49,10 +50,17 @@ def list_(
     dead: Annotated[
         bool, typer.Option("--dead", help="Only dead letters: rejected, refused, expired.")
     ] = False,
+    by: Annotated[
+        Literal["user"] | None,
+        typer.Option(help="user: how much each has unfinished, who has most first. No filters."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 100,
     json: _Json = False,
 ) -> None:
     """List uploads by the time of acceptance: the status of each, and its reason."""
+    if by == "user":
+        backlog_by_user.show(limit=limit, json=json)
+        return
     if dead and status:
         errors.print("Use either --dead or --status.")
         raise typer.Exit(2)

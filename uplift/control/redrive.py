@@ -65,7 +65,6 @@ class Redriver:
         self._database = database
         self._dispatcher = dispatcher
         self._settle_seconds = settings.settle_seconds
-        self._redispatch_seconds = settings.redispatch_seconds
 
     async def redrive(self, upload_id: UUID, *, by: Actor = SYSTEM) -> State | None:
         """Redrive one dead letter; the state it got, None if it was under way already.
@@ -140,7 +139,6 @@ class Redriver:
             connection,
             ids,
             settle_seconds=self._settle_seconds,
-            redispatch_seconds=self._redispatch_seconds,
             by=by,
         )
 

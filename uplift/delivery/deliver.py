@@ -2,9 +2,8 @@
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 from uuid import UUID
 
@@ -17,15 +16,17 @@ from uplift.delivery.attempt import Attempter
 from uplift.delivery.in_flight import InFlightLimit
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.responses import WRONG_RESOURCES
-from uplift.ledger import leases, receipts
+from uplift.ledger import due, fair_queue, leases, receipts
 from uplift.ledger.database import Database, is_away
-from uplift.ledger.leases import Claim, Due, LeaseTerms, Outcome
+from uplift.ledger.due import Due
+from uplift.ledger.leases import Claim, LeaseTerms, Outcome
 from uplift.lifecycle import ALONE_AFTER_CRASHES, Reason, State
 from uplift.memory import body_bytes_for, memory_limit
 from uplift.metrics import (
     attempts_unrecorded,
     count_attempt,
     uploads_parked,
+    waiting_duration,
     wrong_resources,
 )
 from uplift.settings import Settings
@@ -38,7 +39,18 @@ _PAUSE_FIRST = 0.25  # seconds
 _MAX_PAUSE = 2.0
 # How long a message waits for a permit, in seconds: meanwhile it occupies a worker's thread.
 _PATIENCE = 1.0
+# After so long, a message ends and another one goes on: Redis gives it to another worker later.
+_LONGEST = 300.0
 _SHORTEST_WAIT = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class _Claimed:
+    """What is claimed, what must be attempted alone, and of how many it was found out."""
+
+    claims: list[Claim]
+    suspects: list[UUID]
+    found: int
 
 
 class Deliverer:
@@ -65,6 +77,8 @@ class Deliverer:
             body_bytes=settings.max_in_flight_bytes or body_bytes_for(memory_limit()),
         )
         self._record = Coalescer(self._record_all, concerns_all=is_away)
+        self._claiming = asyncio.Lock()
+        self._suspects: set[UUID] = set()  # they wait until nothing else is in flight
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -72,55 +86,75 @@ class Deliverer:
         self._stopping.set()
         self._attempter.stop()
 
-    async def deliver(self, ids: Sequence[UUID]) -> list[UUID]:
-        """Attempt each of these uploads that is due. Returns those left over because of a stop.
+    async def deliver(self, queue: str) -> bool:
+        """Attempt what is due in that queue, by its fair queue, until nothing is.
 
-        Returns when every attempt has ended and is recorded. Only as many uploads are claimed as
-        may be sent now: so one slow send delays no other, and a frozen process has few claims. An
-        upload that gets no permit soon stays queued in the ledger: the sweep dispatches it.
+        Returns when every attempt has ended and is recorded: whether more may be due, because of a
+        stop or because it took long. Only as many uploads are claimed as may be sent now: so one
+        slow send delays no other, and a frozen process has few claims. It ends as well when it gets
+        no permit soon: the sweep dispatches again.
         """
-        waiting = deque(dict.fromkeys(ids))
-        suspects: deque[UUID] = deque()
+        until = time.monotonic() + _LONGEST
         failure: Exception | None = None
         async with asyncio.TaskGroup() as sends:
             try:
-                await self._deliver_all(waiting, suspects, sends)
+                await self._deliver_all(queue, sends, until)
             except Exception as error:  # noqa: BLE001  raised below
                 # Attempts in flight end first: cut off, they would leave an unknown outcome.
                 failure = error
         if failure is not None:
             raise failure
-        return [*waiting, *suspects] if self._stopping.is_set() else []
+        return self._is_over(until)
 
-    async def _deliver_all(
-        self, waiting: deque[UUID], suspects: deque[UUID], sends: asyncio.TaskGroup
-    ) -> None:
-        """Claim from both until they are empty, the worker stops, or there is no permit."""
-        while waiting and not self._stopping.is_set():
-            if self._rate_limiter.is_scarce and not await self._pass_over_what_is_not_due(waiting):
-                break
-            claims = await self._claim(waiting, suspects)
-            if claims is None:
+    def _is_over(self, until: float) -> bool:
+        return self._stopping.is_set() or time.monotonic() >= until
+
+    async def _deliver_all(self, queue: str, sends: asyncio.TaskGroup, until: float) -> None:
+        """Claim and send until nothing is due, there is no permit, or it is time to end."""
+        ready, more = 0, True
+        while not self._is_over(until):
+            if (not ready and more) or self._rate_limiter.is_scarce:
+                ready = await self._count_ready(queue)
+                more = ready == _MAX_CLAIM
+            if not ready:
+                return  # what comes now has messages of its own
+            # One at a time: together they would ask for more permits than there are uploads.
+            async with self._claiming:
+                claimed = await self._claim(queue, ready)
+            if claimed is None:
                 return
-            for claim in claims:
+            for claim in claimed.claims:
+                waiting_duration.labels(queue).observe(claim.due_seconds)
                 sends.create_task(self._deliver_in_flight(claim))
-        while suspects and not self._stopping.is_set():
-            async with self._in_flight.alone():
-                if not await self._permits(1):
+            for upload_id in claimed.suspects:
+                if not await self._deliver_alone(upload_id):
                     return
-                for claim in await self._claim_alone(suspects.popleft()):
-                    await self._deliver_one(claim)
+            ready = max(0, ready - claimed.found)
 
-    async def _pass_over_what_is_not_due(self, waiting: deque[UUID]) -> bool:
-        """Whether any is left. Uploads that are not due would use up permits, and there are few."""
-        while waiting:
-            asked = [waiting.popleft() for _ in range(min(len(waiting), _MAX_CLAIM))]
+    async def _count_ready(self, queue: str) -> int:
+        """How many may be claimed, up to a limit: only so many slots and permits are acquired."""
+        if not self._rate_limiter.is_scarce:
+            async with self._database.reading() as connection:
+                return await fair_queue.count_ready(connection, queue, limit=_MAX_CLAIM)
+        # What turns out not to be due would use up permits, and there are few.
+        while True:
             async with self._database.transaction() as connection:
-                due = await leases.due_among(connection, asked)
-            waiting.extendleft(reversed([id_ for id_ in asked if id_ in due]))
-            if due:
-                return True
-        return False
+                front = await due.front(connection, queue, limit=_MAX_CLAIM)
+            if front.due or not front.found:
+                return len(front.due)
+
+    async def _deliver_alone(self, upload_id: UUID) -> bool:
+        """Attempt this one while nothing else is in flight; False if there is no permit."""
+        self._suspects.add(upload_id)
+        try:
+            async with self._in_flight.alone():
+                if self._stopping.is_set() or not await self._permits(1):
+                    return False
+                for claim in await self._claim_alone(upload_id):
+                    await self._deliver_one(claim)
+        finally:
+            self._suspects.discard(upload_id)
+        return True
 
     async def _permits(self, limit: int) -> int:
         """Up to so many permits: waits a moment for at least one, else 0."""
@@ -136,9 +170,9 @@ class Deliverer:
                 await asyncio.wait_for(self._stopping.wait(), wait)
         return 0
 
-    async def _claim(self, waiting: deque[UUID], suspects: deque[UUID]) -> list[Claim] | None:
-        """Claim some of those that wait, once there are free slots; None if there is no permit."""
-        slots = await self._in_flight.acquire(min(len(waiting), _MAX_CLAIM))
+    async def _claim(self, queue: str, limit: int) -> "_Claimed | None":
+        """Claim up to so many, once there are free slots; None without a permit or an upload."""
+        slots = await self._in_flight.acquire(limit)
         permits = 0
         fitting: dict[UUID, Due] = {}
         claims: list[Claim] = []
@@ -147,27 +181,33 @@ class Deliverer:
             if not permits:
                 return None
             since = time.monotonic()
-            asked = [waiting.popleft() for _ in range(permits)]
             async with self._database.transaction() as connection:
-                due = await leases.due_among(
-                    connection, asked, stalled_seconds=self._rate_limiter.stalled_seconds
+                front = await due.front(
+                    connection,
+                    queue,
+                    limit=permits,
+                    stalled_seconds=self._rate_limiter.stalled_seconds,
                 )
-                suspects += (
-                    id_ for id_, upload in due.items() if upload.crashes >= ALONE_AFTER_CRASHES
-                )
-                due = {id_: due[id_] for id_ in due if id_ not in suspects}
-                count = self._in_flight.fit([upload.body_bytes for upload in due.values()])
-                fitting = dict(islice(due.items(), count))
-                # Back to the front: the uploads that do not fit are next.
-                waiting.extendleft(reversed(list(due)[count:]))
+                suspects = [
+                    id_ for id_, each in front.due.items() if each.crashes >= ALONE_AFTER_CRASHES
+                ]
+                others = {id_: each for id_, each in front.due.items() if id_ not in suspects}
+                # What does not fit stays at the front.
+                count = self._in_flight.fit([each.body_bytes for each in others.values()])
+                fitting = dict(islice(others.items(), count))
                 leased = await leases.lease(connection, fitting, since=since, **self._terms)
             claims = leased
         finally:
             used = sum(claim.body_bytes for claim in claims)
-            unused = sum(upload.body_bytes for upload in fitting.values()) - used
+            unused = sum(each.body_bytes for each in fitting.values()) - used
             await self._in_flight.release(slots - len(claims), unused)
             self._rate_limiter.release(permits - len(claims))
-        return claims
+        # One that another caller waits to send alone is its own.
+        alone = [id_ for id_ in suspects if id_ not in self._suspects]
+        passed = front.found - len(front.due)
+        if not (others or alone or passed):
+            return None
+        return _Claimed(claims, alone, len(claims) + len(alone) + passed)
 
     async def _claim_alone(self, upload_id: UUID) -> list[Claim]:
         """Claim this one, for which there is a permit, if it is due."""

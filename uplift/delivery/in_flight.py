@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from uplift.metrics import slots_free
+
 # A claim of fewer than this part of all slots is not worth its cost while many are in flight.
 _PART = 16
 
@@ -43,6 +45,7 @@ class InFlightLimit:
                 self._wanted.remove(enough)
             acquired = min(limit, self._slots - self._used_slots)
             self._used_slots += acquired
+            slots_free.set(self._slots - self._used_slots)
         return acquired
 
     def _has_free(self, slots: int) -> bool:
@@ -73,6 +76,7 @@ class InFlightLimit:
         async with self._freed:
             self._used_slots -= slots
             self._used_bytes -= body_bytes
+            slots_free.set(self._slots - self._used_slots)
             # Without bytes these are the slots of the bodies that did not fit: nothing changed for
             # them.
             self._turned_away = self._turned_away and not body_bytes and self._used_bytes > 0

@@ -24,7 +24,6 @@ from uplift.lifecycle import State
 from uplift.problem_types import ProblemType
 from uplift.queues import UPLOADS
 from uplift.sealing import KeyRing, UserKey
-from uplift.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +62,11 @@ class Acceptor:
         key_ring: KeyRing,
         dispatcher: Dispatcher,
         pressure: BackPressure,
-        settings: Settings,
     ) -> None:
         self._database = database
         self._key_ring = key_ring
         self._dispatcher = dispatcher
         self._pressure = pressure
-        self._redispatch_seconds = settings.redispatch_seconds
         self._together = Coalescer(self._accept_together, concerns_all=is_away)
 
     async def accept(
@@ -91,7 +88,7 @@ class Acceptor:
         """
         offer = _Offer(app_user_id, submission, queue, by, key)
         try:
-            self._pressure.check()
+            self._pressure.check(app_user_id)
         except BacklogFull:
             before = await self._find_answer(offer)
             if before is None:
@@ -181,7 +178,6 @@ class Acceptor:
             connection,
             [each for each in new if each is not None],
             {owner.id: owner for owner in owners},
-            redispatch_seconds=self._redispatch_seconds,
         )
         found = iter(put)
         rows = [next(found) if each is not None else None for each in new]

@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from tenacity import RetryCallState, retry, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from uplift.dispatch import Dispatcher
-from uplift.errors import Conflict, UnreadableUpload
+from uplift.errors import Conflict, UnreadableUpload, UserBacklogFull
 from uplift.intake.back_pressure import BackPressure
 from uplift.intake.labels import Labels
 from uplift.intake.sealed import sealed
@@ -80,7 +80,6 @@ class BatchAcceptor:
         self._key_ring = key_ring
         self._dispatcher = dispatcher
         self._pressure = pressure
-        self._redispatch_seconds = settings.redispatch_seconds
         self._max_lines = settings.max_batch_lines
         self._max_values = settings.max_json_values
 
@@ -93,7 +92,7 @@ class BatchAcceptor:
         Raises NotFound if there is no such user, Conflict if the id is taken, and BacklogFull if
         too much waits already.
         """
-        self._pressure.check()
+        self._pressure.check(app_user_id)
         async with self._database.transaction() as connection:
             user = await users.require_user(connection, app_user_id, lock=True)
             if not await batches.add_batch(connection, batch_id, user.id):
@@ -110,10 +109,11 @@ class BatchAcceptor:
     async def add_entries(self, batch: "OpenBatch", entries: AsyncIterator[Entry]) -> BatchRow:
         """Commit entries as they come, and close the batch; its row.
 
-        An entry that cannot be read is a problem of its line only. When `entries` raises, because
-        the connection broke, what came before is committed, the batch is marked as broken, and the
-        error is raised again. The same is done with BacklogFull when too much waits to be sent.
-        Raises NotFound if the user is erased meanwhile.
+        An entry that cannot be read is a problem of its line only, and so is one that comes while
+        too much of the user waits. When `entries` raises, because the connection broke, what came
+        before is committed, the batch is marked as broken, and the error is raised again. The same
+        is done with BacklogFull when too much waits to be sent. Raises NotFound if the user is
+        erased meanwhile.
         """
         groups = _Groups(entries, self._max_lines)
         try:
@@ -132,7 +132,10 @@ class BatchAcceptor:
         async with aclosing(groups.read()) as read_groups:
             try:
                 async for group in read_groups:
-                    self._pressure.check()
+                    try:
+                        self._pressure.check(batch.user.app_user_id)
+                    except UserBacklogFull as error:
+                        group = [_refused(entry, error) for entry in group]
                     # Takes some milliseconds a group, and up to a second for a large line: too
                     # long for the event loop that all requests share.
                     sealed_group = await asyncio.to_thread(batch.seal, group)
@@ -159,9 +162,7 @@ class BatchAcceptor:
         async with self._database.transaction() as connection:
             if await users.get_user(connection, batch.user.id, lock=True) is None:
                 raise users.no_such_user()
-            kept = await accepting.put_in_unread(
-                connection, list(group.new.values()), redispatch_seconds=self._redispatch_seconds
-            )
+            kept = await accepting.put_in_unread(connection, list(group.new.values()))
             lines = [
                 NewLine(line=line, upload_id=upload_id, duplicate=duplicate)
                 for line, (upload_id, duplicate) in zip(group.new, kept, strict=True)
@@ -264,6 +265,12 @@ class _Groups:
             raise
         if group:
             yield group
+
+
+def _refused(entry: Entry, error: UserBacklogFull) -> Entry:
+    if entry.problem_type is not None:
+        return entry
+    return Entry(entry.line, problem_type=error.problem, problem=str(error))
 
 
 def _too_many(line: int, limit: int) -> Entry:

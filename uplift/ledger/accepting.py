@@ -29,18 +29,16 @@ async def put_in(
     connection: AsyncConnection,
     group: Sequence[NewUpload],
     owners: Mapping[UUID, LockedUser],
-    *,
-    redispatch_seconds: float,
 ) -> list[tuple[UploadRow, bool] | None]:
     """Put uploads in, unless their record has their content already.
 
-    `owners` are their users by id, locked by this transaction. A dispatch of what is new is noted
-    for `redispatch_seconds`. Returns for each, in the order of the group, the row of its upload and
-    whether that was there before; None if the erasing of its user has begun.
+    `owners` are their users by id, locked by this transaction. Returns for each, in the order of
+    the group, the row of its upload and whether that was there before; None if the erasing of its
+    user has begun.
     """
     if not group:
         return []
-    kept = await _put_in(connection, group, redispatch_seconds)
+    kept = await _put_in(connection, group)
     # A locked user is not gone, but their erasing may have begun while a lock was waited for.
     erased = await users.find_erased(connection, {new.user_id for new in group})
     # What has a later version in the group may be superseded already.
@@ -71,25 +69,21 @@ async def put_in(
 
 
 async def put_in_unread(
-    connection: AsyncConnection, group: Sequence[NewUpload], *, redispatch_seconds: float
+    connection: AsyncConnection, group: Sequence[NewUpload]
 ) -> list[tuple[UUID, bool]]:
     """`put_in` without the rows: only each upload's id, and whether it was there before."""
-    kept = await _put_in(connection, group, redispatch_seconds)
+    kept = await _put_in(connection, group)
     return [(kept[new.id].id, kept[new.id].duplicate) for new in group]
 
 
-async def _put_in(
-    connection: AsyncConnection, group: Sequence[NewUpload], redispatch_seconds: float
-) -> dict[UUID, Kept]:
+async def _put_in(connection: AsyncConnection, group: Sequence[NewUpload]) -> dict[UUID, Kept]:
     """What became of each upload, by the id that it came with."""
     kept: dict[UUID, Kept] = {}
     rounds, twins = _rounds(group)
     for number, once_each in enumerate(rounds):
         rest = once_each
         if not number:  # only in the first round a record can be missing
-            first = await add_first_versions(
-                connection, once_each, redispatch_seconds=redispatch_seconds
-            )
+            first = await add_first_versions(connection, once_each)
             kept |= {
                 new.id: Kept(new.id, new.record_id, duplicate=False, added=added)
                 for new in once_each
@@ -97,9 +91,7 @@ async def _put_in(
             }
             rest = [new for new in once_each if new.id not in first]
         if rest:
-            kept |= await add_later_versions(
-                connection, rest, redispatch_seconds=redispatch_seconds
-            )
+            kept |= await add_later_versions(connection, rest)
     return kept | {
         twin.id: Kept(kept[first.id].id, kept[first.id].record_id, duplicate=True)
         for twin, first in twins

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import case, func, null, select, update
+from sqlalchemy import case, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uplift.ledger.audit import Action, Actor, note_uploads
@@ -73,7 +73,6 @@ async def cancel(
                     (hasten, func.least(Upload.next_attempt_at, func.now())),
                     else_=Upload.next_attempt_at,
                 ),
-                dispatched_until=case((hasten, null()), else_=Upload.dispatched_until),
                 revision=Upload.revision + 1,
                 updated_at=func.now(),
             ),

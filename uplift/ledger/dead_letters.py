@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import Row, Select, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from uplift.ledger import fair_queue
 from uplift.ledger.audit import Action, Actor, note_uploads
 from uplift.ledger.filters import Filter
 from uplift.ledger.locks import lock_records_of
@@ -93,18 +94,12 @@ _OLDER_UNSENT = _VERSIONS.statement("""
     ORDER BY u.id FOR UPDATE OF u
 """)
 
-_NOTE_DISPATCH = text("""
-    UPDATE uploads SET dispatched_until = now() + make_interval(secs => :seconds)
-    WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'queued'
-""")
-
 
 async def redrive(
     connection: AsyncConnection,
     ids: Sequence[UUID],
     *,
     settle_seconds: float,
-    redispatch_seconds: float,
     by: Actor,
 ) -> Redriven:
     """Reset dead letters: they are due now, get a new time to give up, and are validated again.
@@ -113,8 +108,7 @@ async def redrive(
     way, the old one is superseded. Where a newer version ended and may be at 1upHealth, the old one
     is left. Older versions of a redriven upload that nobody has tried to send are superseded by it.
     An upload that may be at 1upHealth keeps saying so, and is due no sooner than `settle_seconds`
-    after it ended: a worker looks it up before it sends. A dispatch of what is due is noted for
-    `redispatch_seconds`.
+    after it ended: a worker looks it up before it sends.
     """
     await lock_records_of(connection, ids)
     rows = (await connection.execute(_STANDINGS, {"ids": list(ids)})).all()
@@ -158,8 +152,7 @@ async def redrive(
         )
         changes += [_superseded(row) for row in older]
     await change_state(connection, changes)
-    if due := [id_ for ids_ in redriven.due.values() for id_ in ids_]:
-        await connection.execute(_NOTE_DISPATCH, {"ids": due, "seconds": redispatch_seconds})
+    await fair_queue.tag(connection, [id_ for ids_ in redriven.due.values() for id_ in ids_])
     await note_uploads(
         connection, by, Action.UPLOAD_REDRIVEN, [*redriven.queued, *redriven.superseded]
     )

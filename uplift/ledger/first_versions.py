@@ -30,11 +30,11 @@ _ADD_FIRST = adding(
 
 
 async def add_first_versions(
-    connection: AsyncConnection, group: Sequence[NewUpload], *, redispatch_seconds: float
+    connection: AsyncConnection, group: Sequence[NewUpload]
 ) -> dict[UUID, Added]:
     """Add those uploads whose record is not there yet; each record may be in the group once.
 
     Returns what was added, by the uploads' ids.
     """
     versions = [Version(new, new.record_id, number=1, maybe_sent=False) for new in group]
-    return await add(connection, _ADD_FIRST, versions, redispatch_seconds=redispatch_seconds)
+    return await add(connection, _ADD_FIRST, versions)

@@ -42,7 +42,7 @@ class Kept:
 
 
 async def add_later_versions(
-    connection: AsyncConnection, group: Sequence[NewUpload], *, redispatch_seconds: float
+    connection: AsyncConnection, group: Sequence[NewUpload]
 ) -> dict[UUID, Kept]:
     """Put in these uploads, each of another identity; what became of each, by the uploads' ids."""
     joined = await join(connection, group)
@@ -72,7 +72,7 @@ async def add_later_versions(
         if new.id in late and new.id not in kept
     ]
     if versions:
-        added = await add(connection, _ADD_NEXT, versions, redispatch_seconds=redispatch_seconds)
+        added = await add(connection, _ADD_NEXT, versions)
         await change_state(connection, [_older(id_) for id_ in added if id_ in late])
         records = {version.new.id: version.record_id for version in versions}
         kept |= {
@@ -85,9 +85,7 @@ async def add_later_versions(
         for new, record in joined.like
     }
     if joined.deferred:
-        kept |= await add_later_versions(
-            connection, joined.deferred, redispatch_seconds=redispatch_seconds
-        )
+        kept |= await add_later_versions(connection, joined.deferred)
     return kept
 
 

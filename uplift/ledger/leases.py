@@ -1,33 +1,21 @@
 """Uploads as workers see them: due, claimed under a lease, and their outcomes recorded."""
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NotRequired, TypedDict, Unpack
+from typing import NotRequired, TypedDict, Unpack
 from uuid import UUID
 
-from sqlalchemy import (
-    ColumnElement,
-    Float,
-    Row,
-    SQLColumnExpression,
-    bindparam,
-    func,
-    select,
-    text,
-)
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.orm import aliased
 from uuid_utils.compat import uuid4
 
 from uplift.ledger.collisions import colliding
+from uplift.ledger.due import Due, due_among
 from uplift.ledger.locks import lock_records
-from uplift.ledger.parameters import Rows, is_among
-from uplift.ledger.pauses import not_paused
-from uplift.ledger.tables import Record, Restore, Upload, User, state_is
+from uplift.ledger.parameters import Rows
 from uplift.ledger.transitions import Change, change_state
-from uplift.lifecycle import ENDED_UNDELIVERED, UNFINISHED, Reason, State
+from uplift.lifecycle import Reason, State
 from uplift.sealing import WrappedKey
 
 
@@ -42,8 +30,8 @@ class Claim:
     time to give up has passed, `cancel_requested` whether its owner withdrew it, and `collides`
     whether another record is at 1upHealth under its type and id. An upload that is withdrawn or
     collides must not be sent.
-    `restored_to` is the time up to which the ledger is complete, if it was restored after the
-    upload was accepted.
+    `due_seconds` is how long it was due. `restored_to` is the time up to which the ledger is
+    complete, if it was restored after the upload was accepted.
     """
 
     upload_id: UUID
@@ -67,6 +55,7 @@ class Claim:
     wrapped_key: WrappedKey
     record_receipt: bytes | None
     restored_to: datetime | None = None
+    due_seconds: float = 0.0
     older_in_doubt: bool = False
 
 
@@ -87,129 +76,6 @@ class Outcome:
     record_receipt: bytes | None = None
     receipt_key: bytes | None = None
     if_taken: "Outcome | None" = None
-
-
-def _blocked() -> Any:
-    """Whether an older version of the same record has not ended: versions are sent in order."""
-    older = aliased(Upload)
-    return (
-        select(1)
-        .where(
-            older.record_id == Upload.record_id,
-            older.version < Upload.version,
-            state_is(older.state, *sorted(UNFINISHED)),
-        )
-        .exists()
-    )
-
-
-def is_due(state: SQLColumnExpression[str]) -> tuple[Any, ...]:
-    """The conditions under which an upload may be claimed now."""
-    return (
-        state_is(state, State.QUEUED),
-        Upload.next_attempt_at <= func.now(),
-        ~_blocked(),
-        not_paused(),
-    )
-
-
-def _older_in_doubt() -> Any:
-    """Whether an older version may be at 1upHealth, whose outcome stayed unknown, and nothing was
-    delivered since."""
-    older = aliased(Upload)
-    return (
-        select(1)
-        .where(
-            older.record_id == Upload.record_id,
-            older.version < Upload.version,
-            older.version > Record.delivered_version,
-            older.maybe_sent,
-            state_is(older.state, *sorted(ENDED_UNDELIVERED)),
-        )
-        .exists()
-    )
-
-
-def is_over(
-    stalled_seconds: float | ColumnElement[float], machine: float | ColumnElement[float]
-) -> ColumnElement[bool]:
-    """Whether the time to give up has come, without counting so many seconds.
-
-    It has come only by both clocks, the ledger's and this `machine`'s: either may run ahead.
-    """
-    now = func.least(func.now(), func.to_timestamp(machine))
-    return Upload.give_up_at <= now - func.make_interval(0, 0, 0, 0, 0, 0, stalled_seconds)
-
-
-# Where ids are given, PostgreSQL must find the rows by them. An expression hides the state from
-# its planner: by the index of what is due, each claim would read everything that waits.
-_STATE_OF_THESE = Upload.state.concat("")
-
-
-# Built once, since that takes two milliseconds.
-_DUE = (
-    select(
-        Upload.id,
-        Upload.user_id,
-        Upload.record_id,
-        Upload.fhir_version,
-        Upload.resource_type,
-        Upload.body_bytes,
-        Upload.crashes,
-        Upload.attempts,
-        Upload.maybe_sent,
-        _older_in_doubt().label("older_in_doubt"),
-        Upload.empty_searches,
-        Upload.cancel_requested,
-        Upload.issues.is_not(None).label("validated"),
-        func.coalesce(
-            is_over(bindparam("stalled_seconds", type_=Float), bindparam("machine", type_=Float)),
-            text("false"),
-        ).label("past_deadline"),
-        User.app_user_id,
-        User.master_key_id,
-        User.wrapped_key,
-        Record.sealed_receipt.label("record_receipt"),
-        select(func.min(Restore.since))
-        .where(Restore.since >= Upload.created_at)
-        .scalar_subquery()
-        .label("restored_to"),
-        Upload.reason,
-        Record.upstream_key,
-    )
-    .join(User, User.id == Upload.user_id)
-    .join(Record, Record.id == Upload.record_id)
-    .where(
-        is_among(Upload.id),
-        User.erased_at.is_(None),
-        *is_due(_STATE_OF_THESE),
-    )
-    .order_by(Upload.id)
-    .with_for_update(of=Upload, skip_locked=True)
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """A due upload that nobody else can claim until the transaction ends. `crashes` is how many of
-    its leases ran out, one after the other."""
-
-    body_bytes: int
-    crashes: int
-    row: Row[Any] = field(repr=False)
-
-
-async def due_among(
-    connection: AsyncConnection, ids: Sequence[UUID], *, stalled_seconds: float = 0.0
-) -> dict[UUID, Due]:
-    """Those of the uploads that are due now and locked by nobody, in the order of their ids.
-
-    For `stalled_seconds` nothing could be sent: their time to give up is later by as much.
-    """
-    rows = await connection.execute(
-        _DUE, {"ids": list(ids), "stalled_seconds": stalled_seconds, "machine": time.time()}
-    )
-    return {row.id: Due(row.body_bytes, row.crashes, row) for row in rows}
 
 
 # Bodies are read only now: those of all due uploads may be more than the memory takes.
@@ -239,7 +105,7 @@ async def lease(
     since: float,
     **terms: Unpack[LeaseTerms],
 ) -> list[Claim]:
-    """Lease these uploads, which `due_among` found in the same transaction. Opens their attempts.
+    """Lease these uploads, which `due` found in the same transaction. Opens their attempts.
 
     `since` is on `time.monotonic`, from before the transaction began: the times of the claims
     count from then, so they end before the lease in the ledger does. A leased upload counts as
@@ -290,6 +156,7 @@ async def lease(
             app_user_id=row.app_user_id or "",
             wrapped_key=WrappedKey(row.master_key_id or "", row.wrapped_key or b""),
             record_receipt=row.record_receipt,
+            due_seconds=float(row.due_seconds),
             restored_to=row.restored_to if row.reason != Reason.REDRIVEN else None,
             older_in_doubt=row.older_in_doubt,
         )
@@ -306,7 +173,7 @@ async def claim(
     stalled_seconds: float = 0.0,
     **terms: Unpack[LeaseTerms],
 ) -> list[Claim]:
-    """Lease those of the uploads that are due and locked by nobody, whatever their size.
+    """Lease those of these uploads that are due and locked by nobody, whatever their size.
 
     `since` as in `lease`.
     """

@@ -11,6 +11,7 @@ from sqlalchemy import TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
+from uplift.ledger import fair_queue
 from uplift.ledger.audit import SYSTEM, Action, Actor
 from uplift.ledger.parameters import Rows
 from uplift.ledger.uploads import UploadRow
@@ -97,16 +98,18 @@ _NEW = Rows(
 # All bodies are one value, of which each upload takes its part. A ledger that was restored has
 # forgotten what was sent meanwhile, so for a time everything may have been sent.
 _ADD = """
-    WITH new AS MATERIALIZED {new}, {first}added AS (
+    WITH new AS MATERIALIZED {new}, {first}last AS MATERIALIZED {last}, added AS (
         INSERT INTO uploads (id, user_id, record_id, version, batch_id, queue, fhir_version,
             resource_type, digest, body_bytes, sealed_body, maybe_sent, state, reason,
-            next_attempt_at, dispatched_until)
+            next_attempt_at, finish_tag)
         SELECT new.id, new.user_id, new.record_id, new.version, new.batch_id, new.queue,
             new.fhir_version, new.resource_type, new.digest, new.body_bytes,
             substring(CAST(:bodies AS bytea) FROM new.body_begins FOR new.body_length),
             new.maybe_sent OR EXISTS (SELECT 1 FROM restores WHERE look_until > now()),
-            :state, :reason, now(), now() + make_interval(secs => :redispatch_seconds)
-        FROM {source}
+            :state, :reason, now(),
+            last.finish_tag + sum({cost}) OVER (
+                PARTITION BY new.user_id, new.queue ORDER BY new.body_begins)
+        FROM {source} JOIN last ON last.user_id = new.user_id AND last.queue = new.queue
         RETURNING id, maybe_sent, created_at
     ), noted AS (
         INSERT INTO audit_events (actor, action, pseudonym, upload_id)
@@ -123,19 +126,22 @@ def adding(source: str = "new", *, first: str = "") -> TextClause:
 
     `first` is a common table expression that runs before, with its name and its comma.
     """
-    return _NEW.statement(_ADD.replace("{source}", source).replace("{first}", first))
+    return _NEW.statement(
+        _ADD.replace("{source}", source)
+        .replace("{first}", first)
+        .replace("{last}", fair_queue.behind("new"))
+        .replace("{cost}", fair_queue.COST)
+    )
 
 
 async def add(
     connection: AsyncConnection,
     statement: TextClause,
     versions: Sequence[Version],
-    *,
-    redispatch_seconds: float,
 ) -> dict[UUID, Added]:
     """Add these uploads, and note them in the audit trail: one statement, made by `adding`.
 
-    A dispatch is noted for so many seconds. Returns what was added, by the uploads' ids.
+    Returns what was added, by the uploads' ids.
     """
     bodies = [version.new.sealed_body for version in versions]
     begins = accumulate(map(len, bodies), initial=1)
@@ -147,7 +153,6 @@ async def add(
             "state": State.QUEUED,
             "reason": Reason.NEW,
             "action": Action.UPLOAD_ACCEPTED,
-            "redispatch_seconds": redispatch_seconds,
         },
     )
     return {row.id: Added(row.maybe_sent, row.created_at) for row in added}

@@ -28,7 +28,8 @@ async def succeeded_lately(
 
 # Not `awaiting_token`: a new token releases those.
 _WAITS = """
-    state = 'queued' AND reason IN ('retry', 'held', 'settling', 'no_token')
+    state = 'queued' AND finish_tag IS NULL
+    AND reason IN ('retry', 'held', 'settling', 'no_token')
     AND next_attempt_at > now() + make_interval(secs => :spread) AND updated_at > :since
 """
 _COUNT = text(f"SELECT count(*) FROM uploads WHERE {_WAITS}")  # noqa: S608  our own text
@@ -37,7 +38,7 @@ _MAKE_DUE = text(f"""
     SET next_attempt_at = least(u.next_attempt_at, greatest(
             now() + random() * make_interval(secs => :spread),
             CASE WHEN u.maybe_sent THEN u.updated_at + make_interval(secs => :settle) END)),
-        dispatched_until = NULL, revision = u.revision + 1
+        revision = u.revision + 1
     FROM (SELECT id FROM uploads WHERE {_WAITS}
         AND (NOT maybe_sent OR updated_at + make_interval(secs => :settle) < next_attempt_at)
         ORDER BY next_attempt_at DESC LIMIT :limit FOR UPDATE SKIP LOCKED) AS waiting

@@ -87,7 +87,6 @@ async def end_waits_for_token(connection: AsyncConnection, user_id: UUID) -> Non
         .where(Upload.id.in_(waiting.scalar_subquery()))
         .values(
             next_attempt_at=func.now(),
-            dispatched_until=None,
             revision=Upload.revision + 1,
             updated_at=func.now(),
         )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, delete, select, text
@@ -21,12 +22,16 @@ class PauseRow:
     since: datetime
 
 
-def not_paused() -> ColumnElement[bool]:
+def not_paused(upload: Any = Upload) -> ColumnElement[bool]:
     """Whether neither everybody nor the upload's user is paused: a condition on `Upload`."""
     # The first of two questions has one answer for all rows, so PostgreSQL asks it once.
-    of_all = select(Pause.id).where(Pause.user_id.is_(None)).exists()
-    of_user = select(Pause.id).where(Pause.user_id == Upload.user_id).exists()
-    return ~of_all & ~of_user
+    of_user = select(Pause.id).where(Pause.user_id == upload.user_id).exists()
+    return nobody_paused_all() & ~of_user
+
+
+def nobody_paused_all() -> ColumnElement[bool]:
+    """Whether there is no pause of everybody."""
+    return ~select(Pause.id).where(Pause.user_id.is_(None)).exists()
 
 
 async def pause(connection: AsyncConnection, user_id: UUID | None, *, by: Actor) -> datetime:

@@ -73,7 +73,7 @@ _MARK = text("""
         UPDATE uploads AS u SET
             maybe_sent = true,
             empty_searches = 0,
-            dispatched_until = NULL,
+            finish_tag = NULL,
             revision = u.revision + 1,
             reason = CASE WHEN free.queued THEN 'restored' ELSE u.reason END,
             next_attempt_at = CASE WHEN free.queued THEN greatest(

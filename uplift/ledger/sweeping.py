@@ -1,4 +1,4 @@
-"""Uploads as the sweep finds them: due and not dispatched, abandoned, or past their deadline."""
+"""Uploads as the sweep finds them: abandoned, or past their deadline."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -8,58 +8,12 @@ from uuid import UUID
 from sqlalchemy import Select, func, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from uplift.ledger.leases import is_due, is_over
+from uplift.ledger.due import is_over
 from uplift.ledger.parameters import is_among
 from uplift.ledger.pauses import not_paused
 from uplift.ledger.tables import Attempt, Upload, state_is
 from uplift.ledger.transitions import Change, change_state
 from uplift.lifecycle import REFUSED_AFTER_CRASHES, Reason, State
-
-
-async def find_due(
-    connection: AsyncConnection,
-    *,
-    queue: str,
-    limit: int,
-    redispatch_seconds: float,
-    anywhere: bool = False,
-) -> list[UUID]:
-    """Due uploads of a queue that were not dispatched lately; notes that they are dispatched now.
-
-    Those that have been due longest come first. With `anywhere`, those come first that came due
-    last before a random time since then: so many uploads of one user that are due at one time do
-    not keep all others back.
-    """
-    due = (
-        select(Upload.id)
-        .where(
-            Upload.queue == queue,
-            *is_due(Upload.state),
-            func.coalesce(Upload.dispatched_until, text("'-infinity'")) <= func.now(),
-        )
-        .order_by(Upload.next_attempt_at)
-        .limit(limit)
-        .with_for_update(of=Upload, skip_locked=True)
-    )
-    if anywhere:
-        first = func.min(Upload.next_attempt_at)
-        moment = select(first + func.random() * (func.now() - first)).where(
-            Upload.queue == queue, state_is(Upload.state, State.QUEUED)
-        )
-        due = (
-            due.where(Upload.next_attempt_at <= moment.scalar_subquery())
-            .order_by(None)
-            .order_by(Upload.next_attempt_at.desc())
-        )
-    rows = await connection.execute(
-        update(Upload)
-        .where(Upload.id.in_(due.scalar_subquery()))
-        .values(
-            dispatched_until=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, redispatch_seconds)
-        )
-        .returning(Upload.id)
-    )
-    return sorted(rows.scalars())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +25,6 @@ class LongestWaits:
     """
 
     lease: float
-    dispatched: float
     settling: float
     backoff_first: float
     max_backoff: float
@@ -86,7 +39,8 @@ _CAP = text("""
             )
             ELSE :other END AS seconds
         FROM uploads
-        WHERE state = 'queued' AND next_attempt_at > now() + make_interval(secs => :settling)
+        WHERE state = 'queued' AND finish_tag IS NULL
+            AND next_attempt_at > now() + make_interval(secs => :settling)
     ), waiting AS (
         SELECT u.id FROM uploads AS u JOIN longest AS l USING (id)
         WHERE u.next_attempt_at > now() + make_interval(secs => l.seconds)
@@ -95,14 +49,6 @@ _CAP = text("""
     UPDATE uploads AS u
     SET next_attempt_at = now() + make_interval(secs => :settling / 2)
     FROM waiting WHERE u.id = waiting.id
-""")
-
-_CAP_DISPATCHED = text("""
-    UPDATE uploads SET dispatched_until = NULL WHERE id IN (
-        SELECT id FROM uploads
-        WHERE state = 'queued' AND dispatched_until > now() + make_interval(secs => :dispatched)
-        LIMIT :limit FOR UPDATE SKIP LOCKED
-    )
 """)
 
 _CAP_LEASES = text("""
@@ -122,7 +68,7 @@ async def cap_waits(connection: AsyncConnection, longest: LongestWaits, *, limit
     """
     values = {**asdict(longest), "limit": limit}
     capped = 0
-    for statement in (_CAP, _CAP_DISPATCHED, _CAP_LEASES):
+    for statement in (_CAP, _CAP_LEASES):
         capped += (await connection.execute(statement, values)).rowcount
     return capped
 

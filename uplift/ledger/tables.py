@@ -250,9 +250,41 @@ class Upload(Table):
         UniqueConstraint("record_id", "version"),
         # History must not slow the work, so what the claim and the sweep look for has indexes of
         # its own, without everything that has ended.
-        Index("ix_uploads_due", "next_attempt_at", postgresql_where=text("state = 'queued'")),
+        Index(
+            "ix_uploads_ready",
+            "queue",
+            "finish_tag",
+            postgresql_where=text("state = 'queued' AND finish_tag IS NOT NULL"),
+        ),
+        Index(
+            "ix_uploads_due",
+            "queue",
+            "user_id",
+            "next_attempt_at",
+            postgresql_where=text("state = 'queued' AND finish_tag IS NULL"),
+        ),
+        Index(
+            "ix_uploads_waiting",
+            "next_attempt_at",
+            postgresql_where=text("state = 'queued' AND finish_tag IS NULL"),
+        ),
+        # What of a user is queued, and the last tag of it.
+        Index(
+            "ix_uploads_queued",
+            "user_id",
+            "queue",
+            "finish_tag",
+            postgresql_where=text("state = 'queued'"),
+            postgresql_include=["body_bytes"],
+        ),
         Index("ix_uploads_leased", "lease_until", postgresql_where=text("state = 'sending'")),
-        Index("ix_uploads_parked", "user_id", postgresql_where=text("state = 'parked'")),
+        # Both have what back pressure sums up.
+        Index(
+            "ix_uploads_parked",
+            "user_id",
+            postgresql_where=text("state = 'parked'"),
+            postgresql_include=["body_bytes"],
+        ),
         Index(
             "ix_uploads_unfinished",
             "record_id",
@@ -295,7 +327,8 @@ class Upload(Table):
     sealed_receipt: Mapped[bytes | None]
 
     next_attempt_at: Mapped[datetime | None]
-    dispatched_until: Mapped[datetime | None]
+    # Where it stands in its queue, see `fair_queue`; none while it may not be claimed.
+    finish_tag: Mapped[int | None] = mapped_column(BigInteger)
     give_up_at: Mapped[datetime | None]
     lease_id: Mapped[UUID | None]
     lease_until: Mapped[datetime | None]

@@ -111,7 +111,8 @@ _CHANGE = _CHANGES.statement("""
                        WHEN c.source = 'sending' THEN 0 ELSE u.crashes END,
         next_attempt_at = CASE WHEN c.target = 'queued'
                                THEN now() + make_interval(secs => c.delay) END,
-        dispatched_until = NULL,
+        finish_tag = CASE WHEN c.target = 'sending' OR c.reason = 'handed_back'
+                          THEN u.finish_tag END,
         give_up_at = CASE
             WHEN c.target = 'sending'
                 THEN coalesce(u.give_up_at, now() + make_interval(secs => c.clock))

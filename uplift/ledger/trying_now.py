@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import Select, case, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from uplift.ledger import fair_queue
 from uplift.ledger.audit import Action, Actor, note_uploads
 from uplift.ledger.filters import Filter
 from uplift.ledger.tables import Upload, User, state_is
@@ -52,10 +53,11 @@ async def try_now(
             ),
             Upload.next_attempt_at > earliest,
         )
-        .values(next_attempt_at=earliest, dispatched_until=None, revision=Upload.revision + 1)
+        .values(next_attempt_at=earliest, revision=Upload.revision + 1)
         .returning(Upload.id)
     )
     tried = list(changed)
+    await fair_queue.tag(connection, tried)
     await note_uploads(connection, by, Action.UPLOAD_TRIED_NOW, tried)
     return tried
 

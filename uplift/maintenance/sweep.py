@@ -5,7 +5,6 @@
 
 import math
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -15,7 +14,7 @@ import structlog
 from uplift.clocks import DISTRUST_SECONDS, Clocks, Reading
 from uplift.delivery.rate_limiter import RateLimiter, RateLimiterState
 from uplift.dispatch import Dispatcher
-from uplift.ledger import cancelling, outages, parking, sweeping
+from uplift.ledger import cancelling, fair_queue, outages, parking, sweeping
 from uplift.ledger.database import Database
 from uplift.ledger.server import write_nothing
 from uplift.maintenance.retry_collisions import CollisionRetrier
@@ -29,6 +28,8 @@ _log = structlog.get_logger(__name__)
 _MAX_ROWS = 1000  # in one transaction
 # A sweep may come late, and some of the dispatched uploads are not sent.
 _DISPATCH_FACTOR = 2
+# First one of each user gets its tag, then so many times as many, while there are some.
+_MORE_EACH = 10
 # Stalled time is credited to the rows once it is this part of the time to give up.
 _CREDIT_PART = 0.01
 
@@ -82,14 +83,12 @@ class Sweeper:
         self._rate_limiter = rate_limiter
         self._sweep_seconds = settings.sweep_seconds
         self._give_up_seconds = settings.give_up_seconds
-        self._redispatch_seconds = settings.redispatch_seconds
         self._max_messages = settings.max_queued_messages
         # The last worker may have sent until the deadline of its attempt. From then on, 1upHealth
         # has settle_seconds before it is asked what it stored.
         self._lease_expired_delay = max(
             0.0, settings.attempt_seconds + settings.settle_seconds - settings.lease_seconds
         )
-        self._probes: Counter[str] = Counter()  # by queue
         self._attempt_seconds = settings.attempt_seconds
         self._settle_seconds = max(settings.settle_seconds, settings.index_lag_seconds)
         self._succeeded_at: datetime | None = None
@@ -97,7 +96,6 @@ class Sweeper:
         self._waits_capped = False
         self._longest = sweeping.LongestWaits(
             lease=settings.lease_seconds,
-            dispatched=2 * settings.redispatch_seconds,
             settling=2 * max(settings.settle_seconds, settings.index_lag_seconds)
             + self._lease_expired_delay,
             backoff_first=settings.backoff_first_seconds,
@@ -251,33 +249,30 @@ class Sweeper:
         # If this is lost, they get the time once more.
         await self._rate_limiter.credit(stalled_seconds)
 
+    async def _tag_due(self, queue: str, limit: int) -> None:
+        """Give a place in the fair queue to what became due, by turns between the users."""
+        each = 1
+        while limit > 0:
+            async with self._database.transaction() as connection:
+                tagged = await fair_queue.tag_due(connection, queue, each=each, limit=limit)
+            limit -= len(tagged)
+            if len(tagged) < each:
+                break  # nobody has more
+            each *= _MORE_EACH
+
     async def _dispatch_due(self, queue: str, rate_limiter: RateLimiterState) -> int:
         """Dispatch what may be sent until the next sweep; while 1upHealth is away, one probe."""
         if rate_limiter.phase in ("probing", "suspended") and rate_limiter.wait:
             return 0
-        max_messages = min(
-            self._max_messages,
-            math.ceil(rate_limiter.limit * self._redispatch_seconds / MAX_MESSAGE_IDS),
-        )
-        waiting = await self._dispatcher.waiting(queue)
-        if waiting is None or waiting >= max_messages:
-            # Redis is away, or the workers have enough to do: more messages would only wait.
+        limit = math.ceil(rate_limiter.limit * self._sweep_seconds * _DISPATCH_FACTOR)
+        await self._tag_due(queue, limit)
+        if await self._dispatcher.waiting(queue) != 0:
+            # Redis is away, or every worker is awake. Each goes on until nothing is due.
             return 0
-        limit = (max_messages - waiting) * MAX_MESSAGE_IDS
-        limit = min(limit, math.ceil(rate_limiter.limit * self._sweep_seconds * _DISPATCH_FACTOR))
-        probing = rate_limiter.phase == "probing"
-        if probing:
+        limit = min(limit, self._max_messages * MAX_MESSAGE_IDS, _MAX_ROWS)
+        if rate_limiter.phase == "probing":
             limit = 1
-            self._probes[queue] += 1
-        async with self._database.transaction() as connection:
-            due = await sweeping.find_due(
-                connection,
-                queue=queue,
-                limit=limit,
-                redispatch_seconds=self._redispatch_seconds,
-                # One user's uploads may all fail. Every second probe is of a random time, so that
-                # they alone cannot keep the phase at `probing`.
-                anywhere=probing and self._probes[queue] % 2 == 0,
-            )
-        self._dispatcher.dispatch(queue, due)
-        return len(due)
+        async with self._database.reading() as connection:
+            ready = await fair_queue.first_ready(connection, queue, limit=limit)
+        self._dispatcher.dispatch(queue, ready)
+        return len(ready)

@@ -241,3 +241,16 @@ def test_the_shell_completes_commands_and_statuses() -> None:
         )
         assert expected in completed.output.split()
     assert "--install-completion" in CliRunner().invoke(app, ["--help"]).output
+
+
+def test_by_user_it_shows_who_has_how_much_unfinished(cli: Cli, dead: list[str]) -> None:
+    lines = cli("uploads", "list", "--by", "user", "--json").stdout.splitlines()
+    found = [orjson.loads(line) for line in lines]
+    assert [(each["user"], each["queued"], each["parked"]) for each in found] == [
+        ("alice", 1, 0),
+        ("bob", 1, 0),
+    ]
+    assert all(each["due"] == 1 and each["bytes"] > 0 for each in found)
+    shown = cli("uploads", "list", "--by", "user", "--limit", "1").stdout
+    assert "alice" in shown
+    assert "bob" not in shown

@@ -121,7 +121,7 @@ async def test_what_is_cancelled_while_it_arrives_is_delivered(
     await factories.user(relay)
     accepted = await factories.accepted(relay)
     upstream.faults({"kind": "slow", "seconds": 0.3, "match": _CREATE, "count": 1})
-    sending = asyncio.create_task(relay.deliverer.deliver([accepted.upload.id]))
+    sending = asyncio.create_task(relay.deliverer.deliver(UPLOADS))
     await asyncio.to_thread(_wait_for_a_write, upstream)
     assert not await relay.canceller.cancel(accepted.upload.id)
     await sending
@@ -177,12 +177,9 @@ async def many(database: Database, key_ring: KeyRing) -> list[UUID]:
     alice = await rows.add_user(database, key_ring)
     group = [rows.new_upload(alice, queue=(UPLOADS, BULK)[n % 2]) for n in range(_MANY)]
     async with database.transaction() as connection:
-        await accepting.put_in_unread(connection, group, redispatch_seconds=0.0)
+        await accepting.put_in_unread(connection, group)
         await connection.execute(
-            text(
-                "UPDATE uploads SET state = 'expired', next_attempt_at = NULL,"
-                " dispatched_until = NULL"
-            )
+            text("UPDATE uploads SET state = 'expired', next_attempt_at = NULL, finish_tag = NULL")
         )
         await connection.execute(
             text("UPDATE uploads SET sealed_body = NULL WHERE id = ANY(:ids)"),

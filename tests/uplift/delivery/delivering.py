@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import UUID
 
 from pydantic import SecretStr
 from sqlalchemy import text
 
 from tests import factories
 from uplift.intake.accept import Accepted
+from uplift.ledger import fair_queue
 from uplift.ledger.uploads import UploadRow
+from uplift.queues import UPLOADS
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
 from uplift.wiring import Relay
@@ -21,8 +24,16 @@ async def deliver(relay: Relay, accepted: Accepted) -> UploadRow:
         await connection.execute(
             text("UPDATE uploads SET next_attempt_at = now() WHERE state = 'queued'")
         )
-    await relay.deliverer.deliver([accepted.upload.id])
+    await deliver_only(relay, accepted.upload.id)
     return await factories.status(relay, accepted)
+
+
+async def deliver_only(relay: Relay, *ids: UUID) -> None:
+    """Deliver those of these that are due, as if the sweep had found nothing else."""
+    async with relay.database.transaction() as connection:
+        await connection.execute(text("UPDATE uploads SET finish_tag = NULL"))
+        await fair_queue.tag(connection, ids)
+    await relay.deliverer.deliver(UPLOADS)
 
 
 def against(upstream: SandboxServer, settings: Settings, **more: Any) -> Settings:

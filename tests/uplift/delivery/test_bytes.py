@@ -10,6 +10,7 @@ from uplift.intake.labels import Labels
 from uplift.intake.submission import parse
 from uplift.ledger import uploads
 from uplift.lifecycle import State
+from uplift.queues import UPLOADS
 from uplift.sandbox.testing import SandboxServer
 from uplift.wiring import Relay
 
@@ -21,7 +22,7 @@ async def relayed(relay: Relay, upstream: SandboxServer, bodies: list[bytes], ve
     for number, body in enumerate(bodies):
         labels = Labels(fhir_version=version, source="hospital", record_id=str(number))
         ids.append((await relay.acceptor.accept("alice", parse(body, labels))).upload.id)
-    await relay.deliverer.deliver(ids)
+    await relay.deliverer.deliver(UPLOADS)
     async with relay.database.transaction() as connection:
         rows = await uploads.get_uploads(connection, ids)
     assert {row.state for row in rows.values()} == {State.DELIVERED}
@@ -83,8 +84,8 @@ async def test_a_resource_leaves_its_envelope_unchanged(
     await factories.user(relay)
     body = observation(1, '\n "valueQuantity" : {"value": 1.50e-3 , "unit":"\\u00b5g" }')
     envelope = b'{"recordId":"1", "fhirVersion":"R4" ,"resource" : ' + body + b' , "source":"s"}'
-    accepted = await relay.acceptor.accept("alice", parse(envelope, Labels()))
-    await relay.deliverer.deliver([accepted.upload.id])
+    await relay.acceptor.accept("alice", parse(envelope, Labels()))
+    await relay.deliverer.deliver(UPLOADS)
     assert upstream.stored_bytes() == [body]
 
 

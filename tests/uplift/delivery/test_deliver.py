@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
+from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from sqlalchemy import select, text
 
@@ -22,6 +23,7 @@ from uplift.ledger.tables import Attempt, Upload
 from uplift.ledger.token_pair import TokenPair
 from uplift.lifecycle import Reason, State
 from uplift.logs import configure_logs
+from uplift.queues import UPLOADS
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
@@ -454,9 +456,7 @@ async def test_one_slow_send_delays_no_other(
     uploads = [await factories.accepted(relay, id=f"obs-{n}") for n in range(12)]
     upstream.faults({"kind": "slow", "seconds": 3, "match": {**_CREATE, "id": "obs-0"}})
     async with open_relay(settings.model_copy(update={"max_in_flight": 3})) as narrow:
-        all_of_them = asyncio.create_task(
-            narrow.deliverer.deliver([each.upload.id for each in uploads])
-        )
+        all_of_them = asyncio.create_task(narrow.deliverer.deliver(UPLOADS))
 
         async def others_are_delivered() -> bool:
             states = [(await factories.status(relay, each)).state for each in uploads[1:]]
@@ -475,9 +475,7 @@ async def test_no_more_than_the_in_flight_limit_is_claimed_at_once(
     uploads = [await factories.accepted(relay, id=f"obs-{n}") for n in range(8)]
     upstream.faults({"kind": "slow", "seconds": 1, "match": _CREATE})
     async with open_relay(settings.model_copy(update={"max_in_flight": 3})) as narrow:
-        all_of_them = asyncio.create_task(
-            narrow.deliverer.deliver([each.upload.id for each in uploads])
-        )
+        all_of_them = asyncio.create_task(narrow.deliverer.deliver(UPLOADS))
         await until(lambda: len(writes(upstream)) == 3)
         rows = [await factories.status(relay, each) for each in uploads]
         assert sum(row.state is State.SENDING for row in rows) == 3
@@ -492,11 +490,11 @@ async def test_a_stop_hands_back_what_is_not_sent_and_waits_for_what_is(
     uploads = [await factories.accepted(relay, id=f"obs-{n}") for n in range(6)]
     upstream.faults({"kind": "slow", "seconds": 1, "match": _CREATE})
     async with open_relay(settings.model_copy(update={"max_in_flight": 2})) as narrow:
-        task = asyncio.create_task(narrow.deliverer.deliver([e.upload.id for e in uploads]))
+        task = asyncio.create_task(narrow.deliverer.deliver(UPLOADS))
         await until(lambda: len(writes(upstream)) == 2)
         narrow.deliverer.stop()
         left = await task
-    assert set(left) == {each.upload.id for each in uploads[2:]}
+    assert left
     states = [(await factories.status(relay, each)).state for each in uploads]
     assert states == [State.DELIVERED] * 2 + [State.QUEUED] * 4
 
@@ -507,7 +505,7 @@ async def test_a_worker_whose_lease_ran_out_cannot_record(
     await factories.user(relay)
     accepted = await factories.accepted(relay)
     upstream.faults({"kind": "slow", "seconds": 1.5, "match": _CREATE, "count": 1})
-    late = asyncio.create_task(relay.deliverer.deliver([accepted.upload.id]))
+    late = asyncio.create_task(relay.deliverer.deliver(UPLOADS))
     await until(lambda: len(writes(upstream)) == 1)
     async with relay.database.transaction() as connection:
         await connection.execute(text("UPDATE uploads SET lease_until = now() - interval '1 s'"))
@@ -530,16 +528,15 @@ async def test_a_body_that_does_not_decrypt_is_held_and_blocks_no_other(
             text("UPDATE uploads SET sealed_body = '\\x01ff' WHERE id = :id"),
             {"id": broken.upload.id},
         )
-    await relay.deliverer.deliver([broken.upload.id, good.upload.id])
+    await relay.deliverer.deliver(UPLOADS)
     row = await factories.status(relay, broken)
     assert (row.state, row.reason) == (State.QUEUED, Reason.HELD)
     assert not row.maybe_sent
     assert (await factories.status(relay, good)).state is State.DELIVERED
 
 
-async def test_unknown_ids_are_ignored(relay: Relay) -> None:
-    accepted_by_nobody = factories.new_id()
-    assert await relay.deliverer.deliver([accepted_by_nobody]) == []
+async def test_where_nothing_is_due_a_delivery_ends_at_once(relay: Relay) -> None:
+    assert not await relay.deliverer.deliver(UPLOADS)
 
 
 async def test_a_create_after_a_vanished_target_is_not_duplicated_unmarked(
@@ -645,15 +642,13 @@ async def test_responses_that_come_while_postgresql_restarts_are_recorded_and_no
                 for n in range(10)
             ]
             upstream.faults({"kind": "slow", "seconds": 2, "commit_first": True, "match": _CREATE})
-            delivering = asyncio.create_task(
-                relay.deliverer.deliver([each.upload.id for each in sent])
-            )
+            delivering = asyncio.create_task(relay.deliverer.deliver(UPLOADS))
             await until(lambda: upstream.counts()["total"]["resources"] == len(sent))
             own.kill()
             await until(lambda: "recording_again" in capfd.readouterr().err)
             assert not delivering.done()
             await asyncio.to_thread(own.restart)
-            assert await delivering == []
+            assert not await delivering
             rows = [await factories.status(relay, each) for each in sent]
     assert {(row.state, row.attempts, row.possible_duplicate) for row in rows} == {
         (State.DELIVERED, 1, False)
@@ -661,3 +656,19 @@ async def test_responses_that_come_while_postgresql_restarts_are_recorded_and_no
     total = upstream.counts()["total"]
     assert (total["resources"], total["duplicates"]) == (len(sent), 0)
     assert len(writes(upstream)) == len(sent)
+
+
+async def test_how_long_an_upload_was_due_is_counted_for_its_queue(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    def counted() -> float:
+        value = REGISTRY.get_sample_value(
+            "uplift_waiting_duration_seconds_bucket", {"queue": UPLOADS, "le": "60.0"}
+        )
+        return value or 0.0
+
+    await factories.user(relay)
+    await factories.accepted(relay)
+    before = counted()
+    await relay.deliverer.deliver(UPLOADS)
+    assert counted() == before + 1

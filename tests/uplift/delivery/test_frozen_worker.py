@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from sqlalchemy import select, text
 
 from tests import factories
-from tests.uplift.delivery.delivering import until, writes
+from tests.uplift.delivery.delivering import deliver_only, until, writes
 from uplift.ledger.database import Database
 from uplift.ledger.tables import Attempt
 from uplift.ledger.token_pair import TokenPair
@@ -37,9 +37,9 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 
 @contextmanager
-def _worker(settings: Settings, *ids: object) -> Iterator[subprocess.Popen[bytes]]:
+def _worker(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.uplift.delivery.delivering_process", *map(str, ids)],
+        [sys.executable, "-m", "tests.uplift.delivery.delivering_process"],
         cwd=_ROOT,
         env=_environment(settings),
         stdout=subprocess.DEVNULL,
@@ -78,7 +78,7 @@ async def test_a_worker_that_was_frozen_past_its_lease_neither_records_nor_sends
             {"kind": "slow", "seconds": 1.9, "match": {"api": "token"}, "count": 1},
         )
         before = len(upstream.requests(api="token"))
-        with _worker(hasty, sent.upload.id, unsent.upload.id) as frozen:
+        with _worker(hasty) as frozen:
             await until(
                 lambda: bool(
                     upstream.resources(id="obs-1") and len(upstream.requests(api="token")) > before
@@ -96,7 +96,7 @@ async def test_a_worker_that_was_frozen_past_its_lease_neither_records_nor_sends
                 while recovered < 2:
                     await asyncio.sleep(0.1)
                     recovered += (await relay.sweeper.sweep()).lease_expired
-            await relay.deliverer.deliver([sent.upload.id, unsent.upload.id])
+            await deliver_only(relay, sent.upload.id, unsent.upload.id)
             rows = [await factories.status(relay, each) for each in (sent, unsent)]
             # The second was sent once, but nobody can know: its worker's lease ran out.
             assert [(row.state, row.possible_duplicate) for row in rows] == [

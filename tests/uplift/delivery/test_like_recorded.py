@@ -15,6 +15,7 @@ from uplift.intake.labels import Labels
 from uplift.intake.submission import parse
 from uplift.ledger.tables import Upload
 from uplift.lifecycle import Reason, State
+from uplift.queues import UPLOADS
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.export.make_export import write_export
 from uplift.sandbox.testing import SandboxServer
@@ -60,7 +61,7 @@ async def test_the_whole_example_export_is_delivered_without_look_ups_and_marks(
             )
             accepted = await facing.acceptor.accept("alice", parse(record.body, labels))
             ids.append(accepted.upload.id)
-    await facing.deliverer.deliver(ids)
+    await facing.deliverer.deliver(UPLOADS)
     async with facing.database.transaction() as connection:
         rows = (
             await connection.execute(

@@ -13,9 +13,10 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from tests import factories
+from tests.uplift.delivery.delivering import deliver_only
 from tests.uplift.ledger import rows
-from tests.uplift.test_dispatch import all_ids
 from uplift.intake.accept import Accepted
+from uplift.ledger import fair_queue
 from uplift.lifecycle import ALONE_AFTER_CRASHES, REFUSED_AFTER_CRASHES, Reason, State
 from uplift.queues import UPLOADS
 from uplift.redis_connection import redis_url
@@ -33,7 +34,6 @@ def settings(settings: Settings) -> Settings:
         update={
             "probe_seconds": 0.3,
             "sweep_seconds": 0.1,
-            "redispatch_seconds": 0.2,
             "max_in_flight": 5,
         }
     )
@@ -56,13 +56,18 @@ async def work(relay: Relay, until: float) -> None:
         while time.monotonic() < until:
             await relay.sweeper.sweep()
             await asyncio.sleep(0.05)
-            ids = await all_ids(client)
-            await client.delete(UPLOADS)
-            tasks.create_task(relay.deliverer.deliver(ids))
+            if await client.delete(UPLOADS):
+                tasks.create_task(relay.deliverer.deliver(UPLOADS))
 
 
 async def states(relay: Relay, accepted: list[Accepted]) -> list[State]:
     return [(await factories.status(relay, each)).state for each in accepted]
+
+
+async def ready(relay: Relay, accepted: list[Accepted]) -> None:
+    """Let those be claimed of these that are due."""
+    async with relay.database.transaction() as connection:
+        await fair_queue.tag(connection, [each.upload.id for each in accepted])
 
 
 async def attempts(relay: Relay, accepted: list[Accepted]) -> list[int]:
@@ -78,7 +83,7 @@ async def test_an_outage_costs_only_probes_of_different_uploads_and_then_all_are
 ) -> None:
     uploads = await accept(relay, 18)
     upstream.faults({"kind": "status", "status": 503, "match": {"api": "fhir"}})
-    await relay.deliverer.deliver([each.upload.id for each in uploads])
+    await relay.deliverer.deliver(UPLOADS)
     at_first = await attempts(relay, uploads)
     # Ten failures make an outage, and up to five attempts are in flight then.
     assert 10 <= sum(at_first) <= 15
@@ -114,8 +119,8 @@ async def test_one_record_that_always_fails_slows_no_other(
             await connection.execute(
                 text("UPDATE uploads SET next_attempt_at = now() WHERE state = 'queued'")
             )
-        await relay.deliverer.deliver([uploads[0].upload.id])
-    await relay.deliverer.deliver([each.upload.id for each in uploads])
+        await deliver_only(relay, uploads[0].upload.id)
+    await deliver_only(relay, *(each.upload.id for each in uploads))
     assert set(await states(relay, uploads[1:])) == {State.DELIVERED}
     rate_limiter = await relay.rate_limiter.state()
     assert rate_limiter is not None
@@ -127,11 +132,12 @@ async def test_a_retry_after_suspends_every_process_and_costs_the_others_no_atte
 ) -> None:
     uploads = await accept(relay, 6)
     upstream.faults({"kind": "too_many_requests", "retry_after": 60, "count": 1})
-    await relay.deliverer.deliver([uploads[0].upload.id])
+    await deliver_only(relay, uploads[0].upload.id)
+    await ready(relay, uploads)
     async with open_relay(settings) as other:
         await relay.rate_limiter.state()  # reports the 429 now instead of a moment later
         started = time.monotonic()
-        assert await other.deliverer.deliver([each.upload.id for each in uploads]) == []
+        assert not await other.deliverer.deliver(UPLOADS)
         assert time.monotonic() - started < 1  # no thread waits for it
         assert (await other.sweeper.sweep()).dispatched == 0
     assert len(sent(upstream)) == 1
@@ -145,7 +151,7 @@ async def test_a_message_waits_a_moment_for_its_permits(
     uploads = await accept(relay, 6)
     async with open_relay(settings.model_copy(update={"max_attempts_per_second": 20.0})) as slow:
         started = time.monotonic()
-        await slow.deliverer.deliver([each.upload.id for each in uploads])
+        await slow.deliverer.deliver(UPLOADS)
         assert time.monotonic() - started > 0.15
     assert set(await states(relay, uploads)) == {State.DELIVERED}
 
@@ -153,8 +159,14 @@ async def test_a_message_waits_a_moment_for_its_permits(
 async def test_uploads_that_are_not_due_any_more_use_up_no_scarce_permit(
     relay: Relay, settings: Settings, upstream: SandboxServer
 ) -> None:
-    before = await accept(relay, 30)
-    await relay.deliverer.deliver([each.upload.id for each in before])
+    await accept(relay, 30)
+    async with relay.database.transaction() as connection:
+        await connection.execute(
+            text(
+                "UPDATE uploads SET next_attempt_at = now() + interval '1 hour'"
+                " WHERE state = 'queued'"
+            )
+        )
     late = await factories.accepted(relay, id="late")
     async with redis.asyncio.from_url(redis_url(settings)) as client:
         now = (await client.time())[0] * 1000
@@ -169,7 +181,7 @@ async def test_uploads_that_are_not_due_any_more_use_up_no_scarce_permit(
             await client.hset("uplift:rate_limiter", name, str(value))
     await relay.rate_limiter.state()
     # The next permit comes after more than a second, and no message waits so long.
-    await relay.deliverer.deliver([each.upload.id for each in [*before, late]])
+    await relay.deliverer.deliver(UPLOADS)
     assert await states(relay, [late]) == [State.DELIVERED]
 
 
@@ -184,7 +196,7 @@ async def test_while_redis_is_away_deliveries_go_on_slowly(
         }
     )
     async with open_relay(nowhere) as alone:
-        await alone.deliverer.deliver([each.upload.id for each in uploads])
+        await alone.deliverer.deliver(UPLOADS)
     assert set(await states(relay, uploads)) == {State.DELIVERED}
 
 
@@ -210,7 +222,7 @@ async def test_an_upload_whose_leases_ran_out_twice_is_attempted_while_nothing_e
         )
     upstream.faults({"kind": "slow", "seconds": 0.1, "match": _CREATE})
     ids = [each.upload.id for each in uploads]
-    await asyncio.gather(relay.deliverer.deliver(ids[:6]), relay.deliverer.deliver(ids[6:]))
+    await asyncio.gather(relay.deliverer.deliver(UPLOADS), relay.deliverer.deliver(UPLOADS))
     assert set(await states(relay, uploads)) == {State.DELIVERED}
     times = {id_: (await _times(relay, id_))[0] for id_ in ids}
     for suspect in suspects:
@@ -234,7 +246,7 @@ async def test_a_record_that_crashes_each_worker_is_refused_and_harms_no_other(
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as workers:
         for life in range(REFUSED_AFTER_CRASHES):
             worker = await stack.enter_async_context(open_relay(settings))
-            workers.create_task(worker.deliverer.deliver([each.upload.id for each in uploads]))
+            workers.create_task(worker.deliverer.deliver(UPLOADS))
             async with asyncio.timeout(20):
                 while State.SENDING not in await states(relay, [poison]):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
@@ -254,6 +266,7 @@ async def test_a_record_that_crashes_each_worker_is_refused_and_harms_no_other(
                 await connection.execute(
                     text("UPDATE uploads SET next_attempt_at = now() WHERE state = 'queued'")
                 )
+            await ready(relay, uploads)
 
     row = await factories.status(relay, poison)
     assert (row.state, row.reason) == (State.REFUSED, Reason.CRASHES_WORKER)
@@ -262,7 +275,7 @@ async def test_a_record_that_crashes_each_worker_is_refused_and_harms_no_other(
     assert together[0] == len(uploads)
     assert together[ALONE_AFTER_CRASHES:] == [1] * (REFUSED_AFTER_CRASHES - ALONE_AFTER_CRASHES)
     # They were attempted together with it at first, and never once it was suspected.
-    await relay.deliverer.deliver([each.upload.id for each in companions])
+    await deliver_only(relay, *(each.upload.id for each in companions))
     assert set(await states(relay, companions)) == {State.DELIVERED}
     total = upstream.counts()["total"]
     assert (total["versions"], total["duplicates"]) == (len(companions), 0)

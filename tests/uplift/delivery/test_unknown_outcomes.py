@@ -18,6 +18,7 @@ from uplift.ledger.tables import Upload
 from uplift.ledger.uploads import UploadRow, receipt_context
 from uplift.ledger.users import key_context
 from uplift.lifecycle import Reason, State
+from uplift.queues import UPLOADS
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.testing import SandboxServer
 from uplift.sealing import WrappedKey
@@ -335,7 +336,7 @@ async def test_two_sources_with_one_id_collide_visibly(
     relay: Relay, upstream: SandboxServer
 ) -> None:
     first, second = await both_sources(relay)
-    await relay.deliverer.deliver([second.upload.id, first.upload.id])
+    await relay.deliverer.deliver(UPLOADS)
     refused = await factories.status(relay, second)
     assert (refused.state, refused.reason) == (State.REFUSED, Reason.ID_COLLISION)
     assert not refused.maybe_sent
@@ -359,9 +360,7 @@ async def test_of_two_workers_with_one_id_exactly_one_sends(
 ) -> None:
     first, second = await both_sources(relay)
     async with open_relay(settings) as other:
-        await asyncio.gather(
-            other.deliverer.deliver([second.upload.id]), relay.deliverer.deliver([first.upload.id])
-        )
+        await asyncio.gather(other.deliverer.deliver(UPLOADS), relay.deliverer.deliver(UPLOADS))
     states = [(await factories.status(relay, each)).state for each in (first, second)]
     assert states == [State.DELIVERED, State.REFUSED]
     assert len(writes(upstream)) == 1

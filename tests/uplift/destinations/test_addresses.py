@@ -6,6 +6,7 @@ import pytest
 
 from tests import factories
 from uplift.lifecycle import State
+from uplift.queues import UPLOADS
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay
@@ -56,10 +57,10 @@ async def test_users_are_made_tokens_refreshed_and_records_delivered(
     accepted = []
     for fhir_version in ("DSTU2", "STU3", "R4"):
         accepted.append(await factories.accepted(relay, fhir_version=fhir_version))
-        await relay.deliverer.deliver([accepted[-1].upload.id])
+        await relay.deliverer.deliver(UPLOADS)
     upstream.faults({"kind": "expire_tokens"})
     accepted.append(await factories.accepted(relay, id="obs-2"))
-    await relay.deliverer.deliver([accepted[-1].upload.id])
+    await relay.deliverer.deliver(UPLOADS)
 
     states = [(await factories.status(relay, each)).state for each in accepted]
     assert states == [State.DELIVERED] * 4

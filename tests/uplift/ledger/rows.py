@@ -50,7 +50,7 @@ async def put(
             body_bytes=body_bytes,
             upstream_key=upstream_key,
         )
-        return (await accepting.put_in_unread(connection, [new], redispatch_seconds=0.0))[0][0]
+        return (await accepting.put_in_unread(connection, [new]))[0][0]
 
 
 def new_upload(
@@ -159,6 +159,7 @@ async def bring_to(database: Database, upload_id: UUID, state: State, **columns:
     wanted: dict[str, Any] = {
         "state": state,
         "next_attempt_at": None,
+        "finish_tag": None,
         "lease_id": None,
         "lease_until": None,
     }

@@ -93,12 +93,10 @@ async def test_a_request_shortens_a_wait_only_where_nothing_has_to_settle(
         maybe_sent=True,
         reason=reason,
         next_attempt_at=_LATER,
-        dispatched_until=_LATER,
     )
     await cancel(database, upload_id)
     row = await rows.row(database, upload_id)
     assert (row.next_attempt_at == row.updated_at) is sooner
-    assert (row.dispatched_until is None) is sooner
     assert row.reason == reason
 
 

@@ -45,7 +45,7 @@ def labelled(
 
 async def put_in(database: Database, group: list[NewUpload]) -> list[tuple[UUID, bool]]:
     async with database.transaction() as connection:
-        return await accepting.put_in_unread(connection, group, redispatch_seconds=0.0)
+        return await accepting.put_in_unread(connection, group)
 
 
 @pytest.fixture
@@ -293,9 +293,7 @@ async def test_nothing_of_a_record_that_joined_another_is_redriven(
     await rows.bring_to(database, second, State.EXPIRED)
     assert await put("c", "b") == (first, True)
     async with database.transaction() as connection:
-        redriven = await dead_letters.redrive(
-            connection, [second], settle_seconds=0, redispatch_seconds=0, by=SYSTEM
-        )
+        redriven = await dead_letters.redrive(connection, [second], settle_seconds=0, by=SYSTEM)
     assert redriven.superseded == [second]
 
 

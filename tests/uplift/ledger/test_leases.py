@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid4
 from tests.uplift.ledger import rows
 from uplift.ledger import leases, parking, sweeping
 from uplift.ledger.database import Database
+from uplift.ledger.due import due_among, is_over
 from uplift.ledger.leases import Claim, Outcome
 from uplift.ledger.tables import Upload
 from uplift.ledger.transitions import Change
@@ -48,7 +49,7 @@ async def record(database: Database, *attempts: Outcome) -> set[UUID]:
 
 async def sizes(database: Database, *ids: UUID) -> dict[UUID, int]:
     async with database.transaction() as connection:
-        due = await leases.due_among(connection, ids)
+        due = await due_among(connection, ids)
     return {id_: upload.body_bytes for id_, upload in due.items()}
 
 
@@ -162,7 +163,7 @@ async def test_nothing_is_over_while_only_the_clock_of_the_ledger_says_so(
     await rows.bring_to(database, upload_id, State.QUEUED, give_up_at=_BEFORE)
     async with database.reading() as connection:
         found = await connection.scalar(
-            select(leases.is_over(0.0, time.time() + machine)).where(Upload.id == upload_id)
+            select(is_over(0.0, time.time() + machine)).where(Upload.id == upload_id)
         )
     assert found is over
 
@@ -243,11 +244,6 @@ async def test_an_unfinished_older_version_blocks_the_newer(
     other = await rows.put(database, alice)
     assert set(await sizes(database, second, other)) == {other}
     assert [claim.upload_id for claim in await rows.claim(database, second, other)] == [other]
-    async with database.transaction() as connection:
-        dispatched = await sweeping.find_due(
-            connection, queue="uploads", limit=9, redispatch_seconds=0
-        )
-    assert second not in dispatched
 
 
 @pytest.mark.parametrize(
@@ -402,71 +398,6 @@ async def test_a_group_with_one_impossible_outcome_records_nothing(
         await record(database, ended(good), ended(bad, State.QUEUED, delay=1e300))
     assert [(await rows.row(database, id_)).state for id_ in ids] == ["sending", "sending"]
     assert (await rows.attempts_of(database, ids[0]))[0].closed_at is None
-
-
-async def dispatch_due(
-    database: Database, *, limit: int = 100, redispatch_seconds: float = 60
-) -> list[UUID]:
-    async with database.transaction() as connection:
-        return await sweeping.find_due(
-            connection, queue="uploads", limit=limit, redispatch_seconds=redispatch_seconds
-        )
-
-
-async def test_what_is_due_is_dispatched_once_until_that_time_is_over(
-    database: Database, alice: UserRow
-) -> None:
-    ids = [await rows.put(database, alice) for _ in range(3)]
-    assert await dispatch_due(database, redispatch_seconds=0) == ids
-    assert await dispatch_due(database, redispatch_seconds=60) == ids
-    assert await dispatch_due(database) == []
-
-
-async def test_only_what_is_due_in_that_queue_is_dispatched(
-    database: Database, alice: UserRow
-) -> None:
-    due = await rows.put(database, alice)
-    await rows.put(database, alice, queue="bulk")
-    later = await rows.put(database, alice)
-    await rows.bring_to(database, later, State.QUEUED, next_attempt_at=_LATER)
-    for state in State:
-        if state is not State.QUEUED:
-            await rows.bring_to(database, await rows.put(database, alice), state)
-    assert await dispatch_due(database) == [due]
-
-
-async def test_no_more_are_dispatched_than_the_limit_and_the_longest_due_come_first(
-    database: Database, alice: UserRow
-) -> None:
-    ids = [await rows.put(database, alice) for _ in range(5)]
-    for seconds, id_ in enumerate(ids):
-        await rows.bring_to(
-            database,
-            id_,
-            State.QUEUED,
-            next_attempt_at=text(f"now() - interval '{seconds} seconds'"),
-        )
-    assert await dispatch_due(database, limit=2) == ids[3:]
-    assert await dispatch_due(database, limit=2) == ids[1:3]
-    assert await dispatch_due(database, limit=2) == ids[:1]
-
-
-async def test_two_sweeps_at_once_dispatch_each_upload_once(
-    database: Database, alice: UserRow
-) -> None:
-    ids = [await rows.put(database, alice) for _ in range(20)]
-    dispatched = await asyncio.gather(*(dispatch_due(database) for _ in range(5)))
-    assert sorted(id_ for group in dispatched for id_ in group) == ids
-
-
-async def test_an_upload_that_was_requeued_is_dispatched_again_at_once(
-    database: Database, alice: UserRow
-) -> None:
-    upload_id = await rows.put(database, alice)
-    assert await dispatch_due(database, redispatch_seconds=3600) == [upload_id]
-    (claim,) = await rows.claim(database, upload_id)
-    await record(database, ended(claim, State.QUEUED))
-    assert await dispatch_due(database) == [upload_id]
 
 
 async def test_an_abandoned_upload_is_queued_to_be_asked_about(

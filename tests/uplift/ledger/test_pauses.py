@@ -8,9 +8,10 @@ import pytest
 from sqlalchemy import text
 
 from tests.uplift.ledger import rows
-from uplift.ledger import audit, cancelling, leases, pauses, sweeping, users
+from uplift.ledger import audit, cancelling, fair_queue, pauses, sweeping, users
 from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import Database
+from uplift.ledger.due import due_among, front
 from uplift.ledger.users import UserRow
 from uplift.lifecycle import State
 from uplift.sealing import KeyRing
@@ -45,14 +46,14 @@ async def resume(database: Database, user: UserRow | None) -> bool:
 
 async def dispatched(database: Database) -> list[UUID]:
     async with database.transaction() as connection:
-        return await sweeping.find_due(
-            connection, queue="uploads", limit=99, redispatch_seconds=0.0
-        )
+        await front(connection, "uploads", limit=99)
+        await fair_queue.tag_due(connection, "uploads", each=9, limit=99)
+        return await fair_queue.first_ready(connection, "uploads", limit=99)
 
 
 async def claimed(database: Database, *ids: UUID) -> list[UUID]:
     async with database.transaction() as connection:
-        seen = await leases.due_among(connection, ids)
+        seen = await due_among(connection, ids)
     found = [claim.upload_id for claim in await rows.claim(database, *ids)]
     assert sorted(seen) == sorted(found)
     return found

@@ -33,7 +33,7 @@ def new(user: UserRow, identity: int, content: int) -> NewUpload:
 
 async def put(database: Database, group: list[NewUpload]) -> list[tuple[UUID, bool]]:
     async with database.transaction() as connection:
-        return await accepting.put_in_unread(connection, group, redispatch_seconds=15)
+        return await accepting.put_in_unread(connection, group)
 
 
 async def ledger(database: Database) -> list[tuple[bytes, int, bytes, str]]:
@@ -227,7 +227,7 @@ async def test_a_group_costs_as_many_statements_as_one_upload(
         async with database.transaction() as connection:
             sent = statements(connection.sync_connection)
             group = [new(alice, offset + number, number) for number in range(size)]
-            await accepting.put_in_unread(connection, group, redispatch_seconds=15)
+            await accepting.put_in_unread(connection, group)
             counts.append(len(sent))
     assert counts[0] == counts[1]
 

@@ -28,7 +28,7 @@ async def put(
 ) -> tuple[UUID, bool]:
     async with database.transaction() as connection:
         new = rows.new_upload(user, identity=identity, digest=digest)
-        return (await accepting.put_in_unread(connection, [new], redispatch_seconds=15))[0]
+        return (await accepting.put_in_unread(connection, [new]))[0]
 
 
 async def states(database: Database) -> list[tuple[int, str]]:
@@ -45,14 +45,11 @@ async def test_a_new_upload_is_queued_due_and_not_dispatched_again_at_once(
 ) -> None:
     async with database.transaction() as connection:
         new = rows.new_upload(alice, queue=BULK, body_bytes=77)
-        assert await accepting.put_in_unread(connection, [new], redispatch_seconds=15) == [
-            (new.id, False)
-        ]
+        assert await accepting.put_in_unread(connection, [new]) == [(new.id, False)]
     row = await rows.row(database, new.id)
     assert (row.state, row.reason, row.version, row.attempts) == ("queued", "new", 1, 0)
     assert (row.queue, row.body_bytes, row.sealed_body) == (BULK, 77, b"sealed")
     assert row.next_attempt_at == row.created_at
-    assert (row.dispatched_until - row.created_at).total_seconds() == 15
     assert (row.maybe_sent, row.possible_duplicate, row.give_up_at) == (False, False, None)
 
 
@@ -167,9 +164,7 @@ async def test_an_upload_whose_transaction_fails_leaves_nothing(
 ) -> None:
     async def fail() -> None:
         async with database.transaction() as connection:
-            await accepting.put_in_unread(
-                connection, [rows.new_upload(alice)], redispatch_seconds=0
-            )
+            await accepting.put_in_unread(connection, [rows.new_upload(alice)])
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -315,9 +310,7 @@ async def test_the_row_of_a_new_upload_is_what_the_ledger_has(
         if restored:
             await note_restore(connection, datetime.now(UTC), look_seconds=60)
         new = rows.new_upload(alice, identity=b"record")
-        (put_in,) = await accepting.put_in(
-            connection, [new], {alice.id: alice}, redispatch_seconds=15
-        )
+        (put_in,) = await accepting.put_in(connection, [new], {alice.id: alice})
         assert put_in is not None
         row, duplicate = put_in
         assert (row.maybe_sent, duplicate) == (restored, False)

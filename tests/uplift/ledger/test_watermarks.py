@@ -36,7 +36,7 @@ def put(database: Database, alice: UserRow, key_ring: KeyRing) -> Put:
             alice, identity=b"one", digest=content.encode(), key=key, times=times, force=force
         )
         async with database.transaction() as connection:
-            (kept,) = await accepting.put_in_unread(connection, [new], redispatch_seconds=0.0)
+            (kept,) = await accepting.put_in_unread(connection, [new])
         return kept
 
     return put
@@ -144,9 +144,7 @@ async def test_a_dead_letter_that_is_redriven_counts_again(database: Database, p
     second, _ = await put("two", day(1))
     await rows.bring_to(database, second, State.CANCELLED)
     async with database.transaction() as connection:
-        await dead_letters.redrive(
-            connection, [first], settle_seconds=0, redispatch_seconds=0, by=SYSTEM
-        )
+        await dead_letters.redrive(connection, [first], settle_seconds=0, by=SYSTEM)
     third, _ = await put("three", day(2))
     assert await state(database, third) == LATE
 
@@ -179,7 +177,7 @@ async def test_versions_in_one_group_are_judged_one_after_the_other(
     group = [new(b"a", 1), new(b"a", 3), new(b"b", 2), new(b"c", 4)]
     async with database.transaction() as connection:
         owners = {alice.id: alice}
-        kept = await accepting.put_in(connection, group, owners, redispatch_seconds=0)
+        kept = await accepting.put_in(connection, group, owners)
     shown = [(each[0].state, each[0].reason, each[1]) for each in kept if each]
     assert shown == [
         (State.SUPERSEDED, Reason.NEWER_VERSION, False),

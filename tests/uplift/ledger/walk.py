@@ -27,6 +27,7 @@ from uplift.ledger import (
     accepting,
     cancelling,
     dead_letters,
+    fair_queue,
     leases,
     parking,
     pauses,
@@ -34,6 +35,7 @@ from uplift.ledger import (
 )
 from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import Database
+from uplift.ledger.due import due_among, front
 from uplift.ledger.leases import Claim, Outcome
 from uplift.ledger.new_uploads import NewUpload
 from uplift.ledger.users import UserRow
@@ -171,9 +173,7 @@ class Walk:
             )
             for record in records
         ]
-        kept = await self._run(
-            lambda connection: accepting.put_in_unread(connection, group, redispatch_seconds=0.0)
-        )
+        kept = await self._run(lambda connection: accepting.put_in_unread(connection, group))
         for record, new, (id_, _) in zip(records, group, kept, strict=True):
             self._upstream.places[id_] = record
             if (updated := new.times.updated) is not None:
@@ -187,13 +187,18 @@ class Walk:
         return Times(updated=_FIRST_DAY + timedelta(days=self._dice.randrange(DAYS)))
 
     async def claim(self) -> None:
-        """A worker takes what is due of some ids, as a message or an old message has them."""
+        """A worker takes what is at the front, or what is due of some ids."""
         ids = [id_ for id_ in self._known if self._dice.random() < 0.7]
+        by_tag = self._dice.random() < 0.6
 
         async def use(connection: Any) -> list[Held]:
-            claims = await leases.claim(
+            if by_tag:
+                found = (await front(connection, UPLOADS, limit=_MAX)).due
+            else:
+                found = await due_among(connection, ids)
+            claims = await leases.lease(
                 connection,
-                ids,
+                found,
                 since=time.monotonic(),
                 attempt_seconds=600.0,
                 lease_seconds=600.0,
@@ -201,8 +206,8 @@ class Walk:
             )
             held = []
             for claim in claims:
-                found = text("SELECT version, digest FROM uploads WHERE id = :id")
-                row = (await connection.execute(found, {"id": claim.upload_id})).one()
+                read = text("SELECT version, digest FROM uploads WHERE id = :id")
+                row = (await connection.execute(read, {"id": claim.upload_id})).one()
                 held.append(Held(claim, row.version, bytes(row.digest)))
             return held
 
@@ -330,12 +335,10 @@ class Walk:
         await self._run(lambda connection: connection.execute(over))
         await self._run(lambda connection: sweeping.expire_past_deadline(connection, limit=_MAX))
 
-    async def dispatch(self) -> None:
-        """The sweep dispatches what is due."""
+    async def tag(self) -> None:
+        """The sweep gives tags to what is due."""
         await self._run(
-            lambda connection: sweeping.find_due(
-                connection, queue=UPLOADS, limit=_MAX, redispatch_seconds=0.0
-            )
+            lambda connection: fair_queue.tag_due(connection, UPLOADS, each=_MAX, limit=_MAX)
         )
 
     async def park(self) -> None:
@@ -358,9 +361,7 @@ class Walk:
         """An operator redrives dead letters."""
         ids = [id_ for id_ in self._known if self._dice.random() < 0.5]
         await self._run(
-            lambda connection: dead_letters.redrive(
-                connection, ids, settle_seconds=0.0, redispatch_seconds=0.0, by=SYSTEM
-            )
+            lambda connection: dead_letters.redrive(connection, ids, settle_seconds=0.0, by=SYSTEM)
         )
 
     async def pause(self) -> None:
@@ -380,7 +381,7 @@ class Walk:
         die: 3,
         run_out: 4,
         pass_deadlines: 2,
-        dispatch: 1,
+        tag: 10,
         park: 1,
         release: 5,
         cancel: 2,

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from sqlalchemy import func, select, text
 
 from tests import factories
+from tests.uplift.delivery.delivering import deliver_only
 from tests.uplift.ledger import rows
 from uplift.cli.local.embedded import EmbeddedPostgres
 from uplift.cli.local.embedded.programs import find_programs
@@ -72,7 +73,7 @@ async def deliver(relay: Relay) -> None:
             ).all()
         if not left:
             return
-        await relay.deliverer.deliver([row.id for row in left if row.due])
+        await deliver_only(relay, *(row.id for row in left if row.due))
         await asyncio.sleep(0.05)
     raise AssertionError("Some uploads did not end.")
 
@@ -179,7 +180,7 @@ async def _deliver_but(relay: Relay, other: Any) -> None:
         ids = await connection.scalars(
             select(Upload.id).where(Upload.state == State.QUEUED, Upload.id != other)
         )
-    await relay.deliverer.deliver(list(ids))
+    await deliver_only(relay, *ids)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from uplift.ledger.uploads import UploadRow
 from uplift.ledger.users import UserRow
 from uplift.lifecycle import Reason, State
 from uplift.maintenance.retain import Retained, Retainer
+from uplift.queues import UPLOADS
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 from uplift.wiring import Relay
@@ -61,7 +62,6 @@ async def old(
         await accepting.put_in_unread(
             connection,
             [replace(new, id=upload_id, digest=upload_id.bytes, identity=upload_id.bytes)],
-            redispatch_seconds=0,
         )
     since = text(f"now() - interval '{days} days'")
     if state is State.DELIVERED:
@@ -206,7 +206,7 @@ async def test_the_same_content_is_a_duplicate_for_good(
 ) -> None:
     await factories.user(relay)
     first = await factories.accepted(relay)
-    await relay.deliverer.deliver([first.upload.id])
+    await relay.deliverer.deliver(UPLOADS)
     told = await factories.status(relay, first)
     older = await age(database, first.upload.id)
     assert await retain(database, retain_tombstones=with_tombstone) == Retained(thinned=1)

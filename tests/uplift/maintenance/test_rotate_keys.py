@@ -16,6 +16,7 @@ from uplift.ledger.tables import User
 from uplift.ledger.user_keys import KeyRow, NewKey
 from uplift.ledger.users import UserRow, key_context
 from uplift.maintenance.rotate_keys import Rotator
+from uplift.queues import UPLOADS
 from uplift.sealing import KeyRing, WrappedKey
 from uplift.settings import Settings
 from uplift.wiring import open_relay
@@ -121,7 +122,7 @@ async def test_what_was_sealed_before_still_opens_and_its_bytes_are_the_same(
     async with database.transaction() as connection:
         assert (await connection.execute(sealed)).one() == before
     async with open_relay(with_key_ring(NEW)) as relay:
-        await relay.deliverer.deliver([upload.upload.id])
+        await relay.deliverer.deliver(UPLOADS)
         assert (await factories.status(relay, upload)).state == "delivered"
 
 

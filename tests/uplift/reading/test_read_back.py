@@ -23,6 +23,7 @@ from uplift.fhir.versions import FhirVersion
 from uplift.ledger.audit import Action, Actor, list_events
 from uplift.ledger.token_pair import TokenPair
 from uplift.ledger.users import find_user
+from uplift.queues import UPLOADS
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay
@@ -43,8 +44,8 @@ async def read(
 
 
 async def delivered(relay: Relay, **submitted: Any) -> None:
-    accepted = await factories.accepted(relay, **submitted)
-    await relay.deliverer.deliver([accepted.upload.id])
+    await factories.accepted(relay, **submitted)
+    await relay.deliverer.deliver(UPLOADS)
 
 
 async def read_from(

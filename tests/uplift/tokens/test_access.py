@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
 from tests import factories
+from tests.uplift.delivery.delivering import deliver_only
 from uplift.cli.local.embedded import EmbeddedPostgres
 from uplift.destinations.client import open_http
 from uplift.destinations.responses import Response, ResponseKind
@@ -24,6 +25,7 @@ from uplift.ledger import grants, users
 from uplift.ledger.grants import GrantRow
 from uplift.ledger.token_pair import TokenPair
 from uplift.lifecycle import Reason, State
+from uplift.queues import UPLOADS
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
@@ -777,12 +779,12 @@ async def test_closing_the_relay_does_not_lose_the_new_refresh_token(
     relay: Relay, settings: Settings, brought: Person, upstream: SandboxServer
 ) -> None:
     old = await grant_of(relay, brought)
-    waiting = await factories.accepted(relay)
+    await factories.accepted(relay)
     await age(relay, left=-1)
     upstream.faults({**SLOW, "commit_first": True})
 
     async with open_relay(settings) as closing:
-        delivering = asyncio.create_task(closing.deliverer.deliver([waiting.upload.id]))
+        delivering = asyncio.create_task(closing.deliverer.deliver(UPLOADS))
         await being_asked(upstream)
         delivering.cancel()
         await asyncio.gather(delivering, return_exceptions=True)
@@ -804,7 +806,7 @@ async def test_a_fresh_token_that_is_refused_too_is_not_refreshed_again_at_once(
     before = asked(upstream)
 
     for each in uploads:
-        await relay.deliverer.deliver([each.upload.id])
+        await deliver_only(relay, each.upload.id)
 
     assert asked(upstream) == before + 1
     rows = [await factories.status(relay, each) for each in uploads]

@@ -13,6 +13,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy import select, text, update
 
 from tests import factories
+from tests.uplift.delivery.delivering import deliver_only
 from uplift.errors import UpstreamUnavailable
 from uplift.intake.accept import Accepted
 from uplift.ledger import users
@@ -20,6 +21,7 @@ from uplift.ledger.tables import Grant, Upload
 from uplift.ledger.token_pair import TokenPair
 from uplift.ledger.uploads import UploadRow
 from uplift.lifecycle import Reason, State
+from uplift.queues import UPLOADS
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay
@@ -68,7 +70,7 @@ async def deliver(relay: Relay, *accepted: Accepted) -> list[UploadRow]:
             .where(Upload.id.in_(ids), Upload.state == State.QUEUED)
             .values(next_attempt_at=text("now()"))
         )
-    await relay.deliverer.deliver(ids)
+    await deliver_only(relay, *ids)
     return [await factories.status(relay, each) for each in accepted]
 
 
@@ -248,7 +250,7 @@ async def test_a_new_grant_ends_the_wait_at_once(
     )
 
     assert (await seconds_of(relay, waiting))[0] <= 0
-    await relay.deliverer.deliver([waiting.upload.id])
+    await deliver_only(relay, waiting.upload.id)
     assert (await factories.status(relay, waiting)).state is State.DELIVERED
 
 
@@ -282,7 +284,7 @@ async def test_the_waiting_are_delivered_when_the_quota_has_free_calls(
 
         async with asyncio.timeout(30):
             while any(row.state is not State.DELIVERED for row in rows):
-                await process.deliverer.deliver([row.id for row in rows])
+                await deliver_only(process, *(row.id for row in rows))
                 rows = [await factories.status(process, each) for each in accepted]
                 await asyncio.sleep(0.05)
 
@@ -408,12 +410,7 @@ async def test_who_comes_second_waits_for_the_first_ones_token(
     upstream.faults({"kind": "slow", "seconds": 0.5, "match": {"api": "token"}})
     processes = [relay, *[await open_another() for _ in range(3)]]
 
-    await asyncio.gather(
-        *(
-            process.deliverer.deliver([each.upload.id for each in accepted[n::4]])
-            for n, process in enumerate(processes)
-        )
-    )
+    await asyncio.gather(*(process.deliverer.deliver(UPLOADS) for process in processes))
 
     rows = [await factories.status(relay, each) for each in accepted]
     assert {(row.state, row.attempts) for row in rows} == {(State.DELIVERED, 1)}

@@ -26,6 +26,7 @@ from uplift.ledger.tables import Batch, Grant, IdempotencyKey, Record, Table, Up
 from uplift.ledger.token_pair import TokenPair
 from uplift.ledger.users import UserRow
 from uplift.lifecycle import State
+from uplift.queues import UPLOADS
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
 from uplift.wiring import Relay
@@ -143,8 +144,8 @@ async def _tokens(relay: Relay, user: UserRow) -> tuple[str, str]:
     return opened["access"], opened["refresh"]
 
 
-async def deliver(relay: Relay, accepted: Accepted) -> None:
-    await relay.deliverer.deliver([accepted.upload.id])
+async def deliver(relay: Relay, _: Accepted) -> None:
+    await relay.deliverer.deliver(UPLOADS)
 
 
 async def erase(relay: Relay, name: str = _NAME, *, wait: float = 10) -> bool:
@@ -228,7 +229,9 @@ async def test_of_an_erased_person_nothing_is_found_with_keys_or_without(
 async def test_others_keep_everything(relay: Relay, upstream: SandboxServer) -> None:
     await factories.user(relay, "bob")
     await deliver(relay, await factories.accepted(relay, "bob", id="one"))
-    await factories.accepted(relay, "bob", id="two")
+    waiting = await factories.accepted(relay, "bob", id="two")
+    later = text("now() + interval '1 hour'")
+    await rows.bring_to(relay.database, waiting.upload.id, State.QUEUED, next_attempt_at=later)
     everything = await whereabouts.shown(relay.database, but={"audit_events"})
     opened = await whereabouts.opened(relay.database, relay.key_ring)
     await factories.user(relay, _NAME)

@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests import factories
+from tests.uplift.delivery.delivering import deliver_only
 from uplift.destinations.client import open_http
 from uplift.errors import Conflict, UpstreamUnavailable
 from uplift.ledger import grants, users
@@ -16,6 +17,7 @@ from uplift.ledger.grants import GrantRow
 from uplift.ledger.token_pair import TokenPair
 from uplift.lifecycle import State
 from uplift.problem_types import ProblemType
+from uplift.queues import UPLOADS
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
@@ -81,7 +83,7 @@ async def test_a_new_user_is_created_at_1uphealth_and_gets_a_grant(
 async def test_the_grant_opens_1uphealth(relay: Relay, upstream: SandboxServer) -> None:
     await relay.provisioner.provision("alice")
     accepted = await factories.accepted(relay)
-    await relay.deliverer.deliver([accepted.upload.id])
+    await relay.deliverer.deliver(UPLOADS)
 
     assert (await factories.status(relay, accepted)).state is State.DELIVERED
     assert [each["user"] for each in upstream.requests(api="fhir")] == ["1001"]
@@ -133,7 +135,7 @@ async def test_a_user_whose_grant_is_over_gets_a_new_one_and_what_was_parked_goe
     first, _ = await relay.provisioner.provision("alice")
     await end_grant(relay)
     accepted = await factories.accepted(relay)
-    await relay.deliverer.deliver([accepted.upload.id])
+    await relay.deliverer.deliver(UPLOADS)
     assert (await factories.status(relay, accepted)).state is State.PARKED
 
     second, made = await relay.provisioner.provision("alice")
@@ -265,7 +267,7 @@ async def test_a_brought_grant_releases_what_was_parked(
     await relay.provisioner.provision("alice")
     await end_grant(relay)
     accepted = await factories.accepted(relay)
-    await relay.deliverer.deliver([accepted.upload.id])
+    await relay.deliverer.deliver(UPLOADS)
     assert (await factories.status(relay, accepted)).state is State.PARKED
 
     given = upstream.grant("alice")
@@ -273,7 +275,7 @@ async def test_a_brought_grant_releases_what_was_parked(
         "alice", TokenPair(given["access_token"], given["refresh_token"], 7200.0)
     )
     assert (await factories.status(relay, accepted)).state is State.QUEUED
-    await relay.deliverer.deliver([accepted.upload.id])
+    await deliver_only(relay, accepted.upload.id)
 
     assert (await factories.status(relay, accepted)).state is State.DELIVERED
 

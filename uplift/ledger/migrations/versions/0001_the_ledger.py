@@ -367,7 +367,7 @@ def upgrade() -> None:
         sa.Column("issues", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("sealed_receipt", sa.LargeBinary(), nullable=True),
         sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("dispatched_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("finish_tag", sa.BigInteger(), nullable=True),
         sa.Column("give_up_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("lease_id", sa.Uuid(), nullable=True),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
@@ -420,10 +420,35 @@ def upgrade() -> None:
     op.create_index(
         "ix_uploads_due",
         "uploads",
+        ["queue", "user_id", "next_attempt_at"],
+        unique=False,
+        postgresql_where=sa.text("state = 'queued' AND finish_tag IS NULL"),
+    )
+    op.create_index(
+        "ix_uploads_ready",
+        "uploads",
+        ["queue", "finish_tag"],
+        unique=False,
+        postgresql_where=sa.text("state = 'queued' AND finish_tag IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_uploads_waiting",
+        "uploads",
         ["next_attempt_at"],
         unique=False,
+        postgresql_where=sa.text("state = 'queued' AND finish_tag IS NULL"),
+    )
+    op.create_index(
+        "ix_uploads_queued",
+        "uploads",
+        ["user_id", "queue", "finish_tag"],
+        unique=False,
+        postgresql_include=["body_bytes"],
         postgresql_where=sa.text("state = 'queued'"),
     )
+    # The virtual time of each queue.
+    op.execute("CREATE SEQUENCE virtual_time_uploads")
+    op.execute("CREATE SEQUENCE virtual_time_bulk")
     op.create_index(
         "ix_uploads_giving_up",
         "uploads",
@@ -443,6 +468,7 @@ def upgrade() -> None:
         "uploads",
         ["user_id"],
         unique=False,
+        postgresql_include=["body_bytes"],
         postgresql_where=sa.text("state = 'parked'"),
     )
     op.create_index(
@@ -507,14 +533,21 @@ def downgrade() -> None:
         postgresql_where=sa.text("state IN ('queued', 'parked')"),
     )
     op.drop_index(
-        "ix_uploads_due", table_name="uploads", postgresql_where=sa.text("state = 'queued'")
+        "ix_uploads_due",
+        table_name="uploads",
+        postgresql_where=sa.text("state = 'queued' AND finish_tag IS NULL"),
     )
     op.drop_index(
         "ix_uploads_batch_id",
         table_name="uploads",
         postgresql_where=sa.text("batch_id IS NOT NULL"),
     )
+    op.drop_index("ix_uploads_ready", table_name="uploads")
+    op.drop_index("ix_uploads_queued", table_name="uploads")
+    op.drop_index("ix_uploads_waiting", table_name="uploads")
     op.drop_table("uploads")
+    op.execute("DROP SEQUENCE virtual_time_uploads")
+    op.execute("DROP SEQUENCE virtual_time_bulk")
     op.drop_index("ix_idempotency_keys_upload_id", table_name="idempotency_keys")
     op.drop_index("ix_idempotency_keys_expires_at", table_name="idempotency_keys")
     op.drop_table("idempotency_keys")

@@ -1,0 +1,241 @@
+"""Which uploads may be claimed now: some that are named, or those at the front of a queue."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Float,
+    Row,
+    Select,
+    SQLColumnExpression,
+    and_,
+    bindparam,
+    func,
+    select,
+    text,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import aliased
+
+from uplift.ledger import fair_queue
+from uplift.ledger.parameters import is_among
+from uplift.ledger.pauses import nobody_paused_all, not_paused
+from uplift.ledger.tables import Record, Restore, Upload, User, state_is
+from uplift.lifecycle import ENDED_UNDELIVERED, UNFINISHED, State
+
+
+def _blocked(upload: Any) -> ColumnElement[bool]:
+    """Whether an older version of the same record has not ended: versions are sent in order."""
+    older = aliased(Upload)
+    return (
+        select(1)
+        .where(
+            older.record_id == upload.record_id,
+            older.version < upload.version,
+            state_is(older.state, *sorted(UNFINISHED)),
+        )
+        .exists()
+    )
+
+
+def is_due(state: SQLColumnExpression[str]) -> tuple[Any, ...]:
+    """The conditions under which an upload may be claimed now."""
+    return (state_is(state, State.QUEUED), *_may_be_sent(Upload))
+
+
+def _may_be_sent(upload: Any) -> tuple[ColumnElement[bool], ...]:
+    return (
+        upload.next_attempt_at <= func.now(),
+        ~_blocked(upload),
+        not_paused(upload),
+    )
+
+
+def _older_in_doubt(upload: Any) -> ColumnElement[bool]:
+    """Whether an older version may be at 1upHealth, whose outcome stayed unknown, and nothing was
+    delivered since."""
+    older = aliased(Upload)
+    return (
+        select(1)
+        .where(
+            older.record_id == upload.record_id,
+            older.version < upload.version,
+            older.version > Record.delivered_version,
+            older.maybe_sent,
+            state_is(older.state, *sorted(ENDED_UNDELIVERED)),
+        )
+        .exists()
+    )
+
+
+def is_over(
+    stalled_seconds: float | ColumnElement[float],
+    machine: float | ColumnElement[float],
+    upload: Any = Upload,
+) -> ColumnElement[bool]:
+    """Whether the time to give up has come, without counting so many seconds.
+
+    It has come only by both clocks, the ledger's and this `machine`'s: either may run ahead.
+    """
+    now = func.least(func.now(), func.to_timestamp(machine))
+    over: ColumnElement[bool] = upload.give_up_at <= now - func.make_interval(
+        0, 0, 0, 0, 0, 0, stalled_seconds
+    )
+    return over
+
+
+_COLUMNS = (
+    Upload.id,
+    Upload.user_id,
+    Upload.record_id,
+    Upload.version,
+    Upload.fhir_version,
+    Upload.resource_type,
+    Upload.body_bytes,
+    Upload.crashes,
+    Upload.attempts,
+    Upload.maybe_sent,
+    Upload.empty_searches,
+    Upload.cancel_requested,
+    Upload.issues.is_not(None).label("validated"),
+    Upload.next_attempt_at,
+    Upload.give_up_at,
+    Upload.created_at,
+    Upload.reason,
+    Upload.finish_tag,
+)
+# What of these a claim reads; the others are for the conditions.
+_READ = (
+    "id",
+    "user_id",
+    "record_id",
+    "fhir_version",
+    "resource_type",
+    "body_bytes",
+    "crashes",
+    "attempts",
+    "maybe_sent",
+    "empty_searches",
+    "cancel_requested",
+    "validated",
+    "reason",
+)
+
+
+def _locked(*conditions: ColumnElement[bool]) -> Select[Any]:
+    return select(*_COLUMNS).where(*conditions).with_for_update(skip_locked=True)
+
+
+def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
+    """What a claim needs to know of locked uploads, and whether it `may` have them."""
+    upload = locked.c
+    return (
+        select(
+            *(upload[name] for name in _READ),
+            _older_in_doubt(upload).label("older_in_doubt"),
+            func.coalesce(
+                is_over(
+                    bindparam("stalled_seconds", type_=Float),
+                    bindparam("machine", type_=Float),
+                    upload,
+                ),
+                text("false"),
+            ).label("past_deadline"),
+            User.app_user_id,
+            User.master_key_id,
+            User.wrapped_key,
+            Record.sealed_receipt.label("record_receipt"),
+            Record.upstream_key,
+            select(func.min(Restore.since))
+            .where(Restore.since >= upload.created_at)
+            .scalar_subquery()
+            .label("restored_to"),
+            func.extract("epoch", func.now() - upload.next_attempt_at).label("due_seconds"),
+            and_(User.erased_at.is_(None), *_may_be_sent(upload)).label("may"),
+            *more,
+        )
+        .join(User, User.id == upload.user_id)
+        .join(Record, Record.id == upload.record_id)
+    )
+
+
+# Where ids are given, PostgreSQL must find the rows by them. An expression hides the state from
+# its planner: by an index of what is queued, each claim would read everything that waits.
+_STATE_OF_THESE = Upload.state.concat("")
+
+# Both are built once, since that takes two milliseconds.
+_NAMED = _locked(is_among(Upload.id), state_is(_STATE_OF_THESE, State.QUEUED)).cte("named")
+_DUE = _details(_NAMED).order_by(_NAMED.c.id)
+
+# Locked in the same select that finds them: the row that is read is the one that is locked.
+_AT_FRONT = (
+    _locked(
+        Upload.queue == bindparam("queue"),
+        state_is(Upload.state, State.QUEUED),
+        Upload.finish_tag.is_not(None),
+        nobody_paused_all(),
+    )
+    .order_by(Upload.finish_tag)
+    .limit(bindparam("limit", literal_execute=False))
+    .cte("front")
+)
+_FRONT = _details(_AT_FRONT, fair_queue.advanced(_AT_FRONT)).order_by(
+    _AT_FRONT.c.finish_tag, _AT_FRONT.c.id
+)
+
+
+def _clock(stalled_seconds: float) -> dict[str, float]:
+    return {"stalled_seconds": stalled_seconds, "machine": time.time()}
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A due upload that nobody else can claim until the transaction ends. `crashes` is how many of
+    its leases ran out, one after the other."""
+
+    body_bytes: int
+    crashes: int
+    row: Row[Any] = field(repr=False)
+
+
+async def due_among(
+    connection: AsyncConnection, ids: Sequence[UUID], *, stalled_seconds: float = 0.0
+) -> dict[UUID, Due]:
+    """Those of the uploads that are due now and locked by nobody, in the order of their ids.
+
+    For `stalled_seconds` nothing could be sent: their time to give up is later by as much.
+    """
+    rows = await connection.execute(_DUE, {"ids": list(ids), **_clock(stalled_seconds)})
+    return {row.id: Due(row.body_bytes, row.crashes, row) for row in rows if row.may}
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """What was found at the front of a queue: so many uploads, of which some are due."""
+
+    found: int
+    due: dict[UUID, Due]
+
+
+async def front(
+    connection: AsyncConnection, queue: str, *, limit: int, stalled_seconds: float = 0.0
+) -> Front:
+    """Up to `limit` uploads at the front of a queue, locked, in the order of their finish tags.
+
+    What may not be claimed now loses its tag: so it is in nobody's way again before the sweep
+    finds that it may. `stalled_seconds` as in `due_among`.
+    """
+    rows = (
+        await connection.execute(
+            _FRONT, {"queue": queue, "limit": limit, **_clock(stalled_seconds)}
+        )
+    ).all()
+    due = {row.id: Due(row.body_bytes, row.crashes, row) for row in rows if row.may}
+    if len(due) < len(rows):
+        await fair_queue.untag(connection, [row.id for row in rows if not row.may])
+    return Front(len(rows), due)
