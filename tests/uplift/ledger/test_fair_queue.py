@@ -234,6 +234,9 @@ _WAITING = """
 async def test_waiting_retries_and_a_paused_users_uploads_cost_a_claim_nothing(
     database: Database, alice: UserRow, bob: UserRow
 ) -> None:
+    async with database.transaction() as connection:
+        # What tests before deleted is still in the pages.
+        await connection.execute(text("TRUNCATE uploads CASCADE"))
     his = [await rows.put(database, bob) for _ in range(3)]
     async with database.transaction() as connection:
         await connection.execute(text(_WAITING), {"user_id": alice.id})
