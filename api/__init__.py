@@ -4,7 +4,7 @@ In the order in which a request passes them:
 
 * `process` starts the server, `app` puts the application together.
 * `request_ids`, `slashes`, `error_handlers`: middleware, around every request.
-* `callers`: who calls, and with which scopes.
+* `callers`, `named_user`: who calls, and with which scopes; whom the request names.
 * `rate_limits`, `idempotency`, `admission`: whether the request may enter.
 * `bodies`, `gzip_bodies`, `batch_bodies`: the body.
 * `uploads`, `batches`, `control`, `users`, `device_tokens`, `reading`, `health`: the routes.

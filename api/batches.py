@@ -31,8 +31,9 @@ from uplift.api.batch_schemas import (
 from uplift.api.bodies import JSON_TYPES, check_type, read_chunks, read_json_body
 from uplift.api.callers import Caller, CallerDep, RelayDep
 from uplift.api.fair_share import Receiving
+from uplift.api.named_user import id_of_user
 from uplift.api.pages import After, PageSize, Sorted, next_page
-from uplift.api.problems import Problem, documented, no_such_user, problem_of
+from uplift.api.problems import Problem, documented, problem_of
 from uplift.api.rate_limits import RateLimits
 from uplift.api.schemas import AppUserId
 from uplift.api.work import Work, resume_as_large, resume_for, work_of
@@ -40,7 +41,7 @@ from uplift.errors import NotFound
 from uplift.intake.accept_batch import Entry, OpenBatch
 from uplift.intake.labels import Labels
 from uplift.intake.submission import parse_version
-from uplift.ledger import batches, users
+from uplift.ledger import batches
 from uplift.ledger.batches import BatchRow
 from uplift.ledger.credentials import Scope
 from uplift.ledger.pages import Order
@@ -216,12 +217,7 @@ async def list_batches(
         user = caller.user(user)
     await resume_for(request, limit)
     async with relay.database.transaction() as connection:
-        user_id = None
-        if user is not None:
-            found = await users.find_user(connection, user)
-            if found is None:
-                raise no_such_user()
-            user_id = found.id
+        user_id = await id_of_user(connection, user)
         rows = await batches.list_batches(
             connection, user_id=user_id, order=order, after=after, limit=limit
         )

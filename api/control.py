@@ -15,11 +15,12 @@ from uplift.api.control_schemas import (
     TryNowReport,
     TryNowRequest,
 )
-from uplift.api.problems import documented, no_such_user
+from uplift.api.named_user import id_of_user
+from uplift.api.problems import documented
 from uplift.api.schemas import UploadStatus
 from uplift.api.slashes import UserInPath
 from uplift.api.work import resume_as_large
-from uplift.ledger import uploads, users
+from uplift.ledger import uploads
 from uplift.ledger.credentials import Scope
 from uplift.ledger.uploads import UploadRow
 from uplift.lifecycle import State
@@ -159,13 +160,8 @@ async def cancel_upload(
 
 async def _user_id(relay: Relay, name: str | None) -> UUID | None:
     """The ledger's id of a named user. Raises a Problem (404) if there is none of that name."""
-    if name is None:
-        return None
     async with relay.database.transaction() as connection:
-        user = await users.find_user(connection, name)
-    if user is None:
-        raise no_such_user()
-    return user.id
+        return await id_of_user(connection, name)
 
 
 async def _row(relay: Relay, caller: Caller, upload_id: UUID) -> UploadRow:

@@ -4,16 +4,15 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Request
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uplift.api.bodies import documented_body, read_model
 from uplift.api.callers import CallerDep, RelayDep
-from uplift.api.problems import Problem, documented, no_such_user
+from uplift.api.named_user import named_user
+from uplift.api.problems import Problem, documented
 from uplift.api.slashes import UserInPath
 from uplift.api.user_schemas import DeviceToken, DeviceTokenList, DeviceTokenRequest
-from uplift.ledger import credentials, users
+from uplift.ledger import credentials
 from uplift.ledger.credentials import Scope
-from uplift.ledger.users import UserRow
 from uplift.problem_types import ProblemType
 
 router = APIRouter(tags=["users"], prefix="/v1/users/{user}/device-tokens")
@@ -40,7 +39,7 @@ async def add_device_token(
             f"expiresIn must be at most {limit} seconds (UPLIFT_MAX_DEVICE_TOKEN_SECONDS).",
         )
     async with relay.database.transaction() as connection:
-        found = await _find(connection, user)
+        found = await named_user(connection, user, lock=True)
         made = await credentials.add_device_token(
             connection,
             relay.key_ring,
@@ -64,7 +63,7 @@ async def list_device_tokens(
     """The tokens that are neither revoked nor expired, without their secrets."""
     caller.require(Scope.USERS)
     async with relay.database.transaction() as connection:
-        found = await _find(connection, user)
+        found = await named_user(connection, user)
         return DeviceTokenList.of(await credentials.list_device_tokens(connection, found.id))
 
 
@@ -78,7 +77,7 @@ async def revoke_device_tokens(user: UserInPath, relay: RelayDep, caller: Caller
     """Ends all device tokens of the user immediately. The next request with one gets 401."""
     caller.require(Scope.USERS)
     async with relay.database.transaction() as connection:
-        found = await _find(connection, user)
+        found = await named_user(connection, user, lock=True)
         await credentials.revoke_device_tokens(connection, found.id, by=caller.actor)
 
 
@@ -100,14 +99,7 @@ async def revoke_device_token(
     repeated."""
     caller.require(Scope.USERS)
     async with relay.database.transaction() as connection:
-        found = await _find(connection, user)
+        found = await named_user(connection, user, lock=True)
         if not await credentials.is_device_token(connection, token_id, found.id):
             raise Problem(ProblemType.NO_SUCH_DEVICE_TOKEN, "The user has no such device token.")
         await credentials.revoke(connection, token_id, by=caller.actor)
-
-
-async def _find(connection: AsyncConnection, user: str) -> UserRow:
-    found = await users.find_user(connection, user, lock=True)
-    if found is None:
-        raise no_such_user()
-    return found

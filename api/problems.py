@@ -88,11 +88,6 @@ def invalid_request(errors: list[dict[str, str]]) -> Problem:
     return Problem(ProblemType.INVALID_REQUEST, "Change what `errors` lists.", errors=errors)
 
 
-def no_such_user() -> Problem:
-    """404 for a user that does not exist, or that the caller may not see."""
-    return Problem(ProblemType.NO_SUCH_USER, "There is no such user.")
-
-
 _FROM_THE_ROUTER = {
     404: ProblemType.NO_SUCH_ADDRESS,
     405: ProblemType.METHOD_NOT_ALLOWED,

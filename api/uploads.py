@@ -15,8 +15,9 @@ from uplift.api.bodies import read_json_body
 from uplift.api.callers import CallerDep, RelayDep
 from uplift.api.fair_share import Receiving
 from uplift.api.idempotency import idempotency_key
+from uplift.api.named_user import id_of_user
 from uplift.api.pages import After, PageSize, Sorted, next_page
-from uplift.api.problems import documented, no_such_user
+from uplift.api.problems import documented
 from uplift.api.rate_limits import RateLimits
 from uplift.api.schemas import (
     AppUserId,
@@ -31,7 +32,7 @@ from uplift.api.work import resume_for, work_of
 from uplift.fhir.versions import FhirVersion
 from uplift.intake.labels import Labels, parse_force
 from uplift.intake.submission import parse_unblocked
-from uplift.ledger import attempts, uploads, users
+from uplift.ledger import attempts, uploads
 from uplift.ledger.credentials import Scope
 from uplift.ledger.filters import Filter
 from uplift.ledger.pages import Order
@@ -216,12 +217,7 @@ async def list_uploads(
     states = status or []
     await resume_for(request, limit)
     async with relay.database.transaction() as connection:
-        user_id = None
-        if user is not None:
-            found = await users.find_user(connection, user)
-            if found is None:
-                raise no_such_user()
-            user_id = found.id
+        user_id = await id_of_user(connection, user)
         matching = Filter(
             states=states,
             reason=reason,

@@ -7,8 +7,9 @@ from fastapi.responses import JSONResponse
 
 from uplift.api.bodies import documented_body, read_model
 from uplift.api.callers import CallerDep, RelayDep
+from uplift.api.named_user import named_user
 from uplift.api.pages import After, PageSize, Sorted, next_page
-from uplift.api.problems import documented, no_such_user
+from uplift.api.problems import documented
 from uplift.api.slashes import UserInPath
 from uplift.api.user_schemas import (
     BroughtGrant,
@@ -103,10 +104,7 @@ async def get_user(user: UserInPath, relay: RelayDep, caller: CallerDep) -> User
     """The user, and the state of the grant."""
     caller.require(Scope.USERS, Scope.OPERATOR)
     async with relay.database.transaction() as connection:
-        found = await users.find_user(connection, user)
-    if found is None:
-        raise no_such_user()
-    return UserStatus.of(found)
+        return UserStatus.of(await named_user(connection, user))
 
 
 @router.get(
@@ -123,9 +121,7 @@ async def get_user_summary(
     name = caller.user(user)
     await resume_as_large(request)
     async with relay.database.transaction() as connection:
-        found = await users.find_user(connection, name)
-        if found is None:
-            raise no_such_user()
+        found = await named_user(connection, name)
         counted = await summarize(connection, found.id)
     return UserSummary.of(found, counted)
 
