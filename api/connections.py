@@ -30,12 +30,13 @@ class Connections:
         self.head_seconds = head_seconds
         self._limit = limit
         self._all: set[Closable] = set()
-        # Dictionaries, because they keep the order.
+        # Each connection is in one of these four. Dictionaries, because they keep the order.
         self._idle: dict[Closable, None] = {}
         self._late: dict[Closable, None] = {}
         self._receiving: dict[Closable, None] = {}
-        self._unsent: dict[Closable, None] = {}
         self._busy: dict[Closable, None] = {}
+        # Some of them, whatever else they do.
+        self._unsent: dict[Closable, None] = {}
 
     def add(self, connection: Closable) -> bool:
         """Count a new connection, which is idle. False if there is no place for it."""
@@ -55,42 +56,26 @@ class Connections:
     def remove(self, connection: Closable) -> None:
         """Forget a connection that is closed."""
         self._all.discard(connection)
-        self._idle.pop(connection, None)
-        self._late.pop(connection, None)
-        self._receiving.pop(connection, None)
+        self._leave(connection)
         self._unsent.pop(connection, None)
-        self._busy.pop(connection, None)
 
     def idle(self, connection: Closable) -> None:
         """The connection waits for a request, from now on."""
-        self._late.pop(connection, None)
-        self._busy.pop(connection, None)
-        self._receiving.pop(connection, None)
-        if connection in self._all:
-            self._idle[connection] = None
+        self._move(connection, self._idle)
 
     def late(self, connection: Closable) -> None:
         """The rest of a head is missing, or of a body whose request is answered already."""
-        self._idle.pop(connection, None)
-        self._receiving.pop(connection, None)
-        self._busy.pop(connection, None)
-        if connection in self._all:
-            self._late[connection] = None
+        self._move(connection, self._late)
 
     def busy(self, connection: Closable) -> None:
         """The connection has a complete request."""
-        self._idle.pop(connection, None)
-        self._late.pop(connection, None)
-        self._receiving.pop(connection, None)
-        if connection in self._all:
-            self._busy[connection] = None
+        self._move(connection, self._busy)
 
     def receiving(self, connection: Closable) -> None:
         """A part of the body of a request came, and the rest is missing."""
-        self._receiving.pop(connection, None)
-        self._busy.pop(connection, None)
-        if connection in self._all and connection not in self._late:
-            self._receiving[connection] = None
+        self._receiving.pop(connection, None)  # it has not stood still
+        if connection not in self._late:
+            self._move(connection, self._receiving)
 
     def unsent(self, connection: Closable) -> None:
         """The peer does not read its answer, or not as fast as it comes."""
@@ -100,3 +85,13 @@ class Connections:
     def sent(self, connection: Closable) -> None:
         """The peer goes on to read."""
         self._unsent.pop(connection, None)
+
+    def _move(self, connection: Closable, state: dict[Closable, None]) -> None:
+        """From the state that it is in to the end of this one; there it stays where it is."""
+        if connection in self._all and connection not in state:
+            self._leave(connection)
+            state[connection] = None
+
+    def _leave(self, connection: Closable) -> None:
+        for state in (self._idle, self._late, self._receiving, self._busy):
+            state.pop(connection, None)
