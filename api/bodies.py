@@ -74,7 +74,10 @@ def check_type(request: Request, types: Sequence[str]) -> str:
 
 
 def _codings(request: Request) -> list[str]:
-    named = ",".join(request.headers.getlist("content-encoding")).lower().split(",")
+    values = request.headers.getlist("content-encoding")
+    if not values:  # as for nearly every single upload
+        return []
+    named = ",".join(values).lower().split(",")
     return [each.strip() for each in named if each.strip() not in ("", "identity")]
 
 
