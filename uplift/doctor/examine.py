@@ -84,13 +84,13 @@ async def _postgres(settings: Settings) -> list[Finding]:
             asked = time.time()
             facts = await server_facts(connection)
             skew = facts.clock - (asked + time.time()) / 2
-        at, head = await migrate.current(database), migrate.head()
+        revisions = await migrate.revisions(database)
         found = [
             *ledger.judge_server(facts),
-            ledger.judge_revision(at, head),
+            ledger.judge_revision(revisions),
             ledger.judge_clock(skew),
         ]
-        if at == head:
+        if revisions.problem is None:
             found += await _keys(settings, database)
             async with database.transaction() as connection:
                 writes = await may_write(connection)

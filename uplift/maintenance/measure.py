@@ -82,15 +82,17 @@ class Measurer:
 
     async def _of_keys(self, connection: AsyncConnection) -> _Samples:
         """Notes what is needed now, so that a key's end is known."""
-        ring = self._key_ring
-        await master_keys.note_keys(connection, ring.ids, ring.current)
-        now, _ = await master_keys.in_use_since(connection, ring.current)
+        key_ring = self._key_ring
+        await master_keys.note_keys(connection, key_ring.ids, key_ring.current)
+        now, _ = await master_keys.in_use_since(connection, key_ring.current)
         lives = await master_keys.key_lives(connection)
-        due = due_at(lives[ring.current], self._rotation_days)
+        due = due_at(lives[key_ring.current], self._rotation_days)
         ends = (
             destroy_at(life, self._kept_days)
             for life in lives.values()
-            if life.id != ring.current and life.retired_at is None and life.in_use_since is not None
+            if life.id != key_ring.current
+            and life.retired_at is None
+            and life.in_use_since is not None
         )
         return {
             "uplift_master_key_due_timestamp_seconds": (
