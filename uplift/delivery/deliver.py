@@ -13,6 +13,7 @@ from structlog.contextvars import bound_contextvars
 
 from uplift.coalesce import Coalescer
 from uplift.delivery.attempt import Attempter
+from uplift.delivery.heartbeats import Heartbeats
 from uplift.delivery.in_flight import InFlightLimit
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.responses import WRONG_RESOURCES
@@ -61,17 +62,14 @@ class Deliverer:
         database: Database,
         attempter: Attempter,
         rate_limiter: RateLimiter,
+        heartbeats: Heartbeats,
         settings: Settings,
     ) -> None:
         self._database = database
         self._attempter = attempter
+        self._heartbeats = heartbeats
         self._rate_limiter = rate_limiter
-        self._terms = LeaseTerms(
-            attempt_seconds=settings.attempt_seconds,
-            lease_seconds=settings.lease_seconds,
-            give_up_seconds=settings.give_up_seconds,
-            allow_shared_ids=settings.allow_shared_ids,
-        )
+        self._settings = settings
         self._in_flight = InFlightLimit(
             slots=settings.max_in_flight,
             body_bytes=settings.max_in_flight_bytes or body_bytes_for(memory_limit()),
@@ -156,6 +154,15 @@ class Deliverer:
             self._suspects.discard(upload_id)
         return True
 
+    def _terms(self) -> LeaseTerms:
+        return LeaseTerms(
+            attempt_seconds=self._settings.attempt_seconds,
+            lease_seconds=self._settings.lease_seconds,
+            give_up_seconds=self._settings.give_up_seconds,
+            process_id=self._heartbeats.process_id,
+            allow_shared_ids=self._settings.allow_shared_ids,
+        )
+
     async def _permits(self, limit: int) -> int:
         """Up to so many permits: waits a moment for at least one, else 0."""
         until = time.monotonic() + _PATIENCE
@@ -180,6 +187,7 @@ class Deliverer:
             permits = await self._permits(slots)
             if not permits:
                 return None
+            await self._heartbeats.ready()
             since = time.monotonic()
             async with self._database.transaction() as connection:
                 front = await due.front(
@@ -195,7 +203,7 @@ class Deliverer:
                 # What does not fit stays at the front.
                 count = self._in_flight.fit([each.body_bytes for each in others.values()])
                 fitting = dict(islice(others.items(), count))
-                leased = await leases.lease(connection, fitting, since=since, **self._terms)
+                leased = await leases.lease(connection, fitting, since=since, **self._terms())
             claims = leased
         finally:
             used = sum(claim.body_bytes for claim in claims)
@@ -211,16 +219,17 @@ class Deliverer:
 
     async def _claim_alone(self, upload_id: UUID) -> list[Claim]:
         """Claim this one, for which there is a permit, if it is due."""
-        since = time.monotonic()
         claims: list[Claim] = []
         try:
+            await self._heartbeats.ready()
+            since = time.monotonic()
             async with self._database.transaction() as connection:
                 claims = await leases.claim(
                     connection,
                     [upload_id],
                     since=since,
                     stalled_seconds=self._rate_limiter.stalled_seconds,
-                    **self._terms,
+                    **self._terms(),
                 )
         finally:
             self._rate_limiter.release(1 - len(claims))
