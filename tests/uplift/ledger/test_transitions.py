@@ -271,7 +271,7 @@ async def test_empty_searches_are_counted_until_it_may_have_been_sent_again(
     assert await empty_searches() == 1
     assert await empty_searches(empty_searches=0) == 0
     assert await empty_searches(empty_searches=2) == 2
-    assert await empty_searches(crashed=True) == 0
+    assert await empty_searches(reason=Reason.LEASE_EXPIRED) == 0
     await empty_searches(empty_searches=1)
     await make(database, change(upload_id, State.QUEUED, State.PARKED, clock=60.0))
     assert (await rows.row(database, upload_id)).empty_searches == 1

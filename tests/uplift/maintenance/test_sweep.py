@@ -29,6 +29,7 @@ from uplift.settings import Settings
 from uplift.users.erase import Eraser
 
 _LATER = text("now() + interval '1 hour'")
+_LONG_AGO = -1000.0  # for a lease
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ async def test_an_upload_whose_lease_expired_is_queued_and_dispatched(
     database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
 ) -> None:
     abandoned, claimed = await rows.put(database, alice), await rows.put(database, alice)
-    await rows.claim(database, abandoned, lease_seconds=0.0)
+    await rows.claim(database, abandoned, lease_seconds=_LONG_AGO)
     await rows.claim(database, claimed)
     assert await sweep(database, own_settings) == swept(1, 0, 0, 1)
     assert await states(database, [abandoned, claimed]) == ["queued", "sending"]
@@ -173,7 +174,7 @@ async def test_without_redis_a_sweep_requeues_expired_leases_and_dispatches_late
     database: Database, own_settings: Settings, alice: UserRow, client: "redis.asyncio.Redis"
 ) -> None:
     abandoned = await rows.put(database, alice)
-    await rows.claim(database, abandoned, lease_seconds=0.0)
+    await rows.claim(database, abandoned, lease_seconds=_LONG_AGO)
     nowhere = own_settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1/0")})
     assert await sweep(database, nowhere) == swept(1, 0, 0, 0)
     assert await sweep(database, own_settings) == swept(0, 0, 0, 1)
