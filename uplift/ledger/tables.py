@@ -337,7 +337,7 @@ class Upload(Table):
     lease_until: Mapped[datetime | None]
     # When its attempt must have ended: nothing of it is sent later.
     attempt_until: Mapped[datetime | None]
-    # Whose lease it is. No foreign key: to check it would cost each claim a look at that row.
+    # Whose lease it is. No foreign key: to check it costs.
     process_id: Mapped[UUID | None]
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     updated_at: Mapped[datetime] = mapped_column(server_default=_NOW)
