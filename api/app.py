@@ -78,6 +78,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_url=None,
     )
     app.state.stopping = False
+    app.state.health_pace = health.health_pace()
     # The last one added runs first.
     app.add_middleware(CountWork)
     error_handlers.install(app)

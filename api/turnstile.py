@@ -21,8 +21,13 @@ class Turnstile:
         self._begun: dict[bytes, int] = {}
         self._waiting: dict[bytes, deque[asyncio.Future[None]]] = {}
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether several credentials made requests within the last second."""
+        return asyncio.get_running_loop().time() < self._shared_until
+
     async def enter(self, key: bytes) -> None:
-        """Return when a request with this key may begin."""
+        """Return when a request with this key may begin, or go on with its next step."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         # Health checks have no credential. They neither share with a credential nor pass freely.
