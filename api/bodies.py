@@ -27,7 +27,7 @@ from uplift.settings import Settings
 JSON_TYPES = ("application/json", "application/fhir+json", "application/json+fhir")
 
 _MAX_MODEL_BYTES = 64 * 1024
-# A larger body arrives in steps: several that come at once would stand before any other request.
+# A larger body leaves others their time while it arrives.
 _QUICK_BYTES = 128 * 1024
 # More digits than any accepted length. Python refuses to parse numbers with thousands of digits.
 _MAX_DIGITS = 18
@@ -124,8 +124,6 @@ async def _receive(request: Request, receiving: Receiving) -> AsyncGenerator[byt
     chunks = request.stream()
     arrived, waited = 0, 0.0
     while True:
-        if arrived > _QUICK_BYTES:
-            await work.next_step()
         try:
             async with receiving.within(rate.seconds_left(arrived, waited)):
                 chunk = await anext(chunks, None)
@@ -135,6 +133,8 @@ async def _receive(request: Request, receiving: Receiving) -> AsyncGenerator[byt
             break
         waited += asyncio.get_running_loop().time() - receiving.since
         arrived += len(chunk)
+        if arrived > _QUICK_BYTES:
+            await work.received(len(chunk))
         if chunk:
             yield chunk
     await work.resume()

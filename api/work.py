@@ -32,9 +32,9 @@ class Work:
         self._large_since = 0.0
         self.credential: CredentialRow | None = None
 
-    async def next_step(self) -> None:
-        """Return when it is the turn of this credential: for the steps of a long request."""
-        await self._turnstile.enter(self._presented)
+    async def received(self, size: int) -> None:
+        """Return when so many bytes more of a large body leave others their time."""
+        await self._turnstile.receive(self._presented, size)
 
     async def begin(self, admission: Admission, credential: CredentialRow) -> None:
         """Begin to work for this credential. Raises a Problem (503) if it takes too long."""
