@@ -180,6 +180,12 @@ rate_limiter_probing = Gauge(
     "Whether only probes, or nothing, may go to 1upHealth, as this process last read it: 1 or 0.",
 )
 
+rate_limiter_types_probing = Gauge(
+    "uplift_rate_limiter_types_probing",
+    "FHIR types, each in one FHIR version, that 1upHealth seems to lack: only probes of them go"
+    " out, as this process last read it.",
+)
+
 rate_limiter_slowed = Counter(
     "uplift_rate_limiter_slowed_total",
     "How often the rate limiter began to throttle because of a 429 (busy), or to probe because of"
@@ -213,6 +219,7 @@ for _kind in ("refused", "lease_expired", "released", "retried", "expired", "dis
 # Unknown until this process has read it.
 rate_limiter_limit.set(math.nan)
 rate_limiter_probing.set(math.nan)
+rate_limiter_types_probing.set(math.nan)
 clocks_apart.set(math.nan)
 for _cause in ("busy", "outage"):
     rate_limiter_slowed.labels(_cause)
