@@ -3,10 +3,11 @@
 An event is named by a noun and what happened to it. What is bound with `structlog.contextvars`
 (request, batch, upload) is in every line of the task that bound it, those of libraries too.
 
-A field may hold a code, a count, or an id of Uplift's own, such as the ledger's random id of a
-user. It never holds a name at the backend or anything of a record. A field that is not on the list
-is dropped, so that a careless line cannot print health data. One test compares the list with every
-line that logs, another looks for planted values in all output.
+A field may hold a code, a count, an id of Uplift's own, such as the ledger's random id of a user,
+or the network address of a peer that was refused. It never holds a name at the backend or anything
+of a record. A field not on the list is dropped, so that a careless line cannot print health
+data. One test compares the list with every line that logs, another looks for planted values in all
+output.
 """
 
 import logging
@@ -28,7 +29,7 @@ FIELDS = OF_EVERY_LINE | {
     "refused", "lease_expired", "released", "retried", "expired", "dispatched", "erased",
     "thinned", "shredded", "removed", "batches", "tokens", "keys",
     "unfinished", "ended", "locked",
-    "status", "method", "route", "unlogged",
+    "status", "method", "route", "unlogged", "peer",
 }  # fmt: skip
 """What a line may hold. Everything else is dropped."""
 
