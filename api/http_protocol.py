@@ -16,9 +16,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from uplift.api.connections import Connections
 from uplift.api.problems import PROBLEM_TYPE, Problem
-from uplift.api.refusals import CREDENTIAL, LogLimit
+from uplift.api.refusals import CREDENTIAL
 from uplift.api.request_bodies import Body, ChunkedBody, CountedBody
 from uplift.api.request_heads import MAX_HEAD_BYTES, RefusedError, Why, read_head
+from uplift.logs import LogLimit
 from uplift.metrics import connection_refusals
 
 _log = structlog.get_logger(__name__)

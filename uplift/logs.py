@@ -13,7 +13,9 @@ output.
 import logging
 import logging.config
 import sys
+import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -37,6 +39,29 @@ FIELDS = OF_EVERY_LINE | {
 _TALKATIVE = ("httpx", "httpcore", "aiohttp", "asyncio", "sqlalchemy", "psycopg", "kombu", "amqp")
 # They print a line for each message and each task, which says nothing of any upload.
 _ROUTINE = ("celery.worker.strategy", "celery.app.trace", "alembic")
+
+
+class LogLimit:
+    """So many log lines a second about what anybody can cause. `clock` is in seconds."""
+
+    def __init__(self, lines: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max_lines = lines
+        self._clock = clock
+        self._second = 0
+        self._lines = 0
+        self._left_out = 0
+
+    def take(self) -> int | None:
+        """How many lines were left out since the last one; None if the second has no room."""
+        second = int(self._clock())
+        if second != self._second:
+            self._second, self._lines = second, 0
+        if self._lines >= self._max_lines:
+            self._left_out += 1
+            return None
+        self._lines += 1
+        left_out, self._left_out = self._left_out, 0
+        return left_out
 
 
 def _allow_listed(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

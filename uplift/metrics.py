@@ -57,6 +57,13 @@ connection_refusals = Counter(
     ["why"],
 )
 
+redis_foreign = Counter(
+    "uplift_redis_foreign_total",
+    "What was found in Redis that no process of Uplift writes, and was dropped: a message, an"
+    " unacknowledged message, a command to a worker, a key, or a binding.",
+    ["kind"],
+)
+
 attempts = Counter(
     "uplift_attempts_total",
     "Attempts at a delivery whose outcome is recorded, by the state and the reason that the upload"

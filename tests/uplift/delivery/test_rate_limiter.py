@@ -214,7 +214,11 @@ async def test_what_no_rate_limiter_writes_neither_stops_nor_speeds_up_the_sendi
 async def test_a_tiny_limit_and_stalled_time_of_years_are_not_believed(
     client: "redis.asyncio.Redis", make_limiter: MakeLimiter
 ) -> None:
-    poison = {"limit": "1e-9", "slow_start_threshold": "1e-9", "stalled": 10 * 365 * 86_400_000}
+    poison: dict[str | bytes, str | int] = {
+        "limit": "1e-9",
+        "slow_start_threshold": "1e-9",
+        "stalled": 10**12,
+    }
     await client.hset("uplift:rate_limiter", mapping=poison)
     found = await state(make_limiter(100.0))
     assert (found.phase, found.limit) == ("full", 100.0)
