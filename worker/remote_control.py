@@ -19,13 +19,13 @@ ANSWERED = frozenset({
     "scheduled", "stats",
 })  # fmt: skip
 
-_Answer = Callable[..., object]
+_Reply = Callable[..., object]
 
 
-class _Answers(dict[str, _Answer]):
+class _Replies(dict[str, _Reply]):
     """Answers by command; one answer to all other commands."""
 
-    def __missing__(self, command: str) -> _Answer:
+    def __missing__(self, command: str) -> _Reply:
         return _refuse
 
 
@@ -34,7 +34,7 @@ def _refuse(state: object, **_: object) -> dict[str, str]:  # noqa: ARG001
     return {"error": "not a command of Uplift's workers"}
 
 
-def _without_arguments(answer: _Answer) -> _Answer:
+def _without_arguments(answer: _Reply) -> _Reply:
     """An answer that ignores what was sent with the question."""
     return lambda state, **_: answer(state)
 
@@ -42,4 +42,4 @@ def _without_arguments(answer: _Answer) -> _Answer:
 def only_answers() -> None:
     """Let the workers of this process answer questions, and obey no command."""
     found: dict[str, Any] = Panel.data
-    Panel.data = _Answers({name: _without_arguments(found[name]) for name in ANSWERED})
+    Panel.data = _Replies({name: _without_arguments(found[name]) for name in ANSWERED})

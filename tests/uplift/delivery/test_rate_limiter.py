@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -214,7 +215,7 @@ async def test_what_no_rate_limiter_writes_neither_stops_nor_speeds_up_the_sendi
 async def test_a_tiny_limit_and_stalled_time_of_years_are_not_believed(
     client: "redis.asyncio.Redis", make_limiter: MakeLimiter
 ) -> None:
-    poison: dict[str | bytes, str | int] = {
+    poison: dict[Any, Any] = {
         "limit": "1e-9",
         "slow_start_threshold": "1e-9",
         "stalled": 10**12,
