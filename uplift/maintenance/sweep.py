@@ -116,6 +116,7 @@ class Sweeper:
     async def sweep(self) -> Swept:
         """One sweep. Raises the errors of the ledger; of Redis, none."""
         started = time.monotonic()
+        await self._dispatcher.clear_foreign()
         clocks_right_for = await self._compare_clocks()
         refused: set[UUID] = set()
         lease_expired: set[UUID] = set()
