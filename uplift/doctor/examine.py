@@ -22,6 +22,7 @@ from uplift.ledger.backlog import backlog, overdue
 from uplift.ledger.credentials import forged_credentials
 from uplift.ledger.database import Database, Patience
 from uplift.ledger.recent_calls import dead_letters, latest_statuses
+from uplift.ledger.roles import may_write
 from uplift.ledger.server import server_facts, write_nothing
 from uplift.ledger.suitable import check_suitable
 from uplift.sealing import KeyRing
@@ -91,8 +92,10 @@ async def _postgres(settings: Settings) -> list[Finding]:
         if at == head:
             found += await _keys(settings, database)
             async with database.transaction() as connection:
-                await write_nothing(connection)
-            found.append(ok(ledger.PART, "it can be written"))
+                writes = await may_write(connection)
+                if writes:
+                    await write_nothing(connection)
+            found.append(ledger.judge_role(writes=writes))
             async with database.transaction() as connection:
                 statuses = await latest_statuses(connection)
                 found += work.judge_work(await overdue(connection), busy=calls.is_busy(statuses))

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -210,6 +211,49 @@ async def test_nothing_suspends_for_more_than_an_hour(
     assert found.phase == "suspended"
     assert found.wait <= MAX_SUSPENDED_SECONDS
     assert found.stalled_seconds < day
+
+
+@pytest.mark.parametrize(
+    "value", ["nan", "inf", "-1", "-1e300", "1e400", "garbage", "", "\xff\x00", "9" * 400]
+)
+async def test_what_no_rate_limiter_writes_neither_stops_nor_speeds_up_the_sending(
+    client: "redis.asyncio.Redis", make_limiter: MakeLimiter, value: str
+) -> None:
+    """Whoever reaches Redis can write it."""
+    one, other = make_limiter(100.0), make_limiter(100.0)
+    assert await one.acquire(1) == 1
+    written = await client.hgetall("uplift:rate_limiter")
+    for name in written:
+        await client.hset("uplift:rate_limiter", mapping={name: value})
+        assert await state(other) == RateLimiterState("full", 100.0, 0.0, 0.0), name
+    await client.hset("uplift:rate_limiter", mapping=dict.fromkeys(written, value))
+    assert 1 <= await other.acquire(100_000) <= 10
+    for number in (await client.hgetall("uplift:rate_limiter")).values():
+        assert float(number) >= 0
+
+
+async def test_a_tiny_limit_and_stalled_time_of_years_are_not_believed(
+    client: "redis.asyncio.Redis", make_limiter: MakeLimiter
+) -> None:
+    poison: dict[Any, Any] = {
+        "limit": "1e-9",
+        "slow_start_threshold": "1e-9",
+        "stalled": 10**12,
+    }
+    await client.hset("uplift:rate_limiter", mapping=poison)
+    found = await state(make_limiter(100.0))
+    assert (found.phase, found.limit) == ("full", 100.0)
+    assert found.stalled_seconds <= 86_400
+
+
+@pytest.mark.parametrize("key", ["uplift:rate_limiter", "uplift:rate_limiter:failing"])
+async def test_a_key_that_holds_something_else_is_begun_again(
+    client: "redis.asyncio.Redis", make_limiter: MakeLimiter, key: str
+) -> None:
+    rate_limiter = make_limiter(100.0)
+    await client.set(key, "garbage")
+    assert (await state(rate_limiter)).phase == "full"
+    assert (await report(rate_limiter, FAILED, OUTAGE_UPLOADS)).phase == "probing"
 
 
 async def test_probes_go_on_when_the_clock_of_redis_went_back(
