@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from uplift.api.problems import Problem, documented, try_later
 from uplift.api.remembered import Remembered
+from uplift.api.spacing import Spacing
 from uplift.errors import ConfigurationError
 from uplift.ledger import migrate
 from uplift.ledger.server import write_nothing
@@ -18,6 +19,13 @@ router = APIRouter(tags=["health"])
 
 # The whole answer comes within a second.
 _REDIS_SECONDS = 0.7
+
+
+def health_spacing() -> Spacing:
+    """How often a process answers health checks: several balancers ask at once, and nobody in a
+    loop."""
+    return Spacing(seconds=0.005, free=20, longest=0.1)
+
 
 LATE = try_later(ProblemType.DATABASE_UNAVAILABLE, "The database does not answer within a second.")
 """The answer while the check does not end."""
@@ -48,8 +56,10 @@ class Readiness(BaseModel):
 
 
 @router.get("/healthz", summary="Is the process alive?", responses=documented(400))
-async def get_liveness() -> Liveness:
+async def get_liveness(request: Request) -> Liveness:
     """Answers as long as the process runs."""
+    spacing: Spacing = request.app.state.health_spacing
+    await spacing.wait()
     return Liveness(status="alive")
 
 
@@ -64,6 +74,8 @@ async def get_readiness(request: Request) -> Readiness:
 
     The answer comes within a second, and is at most a second old.
     """
+    spacing: Spacing = request.app.state.health_spacing
+    await spacing.wait()
     if request.app.state.stopping:
         raise try_later(ProblemType.STOPPING, "This process stops.")
     readiness: Remembered[Readiness] = request.app.state.readiness

@@ -11,7 +11,7 @@ import redis.asyncio
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from uplift.delivery.rate_limiter import RateLimiter, RateLimiterState
+from uplift.delivery.rate_limiter import RateLimiter
 from uplift.doctor import calls, configuration, keys, ledger, queues, upstream, work
 from uplift.doctor.findings import Finding, fail, ok, warn
 from uplift.errors import ConfigurationError
@@ -164,13 +164,17 @@ async def _redis(settings: Settings) -> list[Finding]:
     found.append(ok(queues.REDIS, "it takes messages"))
     found += queues.judge_consumers(await queues.queue_consumers(url))
     found.append(queues.judge_sweeps(swept=await queues.is_swept(url)))
-    return [*found, work.judge_rate_limiter(await _rate_limiter(settings, url))]
+    return [*found, *await _rate_limiter(settings, url)]
 
 
-async def _rate_limiter(settings: Settings, url: str) -> RateLimiterState | None:
+async def _rate_limiter(settings: Settings, url: str) -> list[Finding]:
     client = redis.asyncio.from_url(url, **queues.FAST)
     try:
-        return await RateLimiter(client, settings).state()
+        rate_limiter = RateLimiter(client, settings)
+        return [
+            work.judge_rate_limiter(await rate_limiter.state()),
+            work.judge_types(await rate_limiter.types.probing()),
+        ]
     finally:
         await client.aclose()
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.uplift.delivery.test_outcome import CLAIM, OPENED
 from uplift.delivery.calls import Calls
+from uplift.delivery.heartbeats import Heartbeats
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.client import FhirClient
 from uplift.destinations.responses import Response, ResponseKind
@@ -66,7 +67,7 @@ class Limiter:
     def __init__(self) -> None:
         self.reported: list[tuple[UUID, Response, float]] = []
 
-    def answered(self, upload_id: UUID, response: Response, asked_at: float) -> None:
+    def answered(self, response: Response, asked_at: float, *, upload_id: UUID, **_: Any) -> None:
         self.reported.append((upload_id, response, asked_at))
 
 
@@ -75,6 +76,7 @@ def calls(tokens: FakeTokens, destination: Destination, limiter: Limiter | None 
         cast("TokenAccess", tokens),
         cast("FhirClient", destination),
         cast("RateLimiter", limiter or Limiter()),
+        cast("Heartbeats", None),
     )
 
 
@@ -111,8 +113,8 @@ async def test_an_error_during_a_write_leaves_its_outcome_unknown() -> None:
 
 async def test_an_error_after_the_response_leaves_its_outcome_unknown() -> None:
     class Broken(Limiter):
-        def answered(self, upload_id: UUID, response: Response, asked_at: float) -> None:
-            raise ValueError(upload_id, response, asked_at)
+        def answered(self, response: Response, asked_at: float, **_: Any) -> None:
+            raise ValueError(response, asked_at)
 
     with pytest.raises(WriteFailed):
         await calls(FakeTokens("token"), Destination(STORED), Broken()).write(OPENED, None)
