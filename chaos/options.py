@@ -11,9 +11,10 @@ class Options:
     """One chaos run. Times are in seconds.
 
     `beyond`: the simulated 1upHealth finishes later than `settle` and indexes later than
-    `index_lag`. Then copies are allowed, but each must be marked as a possible duplicate. An upload
-    that has not changed for `patience` is stuck; `patience` is longer than every time limit here.
-    The run waits no longer than `give_up_waiting` for the last upload.
+    `index_lag`. Then copies are allowed, but each must be marked as a possible duplicate. `heavy`:
+    one person has nine tenths of all uploads, and sends them in the first fifth of the run. An
+    upload that has not changed for `patience` is stuck; `patience` is longer than every time limit
+    here. The run waits no longer than `give_up_waiting` for the last upload.
     """
 
     uploads: int = 10_000
@@ -21,12 +22,14 @@ class Options:
     seed: int = 1
     ids: Ids = "kept"
     beyond: bool = False
+    heavy: bool = False
     kill_every: float = 4.0
     users: int = 10
     devices: int = 60
     second_processes: bool = True
     attempt: float = 4.0
     lease: float = 8.0
+    silence: float = 5.0
     settle: float = 4.0
     index_lag: float = 3.0
     patience: float = 60.0
@@ -62,6 +65,7 @@ class Options:
             "UPLIFT_LEASE_SECONDS": f"{self.lease:g}",
             "UPLIFT_SETTLE_SECONDS": f"{self.settle:g}",
             "UPLIFT_INDEX_LAG_SECONDS": f"{self.index_lag:g}",
+            "UPLIFT_MAX_SILENCE_SECONDS": f"{self.silence:g}",
             "UPLIFT_SWEEP_SECONDS": "0.7",
             "UPLIFT_BACKOFF_FIRST_SECONDS": "0.5",
             "UPLIFT_MAX_BACKOFF_SECONDS": "3",

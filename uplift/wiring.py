@@ -11,6 +11,7 @@ from uplift.control.redrive import Redriver
 from uplift.control.try_now import TryNow
 from uplift.delivery.attempt import Attempter
 from uplift.delivery.deliver import Deliverer
+from uplift.delivery.heartbeats import Heartbeats
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.client import FhirClient, open_http
 from uplift.dispatch import Dispatcher
@@ -25,6 +26,7 @@ from uplift.ledger.suitable import check_at_start
 from uplift.maintenance.measure import Measurer
 from uplift.maintenance.retain import Retainer
 from uplift.maintenance.retry_collisions import CollisionRetrier
+from uplift.maintenance.seal_trail import Sealer
 from uplift.maintenance.sweep import Sweeper
 from uplift.reading.long_poll import LongPoll
 from uplift.reading.read_back import Reader
@@ -55,10 +57,12 @@ class Relay:
     provisioner: Provisioner
     long_poll: LongPoll
     statuses: StatusOpener
+    heartbeats: Heartbeats
     deliverer: Deliverer
     sweeper: Sweeper
     retainer: Retainer
     measurer: Measurer
+    sealer: Sealer
     eraser: Eraser
     reader: Reader
     redriver: Redriver
@@ -86,7 +90,8 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
     access = TokenAccess(database, tokens, settings)
     fhir = FhirClient(http, settings)
     rate_limiter = RateLimiter(redis, settings)
-    attempter = Attempter(key_ring, access, fhir, rate_limiter, settings)
+    heartbeats = Heartbeats(database, settings)
+    attempter = Attempter(key_ring, access, fhir, rate_limiter, heartbeats, settings)
     long_poll = LongPoll(database)
     eraser = Eraser(database)
     retrier = CollisionRetrier(database, key_ring)
@@ -107,9 +112,11 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
             provisioner=Provisioner(database, key_ring, tokens, keys),
             long_poll=long_poll,
             statuses=StatusOpener(key_ring),
-            deliverer=Deliverer(database, attempter, rate_limiter, settings),
+            heartbeats=heartbeats,
+            deliverer=Deliverer(database, attempter, rate_limiter, heartbeats, settings),
             sweeper=sweeper,
             measurer=Measurer(database, dispatcher, quota, sweeper),
+            sealer=Sealer(database, key_ring),
             retainer=Retainer(database, settings),
             eraser=eraser,
             reader=Reader(database, key_ring, access, fhir, settings),
@@ -125,6 +132,8 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
         await pressure.close()
         await dispatcher.close()
         await http.aclose()
+        # Only now nothing more can be sent.
+        await heartbeats.close()
         await redis.aclose()
         await database.close()
 

@@ -70,10 +70,19 @@ COMMANDS = {
         "Move all users' data keys to the first master key.",
         _OPERATION,
     ),
-    "audit": Command("uplift.cli.audit:audit", "Print the audit trail, oldest first.", _OPERATION),
+    "audit": Command(
+        "uplift.cli.audit:audit_commands",
+        "Print the audit trail, oldest first; verify that nobody changed it.",
+        _OPERATION,
+    ),
     "restore": Command(
         "uplift.cli.restore:restore",
         "After you restore a backup: look up what may have been sent since.",
+        _OPERATION,
+    ),
+    "process-ended": Command(
+        "uplift.cli.process_ended:process_ended",
+        "For supervisors: note in the ledger that a worker process has ended.",
         _OPERATION,
     ),
     "draft-migration": Command(

@@ -11,6 +11,7 @@ import orjson
 import structlog
 
 from uplift.delivery.calls import Calls
+from uplift.delivery.heartbeats import Heartbeats
 from uplift.delivery.lookup import LookUps
 from uplift.delivery.outcome import Policy, change_of, receipt_of, response_of
 from uplift.delivery.rate_limiter import RateLimiter
@@ -38,7 +39,14 @@ from uplift.destinations.responses import (
     of_another_record,
     of_assigned_id,
 )
-from uplift.errors import NeedsAuthorization, SealError, Stopping, TokenUnavailable, WriteFailed
+from uplift.errors import (
+    HeartbeatMissing,
+    NeedsAuthorization,
+    SealError,
+    Stopping,
+    TokenUnavailable,
+    WriteFailed,
+)
 from uplift.fhir.issues import Report
 from uplift.fhir.tolerances import chosen_tolerances
 from uplift.fhir.validate import validate
@@ -63,10 +71,11 @@ class Attempter:
         access: TokenAccess,
         fhir: FhirClient,
         rate_limiter: RateLimiter,
+        heartbeats: Heartbeats,
         settings: Settings,
     ) -> None:
         self._key_ring = key_ring
-        self._calls = Calls(access, fhir, rate_limiter)
+        self._calls = Calls(access, fhir, rate_limiter, heartbeats)
         self._look_ups = LookUps(self._calls, keeps_ids=settings.oneup_keeps_ids)
         self._policy = Policy.of(settings)
         self._tolerances = chosen_tolerances(settings)
@@ -225,7 +234,7 @@ def _stopped_by(error: Exception, claim: Claim) -> LastStep:
     """The last step of an attempt that this error ended."""
     upload = str(claim.upload_id)
     match error:
-        case Stopping():
+        case Stopping() | HeartbeatMissing():
             return Stopped()
         case NeedsAuthorization() | TokenUnavailable():
             return NoToken(error)

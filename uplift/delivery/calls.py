@@ -4,11 +4,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from uplift.delivery.heartbeats import Heartbeats
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.delivery.results import Opened
 from uplift.destinations.client import FhirClient
 from uplift.destinations.responses import Response, ResponseKind
-from uplift.errors import Stopping, WriteFailed
+from uplift.errors import HeartbeatMissing, Stopping, WriteFailed
 from uplift.fhir.versions import FhirVersion
 from uplift.tokens.access import TokenAccess
 from uplift.tokens.person import AccessToken, Person
@@ -18,10 +19,17 @@ from uplift.traces import part
 class Calls:
     """Calls the destination. All of them raise what `TokenAccess.with_token` raises."""
 
-    def __init__(self, access: TokenAccess, fhir: FhirClient, rate_limiter: RateLimiter) -> None:
+    def __init__(
+        self,
+        access: TokenAccess,
+        fhir: FhirClient,
+        rate_limiter: RateLimiter,
+        heartbeats: Heartbeats,
+    ) -> None:
         self._access = access
         self._fhir = fhir
         self._rate_limiter = rate_limiter
+        self._heartbeats = heartbeats
         self._stopping = False
 
     def stop(self) -> None:
@@ -31,7 +39,7 @@ class Calls:
     async def write(self, opened: Opened, resource_id: str | None) -> Response:
         """Create the resource, or update the one of that id.
 
-        Raises Stopping after `stop`, and WriteFailed.
+        Raises Stopping after `stop`, HeartbeatMissing, and WriteFailed.
         """
         claim = opened.claim
         writing = False
@@ -49,6 +57,7 @@ class Calls:
                 body=opened.body,
                 deadline=claim.deadline,
                 resource_id=resource_id,
+                may_send=lambda: self._heartbeats.may_send(claim.claimed_at),
             )
             # A 401 stored nothing: while the token is refreshed, nothing is under way.
             writing = response.kind is not ResponseKind.UNAUTHORIZED
@@ -56,6 +65,8 @@ class Calls:
 
         try:
             return await self._call(opened, write)
+        except HeartbeatMissing:
+            raise
         except Exception as error:
             if writing:
                 raise WriteFailed(error) from error

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -25,7 +25,12 @@ from uplift.destinations.responses import (
     classify_search,
     classify_write,
 )
-from uplift.errors import ConfigurationError, DeadlinePassed, ResponseTooLarge
+from uplift.errors import (
+    ConfigurationError,
+    DeadlinePassed,
+    HeartbeatMissing,
+    ResponseTooLarge,
+)
 from uplift.fhir.interactions import both_forms, parse_link
 from uplift.fhir.versions import FhirVersion
 from uplift.settings import Settings
@@ -106,24 +111,30 @@ class FhirClient:
         body: bytes,
         deadline: float,
         resource_id: str | None = None,
+        may_send: Callable[[], bool] = lambda: True,
     ) -> Response:
         """Create a resource, or update the one of that id, with the bytes as they are.
 
         `deadline` is on `time.monotonic`: after it nothing is sent, and no response is waited for.
+        `may_send` is asked just before the first byte of the body.
         An update is a POST to the resource, as 1upHealth documents it.
+
+        Raises:
+            HeartbeatMissing: `may_send` said no. Nothing of the body is sent.
         """
         if not _fits_a_header(token):
             return Response(ResponseKind.UNAUTHORIZED, "unusable_token")
         url = self._resource_url(version_path, resource_type, resource_id)
         if url is None:
             return Response(ResponseKind.HOLD, "unaddressable_id")
-        started = False
+        started = silent = False
 
         async def stream() -> AsyncIterator[bytes]:
             # A process that was frozen after its decision to send must not send late: meanwhile
             # another worker may have claimed the upload.
-            nonlocal started
-            if time.monotonic() >= deadline:
+            nonlocal started, silent
+            silent = not may_send()
+            if silent or time.monotonic() >= deadline:
                 raise DeadlinePassed
             started = True
             yield body
@@ -140,6 +151,8 @@ class FhirClient:
             },
         )
         response = await self._exchange(request, deadline)
+        if silent:
+            raise HeartbeatMissing
         if isinstance(response, Response):
             if not started:
                 return Response(ResponseKind.NOT_SENT, response.code)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.uplift.delivery.test_outcome import CLAIM, OPENED
 from uplift.delivery.calls import Calls
+from uplift.delivery.heartbeats import Heartbeats
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.client import FhirClient
 from uplift.destinations.responses import Response, ResponseKind
@@ -75,6 +76,7 @@ def calls(tokens: FakeTokens, destination: Destination, limiter: Limiter | None 
         cast("TokenAccess", tokens),
         cast("FhirClient", destination),
         cast("RateLimiter", limiter or Limiter()),
+        cast("Heartbeats", None),
     )
 
 
