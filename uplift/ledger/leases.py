@@ -60,6 +60,7 @@ class Claim:
     restored_to: datetime | None = None
     due_seconds: float = 0.0
     older_in_doubt: bool = False
+    trace_parent: str | None = None
 
     @property
     def fhir_type(self) -> FhirType:
@@ -92,7 +93,7 @@ _OPEN_ATTEMPTS = text("""
         INSERT INTO attempts (lease_id, upload_id)
         SELECT CAST(:lease_id AS uuid), id FROM unnest(CAST(:ids AS uuid[])) AS id
     )
-    SELECT id, sealed_body FROM uploads WHERE id = ANY(CAST(:ids AS uuid[]))
+    SELECT id, sealed_body, trace_parent FROM uploads WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 
 
@@ -144,7 +145,7 @@ async def lease(
         ],
     )
     opened = await connection.execute(_OPEN_ATTEMPTS, {"lease_id": lease_id, "ids": [*claimed]})
-    bodies = {row.id: row.sealed_body or b"" for row in opened}
+    contents = {row.id: (row.sealed_body or b"", row.trace_parent) for row in opened}
     return [
         Claim(
             upload_id=row.id,
@@ -156,7 +157,7 @@ async def lease(
             record_id=row.record_id,
             fhir_version=row.fhir_version,
             resource_type=row.resource_type,
-            sealed_body=bodies[row.id],
+            sealed_body=contents[row.id][0],
             body_bytes=row.body_bytes,
             attempts=row.attempts + 1,
             maybe_sent=row.maybe_sent or row.older_in_doubt,
@@ -171,6 +172,7 @@ async def lease(
             due_seconds=float(row.due_seconds),
             restored_to=row.restored_to if row.reason != Reason.REDRIVEN else None,
             older_in_doubt=row.older_in_doubt,
+            trace_parent=contents[row.id][1],
         )
         for row in rows
         if row.id in claimed
