@@ -182,6 +182,8 @@ async def test_what_somebody_else_wrote_stops_no_type(client: Redis, key: str) -
         assert await one.types.answering() == {}
     await client.delete(key)
     assert await report(one, NEW, NOT_FOUND, FAILURES) == {NEW}
+
+
 async def test_what_somebody_else_wrote_into_redis_is_not_believed(client: Redis) -> None:
     one = limiter(client)
     key = "uplift:rate_limiter:oneup:types"
