@@ -74,8 +74,10 @@ def _report(restored: Restored) -> list[str]:
         "  Make again the keys and device tokens you made since.",
         "  Start api, worker, bulk and beat; then: uplift doctor",
         "  Let devices send everything again: their people's syncToken is another one now.",
-        "  What no look-up can tell is marked as a possible duplicate once it is delivered:"
-        " uplift uploads list --status delivered --reason cannot_look_up",
+        (
+            "  What no look-up can tell is marked as a possible duplicate once it is delivered:"
+            " uplift uploads list --status delivered --reason cannot_look_up"
+        ),
     ]
     if restored.grants:
         lines.append(

@@ -32,9 +32,9 @@ class Claim:
     time to give up has passed, `cancel_requested` whether its owner withdrew it, and `collides`
     whether another record is at 1upHealth under its type and id. An upload that is withdrawn or
     collides must not be sent.
-    `due_seconds` is how long it was due. `newer_since` is when the upload was accepted, if the ledger
-    went back in time since: what was written there later may be newer, and the ledger does not know
-    of it. `maybe_lost` is whether that is also the only reason for `maybe_sent`.
+    `due_seconds` is how long it was due. `newer_since` is when the upload was accepted, if the
+    ledger went back in time since: what was written there later may be newer, and the ledger does
+    not know of it. `maybe_lost` is whether that is also the only reason for `maybe_sent`.
     """
 
     upload_id: UUID
