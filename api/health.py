@@ -70,7 +70,8 @@ async def get_liveness(request: Request) -> Liveness:
 )
 async def get_readiness(request: Request) -> Readiness:
     """Ready means: the database can be written, this version works on its schema, and the master
-    keys can open its data. Without Redis the process is degraded: it accepts uploads, and delivery starts later.
+    keys can open its data. Without Redis the process is degraded: it accepts uploads, and delivery
+    starts later.
 
     The answer comes within a second, and is at most a second old.
     """
