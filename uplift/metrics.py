@@ -226,6 +226,7 @@ rate_limiter_slowed = Counter(
 for _state, _reason in (
     ("delivered", "none"),
     ("delivered", "stored_differently"),
+    ("delivered", "cannot_look_up"),
     ("rejected", "invalid"),
     ("rejected", "too_complex"),
     ("refused", "upstream_refused"),

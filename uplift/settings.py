@@ -439,6 +439,18 @@ class Settings(BaseSettings):
         default="info", description="Lowest level that is logged."
     )
 
+    # --- traces -------------------------------------------------------------------------------
+    traces_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://\S+$",
+        description="Where traces are sent: the address of an OpenTelemetry collector for OTLP over"
+        " HTTP, such as http://127.0.0.1:4318/v1/traces. It needs uplift[traces]. If it is not set,"
+        " nothing is traced.",
+    )
+    traces_share: float = Field(
+        default=1.0, ge=0, le=1, description="The share of all traces that is sent, from 0 to 1."
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _secrets_from_files(cls, values: dict[str, Any]) -> dict[str, Any]:

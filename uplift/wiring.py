@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from uplift import traces
 from uplift.control.cancel import Canceller
 from uplift.control.pause import Pauser
 from uplift.control.redrive import Redriver
@@ -155,6 +156,7 @@ def check(settings: Settings) -> None:
     Database.connect(settings)
     redis_url(settings)
     chosen_tolerances(settings)
+    traces.check(settings)
 
 
 async def check_ledger(settings: Settings) -> None:

@@ -80,6 +80,7 @@ async def test_a_summary_counts_by_status_and_by_type_and_says_when_all_is_there
     assert empty == {
         "appUserId": "alice",
         "grant": "none",
+        "syncToken": (await client.get("/v1/users/alice")).json()["syncToken"],
         "complete": True,
         "total": 0,
         "byStatus": dict.fromkeys(State, 0),

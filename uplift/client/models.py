@@ -164,6 +164,7 @@ class User(Model, frozen=True):
     grant: str
     paused: bool
     created_at: datetime
+    sync_token: str
     oneup_user_id: str | None = None
     grant_origin: str | None = None
 
@@ -173,6 +174,7 @@ class UserSummary(Model, frozen=True):
 
     app_user_id: str
     grant: str
+    sync_token: str
     complete: bool
     total: int
     by_status: dict[str, int]

@@ -543,7 +543,7 @@ export type Readiness = {
  *
  * Only one decision depends on it: a new token ends the waits for a token.
  */
-export type Reason = 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'stored_differently' | 'older_version';
+export type Reason = 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'cannot_look_up' | 'stored_differently' | 'older_version';
 
 /**
  * Receipt
@@ -765,6 +765,10 @@ export type UserStatus = {
      * When the user was added.
      */
     createdAt: string;
+    /**
+     * Remember it. When it changes, Uplift may lack what you sent: reset the app's HealthKit anchors and send everything again.
+     */
+    syncToken: string;
 };
 
 /**
@@ -781,6 +785,10 @@ export type UserSummary = {
      * The state of the user's grant.
      */
     grant: GrantState;
+    /**
+     * Remember it. When it changes, Uplift may lack what you sent: reset the app's HealthKit anchors and send everything again.
+     */
+    syncToken: string;
     /**
      * All uploads have ended: none is queued, sending or parked.
      */
@@ -919,7 +927,7 @@ export type RedriveRequest = {
     /**
      * Only uploads with this reason.
      */
-    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'stored_differently' | 'older_version' | null;
+    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'cannot_look_up' | 'stored_differently' | 'older_version' | null;
     /**
      * Only resources of this type.
      */
@@ -967,7 +975,7 @@ export type TryNowRequest = {
     /**
      * Only uploads with this reason.
      */
-    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'stored_differently' | 'older_version' | null;
+    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'cannot_look_up' | 'stored_differently' | 'older_version' | null;
     /**
      * Only resources of this type.
      */
