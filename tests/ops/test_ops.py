@@ -49,7 +49,8 @@ def test_every_metric_is_on_the_dashboard() -> None:
 # Beat measures them as long as the ledger answers, 0 as well. Without that, nobody knows a number.
 _ALWAYS_MEASURED = frozenset({
     "uplift_clocks_apart_seconds", "uplift_due_oldest_seconds",
-    "uplift_ledger_measured_timestamp_seconds", "uplift_pauses", "uplift_queue_messages",
+    "uplift_ledger_measured_timestamp_seconds", "uplift_master_key_due_timestamp_seconds",
+    "uplift_master_keys_to_destroy", "uplift_pauses", "uplift_queue_messages",
     "uplift_quota_calls_left", "uplift_rate_limiter_limit", "uplift_rate_limiter_probing",
     "uplift_rate_limiter_types_probing", "uplift_redis_up", "uplift_slots_free",
     "uplift_sweep_ended_timestamp_seconds",
