@@ -89,13 +89,14 @@ if probe and tonumber(probe) <= now then
     redis.call('ZADD', KEYS[1], now + probe_every, wanted)
 end
 
+-- There are some hundred types. Of more, somebody else wrote some.
 local probing, answering = {}, {}
-local read = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
+local read = redis.call('ZRANGE', KEYS[1], 0, 999, 'WITHSCORES')
 for i = 1, #read, 2 do
     table.insert(probing, read[i])
     table.insert(probing, math.max(0, tonumber(read[i + 1]) - now))
 end
-read = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
+read = redis.call('ZRANGE', KEYS[2], 0, 999, 'WITHSCORES')
 for i = 1, #read, 2 do
     table.insert(answering, read[i])
     table.insert(answering, now - tonumber(read[i + 1]))

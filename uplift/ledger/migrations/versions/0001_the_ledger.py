@@ -132,6 +132,12 @@ def upgrade() -> None:
             "at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
         ),
         sa.Column("look_until", sa.DateTime(timezone=True), nullable=False),
+        sa.Column(
+            "settled_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
         sa.PrimaryKeyConstraint("since", name=op.f("pk_restores")),
     )
     op.create_table(
@@ -142,6 +148,9 @@ def upgrade() -> None:
         sa.Column("master_key_id", sa.Text(), nullable=True),
         sa.Column("wrapped_key", sa.LargeBinary(), nullable=True),
         sa.Column("pseudonym", sa.Uuid(), nullable=True),
+        sa.Column(
+            "sync_token", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False
+        ),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
@@ -436,6 +445,8 @@ def upgrade() -> None:
         sa.Column("crashes", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("crashes_alone", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("maybe_sent", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("maybe_lost", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("restored", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("empty_searches", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column(
             "cancel_requested", sa.Boolean(), server_default=sa.text("false"), nullable=False
@@ -466,6 +477,9 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "NOT maybe_lost OR maybe_sent", name=op.f("ck_uploads_lost_is_maybe_sent")
+        ),
         sa.CheckConstraint(
             "(state = 'queued') = (next_attempt_at IS NOT NULL)",
             name=op.f("ck_uploads_queued_is_due"),
