@@ -113,7 +113,8 @@ _ADD = """
             :state, :reason, lost.settled_at,
             last.finish_tag + sum({cost}) OVER (
                 PARTITION BY new.user_id, new.queue ORDER BY new.body_begins)
-        FROM {source} CROSS JOIN lost JOIN last ON last.user_id = new.user_id AND last.queue = new.queue
+        FROM {source} CROSS JOIN lost
+        JOIN last ON last.user_id = new.user_id AND last.queue = new.queue
         RETURNING id, maybe_sent, created_at
     ), noted AS (
         INSERT INTO audit_events (actor, action, pseudonym, upload_id)

@@ -61,9 +61,9 @@ class Restorer:
         """Mark the uploads of a ledger that lost all commits after `since`, which has a time zone.
 
         For `look_seconds`, new uploads are looked up, too: a device may send one again whose first
-        upload the ledger has lost. Every person gets another sync token. After each group, `progress` gets the uploads done and the
-        uploads in all. It is an event of the audit trail, caused by `by`. Raises
-        ConfigurationError if `since` is in the future.
+        upload the ledger has lost. Every person gets another sync token. After each group,
+        `progress` gets the uploads done and the uploads in all. It is an event of the audit trail,
+        caused by `by`. Raises ConfigurationError if `since` is in the future.
         """
         async with self._database.transaction() as connection:
             if await restoring.is_in_the_future(connection, since):
