@@ -28,7 +28,7 @@ from chaos.lasting import LASTING
 from chaos.options import Options
 from chaos.run import add_key, add_users
 from chaos.scenario import processes_of
-from chaos.told import Examination, failures
+from chaos.told import Examination, examined, failures
 from uplift.cli.local.processes import interrupted_by_signals
 from uplift.cli.local.system import System
 
@@ -225,10 +225,8 @@ def _shown(seconds: float) -> str:
 
 
 def _told(examination: Examination) -> str:
-    if examination.findings is None:
-        return "(it was still examining)"
     parts = list(dict.fromkeys(each.part for each in failures(examination.findings)))
-    return ", ".join(parts) or "nothing"
+    return ", ".join(parts) or ("nothing yet" if examination.is_alive() else "nothing")
 
 
 def _in_flight(cluster: Cluster) -> list[str]:
@@ -258,10 +256,7 @@ def _until_well(cluster: Cluster, ended: float) -> float:
     """How long after the end of the fault the doctor's exit code is 0."""
     while time.time() < ended + _GIVE_UP:
         began = time.time()
-        examination = Examination(cluster.environment)
-        examination.start()
-        examination.join()
-        if not failures(examination.findings or []):
+        if not failures(examined(cluster.environment)):
             return began - ended
         time.sleep(0.5)
     return _GIVE_UP + 1
