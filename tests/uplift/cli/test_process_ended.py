@@ -30,11 +30,10 @@ def test_the_end_of_a_process_is_noted_once(database: Database, settings: Settin
     async def add() -> UUID:
         return await rows.add_process(opened)
 
-    async def crashed() -> bool | None:
+    async def crashed() -> bool:
         async with opened.reading() as connection:
-            return await connection.scalar(
-                select(Process.crashed).where(Process.ended_at.is_not(None))
-            )
+            ended = select(Process.crashed).where(Process.ended_at.is_not(None))
+            return bool(await connection.scalar(ended))
 
     process_id = asyncio.run(_closed(opened, add()))
     assert "Noted." in _run(settings, process_id)
