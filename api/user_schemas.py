@@ -110,20 +110,34 @@ class UserSummary(Camel):
         )
 
 
-class Erasing(Camel):
-    """An erasure that has not ended. The data cannot be read any more; workers still send some."""
+class ErasureStatus(Camel):
+    """How far an erasure is. The data cannot be read any more, as soon as this is answered."""
 
-    status: Literal["erasing"] = Field(default="erasing", description="Always `erasing`.")
+    status: Literal["erased", "erasing"] = Field(
+        description="`erased`: nothing is left, and nothing is sent any more. `erasing`: workers"
+        " still send some.",
+        examples=["erased"],
+    )
     sending: int = Field(
         description="Uploads that workers are sending. Each ends by itself, at the latest with its"
         " lease.",
-        examples=[1],
+        examples=[0],
+    )
+    unreadable_by: datetime | None = Field(
+        description="By this time nobody can read what backups and PostgreSQL's files still have of"
+        " the user: the rotation period and the age of the oldest backup from now, at the latest."
+        " Null if UPLIFT_BACKUPS_KEPT_DAYS is not set.",
+        examples=["2027-03-30T10:00:00Z"],
     )
 
     @classmethod
-    def of(cls, erasure: Erasure) -> "Erasing":
-        """The state of an erasure that has not ended."""
-        return cls(sending=erasure.sending)
+    def of(cls, erasure: Erasure) -> "ErasureStatus":
+        """The state of an erasure."""
+        return cls(
+            status="erased" if erasure.done else "erasing",
+            sending=erasure.sending,
+            unreadable_by=erasure.unreadable_by,
+        )
 
 
 class BroughtGrant(Camel):

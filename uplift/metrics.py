@@ -330,6 +330,14 @@ class LedgerGauges(Collector):
             "User-management calls that are left now: all, or only those for known users (known).",
             ("whom",),
         ),
+        "uplift_master_key_due_timestamp_seconds": (
+            "When the master key in use is to be replaced, in seconds since 1970.",
+            (),
+        ),
+        "uplift_master_keys_to_destroy": (
+            "Master keys that nothing in the ledger and no kept backup needs, and not retired.",
+            (),
+        ),
         "uplift_sweep_ended_timestamp_seconds": (
             "When the last successful sweep of this process ended, in seconds since 1970.",
             (),

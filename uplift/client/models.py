@@ -207,10 +207,15 @@ class DeviceToken(Model, frozen=True):
         return f"DeviceToken(id={self.id!r}, token='…', expires_at={self.expires_at!r})"
 
 
-class Erasing(Model, frozen=True):
-    """An erasure that has not ended: workers are still sending so many uploads."""
+class Erasure(Model, frozen=True):
+    """How far an erasure is: `erased`, or `erasing` while workers send so many uploads.
 
+    `unreadable_by`: when nobody can read what backups still have of the user; None if nobody knows.
+    """
+
+    status: str
     sending: int
+    unreadable_by: datetime | None
 
 
 class FieldError(Model, frozen=True):

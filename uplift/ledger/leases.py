@@ -62,6 +62,7 @@ class Claim:
     maybe_lost: bool = False
     due_seconds: float = 0.0
     older_in_doubt: bool = False
+    trace_parent: str | None = None
 
     @property
     def fhir_type(self) -> FhirType:
@@ -94,7 +95,7 @@ _OPEN_ATTEMPTS = text("""
         INSERT INTO attempts (lease_id, upload_id)
         SELECT CAST(:lease_id AS uuid), id FROM unnest(CAST(:ids AS uuid[])) AS id
     )
-    SELECT id, sealed_body FROM uploads WHERE id = ANY(CAST(:ids AS uuid[]))
+    SELECT id, sealed_body, trace_parent FROM uploads WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 
 
@@ -146,7 +147,7 @@ async def lease(
         ],
     )
     opened = await connection.execute(_OPEN_ATTEMPTS, {"lease_id": lease_id, "ids": [*claimed]})
-    bodies = {row.id: row.sealed_body or b"" for row in opened}
+    contents = {row.id: (row.sealed_body or b"", row.trace_parent) for row in opened}
     return [
         Claim(
             upload_id=row.id,
@@ -158,7 +159,7 @@ async def lease(
             record_id=row.record_id,
             fhir_version=row.fhir_version,
             resource_type=row.resource_type,
-            sealed_body=bodies[row.id],
+            sealed_body=contents[row.id][0],
             body_bytes=row.body_bytes,
             attempts=row.attempts + 1,
             maybe_sent=row.maybe_sent or row.older_in_doubt,
@@ -174,6 +175,7 @@ async def lease(
             newer_since=row.created_at if row.restored else None,
             maybe_lost=row.maybe_lost and not row.older_in_doubt,
             older_in_doubt=row.older_in_doubt,
+            trace_parent=contents[row.id][1],
         )
         for row in rows
         if row.id in claimed

@@ -325,6 +325,8 @@ class Upload(Table):
     digest: Mapped[bytes]
     body_bytes: Mapped[int]
     sealed_body: Mapped[bytes | None]
+    # Of the request that brought it, if that is traced.
+    trace_parent: Mapped[str | None]
 
     state: Mapped[str]
     reason: Mapped[str | None]

@@ -337,19 +337,23 @@ export type DeviceTokenList = {
 };
 
 /**
- * Erasing
+ * ErasureStatus
  *
- * An erasure that has not ended. The data cannot be read any more; workers still send some.
+ * How far an erasure is. The data cannot be read any more, as soon as this is answered.
  */
-export type Erasing = {
+export type ErasureStatus = {
     /**
-     * Always `erasing`.
+     * `erased`: nothing is left, and nothing is sent any more. `erasing`: workers still send some.
      */
-    status?: 'erasing';
+    status: 'erased' | 'erasing';
     /**
      * Uploads that workers are sending. Each ends by itself, at the latest with its lease.
      */
     sending: number;
+    /**
+     * By this time nobody can read what backups and PostgreSQL's files still have of the user: the rotation period and the age of the oldest backup from now, at the latest. Null if UPLIFT_BACKUPS_KEPT_DAYS is not set.
+     */
+    unreadableBy: string | null;
 };
 
 /**
@@ -2205,13 +2209,13 @@ export type EraseUserError = EraseUserErrors[keyof EraseUserErrors];
 
 export type EraseUserResponses = {
     /**
-     * The user's data cannot be read any more. Workers are still sending some of it
-     */
-    202: Erasing;
-    /**
      * Successful Response
      */
-    204: void;
+    200: ErasureStatus;
+    /**
+     * The user's data cannot be read any more. Workers are still sending some of it
+     */
+    202: ErasureStatus;
 };
 
 export type EraseUserResponse = EraseUserResponses[keyof EraseUserResponses];
