@@ -12,6 +12,9 @@ from uplift.delivery.attempt import Attempter
 from uplift.delivery.deliver import Deliverer
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.client import FhirClient, open_http
+from uplift.destinations.configured import configured_destinations
+from uplift.destinations.derived_ids import read_id_key
+from uplift.destinations.destination import Destinations
 from uplift.dispatch import Dispatcher
 from uplift.fhir.tolerances import chosen_tolerances
 from uplift.intake.accept import Acceptor
@@ -45,6 +48,7 @@ class Relay:
     settings: Settings
     database: Database
     key_ring: KeyRing
+    destinations: Destinations
     keys: KeyCheck
     dispatcher: Dispatcher
     rate_limiter: RateLimiter
@@ -88,6 +92,7 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
     attempter = Attempter(key_ring, access, fhir, rate_limiter, settings)
     long_poll = LongPoll(database)
     eraser = Eraser(database)
+    destinations = configured_destinations(settings)
     retrier = CollisionRetrier(database, key_ring)
     sweeper = Sweeper(database, dispatcher, eraser, retrier, rate_limiter, settings)
     dispatcher.start()
@@ -97,13 +102,18 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
             settings=settings,
             database=database,
             key_ring=key_ring,
+            destinations=destinations,
             keys=keys,
             dispatcher=dispatcher,
             rate_limiter=rate_limiter,
             authenticator=Authenticator(database, key_ring),
-            acceptor=Acceptor(database, key_ring, dispatcher, pressure),
-            batch_acceptor=BatchAcceptor(database, key_ring, dispatcher, pressure, settings),
-            provisioner=Provisioner(database, key_ring, tokens, keys),
+            acceptor=Acceptor(
+                database, key_ring, dispatcher, pressure, destinations, read_id_key(settings)
+            ),
+            batch_acceptor=BatchAcceptor(
+                database, key_ring, dispatcher, pressure, destinations, settings
+            ),
+            provisioner=Provisioner(database, key_ring, tokens, keys, destinations.default),
             long_poll=long_poll,
             statuses=StatusOpener(key_ring),
             deliverer=Deliverer(database, attempter, rate_limiter, settings),
@@ -134,6 +144,8 @@ def check(settings: Settings) -> None:
     Database.connect(settings)
     redis_url(settings)
     chosen_tolerances(settings)
+    configured_destinations(settings)
+    read_id_key(settings)
 
 
 async def check_ledger(settings: Settings) -> None:

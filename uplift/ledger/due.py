@@ -158,6 +158,8 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
             User.wrapped_key,
             Delivery.sealed_receipt.label("record_receipt"),
             Record.upstream_key,
+            Record.derived_id,
+            Record.source_key,
             select(func.min(Restore.since))
             .where(Restore.since >= upload.created_at)
             .scalar_subquery()

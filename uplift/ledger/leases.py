@@ -30,8 +30,9 @@ class Claim:
     time to give up has passed, `cancel_requested` whether its owner withdrew it, and `collides`
     whether another record is at the destination under its type and id. An upload that is withdrawn
     or collides must not be sent.
-    `due_seconds` is how long it was due. `restored_to` is the time up to which the ledger is
-    complete, if it was restored after the upload was accepted.
+    `derived_id` is its record's id wherever Uplift derives ids, and `source_key` its source, as
+    `identity.source_key`. `due_seconds` is how long it was due. `restored_to` is the time up to
+    which the ledger is complete, if it was restored after the upload was accepted.
     """
 
     upload_id: UUID
@@ -58,6 +59,8 @@ class Claim:
     restored_to: datetime | None = None
     due_seconds: float = 0.0
     older_in_doubt: bool = False
+    derived_id: str | None = None
+    source_key: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +165,8 @@ async def lease(
             due_seconds=float(row.due_seconds),
             restored_to=row.restored_to if row.reason != Reason.REDRIVEN else None,
             older_in_doubt=row.older_in_doubt,
+            derived_id=row.derived_id,
+            source_key=row.source_key,
         )
         for row in rows
         if row.id in claimed
