@@ -10,6 +10,7 @@ UpliftError
 │   ├── BacklogFull             too many uploads wait already: try later
 │   │   └── UserBacklogFull     too many of that user's do
 │   ├── UnreadableUpload        the body cannot be stored: it is not a resource
+│   ├── VersionNotTaken         the user's destination does not take the record's FHIR version
 │   ├── InvalidRead             the request is not a read that Uplift or 1upHealth knows
 │   ├── UnusableResponse        the response to a read cannot be passed on
 │   ├── UpstreamTimedOut        1upHealth did not respond to a read in time
@@ -87,6 +88,10 @@ class UserBacklogFull(BacklogFull):
 
 class UnreadableUpload(RequestError):
     """The body is nothing that Uplift can store: not JSON, not an object, or no resourceType."""
+
+
+class VersionNotTaken(RequestError):
+    """The destination of the user does not take the FHIR version of the record."""
 
 
 class InvalidRead(RequestError):

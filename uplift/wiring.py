@@ -50,6 +50,7 @@ class Relay:
     settings: Settings
     database: Database
     key_ring: KeyRing
+    destinations: Destinations
     keys: KeyCheck
     dispatcher: Dispatcher
     rate_limiter: RateLimiter
@@ -102,13 +103,18 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
             settings=settings,
             database=database,
             key_ring=key_ring,
+            destinations=destinations,
             keys=keys,
             dispatcher=dispatcher,
             rate_limiter=rate_limiter,
             authenticator=Authenticator(database, key_ring),
-            acceptor=Acceptor(database, key_ring, dispatcher, pressure),
-            batch_acceptor=BatchAcceptor(database, key_ring, dispatcher, pressure, settings),
-            provisioner=Provisioner(database, key_ring, tokens, keys),
+            acceptor=Acceptor(
+                database, key_ring, dispatcher, pressure, destinations, read_id_key(settings)
+            ),
+            batch_acceptor=BatchAcceptor(
+                database, key_ring, dispatcher, pressure, destinations, settings
+            ),
+            provisioner=Provisioner(database, key_ring, tokens, keys, destinations.default),
             long_poll=long_poll,
             statuses=StatusOpener(key_ring),
             deliverer=Deliverer(database, attempter, rate_limiter, settings),

@@ -97,7 +97,7 @@ class DerivedDelivery:
         """Everything that must be there before the record is."""
         claim = opened.claim
         destination = self._calls.destination(opened)
-        if claim.upstream_id is None:
+        if claim.derived_id is None:
             return Unprepared(Response(ResponseKind.HOLD, "no_derived_id"))
         if (seen := await self._check_version(opened)).kind is not ResponseKind.FOUND:
             return Unprepared(seen)
@@ -116,13 +116,13 @@ class DerivedDelivery:
             targets = {}
         rules = Rewriting(
             version=FhirVersion(claim.fhir_version),
-            own_id=claim.upstream_id if destination.mode is Mode.PUT else None,
-            record_identifier=claim.upstream_id if destination.mode is Mode.UPSERT else None,
+            own_id=claim.derived_id if destination.mode is Mode.PUT else None,
+            record_identifier=claim.derived_id if destination.mode is Mode.UPSERT else None,
             source_system=source_system(claim.source_key),
             patient=patient,
             targets=targets,
         )
-        return await asyncio.to_thread(_form, resource, rules, claim.upstream_id)
+        return await asyncio.to_thread(_form, resource, rules, claim.derived_id)
 
     async def _check_version(self, opened: Opened) -> Response:
         """Whether the server is of the record's FHIR version. Asked once a process."""

@@ -137,7 +137,7 @@ def change_of(
     then = _next(claim, last, policy, jitter)
     response = response_of(last)
     unknown = _is_unknown(last)
-    arrived = unknown or (response is not None and response.kind in _ARRIVED)
+    arrived = unknown or (isinstance(last, Sent) and last.response.kind in _ARRIVED)
     empty_searches = 0 if unknown else None
     if isinstance(last, SearchEmpty):
         empty_searches = claim.empty_searches + 1

@@ -159,6 +159,7 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
             User.wrapped_key,
             Delivery.sealed_receipt.label("record_receipt"),
             Record.upstream_key,
+            Record.derived_id,
             Record.source_key,
             func.extract("epoch", func.now() - upload.waiting_since).label("waited_seconds"),
             select(func.min(Restore.since))

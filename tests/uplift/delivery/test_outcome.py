@@ -387,7 +387,7 @@ def test_a_receipt_without_a_time_has_the_time_of_the_response() -> None:
     assert orjson.loads(receipt)["stored_at"] == "2026-01-02T00:00:00+00:00"
 
 
-DELIVERIES = (STORED, STORED_DIFFERENTLY, FOUND)
+DELIVERIES = (STORED, STORED_DIFFERENTLY, OVERWROTE, FOUND)
 
 
 @pytest.mark.parametrize("last", [step for step in STEPS if step not in DELIVERIES], ids=name)
