@@ -44,7 +44,7 @@ from uplift.fhir.tolerances import chosen_tolerances
 from uplift.fhir.validate import validate
 from uplift.identity import receipt_key
 from uplift.ledger.leases import Claim, Outcome
-from uplift.ledger.uploads import body_context, receipt_context
+from uplift.ledger.uploads import body_context, delivery_context, receipt_context
 from uplift.ledger.users import key_context
 from uplift.metrics import count_findings, library_disagreements
 from uplift.sealing import KeyRing
@@ -104,7 +104,7 @@ class Attempter:
         if claim.record_receipt is None:
             return Opened(claim, key, body)
         receipt: dict[str, Any] = orjson.loads(
-            key.open(claim.record_receipt, receipt_context(claim.record_id))
+            key.open(claim.record_receipt, delivery_context(claim.record_id, claim.destination))
         )
         return Opened(claim, key, body, receipt["id"] or None, receipt["version"])
 
@@ -184,7 +184,9 @@ class Attempter:
             receipt = receipt_of(opened, result, datetime.now(UTC))
             if receipt is not None:
                 upload_receipt = opened.key.seal(receipt, receipt_context(claim.upload_id))
-                record_receipt = opened.key.seal(receipt, receipt_context(claim.record_id))
+                record_receipt = opened.key.seal(
+                    receipt, delivery_context(claim.record_id, claim.destination)
+                )
         change, code = change_of(
             claim,
             result,

@@ -113,6 +113,7 @@ class Acceptor:
                     offer.submission,
                     found[offer.app_user_id].id,
                     keys[offer.app_user_id],
+                    destination=found[offer.app_user_id].destination,
                     queue=offer.queue,
                     by=offer.by,
                 )
@@ -133,10 +134,17 @@ class Acceptor:
     async def _accept_alone(self, offer: _Offer) -> Accepted:
         async with self._database.transaction() as connection:
             user = await users.require_user(connection, offer.app_user_id, lock=True)
-            user_id, key = user.id, user.key(self._key_ring)
+            key = user.key(self._key_ring)
             new = await run_unblocked(
                 len(offer.submission.body),
-                lambda: sealed(offer.submission, user_id, key, queue=offer.queue, by=offer.by),
+                lambda: sealed(
+                    offer.submission,
+                    user.id,
+                    key,
+                    destination=user.destination,
+                    queue=offer.queue,
+                    by=offer.by,
+                ),
             )
             if offer.key is not None:
                 digest = _digest(offer.submission, key)

@@ -160,9 +160,12 @@ class BatchAcceptor:
     async def _commit(self, batch: "OpenBatch", group: "_SealedGroup") -> list[UUID]:
         """Commit a group with its lines; the uploads that are new."""
         async with self._database.transaction() as connection:
-            if await users.get_user(connection, batch.user.id, lock=True) is None:
+            user = await users.get_user(connection, batch.user.id, lock=True)
+            if user is None:
                 raise users.no_such_user()
-            kept = await accepting.put_in_unread(connection, list(group.new.values()))
+            # They may have moved since it was sealed.
+            new = [replace(each, destination=user.destination) for each in group.new.values()]
+            kept = await accepting.put_in_unread(connection, new)
             lines = [
                 NewLine(line=line, upload_id=upload_id, duplicate=duplicate)
                 for line, (upload_id, duplicate) in zip(group.new, kept, strict=True)
@@ -229,7 +232,15 @@ class OpenBatch:
                 "The envelope names another user than the batch. Send each user's records in a"
                 " batch of their own.",
             )
-        return sealed(submission, self.user.id, self.key, queue=BULK, by=self.by, batch_id=self.id)
+        return sealed(
+            submission,
+            self.user.id,
+            self.key,
+            destination=self.user.destination,
+            queue=BULK,
+            by=self.by,
+            batch_id=self.id,
+        )
 
 
 class _Groups:

@@ -30,11 +30,12 @@ def sealed(
     user_id: UUID,
     key: UserKey,
     *,
+    destination: str,
     queue: str,
     by: Actor = SYSTEM,
     batch_id: UUID | None = None,
 ) -> NewUpload:
-    """The submission, ready to be put in.
+    """The submission, ready to be put in on its way to `destination`.
 
     A record without a label of its source is one of its server's, if its URL names one.
     """
@@ -64,6 +65,7 @@ def sealed(
         resource_type=submission.resource_type,
         body_bytes=len(submission.body),
         sealed_body=key.seal(submission.body, uploads.body_context(upload_id)),
+        destination=destination,
         queue=queue,
         key=key,
         record_id=first_id,

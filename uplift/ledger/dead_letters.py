@@ -67,16 +67,19 @@ _STANDINGS = text("""
     SELECT u.id, u.record_id, u.version, u.state, u.queue, u.maybe_sent,
         u.sealed_body IS NOT NULL AS kept,
         CAST(extract(epoch FROM now() - u.updated_at) AS float8) AS rested,
-        r.delivered_version > u.version OR r.alias_of IS NOT NULL
-            OR coalesce(r.latest_upload_id <> u.id AND r.latest_digest = r.delivered_digest, false)
+        coalesce(d.version, 0) > u.version OR r.alias_of IS NOT NULL
+            OR coalesce(r.latest_upload_id <> u.id AND r.latest_digest = d.digest, false)
             OR EXISTS (SELECT 1 FROM uploads AS n
                        WHERE n.record_id = u.record_id AND n.version > u.version
+                           AND n.destination = u.destination
                            AND n.state IN ('queued', 'sending', 'parked')) AS overtaken,
         EXISTS (SELECT 1 FROM uploads AS n
                 WHERE n.record_id = u.record_id AND n.version > u.version AND n.maybe_sent
+                    AND n.destination = u.destination
                     AND n.state <> 'delivered') AS newer_maybe_sent
     FROM uploads AS u
     JOIN records AS r ON r.id = u.record_id
+    LEFT JOIN deliveries AS d ON d.record_id = u.record_id AND d.destination = u.destination
     JOIN users ON users.id = u.user_id AND users.erased_at IS NULL
     WHERE u.id = ANY(CAST(:ids AS uuid[])) AND u.state IN ('rejected', 'refused', 'expired')
     ORDER BY u.id FOR UPDATE OF u

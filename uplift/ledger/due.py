@@ -25,18 +25,22 @@ from sqlalchemy.orm import aliased
 from uplift.ledger import fair_queue
 from uplift.ledger.parameters import is_among
 from uplift.ledger.pauses import nobody_paused_all, not_paused
-from uplift.ledger.tables import Record, Restore, Upload, User, state_is
+from uplift.ledger.tables import Delivery, Record, Restore, Upload, User, state_is
 from uplift.lifecycle import ENDED_UNDELIVERED, UNFINISHED, State
 
 
 def _blocked(upload: Any) -> ColumnElement[bool]:
-    """Whether an older version of the same record has not ended: versions are sent in order."""
+    """Whether an older version of the same record has not ended: versions are sent in order.
+
+    What ends at another destination is in nobody's way.
+    """
     older = aliased(Upload)
     return (
         select(1)
         .where(
             older.record_id == upload.record_id,
             older.version < upload.version,
+            older.destination == upload.destination,
             state_is(older.state, *sorted(UNFINISHED)),
         )
         .exists()
@@ -57,15 +61,16 @@ def _may_be_sent(upload: Any) -> tuple[ColumnElement[bool], ...]:
 
 
 def _older_in_doubt(upload: Any) -> ColumnElement[bool]:
-    """Whether an older version may be at 1upHealth, whose outcome stayed unknown, and nothing was
-    delivered since."""
+    """Whether an older version may be at the destination, whose outcome stayed unknown, and nothing
+    was delivered there since."""
     older = aliased(Upload)
     return (
         select(1)
         .where(
             older.record_id == upload.record_id,
             older.version < upload.version,
-            older.version > Record.delivered_version,
+            older.version > func.coalesce(Delivery.version, 0),
+            older.destination == upload.destination,
             older.maybe_sent,
             state_is(older.state, *sorted(ENDED_UNDELIVERED)),
         )
@@ -94,6 +99,7 @@ _COLUMNS = (
     Upload.user_id,
     Upload.record_id,
     Upload.version,
+    Upload.destination,
     Upload.fhir_version,
     Upload.resource_type,
     Upload.body_bytes,
@@ -114,6 +120,7 @@ _READ = (
     "id",
     "user_id",
     "record_id",
+    "destination",
     "fhir_version",
     "resource_type",
     "body_bytes",
@@ -149,7 +156,7 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
             User.app_user_id,
             User.master_key_id,
             User.wrapped_key,
-            Record.sealed_receipt.label("record_receipt"),
+            Delivery.sealed_receipt.label("record_receipt"),
             Record.upstream_key,
             select(func.min(Restore.since))
             .where(Restore.since >= upload.created_at)
@@ -161,6 +168,12 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
         )
         .join(User, User.id == upload.user_id)
         .join(Record, Record.id == upload.record_id)
+        .outerjoin(
+            Delivery,
+            and_(
+                Delivery.record_id == upload.record_id, Delivery.destination == upload.destination
+            ),
+        )
     )
 
 

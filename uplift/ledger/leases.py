@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NotRequired, TypedDict, Unpack
+from typing import Any, NotRequired, TypedDict, Unpack
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid4
 
-from uplift.ledger.collisions import colliding
+from uplift.ledger.collisions import Claimed, colliding
 from uplift.ledger.due import Due, due_among
 from uplift.ledger.locks import lock_records
 from uplift.ledger.parameters import Rows
@@ -28,8 +28,8 @@ class Claim:
     this version, or one of an older version with an unknown outcome (`older_in_doubt`).
     `empty_searches` is how many searches have found nothing since. `past_deadline` is whether the
     time to give up has passed, `cancel_requested` whether its owner withdrew it, and `collides`
-    whether another record is at 1upHealth under its type and id. An upload that is withdrawn or
-    collides must not be sent.
+    whether another record is at the destination under its type and id. An upload that is withdrawn
+    or collides must not be sent.
     `due_seconds` is how long it was due. `restored_to` is the time up to which the ledger is
     complete, if it was restored after the upload was accepted.
     """
@@ -40,6 +40,7 @@ class Claim:
     lease_ends: float
     user_id: UUID
     record_id: UUID
+    destination: str
     fhir_version: str
     resource_type: str
     sealed_body: bytes
@@ -63,9 +64,9 @@ class Claim:
 class Outcome:
     """What an attempt came to: the upload's change, codes for its history, the record's receipt.
 
-    `code` is the attempt's own; the receipt is sealed. `receipt_key` is `identity.receipt_key` of
-    its id. `if_taken` is the outcome instead, if that id is the receipt of another record: then
-    this one got the response of that one.
+    `code` is the attempt's own; `record_receipt` is sealed with `uploads.delivery_context`.
+    `receipt_key` is `identity.receipt_key` of its id. `if_taken` is the outcome instead, if that id
+    is the receipt of another record: then this one got the response of that one.
     """
 
     claim: Claim
@@ -115,8 +116,9 @@ async def lease(
         return []
     lease_id = uuid4()
     rows = [each.row for each in due.values()]
-    keys = {row.record_id: bytes(row.upstream_key) for row in rows if row.upstream_key}
-    collisions = set() if terms.get("allow_shared_ids") else await colliding(connection, keys)
+    collisions = (
+        set() if terms.get("allow_shared_ids") else await colliding(connection, _claimed(rows))
+    )
     claimed = await change_state(
         connection,
         [
@@ -127,7 +129,7 @@ async def lease(
                 new_lease_id=lease_id,
                 lease_seconds=terms["lease_seconds"],
                 clock=terms["give_up_seconds"],
-                maybe_sent=(None if row.cancel_requested or row.record_id in collisions else True),
+                maybe_sent=(None if row.cancel_requested or _place(row) in collisions else True),
             )
             for row in rows
         ],
@@ -142,6 +144,7 @@ async def lease(
             lease_ends=since + terms["lease_seconds"],
             user_id=row.user_id,
             record_id=row.record_id,
+            destination=row.destination,
             fhir_version=row.fhir_version,
             resource_type=row.resource_type,
             sealed_body=bodies[row.id],
@@ -152,7 +155,7 @@ async def lease(
             validated=row.validated,
             past_deadline=row.past_deadline,
             cancel_requested=row.cancel_requested,
-            collides=row.record_id in collisions,
+            collides=_place(row) in collisions,
             app_user_id=row.app_user_id or "",
             wrapped_key=WrappedKey(row.master_key_id or "", row.wrapped_key or b""),
             record_receipt=row.record_receipt,
@@ -163,6 +166,18 @@ async def lease(
         for row in rows
         if row.id in claimed
     ]
+
+
+def _claimed(rows: Sequence[Row[Any]]) -> list[Claimed]:
+    return [
+        Claimed(*_place(row), upstream_key=bytes(row.upstream_key))
+        for row in rows
+        if row.upstream_key
+    ]
+
+
+def _place(row: Row[Any]) -> tuple[UUID, str]:
+    return row.record_id, row.destination
 
 
 async def claim(
@@ -199,18 +214,24 @@ _CLOSE_ATTEMPTS = _ENDED.statement("""
 
 _DELIVERED = Rows("delivered", upload_id="uuid", receipt="bytea", receipt_key="bytea")
 
+# Two outcomes of one upload may be in the group, and only one of them had the lease.
 _RECORD_DELIVERED = _DELIVERED.statement("""
-    UPDATE records AS r SET delivered_version = u.version, delivered_digest = u.digest,
-        sealed_receipt = e.receipt, receipt_key = e.receipt_key
+    INSERT INTO deliveries AS d
+        (record_id, destination, version, digest, sealed_receipt, receipt_key)
+    SELECT DISTINCT ON (u.record_id, u.destination) u.record_id, u.destination, u.version, u.digest,
+        e.receipt, e.receipt_key
     FROM {delivered} AS e
-    -- Two outcomes of one upload may be in the group, and only one of them had the lease.
     JOIN uploads AS u ON u.id = e.upload_id AND u.state = 'delivered'
-    WHERE r.id = u.record_id AND r.delivered_version < u.version
+    ORDER BY u.record_id, u.destination, u.version DESC
+    ON CONFLICT (record_id, destination) DO UPDATE SET version = excluded.version,
+        digest = excluded.digest, sealed_receipt = excluded.sealed_receipt,
+        receipt_key = excluded.receipt_key
+    WHERE d.version < excluded.version
 """)
 
 
 async def record(connection: AsyncConnection, ended: Sequence[Outcome]) -> set[UUID]:
-    """Record outcomes: the states, the history and the records, all or nothing.
+    """Record outcomes: the states, the history and the deliveries, all or nothing.
 
     Returns the uploads whose lease was still theirs. Another worker or the sweep changed the
     others, which keep their state.

@@ -25,7 +25,8 @@ from uplift.watermark import NO_TIMES, Times
 class NewUpload:
     """An upload that is ready to be put in.
 
-    `record_id` is the id of its record, if it is the first. `force`: it counts as newer than what
+    `destination` is where it goes, its user's. `record_id` is the id of its record, if it is the
+    first. `force`: it counts as newer than what
     is there, whatever its `times` say. Without its user's `key`, times are neither kept nor
     compared.
     """
@@ -34,6 +35,7 @@ class NewUpload:
     user_id: UUID
     identity: bytes
     digest: bytes
+    destination: str
     fhir_version: str
     resource_type: str
     body_bytes: int
@@ -88,6 +90,7 @@ _NEW = Rows(
     server_key="bytea",
     batch_id="uuid",
     queue="text",
+    destination="text",
     fhir_version="text",
     resource_type="text",
     digest="bytea",
@@ -99,11 +102,11 @@ _NEW = Rows(
 # forgotten what was sent meanwhile, so for a time everything may have been sent.
 _ADD = """
     WITH new AS MATERIALIZED {new}, {first}last AS MATERIALIZED {last}, added AS (
-        INSERT INTO uploads (id, user_id, record_id, version, batch_id, queue, fhir_version,
-            resource_type, digest, body_bytes, sealed_body, maybe_sent, state, reason,
+        INSERT INTO uploads (id, user_id, record_id, version, batch_id, queue, destination,
+            fhir_version, resource_type, digest, body_bytes, sealed_body, maybe_sent, state, reason,
             next_attempt_at, finish_tag)
         SELECT new.id, new.user_id, new.record_id, new.version, new.batch_id, new.queue,
-            new.fhir_version, new.resource_type, new.digest, new.body_bytes,
+            new.destination, new.fhir_version, new.resource_type, new.digest, new.body_bytes,
             substring(CAST(:bodies AS bytea) FROM new.body_begins FOR new.body_length),
             new.maybe_sent OR EXISTS (SELECT 1 FROM restores WHERE look_until > now()),
             :state, :reason, now(),
@@ -175,6 +178,7 @@ def _row(version: Version, body_begins: int) -> dict[str, Any]:
         "server_key": new.server_key,
         "batch_id": new.batch_id,
         "queue": new.queue,
+        "destination": new.destination,
         "fhir_version": new.fhir_version,
         "resource_type": new.resource_type,
         "digest": new.digest,
@@ -190,6 +194,7 @@ def first_status(new: NewUpload, added: Added, owner: LockedUser) -> UploadRow:
         user_id=new.user_id,
         app_user_id=owner.app_user_id,
         batch_id=new.batch_id,
+        destination=new.destination,
         fhir_version=new.fhir_version,
         resource_type=new.resource_type,
         state=State.QUEUED,

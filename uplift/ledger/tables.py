@@ -57,6 +57,9 @@ class Table(DeclarativeBase):
     }
 
 
+ONEUP = "oneup"
+"""The destination that was there before there were others."""
+
 _NOW = text("now()")
 _FALSE = text("false")
 _ZERO = text("0")
@@ -86,6 +89,8 @@ class User(Table):
     master_key_id: Mapped[str | None]
     wrapped_key: Mapped[bytes | None]
     pseudonym: Mapped[UUID | None]
+    # Where what they bring goes from now on.
+    destination: Mapped[str] = mapped_column(server_default=ONEUP)
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     erased_at: Mapped[datetime | None]
 
@@ -129,12 +134,6 @@ class Record(Table):
             unique=True,
             postgresql_where=text("upstream_key IS NOT NULL"),
         ),
-        Index(
-            "ix_records_receipt_key",
-            "user_id",
-            "receipt_key",
-            postgresql_where=text("receipt_key IS NOT NULL"),
-        ),
         CheckConstraint("alias_of IS NULL OR upstream_key IS NULL", name="alias_has_no_place"),
     )
 
@@ -144,18 +143,11 @@ class Record(Table):
     versions: Mapped[int] = mapped_column(server_default=_ZERO)
     latest_upload_id: Mapped[UUID | None]
     latest_digest: Mapped[bytes | None]
-    delivered_version: Mapped[int] = mapped_column(server_default=_ZERO)
-    delivered_digest: Mapped[bytes | None]
-    # Sealed JSON {"id", "version", "stored_at", "sha256"}: the id at 1upHealth may be a hospital's
-    # own, and the bytes of a digest could be guessed.
-    sealed_receipt: Mapped[bytes | None]
     # Sealed JSON: when its versions were last changed, as their servers say.
     sealed_watermark: Mapped[bytes | None]
-    # Keyed hash of (FHIR version, type, the resource's own id): its place at 1upHealth. Records
-    # there have different ranks.
+    # Keyed hash of (FHIR version, type, the resource's own id): its place wherever ids are kept.
+    # Records there have different ranks.
     upstream_key: Mapped[bytes | None]
-    # Keyed hash of (FHIR version, type, the receipt's id): which resource there is this record.
-    receipt_key: Mapped[bytes | None]
     upstream_rank: Mapped[int] = mapped_column(server_default=_ZERO)
     # Keyed hashes of where it comes from.
     source_key: Mapped[bytes | None]
@@ -163,6 +155,32 @@ class Record(Table):
     # The record that its identity leads to. No foreign key: erasing removes them in any order.
     alias_of: Mapped[UUID | None]
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+
+class Delivery(Table):
+    """What one destination has of one record: the version that was delivered there last."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        # The key is a hash under its user's own key, so no other user has it.
+        Index(
+            "ix_deliveries_receipt_key",
+            "receipt_key",
+            postgresql_where=text("receipt_key IS NOT NULL"),
+        ),
+    )
+
+    record_id: Mapped[UUID] = mapped_column(
+        ForeignKey("records.id", ondelete="CASCADE"), primary_key=True
+    )
+    destination: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(server_default=_ZERO)
+    digest: Mapped[bytes | None]
+    # Sealed JSON {"id", "version", "stored_at", "sha256"}: the id there may be a hospital's own,
+    # and the bytes of a digest could be guessed.
+    sealed_receipt: Mapped[bytes | None]
+    # Keyed hash of (FHIR version, type, the receipt's id): which resource there is this record.
+    receipt_key: Mapped[bytes | None]
 
 
 class SourceAlias(Table):
@@ -229,7 +247,7 @@ class BatchLine(Table):
 
 
 class Upload(Table):
-    """One version of one record, on its way to 1upHealth."""
+    """One version of one record, on its way to one destination."""
 
     __tablename__ = "uploads"
     __table_args__ = (
@@ -306,6 +324,7 @@ class Upload(Table):
     version: Mapped[int]
     batch_id: Mapped[UUID | None] = mapped_column(ForeignKey("batches.id"))
     queue: Mapped[str]
+    destination: Mapped[str] = mapped_column(server_default=ONEUP)
     fhir_version: Mapped[str]
     resource_type: Mapped[str]
     digest: Mapped[bytes]
@@ -377,6 +396,7 @@ class Tombstone(Table):
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
     # No foreign key: it stays when the batch is removed.
     batch_id: Mapped[UUID | None]
+    destination: Mapped[str] = mapped_column(server_default=ONEUP)
     fhir_version: Mapped[str]
     resource_type: Mapped[str]
     reason: Mapped[str | None]

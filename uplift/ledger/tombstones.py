@@ -22,6 +22,7 @@ def status_columns() -> Select[Any]:
         Tombstone.user_id,
         User.app_user_id,
         Tombstone.batch_id,
+        Tombstone.destination,
         Tombstone.fhir_version,
         Tombstone.resource_type,
         literal(State.DELIVERED.value).label("state"),
@@ -53,6 +54,7 @@ async def without_tombstone(
     upload_id: UUID,
     *,
     user_id: UUID,
+    destination: str,
     fhir_version: str,
     resource_type: str,
 ) -> dict[str, Any] | None:
@@ -77,6 +79,7 @@ async def without_tombstone(
         "user_id": user_id,
         "app_user_id": user.app_user_id,
         "batch_id": None,
+        "destination": destination,
         "fhir_version": fhir_version,
         "resource_type": resource_type,
         "state": State.DELIVERED,

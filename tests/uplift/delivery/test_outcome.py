@@ -58,6 +58,7 @@ CLAIM = Claim(
     lease_ends=0.0,
     user_id=UUID(int=3),
     record_id=UUID(int=4),
+    destination="oneup",
     fhir_version="R4",
     resource_type="Observation",
     sealed_body=b"",

@@ -138,7 +138,7 @@ _WAYS: dict[str, tuple[Callable[[AsyncConnection, UserRow], Awaitable[Any]], str
     "resume": (_resume, "ix_uploads_(giving_up|queued)"),
     "resume a user": (_resume_user, "ix_uploads_(giving_up|queued|user_id_id)"),
     "collide": (
-        lambda c, user: collisions.colliding(c, {user.id: b"key" * 9}),
+        lambda c, user: collisions.colliding(c, [collisions.Claimed(user.id, "oneup", b"key" * 9)]),
         "uq_records_upstream_key",
     ),
     "claim": (

@@ -80,8 +80,9 @@ UNWATCH = (
 
 _LOOK = """
     SELECT u.id, u.record_id, u.version, u.state, u.reason, u.revision, u.digest, u.maybe_sent,
-        u.lease_id, r.delivered_version
-    FROM uploads AS u JOIN records AS r ON r.id = u.record_id
+        u.lease_id, coalesce(d.version, 0) AS delivered_version
+    FROM uploads AS u
+    LEFT JOIN deliveries AS d ON d.record_id = u.record_id AND d.destination = u.destination
     ORDER BY u.record_id, u.version
 """
 

@@ -27,6 +27,7 @@ def _row(sealed_receipt: bytes | None) -> UploadRow:
         user_id=_USER,
         app_user_id="alice",
         batch_id=None,
+        destination="oneup",
         fhir_version="R4",
         resource_type="Condition",
         state=State.DELIVERED,

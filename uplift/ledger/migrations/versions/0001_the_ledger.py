@@ -64,6 +64,7 @@ def upgrade() -> None:
         sa.Column("master_key_id", sa.Text(), nullable=True),
         sa.Column("wrapped_key", sa.LargeBinary(), nullable=True),
         sa.Column("pseudonym", sa.Uuid(), nullable=True),
+        sa.Column("destination", sa.Text(), server_default="oneup", nullable=False),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
@@ -226,12 +227,8 @@ def upgrade() -> None:
         sa.Column("versions", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("latest_upload_id", sa.Uuid(), nullable=True),
         sa.Column("latest_digest", sa.LargeBinary(), nullable=True),
-        sa.Column("delivered_version", sa.Integer(), server_default=sa.text("0"), nullable=False),
-        sa.Column("delivered_digest", sa.LargeBinary(), nullable=True),
-        sa.Column("sealed_receipt", sa.LargeBinary(), nullable=True),
         sa.Column("sealed_watermark", sa.LargeBinary(), nullable=True),
         sa.Column("upstream_key", sa.LargeBinary(), nullable=True),
-        sa.Column("receipt_key", sa.LargeBinary(), nullable=True),
         sa.Column("upstream_rank", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("source_key", sa.LargeBinary(), nullable=True),
         sa.Column("server_key", sa.LargeBinary(), nullable=True),
@@ -251,18 +248,34 @@ def upgrade() -> None:
         sa.UniqueConstraint("user_id", "identity", name=op.f("uq_records_user_id_identity")),
     )
     op.create_index(
-        "ix_records_receipt_key",
-        "records",
-        ["user_id", "receipt_key"],
-        unique=False,
-        postgresql_where=sa.text("receipt_key IS NOT NULL"),
-    )
-    op.create_index(
         "uq_records_upstream_key",
         "records",
         ["user_id", "upstream_key", "upstream_rank"],
         unique=True,
         postgresql_where=sa.text("upstream_key IS NOT NULL"),
+    )
+    op.create_table(
+        "deliveries",
+        sa.Column("record_id", sa.Uuid(), nullable=False),
+        sa.Column("destination", sa.Text(), nullable=False),
+        sa.Column("version", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("digest", sa.LargeBinary(), nullable=True),
+        sa.Column("sealed_receipt", sa.LargeBinary(), nullable=True),
+        sa.Column("receipt_key", sa.LargeBinary(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["record_id"],
+            ["records.id"],
+            name=op.f("fk_deliveries_record_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("record_id", "destination", name=op.f("pk_deliveries")),
+    )
+    op.create_index(
+        "ix_deliveries_receipt_key",
+        "deliveries",
+        ["receipt_key"],
+        unique=False,
+        postgresql_where=sa.text("receipt_key IS NOT NULL"),
     )
     op.create_table(
         "source_aliases",
@@ -287,6 +300,7 @@ def upgrade() -> None:
         sa.Column("upload_id", sa.Uuid(), nullable=False),
         sa.Column("user_id", sa.Uuid(), nullable=False),
         sa.Column("batch_id", sa.Uuid(), nullable=True),
+        sa.Column("destination", sa.Text(), server_default="oneup", nullable=False),
         sa.Column("fhir_version", sa.Text(), nullable=False),
         sa.Column("resource_type", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
@@ -345,6 +359,7 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("batch_id", sa.Uuid(), nullable=True),
         sa.Column("queue", sa.Text(), nullable=False),
+        sa.Column("destination", sa.Text(), server_default="oneup", nullable=False),
         sa.Column("fhir_version", sa.Text(), nullable=False),
         sa.Column("resource_type", sa.Text(), nullable=False),
         sa.Column("digest", sa.LargeBinary(), nullable=False),
@@ -561,14 +576,15 @@ def downgrade() -> None:
     )
     op.drop_table("source_aliases")
     op.drop_index(
+        "ix_deliveries_receipt_key",
+        table_name="deliveries",
+        postgresql_where=sa.text("receipt_key IS NOT NULL"),
+    )
+    op.drop_table("deliveries")
+    op.drop_index(
         "uq_records_upstream_key",
         table_name="records",
         postgresql_where=sa.text("upstream_key IS NOT NULL"),
-    )
-    op.drop_index(
-        "ix_records_receipt_key",
-        table_name="records",
-        postgresql_where=sa.text("receipt_key IS NOT NULL"),
     )
     op.drop_table("records")
     op.drop_index("uq_pauses_user_id", table_name="pauses", postgresql_nulls_not_distinct=True)
