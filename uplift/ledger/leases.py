@@ -75,8 +75,9 @@ class Outcome:
 
     `code` is the attempt's own; `record_receipt` is sealed with `uploads.delivery_context`.
     `may_be_late` is whether a send without a precondition had an unknown outcome: it may be stored
-    later, over a newer version. `receipt_key` is `identity.receipt_key` of its id. `if_taken` is the outcome instead, if that id
-    is the receipt of another record: then this one got the response of that one.
+    later, over a newer version. `receipt_key` is `identity.receipt_key` of its id. `if_taken` is
+    the outcome instead, if that id is the receipt of another record: then this one got the response
+    of that one.
     """
 
     claim: Claim

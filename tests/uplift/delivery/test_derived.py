@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from tests import factories
 from tests.uplift.delivery.delivering import deliver
-from uplift.destinations.derived_ids import new_id_key, patient_id, read_id_key
+from uplift.destinations.derived_ids import patient_id, read_id_key
 from uplift.intake.accept import Accepted
 from uplift.intake.submission import parse
 from uplift.ledger.database import Database
@@ -47,7 +47,6 @@ def at_hapi(settings: Settings, hapi: SandboxServer) -> Settings:
             "destination": "hapi",
             "destination_r4": f"{hapi.url}/r4",
             "destination_dstu2": f"{hapi.url}/dstu2",
-            "id_key": SecretStr(new_id_key()),
             "oneup_client_id": "",
         }
     )
