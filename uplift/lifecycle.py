@@ -36,7 +36,14 @@ ENDED_UNDELIVERED = frozenset(State) - UNFINISHED - {State.DELIVERED}
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset(
-        {State.SENDING, State.CANCELLED, State.SUPERSEDED, State.PARKED, State.EXPIRED}
+        {
+            State.SENDING,
+            State.CANCELLED,
+            State.SUPERSEDED,
+            State.PARKED,
+            State.EXPIRED,
+            State.REFUSED,
+        }
     ),
     State.SENDING: frozenset(
         {
@@ -49,7 +56,9 @@ TRANSITIONS: dict[State, frozenset[State]] = {
             State.CANCELLED,
         }
     ),
-    State.PARKED: frozenset({State.QUEUED, State.CANCELLED, State.SUPERSEDED, State.EXPIRED}),
+    State.PARKED: frozenset(
+        {State.QUEUED, State.CANCELLED, State.SUPERSEDED, State.EXPIRED, State.REFUSED}
+    ),
     State.DELIVERED: frozenset(),
     State.REJECTED: frozenset({State.QUEUED, State.SUPERSEDED}),
     State.REFUSED: frozenset({State.QUEUED, State.SUPERSEDED}),
@@ -92,6 +101,7 @@ class Reason(StrEnum):
     CRASHES_WORKER = "crashes_worker"
     ID_COLLISION = "id_collision"  # another source's record is under this id at 1upHealth
     NEWER_UPSTREAM = "newer_upstream"  # after a restore: other content came there since the backup
+    VERSION_NOT_TAKEN = "version_not_taken"  # its destination has no base for its FHIR version
     CANCELLED_BY_OWNER = "cancelled_by_owner"
     GAVE_UP = "gave_up"
     NEWER_VERSION = "newer_version"

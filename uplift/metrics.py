@@ -113,8 +113,9 @@ delivery_duration = Histogram(
 sweep_work = Counter(
     "uplift_sweep_work_total",
     "What sweeps did. Uploads: refused because they crash workers, queued because their lease"
-    " expired (lease_expired), released because of a new grant, retried because a collision is"
-    " none any more, expired, dispatched. Users: erased.",
+    " expired (lease_expired), released because of a new grant, moved to their users' new"
+    " destination, retried because a collision is none any more, expired, dispatched. Users:"
+    " erased.",
     ["kind"],
 )
 
@@ -168,6 +169,13 @@ grants_ended = Counter(
 uploads_parked = Counter(
     "uplift_uploads_parked_total",
     "Uploads that were parked: they wait until the person consents again.",
+)
+
+destination_address_changed = Gauge(
+    "uplift_destination_address_changed",
+    "Whether this process has another address for the destination than the ledger knows: 1 or 0."
+    " It sends nothing there until a person decides.",
+    ["destination"],
 )
 
 rate_limiter_limit = Gauge(

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from uplift.address_check import AddressCheck
 from uplift.control.cancel import Canceller
 from uplift.control.pause import Pauser
 from uplift.control.redrive import Redriver
@@ -38,6 +39,7 @@ from uplift.tokens.access import TokenAccess
 from uplift.tokens.quota import Quota
 from uplift.tokens.token_endpoint import TokenEndpoint
 from uplift.users.erase import Eraser
+from uplift.users.move import Mover
 from uplift.users.provision import Provisioner
 
 
@@ -63,6 +65,7 @@ class Relay:
     retainer: Retainer
     measurer: Measurer
     eraser: Eraser
+    mover: Mover
     reader: Reader
     redriver: Redriver
     try_now: TryNow
@@ -77,6 +80,7 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
     Raises ConfigurationError with the setting to change. PostgreSQL and Redis may be away.
     """
     key_ring = read_key_ring(settings)
+    destinations = configured_destinations(settings)
     database = Database.connect(settings, patience)
     keys = KeyCheck(database, key_ring)
     dispatcher = Dispatcher(settings)
@@ -86,18 +90,25 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
     redis = open_redis(settings)
     quota = Quota(redis, settings)
     tokens = TokenEndpoint(http, settings, quota)
-    access = TokenAccess(database, tokens, settings)
+    access = TokenAccess(
+        database,
+        tokens,
+        settings,
+        [name for name, each in destinations.items() if each.needs_grant],
+    )
     fhir = FhirClient(http, settings)
     rate_limiter = RateLimiter(redis, settings)
     attempter = Attempter(key_ring, access, fhir, rate_limiter, settings)
     long_poll = LongPoll(database)
     eraser = Eraser(database)
-    destinations = configured_destinations(settings)
+    addresses = AddressCheck(database, destinations)
+    mover = Mover(database, destinations)
     retrier = CollisionRetrier(database, key_ring)
-    sweeper = Sweeper(database, dispatcher, eraser, retrier, rate_limiter, settings)
+    sweeper = Sweeper(database, dispatcher, eraser, mover, retrier, rate_limiter, settings)
     dispatcher.start()
     try:
         await keys.at_start()
+        await addresses.at_start()
         yield Relay(
             settings=settings,
             database=database,
@@ -113,7 +124,7 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
             batch_acceptor=BatchAcceptor(
                 database, key_ring, dispatcher, pressure, destinations, settings
             ),
-            provisioner=Provisioner(database, key_ring, tokens, keys, destinations.default),
+            provisioner=Provisioner(database, key_ring, tokens, keys, destinations),
             long_poll=long_poll,
             statuses=StatusOpener(key_ring),
             deliverer=Deliverer(database, attempter, rate_limiter, settings),
@@ -121,6 +132,7 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
             measurer=Measurer(database, dispatcher, quota, sweeper),
             retainer=Retainer(database, settings),
             eraser=eraser,
+            mover=mover,
             reader=Reader(database, key_ring, access, fhir, settings),
             redriver=Redriver(database, settings, dispatcher),
             try_now=TryNow(database, settings),

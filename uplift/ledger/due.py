@@ -16,6 +16,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     func,
+    or_,
     select,
     text,
 )
@@ -58,6 +59,13 @@ def _may_be_sent(upload: Any) -> tuple[ColumnElement[bool], ...]:
         ~_blocked(upload),
         not_paused(upload),
     )
+
+
+def _may_go_there(upload: Any) -> ColumnElement[bool]:
+    """Whether its user has its destination still, or it may be there: nothing else goes there once
+    a user has moved."""
+    still: ColumnElement[bool] = upload.destination == User.destination
+    return or_(still, upload.maybe_sent)
 
 
 def _older_in_doubt(upload: Any) -> ColumnElement[bool]:
@@ -165,7 +173,9 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
             .scalar_subquery()
             .label("restored_to"),
             func.extract("epoch", func.now() - upload.next_attempt_at).label("due_seconds"),
-            and_(User.erased_at.is_(None), *_may_be_sent(upload)).label("may"),
+            and_(User.erased_at.is_(None), _may_go_there(upload), *_may_be_sent(upload)).label(
+                "may"
+            ),
             *more,
         )
         .join(User, User.id == upload.user_id)

@@ -22,6 +22,7 @@ from uplift.metrics import clocks_apart, sweep_duration, sweep_work
 from uplift.queues import BULK, MAX_MESSAGE_IDS, UPLOADS
 from uplift.settings import Settings
 from uplift.users.erase import Eraser
+from uplift.users.move import Mover
 
 _log = structlog.get_logger(__name__)
 
@@ -51,13 +52,14 @@ class Swept:
     """How many uploads a sweep moved, and of how many users it ended the erasure.
 
     `refused` crashed too many workers; of `lease_expired`, the lease ran out; `released` have a
-    grant again; `retried` collided with a record that is their own; `expired` are past their
-    deadline.
+    grant again; `moved` go where their users moved; `retried` collided with a record that is their
+    own; `expired` are past their deadline.
     """
 
     refused: int
     lease_expired: int
     released: int
+    moved: int
     retried: int
     expired: int
     dispatched: int
@@ -72,6 +74,7 @@ class Sweeper:
         database: Database,
         dispatcher: Dispatcher,
         eraser: Eraser,
+        mover: Mover,
         retrier: CollisionRetrier,
         rate_limiter: RateLimiter,
         settings: Settings,
@@ -79,6 +82,7 @@ class Sweeper:
         self._database = database
         self._dispatcher = dispatcher
         self._eraser = eraser
+        self._mover = mover
         self._retrier = retrier
         self._rate_limiter = rate_limiter
         self._sweep_seconds = settings.sweep_seconds
@@ -128,6 +132,7 @@ class Sweeper:
             released = await parking.release_authorized(connection, limit=_MAX_ROWS)
         async with self._database.transaction() as connection:
             await cancelling.cancel_parked(connection, limit=_MAX_ROWS)
+        moved = await self._mover.finish()
         retried = await self._retrier.retry()
         rate_limiter = await self._rate_limiter.state()
         expired: set[UUID] = set()
@@ -152,6 +157,7 @@ class Sweeper:
             refused=len(refused),
             lease_expired=len(lease_expired),
             released=len(released),
+            moved=moved,
             retried=retried,
             expired=len(expired),
             dispatched=dispatched,
@@ -162,12 +168,13 @@ class Sweeper:
         sweep_duration.observe(time.monotonic() - started)
         self.ended_at = time.time()
         await self._dispatcher.note_sweep(max(60.0, MAX_SILENCE_SWEEPS * self._sweep_seconds))
-        if refused or lease_expired or released or retried or expired or erased:
+        if refused or lease_expired or released or moved or retried or expired or erased:
             _log.info(
                 "sweep_ended",
                 refused=swept.refused,
                 lease_expired=swept.lease_expired,
                 released=swept.released,
+                moved=swept.moved,
                 retried=swept.retried,
                 expired=swept.expired,
                 dispatched=swept.dispatched,

@@ -519,7 +519,9 @@ async def test_parking_and_releasing_move_what_the_user_has_waiting_and_nobody_e
     await rows.claim(database, sending)
     theirs = await rows.put(database, bob)
     async with database.transaction() as connection:
-        assert await parking.park_waiting(connection, alice.id, clock=100) == set(mine)
+        assert await parking.park_waiting(
+            connection, alice.id, destinations=["oneup"], clock=100
+        ) == set(mine)
     row = await rows.row(database, mine[0])
     assert (row.state, row.reason) == ("parked", "needs_authorization")
     assert (row.give_up_at - row.updated_at).total_seconds() == 100
@@ -540,7 +542,9 @@ async def test_what_is_settling_is_not_parked_before_it_may_be_looked_for(
     await rows.bring_to(database, settling, State.QUEUED, maybe_sent=True, next_attempt_at=_LATER)
     await rows.bring_to(database, due, State.QUEUED, maybe_sent=True)
     async with database.transaction() as connection:
-        assert await parking.park_waiting(connection, alice.id, clock=60) == {due}
+        assert await parking.park_waiting(
+            connection, alice.id, destinations=["oneup"], clock=60
+        ) == {due}
 
 
 @pytest.mark.parametrize(

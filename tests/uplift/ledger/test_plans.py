@@ -121,7 +121,7 @@ _WAYS: dict[str, tuple[Callable[[AsyncConnection, UserRow], Awaitable[Any]], str
     "release late": (lambda c, _: parking.release_authorized(c, limit=9), "ix_uploads_parked"),
     "release": (lambda c, user: parking.release_parked(c, user.id), "ix_uploads_parked"),
     "park": (
-        lambda c, user: parking.park_waiting(c, user.id, clock=1),
+        lambda c, user: parking.park_waiting(c, user.id, destinations=["oneup"], clock=1),
         "ix_uploads_(queued|unfinished|giving_up|due|ready)",
     ),
     "put in": (

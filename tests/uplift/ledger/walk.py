@@ -345,7 +345,9 @@ class Walk:
     async def park(self) -> None:
         """The person's consent ends."""
         await self._run(
-            lambda connection: parking.park_waiting(connection, self._user.id, clock=600.0)
+            lambda connection: parking.park_waiting(
+                connection, self._user.id, destinations=["oneup"], clock=600.0
+            )
         )
 
     async def release(self) -> None:

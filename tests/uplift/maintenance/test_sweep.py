@@ -27,6 +27,7 @@ from uplift.redis_connection import open_redis
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 from uplift.users.erase import Eraser
+from uplift.users.move import Mover
 
 _LATER = text("now() + interval '1 hour'")
 
@@ -45,7 +46,13 @@ async def sweep(database: Database, settings: Settings) -> Swept:
             rate_limiter = RateLimiter(counter, settings)
             retrier = CollisionRetrier(database, KeyRing.parse(MASTER_KEYS))
             return await Sweeper(
-                database, dispatcher, Eraser(database), retrier, rate_limiter, settings
+                database,
+                dispatcher,
+                Eraser(database),
+                Mover(database, {}),
+                retrier,
+                rate_limiter,
+                settings,
             ).sweep()
     finally:
         await dispatcher.close()
@@ -56,6 +63,7 @@ def swept(lease_expired: int, released: int, expired: int, dispatched: int) -> S
         refused=0,
         lease_expired=lease_expired,
         released=released,
+        moved=0,
         retried=0,
         expired=expired,
         dispatched=dispatched,
@@ -441,7 +449,13 @@ async def test_while_others_succeed_a_failed_upload_keeps_its_backoff(
         rate_limiter = RateLimiter(counter, own_settings)
         retrier = CollisionRetrier(database, KeyRing.parse(MASTER_KEYS))
         sweeper = Sweeper(
-            database, dispatcher, Eraser(database), retrier, rate_limiter, own_settings
+            database,
+            dispatcher,
+            Eraser(database),
+            Mover(database, {}),
+            retrier,
+            rate_limiter,
+            own_settings,
         )
         await sweeper.sweep()
         await rows.bring_to(
