@@ -51,6 +51,11 @@ class Settings(DestinationSettings, BaseSettings):
         "hosts postgresql://user:password@/name?host=a:5432&host=b:5432; the one that can be "
         "written is used. If it is not set, `uplift up` starts an embedded one.",
     )
+    migration_database_url: SecretStr | None = Field(
+        default=None,
+        description="The same database as the role that owns it, for `uplift migrate` alone. If it "
+        "is not set, `uplift migrate` uses UPLIFT_DATABASE_URL.",
+    )
     database_connections: PositiveInt = Field(
         default=8, description="Connections to PostgreSQL of each process."
     )

@@ -16,9 +16,11 @@ from pathlib import Path
 import httpx
 import pytest
 from dotenv import dotenv_values
+from pydantic import SecretStr
 
 from tests.factories import resource
 from tests.ops.units import CREDENTIALS, PROGRAMS, SERVICES, UNITS, Machine, read_unit
+from uplift.cli.local.embedded import EmbeddedPostgres
 from uplift.cli.local.needs import NEEDS, SECRETS
 from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.system import ADMIN_PORTS, PROCESSES
@@ -88,7 +90,9 @@ def made_secrets(folder: Path, settings: Settings) -> None:
 
 
 @pytest.fixture
-def machine(database: Database, settings: Settings, tmp_path: Path) -> Machine:
+def machine(
+    database: Database, postgres: EmbeddedPostgres, settings: Settings, tmp_path: Path
+) -> Machine:
     """A machine whose settings are those of the test, and whose ports are free."""
     chosen = {
         "UPLIFT_ADMIN_PORT": "",  # as in .env.example
@@ -103,7 +107,8 @@ def machine(database: Database, settings: Settings, tmp_path: Path) -> Machine:
         f"UPLIFT_ADMIN_PORT={port}": f"UPLIFT_ADMIN_PORT={free_port()}"
         for port in ADMIN_PORTS.values()
     }
-    made_secrets(tmp_path / "credentials", settings)
+    owner = {"migration_database_url": SecretStr(postgres.owner_url)}
+    made_secrets(tmp_path / "credentials", settings.model_copy(update=owner))
     return Machine(tmp_path, chosen, ports)
 
 

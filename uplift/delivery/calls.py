@@ -107,5 +107,11 @@ class Calls:
         person = Person(claim.user_id, claim.app_user_id, opened.key)
         response = await self._access.with_token(person, timed)
         # Only the last response counts: a 401 that a fresh token cures is no failure.
-        self._rate_limiter.answered(claim.upload_id, response, asked_at)
+        self._rate_limiter.answered(
+            response,
+            asked_at,
+            fhir_type=claim.fhir_type,
+            upload_id=claim.upload_id,
+            user_id=claim.user_id,
+        )
         return response

@@ -14,6 +14,7 @@ from uplift.ledger.collisions import Claimed, colliding
 from uplift.ledger.due import Due, due_among
 from uplift.ledger.locks import lock_records
 from uplift.ledger.parameters import Rows
+from uplift.ledger.set_aside import FhirType
 from uplift.ledger.transitions import Change, change_state
 from uplift.lifecycle import Reason, State
 from uplift.sealing import WrappedKey
@@ -61,6 +62,11 @@ class Claim:
     older_in_doubt: bool = False
     derived_id: str | None = None
     source_key: bytes | None = None
+
+    @property
+    def fhir_type(self) -> FhirType:
+        """Its FHIR version and resource type."""
+        return FhirType(self.fhir_version, self.resource_type)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

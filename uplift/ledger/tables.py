@@ -310,6 +310,15 @@ class Upload(Table):
             "next_attempt_at",
             postgresql_where=text("state = 'queued' AND finish_tag IS NULL"),
         ),
+        # What waits for its FHIR type, in the order of probes.
+        Index(
+            "ix_uploads_held",
+            "queue",
+            "fhir_version",
+            "resource_type",
+            "attempts",
+            postgresql_where=text("state = 'queued' AND finish_tag IS NULL AND reason = 'held'"),
+        ),
         # What of a user is queued, and the last tag of it.
         Index(
             "ix_uploads_queued",

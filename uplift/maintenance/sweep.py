@@ -5,6 +5,7 @@
 
 import math
 import time
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -14,9 +15,10 @@ import structlog
 from uplift.clocks import DISTRUST_SECONDS, Clocks, Reading
 from uplift.delivery.rate_limiter import RateLimiter, RateLimiterState
 from uplift.dispatch import Dispatcher
-from uplift.ledger import cancelling, fair_queue, outages, parking, sweeping
+from uplift.ledger import cancelling, fair_queue, outages, parking, set_aside, sweeping
 from uplift.ledger.database import Database
 from uplift.ledger.server import write_nothing
+from uplift.ledger.set_aside import FhirType
 from uplift.maintenance.retry_collisions import CollisionRetrier
 from uplift.metrics import clocks_apart, sweep_duration, sweep_work
 from uplift.queues import BULK, MAX_MESSAGE_IDS, UPLOADS
@@ -118,6 +120,7 @@ class Sweeper:
     async def sweep(self) -> Swept:
         """One sweep. Raises the errors of the ledger; of Redis, none."""
         started = time.monotonic()
+        await self._dispatcher.clear_foreign()
         clocks_right_for = await self._compare_clocks()
         refused: set[UUID] = set()
         lease_expired: set[UUID] = set()
@@ -147,9 +150,11 @@ class Sweeper:
                         limit=_MAX_ROWS,
                         stalled_seconds=self._rate_limiter.stalled_seconds,
                     )
-            await self._recover(rate_limiter)
+            probing = await self._rate_limiter.types.probing()
+            await self._release_answering()
+            await self._recover(rate_limiter, probing)
             for queue in (UPLOADS, BULK):
-                dispatched += await self._dispatch_due(queue, rate_limiter)
+                dispatched += await self._dispatch_due(queue, rate_limiter, probing)
         erased = await self._eraser.finish()
         for upload_id in refused:
             _log.error("upload_crashed_workers", upload=str(upload_id))
@@ -203,7 +208,24 @@ class Sweeper:
                 _log.warning("waits_shortened", uploads=capped)
         return right_for
 
-    async def _recover(self, rate_limiter: RateLimiterState) -> None:
+    async def _release_answering(self) -> None:
+        """When a FHIR type answers again, what is held of it is due."""
+        for fhir_type, since in (await self._rate_limiter.types.answering()).items():
+            released, portion = 0, _MAX_ROWS
+            while portion == _MAX_ROWS:
+                async with self._database.transaction() as connection:
+                    portion = await set_aside.release(
+                        connection,
+                        fhir_type,
+                        since=since,
+                        settle_seconds=self._settle_seconds,
+                        limit=_MAX_ROWS,
+                    )
+                released += portion
+            if released:
+                _log.info("type_answers_again", type="/".join(fhir_type), uploads=released)
+
+    async def _recover(self, rate_limiter: RateLimiterState, probing: Collection[FhirType]) -> None:
         """When the first call succeeds after a time without success, what failed meanwhile is due.
 
         An upload that fails while others succeed keeps its backoff: it fails for its own reason.
@@ -222,7 +244,7 @@ class Sweeper:
         elif (now - before).total_seconds() < max(_OUTAGE_SECONDS, 4 * self._sweep_seconds):
             return
         async with self._database.transaction() as connection:
-            waiting = await outages.count_waiting(connection, before)
+            waiting = await outages.count_waiting(connection, before, probing=probing)
         # By turns: those who come now are not behind all of them.
         spread = min(_MAX_SPREAD_SECONDS, max(1.0, waiting / rate_limiter.limit))
         portion = _MAX_ROWS if waiting else 0
@@ -231,6 +253,7 @@ class Sweeper:
                 portion = await outages.make_due(
                     connection,
                     before,
+                    probing=probing,
                     spread=spread,
                     settle_seconds=self._settle_seconds,
                     limit=_MAX_ROWS,
@@ -267,7 +290,9 @@ class Sweeper:
                 break  # nobody has more
             each *= _MORE_EACH
 
-    async def _dispatch_due(self, queue: str, rate_limiter: RateLimiterState) -> int:
+    async def _dispatch_due(
+        self, queue: str, rate_limiter: RateLimiterState, probing: Mapping[FhirType, float]
+    ) -> int:
         """Dispatch what may be sent until the next sweep; while 1upHealth is away, one probe."""
         if rate_limiter.phase in ("probing", "suspended") and rate_limiter.wait:
             return 0
@@ -281,5 +306,10 @@ class Sweeper:
             limit = 1
         async with self._database.reading() as connection:
             ready = await fair_queue.first_ready(connection, queue, limit=limit)
+            for fhir_type, wait in probing.items():
+                probe = None
+                if not wait and not ready:
+                    probe = await set_aside.first_set_aside(connection, queue, fhir_type)
+                ready += [probe] if probe is not None else []
         self._dispatcher.dispatch(queue, ready)
         return len(ready)

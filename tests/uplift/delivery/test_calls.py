@@ -66,7 +66,7 @@ class Limiter:
     def __init__(self) -> None:
         self.reported: list[tuple[UUID, Response, float]] = []
 
-    def answered(self, upload_id: UUID, response: Response, asked_at: float) -> None:
+    def answered(self, response: Response, asked_at: float, *, upload_id: UUID, **_: Any) -> None:
         self.reported.append((upload_id, response, asked_at))
 
 
@@ -111,8 +111,8 @@ async def test_an_error_during_a_write_leaves_its_outcome_unknown() -> None:
 
 async def test_an_error_after_the_response_leaves_its_outcome_unknown() -> None:
     class Broken(Limiter):
-        def answered(self, upload_id: UUID, response: Response, asked_at: float) -> None:
-            raise ValueError(upload_id, response, asked_at)
+        def answered(self, response: Response, asked_at: float, **_: Any) -> None:
+            raise ValueError(response, asked_at)
 
     with pytest.raises(WriteFailed):
         await calls(FakeTokens("token"), Destination(STORED), Broken()).write(OPENED, None)

@@ -178,7 +178,7 @@ async def test_uploads_that_are_not_due_any_more_use_up_no_scarce_permit(
             "at": now,
         }
         for name, value in slow.items():
-            await client.hset("uplift:rate_limiter", name, str(value))
+            await client.hset("uplift:rate_limiter:oneup", name, str(value))
     await relay.rate_limiter.state()
     # The next permit comes after more than a second, and no message waits so long.
     await relay.deliverer.deliver(UPLOADS)

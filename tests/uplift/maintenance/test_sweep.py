@@ -189,7 +189,7 @@ async def outage(client: "redis.asyncio.Redis", *, probe_in: float) -> None:
     """1upHealth is away, and the next probe may go in that many seconds."""
     now = (await client.time())[0] * 1000
     await client.hset(
-        "uplift:rate_limiter",
+        "uplift:rate_limiter:oneup",
         mapping={"probing": now, "probe": now + probe_in * 1000, "at": now, "limit": 0.2},
     )
 
@@ -211,7 +211,7 @@ async def test_at_a_throttled_rate_no_more_is_dispatched_than_can_be_sent(
 ) -> None:
     for _ in range(30):
         await rows.put(database, alice)
-    await client.hset("uplift:rate_limiter", mapping={"limit": 5})
+    await client.hset("uplift:rate_limiter:oneup", mapping={"limit": 5})
     assert (await sweep(database, own_settings)).dispatched == 5 * own_settings.sweep_seconds * 2
     assert (await sweep(database, own_settings)).dispatched == 0
 
@@ -231,7 +231,7 @@ async def test_stalled_time_is_credited_to_the_deadlines_of_what_waits(
     await outage(client, probe_in=60)
 
     # It counts at once, and is written to the rows when it is long enough.
-    await client.hset("uplift:rate_limiter", "stalled", 3600_000)
+    await client.hset("uplift:rate_limiter:oneup", "stalled", 3600_000)
     assert (await sweep(database, settings)).expired == 0
     assert (await rows.row(database, over)).give_up_at == before[over]
     async with database.transaction() as connection:
@@ -243,14 +243,14 @@ async def test_stalled_time_is_credited_to_the_deadlines_of_what_waits(
     assert not claim.past_deadline
     await rows.bring_to(database, over, State.QUEUED)
 
-    await client.hset("uplift:rate_limiter", "stalled", 3 * 3600_000)
+    await client.hset("uplift:rate_limiter:oneup", "stalled", 3 * 3600_000)
     assert (await sweep(database, settings)).expired == 0
     for id_ in (over, began):
         moved = (await rows.row(database, id_)).give_up_at - before[id_]
         assert 3 * 3600 <= moved.total_seconds() < 3 * 3600 + 60
     assert (await rows.row(database, new)).give_up_at is None
     assert (await rows.row(database, parked)).give_up_at == before[parked]
-    assert float(await client.hget("uplift:rate_limiter", "stalled") or "inf") < 60_000
+    assert float(await client.hget("uplift:rate_limiter:oneup", "stalled") or "inf") < 60_000
     await sweep(database, settings)
     assert ((await rows.row(database, began)).give_up_at - before[began]).total_seconds() < 4 * 3600
 

@@ -201,7 +201,8 @@ class System:
         self.postgres = self._stack.enter_context(
             EmbeddedPostgres(self._data_dir, account=self._account)
         )
-        self.environment["UPLIFT_DATABASE_URL"] = self.postgres.url
+        self.environment["UPLIFT_DATABASE_URL"] = self.postgres.app_url
+        self.environment["UPLIFT_MIGRATION_DATABASE_URL"] = self.postgres.owner_url
 
     def _start_one(self, name: str) -> None:
         self._say(f"Starting {name}")
@@ -246,8 +247,9 @@ class System:
         self._say("Migrating the ledger")
 
         async def upgrade() -> None:
-            url = SecretStr(self.environment["UPLIFT_DATABASE_URL"])
-            database = Database.connect(Settings(database_url=url))
+            url = self.environment.get("UPLIFT_MIGRATION_DATABASE_URL")
+            url = url or self.environment["UPLIFT_DATABASE_URL"]
+            database = Database.connect(Settings(database_url=SecretStr(url)))
             try:
                 await migrate.upgrade(database)
             finally:

@@ -479,6 +479,13 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'queued' AND finish_tag IS NULL"),
     )
     op.create_index(
+        "ix_uploads_held",
+        "uploads",
+        ["queue", "fhir_version", "resource_type", "attempts"],
+        unique=False,
+        postgresql_where=sa.text("state = 'queued' AND finish_tag IS NULL AND reason = 'held'"),
+    )
+    op.create_index(
         "ix_uploads_queued",
         "uploads",
         ["user_id", "queue", "finish_tag"],
@@ -584,6 +591,7 @@ def downgrade() -> None:
     )
     op.drop_index("ix_uploads_ready", table_name="uploads")
     op.drop_index("ix_uploads_queued", table_name="uploads")
+    op.drop_index("ix_uploads_held", table_name="uploads")
     op.drop_index("ix_uploads_waiting", table_name="uploads")
     op.drop_table("uploads")
     op.execute("DROP SEQUENCE virtual_time_uploads")
