@@ -25,6 +25,7 @@ UpliftError
 ├── QuotaSpent                  no user-management call may be made now
 ├── NeedsAuthorization          the grant is dead: only the person can give a new one
 └── TokenUnavailable            there is no usable token now, but the grant may be good
+    ├── LoginFailed             the deployment cannot log in: somebody must change a setting
     └── TokenPending            another process refreshes the token, or no refresh is allowed now
         └── TokenLimitReached   1upHealth allows no refresh until a known time
 
@@ -187,6 +188,10 @@ class TokenUnavailable(UpliftError):
         super().__init__(f"No token from 1upHealth: {code}")
         self.code = code
         self.retry_after = retry_after
+
+
+class LoginFailed(TokenUnavailable):
+    """The deployment cannot log in at a destination: this says nothing about any person."""
 
 
 class TokenPending(TokenUnavailable):

@@ -12,11 +12,12 @@ from uplift.control.try_now import TryNow
 from uplift.delivery.attempt import Attempter
 from uplift.delivery.deliver import Deliverer
 from uplift.delivery.rate_limiter import RateLimiter
-from uplift.destinations.client import FhirClient, open_http
 from uplift.destinations.configured import configured_destinations
 from uplift.destinations.derived_ids import read_id_key
 from uplift.destinations.destination import Destinations
+from uplift.destinations.http_client import open_http
 from uplift.dispatch import Dispatcher
+from uplift.errors import ConfigurationError
 from uplift.fhir.tolerances import chosen_tolerances
 from uplift.intake.accept import Acceptor
 from uplift.intake.accept_batch import BatchAcceptor
@@ -36,6 +37,7 @@ from uplift.redis_connection import open_redis, redis_url
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 from uplift.tokens.access import TokenAccess
+from uplift.tokens.channels import Channels
 from uplift.tokens.quota import Quota
 from uplift.tokens.token_endpoint import TokenEndpoint
 from uplift.users.erase import Eraser
@@ -80,12 +82,11 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
     Raises ConfigurationError with the setting to change. PostgreSQL and Redis may be away.
     """
     key_ring = read_key_ring(settings)
-    destinations = configured_destinations(settings)
+    destinations = read_destinations(settings)
     database = Database.connect(settings, patience)
     keys = KeyCheck(database, key_ring)
     dispatcher = Dispatcher(settings)
     pressure = BackPressure(database, settings)
-    # Some connections more than sends, so that a token refresh never waits for them.
     http = open_http(connections=settings.max_in_flight + 10)
     redis = open_redis(settings)
     quota = Quota(redis, settings)
@@ -96,9 +97,9 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
         settings,
         [name for name, each in destinations.items() if each.needs_grant],
     )
-    fhir = FhirClient(http, settings)
+    channels = Channels(destinations, access, redis, key_ring, settings)
     rate_limiter = RateLimiter(redis, settings)
-    attempter = Attempter(key_ring, access, fhir, rate_limiter, settings)
+    attempter = Attempter(key_ring, channels, rate_limiter, database, settings)
     long_poll = LongPoll(database)
     eraser = Eraser(database)
     addresses = AddressCheck(database, destinations)
@@ -133,13 +134,14 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
             retainer=Retainer(database, settings),
             eraser=eraser,
             mover=mover,
-            reader=Reader(database, key_ring, access, fhir, settings),
+            reader=Reader(database, key_ring, channels, settings),
             redriver=Redriver(database, settings, dispatcher),
             try_now=TryNow(database, settings),
             canceller=Canceller(database),
             pauser=Pauser(database),
         )
     finally:
+        await channels.close()
         await access.close()
         await rate_limiter.close()
         await long_poll.close()
@@ -153,11 +155,10 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
 def check(settings: Settings) -> None:
     """Raise ConfigurationError if `open_relay` does, without a connection to anything."""
     read_key_ring(settings)
+    read_destinations(settings)
     Database.connect(settings)
     redis_url(settings)
     chosen_tolerances(settings)
-    configured_destinations(settings)
-    read_id_key(settings)
 
 
 async def check_ledger(settings: Settings) -> None:
@@ -175,3 +176,17 @@ def read_key_ring(settings: Settings) -> KeyRing:
     """The key ring of the master keys. Raises ConfigurationError if it is missing or malformed."""
     keys = settings.master_keys
     return KeyRing.parse(keys.get_secret_value() if keys is not None else "")
+
+
+def read_destinations(settings: Settings) -> Destinations:
+    """The destinations of the deployment.
+
+    Raises ConfigurationError if one cannot be used, or if an id key is needed and missing.
+    """
+    destinations = configured_destinations(settings)
+    if read_id_key(settings) is None and destinations.derive_ids:
+        raise ConfigurationError(
+            "UPLIFT_ID_KEY is not set, and a destination needs it: records have ids there that"
+            " Uplift derives. `uplift keys id` makes one. Set it once and keep it."
+        )
+    return destinations

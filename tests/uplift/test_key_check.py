@@ -9,8 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from tests import factories
-from uplift.destinations.client import open_http
 from uplift.destinations.configured import configured_destinations
+from uplift.destinations.http_client import open_http
 from uplift.errors import ConfigurationError
 from uplift.key_check import KeyCheck, compare, key_use
 from uplift.ledger import users

@@ -50,6 +50,7 @@ which may be wrong. `rate_limiter.lua` has the same limit."""
 
 _GOOD = frozenset(
     {ResponseKind.STORED, ResponseKind.FOUND, ResponseKind.ABSENT, ResponseKind.REFUSED}
+    | {ResponseKind.LOCKED, ResponseKind.CONFLICT}
 )
 # UNAUTHORIZED is only reported after a refresh that worked.
 _BAD = frozenset({ResponseKind.UNKNOWN, ResponseKind.NOT_SENT, ResponseKind.UNAUTHORIZED})

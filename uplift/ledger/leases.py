@@ -34,6 +34,9 @@ class Claim:
     `derived_id` is its record's id wherever Uplift derives ids, and `source_key` its source, as
     `identity.source_key`. `due_seconds` is how long it was due. `restored_to` is the time up to
     which the ledger is complete, if it was restored after the upload was accepted.
+    `waited_seconds` is how long it has waited for a reference; None if it has not. `read_first` is
+    whether a restore came since its record was last delivered. `redriven` is whether a person sends
+    it again.
     """
 
     upload_id: UUID
@@ -62,6 +65,9 @@ class Claim:
     older_in_doubt: bool = False
     derived_id: str | None = None
     source_key: bytes | None = None
+    waited_seconds: float | None = None
+    read_first: bool = False
+    redriven: bool = False
 
     @property
     def fhir_type(self) -> FhirType:
@@ -173,6 +179,8 @@ async def lease(
             older_in_doubt=row.older_in_doubt,
             derived_id=row.derived_id,
             source_key=row.source_key,
+            waited_seconds=None if row.waited_seconds is None else float(row.waited_seconds),
+            redriven=row.reason == Reason.REDRIVEN,
         )
         for row in rows
         if row.id in claimed

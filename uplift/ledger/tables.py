@@ -379,6 +379,8 @@ class Upload(Table):
     issues: Mapped[dict[str, Any] | None]
     sealed_receipt: Mapped[bytes | None]
 
+    # Since when it waits for a record that it refers to, or waited last.
+    waiting_since: Mapped[datetime | None]
     next_attempt_at: Mapped[datetime | None]
     # Where it stands in its queue, see `fair_queue`; none while it may not be claimed.
     finish_tag: Mapped[int | None] = mapped_column(BigInteger)

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from tests import factories
 from tests.uplift.delivery.delivering import deliver_only
-from uplift.destinations.client import open_http
+from uplift.destinations.http_client import open_http
 from uplift.errors import Conflict, UpstreamUnavailable
 from uplift.ledger import grants, users
 from uplift.ledger.grants import GrantRow

@@ -406,6 +406,7 @@ def upgrade() -> None:
         sa.Column("last_response", sa.Text(), nullable=True),
         sa.Column("issues", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("sealed_receipt", sa.LargeBinary(), nullable=True),
+        sa.Column("waiting_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finish_tag", sa.BigInteger(), nullable=True),
         sa.Column("give_up_at", sa.DateTime(timezone=True), nullable=True),
