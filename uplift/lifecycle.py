@@ -68,10 +68,11 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 }
 
 
-# An upload whose leases run out one after the other may be what crashes its worker. After so many
-# crashes in a row it is attempted alone, and after so many it is not attempted again.
+# An upload whose workers vanish one after the other may be what crashes them. After so many crashes
+# in a row it is attempted alone. After so many alone, which no other upload can have caused, it is
+# not attempted again.
 ALONE_AFTER_CRASHES = 2
-REFUSED_AFTER_CRASHES = 5
+REFUSED_AFTER_CRASHES_ALONE = 5
 
 # They ended without being delivered or withdrawn. A redrive starts them from zero.
 DEAD_LETTERS = frozenset({State.REJECTED, State.REFUSED, State.EXPIRED})

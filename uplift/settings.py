@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from pydantic import (
     Field,
@@ -339,6 +340,12 @@ class Settings(DestinationSettings, BaseSettings):
         description="Length of a lease: how long a worker has an upload that it claimed. At least "
         "twice UPLIFT_ATTEMPT_SECONDS.",
     )
+    max_silence_seconds: Seconds = Field(
+        default=15.0,
+        description="Longest silence of a worker process. Its heartbeats are in the ledger, one in"
+        " each fifth of this time. When it is silent for longer, its uploads are taken from it."
+        " Before, after two thirds, it sends nothing more.",
+    )
     settle_seconds: Seconds = Field(
         default=60.0,
         description="Wait after an unknown outcome, before 1upHealth is asked what it stored.",
@@ -372,6 +379,14 @@ class Settings(DestinationSettings, BaseSettings):
     )
     token_margin_seconds: Seconds = Field(
         default=600.0, description="A token is refreshed when it is valid for less than this time."
+    )
+
+    process_id: UUID | None = Field(
+        default=None,
+        description="Name of a worker process in the ledger, for its supervisor: a new UUID at each"
+        " start. When the process has ended, the supervisor runs `uplift process-ended` with it:"
+        " then nobody waits for what it might still send. If it is not set, the process chooses"
+        " one.",
     )
 
     # --- dispatch and sweep -------------------------------------------------------------------

@@ -11,6 +11,7 @@ from uplift.control.redrive import Redriver
 from uplift.control.try_now import TryNow
 from uplift.delivery.attempt import Attempter
 from uplift.delivery.deliver import Deliverer
+from uplift.delivery.heartbeats import Heartbeats
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.configured import configured_destinations
 from uplift.destinations.derived_ids import read_id_key
@@ -62,6 +63,7 @@ class Relay:
     provisioner: Provisioner
     long_poll: LongPoll
     statuses: StatusOpener
+    heartbeats: Heartbeats
     deliverer: Deliverer
     sweeper: Sweeper
     retainer: Retainer
@@ -99,7 +101,8 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
     )
     channels = Channels(destinations, access, redis, key_ring, settings)
     rate_limiter = RateLimiter(redis, settings)
-    attempter = Attempter(key_ring, channels, rate_limiter, database, settings)
+    heartbeats = Heartbeats(database, settings)
+    attempter = Attempter(key_ring, channels, rate_limiter, heartbeats, database, settings)
     long_poll = LongPoll(database)
     eraser = Eraser(database)
     addresses = AddressCheck(database, destinations)
@@ -128,7 +131,8 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
             provisioner=Provisioner(database, key_ring, tokens, keys, destinations),
             long_poll=long_poll,
             statuses=StatusOpener(key_ring),
-            deliverer=Deliverer(database, attempter, rate_limiter, settings),
+            heartbeats=heartbeats,
+            deliverer=Deliverer(database, attempter, rate_limiter, heartbeats, settings),
             sweeper=sweeper,
             measurer=Measurer(database, dispatcher, quota, sweeper),
             retainer=Retainer(database, settings),
@@ -148,6 +152,8 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
         await pressure.close()
         await dispatcher.close()
         await http.aclose()
+        # Only now nothing more can be sent.
+        await heartbeats.close()
         await redis.aclose()
         await database.close()
 

@@ -83,4 +83,11 @@ def main(queue: Queue, name: str = "") -> None:
 def _check(bridge: Bridge) -> Check:
     heartbeat = Heartbeat(CONSUMER_SECONDS)
     heartbeat_sent.connect(heartbeat.beat, weak=False)
-    return health_check(bridge.loop, heartbeat, "Celery takes no messages")
+    consumer = health_check(bridge.loop, heartbeat, "Celery takes no messages")
+
+    def check() -> str | None:
+        if bridge.relay.heartbeats.noted_as_ended:
+            return "the ledger has this process as one that ended"
+        return consumer()
+
+    return check

@@ -23,7 +23,7 @@ from tests.ops.units import CREDENTIALS, PROGRAMS, SERVICES, UNITS, Machine, rea
 from uplift.cli.local.embedded import EmbeddedPostgres
 from uplift.cli.local.needs import NEEDS, SECRETS
 from uplift.cli.local.ports import HOST, free_port
-from uplift.cli.local.system import ADMIN_PORTS, PROCESSES
+from uplift.cli.local.system import ADMIN_PORTS, CLAIMING, PROCESSES
 from uplift.ledger.database import Database
 from uplift.settings import Settings, secrets
 
@@ -45,8 +45,15 @@ def test_there_is_a_unit_for_each_process_and_the_target_starts_them() -> None:
 def test_a_unit_runs_its_command_at_the_admin_port_of_the_procfile(name: str) -> None:
     (line,) = service(name)["ExecStart"]
     port = ADMIN_PORTS.get(name)
-    before = f"/usr/bin/env UPLIFT_ADMIN_PORT={port} " if port else ""
+    named = " UPLIFT_PROCESS_ID=${INVOCATION_ID}" if name in CLAIMING else ""
+    before = f"/usr/bin/env UPLIFT_ADMIN_PORT={port}{named} " if port else ""
     assert line == f"{before}/opt/uplift/bin/uplift {name}"
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_systemd_tells_the_ledger_that_a_process_that_claims_has_ended(name: str) -> None:
+    told = ["-/opt/uplift/bin/uplift process-ended ${INVOCATION_ID}"]
+    assert service(name).get("ExecStopPost", []) == (told if name in CLAIMING else [])
 
 
 @pytest.mark.parametrize("name", SERVICES)

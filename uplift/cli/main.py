@@ -81,6 +81,11 @@ COMMANDS = {
         "After you restore a backup: look up what may have been sent since.",
         _OPERATION,
     ),
+    "process-ended": Command(
+        "uplift.cli.process_ended:process_ended",
+        "For supervisors: note in the ledger that a worker process has ended.",
+        _OPERATION,
+    ),
     "draft-migration": Command(
         "uplift.cli.migrate:draft_migration",
         "For developers: write the next migration.",

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from uplift.delivery.heartbeats import Heartbeats
 from uplift.delivery.in_flight import InFlightLimit
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.ledger import due, fair_queue, leases, set_aside
@@ -18,6 +19,7 @@ from uplift.ledger.due import Due
 from uplift.ledger.leases import Claim, LeaseTerms
 from uplift.ledger.set_aside import FhirType
 from uplift.lifecycle import ALONE_AFTER_CRASHES
+from uplift.settings import Settings
 
 MAX_CLAIM = 100
 """So many uploads are claimed at once at most."""
@@ -56,13 +58,15 @@ class Claimer:
         database: Database,
         rate_limiter: RateLimiter,
         in_flight: InFlightLimit,
-        terms: LeaseTerms,
+        heartbeats: Heartbeats,
+        settings: Settings,
         stopping: asyncio.Event,
     ) -> None:
         self._database = database
         self._rate_limiter = rate_limiter
         self._in_flight = in_flight
-        self._terms = terms
+        self._heartbeats = heartbeats
+        self._settings = settings
         self._stopping = stopping
         self._looked_at: dict[tuple[str, FhirType], float] = {}  # on time.monotonic
 
@@ -89,6 +93,7 @@ class Claimer:
             if not acquired.permits:
                 return None
             probing = await self._rate_limiter.types.probing()
+            await self._heartbeats.ready()
             since = time.monotonic()
             async with self._database.transaction() as connection:
                 front = await due.front(
@@ -114,16 +119,17 @@ class Claimer:
         """Claim this one, if it is due; None without a permit. Acquires no slot."""
         if self._stopping.is_set() or not await self._permits(1):
             return None
-        since = time.monotonic()
         claims: list[Claim] = []
         try:
+            await self._heartbeats.ready()
+            since = time.monotonic()
             async with self._database.transaction() as connection:
                 claims = await leases.claim(
                     connection,
                     [upload_id],
                     since=since,
                     stalled_seconds=self._rate_limiter.stalled_seconds,
-                    **self._terms,
+                    **self._terms(),
                 )
         finally:
             self._rate_limiter.release(1 - len(claims))
@@ -149,6 +155,7 @@ class Claimer:
             acquired.permits = await self._permits(1)
             if not acquired.permits or not await self._rate_limiter.types.acquire(fhir_type):
                 return []
+            await self._heartbeats.ready()
             since = time.monotonic()
             async with self._database.transaction() as connection:
                 await set_aside.make_due(connection, upload_id)
@@ -182,7 +189,16 @@ class Claimer:
         count = self._in_flight.fit([each.body_bytes for each in found.values()])
         fitting = dict(islice(found.items(), count))
         acquired.body_bytes = sum(each.body_bytes for each in fitting.values())
-        return await leases.lease(connection, fitting, since=since, **self._terms)
+        return await leases.lease(connection, fitting, since=since, **self._terms())
+
+    def _terms(self) -> LeaseTerms:
+        return LeaseTerms(
+            attempt_seconds=self._settings.attempt_seconds,
+            lease_seconds=self._settings.lease_seconds,
+            give_up_seconds=self._settings.give_up_seconds,
+            process_id=self._heartbeats.process_id,
+            allow_shared_ids=self._settings.allow_shared_ids,
+        )
 
     async def _permits(self, limit: int) -> int:
         """Up to so many permits: waits a moment for at least one, else 0."""

@@ -11,12 +11,13 @@ from structlog.contextvars import bound_contextvars
 from uplift.coalesce import Coalescer
 from uplift.delivery.attempt import Attempter
 from uplift.delivery.claiming import MAX_CLAIM, Claimer
+from uplift.delivery.heartbeats import Heartbeats
 from uplift.delivery.in_flight import InFlightLimit
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.responses import WRONG_RESOURCES
 from uplift.ledger import leases, receipts
 from uplift.ledger.database import Database, is_away
-from uplift.ledger.leases import Claim, LeaseTerms, Outcome
+from uplift.ledger.leases import Claim, Outcome
 from uplift.lifecycle import Reason, State
 from uplift.memory import body_bytes_for, memory_limit
 from uplift.metrics import (
@@ -45,6 +46,7 @@ class Deliverer:
         database: Database,
         attempter: Attempter,
         rate_limiter: RateLimiter,
+        heartbeats: Heartbeats,
         settings: Settings,
     ) -> None:
         self._database = database
@@ -62,12 +64,8 @@ class Deliverer:
             database,
             rate_limiter,
             self._in_flight,
-            LeaseTerms(
-                attempt_seconds=settings.attempt_seconds,
-                lease_seconds=settings.lease_seconds,
-                give_up_seconds=settings.give_up_seconds,
-                allow_shared_ids=settings.allow_shared_ids,
-            ),
+            heartbeats,
+            settings,
             self._stopping,
         )
 

@@ -12,10 +12,19 @@ from uuid import UUID
 
 import structlog
 
-from uplift.clocks import DISTRUST_SECONDS, Clocks, Reading
+from uplift.clocks import DISTRUST_SECONDS, Clocks, Reading, Steadiness
 from uplift.delivery.rate_limiter import RateLimiter, RateLimiterState
 from uplift.dispatch import Dispatcher
-from uplift.ledger import cancelling, fair_queue, outages, parking, set_aside, sweeping
+from uplift.ledger import (
+    abandoned,
+    cancelling,
+    fair_queue,
+    outages,
+    parking,
+    set_aside,
+    sweeping,
+)
+from uplift.ledger.abandoned import Signs, Taken
 from uplift.ledger.database import Database
 from uplift.ledger.server import write_nothing
 from uplift.ledger.set_aside import FhirType
@@ -45,6 +54,10 @@ _OUTAGE_SECONDS = 20.0
 _MAX_OUTAGE_SECONDS = 3600.0
 _MAX_SPREAD_SECONDS = 300.0
 
+# A longer break in the writing of the ledger, as a part of the silence that counts, may be why a
+# process is silent.
+_BREAK_PART = 1 / 3
+
 MAX_SILENCE_SWEEPS = 30
 """After so many pauses without the end of a sweep, and at least a minute, sweeps are missing."""
 
@@ -53,7 +66,7 @@ MAX_SILENCE_SWEEPS = 30
 class Swept:
     """How many uploads a sweep moved, and of how many users it ended the erasure.
 
-    `refused` crashed too many workers; of `lease_expired`, the lease ran out; `released` have a
+    `refused` crashed too many workers; those of `lease_expired` vanished; `released` have a
     grant again; `moved` go where their users moved; `retried` collided with a record that is their
     own; `expired` are past their deadline.
     """
@@ -90,20 +103,20 @@ class Sweeper:
         self._sweep_seconds = settings.sweep_seconds
         self._give_up_seconds = settings.give_up_seconds
         self._max_messages = settings.max_queued_messages
-        # The last worker may have sent until the deadline of its attempt. From then on, 1upHealth
-        # has settle_seconds before it is asked what it stored.
-        self._lease_expired_delay = max(
-            0.0, settings.attempt_seconds + settings.settle_seconds - settings.lease_seconds
-        )
         self._attempt_seconds = settings.attempt_seconds
-        self._settle_seconds = max(settings.settle_seconds, settings.index_lag_seconds)
+        self._settle_seconds = settings.settle_seconds
+        self._search_seconds = max(settings.settle_seconds, settings.index_lag_seconds)
+        self._silence_seconds = settings.max_silence_seconds
         self._succeeded_at: datetime | None = None
         self._clocks = Clocks()
+        # A break, the pause between two heartbeats and a slow beginning after the break together
+        # are less than the silence that counts.
+        self._max_break = _BREAK_PART * self._silence_seconds
+        self._steadiness = Steadiness(self._max_break + self._sweep_seconds)
         self._waits_capped = False
         self._longest = sweeping.LongestWaits(
             lease=settings.lease_seconds,
-            settling=2 * max(settings.settle_seconds, settings.index_lag_seconds)
-            + self._lease_expired_delay,
+            settling=2 * self._search_seconds + settings.attempt_seconds,
             backoff_first=settings.backoff_first_seconds,
             max_backoff=settings.max_backoff_seconds,
             other=max(
@@ -121,16 +134,8 @@ class Sweeper:
         """One sweep. Raises the errors of the ledger; of Redis, none."""
         started = time.monotonic()
         await self._dispatcher.clear_foreign()
-        clocks_right_for = await self._compare_clocks()
-        refused: set[UUID] = set()
-        lease_expired: set[UUID] = set()
-        # Just after a jump, every lease looks as if it had run out.
-        if clocks_right_for > self._longest.lease:
-            async with self._database.transaction() as connection:
-                refused = await sweeping.refuse_crashing(connection, limit=_MAX_ROWS)
-                lease_expired = await sweeping.requeue_expired_leases(
-                    connection, limit=_MAX_ROWS, delay=self._lease_expired_delay
-                )
+        clocks_right_for, signs = await self._compare_clocks()
+        taken = await self._take_abandoned(signs)
         async with self._database.transaction() as connection:
             released = await parking.release_authorized(connection, limit=_MAX_ROWS)
         async with self._database.transaction() as connection:
@@ -156,11 +161,11 @@ class Sweeper:
             for queue in (UPLOADS, BULK):
                 dispatched += await self._dispatch_due(queue, rate_limiter, probing)
         erased = await self._eraser.finish()
-        for upload_id in refused:
+        for upload_id in taken.refused:
             _log.error("upload_crashed_workers", upload=str(upload_id))
         swept = Swept(
-            refused=len(refused),
-            lease_expired=len(lease_expired),
+            refused=len(taken.refused),
+            lease_expired=len(taken.queued),
             released=len(released),
             moved=moved,
             retried=retried,
@@ -173,7 +178,7 @@ class Sweeper:
         sweep_duration.observe(time.monotonic() - started)
         self.ended_at = time.time()
         await self._dispatcher.note_sweep(max(60.0, MAX_SILENCE_SWEEPS * self._sweep_seconds))
-        if refused or lease_expired or released or moved or retried or expired or erased:
+        if taken.refused or taken.queued or released or moved or retried or expired or erased:
             _log.info(
                 "sweep_ended",
                 refused=swept.refused,
@@ -187,8 +192,17 @@ class Sweeper:
             )
         return swept
 
-    async def _compare_clocks(self) -> float:
-        """For how many seconds the clocks are right. Shortens waits that a wrong one made."""
+    async def _take_abandoned(self, signs: Signs) -> Taken:
+        async with self._database.transaction() as connection:
+            return await abandoned.take_abandoned(
+                connection, signs, limit=_MAX_ROWS, settle_seconds=self._settle_seconds
+            )
+
+    async def _compare_clocks(self) -> tuple[float, Signs]:
+        """For how many seconds the clocks are right, and what shows that a worker vanished.
+
+        Shortens waits that a wrong clock made.
+        """
         async with self._database.transaction() as connection:
             ledger = await sweeping.ledger_clock(connection)
             # A sweep that finds nothing to do must not end well if nothing can be written.
@@ -196,6 +210,7 @@ class Sweeper:
         elapsed = time.monotonic()
         reading = Reading(elapsed, ledger, time.time(), self._rate_limiter.redis_time(elapsed))
         right_for = self._clocks.note(reading)
+        steady_for = self._steadiness.note(elapsed, ledger)
         clocks_apart.set(reading.apart)
         if right_for == 0:
             _log.error("clocks_are_wrong")
@@ -206,7 +221,13 @@ class Sweeper:
             self._waits_capped = capped < _MAX_ROWS
             if capped:
                 _log.warning("waits_shortened", uploads=capped)
-        return right_for
+        silence_counts = min(steady_for, right_for) > self._silence_seconds
+        return right_for, Signs(
+            # Just after a jump, every lease looks as if it had run out.
+            leases_count=right_for > self._longest.lease,
+            silence_seconds=self._silence_seconds,
+            silence_counts_until=ledger + self._max_break if silence_counts else None,
+        )
 
     async def _release_answering(self) -> None:
         """When a FHIR type answers again, what is held of it is due."""
@@ -218,7 +239,7 @@ class Sweeper:
                         connection,
                         fhir_type,
                         since=since,
-                        settle_seconds=self._settle_seconds,
+                        settle_seconds=self._search_seconds,
                         limit=_MAX_ROWS,
                     )
                 released += portion
@@ -255,7 +276,7 @@ class Sweeper:
                     before,
                     probing=probing,
                     spread=spread,
-                    settle_seconds=self._settle_seconds,
+                    settle_seconds=self._search_seconds,
                     limit=_MAX_ROWS,
                 )
         if waiting:

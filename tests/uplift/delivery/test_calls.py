@@ -10,6 +10,7 @@ import pytest
 from tests.uplift.delivery.test_outcome import CLAIM, OPENED
 from tests.uplift.destinations.known import oneup
 from uplift.delivery.calls import Calls
+from uplift.delivery.heartbeats import Heartbeats
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.client import FhirClient
 from uplift.destinations.requests import Create
@@ -75,7 +76,11 @@ class Limiter:
 
 def calls(tokens: FakeTokens, destination: Destination, limiter: Limiter | None = None) -> Calls:
     channel = Channel(oneup(), cast("FhirClient", destination), cast("TokenAccess", tokens))
-    return Calls(cast("Channels", {"oneup": channel}), cast("RateLimiter", limiter or Limiter()))
+    return Calls(
+        cast("Channels", {"oneup": channel}),
+        cast("RateLimiter", limiter or Limiter()),
+        cast("Heartbeats", None),
+    )
 
 
 async def _write(made: Calls) -> Response:

@@ -121,10 +121,9 @@ _WAYS: dict[str, tuple[Callable[[AsyncConnection, UserRow], Awaitable[Any]], str
         "ix_uploads_(held|waiting)",
     ),
     "requeue": (
-        lambda c, _: sweeping.requeue_expired_leases(c, limit=9, delay=0),
+        lambda c, _: rows.take_abandoned(c),
         "ix_uploads_leased",
     ),
-    "refuse": (lambda c, _: sweeping.refuse_crashing(c, limit=9), "ix_uploads_leased"),
     "credit": (
         lambda c, _: sweeping.credit_stalled_time(c, seconds=1, limit=9),
         "ix_uploads_giving_up",

@@ -18,7 +18,7 @@ from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import Database
 from uplift.ledger.token_pair import TokenPair
 from uplift.ledger.users import UserRow
-from uplift.lifecycle import REFUSED_AFTER_CRASHES, Reason, State
+from uplift.lifecycle import REFUSED_AFTER_CRASHES_ALONE, Reason, State
 from uplift.logs import configure_logs
 from uplift.maintenance.retry_collisions import CollisionRetrier
 from uplift.maintenance.sweep import Sweeper, Swept
@@ -30,6 +30,7 @@ from uplift.users.erase import Eraser
 from uplift.users.move import Mover
 
 _LATER = text("now() + interval '1 hour'")
+_LONG_AGO = -1000.0  # for a lease
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ async def test_an_upload_whose_lease_expired_is_queued_and_dispatched(
     database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
 ) -> None:
     abandoned, claimed = await rows.put(database, alice), await rows.put(database, alice)
-    await rows.claim(database, abandoned, lease_seconds=0.0)
+    await rows.claim(database, abandoned, lease_seconds=_LONG_AGO)
     await rows.claim(database, claimed)
     assert await sweep(database, own_settings) == swept(1, 0, 0, 1)
     assert await states(database, [abandoned, claimed]) == ["queued", "sending"]
@@ -108,26 +109,29 @@ async def test_an_upload_whose_lease_expired_is_queued_and_dispatched(
 
 
 @pytest.mark.parametrize(
-    ("attempt", "settle", "lease", "delay"), [(60, 60, 120, 0), (60, 90, 120, 30), (5, 60, 10, 55)]
+    ("left", "settle", "delay"), [(-60, 60, 0), (-60, 90, 30), (45, 60, 105), (-100, 60, 0)]
 )
 async def test_1uphealth_has_time_to_settle_what_a_vanished_worker_may_have_sent(
     database: Database,
     own_settings: Settings,
     client: "redis.asyncio.Redis",
     alice: UserRow,
-    attempt: float,
+    left: float,
     settle: float,
-    lease: float,
     delay: float,
 ) -> None:
-    settings = own_settings.model_copy(
-        update={"attempt_seconds": attempt, "settle_seconds": settle, "lease_seconds": lease}
-    )
+    settings = own_settings.model_copy(update={"settle_seconds": settle})
     upload_id = await rows.put(database, alice)
-    await rows.claim(database, upload_id, lease_seconds=0.0)
+    await rows.bring_to(
+        database,
+        upload_id,
+        State.SENDING,
+        lease_until=text("now()"),
+        attempt_until=text(f"now() + interval '{left} s'"),
+    )
     await sweep(database, settings)
     row = await rows.row(database, upload_id)
-    assert (row.next_attempt_at - row.updated_at).total_seconds() == delay
+    assert (row.next_attempt_at - row.updated_at).total_seconds() == pytest.approx(delay, abs=3)
 
 
 async def test_an_upload_past_its_deadline_expires_unless_it_may_have_been_sent(
@@ -178,7 +182,7 @@ async def test_without_redis_a_sweep_requeues_expired_leases_and_dispatches_late
     database: Database, own_settings: Settings, alice: UserRow, client: "redis.asyncio.Redis"
 ) -> None:
     abandoned = await rows.put(database, alice)
-    await rows.claim(database, abandoned, lease_seconds=0.0)
+    await rows.claim(database, abandoned, lease_seconds=_LONG_AGO)
     nowhere = own_settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1/0")})
     assert await sweep(database, nowhere) == swept(1, 0, 0, 0)
     assert await sweep(database, own_settings) == swept(0, 0, 0, 1)
@@ -291,8 +295,8 @@ async def test_without_redis_nothing_expires_because_the_stalled_time_is_unknown
     ("crashes", "state", "reason"),
     [
         (0, State.QUEUED, Reason.LEASE_EXPIRED),
-        (REFUSED_AFTER_CRASHES - 2, State.QUEUED, Reason.LEASE_EXPIRED),
-        (REFUSED_AFTER_CRASHES - 1, State.REFUSED, Reason.CRASHES_WORKER),
+        (REFUSED_AFTER_CRASHES_ALONE - 2, State.QUEUED, Reason.LEASE_EXPIRED),
+        (REFUSED_AFTER_CRASHES_ALONE - 1, State.REFUSED, Reason.CRASHES_WORKER),
     ],
 )
 async def test_an_upload_that_crashed_too_many_workers_is_refused_with_its_body_kept(
@@ -305,8 +309,10 @@ async def test_an_upload_that_crashed_too_many_workers_is_refused_with_its_body_
     reason: Reason,
 ) -> None:
     upload_id = await rows.put(database, alice)
-    await rows.bring_to(database, upload_id, State.QUEUED, crashes=crashes)
-    await rows.claim(database, upload_id, lease_seconds=0.0)
+    await rows.bring_to(database, upload_id, State.QUEUED, crashes=crashes, crashes_alone=crashes)
+    process_id = await rows.add_process(database)
+    await rows.claim(database, upload_id, process_id=process_id)
+    await rows.end_process(database, process_id)
     found = await sweep(database, own_settings)
     assert (found.refused, found.lease_expired) == ((1, 0) if state is State.REFUSED else (0, 1))
     row = await rows.row(database, upload_id)

@@ -18,7 +18,7 @@ from uplift.destinations.destination import (
 )
 from uplift.errors import NotFound
 from uplift.fhir.versions import FhirVersion
-from uplift.ledger import dead_letters, leases, sweeping
+from uplift.ledger import dead_letters, leases
 from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import Database
 from uplift.ledger.tables import User
@@ -164,7 +164,7 @@ async def test_a_move_is_repeated_without_harm_and_ends_when_nothing_is_left(
     again = await mover.move("alice", "hapi")
     assert again.sync_token == first.sync_token
     async with database.transaction() as connection:
-        await sweeping.requeue_expired_leases(connection, limit=9, delay=0)
+        assert await rows.take_abandoned(connection) == {upload_id}
     assert await mover.finish() == 0  # it may be there
     assert await is_moving(database)
     await rows.bring_to(database, upload_id, State.EXPIRED)
