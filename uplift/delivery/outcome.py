@@ -221,6 +221,11 @@ def _is_unknown(last: LastStep) -> bool:
     return False
 
 
+def may_arrive_late(opened: Opened, result: Result) -> bool:
+    """Whether it was sent without a precondition, and nobody knows whether it was stored."""
+    return _is_unknown(result.last) and opened.delivered_version is None
+
+
 def _next(claim: Claim, last: LastStep, policy: Policy, jitter: float) -> _Next:
     then = _then(last, policy, jitter)
     if isinstance(then, _Next):
