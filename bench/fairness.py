@@ -152,7 +152,7 @@ async def _claims(testbed: Testbed) -> tuple[float, float]:
 async def _claim(connection: AsyncConnection, ids: list[UUID] | None) -> float:
     began = time.perf_counter()
     if ids is None:
-        due = (await front(connection, UPLOADS, limit=_CLAIM)).due
+        due = (await front(connection, UPLOADS, "oneup", limit=_CLAIM)).due
     else:
         due = await due_among(connection, ids)
     claims = await leases.lease(

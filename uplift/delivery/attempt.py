@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -12,14 +13,9 @@ import structlog
 
 from uplift.delivery.calls import Calls
 from uplift.delivery.derived import DerivedDelivery
+from uplift.delivery.heartbeats import Heartbeats
 from uplift.delivery.oneup import OneUpDelivery
-from uplift.delivery.outcome import (
-    Policy,
-    change_of,
-    may_be_late,
-    receipt_of,
-    response_of,
-)
+from uplift.delivery.outcome import Policy, change_of, may_arrive_late, receipt_of, response_of
 from uplift.delivery.persons import Persons
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.delivery.results import (
@@ -40,7 +36,14 @@ from uplift.delivery.results import (
 from uplift.delivery.targets import Targets
 from uplift.destinations.derived_ids import read_id_key
 from uplift.destinations.responses import of_another_record
-from uplift.errors import NeedsAuthorization, SealError, Stopping, TokenUnavailable, WriteFailed
+from uplift.errors import (
+    HeartbeatMissing,
+    NeedsAuthorization,
+    SealError,
+    Stopping,
+    TokenUnavailable,
+    WriteFailed,
+)
 from uplift.fhir.issues import Report
 from uplift.fhir.tolerances import chosen_tolerances
 from uplift.fhir.validate import validate
@@ -64,13 +67,14 @@ class Attempter:
         self,
         key_ring: KeyRing,
         channels: Channels,
-        rate_limiter: RateLimiter,
+        rate_limiters: Mapping[str, RateLimiter],
+        heartbeats: Heartbeats,
         database: Database,
         settings: Settings,
     ) -> None:
         self._key_ring = key_ring
         self._channels = channels
-        self._calls = Calls(channels, rate_limiter)
+        self._calls = Calls(channels, rate_limiters, heartbeats)
         self._oneup = OneUpDelivery(self._calls, keeps_ids=settings.oneup_keeps_ids)
         self._derived = DerivedDelivery(
             self._calls,
@@ -174,10 +178,11 @@ class Attempter:
                 record_receipt = opened.key.seal(
                     receipt, delivery_context(claim.record_id, claim.destination)
                 )
+        policy = self._policies.get(claim.destination, self._any_policy)
         change, code = change_of(
             claim,
             result,
-            self._policies.get(claim.destination, self._any_policy),
+            policy,
             jitter=random.random(),  # noqa: S311
             sealed_receipt=upload_receipt,
         )
@@ -189,7 +194,9 @@ class Attempter:
             status_code=response.status_code if response is not None else None,
             duration=time.monotonic() - started,
             record_receipt=record_receipt,
-            may_be_late=may_be_late(result.last),
+            in_doubt_seconds=(
+                policy.settle_seconds if policy.repeats and may_arrive_late(result) else None
+            ),
         )
         if opened is None or response is None or response.receipt is None or not record_receipt:
             return outcome
@@ -215,7 +222,7 @@ def _stopped_by(error: Exception, claim: Claim) -> LastStep:
     """The last step of an attempt that this error ended."""
     upload = str(claim.upload_id)
     match error:
-        case Stopping():
+        case Stopping() | HeartbeatMissing():
             return Stopped()
         case NeedsAuthorization() | TokenUnavailable():
             return NoToken(error)

@@ -117,6 +117,9 @@ _STOPPED = _Next(State.QUEUED, Reason.HANDED_BACK, "handed_back")
 _STORED = _Next(State.DELIVERED, None, "stored")
 _STORED_DIFFERENTLY = _Next(State.DELIVERED, Reason.STORED_DIFFERENTLY, "stored_differently")
 
+# After one of these, nobody knows more about whether the record crashes its worker.
+_BEFORE_SENDING = SearchEmpty | LookUpFailed | NoToken | Stopped
+
 # Only these responses leave open or prove that it was stored.
 _ARRIVED = frozenset({ResponseKind.STORED, ResponseKind.UNKNOWN})
 
@@ -150,6 +153,7 @@ def change_of(
         delay=then.delay,
         clock=then.clock,
         free=then.free,
+        keeps_crashes=isinstance(last, _BEFORE_SENDING),
         # What is in doubt stays so until it is delivered: the next attempt looks it up, or that
         # of a redrive.
         maybe_sent=then.state is not State.DELIVERED
@@ -207,11 +211,6 @@ def receipt_of(opened: Opened, result: Result, now: datetime) -> bytes | None:
     return orjson.dumps(known)
 
 
-def may_be_late(last: LastStep) -> bool:
-    """Whether what was sent may be stored later, over a newer version."""
-    return _is_unknown(last) and not (isinstance(last, Sent) and last.conditional)
-
-
 def _is_unknown(last: LastStep) -> bool:
     """Whether this attempt wrote and does not know whether it was stored."""
     match last:
@@ -220,6 +219,12 @@ def _is_unknown(last: LastStep) -> bool:
         case Failed(writing=writing):
             return writing
     return False
+
+
+def may_arrive_late(result: Result) -> bool:
+    """Whether it was sent without a precondition, and nobody knows whether it was stored."""
+    asked_for_a_version = isinstance(result.last, Sent) and result.last.conditional
+    return _is_unknown(result.last) and not asked_for_a_version
 
 
 def _next(claim: Claim, last: LastStep, policy: Policy, jitter: float) -> _Next:

@@ -1,7 +1,7 @@
 """Which uploads may be claimed now: some that are named, or those at the front of a queue."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -16,6 +16,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     func,
+    or_,
     select,
     text,
 )
@@ -25,6 +26,7 @@ from sqlalchemy.orm import aliased
 from uplift.ledger import fair_queue
 from uplift.ledger.parameters import is_among
 from uplift.ledger.pauses import nobody_paused_all, not_paused
+from uplift.ledger.set_aside import FhirType, set_aside, waits
 from uplift.ledger.tables import Delivery, Record, Restore, Upload, User, state_is
 from uplift.lifecycle import ENDED_UNDELIVERED, UNFINISHED, State
 
@@ -58,6 +60,40 @@ def _may_be_sent(upload: Any) -> tuple[ColumnElement[bool], ...]:
         ~_blocked(upload),
         not_paused(upload),
     )
+
+
+def _may_go_there(upload: Any) -> ColumnElement[bool]:
+    """Whether its user has its destination still, or it may be there: nothing else goes there once
+    a user has moved."""
+    still: ColumnElement[bool] = upload.destination == User.destination
+    return or_(still, upload.maybe_sent)
+
+
+# No gateway keeps a request for longer.
+_LINGERS = text("interval '1 day'")
+
+
+def _is_newer_than_doubt(upload: Any) -> ColumnElement[bool]:
+    """Whether an older version may be stored late: it was sent there without a precondition."""
+    lately = Delivery.in_doubt_until > func.now() - _LINGERS
+    newer: ColumnElement[bool] = Delivery.in_doubt_version < upload.version
+    return newer & lately
+
+
+def _older_had_time(upload: Any) -> ColumnElement[bool]:
+    """Whether an older version that may be stored late had time to arrive."""
+    waits = _is_newer_than_doubt(upload) & (Delivery.in_doubt_until > func.now())
+    return func.coalesce(~waits, text("true"))
+
+
+def _restored_since(upload: Any) -> ColumnElement[bool]:
+    """Whether the ledger went back in time since its record was last delivered there: it may not
+    know what is there."""
+    since_delivered = Restore.at > Delivery.delivered_at
+    never_delivered = Delivery.delivered_at.is_(None) & (
+        (Restore.at > upload.created_at) | (Restore.look_until > upload.created_at)
+    )
+    return select(1).select_from(Restore).where(since_delivered | never_delivered).exists()
 
 
 def _older_in_doubt(upload: Any) -> ColumnElement[bool]:
@@ -146,6 +182,8 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
         select(
             *(upload[name] for name in _READ),
             _older_in_doubt(upload).label("older_in_doubt"),
+            _is_newer_than_doubt(upload).label("maybe_overwritten"),
+            _restored_since(upload).label("read_first"),
             func.coalesce(
                 is_over(
                     bindparam("stalled_seconds", type_=Float),
@@ -167,7 +205,12 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
             .scalar_subquery()
             .label("restored_to"),
             func.extract("epoch", func.now() - upload.next_attempt_at).label("due_seconds"),
-            and_(User.erased_at.is_(None), *_may_be_sent(upload)).label("may"),
+            and_(
+                User.erased_at.is_(None),
+                _may_go_there(upload),
+                _older_had_time(upload),
+                *_may_be_sent(upload),
+            ).label("may"),
             *more,
         )
         .join(User, User.id == upload.user_id)
@@ -193,6 +236,7 @@ _DUE = _details(_NAMED).order_by(_NAMED.c.id)
 _AT_FRONT = (
     _locked(
         Upload.queue == bindparam("queue"),
+        Upload.destination == bindparam("destination"),
         state_is(Upload.state, State.QUEUED),
         Upload.finish_tag.is_not(None),
         nobody_paused_all(),
@@ -240,19 +284,46 @@ class Front:
 
 
 async def front(
-    connection: AsyncConnection, queue: str, *, limit: int, stalled_seconds: float = 0.0
+    connection: AsyncConnection,
+    queue: str,
+    destination: str,
+    *,
+    limit: int,
+    probing: Collection[FhirType] = (),
+    stalled_seconds: float = 0.0,
 ) -> Front:
-    """Up to `limit` uploads at the front of a queue, locked, in the order of their finish tags.
+    """Up to `limit` uploads for a destination at the front of a queue, locked, in the order of
+    their finish tags.
 
     What may not be claimed now loses its tag: so it is in nobody's way again before the sweep
-    finds that it may. `stalled_seconds` as in `due_among`.
+    finds that it may. What is of a type of which only probes are sent is set aside.
+    `stalled_seconds` as in `due_among`.
     """
     rows = (
         await connection.execute(
-            _FRONT, {"queue": queue, "limit": limit, **_clock(stalled_seconds)}
+            _FRONT,
+            {
+                "queue": queue,
+                "destination": destination,
+                "limit": limit,
+                **_clock(stalled_seconds),
+            },
         )
     ).all()
     due = {row.id: Due(row.body_bytes, row.crashes, row) for row in rows if row.may}
     if len(due) < len(rows):
         await fair_queue.untag(connection, [row.id for row in rows if not row.may])
+    waiting = [id_ for id_, each in due.items() if _waits_for_type(each.row, probing)]
+    if waiting:
+        await set_aside(connection, queue, destination, waiting, probing)
+        due = {id_: each for id_, each in due.items() if id_ not in waiting}
     return Front(len(rows), due)
+
+
+def _waits_for_type(row: Row[Any], probing: Collection[FhirType]) -> bool:
+    return waits(
+        FhirType(row.fhir_version, row.resource_type),
+        probing,
+        last_attempt=row.past_deadline or row.cancel_requested,
+        crashes=row.crashes,
+    )

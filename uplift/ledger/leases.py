@@ -14,6 +14,8 @@ from uplift.ledger.collisions import Claimed, colliding
 from uplift.ledger.due import Due, due_among
 from uplift.ledger.locks import lock_records
 from uplift.ledger.parameters import Rows
+from uplift.ledger.put_order import note_in_doubt, supersede_overtaken
+from uplift.ledger.set_aside import FhirType
 from uplift.ledger.transitions import Change, change_state
 from uplift.lifecycle import Reason, State
 from uplift.sealing import WrappedKey
@@ -23,9 +25,10 @@ from uplift.sealing import WrappedKey
 class Claim:
     """An upload that this process has claimed, until its lease ends.
 
-    `deadline` is when its attempt must end, `lease_ends` when its lease does, both on
-    `time.monotonic`. `maybe_sent` is whether an earlier attempt may have reached 1upHealth: one of
-    this version, or one of an older version with an unknown outcome (`older_in_doubt`).
+    `claimed_at` is from before the claim, `deadline` is when its attempt must end, `lease_ends`
+    when its lease does, all on `time.monotonic`. `maybe_sent` is whether an earlier attempt may
+    have reached 1upHealth: one of this version, or one of an older version with an unknown outcome
+    (`older_in_doubt`).
     `empty_searches` is how many searches have found nothing since. `past_deadline` is whether the
     time to give up has passed, `cancel_requested` whether its owner withdrew it, and `collides`
     whether another record is at the destination under its type and id. An upload that is withdrawn
@@ -40,6 +43,7 @@ class Claim:
 
     upload_id: UUID
     lease_id: UUID
+    claimed_at: float
     deadline: float
     lease_ends: float
     user_id: UUID
@@ -68,16 +72,21 @@ class Claim:
     read_first: bool = False
     redriven: bool = False
 
+    @property
+    def fhir_type(self) -> FhirType:
+        """Its FHIR version and resource type."""
+        return FhirType(self.fhir_version, self.resource_type)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What an attempt came to: the upload's change, codes for its history, the record's receipt.
 
     `code` is the attempt's own; `record_receipt` is sealed with `uploads.delivery_context`.
-    `may_be_late` is whether a send without a precondition had an unknown outcome: it may be stored
-    later, over a newer version. `receipt_key` is `identity.receipt_key` of its id. `if_taken` is
-    the outcome instead, if that id is the receipt of another record: then this one got the response
-    of that one.
+    `receipt_key` is `identity.receipt_key` of its id. `in_doubt_seconds` is set if it was sent
+    without a precondition and with an unknown outcome: so long a newer version waits for it, where
+    ids are derived. `if_taken` is the outcome instead, if that id
+    is the receipt of another record: then this one got the response of that one.
     """
 
     claim: Claim
@@ -87,8 +96,8 @@ class Outcome:
     duration: float = 0.0  # seconds
     record_receipt: bytes | None = None
     receipt_key: bytes | None = None
+    in_doubt_seconds: float | None = None
     if_taken: "Outcome | None" = None
-    may_be_late: bool = False
 
 
 # Bodies are read only now: those of all due uploads may be more than the memory takes.
@@ -102,12 +111,13 @@ _OPEN_ATTEMPTS = text("""
 
 
 class LeaseTerms(TypedDict):
-    """How long an attempt, a lease and an upload may take, in seconds; and whether two records of
-    one user may have the same id."""
+    """How long an attempt, a lease and an upload may take, in seconds; whose lease it is; and
+    whether two records of one user may have the same id."""
 
     attempt_seconds: float
     lease_seconds: float
     give_up_seconds: float
+    process_id: NotRequired[UUID]
     allow_shared_ids: NotRequired[bool]
 
 
@@ -127,7 +137,9 @@ async def lease(
     if not due:
         return []
     lease_id = uuid4()
-    rows = [each.row for each in due.values()]
+    again = [row.id for each in due.values() if (row := each.row).maybe_sent]
+    overtaken = await supersede_overtaken(connection, again)
+    rows = [each.row for id_, each in due.items() if id_ not in overtaken]
     collisions = (
         set() if terms.get("allow_shared_ids") else await colliding(connection, _claimed(rows))
     )
@@ -140,8 +152,11 @@ async def lease(
                 target=State.SENDING,
                 new_lease_id=lease_id,
                 lease_seconds=terms["lease_seconds"],
+                attempt_seconds=terms["attempt_seconds"],
+                process_id=terms.get("process_id"),
                 clock=terms["give_up_seconds"],
                 maybe_sent=(None if row.cancel_requested or _place(row) in collisions else True),
+                maybe_overwritten=row.maybe_overwritten or None,
             )
             for row in rows
         ],
@@ -152,6 +167,7 @@ async def lease(
         Claim(
             upload_id=row.id,
             lease_id=lease_id,
+            claimed_at=since,
             deadline=since + terms["attempt_seconds"],
             lease_ends=since + terms["lease_seconds"],
             user_id=row.user_id,
@@ -174,6 +190,7 @@ async def lease(
             due_seconds=float(row.due_seconds),
             restored_to=row.restored_to if row.reason != Reason.REDRIVEN else None,
             older_in_doubt=row.older_in_doubt,
+            read_first=row.read_first,
             derived_id=row.derived_id,
             source_key=row.source_key,
             waited_seconds=None if row.waited_seconds is None else float(row.waited_seconds),
@@ -233,13 +250,14 @@ _DELIVERED = Rows("delivered", upload_id="uuid", receipt="bytea", receipt_key="b
 # Two outcomes of one upload may be in the group, and only one of them had the lease.
 _RECORD_DELIVERED = _DELIVERED.statement("""
     INSERT INTO deliveries AS d
-        (record_id, destination, version, digest, sealed_receipt, receipt_key)
-    SELECT DISTINCT ON (u.record_id, u.destination) u.record_id, u.destination, u.version, u.digest,
-        e.receipt, e.receipt_key
+        (record_id, destination, delivered_at, version, digest, sealed_receipt, receipt_key)
+    SELECT DISTINCT ON (u.record_id, u.destination) u.record_id, u.destination, now(), u.version,
+        u.digest, e.receipt, e.receipt_key
     FROM {delivered} AS e
     JOIN uploads AS u ON u.id = e.upload_id AND u.state = 'delivered'
     ORDER BY u.record_id, u.destination, u.version DESC
-    ON CONFLICT (record_id, destination) DO UPDATE SET version = excluded.version,
+    ON CONFLICT (record_id, destination) DO UPDATE
+    SET delivered_at = excluded.delivered_at, version = excluded.version,
         digest = excluded.digest, sealed_receipt = excluded.sealed_receipt,
         receipt_key = excluded.receipt_key
     WHERE d.version < excluded.version
@@ -280,4 +298,21 @@ async def record(connection: AsyncConnection, ended: Sequence[Outcome]) -> set[U
     ]
     if receipts:
         await connection.execute(_RECORD_DELIVERED, _DELIVERED.parameter(receipts))
+    in_doubt = {
+        end.claim.upload_id: end.in_doubt_seconds
+        for end in ended
+        if end.in_doubt_seconds is not None and end.claim.upload_id in changed
+    }
+    if in_doubt:
+        await note_in_doubt(connection, in_doubt)
+    await supersede_overtaken(
+        connection,
+        [
+            end.claim.upload_id
+            for end in ended
+            if end.change.target is State.QUEUED
+            and end.change.maybe_sent
+            and end.claim.upload_id in changed
+        ],
+    )
     return changed

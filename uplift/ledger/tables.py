@@ -177,10 +177,10 @@ class Delivery(Table):
         ),
     )
 
-    record_id: Mapped[UUID] = mapped_column(
-        ForeignKey("records.id", ondelete="CASCADE"), primary_key=True
-    )
+    # No foreign key: to lock the record could wait for one who waits for its uploads.
+    record_id: Mapped[UUID] = mapped_column(primary_key=True)
     destination: Mapped[str] = mapped_column(primary_key=True)
+    delivered_at: Mapped[datetime | None]
     version: Mapped[int] = mapped_column(server_default=_ZERO)
     digest: Mapped[bytes | None]
     # Sealed JSON {"id", "version", "stored_at", "sha256"}: the id there may be a hospital's own,
@@ -188,10 +188,10 @@ class Delivery(Table):
     sealed_receipt: Mapped[bytes | None]
     # Keyed hash of (FHIR version, type, the receipt's id): which resource there is this record.
     receipt_key: Mapped[bytes | None]
-    # The newest version of which a send without a precondition had an unknown outcome, and when
-    # that was noted: it may be stored late, over a newer one.
+    # The newest version of which a send without a precondition had an unknown outcome: it may be
+    # stored late, over a newer one. Until that time a newer one waits for it.
     in_doubt_version: Mapped[int | None]
-    in_doubt_at: Mapped[datetime | None]
+    in_doubt_until: Mapped[datetime | None]
 
 
 class Destination(Table):
@@ -277,7 +277,8 @@ class Upload(Table):
     __table_args__ = (
         CheckConstraint(_one_of("state", State), name="state"),
         CheckConstraint(
-            "(state = 'sending') = (lease_id IS NOT NULL AND lease_until IS NOT NULL)",
+            "num_nonnulls(lease_id, lease_until, attempt_until) ="
+            " CASE WHEN state = 'sending' THEN 3 ELSE 0 END",
             name="sending_is_leased",
         ),
         CheckConstraint("(state = 'queued') = (next_attempt_at IS NOT NULL)", name="queued_is_due"),
@@ -295,6 +296,7 @@ class Upload(Table):
         Index(
             "ix_uploads_ready",
             "queue",
+            "destination",
             "finish_tag",
             postgresql_where=text("state = 'queued' AND finish_tag IS NOT NULL"),
         ),
@@ -309,6 +311,16 @@ class Upload(Table):
             "ix_uploads_waiting",
             "next_attempt_at",
             postgresql_where=text("state = 'queued' AND finish_tag IS NULL"),
+        ),
+        # What waits for its FHIR type, in the order of probes.
+        Index(
+            "ix_uploads_held",
+            "queue",
+            "destination",
+            "fhir_version",
+            "resource_type",
+            "attempts",
+            postgresql_where=text("state = 'queued' AND finish_tag IS NULL AND reason = 'held'"),
         ),
         # What of a user is queued, and the last tag of it.
         Index(
@@ -360,6 +372,8 @@ class Upload(Table):
     revision: Mapped[int] = mapped_column(server_default=text("1"))
     attempts: Mapped[int] = mapped_column(server_default=_ZERO)
     crashes: Mapped[int] = mapped_column(server_default=_ZERO)
+    # Of these, how many while its process had no other lease.
+    crashes_alone: Mapped[int] = mapped_column(server_default=_ZERO)
     maybe_sent: Mapped[bool] = mapped_column(server_default=_FALSE)
     # Complete searches that found nothing since it may have been sent last.
     empty_searches: Mapped[int] = mapped_column(server_default=_ZERO)
@@ -378,6 +392,10 @@ class Upload(Table):
     give_up_at: Mapped[datetime | None]
     lease_id: Mapped[UUID | None]
     lease_until: Mapped[datetime | None]
+    # When its attempt must have ended: nothing of it is sent later.
+    attempt_until: Mapped[datetime | None]
+    # Whose lease it is. No foreign key: to check it costs.
+    process_id: Mapped[UUID | None]
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     updated_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     delivered_at: Mapped[datetime | None]
@@ -390,6 +408,22 @@ def state_is(column: SQLColumnExpression[str], *states: State) -> ColumnElement[
     could not use the partial indexes, and would read through all history.
     """
     return column.in_(bindparam(None, states, expanding=True, literal_execute=True))
+
+
+class Process(Table):
+    """A process that claims uploads, from its first claim until a day after its end.
+
+    It ended when `ended_at` is set. `crashed`: not by itself, so its supervisor noted it.
+    """
+
+    __tablename__ = "processes"
+    __table_args__ = (CheckConstraint("NOT crashed OR ended_at IS NOT NULL", name="crashed_ended"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    started_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    heartbeat_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    ended_at: Mapped[datetime | None]
+    crashed: Mapped[bool] = mapped_column(server_default=_FALSE)
 
 
 class Attempt(Table):

@@ -33,6 +33,7 @@ from uplift.ledger import (
     pauses,
     sweeping,
 )
+from uplift.ledger.abandoned import Signs, take_abandoned
 from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import Database
 from uplift.ledger.due import due_among, front
@@ -194,7 +195,7 @@ class Walk:
 
         async def use(connection: Any) -> list[Held]:
             if by_tag:
-                found = (await front(connection, UPLOADS, limit=_MAX)).due
+                found = (await front(connection, UPLOADS, "oneup", limit=_MAX)).due
             else:
                 found = await due_among(connection, ids)
             claims = await leases.lease(
@@ -309,7 +310,7 @@ class Walk:
     async def run_out(self) -> None:
         """Leases run out, of the dead and of the frozen, before their end is recorded."""
         leased = text(
-            "UPDATE uploads SET lease_until = now() - interval '1 s'"
+            "UPDATE uploads SET lease_until = now() - interval '1 s', attempt_until = now()"
             " WHERE state = 'sending' AND random() < 0.5 RETURNING lease_id, id"
         )
         rows = await self._run(lambda connection: connection.execute(leased))
@@ -317,10 +318,10 @@ class Walk:
         for held in self._held:
             if (held.claim.lease_id, held.claim.upload_id) in gone:
                 held.live = False
+        signs = Signs(leases_count=True, silence_seconds=15.0)
         await self._run(
-            lambda connection: sweeping.requeue_expired_leases(connection, limit=_MAX, delay=0.0)
+            lambda connection: take_abandoned(connection, signs, limit=_MAX, settle_seconds=0.0)
         )
-        await self._run(lambda connection: sweeping.refuse_crashing(connection, limit=_MAX))
 
     async def wait(self) -> None:
         """Time passes: what waits becomes due."""
@@ -334,18 +335,24 @@ class Walk:
             " WHERE state IN ('queued', 'parked') AND random() < 0.3"
         )
         await self._run(lambda connection: connection.execute(over))
-        await self._run(lambda connection: sweeping.expire_past_deadline(connection, limit=_MAX))
+        await self._run(
+            lambda connection: sweeping.expire_past_deadline(connection, "oneup", limit=_MAX)
+        )
 
     async def tag(self) -> None:
         """The sweep gives tags to what is due."""
         await self._run(
-            lambda connection: fair_queue.tag_due(connection, UPLOADS, each=_MAX, limit=_MAX)
+            lambda connection: fair_queue.tag_due(
+                connection, UPLOADS, "oneup", each=_MAX, limit=_MAX
+            )
         )
 
     async def park(self) -> None:
         """The person's consent ends."""
         await self._run(
-            lambda connection: parking.park_waiting(connection, self._user.id, clock=600.0)
+            lambda connection: parking.park_waiting(
+                connection, self._user.id, destinations=["oneup"], clock=600.0
+            )
         )
 
     async def release(self) -> None:

@@ -48,6 +48,28 @@ def upgrade() -> None:
         "ix_audit_events_pseudonym_id", "audit_events", ["pseudonym", "id"], unique=False
     )
     op.create_table(
+        "processes",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column(
+            "started_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.Column(
+            "heartbeat_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("crashed", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.CheckConstraint(
+            "NOT crashed OR ended_at IS NOT NULL", name=op.f("ck_processes_crashed_ended")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_processes")),
+    )
+    op.create_table(
         "restores",
         sa.Column("since", sa.DateTime(timezone=True), nullable=False),
         sa.Column(
@@ -266,18 +288,13 @@ def upgrade() -> None:
         "deliveries",
         sa.Column("record_id", sa.Uuid(), nullable=False),
         sa.Column("destination", sa.Text(), nullable=False),
+        sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("version", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("digest", sa.LargeBinary(), nullable=True),
         sa.Column("sealed_receipt", sa.LargeBinary(), nullable=True),
         sa.Column("receipt_key", sa.LargeBinary(), nullable=True),
         sa.Column("in_doubt_version", sa.Integer(), nullable=True),
-        sa.Column("in_doubt_at", sa.DateTime(timezone=True), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["record_id"],
-            ["records.id"],
-            name=op.f("fk_deliveries_record_id"),
-            ondelete="CASCADE",
-        ),
+        sa.Column("in_doubt_until", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("record_id", "destination", name=op.f("pk_deliveries")),
     )
     op.create_index(
@@ -392,6 +409,7 @@ def upgrade() -> None:
         sa.Column("revision", sa.Integer(), server_default=sa.text("1"), nullable=False),
         sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("crashes", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("crashes_alone", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("maybe_sent", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("empty_searches", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column(
@@ -412,6 +430,8 @@ def upgrade() -> None:
         sa.Column("give_up_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("lease_id", sa.Uuid(), nullable=True),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("attempt_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("process_id", sa.Uuid(), nullable=True),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
@@ -430,7 +450,8 @@ def upgrade() -> None:
             name=op.f("ck_uploads_queued_is_due"),
         ),
         sa.CheckConstraint(
-            "(state = 'sending') = (lease_id IS NOT NULL AND lease_until IS NOT NULL)",
+            "num_nonnulls(lease_id, lease_until, attempt_until) ="
+            " CASE WHEN state = 'sending' THEN 3 ELSE 0 END",
             name=op.f("ck_uploads_sending_is_leased"),
         ),
         sa.CheckConstraint(
@@ -468,7 +489,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_uploads_ready",
         "uploads",
-        ["queue", "finish_tag"],
+        ["queue", "destination", "finish_tag"],
         unique=False,
         postgresql_where=sa.text("state = 'queued' AND finish_tag IS NOT NULL"),
     )
@@ -478,6 +499,13 @@ def upgrade() -> None:
         ["next_attempt_at"],
         unique=False,
         postgresql_where=sa.text("state = 'queued' AND finish_tag IS NULL"),
+    )
+    op.create_index(
+        "ix_uploads_held",
+        "uploads",
+        ["queue", "destination", "fhir_version", "resource_type", "attempts"],
+        unique=False,
+        postgresql_where=sa.text("state = 'queued' AND finish_tag IS NULL AND reason = 'held'"),
     )
     op.create_index(
         "ix_uploads_queued",
@@ -585,6 +613,7 @@ def downgrade() -> None:
     )
     op.drop_index("ix_uploads_ready", table_name="uploads")
     op.drop_index("ix_uploads_queued", table_name="uploads")
+    op.drop_index("ix_uploads_held", table_name="uploads")
     op.drop_index("ix_uploads_waiting", table_name="uploads")
     op.drop_table("uploads")
     op.execute("DROP SEQUENCE virtual_time_uploads")
@@ -646,6 +675,7 @@ def downgrade() -> None:
     )
     op.drop_table("users")
     op.drop_table("restores")
+    op.drop_table("processes")
     op.drop_index("ix_audit_events_pseudonym_id", table_name="audit_events")
     op.drop_index("ix_audit_events_at", table_name="audit_events", postgresql_using="brin")
     op.drop_table("audit_events")
