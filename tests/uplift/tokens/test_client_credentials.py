@@ -108,6 +108,7 @@ async def test_it_is_sealed_in_redis_and_ends_there_by_itself(redis: FakeAsyncRe
         await process.http.aclose()
     (key,) = await redis.keys("*")
     kept = await redis.get(key)
+    assert isinstance(kept, bytes)
     assert b"token-1" not in kept
     assert b"hapi" not in key
     assert 0 < await redis.ttl(key) <= 100
