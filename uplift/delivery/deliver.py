@@ -53,6 +53,7 @@ class Deliverer:
         settings: Settings,
     ) -> None:
         self._database = database
+        self._settle_seconds = settings.settle_seconds
         self._attempter = attempter
         self._addresses = addresses
         self._rate_limiters = rate_limiters
@@ -184,7 +185,9 @@ class Deliverer:
             try:
                 async with self._database.transaction() as connection:
                     true = await receipts.without_taken(connection, outcomes)
-                    recorded = await leases.record(connection, true)
+                    recorded = await leases.record(
+                        connection, true, settle_seconds=self._settle_seconds
+                    )
                 break
             except SQLAlchemyError as error:
                 refused += not is_away(error)

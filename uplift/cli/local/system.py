@@ -29,6 +29,7 @@ from uplift.cli.local.embedded.programs import make_open_folder
 from uplift.cli.local.needs import only_needed
 from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.processes import Processes
+from uplift.destinations.derived_ids import new_id_key
 from uplift.errors import UpliftError
 from uplift.ledger import migrate, processes
 from uplift.ledger.database import FOR_A_CALLER, Database
@@ -198,6 +199,7 @@ class System:
         environment.setdefault(
             "UPLIFT_MASTER_KEYS", self._kept("master_keys", partial(KeyRing.new_entry, "embedded"))
         )
+        environment.setdefault("UPLIFT_ID_KEY", self._kept("id_key", new_id_key))
         environment.setdefault("UPLIFT_DRAIN_SECONDS", "0")  # there is no load balancer
         self._stack.enter_context(self.processes)
         if "UPLIFT_ONEUP_FHIR_URL" not in environment:
