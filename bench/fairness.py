@@ -165,7 +165,7 @@ async def _plan(database: Database) -> str:
         if sync is None:
             raise RuntimeError("The connection is closed.")
         event.listen(sync, "before_cursor_execute", note)
-        await front(connection, UPLOADS, limit=_CLAIM)
+        await front(connection, UPLOADS, "oneup", limit=_CLAIM)
         event.remove(sync, "before_cursor_execute", note)
         statement, parameters = sent[0]
         raw: Any = (await connection.get_raw_connection()).driver_connection

@@ -60,6 +60,7 @@ class Deliverer:
         self._in_flight = InFlightLimit(
             slots=settings.max_in_flight,
             body_bytes=settings.max_in_flight_bytes or body_bytes_for(memory_limit()),
+            destinations=len(rate_limiters),
             work_seconds=settings.attempt_seconds,
         )
         self._record = Coalescer(self._record_all, concerns_all=is_away)
