@@ -22,7 +22,7 @@ SETTLE_SECONDS = 60.0
 async def bob(database: Database, key_ring: KeyRing) -> UserRow:
     """A user whose records go to a server where Uplift derives ids."""
     async with database.transaction() as connection:
-        await destinations.find_changed(
+        await destinations.note_new(
             connection, {"hapi": {"mode": "put"}, "oneup": {"mode": "oneup"}}
         )
         return await add_user(connection, "bob", key_ring, destination="hapi")
