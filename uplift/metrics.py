@@ -158,6 +158,17 @@ credentials_not_believed = Counter(
     "Requests with a credential whose row in the ledger has a wrong MAC: somebody wrote it.",
 )
 
+audit_seal_number = Gauge(
+    "uplift_audit_seal_number",
+    "The number of the last seal over the audit trail that this process made. Only beat seals.",
+)
+
+audit_sealed_at = Gauge(
+    "uplift_audit_sealed_timestamp_seconds",
+    "When this process last sealed the audit trail, or found all of it sealed, in seconds since"
+    " 1970. Only beat seals.",
+)
+
 library_disagreements = Counter(
     "uplift_library_disagreements_total",
     "Records that the schemas accept and fhir.resources does not accept.",
@@ -243,9 +254,21 @@ for _kind in ("message", "unacknowledged", "command", "key", "binding"):
     redis_foreign.labels(_kind)
 for _why in ("lease_lost", "failed"):
     attempts_unrecorded.labels(_why)
-for _kind in ("refused", "lease_expired", "released", "retried", "expired", "dispatched", "erased"):
+for _kind in (
+    "refused",
+    "lease_expired",
+    "released",
+    "moved",
+    "retried",
+    "expired",
+    "dispatched",
+    "erased",
+):
     sweep_work.labels(_kind)
+# Unknown until this process has read it.
 clocks_apart.set(math.nan)
+audit_seal_number.set(math.nan)
+audit_sealed_at.set(math.nan)
 for _outcome in ("made", "refused", "withheld"):
     quota_calls.labels(_outcome)
 for _origin in ("user_management", "backend"):

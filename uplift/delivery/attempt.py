@@ -15,7 +15,13 @@ from uplift.delivery.calls import Calls
 from uplift.delivery.derived import DerivedDelivery
 from uplift.delivery.heartbeats import Heartbeats
 from uplift.delivery.oneup import OneUpDelivery
-from uplift.delivery.outcome import Policy, change_of, may_arrive_late, receipt_of, response_of
+from uplift.delivery.outcome import (
+    Policy,
+    change_of,
+    may_be_late,
+    receipt_of,
+    response_of,
+)
 from uplift.delivery.persons import Persons
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.delivery.results import (
@@ -178,11 +184,10 @@ class Attempter:
                 record_receipt = opened.key.seal(
                     receipt, delivery_context(claim.record_id, claim.destination)
                 )
-        policy = self._policies.get(claim.destination, self._any_policy)
         change, code = change_of(
             claim,
             result,
-            policy,
+            self._policies.get(claim.destination, self._any_policy),
             jitter=random.random(),  # noqa: S311
             sealed_receipt=upload_receipt,
         )
@@ -194,9 +199,7 @@ class Attempter:
             status_code=response.status_code if response is not None else None,
             duration=time.monotonic() - started,
             record_receipt=record_receipt,
-            in_doubt_seconds=(
-                policy.settle_seconds if policy.repeats and may_arrive_late(result) else None
-            ),
+            may_be_late=may_be_late(result.last),
         )
         if opened is None or response is None or response.receipt is None or not record_receipt:
             return outcome

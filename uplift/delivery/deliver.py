@@ -53,12 +53,14 @@ class Deliverer:
         settings: Settings,
     ) -> None:
         self._database = database
+        self._settle_seconds = settings.settle_seconds
         self._attempter = attempter
         self._addresses = addresses
         self._rate_limiters = rate_limiters
         self._in_flight = InFlightLimit(
             slots=settings.max_in_flight,
             body_bytes=settings.max_in_flight_bytes or body_bytes_for(memory_limit()),
+            destinations=len(rate_limiters),
             work_seconds=settings.attempt_seconds,
         )
         self._record = Coalescer(self._record_all, concerns_all=is_away)
@@ -184,7 +186,9 @@ class Deliverer:
             try:
                 async with self._database.transaction() as connection:
                     true = await receipts.without_taken(connection, outcomes)
-                    recorded = await leases.record(connection, true)
+                    recorded = await leases.record(
+                        connection, true, settle_seconds=self._settle_seconds
+                    )
                 break
             except SQLAlchemyError as error:
                 refused += not is_away(error)

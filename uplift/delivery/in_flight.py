@@ -29,12 +29,22 @@ class InFlightLimit:
 
     While several destinations have work, each gets no more than its equal share: one that responds
     to nothing leaves the others theirs. One that had work in the last `work_seconds` has some.
+    Where there are several `destinations`, a few slots stay free of the only one that has work, so
+    that another can begin at once.
     """
 
-    def __init__(self, *, slots: int, body_bytes: int, work_seconds: float = 60.0) -> None:
+    def __init__(
+        self,
+        *,
+        slots: int,
+        body_bytes: int,
+        destinations: int = 1,
+        work_seconds: float = 60.0,
+    ) -> None:
         self._slots = slots
         self._few = max(1, slots // _PART)
         self._bytes = body_bytes
+        self._several = destinations > 1
         self._work_seconds = work_seconds
         self._uses: dict[str, _Use] = defaultdict(_Use)
         self._freed = asyncio.Condition()
@@ -79,14 +89,19 @@ class InFlightLimit:
             slots_free.set(self._slots - self.in_flight)
         return acquired
 
+    def _share(self, destination: str) -> int:
+        sharing = self._sharing(destination)
+        if sharing == 1:
+            return max(1, self._slots - self._few) if self._several else self._slots
+        return max(1, self._slots // sharing)
+
     def _free_slots(self, destination: str) -> int:
-        share = max(1, self._slots // self._sharing(destination))
-        return min(self._slots - self.in_flight, share - self._uses[destination].slots)
+        used = self._uses[destination].slots
+        return min(self._slots - self.in_flight, self._share(destination) - used)
 
     def _has_free(self, slots: int, destination: str) -> bool:
-        share = max(1, self._slots // self._sharing(destination))
         return (
-            self._free_slots(destination) >= min(slots, share)
+            self._free_slots(destination) >= min(slots, self._share(destination))
             and self._used_bytes < self._bytes
             and not self._uses[destination].turned_away
             and not self._one_alone.locked()

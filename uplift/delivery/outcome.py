@@ -211,6 +211,11 @@ def receipt_of(opened: Opened, result: Result, now: datetime) -> bytes | None:
     return orjson.dumps(known)
 
 
+def may_be_late(last: LastStep) -> bool:
+    """Whether what was sent may be stored later, over a newer version."""
+    return _is_unknown(last) and not (isinstance(last, Sent) and last.conditional)
+
+
 def _is_unknown(last: LastStep) -> bool:
     """Whether this attempt wrote and does not know whether it was stored."""
     match last:
@@ -219,12 +224,6 @@ def _is_unknown(last: LastStep) -> bool:
         case Failed(writing=writing):
             return writing
     return False
-
-
-def may_arrive_late(result: Result) -> bool:
-    """Whether it was sent without a precondition, and nobody knows whether it was stored."""
-    asked_for_a_version = isinstance(result.last, Sent) and result.last.conditional
-    return _is_unknown(result.last) and not asked_for_a_version
 
 
 def _next(claim: Claim, last: LastStep, policy: Policy, jitter: float) -> _Next:

@@ -83,10 +83,10 @@ class Outcome:
     """What an attempt came to: the upload's change, codes for its history, the record's receipt.
 
     `code` is the attempt's own; `record_receipt` is sealed with `uploads.delivery_context`.
-    `receipt_key` is `identity.receipt_key` of its id. `in_doubt_seconds` is set if it was sent
-    without a precondition and with an unknown outcome: so long a newer version waits for it, where
-    ids are derived. `if_taken` is the outcome instead, if that id
-    is the receipt of another record: then this one got the response of that one.
+    `may_be_late` is whether a send without a precondition had an unknown outcome: it may be stored
+    later, over a newer version. `receipt_key` is `identity.receipt_key` of its id. `if_taken` is
+    the outcome instead, if that id is the receipt of another record: then this one got the response
+    of that one.
     """
 
     claim: Claim
@@ -96,8 +96,8 @@ class Outcome:
     duration: float = 0.0  # seconds
     record_receipt: bytes | None = None
     receipt_key: bytes | None = None
-    in_doubt_seconds: float | None = None
     if_taken: "Outcome | None" = None
+    may_be_late: bool = False
 
 
 # Bodies are read only now: those of all due uploads may be more than the memory takes.
@@ -264,8 +264,12 @@ _RECORD_DELIVERED = _DELIVERED.statement("""
 """)
 
 
-async def record(connection: AsyncConnection, ended: Sequence[Outcome]) -> set[UUID]:
+async def record(
+    connection: AsyncConnection, ended: Sequence[Outcome], *, settle_seconds: float = 60.0
+) -> set[UUID]:
     """Record outcomes: the states, the history and the deliveries, all or nothing.
+
+    Where ids are derived, a newer version waits `settle_seconds` for one that may be stored late.
 
     Returns the uploads whose lease was still theirs. Another worker or the sweep changed the
     others, which keep their state.
@@ -299,9 +303,9 @@ async def record(connection: AsyncConnection, ended: Sequence[Outcome]) -> set[U
     if receipts:
         await connection.execute(_RECORD_DELIVERED, _DELIVERED.parameter(receipts))
     in_doubt = {
-        end.claim.upload_id: end.in_doubt_seconds
+        end.claim.upload_id: settle_seconds
         for end in ended
-        if end.in_doubt_seconds is not None and end.claim.upload_id in changed
+        if end.may_be_late and end.claim.upload_id in changed
     }
     if in_doubt:
         await note_in_doubt(connection, in_doubt)
