@@ -211,6 +211,18 @@ async def test_a_lock_conflict_is_sent_again(relay: Relay, hapi: SandboxServer) 
     assert (row.state, row.reason) == (State.DELIVERED, None)
 
 
+async def test_a_lock_conflict_is_not_taken_for_the_arrival_of_an_update_that_removes_something(
+    relay: Relay, hapi: SandboxServer
+) -> None:
+    extension = [{"url": "https://example.org/x", "valueString": "y"}]
+    await ended(relay, await factories.accepted(relay, extension=extension))
+    hapi.faults({"kind": "lock_conflict", "match": {"method": "PUT"}, "count": 1})
+    row = await ended(relay, await factories.accepted(relay))
+    assert (row.state, row.attempts) == (State.DELIVERED, 2)
+    (resource,) = stored(hapi)
+    assert "extension" not in resource
+
+
 async def test_nothing_is_sent_to_a_server_of_another_fhir_version(
     at_hapi: Settings, database: Database, hapi: SandboxServer
 ) -> None:
