@@ -539,7 +539,7 @@ export type Readiness = {
  *
  * Only one decision depends on it: a new token ends the waits for a token.
  */
-export type Reason = 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'stored_differently' | 'older_version';
+export type Reason = 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'awaiting_reference' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'version_not_taken' | 'deleted_upstream' | 'changed_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'stored_differently' | 'overwrote_upstream' | 'older_version';
 
 /**
  * Receipt
@@ -560,9 +560,13 @@ export type Receipt = {
      */
     storedAt?: string | null;
     /**
-     * SHA-256 of the sent bytes, in hexadecimal digits.
+     * SHA-256 of the upload's bytes, in hexadecimal digits.
      */
     sha256?: string | null;
+    /**
+     * SHA-256 of the bytes that were sent, where the destination gets another form: with an id that Uplift derives, and other references. Null if they are the upload's.
+     */
+    sentSha256?: string | null;
 };
 
 /**
@@ -653,6 +657,10 @@ export type UploadStatus = {
      */
     user: string;
     /**
+     * Where it goes.
+     */
+    destination: string;
+    /**
      * The FHIR version of the resource.
      */
     fhirVersion: string;
@@ -676,6 +684,10 @@ export type UploadStatus = {
      * It was sent again after an unknown outcome. 1upHealth may have it twice.
      */
     possibleDuplicate: boolean;
+    /**
+     * An older version was sent with an unknown outcome, and may be stored over it.
+     */
+    maybeOverwritten: boolean;
     /**
      * 1upHealth may have it, now or later, although no response says so.
      */
@@ -754,9 +766,17 @@ export type UserStatus = {
      */
     grantOrigin: 'user_management' | 'backend' | null;
     /**
+     * Where what they bring goes: a name of the deployment's own.
+     */
+    destination: string;
+    /**
      * Nothing is sent for the user until an operator ends the pause.
      */
     paused: boolean;
+    /**
+     * If it is another one than your app saw last, the app sends everything again.
+     */
+    syncToken: string;
     /**
      * When the user was added.
      */
@@ -915,7 +935,7 @@ export type RedriveRequest = {
     /**
      * Only uploads with this reason.
      */
-    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'stored_differently' | 'older_version' | null;
+    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'awaiting_reference' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'version_not_taken' | 'deleted_upstream' | 'changed_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'stored_differently' | 'overwrote_upstream' | 'older_version' | null;
     /**
      * Only resources of this type.
      */
@@ -963,7 +983,7 @@ export type TryNowRequest = {
     /**
      * Only uploads with this reason.
      */
-    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'stored_differently' | 'older_version' | null;
+    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'awaiting_reference' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'version_not_taken' | 'deleted_upstream' | 'changed_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'stored_differently' | 'overwrote_upstream' | 'older_version' | null;
     /**
      * Only resources of this type.
      */
@@ -1033,6 +1053,18 @@ export type BroughtGrant = {
      * Seconds until the access token expires.
      */
     expiresIn: number;
+};
+
+/**
+ * NewDestination
+ *
+ * The destination to move a user to.
+ */
+export type NewDestination = {
+    /**
+     * A name of the deployment's own.
+     */
+    destination: string;
 };
 
 /**
@@ -2353,6 +2385,110 @@ export type StoreGrantResponses = {
 };
 
 export type StoreGrantResponse = StoreGrantResponses[keyof StoreGrantResponses];
+
+export type MoveUserData = {
+    body: NewDestination;
+    path: {
+        /**
+         * The backend's name for the person (`appUserId`).
+         */
+        user: string;
+    };
+    query?: never;
+    url: '/v1/users/{user}/destination';
+};
+
+export type MoveUserErrors = {
+    /**
+     * Bad Request. `code` says why.
+     */
+    400: Problem;
+    /**
+     * Unauthorized. `code` says why.
+     */
+    401: Problem;
+    /**
+     * Forbidden. `code` says why.
+     */
+    403: Problem;
+    /**
+     * Not Found. `code` says why.
+     */
+    404: Problem;
+    /**
+     * Request Timeout. `code` says why.
+     */
+    408: Problem;
+    /**
+     * Request Entity Too Large. `code` says why.
+     */
+    413: Problem;
+    /**
+     * Unsupported Media Type. `code` says why.
+     */
+    415: Problem;
+    /**
+     * Service Unavailable. `code` says why.
+     */
+    503: Problem;
+};
+
+export type MoveUserError = MoveUserErrors[keyof MoveUserErrors];
+
+export type MoveUserResponses = {
+    /**
+     * Successful Response
+     */
+    200: UserStatus;
+};
+
+export type MoveUserResponse = MoveUserResponses[keyof MoveUserResponses];
+
+export type ResendUserData = {
+    body?: never;
+    path: {
+        /**
+         * The backend's name for the person (`appUserId`).
+         */
+        user: string;
+    };
+    query?: never;
+    url: '/v1/users/{user}/resend';
+};
+
+export type ResendUserErrors = {
+    /**
+     * Bad Request. `code` says why.
+     */
+    400: Problem;
+    /**
+     * Unauthorized. `code` says why.
+     */
+    401: Problem;
+    /**
+     * Forbidden. `code` says why.
+     */
+    403: Problem;
+    /**
+     * Not Found. `code` says why.
+     */
+    404: Problem;
+    /**
+     * Service Unavailable. `code` says why.
+     */
+    503: Problem;
+};
+
+export type ResendUserError = ResendUserErrors[keyof ResendUserErrors];
+
+export type ResendUserResponses = {
+    /**
+     * Successful Response
+     */
+    200: UserStatus;
+};
+
+export type ResendUserResponse = ResendUserResponses[keyof ResendUserResponses];
 
 export type RevokeDeviceTokensData = {
     body?: never;
