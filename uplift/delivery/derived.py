@@ -5,6 +5,7 @@ the destination refuses because of what is there, and the first send after a res
 """
 
 import asyncio
+from collections import defaultdict
 from dataclasses import dataclass, replace
 
 import orjson
@@ -62,6 +63,7 @@ class DerivedDelivery:
         self._persons = persons
         self._targets = targets
         self._versions: set[tuple[str, str]] = set()  # that a destination was seen to be of
+        self._asking: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def deliver(self, opened: Opened) -> tuple[LastStep, bytes | None]:
         """One attempt: its last step, and the body that was sent or looked for.
@@ -130,12 +132,17 @@ class DerivedDelivery:
         Asked once a process.
         """
         key = (opened.claim.destination, opened.claim.fhir_version)
-        if key not in self._versions:
+        if key in self._versions:
+            return None
+        # One asks, and the others of the first claim wait for it.
+        async with self._asking[key]:
+            if key in self._versions:
+                return None
             seen = await self._calls.check_version(opened)
             if seen.kind is not ResponseKind.FOUND:
                 return seen
             self._versions.add(key)
-        return None
+            return None
 
     # --- the requests ------------------------------------------------------------------------
 

@@ -1,8 +1,11 @@
 """Uploads to a server that knows records by derived ids: a sandbox that is like HAPI."""
 
+import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,14 +15,18 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from tests import factories
-from tests.uplift.delivery.delivering import deliver
+from tests.uplift.delivery.delivering import deliver, deliver_only
+from uplift.cli.push.records import Record
+from uplift.cli.push.sources import read_records
 from uplift.destinations.derived_ids import patient_id, read_id_key
 from uplift.intake.accept import Accepted
+from uplift.intake.labels import Labels
 from uplift.intake.submission import parse
 from uplift.ledger.database import Database
 from uplift.ledger.uploads import UploadRow
 from uplift.lifecycle import Reason, State
 from uplift.sandbox.config import SandboxConfig
+from uplift.sandbox.export.make_export import write_export
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay
@@ -69,7 +76,8 @@ async def relay(database: Database, at_hapi: Settings) -> AsyncIterator[Relay]:
 
 def stored(hapi: SandboxServer, resource_type: str = "Observation") -> list[dict[str, Any]]:
     """The resources of a type that the server has."""
-    return _of(httpx.get(f"{hapi.url}/r4/{resource_type}", headers=_FRESH, trust_env=False))
+    address = f"{hapi.url}/r4/{resource_type}?_count=100"
+    return _of(httpx.get(address, headers=_FRESH, trust_env=False))
 
 
 def _of(response: httpx.Response) -> list[dict[str, Any]]:
@@ -379,3 +387,53 @@ async def test_after_a_restore_the_first_send_of_a_record_reads_first(
     assert [method for method, _ in sends(hapi)[before:]][:2] == ["GET", "PUT"]
     (resource,) = stored(hapi)
     assert (resource["status"], resource["meta"]["versionId"]) == ("amended", "3")
+
+
+async def test_of_a_persons_first_records_one_asks_and_the_others_wait_for_it(
+    relay: Relay, hapi: SandboxServer
+) -> None:
+    uploads = [await factories.accepted(relay, id=f"obs-{n}") for n in range(12)]
+    hapi.faults({"kind": "slow", "seconds": 0.2})
+    await deliver_only(relay, *(each.upload.id for each in uploads))
+    hapi.clear_faults()
+    assert len(stored(hapi)) == 12
+    assert len(sends(hapi, "metadata")) == 1
+    assert [method for method, _ in sends(hapi, "Patient")] == ["GET", "PUT"]
+
+
+async def test_the_whole_example_export_is_there_once_though_answers_are_cut(
+    relay: Relay, hapi: SandboxServer, tmp_path: Path
+) -> None:
+    manifest = write_export(tmp_path / "export.zip")
+    hapi.faults({"kind": "cut", "commit": True, "match": {"method": "PUT"}, "probability": 0.3})
+    accepted = []
+    async for record in read_records(tmp_path / "export.zip"):
+        if isinstance(record, Record):
+            labels = Labels(
+                fhir_version=record.fhir_version,
+                source=record.source,
+                record_id=record.record_id,
+            )
+            upload = await relay.acceptor.accept("alice", parse(record.body, labels))
+            accepted.append(upload.upload.id)
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        async with relay.database.transaction() as connection:
+            await connection.execute(
+                text("UPDATE uploads SET next_attempt_at = now() WHERE state = 'queued'")
+            )
+        await deliver_only(relay, *accepted)
+        async with relay.database.transaction() as connection:
+            states = dict(
+                (await connection.execute(text("SELECT state, count(*) FROM uploads GROUP BY 1")))
+                .tuples()
+                .all()
+            )
+        if not states.get("queued"):
+            break
+        await asyncio.sleep(0.1)  # the limiter slows down while answers are missing
+    assert states == {"delivered": len(manifest.valid), "rejected": len(manifest.broken)}
+    total = hapi.counts()["total"]
+    # Two bases, and on each the person's Patient.
+    assert total["resources"] == len(manifest.valid) + 2
+    assert total["duplicates"] == 0
