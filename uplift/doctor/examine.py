@@ -6,6 +6,7 @@ To add a part, write a file with its judgements, and add its examination to `_EX
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 
 import orjson
 import redis.asyncio
@@ -182,13 +183,23 @@ async def _redis(settings: Settings) -> list[Finding]:
 async def _rate_limiter(settings: Settings, url: str) -> list[Finding]:
     client = redis.asyncio.from_url(url, **queues.FAST)
     try:
-        rate_limiter = RateLimiter(client, settings)
-        return [
-            work.judge_rate_limiter(await rate_limiter.state()),
-            work.judge_types(await rate_limiter.types.probing()),
-        ]
+        known = configured_destinations(settings)
+        found: list[Finding] = []
+        for name, each in known.items():
+            limiter = RateLimiter(client, settings, name, limit=each.max_attempts_per_second)
+            of_it = [
+                work.judge_rate_limiter(await limiter.state()),
+                work.judge_types(await limiter.types.probing()),
+            ]
+            # With one destination it needs no name.
+            found += of_it if len(known) == 1 else [_about(name, one) for one in of_it]
+        return found
     finally:
         await client.aclose()
+
+
+def _about(destination: str, finding: Finding) -> Finding:
+    return replace(finding, what=f"{destination}: {finding.what}")
 
 
 _EXAMINATIONS: tuple[tuple[str, Callable[[Settings], Awaitable[list[Finding]]]], ...] = (
