@@ -20,7 +20,6 @@ from uplift.destinations.derived_ids import read_id_key
 from uplift.destinations.destination import Destinations
 from uplift.destinations.http_client import open_http
 from uplift.dispatch import Dispatcher
-from uplift.errors import ConfigurationError
 from uplift.fhir.tolerances import chosen_tolerances
 from uplift.intake.accept import Acceptor
 from uplift.intake.accept_batch import BatchAcceptor
@@ -89,7 +88,7 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
     Raises ConfigurationError with the setting to change. PostgreSQL and Redis may be away.
     """
     key_ring = read_key_ring(settings)
-    destinations = read_destinations(settings)
+    destinations = configured_destinations(settings)
     database = Database.connect(settings, patience)
     keys = KeyCheck(database, key_ring)
     dispatcher = Dispatcher(settings)
@@ -185,7 +184,7 @@ def _follow(key_ring: KeyRing, settings: Settings) -> "asyncio.Future[None]":
 def check(settings: Settings) -> None:
     """Raise ConfigurationError if `open_relay` does, without a connection to anything."""
     read_key_ring(settings)
-    read_destinations(settings)
+    configured_destinations(settings)
     Database.connect(settings)
     redis_url(settings)
     chosen_tolerances(settings)
@@ -201,17 +200,3 @@ async def check_ledger(settings: Settings) -> None:
         await KeyCheck(database, read_key_ring(settings)).at_start()
     finally:
         await database.close()
-
-
-def read_destinations(settings: Settings) -> Destinations:
-    """The destinations of the deployment.
-
-    Raises ConfigurationError if one cannot be used, or if an id key is needed and missing.
-    """
-    destinations = configured_destinations(settings)
-    if read_id_key(settings) is None and destinations.derive_ids:
-        raise ConfigurationError(
-            "UPLIFT_ID_KEY is not set, and a destination needs it: records have ids there that"
-            " Uplift derives. `uplift keys id` makes one. Set it once and keep it."
-        )
-    return destinations

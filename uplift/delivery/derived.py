@@ -12,7 +12,7 @@ import orjson
 from uplift.delivery.after_conflict import Next, Refused, after_conflict, after_deletion
 from uplift.delivery.calls import Calls
 from uplift.delivery.persons import Persons
-from uplift.delivery.reconcile import written_after
+from uplift.delivery.reconcile import needs_equal_content, written_after
 from uplift.delivery.results import (
     AwaitsReference,
     Cancelled,
@@ -85,7 +85,7 @@ class DerivedDelivery:
         """It ends without another send. If it has arrived, it is delivered."""
         found = await self._read(opened, form)
         match found.kind:
-            case ResponseKind.FOUND if same_content(form.resource, found.resource):
+            case ResponseKind.FOUND if _is_ours(opened, form, found):
                 return Found(found)
             case ResponseKind.FOUND | ResponseKind.ABSENT:
                 return ending
@@ -145,12 +145,13 @@ class DerivedDelivery:
             return sent
         found = await self._read(opened, form)
         refused = Refused(
-            sent=form.resource,
             if_match=if_match,
             older_in_doubt=opened.claim.older_in_doubt,
             decided=opened.claim.redriven,
         )
-        match after_conflict(refused, found, self._calls.destination(opened)):
+        destination = self._calls.destination(opened)
+        is_ours = _is_ours(opened, form, found)
+        match after_conflict(refused, found, destination, is_ours=is_ours):
             case Next.DELIVERED:
                 return Found(found)
             case Next.FOREIGN:
@@ -171,7 +172,7 @@ class DerivedDelivery:
         claim = opened.claim
         found = await self._read(opened, form)
         match found.kind:
-            case ResponseKind.FOUND if same_content(form.resource, found.resource):
+            case ResponseKind.FOUND if _is_ours(opened, form, found):
                 return Found(found)
             case ResponseKind.FOUND if _is_newer(opened, found):
                 return NewerFound()
@@ -217,6 +218,16 @@ def _ending(opened: Opened) -> Cancelled | PastDeadline | None:
     if opened.claim.cancel_requested:
         return Cancelled()
     return PastDeadline() if opened.claim.past_deadline else None
+
+
+def _is_ours(opened: Opened, form: _Form, found: Response) -> bool:
+    exactly = needs_equal_content(
+        found.receipt,
+        delivered_id=opened.delivered_id,
+        delivered_version=opened.delivered_version,
+        older_without_receipt=opened.has_older_without_receipt,
+    )
+    return same_content(form.resource, found.resource, exactly=exactly)
 
 
 def _is_newer(opened: Opened, found: Response) -> bool:

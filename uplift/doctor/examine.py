@@ -15,7 +15,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.configured import configured_destinations
-from uplift.doctor import addresses, calls, configuration, keys, ledger, queues, upstream, work
+from uplift.doctor import (
+    addresses,
+    calls,
+    configuration,
+    keys,
+    ledger,
+    queues,
+    servers,
+    upstream,
+    work,
+)
 from uplift.doctor.findings import Finding, fail, ok, warn
 from uplift.errors import ConfigurationError
 from uplift.file_limit import file_limit, files_of_api, files_of_worker
@@ -210,4 +220,5 @@ _EXAMINATIONS: tuple[tuple[str, Callable[[Settings], Awaitable[list[Finding]]]],
     (ledger.PART, _postgres),
     (queues.REDIS, _redis),
     (upstream.PART, upstream.ask),
+    (servers.PART, servers.ask),
 )

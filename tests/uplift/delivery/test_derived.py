@@ -9,6 +9,7 @@ import httpx
 import orjson
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import text
 
 from tests import factories
 from tests.uplift.delivery.delivering import deliver
@@ -211,6 +212,18 @@ async def test_a_lock_conflict_is_sent_again(relay: Relay, hapi: SandboxServer) 
     assert (row.state, row.reason) == (State.DELIVERED, None)
 
 
+async def test_a_lock_conflict_is_not_taken_for_the_arrival_of_an_update_that_removes_something(
+    relay: Relay, hapi: SandboxServer
+) -> None:
+    extension = [{"url": "https://example.org/x", "valueString": "y"}]
+    await ended(relay, await factories.accepted(relay, extension=extension))
+    hapi.faults({"kind": "lock_conflict", "match": {"method": "PUT"}, "count": 1})
+    row = await ended(relay, await factories.accepted(relay))
+    assert (row.state, row.attempts) == (State.DELIVERED, 2)
+    (resource,) = stored(hapi)
+    assert "extension" not in resource
+
+
 async def test_nothing_is_sent_to_a_server_of_another_fhir_version(
     at_hapi: Settings, database: Database, hapi: SandboxServer
 ) -> None:
@@ -325,3 +338,44 @@ async def test_the_deployments_refusal_parks_nobody(at_hapi: Settings, database:
         )
         async with open_relay(right) as other:
             assert (await ended(other, upload)).state is State.DELIVERED
+
+
+async def test_where_the_server_chooses_ids_a_record_is_found_by_its_derived_one(
+    at_hapi: Settings, database: Database, hapi: SandboxServer
+) -> None:
+    upserting = at_hapi.model_copy(update={"destination_mode": "upsert"})
+    async with relay_of(upserting) as relay:
+        hapi.faults({"kind": "cut", "commit": True, "match": {"method": "PUT"}, "count": 3})
+        first = await ended(relay, await factories.accepted(relay))
+        second = await ended(relay, await factories.accepted(relay, status="amended"))
+        assert (first.state, second.state) == (State.DELIVERED, State.DELIVERED)
+        assert (await ended(relay, await report(relay))).state is State.DELIVERED
+    (resource,) = stored(hapi)
+    assert (resource["status"], resource["meta"]["versionId"]) == ("amended", "2")
+    (patient,) = stored(hapi, "Patient")
+    assert resource["subject"]["reference"] == f"Patient/{patient['id']}"
+    assert {each["system"] for each in resource["identifier"]} >= {"urn:uplift:record"}
+    (stored_report,) = stored(hapi, "DiagnosticReport")
+    assert stored_report["result"][0]["reference"] == f"Observation/{resource['id']}"
+    assert second.sealed_receipt is not None
+
+
+async def test_after_a_restore_the_first_send_of_a_record_reads_first(
+    relay: Relay, hapi: SandboxServer
+) -> None:
+    await ended(relay, await factories.accepted(relay))
+    change_at(hapi, status="cancelled")  # by the ledger that was lost
+    async with relay.database.transaction() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO restores (since, look_until)"
+                " VALUES (now() - interval '1 s', now() + interval '1 h')"
+            )
+        )
+    before = len(sends(hapi))
+    row = await ended(relay, await factories.accepted(relay, status="amended"))
+    # It was accepted after the restore, so it is newer, and nobody else's content was overwritten.
+    assert (row.state, row.reason) == (State.DELIVERED, None)
+    assert [method for method, _ in sends(hapi)[before:]][:2] == ["GET", "PUT"]
+    (resource,) = stored(hapi)
+    assert (resource["status"], resource["meta"]["versionId"]) == ("amended", "3")
