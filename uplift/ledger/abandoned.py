@@ -80,7 +80,7 @@ async def take_abandoned(
     A crash is charged only to an upload that was alone with its process. With too many of these it
     is refused, before another worker claims it.
     """
-    rows = await connection.execute(
+    found = await connection.execute(
         _ABANDONED,
         {
             "leases_count": signs.leases_count,
@@ -89,6 +89,7 @@ async def take_abandoned(
             "limit": limit,
         },
     )
+    rows = found.all()
     queued, refused = [], []
     for row in rows:
         charged = row.crashed and row.alone
