@@ -1,9 +1,11 @@
 """Builds all the parts of a process, and closes them. No other file joins parts."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from uplift import traces
 from uplift.address_check import AddressCheck
 from uplift.control.cancel import Canceller
 from uplift.control.pause import Pauser
@@ -24,6 +26,7 @@ from uplift.intake.accept_batch import BatchAcceptor
 from uplift.intake.authenticate import Authenticator
 from uplift.intake.back_pressure import BackPressure
 from uplift.key_check import KeyCheck
+from uplift.key_source import follow_folder, read_key_ring
 from uplift.ledger.database import FOR_NOBODY, Database, Patience
 from uplift.ledger.suitable import check_at_start
 from uplift.maintenance.measure import Measurer
@@ -108,7 +111,7 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
     heartbeats = Heartbeats(database, settings)
     attempter = Attempter(key_ring, channels, rate_limiters, heartbeats, database, settings)
     long_poll = LongPoll(database)
-    eraser = Eraser(database)
+    eraser = Eraser(database, key_ring, settings)
     addresses = AddressCheck(database, destinations)
     mover = Mover(database, destinations)
     retrier = CollisionRetrier(database, key_ring)
@@ -116,6 +119,7 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
         database, dispatcher, eraser, mover, retrier, addresses, rate_limiters, settings
     )
     dispatcher.start()
+    following = _follow(key_ring, settings)
     try:
         await keys.at_start()
         await addresses.at_start()
@@ -142,7 +146,7 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
                 database, attempter, addresses, rate_limiters, heartbeats, settings
             ),
             sweeper=sweeper,
-            measurer=Measurer(database, dispatcher, quota, sweeper),
+            measurer=Measurer(database, dispatcher, quota, sweeper, key_ring, settings),
             sealer=Sealer(database, key_ring),
             retainer=Retainer(database, settings),
             eraser=eraser,
@@ -154,6 +158,7 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
             pauser=Pauser(database),
         )
     finally:
+        following.cancel()
         await channels.close()
         await access.close()
         for rate_limiter in rate_limiters.values():
@@ -168,6 +173,14 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
         await database.close()
 
 
+def _follow(key_ring: KeyRing, settings: Settings) -> "asyncio.Future[None]":
+    """Let the key ring follow its folder, if it has one."""
+    folder = settings.master_keys_dir
+    if folder is None:
+        return asyncio.get_running_loop().create_future()
+    return asyncio.ensure_future(follow_folder(folder, key_ring))
+
+
 def check(settings: Settings) -> None:
     """Raise ConfigurationError if `open_relay` does, without a connection to anything."""
     read_key_ring(settings)
@@ -175,6 +188,7 @@ def check(settings: Settings) -> None:
     Database.connect(settings)
     redis_url(settings)
     chosen_tolerances(settings)
+    traces.check(settings)
 
 
 async def check_ledger(settings: Settings) -> None:
@@ -186,9 +200,3 @@ async def check_ledger(settings: Settings) -> None:
         await KeyCheck(database, read_key_ring(settings)).at_start()
     finally:
         await database.close()
-
-
-def read_key_ring(settings: Settings) -> KeyRing:
-    """The key ring of the master keys. Raises ConfigurationError if it is missing or malformed."""
-    keys = settings.master_keys
-    return KeyRing.parse(keys.get_secret_value() if keys is not None else "")

@@ -34,8 +34,8 @@ async def test_a_user_is_made_at_1uphealth_with_a_grant(
         "grantOrigin": "user_management",
         "destination": "oneup",
         "paused": False,
-        "syncToken": made["syncToken"],
         "createdAt": made["createdAt"],
+        "syncToken": made["syncToken"],
     }
     assert made["oneupUserId"]
     assert (await client.get("/v1/users/carol")).json() == made

@@ -239,10 +239,10 @@ def _is_ours(opened: Opened, form: _Form, found: Response) -> bool:
 
 def _is_newer(opened: Opened, found: Response) -> bool:
     """Whether it is newer than the restored ledger. That ends only what was accepted before."""
-    restored_to = opened.claim.restored_to
-    if restored_to is None:
+    since = opened.claim.newer_since
+    if since is None:
         return False
-    return written_after(found.resource or {}, restored_to, known_version=opened.delivered_version)
+    return written_after(found.resource or {}, since, known_version=opened.delivered_version)
 
 
 def _version(found: Response) -> str | None:
