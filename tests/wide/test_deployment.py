@@ -10,10 +10,9 @@ import shutil
 import signal
 import ssl
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from tests.ops.units import PROGRAMS, Machine
 from tests.wide.programs import ROOT
 from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.system import ADMIN_PORTS, PROCESSES
+from uplift.sandbox.export.make_export import write_export
 
 _POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
 _MISSING = [name for name in ("redis-server", "nginx", "openssl") if shutil.which(name) is None]
@@ -119,9 +119,8 @@ class Place:
             process.wait(30)
 
 
-def until(answers: "object", what: str) -> None:
+def until(answers: Callable[[], object], what: str) -> None:
     """Wait until a call does not fail."""
-    assert callable(answers)
     ends = time.monotonic() + _SECONDS
     while True:
         with suppress(httpx.HTTPError, psycopg.Error, AssertionError):
@@ -150,9 +149,15 @@ def postgres(place: Place) -> Iterator[None]:
         shutil.chown(place.folder / name, "postgres", "postgres")
     as_postgres = ("runuser", "-u", "postgres", "--")
     data = place.folder / "postgres_data"
-    initdb = [programs / "initdb", "-D", data, "--auth-local=peer", "--auth-host=scram-sha-256"]
+    initdb: list[str | Path] = [
+        programs / "initdb",
+        "-D",
+        data,
+        "--auth-local=peer",
+        "--auth-host=scram-sha-256",
+    ]
     subprocess.run([*as_postgres, *initdb], check=True, capture_output=True, cwd="/")
-    words = ["-D", data, "-p", str(place.ports["postgres"]), "-h", HOST]
+    words: list[str | Path] = ["-D", data, "-p", str(place.ports["postgres"]), "-h", HOST]
     socket = place.folder / "postgres_socket"
     words += ["-k", str(socket)]
     with place.running("postgres", programs / "postgres", *words, user="postgres"):
@@ -270,10 +275,14 @@ def test_a_deployment_by_the_page_delivers_an_export(place: Place) -> None:
             capture_output=True,
             text=True,
         )
-        sys.stdout.write(pushed.stdout)
         # 1: some records of the example are broken on purpose, and are rejected.
         assert pushed.returncode == 1, pushed.stdout + pushed.stderr
-        assert re.search(r"delivered", pushed.stdout)
+        example = write_export(place.folder / "same.zip")
+        (row,) = re.findall(r"^All +(\d+) +(\d+) +(\d+) +(\d+)", pushed.stdout, re.MULTILINE)
+        delivered, rejected, skipped, total = map(int, row)
+        assert total == len(example.records)
+        assert rejected + skipped == len(example.broken)
+        assert delivered == total - rejected - skipped
         operator("uplift doctor")
         # The reading role: nothing but the ledger's address.
         file = str(place.folder / "credentials" / "reader_database_url")
