@@ -129,9 +129,7 @@ async def accept(relay: Relay, count: int) -> list[Any]:
                 "note": [{"text": "x" * 800}],
             }
             submission = parse(orjson.dumps(resource), Labels(fhir_version="R4", source="bench"))
-            group.append(
-                sealed(submission, user.id, key, destination=user.destination, queue=UPLOADS)
-            )
+            group.append(sealed(submission, user, key, queue=UPLOADS))
         async with relay.database.transaction() as connection:
             kept = await accepting.put_in_unread(connection, group)
         ids += [id_ for id_, _ in kept]

@@ -138,7 +138,7 @@ class Testbed:
         for number, (version, _, body) in enumerate(resources):
             user, key = keys[number % len(keys)]
             submission = parse(body, Labels(fhir_version=version, source="bench"))
-            new.append(sealed(submission, user.id, key, destination=user.destination, queue=queue))
+            new.append(sealed(submission, user, key, queue=queue))
         return new
 
     def put_in(

@@ -338,6 +338,12 @@ class Settings(DestinationSettings, BaseSettings):
         default=60.0,
         description="Wait after an unknown outcome, before 1upHealth is asked what it stored.",
     )
+    reference_wait_seconds: NonNegativeFloat = Field(
+        default=60.0,
+        description="Where records have derived ids: how long a record waits for one of the same"
+        " source that it refers to and that is not delivered yet. After it, it goes with the"
+        " other's identifier in place of a reference.",
+    )
     index_lag_seconds: Seconds = Field(
         default=60.0,
         description="How long 1upHealth may need until a search finds a new resource. An empty "

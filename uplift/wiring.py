@@ -11,8 +11,12 @@ from uplift.control.try_now import TryNow
 from uplift.delivery.attempt import Attempter
 from uplift.delivery.deliver import Deliverer
 from uplift.delivery.rate_limiter import RateLimiter
-from uplift.destinations.client import FhirClient, open_http
+from uplift.destinations.configured import configured_destinations
+from uplift.destinations.derived_ids import read_id_key
+from uplift.destinations.destination import Destinations
+from uplift.destinations.http_client import open_http
 from uplift.dispatch import Dispatcher
+from uplift.errors import ConfigurationError
 from uplift.fhir.tolerances import chosen_tolerances
 from uplift.intake.accept import Acceptor
 from uplift.intake.accept_batch import BatchAcceptor
@@ -32,6 +36,7 @@ from uplift.redis_connection import open_redis, redis_url
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 from uplift.tokens.access import TokenAccess
+from uplift.tokens.channels import Channels
 from uplift.tokens.quota import Quota
 from uplift.tokens.token_endpoint import TokenEndpoint
 from uplift.users.erase import Eraser
@@ -45,6 +50,7 @@ class Relay:
     settings: Settings
     database: Database
     key_ring: KeyRing
+    destinations: Destinations
     keys: KeyCheck
     dispatcher: Dispatcher
     rate_limiter: RateLimiter
@@ -73,19 +79,19 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
     Raises ConfigurationError with the setting to change. PostgreSQL and Redis may be away.
     """
     key_ring = read_key_ring(settings)
+    destinations = read_destinations(settings)
     database = Database.connect(settings, patience)
     keys = KeyCheck(database, key_ring)
     dispatcher = Dispatcher(settings)
     pressure = BackPressure(database, settings)
-    # Some connections more than sends, so that a token refresh never waits for them.
     http = open_http(connections=settings.max_in_flight + 10)
     redis = open_redis(settings)
     quota = Quota(redis, settings)
     tokens = TokenEndpoint(http, settings, quota)
     access = TokenAccess(database, tokens, settings)
-    fhir = FhirClient(http, settings)
+    channels = Channels(destinations, access, redis, key_ring, settings)
     rate_limiter = RateLimiter(redis, settings)
-    attempter = Attempter(key_ring, access, fhir, rate_limiter, settings)
+    attempter = Attempter(key_ring, channels, rate_limiter, database, settings)
     long_poll = LongPoll(database)
     eraser = Eraser(database)
     retrier = CollisionRetrier(database, key_ring)
@@ -97,13 +103,18 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
             settings=settings,
             database=database,
             key_ring=key_ring,
+            destinations=destinations,
             keys=keys,
             dispatcher=dispatcher,
             rate_limiter=rate_limiter,
             authenticator=Authenticator(database, key_ring),
-            acceptor=Acceptor(database, key_ring, dispatcher, pressure),
-            batch_acceptor=BatchAcceptor(database, key_ring, dispatcher, pressure, settings),
-            provisioner=Provisioner(database, key_ring, tokens, keys),
+            acceptor=Acceptor(
+                database, key_ring, dispatcher, pressure, destinations, read_id_key(settings)
+            ),
+            batch_acceptor=BatchAcceptor(
+                database, key_ring, dispatcher, pressure, destinations, settings
+            ),
+            provisioner=Provisioner(database, key_ring, tokens, keys, destinations.default),
             long_poll=long_poll,
             statuses=StatusOpener(key_ring),
             deliverer=Deliverer(database, attempter, rate_limiter, settings),
@@ -111,13 +122,14 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
             measurer=Measurer(database, dispatcher, quota, sweeper),
             retainer=Retainer(database, settings),
             eraser=eraser,
-            reader=Reader(database, key_ring, access, fhir, settings),
+            reader=Reader(database, key_ring, channels, settings),
             redriver=Redriver(database, settings, dispatcher),
             try_now=TryNow(database, settings),
             canceller=Canceller(database),
             pauser=Pauser(database),
         )
     finally:
+        await channels.close()
         await access.close()
         await rate_limiter.close()
         await long_poll.close()
@@ -131,6 +143,7 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
 def check(settings: Settings) -> None:
     """Raise ConfigurationError if `open_relay` does, without a connection to anything."""
     read_key_ring(settings)
+    read_destinations(settings)
     Database.connect(settings)
     redis_url(settings)
     chosen_tolerances(settings)
@@ -151,3 +164,17 @@ def read_key_ring(settings: Settings) -> KeyRing:
     """The key ring of the master keys. Raises ConfigurationError if it is missing or malformed."""
     keys = settings.master_keys
     return KeyRing.parse(keys.get_secret_value() if keys is not None else "")
+
+
+def read_destinations(settings: Settings) -> Destinations:
+    """The destinations of the deployment.
+
+    Raises ConfigurationError if one cannot be used, or if an id key is needed and missing.
+    """
+    destinations = configured_destinations(settings)
+    if read_id_key(settings) is None and destinations.derive_ids:
+        raise ConfigurationError(
+            "UPLIFT_ID_KEY is not set, and a destination needs it: records have ids there that"
+            " Uplift derives. `uplift keys id` makes one. Set it once and keep it."
+        )
+    return destinations

@@ -45,6 +45,7 @@ which may be wrong. `rate_limiter.lua` has the same limit."""
 
 _GOOD = frozenset(
     {ResponseKind.STORED, ResponseKind.FOUND, ResponseKind.ABSENT, ResponseKind.REFUSED}
+    | {ResponseKind.LOCKED, ResponseKind.CONFLICT}
 )
 # With HOLD the deployment is at fault, as with a 403. UNAUTHORIZED is only reported after a refresh
 # that worked.

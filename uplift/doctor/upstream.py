@@ -14,8 +14,8 @@ import aiohttp
 import httpx
 import orjson
 
-from uplift.destinations.client import open_http
 from uplift.destinations.contents import read_content
+from uplift.destinations.http_client import open_http
 from uplift.doctor.findings import Finding, fail, ok, warn
 from uplift.errors import ResponseTooLarge
 from uplift.settings import Settings

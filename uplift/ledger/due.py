@@ -114,6 +114,7 @@ _COLUMNS = (
     Upload.created_at,
     Upload.reason,
     Upload.finish_tag,
+    Upload.waiting_since,
 )
 # What of these a claim reads; the others are for the conditions.
 _READ = (
@@ -158,6 +159,9 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
             User.wrapped_key,
             Delivery.sealed_receipt.label("record_receipt"),
             Record.upstream_key,
+            Record.derived_id,
+            Record.source_key,
+            func.extract("epoch", func.now() - upload.waiting_since).label("waited_seconds"),
             select(func.min(Restore.since))
             .where(Restore.since >= upload.created_at)
             .scalar_subquery()

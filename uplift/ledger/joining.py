@@ -19,6 +19,7 @@ from uplift.ledger.new_uploads import NewUpload
 from uplift.ledger.parameters import Rows
 from uplift.ledger.places import Place
 from uplift.ledger.source_aliases import Aliases
+from uplift.lifecycle import State
 from uplift.same_record import Origin, Verdict, judge
 
 Pair = tuple[NewUpload, Row[Any]]
@@ -103,15 +104,17 @@ _OWN = Rows(
     identity="bytea",
     upstream_key="bytea",
     upstream_rank="int",
+    derived_id="text",
     alias_of="uuid",
     source_key="bytea",
     server_key="bytea",
 )
 
 _PUT_OWN = _OWN.statement("""
-    INSERT INTO records AS r (id, user_id, identity, upstream_key, upstream_rank, alias_of,
-        source_key, server_key)
-    SELECT id, user_id, identity, upstream_key, upstream_rank, alias_of, source_key, server_key
+    INSERT INTO records AS r (id, user_id, identity, upstream_key, upstream_rank, derived_id,
+        alias_of, source_key, server_key)
+    SELECT id, user_id, identity, upstream_key, upstream_rank, derived_id, alias_of, source_key,
+        server_key
     FROM {own} AS own
     ON CONFLICT (user_id, identity) DO UPDATE
     SET upstream_key = excluded.upstream_key, upstream_rank = excluded.upstream_rank,
@@ -221,6 +224,7 @@ class _Decisions:
             "user_id": new.user_id,
             "identity": new.identity,
             "upstream_rank": 0,
+            "derived_id": new.derived_id,
             "source_key": new.source_key,
             "server_key": new.server_key,
             **columns,
@@ -235,11 +239,17 @@ class _Decisions:
         found = await self._connection.execute(_LATEST_UPLOAD, {"id": row.latest_upload_id})
         latest = found.one_or_none()
         if latest is None:
-            return self._delivered.get((row.id, new.destination)) == new.digest
+            return self._is_there(new, row)
+        if latest.state == State.DELIVERED and not self._is_there(new, row):
+            return False
         return latest.destination == new.destination and latest.state not in _GIVEN_UP
 
+    def _is_there(self, new: NewUpload, row: Row[Any]) -> bool:
+        """Whether the destination has this content of the record."""
+        return self._delivered.get((row.id, new.destination)) == new.digest
+
     def _same_content(self, new: NewUpload, row: Row[Any]) -> bool:
-        return new.digest in (row.latest_digest, self._delivered.get((row.id, new.destination)))
+        return new.digest == row.latest_digest or self._is_there(new, row)
 
 
 def _id(row: Row[Any]) -> UUID:

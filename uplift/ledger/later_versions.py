@@ -145,6 +145,8 @@ async def _note(
             "watermark": moved.get(record.id),
             "source_key": record.source_key or new.source_key,
             "server_key": new.server_key or record.server_key,
+            # Given once. A record that came while there was no id key has none yet.
+            "derived_id": record.derived_id or new.derived_id,
         }
         if note["added"] or note["watermark"] or _differs(note, record):
             notes.append(note)
@@ -153,10 +155,11 @@ async def _note(
 
 
 def _differs(note: Mapping[str, Any], record: Row[Any]) -> bool:
-    return (note["upload_id"], note["source_key"], note["server_key"]) != (
+    return (note["upload_id"], note["source_key"], note["server_key"], note["derived_id"]) != (
         record.latest_upload_id,
         record.source_key,
         record.server_key,
+        record.derived_id,
     )
 
 
@@ -171,12 +174,13 @@ _LATEST = Rows(
     watermark="bytea",
     source_key="bytea",
     server_key="bytea",
+    derived_id="text",
 )
 
 _NOTE_LATEST = _LATEST.statement("""
     UPDATE records AS r
     SET versions = r.versions + n.added, latest_upload_id = n.upload_id, latest_digest = n.digest,
-        source_key = n.source_key, server_key = n.server_key,
+        source_key = n.source_key, server_key = n.server_key, derived_id = n.derived_id,
         sealed_watermark = coalesce(n.watermark, r.sealed_watermark)
     FROM {latest} AS n
     WHERE r.id = n.record_id
@@ -232,6 +236,8 @@ def _is_kept(latest: Row[Any], new: NewUpload) -> bool:
     """
     if latest.state is None:
         return bool(latest.delivered_digest == new.digest)
+    if latest.state == State.DELIVERED and latest.delivered_digest != new.digest:
+        return False  # what the destination has was forgotten since: it is to be sent again
     return bool(latest.is_here) and latest.state not in _GIVEN_UP
 
 

@@ -30,8 +30,12 @@ class Claim:
     time to give up has passed, `cancel_requested` whether its owner withdrew it, and `collides`
     whether another record is at the destination under its type and id. An upload that is withdrawn
     or collides must not be sent.
-    `due_seconds` is how long it was due. `restored_to` is the time up to which the ledger is
-    complete, if it was restored after the upload was accepted.
+    `derived_id` is its record's id wherever Uplift derives ids, and `source_key` its source, as
+    `identity.source_key`. `due_seconds` is how long it was due. `restored_to` is the time up to
+    which the ledger is complete, if it was restored after the upload was accepted.
+    `waited_seconds` is how long it has waited for a reference; None if it has not. `read_first` is
+    whether a restore came since its record was last delivered. `redriven` is whether a person sends
+    it again.
     """
 
     upload_id: UUID
@@ -58,6 +62,11 @@ class Claim:
     restored_to: datetime | None = None
     due_seconds: float = 0.0
     older_in_doubt: bool = False
+    derived_id: str | None = None
+    source_key: bytes | None = None
+    waited_seconds: float | None = None
+    read_first: bool = False
+    redriven: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +171,10 @@ async def lease(
             due_seconds=float(row.due_seconds),
             restored_to=row.restored_to if row.reason != Reason.REDRIVEN else None,
             older_in_doubt=row.older_in_doubt,
+            derived_id=row.derived_id,
+            source_key=row.source_key,
+            waited_seconds=None if row.waited_seconds is None else float(row.waited_seconds),
+            redriven=row.reason == Reason.REDRIVEN,
         )
         for row in rows
         if row.id in claimed

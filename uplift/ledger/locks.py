@@ -74,7 +74,7 @@ async def lock_records_of(connection: AsyncConnection, upload_ids: Collection[UU
 
 _LOCK_AND_READ = text("""
     SELECT id, user_id, identity, alias_of, versions, latest_upload_id, latest_digest,
-        sealed_watermark, upstream_key, upstream_rank, source_key, server_key
+        sealed_watermark, upstream_key, upstream_rank, derived_id, source_key, server_key
     FROM records WHERE id = ANY(CAST(:ids AS uuid[]))
     ORDER BY user_id, identity FOR UPDATE
 """)

@@ -41,6 +41,7 @@ class NewUpload:
     body_bytes: int
     sealed_body: bytes
     queue: str
+    derived_id: str | None = None  # `derived_ids.derived_id`; None without an id key
     upstream_key: bytes | None = None  # `uplift.identity.upstream_key`; None if it has no id
     source_key: bytes | None = None  # `uplift.identity.source_key`; None if it has no label
     server_key: bytes | None = None  # `uplift.identity.server_key`; None if it names no server
@@ -85,6 +86,7 @@ _NEW = Rows(
     user_id="uuid",
     identity="bytea",
     upstream_key="bytea",
+    derived_id="text",
     watermark="bytea",
     source_key="bytea",
     server_key="bytea",
@@ -173,6 +175,7 @@ def _row(version: Version, body_begins: int) -> dict[str, Any]:
         "user_id": new.user_id,
         "identity": new.identity,
         "upstream_key": new.upstream_key,
+        "derived_id": new.derived_id,
         "watermark": new.sealed_watermark,
         "source_key": new.source_key,
         "server_key": new.server_key,
@@ -203,6 +206,7 @@ def first_status(new: NewUpload, added: Added, owner: LockedUser) -> UploadRow:
         attempts=0,
         maybe_sent=added.maybe_sent,
         possible_duplicate=False,
+        maybe_overwritten=False,
         last_response=None,
         issues=None,
         sealed_receipt=None,

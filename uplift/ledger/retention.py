@@ -94,15 +94,16 @@ _THIN = text("""
     ), gone AS (
         DELETE FROM uploads AS u USING old WHERE u.id = old.id
         RETURNING u.id, u.user_id, u.batch_id, u.destination, u.fhir_version, u.resource_type,
-            u.revision, u.reason, u.attempts, u.possible_duplicate, u.sealed_receipt, u.created_at,
-            u.delivered_at
+            u.revision, u.reason, u.attempts, u.possible_duplicate, u.maybe_overwritten,
+            u.sealed_receipt, u.created_at, u.delivered_at
     ), left_over AS (
         -- Its status says a little less from now on, so this is another revision.
         INSERT INTO tombstones (upload_id, user_id, batch_id, destination, fhir_version,
-            resource_type, revision, reason, attempts, possible_duplicate, sealed_receipt,
-            created_at, delivered_at)
+            resource_type, revision, reason, attempts, possible_duplicate, maybe_overwritten,
+            sealed_receipt, created_at, delivered_at)
         SELECT id, user_id, batch_id, destination, fhir_version, resource_type, revision + 1,
-            reason, attempts, possible_duplicate, sealed_receipt, created_at, delivered_at
+            reason, attempts, possible_duplicate, maybe_overwritten, sealed_receipt, created_at,
+            delivered_at
         FROM gone WHERE CAST(:tombstones AS bool)
     )
     SELECT count(*) FROM gone

@@ -79,6 +79,8 @@ class User(Table):
         CheckConstraint(
             "(erased_at IS NULL) = (wrapped_key IS NOT NULL)", name="erased_has_no_key"
         ),
+        # Who moved, and of whom something is left at the destination before.
+        Index("ix_users_moving", "id", postgresql_where=text("moving")),
         # Whose erasing has begun and not ended: the row goes after the last that refers to it.
         Index("ix_users_erasing", "erased_at", postgresql_where=text("erased_at IS NOT NULL")),
     )
@@ -91,6 +93,9 @@ class User(Table):
     pseudonym: Mapped[UUID | None]
     # Where what they bring goes from now on.
     destination: Mapped[str] = mapped_column(server_default=ONEUP)
+    moving: Mapped[bool] = mapped_column(server_default=_FALSE)
+    # Another one tells their apps to send everything again.
+    sync_token: Mapped[str] = mapped_column(server_default=text("gen_random_uuid()"))
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     erased_at: Mapped[datetime | None]
 
@@ -149,6 +154,8 @@ class Record(Table):
     # Records there have different ranks.
     upstream_key: Mapped[bytes | None]
     upstream_rank: Mapped[int] = mapped_column(server_default=_ZERO)
+    # Its id wherever Uplift derives ids. Nothing of the record can be read from it.
+    derived_id: Mapped[str | None]
     # Keyed hashes of where it comes from.
     source_key: Mapped[bytes | None]
     server_key: Mapped[bytes | None]
@@ -181,6 +188,23 @@ class Delivery(Table):
     sealed_receipt: Mapped[bytes | None]
     # Keyed hash of (FHIR version, type, the receipt's id): which resource there is this record.
     receipt_key: Mapped[bytes | None]
+    # The newest version of which a send without a precondition had an unknown outcome, and when
+    # that was noted: it may be stored late, over a newer one.
+    in_doubt_version: Mapped[int | None]
+    in_doubt_at: Mapped[datetime | None]
+
+
+class Destination(Table):
+    """A destination under the address that it has: its bases, tenant and mode.
+
+    A process that has another address under its name does not send there.
+    """
+
+    __tablename__ = "destinations"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    address: Mapped[dict[str, Any]]
+    since: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 
 class SourceAlias(Table):
@@ -341,10 +365,13 @@ class Upload(Table):
     empty_searches: Mapped[int] = mapped_column(server_default=_ZERO)
     cancel_requested: Mapped[bool] = mapped_column(server_default=_FALSE)
     possible_duplicate: Mapped[bool] = mapped_column(server_default=_FALSE)
+    maybe_overwritten: Mapped[bool] = mapped_column(server_default=_FALSE)
     last_response: Mapped[str | None]
     issues: Mapped[dict[str, Any] | None]
     sealed_receipt: Mapped[bytes | None]
 
+    # Since when it waits for a record that it refers to, or waited last.
+    waiting_since: Mapped[datetime | None]
     next_attempt_at: Mapped[datetime | None]
     # Where it stands in its queue, see `fair_queue`; none while it may not be claimed.
     finish_tag: Mapped[int | None] = mapped_column(BigInteger)
@@ -403,6 +430,7 @@ class Tombstone(Table):
     revision: Mapped[int]
     attempts: Mapped[int]
     possible_duplicate: Mapped[bool]
+    maybe_overwritten: Mapped[bool] = mapped_column(server_default=_FALSE)
     sealed_receipt: Mapped[bytes | None]
     created_at: Mapped[datetime]
     delivered_at: Mapped[datetime]

@@ -131,6 +131,9 @@ _CHANGE = _CHANGES.statement("""
         last_response = coalesce(c.last_response, u.last_response),
         issues = CASE WHEN NOT c.reset THEN coalesce(c.issues, u.issues) END,
         cancel_requested = u.cancel_requested AND NOT c.reset,
+        waiting_since = CASE WHEN c.reset THEN NULL
+            WHEN c.reason = 'awaiting_reference' THEN coalesce(u.waiting_since, now())
+            ELSE u.waiting_since END,
         sealed_receipt = coalesce(c.receipt, u.sealed_receipt),
         sealed_body = CASE WHEN c.target IN ('delivered', 'cancelled', 'superseded')
                            THEN NULL ELSE u.sealed_body END,

@@ -52,6 +52,7 @@ class UploadRow:
     attempts: int
     maybe_sent: bool
     possible_duplicate: bool
+    maybe_overwritten: bool
     last_response: str | None
     issues: dict[str, Any] | None
     sealed_receipt: bytes | None
@@ -80,6 +81,7 @@ def _statuses() -> Select[Any]:
         Upload.attempts,
         Upload.maybe_sent,
         Upload.possible_duplicate,
+        Upload.maybe_overwritten,
         Upload.last_response,
         Upload.issues,
         Upload.sealed_receipt,

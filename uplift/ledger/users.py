@@ -63,6 +63,7 @@ class UserRow(LockedUser):
     grant_state: str | None
     grant_origin: str | None
     paused: bool
+    sync_token: str
 
 
 def key_context(user_id: UUID) -> bytes:
@@ -142,6 +143,7 @@ def _living() -> Select[Any]:
             Grant.state,
             Grant.origin,
             is_paused().label("paused"),
+            User.sync_token,
         )
         .outerjoin(Grant, Grant.user_id == User.id)
         .where(User.erased_at.is_(None))
@@ -193,6 +195,7 @@ def _read(row: Row[Any]) -> UserRow:
         grant_state=row.state,
         grant_origin=row.origin,
         paused=row.paused,
+        sync_token=row.sync_token,
     )
 
 

@@ -17,12 +17,18 @@ class Provisioner:
     """Creates users and keeps their grants."""
 
     def __init__(
-        self, database: Database, key_ring: KeyRing, tokens: TokenEndpoint, keys: KeyCheck
+        self,
+        database: Database,
+        key_ring: KeyRing,
+        tokens: TokenEndpoint,
+        keys: KeyCheck,
+        destination: str,
     ) -> None:
         self._database = database
         self._key_ring = key_ring
         self._tokens = tokens
         self._keys = keys
+        self._destination = destination  # of new users
 
     async def provision(self, app_user_id: str, *, by: Actor = SYSTEM) -> tuple[UserRow, bool]:
         """The user of that name, with a working grant. And whether anything was new.
@@ -34,7 +40,9 @@ class Provisioner:
         """
         await self._keys.ensure()
         async with self._database.transaction() as connection:
-            user = await users.add_user(connection, app_user_id, self._key_ring, by=by)
+            user = await users.add_user(
+                connection, app_user_id, self._key_ring, destination=self._destination, by=by
+            )
         if user.grant_state == "active":
             return user, False
         try:
@@ -87,7 +95,9 @@ class Provisioner:
         """
         await self._keys.ensure()
         async with self._database.transaction() as connection:
-            user = await users.add_user(connection, app_user_id, self._key_ring, by=by)
+            user = await users.add_user(
+                connection, app_user_id, self._key_ring, destination=self._destination, by=by
+            )
             await grants.put_grant(connection, user.id, user.key(self._key_ring), tokens, "backend")
             await audit.note(connection, by, Action.GRANT_BROUGHT, user_id=user.id)
             await parking.release_parked(connection, user.id)

@@ -36,6 +36,7 @@ def _row(sealed_receipt: bytes | None) -> UploadRow:
         attempts=1,
         maybe_sent=True,
         possible_duplicate=False,
+        maybe_overwritten=False,
         last_response="http_201",
         issues=None,
         sealed_receipt=sealed_receipt,

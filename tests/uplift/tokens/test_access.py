@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from tests import factories
 from tests.uplift.delivery.delivering import deliver_only
 from uplift.cli.local.embedded import EmbeddedPostgres
-from uplift.destinations.client import open_http
+from uplift.destinations.http_client import open_http
 from uplift.destinations.responses import Response, ResponseKind
 from uplift.errors import NeedsAuthorization, TokenUnavailable
 from uplift.ledger import grants, users

@@ -65,6 +65,10 @@ def upgrade() -> None:
         sa.Column("wrapped_key", sa.LargeBinary(), nullable=True),
         sa.Column("pseudonym", sa.Uuid(), nullable=True),
         sa.Column("destination", sa.Text(), server_default="oneup", nullable=False),
+        sa.Column("moving", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column(
+            "sync_token", sa.Text(), server_default=sa.text("gen_random_uuid()"), nullable=False
+        ),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
@@ -84,6 +88,9 @@ def upgrade() -> None:
         ["erased_at"],
         unique=False,
         postgresql_where=sa.text("erased_at IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_users_moving", "users", ["id"], unique=False, postgresql_where=sa.text("moving")
     )
     op.create_index(
         "uq_users_app_user_id",
@@ -230,6 +237,7 @@ def upgrade() -> None:
         sa.Column("sealed_watermark", sa.LargeBinary(), nullable=True),
         sa.Column("upstream_key", sa.LargeBinary(), nullable=True),
         sa.Column("upstream_rank", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("derived_id", sa.Text(), nullable=True),
         sa.Column("source_key", sa.LargeBinary(), nullable=True),
         sa.Column("server_key", sa.LargeBinary(), nullable=True),
         sa.Column("alias_of", sa.Uuid(), nullable=True),
@@ -262,6 +270,8 @@ def upgrade() -> None:
         sa.Column("digest", sa.LargeBinary(), nullable=True),
         sa.Column("sealed_receipt", sa.LargeBinary(), nullable=True),
         sa.Column("receipt_key", sa.LargeBinary(), nullable=True),
+        sa.Column("in_doubt_version", sa.Integer(), nullable=True),
+        sa.Column("in_doubt_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
             ["record_id"],
             ["records.id"],
@@ -276,6 +286,15 @@ def upgrade() -> None:
         ["receipt_key"],
         unique=False,
         postgresql_where=sa.text("receipt_key IS NOT NULL"),
+    )
+    op.create_table(
+        "destinations",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("address", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column(
+            "since", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
+        ),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_destinations")),
     )
     op.create_table(
         "source_aliases",
@@ -307,6 +326,9 @@ def upgrade() -> None:
         sa.Column("revision", sa.Integer(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("possible_duplicate", sa.Boolean(), nullable=False),
+        sa.Column(
+            "maybe_overwritten", sa.Boolean(), server_default=sa.text("false"), nullable=False
+        ),
         sa.Column("sealed_receipt", sa.LargeBinary(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=False),
@@ -378,9 +400,13 @@ def upgrade() -> None:
         sa.Column(
             "possible_duplicate", sa.Boolean(), server_default=sa.text("false"), nullable=False
         ),
+        sa.Column(
+            "maybe_overwritten", sa.Boolean(), server_default=sa.text("false"), nullable=False
+        ),
         sa.Column("last_response", sa.Text(), nullable=True),
         sa.Column("issues", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("sealed_receipt", sa.LargeBinary(), nullable=True),
+        sa.Column("waiting_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finish_tag", sa.BigInteger(), nullable=True),
         sa.Column("give_up_at", sa.DateTime(timezone=True), nullable=True),
@@ -581,6 +607,7 @@ def downgrade() -> None:
         postgresql_where=sa.text("receipt_key IS NOT NULL"),
     )
     op.drop_table("deliveries")
+    op.drop_table("destinations")
     op.drop_index(
         "uq_records_upstream_key",
         table_name="records",
@@ -613,6 +640,7 @@ def downgrade() -> None:
     op.drop_index(
         "uq_users_app_user_id", table_name="users", postgresql_where=sa.text("erased_at IS NULL")
     )
+    op.drop_index("ix_users_moving", table_name="users", postgresql_where=sa.text("moving"))
     op.drop_index(
         "ix_users_erasing", table_name="users", postgresql_where=sa.text("erased_at IS NOT NULL")
     )
