@@ -7,7 +7,17 @@ from uplift.settings import secrets
 
 LEDGER = "UPLIFT_DATABASE_URL"
 BROKER = "UPLIFT_REDIS_URL"
-_ALL = frozenset({LEDGER, BROKER, "UPLIFT_MASTER_KEYS", "UPLIFT_ONEUP_CLIENT_SECRET"})
+_ALL = frozenset(
+    {
+        LEDGER,
+        BROKER,
+        "UPLIFT_MASTER_KEYS",
+        "UPLIFT_ID_KEY",
+        "UPLIFT_ONEUP_CLIENT_SECRET",
+        "UPLIFT_DESTINATION_CLIENT_SECRET",
+        "UPLIFT_DESTINATION_PASSWORD",
+    }
+)
 
 NEEDS: Mapping[str, frozenset[str]] = {
     "api": _ALL,

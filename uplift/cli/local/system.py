@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import httpx
 from pydantic import SecretStr
@@ -27,6 +27,7 @@ from uplift.cli.local.embedded.programs import make_open_folder
 from uplift.cli.local.needs import only_needed
 from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.processes import Processes
+from uplift.destinations.derived_ids import new_id_key
 from uplift.errors import UpliftError
 from uplift.ledger import migrate
 from uplift.ledger.database import Database
@@ -40,6 +41,13 @@ PROCESSES = ("api", "worker", "bulk", "beat", "flower")
 
 ADMIN_PORTS: Mapping[str, int] = {"api": 9801, "worker": 9802, "bulk": 9803, "beat": 9804}
 """The port of each for metrics and health checks. The Procfile has the same."""
+
+
+Like = Literal["oneup", "hapi"]
+"""What the sandbox is like."""
+
+NAMES: Mapping[Like, str] = {"oneup": "1upHealth", "hapi": "HAPI FHIR server"}
+"""What each is called."""
 
 
 class NotReady(UpliftError):
@@ -77,8 +85,9 @@ class System:
     """All of it: started in order when the block is entered, stopped in reverse when it is left.
 
     `settings` are environment variables for every process, such as UPLIFT_SWEEP_SECONDS. Where
-    they hold no UPLIFT_DATABASE_URL, UPLIFT_REDIS_URL or UPLIFT_ONEUP_FHIR_URL, an embedded
-    server or the sandbox is started. Root runs PostgreSQL under `account`.
+    they hold no UPLIFT_DATABASE_URL, no UPLIFT_REDIS_URL or no destination, an embedded server or
+    the sandbox is started. The sandbox is `like` 1upHealth or HAPI, which then is the
+    destination of new users. Root runs PostgreSQL under `account`.
     """
 
     def __init__(
@@ -89,6 +98,7 @@ class System:
         say: Callable[[str], None] = lambda _: None,
         echo: Callable[[str, str], None] | None = None,
         processes: tuple[str, ...] = PROCESSES,
+        like: Like = "oneup",
         sandbox_options: tuple[str, ...] = (),
         any_port: bool = False,
         account: str = NOBODY,
@@ -96,6 +106,7 @@ class System:
         self._data_dir = data_dir.absolute()
         self._say = say
         self._wanted = processes
+        self._like = like
         self._sandbox_options = sandbox_options
         self._any_port = any_port
         self._account = account
@@ -169,9 +180,10 @@ class System:
         environment.setdefault(
             "UPLIFT_MASTER_KEYS", self._kept("master_keys", partial(KeyRing.new_entry, "embedded"))
         )
+        environment.setdefault("UPLIFT_ID_KEY", self._kept("id_key", new_id_key))
         environment.setdefault("UPLIFT_DRAIN_SECONDS", "0")  # there is no load balancer
         self._stack.enter_context(self.processes)
-        if "UPLIFT_ONEUP_FHIR_URL" not in environment:
+        if not self._has_destination():
             self._start_sandbox()
         self._migrate()
         environment.setdefault("UPLIFT_API_PORT", str(self._port(8080)))
@@ -215,26 +227,37 @@ class System:
             environment["UPLIFT_ADMIN_PORT"] = str(port)
         self.processes.start(name, command(*words), env=environment, pass_fds=(self._lock.fd,))
 
+    def _has_destination(self) -> bool:
+        named = ("UPLIFT_ONEUP_FHIR_URL", "UPLIFT_DESTINATION", "UPLIFT_DESTINATIONS_FILE")
+        return any(name in self.environment for name in named)
+
     def _start_sandbox(self) -> None:
-        self._say("Starting the sandbox, a simulated 1upHealth")
+        self._say(f"Starting the sandbox, a simulated {NAMES[self._like]}")
         port = self._port(8090)
         self.sandbox_url = url = f"http://{HOST}:{port}"
-        self.environment |= {
-            "UPLIFT_ONEUP_FHIR_URL": url,
-            "UPLIFT_ONEUP_TOKEN_URL": f"{url}/oauth2/token",
-            "UPLIFT_ONEUP_USERS_URL": f"{url}/user-management/v1/user",
-            "UPLIFT_ONEUP_CLIENT_ID": "sandbox-client",
-            "UPLIFT_ONEUP_CLIENT_SECRET": secrets.token_urlsafe(16),
-        }
         # In the environment, because every user of the machine can see the arguments of a process.
-        self.environment["SANDBOX_CLIENT_SECRET"] = self.environment["UPLIFT_ONEUP_CLIENT_SECRET"]
+        secret = self.environment["SANDBOX_CLIENT_SECRET"] = secrets.token_urlsafe(16)
+        if self._like == "hapi":
+            self.environment |= {
+                "UPLIFT_DESTINATION": "hapi",
+                "UPLIFT_DESTINATION_R4": f"{url}/r4",
+                "UPLIFT_DESTINATION_DSTU2": f"{url}/dstu2",
+            }
+        else:
+            self.environment |= {
+                "UPLIFT_ONEUP_FHIR_URL": url,
+                "UPLIFT_ONEUP_TOKEN_URL": f"{url}/oauth2/token",
+                "UPLIFT_ONEUP_USERS_URL": f"{url}/user-management/v1/user",
+                "UPLIFT_ONEUP_CLIENT_ID": "sandbox-client",
+                "UPLIFT_ONEUP_CLIENT_SECRET": secret,
+            }
         self._run(
             "sandbox",
             [
                 *("sandbox", "--port", str(port)),
-                *("--client-id", self.environment["UPLIFT_ONEUP_CLIENT_ID"]),
                 # The ledger goes on with what it delivered, so the sandbox must as well.
                 *("--state", str(self._data_dir / "sandbox_state")),
+                *(("--like", self._like) if self._like != "oneup" else ()),
                 *self._sandbox_options,
             ],
             SANDBOX_CONTROL_TOKEN=self.sandbox_token,
