@@ -62,8 +62,13 @@ class Receipt(Camel):
     )
     sha256: str | None = Field(
         default=None,
-        description="SHA-256 of the sent bytes, in hexadecimal digits.",
+        description="SHA-256 of the upload's bytes, in hexadecimal digits.",
         examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
+    )
+    sent_sha256: str | None = Field(
+        default=None,
+        description="SHA-256 of the bytes that were sent, where the destination gets another form:"
+        " with an id that Uplift derives, and other references. Null if they are the upload's.",
     )
 
 

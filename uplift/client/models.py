@@ -22,6 +22,7 @@ class Receipt(Model, frozen=True):
     version: str | None = None
     stored_at: datetime | None = None
     sha256: str | None = None
+    sent_sha256: str | None = None
 
 
 class Issue(Model, frozen=True):

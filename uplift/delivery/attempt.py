@@ -13,7 +13,13 @@ import structlog
 from uplift.delivery.calls import Calls
 from uplift.delivery.derived import DerivedDelivery
 from uplift.delivery.oneup import OneUpDelivery
-from uplift.delivery.outcome import Policy, change_of, receipt_of, response_of
+from uplift.delivery.outcome import (
+    Policy,
+    change_of,
+    may_be_late,
+    receipt_of,
+    response_of,
+)
 from uplift.delivery.persons import Persons
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.delivery.results import (
@@ -183,6 +189,7 @@ class Attempter:
             status_code=response.status_code if response is not None else None,
             duration=time.monotonic() - started,
             record_receipt=record_receipt,
+            may_be_late=may_be_late(result.last),
         )
         if opened is None or response is None or response.receipt is None or not record_receipt:
             return outcome

@@ -5,7 +5,7 @@ the destination refuses because of what is there, and the first send after a res
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -136,12 +136,10 @@ class DerivedDelivery:
 
     # --- the requests ------------------------------------------------------------------------
 
-    async def _send(
-        self, opened: Opened, form: _Form, if_match: str | None, *, overwrites: bool = False
-    ) -> LastStep:
-        response = await self._write(opened, form, if_match)
-        if response.kind is not ResponseKind.CONFLICT:
-            return Sent(response, overwrote=overwrites)
+    async def _send(self, opened: Opened, form: _Form, if_match: str | None) -> LastStep:
+        sent = await self._write(opened, form, if_match)
+        if sent.response.kind is not ResponseKind.CONFLICT:
+            return sent
         found = await self._read(opened, form)
         refused = Refused(
             sent=form.resource,
@@ -157,14 +155,13 @@ class DerivedDelivery:
             case Next.DELETED:
                 return DeletedFound(found)
             case Next.CREATE:
-                return Sent(await self._write(opened, form, None))
+                return await self._write(opened, form, None)
             case Next.OVERWRITE:
-                return Sent(await self._write(opened, form, _version(found)))
+                return await self._write(opened, form, _version(found))
             case Next.OVERWRITE_FOREIGN:
-                response = await self._write(opened, form, _version(found))
-                return Sent(response, overwrote=True)
+                return replace(await self._write(opened, form, _version(found)), overwrote=True)
             case Next.SEND_AGAIN | Next.READ_AGAIN:
-                return Sent(response)
+                return sent
 
     async def _read_and_send(self, opened: Opened, form: _Form) -> LastStep:
         """The first send after a restore: the ledger may not know what is there."""
@@ -186,13 +183,14 @@ class DerivedDelivery:
                 return await self._send(opened, form, None)
         return LookUpFailed(found)
 
-    async def _write(self, opened: Opened, form: _Form, if_match: str | None) -> Response:
+    async def _write(self, opened: Opened, form: _Form, if_match: str | None) -> Sent:
         match form.write:
             case Put(resource_id):
                 write: Put | Upsert = Put(resource_id, if_match)
             case Upsert(value, parameter):
                 write = Upsert(value, parameter, if_match=if_match)
-        return await self._calls.write(opened, write, form.body)
+        response = await self._calls.write(opened, write, form.body)
+        return Sent(response, conditional=bool(if_match))
 
     async def _read(self, opened: Opened, form: _Form) -> Response:
         match form.write:

@@ -207,6 +207,11 @@ def receipt_of(opened: Opened, result: Result, now: datetime) -> bytes | None:
     return orjson.dumps(known)
 
 
+def may_be_late(last: LastStep) -> bool:
+    """Whether what was sent may be stored later, over a newer version."""
+    return _is_unknown(last) and not (isinstance(last, Sent) and last.conditional)
+
+
 def _is_unknown(last: LastStep) -> bool:
     """Whether this attempt wrote and does not know whether it was stored."""
     match last:

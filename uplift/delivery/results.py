@@ -124,11 +124,13 @@ class Unprepared:
 class Sent:
     """A write was tried, and this is the response.
 
-    `overwrote` is whether it went over somebody else's content.
+    `overwrote` is whether it went over somebody else's content. `conditional` is whether it asked
+    for a version: then a late commit cannot go over a newer one.
     """
 
     response: Response
     overwrote: bool = False
+    conditional: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,8 @@ class Outcome:
     """What an attempt came to: the upload's change, codes for its history, the record's receipt.
 
     `code` is the attempt's own; `record_receipt` is sealed with `uploads.delivery_context`.
-    `receipt_key` is `identity.receipt_key` of its id. `if_taken` is the outcome instead, if that id
+    `may_be_late` is whether a send without a precondition had an unknown outcome: it may be stored
+    later, over a newer version. `receipt_key` is `identity.receipt_key` of its id. `if_taken` is the outcome instead, if that id
     is the receipt of another record: then this one got the response of that one.
     """
 
@@ -86,6 +87,7 @@ class Outcome:
     record_receipt: bytes | None = None
     receipt_key: bytes | None = None
     if_taken: "Outcome | None" = None
+    may_be_late: bool = False
 
 
 # Bodies are read only now: those of all due uploads may be more than the memory takes.

@@ -1,0 +1,325 @@
+"""Uploads to a server that knows records by derived ids: a sandbox that is like HAPI."""
+
+import hashlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from tests import factories
+from tests.uplift.delivery.delivering import deliver
+from uplift.destinations.derived_ids import new_id_key, patient_id, read_id_key
+from uplift.intake.accept import Accepted
+from uplift.intake.submission import parse
+from uplift.ledger.database import Database
+from uplift.ledger.uploads import UploadRow
+from uplift.lifecycle import Reason, State
+from uplift.sandbox.config import SandboxConfig
+from uplift.sandbox.testing import SandboxServer
+from uplift.settings import Settings
+from uplift.wiring import Relay, open_relay
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+@pytest.fixture(scope="module")
+def shared_hapi() -> Iterator[SandboxServer]:
+    with SandboxServer(SandboxConfig(like="hapi")) as server:
+        yield server
+
+
+@pytest.fixture
+def hapi(shared_hapi: SandboxServer) -> SandboxServer:
+    """A HAPI server without a resource, without integrity of what is not Uplift's."""
+    shared_hapi.reset()
+    return shared_hapi
+
+
+@pytest.fixture
+def at_hapi(settings: Settings, hapi: SandboxServer) -> Settings:
+    """Settings of a deployment whose only destination is that server."""
+    return settings.model_copy(
+        update={
+            "destination": "hapi",
+            "destination_r4": f"{hapi.url}/r4",
+            "destination_dstu2": f"{hapi.url}/dstu2",
+            "id_key": SecretStr(new_id_key()),
+            "oneup_client_id": "",
+        }
+    )
+
+
+@pytest.fixture
+async def relay(database: Database, at_hapi: Settings) -> AsyncIterator[Relay]:
+    async with open_relay(at_hapi) as opened:
+        await factories.user_without_grant(opened)
+        async with opened.database.transaction() as connection:
+            await connection.execute(text("UPDATE users SET destination = 'hapi'"))
+        yield opened
+
+
+def stored(hapi: SandboxServer, resource_type: str = "Observation") -> list[dict[str, Any]]:
+    """The resources of a type that the server has."""
+    return _of(httpx.get(f"{hapi.url}/r4/{resource_type}", headers=_FRESH, trust_env=False))
+
+
+def _of(response: httpx.Response) -> list[dict[str, Any]]:
+    return [entry["resource"] for entry in response.json().get("entry", [])]
+
+
+def sends(hapi: SandboxServer, resource_type: str = "Observation") -> list[tuple[str, str]]:
+    """The requests for that type: the method, and the address below the base."""
+    return [
+        (each["method"], each["path"])
+        for each in hapi.requests()
+        if f"/{resource_type}" in each["path"]
+    ]
+
+
+async def ended(relay: Relay, upload: Accepted, attempts: int = 20) -> UploadRow:
+    """The upload once it has ended."""
+    for _ in range(attempts):
+        row = await deliver(relay, upload)
+        if row.state.final:
+            return row
+    raise AssertionError(f"{row.state} {row.reason} {row.last_response}")
+
+
+async def test_a_record_is_put_to_an_id_of_its_own_with_the_persons_patient(
+    relay: Relay, hapi: SandboxServer, at_hapi: Settings
+) -> None:
+    upload = await factories.accepted(relay)
+    row = await ended(relay, upload)
+    assert (row.state, row.reason, row.possible_duplicate) == (State.DELIVERED, None, False)
+    (resource,) = stored(hapi)
+    id_key = read_id_key(at_hapi)
+    assert id_key is not None
+    person = patient_id(id_key, app_user_id="alice")
+    assert resource["id"].startswith("u")
+    assert resource["subject"] == {"reference": f"Patient/{person}"}
+    assert resource["identifier"][0]["value"] == "Observation/obs-1"
+    (patient,) = stored(hapi, "Patient")
+    assert patient["id"] == person
+    assert patient["identifier"] == [{"system": "urn:uplift:user", "value": person}]
+
+
+async def test_an_unknown_outcome_is_sent_again_at_once_and_stored_once(
+    relay: Relay, hapi: SandboxServer
+) -> None:
+    await ended(relay, await factories.accepted(relay, id="other"))
+    hapi.faults({"kind": "cut", "commit": True, "match": {"method": "PUT"}, "count": 2})
+    upload = await factories.accepted(relay)
+    row = await deliver(relay, upload)
+    assert (row.state, row.reason, row.maybe_sent) == (State.QUEUED, Reason.RETRY, True)
+    row = await ended(relay, upload)
+    assert (row.state, row.possible_duplicate, row.maybe_sent) == (State.DELIVERED, False, False)
+    sent = sends(hapi)
+    assert [method for method, _ in sent] == ["PUT"] * 4, "nothing is looked up"
+    assert len(set(sent)) == len(stored(hapi)) == 2
+
+
+async def test_an_update_asks_for_the_version_that_was_delivered(
+    relay: Relay, hapi: SandboxServer
+) -> None:
+    await ended(relay, await factories.accepted(relay))
+    row = await ended(relay, await factories.accepted(relay, status="amended"))
+    assert (row.state, row.reason) == (State.DELIVERED, None)
+    (resource,) = stored(hapi)
+    assert (resource["status"], resource["meta"]["versionId"]) == ("amended", "2")
+
+
+async def test_a_repeated_update_that_has_arrived_is_delivered(
+    relay: Relay, hapi: SandboxServer
+) -> None:
+    await ended(relay, await factories.accepted(relay))
+    hapi.faults({"kind": "cut", "commit": True, "match": {"method": "PUT"}, "count": 1})
+    row = await ended(relay, await factories.accepted(relay, status="amended"))
+    assert (row.state, row.reason) == (State.DELIVERED, None)
+    (resource,) = stored(hapi)
+    assert resource["meta"]["versionId"] == "2"
+
+
+_FRESH = {"Cache-Control": "no-cache"}
+
+
+def change_at(hapi: SandboxServer, **elements: Any) -> None:
+    """Somebody else changes what is there."""
+    (resource,) = stored(hapi)
+    response = httpx.put(
+        f"{hapi.url}/r4/Observation/{resource['id']}", json={**resource, **elements}
+    )
+    assert response.status_code == 200
+
+
+def delete_at(hapi: SandboxServer, resource_id: str) -> None:
+    """Somebody else deletes what is there."""
+    httpx.delete(f"{hapi.url}/r4/Observation/{resource_id}", trust_env=False).raise_for_status()
+
+
+async def test_what_somebody_else_changed_is_overwritten_and_the_status_says_so(
+    relay: Relay, hapi: SandboxServer
+) -> None:
+    await ended(relay, await factories.accepted(relay))
+    change_at(hapi, status="cancelled")
+    row = await ended(relay, await factories.accepted(relay, status="amended"))
+    assert (row.state, row.reason) == (State.DELIVERED, Reason.OVERWROTE_UPSTREAM)
+    (resource,) = stored(hapi)
+    assert (resource["status"], resource["meta"]["versionId"]) == ("amended", "3")
+
+
+async def test_a_setting_leaves_what_somebody_else_changed_to_a_person(
+    at_hapi: Settings, database: Database, hapi: SandboxServer, relay: Relay
+) -> None:
+    await ended(relay, await factories.accepted(relay))
+    change_at(hapi, status="cancelled")
+    holding = at_hapi.model_copy(update={"destination_on_foreign": "hold"})
+    async with open_relay(holding) as other:
+        upload = await factories.accepted(other, status="amended")
+        row = await ended(other, upload)
+        assert (row.state, row.reason) == (State.REFUSED, Reason.CHANGED_UPSTREAM)
+        assert stored(hapi)[0]["status"] == "cancelled"
+        # A person looked at it, and redrives it.
+        await other.redriver.redrive(upload.upload.id)
+        assert (await ended(other, upload)).state is State.DELIVERED
+    assert stored(hapi)[0]["status"] == "amended"
+
+
+async def test_what_was_deleted_there_stays_deleted(relay: Relay, hapi: SandboxServer) -> None:
+    await ended(relay, await factories.accepted(relay))
+    (resource,) = stored(hapi)
+    delete_at(hapi, resource["id"])
+    row = await ended(relay, await factories.accepted(relay, status="amended"))
+    assert (row.state, row.reason) == (State.REFUSED, Reason.DELETED_UPSTREAM)
+    assert not stored(hapi)
+
+
+async def test_a_lock_conflict_is_sent_again(relay: Relay, hapi: SandboxServer) -> None:
+    await ended(relay, await factories.accepted(relay))
+    hapi.faults({"kind": "lock_conflict", "match": {"method": "PUT"}, "count": 2})
+    upload = await factories.accepted(relay, status="amended")
+    row = await deliver(relay, upload)
+    assert (row.state, row.reason, row.last_response) == (State.QUEUED, Reason.RETRY, "http_409")
+    row = await ended(relay, upload)
+    assert (row.state, row.reason) == (State.DELIVERED, None)
+
+
+async def test_nothing_is_sent_to_a_server_of_another_fhir_version(
+    at_hapi: Settings, database: Database, hapi: SandboxServer, relay: Relay
+) -> None:
+    wrong = at_hapi.model_copy(update={"destination_r4": f"{hapi.url}/dstu2"})
+    async with open_relay(wrong) as other:
+        upload = await factories.accepted(other)
+        row = await deliver(other, upload)
+    assert (row.state, row.reason) == (State.QUEUED, Reason.HELD)
+    assert row.last_response == "wrong_fhir_version"
+    assert not sends(hapi)
+    assert not sends(hapi, "Patient")
+
+
+REPORT = {
+    "resourceType": "DiagnosticReport",
+    "id": "report-1",
+    "status": "final",
+    "code": {"text": "Panel"},
+    "subject": {"reference": "Patient/p1"},
+    "result": [{"reference": "Observation/obs-1", "display": "Heart rate"}],
+}
+
+
+async def report(relay: Relay, **elements: Any) -> Accepted:
+    body = orjson.dumps({**REPORT, **elements})
+    labels = factories.submission().labels
+    return await relay.acceptor.accept("alice", parse(body, labels))
+
+
+async def test_a_report_waits_for_its_result_and_refers_to_it(
+    relay: Relay, hapi: SandboxServer
+) -> None:
+    first = await report(relay)
+    result = await factories.accepted(relay)
+    row = await deliver(relay, first)
+    assert (row.state, row.reason, row.attempts) == (State.QUEUED, Reason.AWAITING_REFERENCE, 0)
+    assert not sends(hapi, "DiagnosticReport")
+    assert (await ended(relay, result)).state is State.DELIVERED
+    assert (await ended(relay, first, 1)).state is State.DELIVERED
+    (stored_report,) = stored(hapi, "DiagnosticReport")
+    (observation,) = stored(hapi)
+    assert stored_report["result"] == [
+        {"reference": f"Observation/{observation['id']}", "display": "Heart rate"}
+    ]
+
+
+async def test_after_its_wait_a_report_goes_with_a_logical_reference(
+    at_hapi: Settings, database: Database, hapi: SandboxServer, relay: Relay
+) -> None:
+    await factories.accepted(relay)  # it stays queued
+    first = await report(relay)
+    assert (await deliver(relay, first)).reason == Reason.AWAITING_REFERENCE
+    impatient = at_hapi.model_copy(update={"reference_wait_seconds": 0.0})
+    async with open_relay(impatient) as other:
+        assert (await ended(other, first, 1)).state is State.DELIVERED
+    (stored_report,) = stored(hapi, "DiagnosticReport")
+    (reference,) = stored_report["result"]
+    assert "reference" not in reference
+    assert reference["identifier"]["value"] == "Observation/obs-1"
+    assert reference["display"] == "Heart rate"
+
+
+async def test_a_reference_to_a_rejected_record_is_logical(
+    relay: Relay, hapi: SandboxServer
+) -> None:
+    rejected = await factories.accepted(relay, status="nonsense")
+    assert (await ended(relay, rejected)).state is State.REJECTED
+    assert (await ended(relay, await report(relay))).state is State.DELIVERED
+    (stored_report,) = stored(hapi, "DiagnosticReport")
+    assert "reference" not in stored_report["result"][0]
+
+
+async def test_two_that_refer_to_each_other_are_both_delivered(
+    relay: Relay, hapi: SandboxServer
+) -> None:
+    first = await factories.accepted(relay, id="a", derivedFrom=[{"reference": "Observation/b"}])
+    second = await factories.accepted(relay, id="b", derivedFrom=[{"reference": "Observation/a"}])
+    assert (await deliver(relay, first)).reason == Reason.AWAITING_REFERENCE
+    # What waits itself is not waited for.
+    assert (await ended(relay, second, 1)).state is State.DELIVERED
+    assert (await ended(relay, first, 1)).state is State.DELIVERED
+    references = [each["derivedFrom"][0] for each in stored(hapi)]
+    assert sorted("reference" in each for each in references) == [False, True]
+
+
+async def test_a_receipt_has_the_digests_of_both_forms(relay: Relay, hapi: SandboxServer) -> None:
+    upload = await factories.accepted(relay)
+    receipt = relay.statuses.open(await ended(relay, upload)).receipt
+    (sent,) = hapi.stored_bytes(type="Observation")
+    assert receipt is not None
+    assert (receipt.id, receipt.version) == (stored(hapi)[0]["id"], "1")
+    assert receipt.sha256 == hashlib.sha256(factories.submission().body).hexdigest()
+    assert receipt.sent_sha256 == hashlib.sha256(sent).hexdigest() != receipt.sha256
+
+
+async def test_the_deployments_refusal_parks_nobody(
+    at_hapi: Settings, database: Database, relay: Relay
+) -> None:
+    with SandboxServer(SandboxConfig(like="hapi", auth="basic")) as locked:
+        wrong = at_hapi.model_copy(
+            update={
+                "destination_r4": f"{locked.url}/r4",
+                "destination_login": "basic",
+                "destination_user": locked.config.client_id,
+                "destination_password": SecretStr("wrong"),
+            }
+        )
+        async with open_relay(wrong) as other:
+            upload = await factories.accepted(other)
+            row = await deliver(other, upload)
+            assert (row.state, row.reason) == (State.QUEUED, Reason.HELD)
+        right = wrong.model_copy(
+            update={"destination_password": SecretStr(locked.config.client_secret)}
+        )
+        async with open_relay(right) as other:
+            assert (await ended(other, upload)).state is State.DELIVERED
