@@ -24,6 +24,7 @@ from uplift.api import (
 )
 from uplift.api.admission import Admission
 from uplift.api.head_requests import HeadAsGet
+from uplift.api.latency import Latency
 from uplift.api.openapi import DESCRIPTION, LICENSE, TAGS, describe
 from uplift.api.rate_limits import RATE_LIMIT_HEADERS, RateLimits
 from uplift.api.remembered import Remembered
@@ -78,11 +79,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_url=None,
     )
     app.state.stopping = False
+    app.state.health_pace = health.health_pace()
     # The last one added runs first.
     app.add_middleware(CountWork)
     error_handlers.install(app)
     _allow_origins(app, settings)
     app.add_middleware(ResponseHeaders)
+    app.add_middleware(Latency)
     app.add_middleware(KeepSlashes)
     app.add_middleware(HeadAsGet)
     request_ids.install(app)

@@ -11,7 +11,7 @@ from uplift.api.fair_share import Part
 from uplift.api.problems import Problem
 from uplift.errors import UnreadableUpload
 from uplift.intake.accept_batch import GROUP_BYTES, Entry
-from uplift.intake.labels import NOT_JSON
+from uplift.intake.labels import not_json
 from uplift.intake.ndjson import Line, LineReader
 from uplift.intake.repeated_names import count_colons
 from uplift.intake.submission import check_values, names_repeated, run_unblocked
@@ -109,7 +109,7 @@ def read_bundle(body: bytes) -> list[msgspec.Raw]:
             ProblemType.INVALID_BUNDLE, f"The Bundle is wrong: {error}."
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise UnreadableUpload(ProblemType.NOT_JSON, NOT_JSON) from None
+        raise not_json(body) from None
     except RecursionError:
         raise UnreadableUpload(
             ProblemType.INVALID_BUNDLE, "The Bundle's arrays and objects are nested too deep."

@@ -17,8 +17,7 @@ from uplift.api.gzip_bodies import Gunzip, NotGzipError
 from uplift.api.least_rate import LeastRate
 from uplift.api.problems import Problem, try_later
 from uplift.api.work import work_of
-from uplift.errors import UnreadableUpload
-from uplift.intake.labels import NOT_JSON
+from uplift.intake.labels import not_json
 from uplift.intake.repeated_names import repeated_name
 from uplift.intake.submission import names_repeated
 from uplift.problem_types import ProblemType
@@ -27,6 +26,8 @@ from uplift.settings import Settings
 JSON_TYPES = ("application/json", "application/fhir+json", "application/json+fhir")
 
 _MAX_MODEL_BYTES = 64 * 1024
+# A larger body leaves others their time while it arrives.
+_QUICK_BYTES = 128 * 1024
 # More digits than any accepted length. Python refuses to parse numbers with thousands of digits.
 _MAX_DIGITS = 18
 
@@ -131,6 +132,8 @@ async def _receive(request: Request, receiving: Receiving) -> AsyncGenerator[byt
             break
         waited += asyncio.get_running_loop().time() - receiving.since
         arrived += len(chunk)
+        if arrived > _QUICK_BYTES:
+            await work.received(len(chunk))
         if chunk:
             yield chunk
     await work.resume()
@@ -180,7 +183,7 @@ async def read_model(request: Request, model: type[_Model]) -> _Model:
         return model.model_validate_json(body)
     except ValidationError as error:
         if error.errors()[0]["type"] == "json_invalid":
-            raise UnreadableUpload(ProblemType.NOT_JSON, NOT_JSON) from None
+            raise not_json(body) from None
         raise RequestValidationError(
             [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
         ) from None

@@ -16,9 +16,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from uplift.api.connections import Connections
 from uplift.api.problems import PROBLEM_TYPE, Problem
-from uplift.api.refusals import CREDENTIAL, LogLimit
+from uplift.api.refusals import CREDENTIAL
 from uplift.api.request_bodies import Body, ChunkedBody, CountedBody
 from uplift.api.request_heads import MAX_HEAD_BYTES, RefusedError, Why, read_head
+from uplift.logs import LogLimit
 from uplift.metrics import connection_refusals
 
 _log = structlog.get_logger(__name__)
@@ -34,12 +35,17 @@ class RefusalLog:
     def __init__(self) -> None:
         self._log_limit = LogLimit(lines=5)
 
-    def note(self, why: Why, request: str) -> None:
-        """Count a refusal, and log it if the second has room. `refused` counts those left out."""
+    def note(self, why: Why, request: str, peer: str) -> None:
+        """Count a refusal, and log it if the second has room. `refused` counts those left out.
+
+        `peer` is the address at the other end: a proxy's, if there is one.
+        """
         connection_refusals.labels(why).inc()
         left_out = self._log_limit.take()
         if left_out is not None:
-            _log.warning("connection_refused", why=why, request=request, refused=left_out)
+            _log.warning(
+                "connection_refused", why=why, request=request, peer=peer, refused=left_out
+            )
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -54,6 +60,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._received = bytearray()  # what comes before or after the current body
         self._body: Body | None = None  # None between requests
         self._empty_line = False  # whether one came before the current head
+        self._is_head = False  # whether the current request is a HEAD
         self._deadline: asyncio.TimerHandle | None = None  # of a head, or of a body nobody reads
         self._sending: asyncio.TimerHandle | None = None  # of an answer that is not read
 
@@ -61,7 +68,7 @@ class HttpProtocol(HttpToolsProtocol):
         """See asyncio.Protocol."""
         super().connection_made(transport)  # type: ignore[arg-type]
         if not self._places.add(self):
-            self._refusals.note(Why.CONNECTIONS, "")
+            self._note(Why.CONNECTIONS)
             self.transport.abort()
             return
         self._wait_idle()
@@ -81,7 +88,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def close_for_room(self) -> None:
         """See `Connections`."""
-        self._refusals.note(Why.CONNECTIONS, "")
+        self._note(Why.CONNECTIONS)
         self.transport.abort()
 
     def pause_writing(self) -> None:
@@ -148,6 +155,7 @@ class HttpProtocol(HttpToolsProtocol):
                     self.flow.pause_reading()
                 return
             self._pass_over_empty_line()
+            self._is_head = self._received.startswith(b"HEAD ")
             size = self._received.find(_END, 0, MAX_HEAD_BYTES) + len(_END)
             if size < len(_END):
                 self._wait_for_head()
@@ -222,7 +230,7 @@ class HttpProtocol(HttpToolsProtocol):
         )
 
     def _unread(self) -> None:
-        self._refusals.note(Why.UNREAD, "")
+        self._note(Why.UNREAD)
         self._close()
 
     def _set_deadline(self, seconds: float, action: Any) -> None:
@@ -241,11 +249,19 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         request = uuid4().hex
-        self._refusals.note(error.why, request)
+        self._note(error.why, request)
         cycle = self.cycle
-        if cycle is None or cycle.response_complete or not cycle.response_started:
-            self.transport.write(_answer(error, request))
+        # A complete answer was to the request before, unless it is this one's body that is refused.
+        if (
+            cycle is None
+            or not cycle.response_started
+            or (cycle.response_complete and error.why is not Why.BODY)
+        ):
+            self.transport.write(_answer(error, request, is_head=self._is_head))
         self._close()
+
+    def _note(self, why: Why, request: str = "") -> None:
+        self._refusals.note(why, request, self.client[0] if self.client else "")
 
     def _close(self) -> None:
         """Close the connection when the peer has read what was answered, or reads no more."""
@@ -264,7 +280,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.get_write_buffer_size() < before:
             self._watch_sending()
         else:
-            self._refusals.note(Why.UNSENT, "")
+            self._note(Why.UNSENT)
             self.transport.abort()
 
     def _unset_sending(self) -> None:
@@ -273,7 +289,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._sending = None
 
 
-def _answer(error: RefusedError, request: str) -> bytes:
+def _answer(error: RefusedError, request: str, *, is_head: bool) -> bytes:
     kind = error.kind
     problem = Problem(kind, error.detail)
     body = orjson.dumps(problem.members())
@@ -285,4 +301,5 @@ def _answer(error: RefusedError, request: str) -> bytes:
         "x-content-type-options: nosniff\r\n"
         "connection: close\r\n\r\n"
     )
-    return head.encode() + body
+    # The answer to a HEAD ends with its head (RFC 9110, 9.3.2).
+    return head.encode() + (b"" if is_head else body)

@@ -7,6 +7,7 @@ from uuid import UUID
 import structlog
 from starlette.types import Scope
 
+from uplift.logs import LogLimit
 from uplift.metrics import http_refusals
 
 _log = structlog.get_logger(__name__)
@@ -18,29 +19,6 @@ CREDENTIAL = "uplift.credential"
 """Where the scope of a request has the id of its credential, if that is valid."""
 
 _MAX_LINES = 10
-
-
-class LogLimit:
-    """So many log lines a second about what anybody can cause. `clock` is in seconds."""
-
-    def __init__(self, lines: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._max_lines = lines
-        self._clock = clock
-        self._second = 0
-        self._lines = 0
-        self._left_out = 0
-
-    def take(self) -> int | None:
-        """How many lines were left out since the last one; None if the second has no room."""
-        second = int(self._clock())
-        if second != self._second:
-            self._second, self._lines = second, 0
-        if self._lines >= self._max_lines:
-            self._left_out += 1
-            return None
-        self._lines += 1
-        left_out, self._left_out = self._left_out, 0
-        return left_out
 
 
 class Refusals:

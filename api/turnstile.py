@@ -1,4 +1,4 @@
-"""Lets few requests of one credential begin in one pass of the event loop.
+"""Lets few requests of one credential begin in one pass of the event loop, and paces large bodies.
 
 Without it, the steps of a thousand requests that came at once stand between two steps of any other
 request. A credential that is alone passes freely: its requests that come together share statements.
@@ -10,6 +10,9 @@ from collections import deque
 _BEGIN_IN_A_PASS = 2
 _ALONE_SECONDS = 1.0
 """A credential is alone when no other began a request for so long."""
+_BYTES_PER_SECOND = 32 * 1024 * 1024
+"""Beside others, the large bodies of one credential are received at this rate: a tenth of what the
+process could receive. A batch is stored at less than that."""
 
 
 class Turnstile:
@@ -20,6 +23,12 @@ class Turnstile:
         self._shared_until = 0.0
         self._begun: dict[bytes, int] = {}
         self._waiting: dict[bytes, deque[asyncio.Future[None]]] = {}
+        self._receives_at: dict[bytes, float] = {}
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several credentials made requests within the last second."""
+        return asyncio.get_running_loop().time() < self._shared_until
 
     async def enter(self, key: bytes) -> None:
         """Return when a request with this key may begin."""
@@ -39,6 +48,17 @@ class Turnstile:
         waiter = loop.create_future()
         self._waiting.setdefault(key, deque()).append(waiter)
         await waiter
+
+    async def receive(self, key: bytes, size: int) -> None:
+        """Return when this key may go on, after it sent so many bytes of a large body."""
+        if not self.is_shared:
+            return
+        now = asyncio.get_running_loop().time()
+        if key not in self._receives_at:
+            self._receives_at = {who: at for who, at in self._receives_at.items() if at > now}
+        at = max(self._receives_at.get(key, now), now) + size / _BYTES_PER_SECOND
+        self._receives_at[key] = at
+        await asyncio.sleep(at - now)
 
     def _next_pass(self, loop: asyncio.AbstractEventLoop) -> None:
         self._begun.clear()

@@ -47,7 +47,7 @@ router = APIRouter(tags=["uploads"])
 
 _READERS = (Scope.SUBMIT, Scope.OPERATOR, Scope.DEVICE)
 _MAX_RETRY_AFTER = 60
-_ROWS_AT_ONCE = 20
+_ROWS_AT_ONCE = 50
 
 
 @router.post(
@@ -228,9 +228,20 @@ async def list_uploads(
             since=updated_since,
             before=updated_before,
         )
-        rows = await uploads.list_uploads(
-            connection, matching, order=order, after=after, limit=limit
-        )
+        rows: list[UploadRow] = []
+        # Parts, because to read hundreds of rows at once would stop all other requests.
+        while len(rows) < limit:
+            most = min(_ROWS_AT_ONCE, limit - len(rows))
+            part = await uploads.list_uploads(
+                connection,
+                matching,
+                order=order,
+                after=rows[-1].id if rows else after,
+                limit=most,
+            )
+            rows += part
+            if len(part) < most:
+                break
     following = next_page(
         "/v1/uploads",
         [row.id for row in rows],
@@ -250,7 +261,7 @@ async def list_uploads(
     shown: list[bytes] = []
     for row in rows:
         if len(shown) % _ROWS_AT_ONCE == _ROWS_AT_ONCE - 1:
-            await asyncio.sleep(0)  # hundreds of rows would stop all other requests
+            await asyncio.sleep(0)
         shown.append(
             UploadStatus.of(relay.statuses.open(row)).model_dump_json(by_alias=True).encode()
         )

@@ -4,6 +4,8 @@ It begins with the credential and ends with the head of the response. While a re
 body, for a change or for 1upHealth, it does not count: such waits have limits of their own.
 """
 
+import asyncio
+
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,12 +22,19 @@ _FEW_ROWS = 100
 class Work:
     """The work on one request. Before its credential is known, it is nobody's."""
 
-    __slots__ = ("_large", "_part", "credential")
+    __slots__ = ("_large", "_large_since", "_part", "_presented", "_turnstile", "credential")
 
-    def __init__(self) -> None:
+    def __init__(self, turnstile: Turnstile, presented: bytes) -> None:
+        self._turnstile = turnstile
+        self._presented = presented
         self._part: Part | None = None
         self._large: Part | None = None
+        self._large_since = 0.0
         self.credential: CredentialRow | None = None
+
+    async def received(self, size: int) -> None:
+        """Return when so many bytes more of a large body leave others their time."""
+        await self._turnstile.receive(self._presented, size)
 
     async def begin(self, admission: Admission, credential: CredentialRow) -> None:
         """Begin to work for this credential. Raises a Problem (503) if it takes too long."""
@@ -38,7 +47,17 @@ class Work:
         if self._part is not None:
             self._part.release()
         if self._large is not None:
-            self._large.release()
+            self._end_large(self._large)
+
+    def _end_large(self, large: Part) -> None:
+        """Let the next large request begin: beside other credentials, after a pause as long as this
+        one took. So large requests in a loop take half of the time at most."""
+        self._large = None
+        loop = asyncio.get_running_loop()
+        if self._turnstile.is_shared:
+            loop.call_later(loop.time() - self._large_since, large.release)
+        else:
+            large.release()
 
     async def resume(self) -> None:
         """Go on. Raises a Problem (503) if it takes too long."""
@@ -51,6 +70,7 @@ class Work:
         assert self.credential is not None  # noqa: S101  it has begun
         self._large = admission.large(self.credential)
         await self._large.grow(1)
+        self._large_since = asyncio.get_running_loop().time()
         await self.resume()
 
 
@@ -87,7 +107,9 @@ class CountWork:
             headers = scope["headers"]
             presented = next((value for name, value in headers if name == b"authorization"), b"")
             await self._turnstile.enter(presented)
-        work = scope[WORK] = Work()
+        else:
+            presented = b""
+        work = scope[WORK] = Work(self._turnstile, presented)
 
         async def ending(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -104,7 +104,7 @@ class Cluster:
         for name in self._processes:
             if name not in self._down and self._system.processes[name].returncode is not None:
                 self.done[f"ended by itself: {kind_of(name)}"] += 1
-                self._system.processes.restart(name)
+                self._restart(name)
 
     def heal(self) -> None:
         """End every fault and start each process that is down."""
@@ -156,8 +156,16 @@ class Cluster:
         if server is not None:
             server.start()
         else:
-            self._system.processes.restart(target)
+            self._restart(target)
         return True
+
+    def _restart(self, name: str) -> None:
+        """The supervisor of the first of each kind tells the ledger of its end; of the second,
+        nobody does, as when a machine is switched off."""
+        if name in FIRST:
+            self._system.restart(name)
+        else:
+            self._system.processes.restart(name)
 
     def _flush(self) -> bool:
         try:

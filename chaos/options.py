@@ -27,6 +27,7 @@ class Options:
     second_processes: bool = True
     attempt: float = 4.0
     lease: float = 8.0
+    silence: float = 5.0
     settle: float = 4.0
     index_lag: float = 3.0
     patience: float = 60.0
@@ -62,6 +63,7 @@ class Options:
             "UPLIFT_LEASE_SECONDS": f"{self.lease:g}",
             "UPLIFT_SETTLE_SECONDS": f"{self.settle:g}",
             "UPLIFT_INDEX_LAG_SECONDS": f"{self.index_lag:g}",
+            "UPLIFT_MAX_SILENCE_SECONDS": f"{self.silence:g}",
             "UPLIFT_SWEEP_SECONDS": "0.7",
             "UPLIFT_BACKOFF_FIRST_SECONDS": "0.5",
             "UPLIFT_MAX_BACKOFF_SECONDS": "3",

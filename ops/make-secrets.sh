@@ -21,8 +21,25 @@ keep() { # NAME: what comes in, in a file of that name, unless there is one
   chmod 0444 "$1"
 }
 
+# The superuser's password is for the administrator alone. Each role has an address of its own: the
+# owner's is for `uplift migrate`, the reader's for `uplift doctor` and what measures the ledger.
 random | keep postgres_password
-printf 'postgresql://uplift:%s@%s:5432/uplift' "$(cat postgres_password)" "$postgres" | keep database_url
+owner=$(random) app=$(random) reader=$(random)
+keep roles.sql <<END
+CREATE ROLE uplift_app;
+CREATE ROLE uplift_read;
+CREATE ROLE uplift_owner LOGIN PASSWORD '$owner';
+CREATE ROLE uplift LOGIN PASSWORD '$app' IN ROLE uplift_app;
+CREATE ROLE uplift_reader LOGIN PASSWORD '$reader' IN ROLE uplift_read;
+CREATE DATABASE uplift OWNER uplift_owner ENCODING 'UTF8' TEMPLATE template0;
+END
+url() { # ROLE: its address, with its password in roles.sql
+  printf 'postgresql://%s:%s@%s:5432/uplift' "$1" \
+    "$(sed -n "s/^CREATE ROLE $1 LOGIN PASSWORD '\([0-9a-f]*\)'.*/\1/p" roles.sql)" "$postgres"
+}
+url uplift_owner | keep migration_database_url
+url uplift | keep database_url
+url uplift_reader | keep reader_database_url
 random | keep redis_password
 printf 'redis://:%s@%s:6379/0' "$(cat redis_password)" "$redis" | keep redis_url
 # A password in Redis' arguments would be in the process list.

@@ -84,10 +84,10 @@ def master_keys() -> str:
 
 @pytest.fixture(scope="session")
 def migrated(postgres: EmbeddedPostgres) -> str:
-    """The URL of a migrated ledger."""
+    """The URL of a migrated ledger, of the superuser: tests do what processes may not."""
 
     async def upgrade() -> None:
-        database = Database.connect(Settings(database_url=SecretStr(postgres.url)))
+        database = Database.connect(Settings(database_url=SecretStr(postgres.owner_url)))
         await migrate.upgrade(database)
         await database.close()
 
@@ -135,10 +135,12 @@ def upstream() -> Iterator[SandboxServer]:
 
 
 @pytest.fixture(scope="session")
-def server_settings(migrated: str, redis_server: EmbeddedRedis, master_keys: str) -> Settings:
-    """Settings for the servers of this run; waits are short."""
+def server_settings(
+    migrated: str, postgres: EmbeddedPostgres, redis_server: EmbeddedRedis, master_keys: str
+) -> Settings:
+    """Settings for the servers of this run, with the role of the processes; waits are short."""
     return Settings(
-        database_url=SecretStr(migrated),
+        database_url=SecretStr(postgres.app_url),
         redis_url=SecretStr(redis_server.url),
         master_keys=SecretStr(master_keys),
         oneup_keeps_ids=True,

@@ -54,3 +54,33 @@ class Clocks:
             self._wrong_at = now.elapsed
         self._last = now
         return now.elapsed - self._wrong_at
+
+
+class Steadiness:
+    """For how long the ledger was written without a break, while its clock ran like ours.
+
+    After a break, nobody's silence means anything: the ledger may not have heard them. A break is
+    longer than `max_break_seconds`, or a step of the clock by as much.
+    """
+
+    def __init__(self, max_break_seconds: float) -> None:
+        self._max_break_seconds = max_break_seconds
+        self._last: tuple[float, float] | None = None
+        self._since = math.inf
+
+    def note(self, elapsed: float, ledger: float) -> float:
+        """The ledger was written just now, and shows this time. For how many seconds it is steady.
+
+        `elapsed` as in `Reading`.
+        """
+        if self._last is None or self._broke(elapsed, ledger, *self._last):
+            self._since = elapsed
+        self._last = (elapsed, ledger)
+        return elapsed - self._since
+
+    def _broke(
+        self, elapsed: float, ledger: float, elapsed_before: float, ledger_before: float
+    ) -> bool:
+        passed = elapsed - elapsed_before
+        step = abs(ledger - ledger_before - passed)
+        return max(passed, step) > self._max_break_seconds

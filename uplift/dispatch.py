@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from uplift.queues import DELIVER, MAX_MESSAGE_IDS, SWEPT_KEY
 from uplift.redis_connection import open_redis, publisher, refusal
+from uplift.redis_keys import clear_foreign
 from uplift.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -75,6 +76,11 @@ class Dispatcher:
     async def can_enqueue(self) -> bool:
         """Whether Redis takes a message now."""
         return await refusal(self._redis) is None
+
+    async def clear_foreign(self) -> None:
+        """Clear the queues' keys of what keeps workers and dispatches from them for good."""
+        with suppress(RedisError, OSError):
+            await clear_foreign(self._redis)
 
     async def note_sweep(self, seconds: float) -> None:
         """Tell `uplift doctor` that a sweep ended; the note lasts so many seconds."""

@@ -19,6 +19,7 @@ UpliftError
 ├── TooComplex                  the body has more values than Uplift validates
 ├── DeadlinePassed              an attempt had no time left before it sent anything
 ├── ResponseTooLarge            a response has more bytes than Uplift reads
+├── HeartbeatMissing            the ledger has not heard of this process lately: it sends nothing
 ├── Stopping                    the worker stops, and nothing of the upload is sent yet
 ├── WriteFailed                 an error of our own while a resource was sent: it may have arrived
 ├── TokenError                  1upHealth gave no tokens
@@ -130,6 +131,11 @@ class DeadlinePassed(UpliftError):
 
 class ResponseTooLarge(UpliftError):
     """The response has more bytes than the caller wants to read."""
+
+
+class HeartbeatMissing(UpliftError):
+    """The ledger has not heard of this process lately, so its uploads may be another one's now.
+    Nothing of this one is sent."""
 
 
 class Stopping(UpliftError):

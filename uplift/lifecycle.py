@@ -36,7 +36,14 @@ ENDED_UNDELIVERED = frozenset(State) - UNFINISHED - {State.DELIVERED}
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset(
-        {State.SENDING, State.CANCELLED, State.SUPERSEDED, State.PARKED, State.EXPIRED}
+        {
+            State.SENDING,
+            State.CANCELLED,
+            State.SUPERSEDED,
+            State.PARKED,
+            State.EXPIRED,
+            State.REFUSED,
+        }
     ),
     State.SENDING: frozenset(
         {
@@ -49,7 +56,9 @@ TRANSITIONS: dict[State, frozenset[State]] = {
             State.CANCELLED,
         }
     ),
-    State.PARKED: frozenset({State.QUEUED, State.CANCELLED, State.SUPERSEDED, State.EXPIRED}),
+    State.PARKED: frozenset(
+        {State.QUEUED, State.CANCELLED, State.SUPERSEDED, State.EXPIRED, State.REFUSED}
+    ),
     State.DELIVERED: frozenset(),
     State.REJECTED: frozenset({State.QUEUED, State.SUPERSEDED}),
     State.REFUSED: frozenset({State.QUEUED, State.SUPERSEDED}),
@@ -59,10 +68,11 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 }
 
 
-# An upload whose leases run out one after the other may be what crashes its worker. After so many
-# crashes in a row it is attempted alone, and after so many it is not attempted again.
+# An upload whose workers vanish one after the other may be what crashes them. After so many crashes
+# in a row it is attempted alone. After so many alone, which no other upload can have caused, it is
+# not attempted again.
 ALONE_AFTER_CRASHES = 2
-REFUSED_AFTER_CRASHES = 5
+REFUSED_AFTER_CRASHES_ALONE = 5
 
 # They ended without being delivered or withdrawn. A redrive starts them from zero.
 DEAD_LETTERS = frozenset({State.REJECTED, State.REFUSED, State.EXPIRED})
@@ -93,6 +103,7 @@ class Reason(StrEnum):
     CRASHES_WORKER = "crashes_worker"
     ID_COLLISION = "id_collision"  # another source's record is under this id at 1upHealth
     NEWER_UPSTREAM = "newer_upstream"  # after a restore: other content came there since the backup
+    VERSION_NOT_TAKEN = "version_not_taken"  # its destination has no base for its FHIR version
     DELETED_UPSTREAM = "deleted_upstream"  # somebody deleted what was delivered
     CHANGED_UPSTREAM = (
         "changed_upstream"  # somebody changed what was delivered, and a person decides

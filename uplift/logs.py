@@ -3,16 +3,19 @@
 An event is named by a noun and what happened to it. What is bound with `structlog.contextvars`
 (request, batch, upload) is in every line of the task that bound it, those of libraries too.
 
-A field may hold a code, a count, or an id of Uplift's own, such as the ledger's random id of a
-user. It never holds a name at the backend or anything of a record. A field that is not on the list
-is dropped, so that a careless line cannot print health data. One test compares the list with every
-line that logs, another looks for planted values in all output.
+A field may hold a code, a count, an id of Uplift's own, such as the ledger's random id of a user,
+or the network address of a peer that was refused. It never holds a name at the backend or anything
+of a record. A field not on the list is dropped, so that a careless line cannot print health
+data. One test compares the list with every line that logs, another looks for planted values in all
+output.
 """
 
 import logging
 import logging.config
 import sys
+import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,7 +31,7 @@ FIELDS = OF_EVERY_LINE | {
     "refused", "lease_expired", "released", "retried", "expired", "dispatched", "erased",
     "thinned", "shredded", "removed", "batches", "tokens", "keys",
     "unfinished", "ended", "locked",
-    "status", "method", "route", "unlogged",
+    "status", "method", "route", "unlogged", "peer",
 }  # fmt: skip
 """What a line may hold. Everything else is dropped."""
 
@@ -36,6 +39,29 @@ FIELDS = OF_EVERY_LINE | {
 _TALKATIVE = ("httpx", "httpcore", "aiohttp", "asyncio", "sqlalchemy", "psycopg", "kombu", "amqp")
 # They print a line for each message and each task, which says nothing of any upload.
 _ROUTINE = ("celery.worker.strategy", "celery.app.trace", "alembic")
+
+
+class LogLimit:
+    """So many log lines a second about what anybody can cause. `clock` is in seconds."""
+
+    def __init__(self, lines: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max_lines = lines
+        self._clock = clock
+        self._second = 0
+        self._lines = 0
+        self._left_out = 0
+
+    def take(self) -> int | None:
+        """How many lines were left out since the last one; None if the second has no room."""
+        second = int(self._clock())
+        if second != self._second:
+            self._second, self._lines = second, 0
+        if self._lines >= self._max_lines:
+            self._left_out += 1
+            return None
+        self._lines += 1
+        left_out, self._left_out = self._left_out, 0
+        return left_out
 
 
 def _allow_listed(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -28,6 +28,15 @@ http_responses = Counter(
     ["status"],
 )
 
+http_duration = Histogram(
+    "uplift_http_duration_seconds",
+    "Time from the head of a request to the end of the API's answer, by the template of its"
+    " address, method and class of status (2xx). The time of a body that arrives and of a long poll"
+    " is in it; none is an address that does not exist.",
+    ["route", "method", "status"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+
 http_refusals = Counter(
     "uplift_http_refusals_total",
     "Requests that the API refused: no valid credential (401), not allowed (403), too slow (408),"
@@ -55,6 +64,13 @@ connection_refusals = Counter(
     "Requests that the API refused, and connections that it closed, before the application saw"
     " them, by what was wrong.",
     ["why"],
+)
+
+redis_foreign = Counter(
+    "uplift_redis_foreign_total",
+    "What was found in Redis that no process of Uplift writes, and was dropped: a message, an"
+    " unacknowledged message, a command to a worker, a key, or a binding.",
+    ["kind"],
 )
 
 attempts = Counter(
@@ -113,8 +129,9 @@ delivery_duration = Histogram(
 sweep_work = Counter(
     "uplift_sweep_work_total",
     "What sweeps did. Uploads: refused because they crash workers, queued because their lease"
-    " expired (lease_expired), released because of a new grant, retried because a collision is"
-    " none any more, expired, dispatched. Users: erased.",
+    " expired (lease_expired), released because of a new grant, moved to their users' new"
+    " destination, retried because a collision is none any more, expired, dispatched. Users:"
+    " erased.",
     ["kind"],
 )
 
@@ -170,6 +187,13 @@ uploads_parked = Counter(
     "Uploads that were parked: they wait until the person consents again.",
 )
 
+destination_address_changed = Gauge(
+    "uplift_destination_address_changed",
+    "Whether this process has another address for the destination than the ledger knows: 1 or 0."
+    " It sends nothing there until a person decides.",
+    ["destination"],
+)
+
 rate_limiter_limit = Gauge(
     "uplift_rate_limiter_limit",
     "Attempts a second that all workers together may begin, as this process last read it.",
@@ -178,6 +202,12 @@ rate_limiter_limit = Gauge(
 rate_limiter_probing = Gauge(
     "uplift_rate_limiter_probing",
     "Whether only probes, or nothing, may go to 1upHealth, as this process last read it: 1 or 0.",
+)
+
+rate_limiter_types_probing = Gauge(
+    "uplift_rate_limiter_types_probing",
+    "FHIR types, each in one FHIR version, that 1upHealth seems to lack: only probes of them go"
+    " out, as this process last read it.",
 )
 
 rate_limiter_slowed = Counter(
@@ -206,6 +236,8 @@ for _status in ("2xx", "3xx", "4xx", "429", "5xx", "none"):
     responses.labels(_status)
 for _why in ("not_the_resource", "another_id", "another_record"):
     wrong_resources.labels(_why)
+for _kind in ("message", "unacknowledged", "command", "key", "binding"):
+    redis_foreign.labels(_kind)
 for _why in ("lease_lost", "failed"):
     attempts_unrecorded.labels(_why)
 for _kind in ("refused", "lease_expired", "released", "retried", "expired", "dispatched", "erased"):
@@ -213,6 +245,7 @@ for _kind in ("refused", "lease_expired", "released", "retried", "expired", "dis
 # Unknown until this process has read it.
 rate_limiter_limit.set(math.nan)
 rate_limiter_probing.set(math.nan)
+rate_limiter_types_probing.set(math.nan)
 clocks_apart.set(math.nan)
 for _cause in ("busy", "outage"):
     rate_limiter_slowed.labels(_cause)

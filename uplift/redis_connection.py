@@ -82,6 +82,7 @@ async def refusal(client: redis.asyncio.Redis) -> str | None:
     """
     try:
         async with client.pipeline(transaction=True) as both:
+            both.delete(_PROBE_KEY)  # whatever it holds
             both.lpush(_PROBE_KEY, 1)
             both.delete(_PROBE_KEY)
             await both.execute()

@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from pydantic import (
     Field,
@@ -50,6 +51,11 @@ class Settings(DestinationSettings, BaseSettings):
         description="PostgreSQL 15 or newer: postgresql://user:password@host/name, or with several "
         "hosts postgresql://user:password@/name?host=a:5432&host=b:5432; the one that can be "
         "written is used. If it is not set, `uplift up` starts an embedded one.",
+    )
+    migration_database_url: SecretStr | None = Field(
+        default=None,
+        description="The same database as the role that owns it, for `uplift migrate` alone. If it "
+        "is not set, `uplift migrate` uses UPLIFT_DATABASE_URL.",
     )
     database_connections: PositiveInt = Field(
         default=8, description="Connections to PostgreSQL of each process."
@@ -334,6 +340,12 @@ class Settings(DestinationSettings, BaseSettings):
         description="Length of a lease: how long a worker has an upload that it claimed. At least "
         "twice UPLIFT_ATTEMPT_SECONDS.",
     )
+    max_silence_seconds: Seconds = Field(
+        default=15.0,
+        description="Longest silence of a worker process. Its heartbeats are in the ledger, one in"
+        " each fifth of this time. When it is silent for longer, its uploads are taken from it."
+        " Before, after two thirds, it sends nothing more.",
+    )
     settle_seconds: Seconds = Field(
         default=60.0,
         description="Wait after an unknown outcome, before 1upHealth is asked what it stored.",
@@ -367,6 +379,14 @@ class Settings(DestinationSettings, BaseSettings):
     )
     token_margin_seconds: Seconds = Field(
         default=600.0, description="A token is refreshed when it is valid for less than this time."
+    )
+
+    process_id: UUID | None = Field(
+        default=None,
+        description="Name of a worker process in the ledger, for its supervisor: a new UUID at each"
+        " start. When the process has ended, the supervisor runs `uplift process-ended` with it:"
+        " then nobody waits for what it might still send. If it is not set, the process chooses"
+        " one.",
     )
 
     # --- dispatch and sweep -------------------------------------------------------------------

@@ -4,12 +4,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from uplift.address_check import AddressCheck
 from uplift.control.cancel import Canceller
 from uplift.control.pause import Pauser
 from uplift.control.redrive import Redriver
 from uplift.control.try_now import TryNow
 from uplift.delivery.attempt import Attempter
 from uplift.delivery.deliver import Deliverer
+from uplift.delivery.heartbeats import Heartbeats
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.configured import configured_destinations
 from uplift.destinations.derived_ids import read_id_key
@@ -40,6 +42,7 @@ from uplift.tokens.channels import Channels
 from uplift.tokens.quota import Quota
 from uplift.tokens.token_endpoint import TokenEndpoint
 from uplift.users.erase import Eraser
+from uplift.users.move import Mover
 from uplift.users.provision import Provisioner
 
 
@@ -60,11 +63,13 @@ class Relay:
     provisioner: Provisioner
     long_poll: LongPoll
     statuses: StatusOpener
+    heartbeats: Heartbeats
     deliverer: Deliverer
     sweeper: Sweeper
     retainer: Retainer
     measurer: Measurer
     eraser: Eraser
+    mover: Mover
     reader: Reader
     redriver: Redriver
     try_now: TryNow
@@ -88,17 +93,26 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
     redis = open_redis(settings)
     quota = Quota(redis, settings)
     tokens = TokenEndpoint(http, settings, quota)
-    access = TokenAccess(database, tokens, settings)
+    access = TokenAccess(
+        database,
+        tokens,
+        settings,
+        [name for name, each in destinations.items() if each.needs_grant],
+    )
     channels = Channels(destinations, access, redis, key_ring, settings)
     rate_limiter = RateLimiter(redis, settings)
-    attempter = Attempter(key_ring, channels, rate_limiter, database, settings)
+    heartbeats = Heartbeats(database, settings)
+    attempter = Attempter(key_ring, channels, rate_limiter, heartbeats, database, settings)
     long_poll = LongPoll(database)
     eraser = Eraser(database)
+    addresses = AddressCheck(database, destinations)
+    mover = Mover(database, destinations)
     retrier = CollisionRetrier(database, key_ring)
-    sweeper = Sweeper(database, dispatcher, eraser, retrier, rate_limiter, settings)
+    sweeper = Sweeper(database, dispatcher, eraser, mover, retrier, rate_limiter, settings)
     dispatcher.start()
     try:
         await keys.at_start()
+        await addresses.at_start()
         yield Relay(
             settings=settings,
             database=database,
@@ -114,14 +128,16 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
             batch_acceptor=BatchAcceptor(
                 database, key_ring, dispatcher, pressure, destinations, settings
             ),
-            provisioner=Provisioner(database, key_ring, tokens, keys, destinations.default),
+            provisioner=Provisioner(database, key_ring, tokens, keys, destinations),
             long_poll=long_poll,
             statuses=StatusOpener(key_ring),
-            deliverer=Deliverer(database, attempter, rate_limiter, settings),
+            heartbeats=heartbeats,
+            deliverer=Deliverer(database, attempter, rate_limiter, heartbeats, settings),
             sweeper=sweeper,
             measurer=Measurer(database, dispatcher, quota, sweeper),
             retainer=Retainer(database, settings),
             eraser=eraser,
+            mover=mover,
             reader=Reader(database, key_ring, channels, settings),
             redriver=Redriver(database, settings, dispatcher),
             try_now=TryNow(database, settings),
@@ -136,6 +152,8 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
         await pressure.close()
         await dispatcher.close()
         await http.aclose()
+        # Only now nothing more can be sent.
+        await heartbeats.close()
         await redis.aclose()
         await database.close()
 

@@ -13,10 +13,12 @@ from uplift.file_limit import files_of_worker, raise_file_limit
 from uplift.queues import MAX_MESSAGE_IDS
 from uplift.settings import Settings
 from uplift.stopping import limit_stop
+from uplift.worker import transport
 from uplift.worker.app import create_app
 from uplift.worker.bridge import Bridge, open_bridge
 from uplift.worker.consumer import SteadyConsumer
 from uplift.worker.health import Heartbeat, ended_when_failing, health_check
+from uplift.worker.remote_control import only_answers
 from uplift.worker.tasks import add_tasks
 
 Queue = Literal["uploads", "bulk"]
@@ -54,6 +56,9 @@ def main(queue: Queue, name: str = "") -> None:
             # Only the type: the text of an unknown error may hold a secret of the settings.
             sys.exit(f"The worker does not start: {type(error).__name__}")
         add_tasks(app, bridge)
+        # Flower, which shares the application, looks at the name of the transport.
+        app.conf.broker_transport = transport.NAME
+        only_answers()
         worker_shutting_down.connect(lambda **_: limit_stop(), weak=False)
         worker_shutting_down.connect(lambda **_: bridge.stop(), weak=False)
         stack.enter_context(ended_when_failing(check))
@@ -78,4 +83,11 @@ def main(queue: Queue, name: str = "") -> None:
 def _check(bridge: Bridge) -> Check:
     heartbeat = Heartbeat(CONSUMER_SECONDS)
     heartbeat_sent.connect(heartbeat.beat, weak=False)
-    return health_check(bridge.loop, heartbeat, "Celery takes no messages")
+    consumer = health_check(bridge.loop, heartbeat, "Celery takes no messages")
+
+    def check() -> str | None:
+        if bridge.relay.heartbeats.noted_as_ended:
+            return "the ledger has this process as one that ended"
+        return consumer()
+
+    return check

@@ -99,6 +99,7 @@ async def move(database: Database, upload_id: str, target: State, **more: Any) -
                 target=State.SENDING,
                 new_lease_id=id_,
                 lease_seconds=60.0,
+                attempt_seconds=30.0,
                 clock=60.0,
             ),
             Change(upload_id=id_, source=State.SENDING, target=target, lease_id=id_, **more),

@@ -274,7 +274,15 @@ async def test_a_batch_counts_its_lines_by_status(
     await move(database, ids[0], State.DELIVERED)
     await move(database, ids[1], State.REJECTED)
     await move(database, ids[2], State.PARKED)
-    await move(database, ids[3], State.SENDING, new_lease_id=uuid4(), lease_seconds=60.0, clock=9.0)
+    await move(
+        database,
+        ids[3],
+        State.SENDING,
+        new_lease_id=uuid4(),
+        lease_seconds=60.0,
+        attempt_seconds=30.0,
+        clock=9.0,
+    )
     status = (await client.get(batch["statusUrl"])).json()
     assert status["byStatus"] == dict.fromkeys(State, 0) | {
         "delivered": 2, "rejected": 1, "parked": 1, "sending": 1, "queued": 1,

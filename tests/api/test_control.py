@@ -168,7 +168,14 @@ async def test_an_upload_that_a_worker_sends_is_marked_for_cancelling(
     client: httpx.AsyncClient, alice: str, database: Database
 ) -> None:
     upload_id = (await submit(client))["id"]
-    await move(database, upload_id, State.SENDING, new_lease_id=UUID(upload_id), lease_seconds=60.0)
+    await move(
+        database,
+        upload_id,
+        State.SENDING,
+        new_lease_id=UUID(upload_id),
+        lease_seconds=60.0,
+        attempt_seconds=30.0,
+    )
     etag = (await client.get(f"/v1/uploads/{upload_id}")).headers["etag"]
     for _ in range(2):
         response = await client.delete(f"/v1/uploads/{upload_id}")

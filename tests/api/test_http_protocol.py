@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import io
 import itertools
 import socket
 import time
@@ -13,6 +14,7 @@ import orjson
 import pytest
 from sqlalchemy import text
 
+from tests.api.calls import events
 from tests.api.serving import ApiServer, answer_on
 from tests.factories import resource
 from uplift.ledger.database import Database
@@ -171,6 +173,35 @@ def test_a_head_that_is_refused_gets_a_problem_and_the_end(
         connection.sendall(head)
         _problem(answer_on(connection), status)
         assert _is_closed(connection)
+
+
+def test_a_head_request_that_is_refused_gets_no_body(server: ApiServer, key: str) -> None:
+    chunked = _request("HEAD", "/healthz", "Transfer-Encoding: chunked")
+    for sent in (b"HEAD /healthz HTTP/1.1\r\n\r\n", chunked + b"none\r\n"):
+        with server.connect() as connection:
+            connection.sendall(sent)
+            received = b"".join(iter(lambda: connection.recv(65536), b""))
+        head, _, body = received.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ")
+        assert not body
+
+
+def test_a_body_that_turns_out_wrong_after_the_answer_gets_no_second_answer(
+    server: ApiServer,
+) -> None:
+    with server.connect() as connection:
+        connection.sendall(_request("POST", "/v1/nothing", "Transfer-Encoding: chunked"))
+        assert answer_on(connection)[0] == 404
+        connection.sendall(b"none\r\n")
+        assert _is_closed(connection)
+
+
+def test_a_refused_connection_is_logged_with_its_peer(server: ApiServer, log: io.StringIO) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+        _problem(answer_on(connection), 400)
+    [line] = [each for each in events(log) if each["event"] == "connection_refused"]
+    assert (line["why"], line["peer"]) == ("host", "127.0.0.1")
 
 
 def test_chunks_that_are_none_are_refused(server: ApiServer, key: str) -> None:

@@ -75,6 +75,14 @@ async def test_the_same_request_again_has_the_same_answer(
     assert await count(database) == 1
 
 
+async def test_a_request_that_spells_the_fhir_version_differently_is_the_same(
+    client: httpx.AsyncClient, alice: str, database: Database
+) -> None:
+    first = await accepted(client, query={"fhirVersion": "R4"})
+    assert await accepted(client, query={"fhirVersion": "4.0.1"}) == first
+    assert await count(database) == 1
+
+
 async def test_the_same_request_again_is_not_counted_as_accepted(
     client: httpx.AsyncClient, alice: str
 ) -> None:

@@ -345,3 +345,24 @@ async def test_a_fhir_client_gets_an_operation_outcome(
         problem = await caller.get(path)
         assert problem.headers["content-type"] == "application/problem+json"
         assert outcome["issue"][0]["diagnostics"].startswith(problem.json()["detail"])
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_outcome"),
+    [
+        ("application/fhir+json", True),
+        ("application/fhir+json;q=0", False),
+        ("application/fhir+json; q=0.000, */*", False),
+        ("application/fhir+json;q=0.5, application/problem+json;q=0", True),
+        ("application/fhir+json;q=0.5, application/problem+json;q=0.4", True),
+        ("application/fhir+json;q=0.4, application/problem+json;q=0.5", False),
+        ("application/fhir+json, application/problem+json", False),
+        ("application/fhir+json;q=much", False),
+        ("application/json+fhir;charset=utf-8;q=0.1", True),
+    ],
+)
+async def test_an_operation_outcome_is_for_who_wants_it_more_than_a_problem(
+    client: httpx.AsyncClient, accept: str, is_outcome: bool
+) -> None:
+    response = await client.get("/v1/nothing", headers={"Accept": accept})
+    assert ("resourceType" in response.json()) is is_outcome

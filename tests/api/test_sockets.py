@@ -210,6 +210,19 @@ async def test_what_is_not_gzip_is_a_400_that_says_so(
     assert await _count(database) == 0
 
 
+@pytest.mark.parametrize("body", [b"", gzip.compress(b""), gzip.compress(b" \n")])
+@pytest.mark.parametrize("path", [_PATH, "/v1/batches?user=alice&fhirVersion=R4"])
+async def test_an_empty_body_is_called_empty(
+    server: ApiServer, key: str, body: bytes, path: str
+) -> None:
+    with server.connect() as connection:
+        head = _head(key, f"Content-Length: {len(body)}", "Content-Encoding: gzip", path=path)
+        connection.sendall(head + body)
+        problem = assert_problem(_answer(connection), 400)
+    assert problem["code"] == "not_json"
+    assert "empty" in problem["detail"]
+
+
 async def test_what_unpacks_to_more_than_the_limit_is_refused_before_it_is_there(
     server: ApiServer, key: str
 ) -> None:

@@ -50,3 +50,30 @@ async def test_a_credential_that_is_alone_passes_freely_until_another_comes() ->
     assert not all(await begin_all(b""))
     await turnstile.enter(b"one")
     assert not all(await begin_all(b"crowd"))
+
+
+async def test_a_large_body_is_received_at_full_speed_until_another_credential_comes() -> None:
+    turnstile = Turnstile()
+    loop = asyncio.get_running_loop()
+
+    async def seconds_of(mebibytes: int) -> float:
+        started = loop.time()
+        for _ in range(mebibytes):
+            await turnstile.receive(b"large", 1024 * 1024)
+        return loop.time() - started
+
+    assert await seconds_of(10_000) < 0.3
+    await turnstile.enter(b"large")
+    await turnstile.enter(b"one")
+    assert await seconds_of(10) >= 0.3
+
+
+async def test_all_large_bodies_of_a_credential_share_its_rate() -> None:
+    turnstile = Turnstile()
+    loop = asyncio.get_running_loop()
+    await turnstile.enter(b"one")
+    started = loop.time()
+    await asyncio.gather(*(turnstile.receive(b"large", 1024 * 1024) for _ in range(10)))
+    assert loop.time() - started >= 0.3
+    await turnstile.receive(b"other", 1024)
+    assert loop.time() - started < 0.6

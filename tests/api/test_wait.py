@@ -93,6 +93,7 @@ async def test_with_an_etag_any_change_ends_the_wait(
         State.SENDING,
         new_lease_id=status["id"],
         lease_seconds=60.0,
+        attempt_seconds=30.0,
         clock=60.0,
     )
     async with asyncio.timeout(10):

@@ -28,6 +28,11 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 OTHERS = {name: service for name, service in SERVICES.items() if "build" not in service}
 SANDBOX_ENV = dotenv_values(ROOT / "ops" / "compose" / "sandbox.env")
+ROLES = {
+    "migration_database_url": "uplift_owner",
+    "database_url": "uplift",
+    "reader_database_url": "uplift_reader",
+}
 SECRET = re.compile(r"PASSWORD|SECRET|KEYS|AUTH|TOKEN|_URL_FILE")
 
 
@@ -87,10 +92,16 @@ def test_each_of_our_services_gets_the_secrets_that_it_needs_as_files(name: str)
 
 def test_each_secret_is_a_file_that_the_script_makes_and_somebody_uses(tmp_path: Path) -> None:
     made = make_secrets(tmp_path / "secrets")
+    # For an operator who only reads: no service needs it.
+    del made["reader_database_url"]
     assert set(made) == set(COMPOSE["secrets"])
     for name, secret in COMPOSE["secrets"].items():
         assert secret == {"file": f"./secrets/{name}"}
-    used = {secret for service in SERVICES.values() for secret in service.get("secrets", ())}
+    used = {
+        secret if isinstance(secret, str) else secret["source"]
+        for service in SERVICES.values()
+        for secret in service.get("secrets", ())
+    }
     assert used == set(made)
 
 
@@ -98,8 +109,10 @@ def test_the_script_makes_secrets_that_fit_each_other_and_keeps_them(tmp_path: P
     folder = tmp_path / "secrets"
     made = make_secrets(folder)
     assert make_secrets(folder) == made
-    password = made["postgres_password"]
-    assert made["database_url"] == f"postgresql://uplift:{password}@postgres:5432/uplift"
+    logins = dict(re.findall(r"CREATE ROLE (\w+) LOGIN PASSWORD '(\w+)'", made["roles.sql"]))
+    assert len({*logins.values(), made["postgres_password"]}) == 4
+    for name, role in ROLES.items():
+        assert made[name] == f"postgresql://{role}:{logins[role]}@postgres:5432/uplift"
     assert made["redis_url"] == f"redis://:{made['redis_password']}@redis:6379/0"
     assert KeyRing.parse(made["master_keys"]).ids == ("main",)
     options = dict(line.split(" ", 1) for line in made["redis.conf"].splitlines())

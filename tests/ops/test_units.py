@@ -16,12 +16,14 @@ from pathlib import Path
 import httpx
 import pytest
 from dotenv import dotenv_values
+from pydantic import SecretStr
 
 from tests.factories import resource
 from tests.ops.units import CREDENTIALS, PROGRAMS, SERVICES, UNITS, Machine, read_unit
+from uplift.cli.local.embedded import EmbeddedPostgres
 from uplift.cli.local.needs import NEEDS, SECRETS
 from uplift.cli.local.ports import HOST, free_port
-from uplift.cli.local.system import ADMIN_PORTS, PROCESSES
+from uplift.cli.local.system import ADMIN_PORTS, CLAIMING, PROCESSES
 from uplift.ledger.database import Database
 from uplift.settings import Settings, secrets
 
@@ -43,8 +45,15 @@ def test_there_is_a_unit_for_each_process_and_the_target_starts_them() -> None:
 def test_a_unit_runs_its_command_at_the_admin_port_of_the_procfile(name: str) -> None:
     (line,) = service(name)["ExecStart"]
     port = ADMIN_PORTS.get(name)
-    before = f"/usr/bin/env UPLIFT_ADMIN_PORT={port} " if port else ""
+    named = " UPLIFT_PROCESS_ID=${INVOCATION_ID}" if name in CLAIMING else ""
+    before = f"/usr/bin/env UPLIFT_ADMIN_PORT={port}{named} " if port else ""
     assert line == f"{before}/opt/uplift/bin/uplift {name}"
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_systemd_tells_the_ledger_that_a_process_that_claims_has_ended(name: str) -> None:
+    told = ["-/opt/uplift/bin/uplift process-ended ${INVOCATION_ID}"]
+    assert service(name).get("ExecStopPost", []) == (told if name in CLAIMING else [])
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -88,7 +97,9 @@ def made_secrets(folder: Path, settings: Settings) -> None:
 
 
 @pytest.fixture
-def machine(database: Database, settings: Settings, tmp_path: Path) -> Machine:
+def machine(
+    database: Database, postgres: EmbeddedPostgres, settings: Settings, tmp_path: Path
+) -> Machine:
     """A machine whose settings are those of the test, and whose ports are free."""
     chosen = {
         "UPLIFT_ADMIN_PORT": "",  # as in .env.example
@@ -103,7 +114,8 @@ def machine(database: Database, settings: Settings, tmp_path: Path) -> Machine:
         f"UPLIFT_ADMIN_PORT={port}": f"UPLIFT_ADMIN_PORT={free_port()}"
         for port in ADMIN_PORTS.values()
     }
-    made_secrets(tmp_path / "credentials", settings)
+    owner = {"migration_database_url": SecretStr(postgres.owner_url)}
+    made_secrets(tmp_path / "credentials", settings.model_copy(update=owner))
     return Machine(tmp_path, chosen, ports)
 
 

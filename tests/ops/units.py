@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from uuid import uuid4
 
 from tests.ops.files import ROOT
 
@@ -60,6 +61,7 @@ class Machine:
         assert service["EnvironmentFile"] == [f"-{SETTINGS}"]
         files = (each.replace("%d", str(passed)).split("=", 1) for each in service["Environment"])
         (line,) = service["ExecStart"]
+        line = line.replace("${INVOCATION_ID}", uuid4().hex)
         words = shlex.split(line.replace(INSTALLED, f"{PROGRAMS}{os.sep}"))
         with (self.folder / f"{name}.log").open("wb") as log:
             return subprocess.Popen(

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from uplift.clocks import Clocks, Reading
+from uplift.clocks import Clocks, Reading, Steadiness
 
 DAY = 86_400.0
 T = 1_700_000_000.0
@@ -42,3 +42,23 @@ def test_for_how_long_the_clocks_are_right(readings: list[Reading], right_for: f
     clocks = Clocks()
     found = [clocks.note(reading) for reading in readings]
     assert found[-1] == right_for
+
+
+@pytest.mark.parametrize(
+    ("notes", "steady_for"),
+    [
+        ([(0, 0)], 0),
+        ([(0, 0), (2, 2), (4, 4)], 4),
+        ([(0, 0), (7, 7)], 7),
+        ([(0, 0), (7.1, 7.1)], 0),  # PostgreSQL stood still, or this process did
+        ([(0, 0), (2, 2), (20, 20), (22, 22)], 2),
+        ([(0, 0), (2, 10)], 0),  # its clock jumped, by less than clocks may differ
+        ([(0, 0), (2, -6)], 0),
+        ([(0, 0), (2, -4)], 2),
+    ],
+)
+def test_for_how_long_the_ledger_is_written_without_a_break(
+    notes: list[tuple[float, float]], steady_for: float
+) -> None:
+    steadiness = Steadiness(7.0)
+    assert [steadiness.note(elapsed, T + ledger) for elapsed, ledger in notes][-1] == steady_for

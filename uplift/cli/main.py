@@ -48,6 +48,11 @@ COMMANDS = {
     "batches": Command(
         "uplift.cli.batches:batches_commands", "Batches: many records in one request.", _RECORDS
     ),
+    "destinations": Command(
+        "uplift.cli.destinations:destinations_commands",
+        "Where records go; what to do when an address has changed.",
+        _OPERATION,
+    ),
     "doctor": Command(
         "uplift.cli.doctor:doctor",
         "Examine settings, keys, servers and workers, and say what to do.",
@@ -74,6 +79,11 @@ COMMANDS = {
     "restore": Command(
         "uplift.cli.restore:restore",
         "After you restore a backup: look up what may have been sent since.",
+        _OPERATION,
+    ),
+    "process-ended": Command(
+        "uplift.cli.process_ended:process_ended",
+        "For supervisors: note in the ledger that a worker process has ended.",
         _OPERATION,
     ),
     "draft-migration": Command(

@@ -10,12 +10,14 @@ from uplift.ledger.suitable import check_suitable
 def migrate() -> None:
     """Bring the database schema up to this version of Uplift. Safe to run at any time."""
 
+    settings = migrations.owner_settings(read_settings())
+
     async def use(database: Database) -> str | None:
-        await check_suitable(read_settings())
+        await check_suitable(settings)
         await migrations.upgrade(database)
         return await migrations.current(database)
 
-    echo(f"The ledger is at revision {run_on_ledger(use)}.")
+    echo(f"The ledger is at revision {run_on_ledger(use, settings)}.")
 
 
 def draft_migration(message: str) -> None:

@@ -52,18 +52,23 @@ def run(use: "Callable[[Relay], Coroutine[Any, Any, Result]]") -> Result:
     from uplift.wiring import open_relay
 
     async def opened() -> Result:
-        async with open_relay(_settings_of_a_system()) as relay:
+        async with open_relay(_of_a_system(read_settings())) as relay:
             return await use(relay)
 
     return _run(opened)
 
 
-def run_on_ledger(use: "Callable[[Database], Coroutine[Any, Any, Result]]") -> Result:
-    """Run `use` on the ledger, which needs neither Redis nor keys. Ends the command on errors."""
+def run_on_ledger(
+    use: "Callable[[Database], Coroutine[Any, Any, Result]]", settings: Settings | None = None
+) -> Result:
+    """Run `use` on the ledger, which needs neither Redis nor keys. Ends the command on errors.
+
+    `settings` are those of the environment if there are none.
+    """
     from uplift.ledger.database import Database
 
     async def opened() -> Result:
-        database = Database.connect(_settings_of_a_system())
+        database = Database.connect(_of_a_system(settings or read_settings()))
         try:
             return await use(database)
         finally:
@@ -86,8 +91,7 @@ async def find_person(database: "Database", name: str) -> UUID | None:
     return found.id
 
 
-def _settings_of_a_system() -> Settings:
-    settings = read_settings()
+def _of_a_system(settings: Settings) -> Settings:
     if settings.database_url is None:
         raise ConfigurationError(
             f"No Uplift runs here: there is none in {data_dir()}, and UPLIFT_DATABASE_URL is not"

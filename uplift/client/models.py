@@ -56,12 +56,14 @@ class Upload(Model, frozen=True):
     created_at: datetime
     updated_at: datetime
     status_url: str
+    destination: str = ""
     reason: str | None = None
     batch: str | None = None
     attempts: int = 0
     duplicate: bool = False
     """Whether the same content was accepted before; nothing new is sent."""
     possible_duplicate: bool = False
+    maybe_overwritten: bool = False
     maybe_stored: bool = False
     cancel_requested: bool = False
     next_attempt_at: datetime | None = None
@@ -167,6 +169,9 @@ class User(Model, frozen=True):
     created_at: datetime
     oneup_user_id: str | None = None
     grant_origin: str | None = None
+    destination: str = ""
+    sync_token: str = ""
+    """Another one than your app saw last: the app sends everything again."""
 
 
 class UserSummary(Model, frozen=True):

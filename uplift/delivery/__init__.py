@@ -3,7 +3,8 @@
 The files in the order in which an upload passes them:
 
 1. `deliver` claims uploads that are due, as many as `in_flight` has slots for and as
-   `rate_limiter` (with `rate_limiter.lua`) gives permits for.
+   `rate_limiter` (with `rate_limiter.lua`) gives permits for, while the ledger hears the
+   `heartbeats` of the process.
 2. `attempt` opens the claim: the result is one `Opened` value. Then it validates.
 3. `lookup` asks whether an upload that may have been sent is there; `reconcile` is its rule.
 4. `calls` makes the requests: look-ups and the create or update.

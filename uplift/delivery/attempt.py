@@ -12,6 +12,7 @@ import structlog
 
 from uplift.delivery.calls import Calls
 from uplift.delivery.derived import DerivedDelivery
+from uplift.delivery.heartbeats import Heartbeats
 from uplift.delivery.oneup import OneUpDelivery
 from uplift.delivery.outcome import (
     Policy,
@@ -40,7 +41,14 @@ from uplift.delivery.results import (
 from uplift.delivery.targets import Targets
 from uplift.destinations.derived_ids import read_id_key
 from uplift.destinations.responses import of_another_record
-from uplift.errors import NeedsAuthorization, SealError, Stopping, TokenUnavailable, WriteFailed
+from uplift.errors import (
+    HeartbeatMissing,
+    NeedsAuthorization,
+    SealError,
+    Stopping,
+    TokenUnavailable,
+    WriteFailed,
+)
 from uplift.fhir.issues import Report
 from uplift.fhir.tolerances import chosen_tolerances
 from uplift.fhir.validate import validate
@@ -65,12 +73,13 @@ class Attempter:
         key_ring: KeyRing,
         channels: Channels,
         rate_limiter: RateLimiter,
+        heartbeats: Heartbeats,
         database: Database,
         settings: Settings,
     ) -> None:
         self._key_ring = key_ring
         self._channels = channels
-        self._calls = Calls(channels, rate_limiter)
+        self._calls = Calls(channels, rate_limiter, heartbeats)
         self._oneup = OneUpDelivery(self._calls, keeps_ids=settings.oneup_keeps_ids)
         self._derived = DerivedDelivery(
             self._calls,
@@ -215,7 +224,7 @@ def _stopped_by(error: Exception, claim: Claim) -> LastStep:
     """The last step of an attempt that this error ended."""
     upload = str(claim.upload_id)
     match error:
-        case Stopping():
+        case Stopping() | HeartbeatMissing():
             return Stopped()
         case NeedsAuthorization() | TokenUnavailable():
             return NoToken(error)

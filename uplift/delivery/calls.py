@@ -4,12 +4,13 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from uplift.delivery.heartbeats import Heartbeats
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.delivery.results import Opened
 from uplift.destinations.destination import Destination
 from uplift.destinations.requests import Upsert, Write
 from uplift.destinations.responses import Response, ResponseKind
-from uplift.errors import Stopping, WriteFailed
+from uplift.errors import HeartbeatMissing, Stopping, WriteFailed
 from uplift.fhir.versions import FhirVersion
 from uplift.tokens.channels import Channel, Channels
 from uplift.tokens.person import AccessToken, Person
@@ -18,9 +19,12 @@ from uplift.tokens.person import AccessToken, Person
 class Calls:
     """Calls destinations. All of them raise what `Access.with_token` raises."""
 
-    def __init__(self, channels: Channels, rate_limiter: RateLimiter) -> None:
+    def __init__(
+        self, channels: Channels, rate_limiter: RateLimiter, heartbeats: Heartbeats
+    ) -> None:
         self._channels = channels
         self._rate_limiter = rate_limiter
+        self._heartbeats = heartbeats
         self._stopping = False
 
     def stop(self) -> None:
@@ -41,7 +45,7 @@ class Calls:
     ) -> Response:
         """Write the resource, with its own body if no other is given.
 
-        Raises Stopping after `stop`, and WriteFailed.
+        Raises Stopping after `stop`, HeartbeatMissing, and WriteFailed.
         """
         claim = opened.claim
         fhir = self._channel(opened).fhir
@@ -60,6 +64,7 @@ class Calls:
                 write=write,
                 body=opened.body if body is None else body,
                 deadline=claim.deadline,
+                may_send=lambda: self._heartbeats.may_send(claim.claimed_at),
             )
             # A 401 stored nothing: while the token is refreshed, nothing is under way.
             writing = response.kind is not ResponseKind.UNAUTHORIZED
@@ -67,6 +72,8 @@ class Calls:
 
         try:
             return await self._call(opened, ask)
+        except HeartbeatMissing:
+            raise
         except Exception as error:
             if writing:
                 raise WriteFailed(error) from error
@@ -158,5 +165,11 @@ class Calls:
         person = Person(claim.user_id, claim.app_user_id, opened.key)
         response = await self._channel(opened).access.with_token(person, timed)
         # Only the last response counts: a 401 that a fresh token cures is no failure.
-        self._rate_limiter.answered(claim.upload_id, response, asked_at)
+        self._rate_limiter.answered(
+            response,
+            asked_at,
+            fhir_type=claim.fhir_type,
+            upload_id=claim.upload_id,
+            user_id=claim.user_id,
+        )
         return response

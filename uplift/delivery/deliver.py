@@ -2,9 +2,6 @@
 
 import asyncio
 import time
-from contextlib import suppress
-from dataclasses import dataclass
-from itertools import islice
 from uuid import UUID
 
 import structlog
@@ -13,14 +10,15 @@ from structlog.contextvars import bound_contextvars
 
 from uplift.coalesce import Coalescer
 from uplift.delivery.attempt import Attempter
+from uplift.delivery.claiming import MAX_CLAIM, Claimer
+from uplift.delivery.heartbeats import Heartbeats
 from uplift.delivery.in_flight import InFlightLimit
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.responses import WRONG_RESOURCES
-from uplift.ledger import due, fair_queue, leases, receipts
+from uplift.ledger import leases, receipts
 from uplift.ledger.database import Database, is_away
-from uplift.ledger.due import Due
-from uplift.ledger.leases import Claim, LeaseTerms, Outcome
-from uplift.lifecycle import ALONE_AFTER_CRASHES, Reason, State
+from uplift.ledger.leases import Claim, Outcome
+from uplift.lifecycle import Reason, State
 from uplift.memory import body_bytes_for, memory_limit
 from uplift.metrics import (
     attempts_unrecorded,
@@ -33,24 +31,11 @@ from uplift.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
-_MAX_CLAIM = 100
 _RECORD_TRIES = 3  # while the database answers; while it is away, until the lease ends
 _PAUSE_FIRST = 0.25  # seconds
 _MAX_PAUSE = 2.0
-# How long a message waits for a permit, in seconds: meanwhile it occupies a worker's thread.
-_PATIENCE = 1.0
 # After so long, a message ends and another one goes on: Redis gives it to another worker later.
 _LONGEST = 300.0
-_SHORTEST_WAIT = 0.005
-
-
-@dataclass(frozen=True, slots=True)
-class _Claimed:
-    """What is claimed, what must be attempted alone, and of how many it was found out."""
-
-    claims: list[Claim]
-    suspects: list[UUID]
-    found: int
 
 
 class Deliverer:
@@ -61,17 +46,12 @@ class Deliverer:
         database: Database,
         attempter: Attempter,
         rate_limiter: RateLimiter,
+        heartbeats: Heartbeats,
         settings: Settings,
     ) -> None:
         self._database = database
         self._attempter = attempter
         self._rate_limiter = rate_limiter
-        self._terms = LeaseTerms(
-            attempt_seconds=settings.attempt_seconds,
-            lease_seconds=settings.lease_seconds,
-            give_up_seconds=settings.give_up_seconds,
-            allow_shared_ids=settings.allow_shared_ids,
-        )
         self._in_flight = InFlightLimit(
             slots=settings.max_in_flight,
             body_bytes=settings.max_in_flight_bytes or body_bytes_for(memory_limit()),
@@ -80,6 +60,14 @@ class Deliverer:
         self._claiming = asyncio.Lock()
         self._suspects: set[UUID] = set()  # they wait until nothing else is in flight
         self._stopping = asyncio.Event()
+        self._claimer = Claimer(
+            database,
+            rate_limiter,
+            self._in_flight,
+            heartbeats,
+            settings,
+            self._stopping,
+        )
 
     def stop(self) -> None:
         """Claim nothing more, and hand back the uploads that are claimed and not sent yet."""
@@ -113,14 +101,16 @@ class Deliverer:
         """Claim and send until nothing is due, there is no permit, or it is time to end."""
         ready, more = 0, True
         while not self._is_over(until):
+            for probe in await self._claimer.claim_probes(queue):
+                sends.create_task(self._deliver_in_flight(probe))
             if (not ready and more) or self._rate_limiter.is_scarce:
-                ready = await self._count_ready(queue)
-                more = ready == _MAX_CLAIM
+                ready = await self._claimer.count_ready(queue)
+                more = ready == MAX_CLAIM
             if not ready:
                 return  # what comes now has messages of its own
             # One at a time: together they would ask for more permits than there are uploads.
             async with self._claiming:
-                claimed = await self._claim(queue, ready)
+                claimed = await self._claimer.claim(queue, ready, elsewhere=self._suspects)
             if claimed is None:
                 return
             for claim in claimed.claims:
@@ -131,100 +121,19 @@ class Deliverer:
                     return
             ready = max(0, ready - claimed.found)
 
-    async def _count_ready(self, queue: str) -> int:
-        """How many may be claimed, up to a limit: only so many slots and permits are acquired."""
-        if not self._rate_limiter.is_scarce:
-            async with self._database.reading() as connection:
-                return await fair_queue.count_ready(connection, queue, limit=_MAX_CLAIM)
-        # What turns out not to be due would use up permits, and there are few.
-        while True:
-            async with self._database.transaction() as connection:
-                front = await due.front(connection, queue, limit=_MAX_CLAIM)
-            if front.due or not front.found:
-                return len(front.due)
-
     async def _deliver_alone(self, upload_id: UUID) -> bool:
         """Attempt this one while nothing else is in flight; False if there is no permit."""
         self._suspects.add(upload_id)
         try:
             async with self._in_flight.alone():
-                if self._stopping.is_set() or not await self._permits(1):
+                claims = await self._claimer.claim_alone(upload_id)
+                if claims is None:
                     return False
-                for claim in await self._claim_alone(upload_id):
+                for claim in claims:
                     await self._deliver_one(claim)
         finally:
             self._suspects.discard(upload_id)
         return True
-
-    async def _permits(self, limit: int) -> int:
-        """Up to so many permits: waits a moment for at least one, else 0."""
-        until = time.monotonic() + _PATIENCE
-        while limit and not self._stopping.is_set():
-            permits = await self._rate_limiter.acquire(limit)
-            if permits:
-                return permits
-            wait = max(self._rate_limiter.wait, _SHORTEST_WAIT)
-            if self._rate_limiter.is_stalled or time.monotonic() + wait > until:
-                break
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), wait)
-        return 0
-
-    async def _claim(self, queue: str, limit: int) -> "_Claimed | None":
-        """Claim up to so many, once there are free slots; None without a permit or an upload."""
-        slots = await self._in_flight.acquire(limit)
-        permits = 0
-        fitting: dict[UUID, Due] = {}
-        claims: list[Claim] = []
-        try:
-            permits = await self._permits(slots)
-            if not permits:
-                return None
-            since = time.monotonic()
-            async with self._database.transaction() as connection:
-                front = await due.front(
-                    connection,
-                    queue,
-                    limit=permits,
-                    stalled_seconds=self._rate_limiter.stalled_seconds,
-                )
-                suspects = [
-                    id_ for id_, each in front.due.items() if each.crashes >= ALONE_AFTER_CRASHES
-                ]
-                others = {id_: each for id_, each in front.due.items() if id_ not in suspects}
-                # What does not fit stays at the front.
-                count = self._in_flight.fit([each.body_bytes for each in others.values()])
-                fitting = dict(islice(others.items(), count))
-                leased = await leases.lease(connection, fitting, since=since, **self._terms)
-            claims = leased
-        finally:
-            used = sum(claim.body_bytes for claim in claims)
-            unused = sum(each.body_bytes for each in fitting.values()) - used
-            await self._in_flight.release(slots - len(claims), unused)
-            self._rate_limiter.release(permits - len(claims))
-        # One that another caller waits to send alone is its own.
-        alone = [id_ for id_ in suspects if id_ not in self._suspects]
-        passed = front.found - len(front.due)
-        if not (others or alone or passed):
-            return None
-        return _Claimed(claims, alone, len(claims) + len(alone) + passed)
-
-    async def _claim_alone(self, upload_id: UUID) -> list[Claim]:
-        """Claim this one, for which there is a permit, if it is due."""
-        since = time.monotonic()
-        claims: list[Claim] = []
-        try:
-            async with self._database.transaction() as connection:
-                claims = await leases.claim(
-                    connection,
-                    [upload_id],
-                    since=since,
-                    stalled_seconds=self._rate_limiter.stalled_seconds,
-                    **self._terms,
-                )
-        finally:
-            self._rate_limiter.release(1 - len(claims))
-        return claims
 
     async def _deliver_in_flight(self, claim: Claim) -> None:
         try:

@@ -117,6 +117,9 @@ _STOPPED = _Next(State.QUEUED, Reason.HANDED_BACK, "handed_back")
 _STORED = _Next(State.DELIVERED, None, "stored")
 _STORED_DIFFERENTLY = _Next(State.DELIVERED, Reason.STORED_DIFFERENTLY, "stored_differently")
 
+# After one of these, nobody knows more about whether the record crashes its worker.
+_BEFORE_SENDING = SearchEmpty | LookUpFailed | NoToken | Stopped
+
 # Only these responses leave open or prove that it was stored.
 _ARRIVED = frozenset({ResponseKind.STORED, ResponseKind.UNKNOWN})
 
@@ -150,6 +153,7 @@ def change_of(
         delay=then.delay,
         clock=then.clock,
         free=then.free,
+        keeps_crashes=isinstance(last, _BEFORE_SENDING),
         # What is in doubt stays so until it is delivered: the next attempt looks it up, or that
         # of a redrive.
         maybe_sent=then.state is not State.DELIVERED

@@ -17,6 +17,9 @@
 -- The sorted set KEYS[2]: the different uploads that failed lately, less those that successes
 -- outweighed.
 --
+-- Whoever reaches Redis can write these keys. What no rate limiter writes counts as not there: it
+-- neither stops the sending nor lets more through than the limit, and it is written over.
+--
 -- Returns {granted, wait, now, limit, phase, stalled, event}.
 
 -- When so many different uploads fail and no success outweighs them, the destination is away.
@@ -31,6 +34,8 @@ local STEP = 1000
 local MEMORY = 300000
 -- Milliseconds for which a Retry-After suspends the sending at most.
 local LONGEST = 3600000
+-- Milliseconds of stalled time that may wait to be credited: the sweep does that long before.
+local MOST_STALLED = 86400000
 
 local max_rate, probe_every, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local good, good_asked = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -39,17 +44,32 @@ local credited = tonumber(ARGV[8]) -- from 9 on: uploads that failed, and when t
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local read, s = redis.call('HGETALL', KEYS[1]), {}
-for i = 1, #read, 2 do s[read[i]] = tonumber(read[i + 1]) end
+for key, kind in pairs({[KEYS[1]] = 'hash', [KEYS[2]] = 'zset'}) do
+    local found = redis.call('TYPE', key).ok
+    if found ~= kind and found ~= 'none' then redis.call('DEL', key) end
+end
+local NAMES = {'limit', 'tokens', 'at', 'slow_start_threshold', 'probing', 'probe', 'suspended',
+    'changed', 'raised', 'stalled', 'used', 'rate', 'second'}
+local read, s = redis.call('HMGET', KEYS[1], unpack(NAMES)), {}
+for i, name in ipairs(NAMES) do
+    local n = read[i] and tonumber(read[i])
+    -- Neither a negative number, nor infinity, nor what is not a number.
+    if n and n >= 0 and n < math.huge then s[name] = n end
+end
 
 local probe_rate = math.min(1000 / probe_every, max_rate)
-local limit = math.min(s.limit or max_rate, max_rate)
-local slow_start_threshold = math.min(s.slow_start_threshold or max_rate, max_rate)
+local function rate_or_all(rate)
+    if rate and rate >= probe_rate then return math.min(rate, max_rate) end
+    return max_rate
+end
+local limit = rate_or_all(s.limit)
+local slow_start_threshold = rate_or_all(s.slow_start_threshold)
 -- If Redis' clock was ahead before, these times are in the future: no wait is longer for it.
 local suspended, probe = math.min(s.suspended or 0, now + LONGEST), math.min(s.probe or 0, now + probe_every)
 local probing, changed = math.min(s.probing or 0, now), math.min(s.changed or 0, now)
 local raised, at = math.min(s.raised or 0, now), math.min(s.at or now, now)
-local used, rate, second = s.used or 0, s.rate or 0, math.min(s.second or now, now)
+local used, rate = math.min(s.used or 0, max_rate), math.min(s.rate or 0, max_rate)
+local second = math.min(s.second or now, now)
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '(' .. now, '+inf')
 local event = ''
 
@@ -57,7 +77,7 @@ local event = ''
 local stalled_until = probing > 0 and now or math.min(now, suspended)
 -- The sweep asks every few seconds: a longer gap is from a clock that jumped.
 local gap = math.min(MEMORY, math.max(0, stalled_until - at))
-local stalled = math.max(0, (s.stalled or 0) + gap - credited)
+local stalled = math.max(0, math.min(s.stalled or 0, MOST_STALLED) + gap - credited)
 
 if now - second >= 1000 then
     rate, used, second = used * 1000 / (now - second), 0, now

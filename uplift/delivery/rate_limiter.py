@@ -7,6 +7,8 @@ has the rule.
 
 If Redis is lost, only the limit is lost, never an upload: meanwhile each process has a low limit of
 its own.
+
+What speaks of one FHIR type alone is no news about the destination: see `type_probes`.
 """
 
 import asyncio
@@ -22,14 +24,17 @@ import redis.asyncio
 import structlog
 from redis.exceptions import RedisError
 
+from uplift.delivery.limiter_key import ONEUP, LimiterKey
+from uplift.delivery.local_limit import LocalLimit
+from uplift.delivery.type_probes import TypeProbes
 from uplift.destinations.responses import Response, ResponseKind
+from uplift.ledger.set_aside import FhirType
 from uplift.metrics import rate_limiter_limit, rate_limiter_probing, rate_limiter_slowed
 from uplift.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
 _SCRIPT = (Path(__file__).parent / "rate_limiter.lua").read_text()
-_KEYS = ["uplift:rate_limiter", "uplift:rate_limiter:failing"]
 
 # Responses are collected, and permits acquired ahead, for so long: many claims share one call of
 # Redis.
@@ -47,11 +52,8 @@ _GOOD = frozenset(
     {ResponseKind.STORED, ResponseKind.FOUND, ResponseKind.ABSENT, ResponseKind.REFUSED}
     | {ResponseKind.LOCKED, ResponseKind.CONFLICT}
 )
-# With HOLD the deployment is at fault, as with a 403. UNAUTHORIZED is only reported after a refresh
-# that worked.
-_BAD = frozenset(
-    {ResponseKind.UNKNOWN, ResponseKind.NOT_SENT, ResponseKind.HOLD, ResponseKind.UNAUTHORIZED}
-)
+# UNAUTHORIZED is only reported after a refresh that worked.
+_BAD = frozenset({ResponseKind.UNKNOWN, ResponseKind.NOT_SENT, ResponseKind.UNAUTHORIZED})
 _TOO_MANY_REQUESTS = 429
 
 Phase = Literal["full", "throttled", "probing", "suspended"]
@@ -89,40 +91,19 @@ class _Report:
         return bool(self.good or self.busy_asked or self.failed)
 
 
-class _LocalLimit:
-    """A fixed limit for one process, while Redis is away. It is never raised."""
-
-    def __init__(self, limit: float) -> None:
-        self._limit = limit
-        self._next = 0.0  # when the next attempt may begin, on time.monotonic
-        self._max_saved = 1.0  # seconds
-
-    def slow(self, seconds: float) -> None:
-        self._next = max(self._next, time.monotonic() + seconds)
-
-    def acquire(self, limit: int) -> int:
-        now = time.monotonic()
-        if now < self._next:
-            return 0
-        # The unused permits of the last second may be used at once.
-        start = max(self._next, now - self._max_saved)
-        granted = max(1, min(limit, int((now - start) * self._limit)))
-        self._next = start + granted / self._limit
-        return granted
-
-    @property
-    def wait(self) -> float:
-        return max(0.0, self._next - time.monotonic())
-
-
 class RateLimiter:
-    """Acquires permits for attempts, and reports the responses to them."""
+    """Acquires permits for attempts at one destination, and reports the responses to them."""
 
-    def __init__(self, redis_client: "redis.asyncio.Redis", settings: Settings) -> None:
+    def __init__(
+        self, redis_client: "redis.asyncio.Redis", settings: Settings, destination: str = ONEUP
+    ) -> None:
         self._rule = redis_client.register_script(_SCRIPT)
+        key = LimiterKey(destination)
+        self._keys = [key.name(), key.name("failing")]
+        self.types = TypeProbes(redis_client, settings, destination)
         self._limit = settings.max_attempts_per_second
         self._probe_seconds = settings.probe_seconds
-        self._local = _LocalLimit(settings.local_attempts_per_second)
+        self._local = LocalLimit(settings.local_attempts_per_second)
         self._state = RateLimiterState("full", self._limit, 0.0, 0.0)
         self._known_at = -math.inf  # all times on time.monotonic
         self._away_until = -math.inf
@@ -185,19 +166,33 @@ class RateLimiter:
         """See `RateLimiterState`; as of the last permit."""
         return self._state.stalled_seconds
 
-    def answered(self, upload_id: UUID, response: Response, asked_at: float) -> None:
+    def answered(
+        self,
+        response: Response,
+        asked_at: float,
+        *,
+        fhir_type: FhirType,
+        upload_id: UUID,
+        user_id: UUID,
+    ) -> None:
         """Report the response about this upload to a request of that time, on time.monotonic."""
+        self.types.answered(
+            response, asked_at, fhir_type=fhir_type, upload_id=upload_id, user_id=user_id
+        )
         report = self._report
         if response.status_code == _TOO_MANY_REQUESTS or response.kind is ResponseKind.BUSY:
             report.busy_asked = max(report.busy_asked, asked_at)
             asked_for = min(response.retry_after or 0.0, MAX_SUSPENDED_SECONDS)
             report.retry_after = max(report.retry_after, asked_for)
             self._local.slow(max(1.0, report.retry_after))
-        elif response.kind in _GOOD:
+        elif response.kind in _GOOD or response.is_about_type:
+            # What speaks of a type says at least that the destination answers.
             report.good += 1
             report.good_asked = max(report.good_asked, asked_at)
         elif response.kind in _BAD:
-            report.failed[upload_id] = asked_at
+            # A 401 may be the person's alone: only those of different people count.
+            own = response.kind is ResponseKind.UNAUTHORIZED
+            report.failed[user_id if own else upload_id] = asked_at
         else:
             return
         if report.busy_asked or report.failed or self._state.phase != "full":
@@ -227,6 +222,7 @@ class RateLimiter:
 
     async def close(self) -> None:
         """Report the responses that are not reported yet."""
+        await self.types.close()
         self._soon.set()
         if self._reporting is not None:
             await self._reporting
@@ -271,7 +267,7 @@ class RateLimiter:
         for upload_id, asked_at in report.failed.items():
             args += [str(upload_id), self._asked(asked_at)]
         try:
-            granted, wait, clock, limit, phase, stalled, event = await self._rule(_KEYS, args)
+            granted, wait, clock, limit, phase, stalled, event = await self._rule(self._keys, args)
         except (RedisError, OSError) as error:
             _log.warning("rate_limiter_is_local", error=type(error).__name__)
             self._away_until = time.monotonic() + _AWAY_SECONDS

@@ -135,7 +135,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The worker stops, and the upload is not sent yet."""
+    """The worker stops, or is not heard of any more, and the upload is not sent yet."""
 
 
 @dataclass(frozen=True, slots=True)

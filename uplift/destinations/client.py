@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -34,7 +34,12 @@ from uplift.destinations.responses import (
     classify_search,
     classify_write,
 )
-from uplift.errors import ConfigurationError, DeadlinePassed, ResponseTooLarge
+from uplift.errors import (
+    ConfigurationError,
+    DeadlinePassed,
+    HeartbeatMissing,
+    ResponseTooLarge,
+)
 from uplift.fhir.interactions import bases_of, parse_link
 from uplift.fhir.versions import FhirVersion
 from uplift.settings import Settings
@@ -77,10 +82,15 @@ class FhirClient:
         write: Write,
         body: bytes,
         deadline: float,
+        may_send: Callable[[], bool] = lambda: True,
     ) -> Response:
         """Send a resource with the bytes as they are.
 
         `deadline` is on `time.monotonic`: after it nothing is sent, and no response is waited for.
+        `may_send` is asked just before the first byte of the body.
+
+        Raises:
+            HeartbeatMissing: `may_send` said no. Nothing of the body is sent.
         """
         if not fits_a_header(authorization):
             return _UNUSABLE_TOKEN
@@ -94,18 +104,21 @@ class FhirClient:
         )
         if prepared is None:
             return Response(ResponseKind.HOLD, "unaddressable_id")
-        started = False
+        started = silent = False
 
         async def stream() -> AsyncIterator[bytes]:
             # A process that was frozen after its decision to send must not send late: meanwhile
             # another worker may have claimed the upload.
-            nonlocal started
-            if time.monotonic() >= deadline:
+            nonlocal started, silent
+            silent = not may_send()
+            if silent or time.monotonic() >= deadline:
                 raise DeadlinePassed
             started = True
             yield body
 
         response = await self._exchange(self._request(prepared, stream()), deadline)
+        if silent:
+            raise HeartbeatMissing
         if isinstance(response, Response):
             if not started:
                 return Response(ResponseKind.NOT_SENT, response.code)

@@ -60,6 +60,19 @@ class Response:
     def __repr__(self) -> str:
         return f"Response({self.kind}, {self.code})"
 
+    @property
+    def is_about_type(self) -> bool:
+        """Whether it is a failure that speaks of one FHIR version or type, not of the destination.
+
+        No connection, a time-out and a 5xx speak of the whole; so does a 401 after a refresh. A 404
+        or 405 speaks of what was asked for. So does whatever else comes as a clear answer: if it is
+        the whole that answers so, each type finds that out for itself.
+        """
+        status = self.status_code
+        if self.kind is ResponseKind.HOLD:
+            return True
+        return self.kind is ResponseKind.UNKNOWN and status in _ABOUT_TYPE
+
 
 # https://hl7.org/fhir/R4/valueset-issue-type.html; the earlier versions have some of them.
 ISSUE_TYPES = frozenset(
@@ -73,6 +86,13 @@ ISSUE_TYPES = frozenset(
     }
 )  # fmt: skip
 
+# Where they leave the outcome unknown: of a look-up, and 501 of a write.
+_ABOUT_TYPE = {
+    403: "forbidden",
+    404: "not found",
+    405: "method not allowed",
+    501: "not implemented",
+}
 _NOT_STORED = {425: "too early, RFC 8470", 429: "too many requests, RFC 6585"}
 _CONFLICTS = {409: "conflict", 412: "precondition failed"}  # what they mean, a preset says
 _REFUSED = {

@@ -11,7 +11,7 @@ import redis.asyncio
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from uplift.delivery.rate_limiter import RateLimiter, RateLimiterState
+from uplift.delivery.rate_limiter import RateLimiter
 from uplift.doctor import calls, configuration, keys, ledger, queues, upstream, work
 from uplift.doctor.findings import Finding, fail, ok, warn
 from uplift.errors import ConfigurationError
@@ -22,6 +22,7 @@ from uplift.ledger.backlog import backlog, overdue
 from uplift.ledger.credentials import forged_credentials
 from uplift.ledger.database import Database, Patience
 from uplift.ledger.recent_calls import dead_letters, latest_statuses
+from uplift.ledger.roles import may_write
 from uplift.ledger.server import server_facts, write_nothing
 from uplift.ledger.suitable import check_suitable
 from uplift.sealing import KeyRing
@@ -91,8 +92,10 @@ async def _postgres(settings: Settings) -> list[Finding]:
         if at == head:
             found += await _keys(settings, database)
             async with database.transaction() as connection:
-                await write_nothing(connection)
-            found.append(ok(ledger.PART, "it can be written"))
+                writes = await may_write(connection)
+                if writes:
+                    await write_nothing(connection)
+            found.append(ledger.judge_role(writes=writes))
             async with database.transaction() as connection:
                 statuses = await latest_statuses(connection)
                 found += work.judge_work(await overdue(connection), busy=calls.is_busy(statuses))
@@ -158,13 +161,17 @@ async def _redis(settings: Settings) -> list[Finding]:
     found.append(ok(queues.REDIS, "it takes messages"))
     found += queues.judge_consumers(await queues.queue_consumers(url))
     found.append(queues.judge_sweeps(swept=await queues.is_swept(url)))
-    return [*found, work.judge_rate_limiter(await _rate_limiter(settings, url))]
+    return [*found, *await _rate_limiter(settings, url)]
 
 
-async def _rate_limiter(settings: Settings, url: str) -> RateLimiterState | None:
+async def _rate_limiter(settings: Settings, url: str) -> list[Finding]:
     client = redis.asyncio.from_url(url, **queues.FAST)
     try:
-        return await RateLimiter(client, settings).state()
+        rate_limiter = RateLimiter(client, settings)
+        return [
+            work.judge_rate_limiter(await rate_limiter.state()),
+            work.judge_types(await rate_limiter.types.probing()),
+        ]
     finally:
         await client.aclose()
 

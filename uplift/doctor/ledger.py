@@ -79,6 +79,13 @@ def judge_revision(at: str | None, head: str | None) -> Finding:
     )
 
 
+def judge_role(*, writes: bool) -> Finding:
+    """What was found out about writing."""
+    if writes:
+        return ok(PART, "it can be written")
+    return ok(PART, "it can be read. This role may not write, so nobody asked whether it takes it")
+
+
 def judge_clock(skew: float) -> Finding:
     """`skew` is by how many seconds PostgreSQL's clock is ahead of this machine's."""
     if abs(skew) <= _MAX_SKEW_SECONDS:

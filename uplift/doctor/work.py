@@ -1,13 +1,15 @@
 """Is the work done, is there space for more, and are old uploads removed?"""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from uplift.delivery.rate_limiter import RateLimiterState
 from uplift.doctor.findings import Finding, fail, ok, warn
 from uplift.ledger.backlog import Backlog, Overdue
+from uplift.ledger.set_aside import FhirType
 
 WORK = "work"
 RATE_LIMITER = "rate limiter"
+TYPES = "FHIR types"
 RETENTION = "retention"
 
 # The sweep dispatches due uploads within seconds. If one is due for longer, workers are missing.
@@ -117,6 +119,20 @@ def judge_rate_limiter(state: RateLimiterState | None) -> Finding:
                 "`uplift uploads list --status queued` shows what 1upHealth responds. It may be"
                 " away, or refuse this deployment. The first success ends the probing.",
             )
+
+
+def judge_types(probing: Collection[FhirType]) -> Finding:
+    """Whether 1upHealth takes every FHIR type that is sent."""
+    if not probing:
+        return ok(TYPES, "no type is set aside")
+    names = ", ".join(sorted(" ".join(each) for each in probing))
+    return warn(
+        TYPES,
+        f"1upHealth answers as if it lacked {names}: its uploads are held, and only probes go out",
+        "If it is one type or version, 1upHealth does not take it. If it is all, check"
+        " UPLIFT_ONEUP_FHIR_URL and the contract. `uplift uploads list --status queued` shows what"
+        " it responds. The first success of a type ends it.",
+    )
 
 
 def judge_retention(lag_seconds: float) -> Finding:

@@ -206,7 +206,7 @@ def _digest(submission: Submission, user_key: UserKey) -> bytes:
     return request_digest(
         user_key.identity_key,
         labels=(
-            labels.fhir_version,
+            submission.fhir_version,  # R4 and 4.0.1 are one version
             labels.source,
             labels.record_id,
             labels.source_url,

@@ -11,10 +11,6 @@ from uplift.errors import UnreadableUpload
 from uplift.intake.repeated_names import quoted
 from uplift.problem_types import ProblemType
 
-NOT_JSON = (
-    "The body is not JSON that can be kept: RFC 8259 in UTF-8, no number beyond a double, no half"
-    " of a surrogate pair, at most 200 levels deep."
-)
 _MAX_NAME = 1024
 _MAX_URL = 4096
 # PostgreSQL takes no U+0000 in a text, and UTF-8 no half of a surrogate pair.
@@ -55,6 +51,17 @@ class Labels:
 
 
 _LABELS = tuple(field.name for field in fields(Labels))
+
+
+def not_json(body: bytes) -> UnreadableUpload:
+    """The error for a body that no JSON can be read from."""
+    if not body.strip():
+        return UnreadableUpload(ProblemType.NOT_JSON, "The body is empty. Send JSON.")
+    return UnreadableUpload(
+        ProblemType.NOT_JSON,
+        "The body is not JSON that can be kept: RFC 8259 in UTF-8, no number beyond a double, no"
+        " half of a surrogate pair, at most 200 levels deep.",
+    )
 
 
 def parse_force(text: str | None) -> bool | None:
@@ -133,7 +140,7 @@ def open_envelope(body: bytes, labels: Labels) -> tuple[bytes, Labels]:
             ProblemType.INVALID_ENVELOPE, f"The envelope is wrong: {error}."
         ) from None
     except msgspec.DecodeError:
-        raise UnreadableUpload(ProblemType.NOT_JSON, NOT_JSON) from None
+        raise not_json(body) from None
     except RecursionError:
         raise UnreadableUpload(
             ProblemType.INVALID_ENVELOPE, "The envelope's arrays and objects are nested too deep."

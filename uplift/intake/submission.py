@@ -11,7 +11,7 @@ import orjson
 from uplift.errors import UnreadableUpload
 from uplift.fhir.versions import FhirVersion
 from uplift.identity import canonical, without_version_metadata
-from uplift.intake.labels import NOT_JSON, Labels, check_envelope, check_labels, open_envelope
+from uplift.intake.labels import Labels, check_envelope, check_labels, not_json, open_envelope
 from uplift.intake.repeated_names import count_colons, quoted, repeated_name
 from uplift.json_values import has_more_values
 from uplift.problem_types import ProblemType
@@ -50,7 +50,7 @@ def parse(body: bytes, labels: Labels) -> Submission:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise UnreadableUpload(ProblemType.NOT_JSON, NOT_JSON) from None
+        raise not_json(body) from None
     if not isinstance(value, dict):
         raise UnreadableUpload(
             ProblemType.NOT_A_RESOURCE,

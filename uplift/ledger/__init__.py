@@ -10,7 +10,8 @@ Under all of them are `tables`, `database` (the only place that commits), `migra
 3. Sent: `backlog`; `leases` claims and records, `collisions` keeps records apart, `pauses` stops
    it, `parking` waits for a person or a token. `transitions` has the one function that changes a
    state.
-4. Looked after: `sweeping`, `retrying_collisions`, `cancelling`, `dead_letters`.
+4. Looked after: `processes` and what they `abandoned`, `sweeping`, `retrying_collisions`,
+   `cancelling`, `dead_letters`.
 5. Read: `uploads`, `attempts`, `summary`.
 6. Removed: `retention`, `tombstones`, `erasing`; `restoring` after a restore of a backup.
 """

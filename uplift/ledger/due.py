@@ -1,7 +1,7 @@
 """Which uploads may be claimed now: some that are named, or those at the front of a queue."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -16,6 +16,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     func,
+    or_,
     select,
     text,
 )
@@ -25,6 +26,7 @@ from sqlalchemy.orm import aliased
 from uplift.ledger import fair_queue
 from uplift.ledger.parameters import is_among
 from uplift.ledger.pauses import nobody_paused_all, not_paused
+from uplift.ledger.set_aside import FhirType, set_aside, waits
 from uplift.ledger.tables import Delivery, Record, Restore, Upload, User, state_is
 from uplift.lifecycle import ENDED_UNDELIVERED, UNFINISHED, State
 
@@ -58,6 +60,13 @@ def _may_be_sent(upload: Any) -> tuple[ColumnElement[bool], ...]:
         ~_blocked(upload),
         not_paused(upload),
     )
+
+
+def _may_go_there(upload: Any) -> ColumnElement[bool]:
+    """Whether its user has its destination still, or it may be there: nothing else goes there once
+    a user has moved."""
+    still: ColumnElement[bool] = upload.destination == User.destination
+    return or_(still, upload.maybe_sent)
 
 
 def _older_in_doubt(upload: Any) -> ColumnElement[bool]:
@@ -167,7 +176,9 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
             .scalar_subquery()
             .label("restored_to"),
             func.extract("epoch", func.now() - upload.next_attempt_at).label("due_seconds"),
-            and_(User.erased_at.is_(None), *_may_be_sent(upload)).label("may"),
+            and_(User.erased_at.is_(None), _may_go_there(upload), *_may_be_sent(upload)).label(
+                "may"
+            ),
             *more,
         )
         .join(User, User.id == upload.user_id)
@@ -240,12 +251,18 @@ class Front:
 
 
 async def front(
-    connection: AsyncConnection, queue: str, *, limit: int, stalled_seconds: float = 0.0
+    connection: AsyncConnection,
+    queue: str,
+    *,
+    limit: int,
+    probing: Collection[FhirType] = (),
+    stalled_seconds: float = 0.0,
 ) -> Front:
     """Up to `limit` uploads at the front of a queue, locked, in the order of their finish tags.
 
     What may not be claimed now loses its tag: so it is in nobody's way again before the sweep
-    finds that it may. `stalled_seconds` as in `due_among`.
+    finds that it may. What is of a type of which only probes are sent is set aside.
+    `stalled_seconds` as in `due_among`.
     """
     rows = (
         await connection.execute(
@@ -255,4 +272,17 @@ async def front(
     due = {row.id: Due(row.body_bytes, row.crashes, row) for row in rows if row.may}
     if len(due) < len(rows):
         await fair_queue.untag(connection, [row.id for row in rows if not row.may])
+    waiting = [id_ for id_, each in due.items() if _waits_for_type(each.row, probing)]
+    if waiting:
+        await set_aside(connection, queue, waiting, probing)
+        due = {id_: each for id_, each in due.items() if id_ not in waiting}
     return Front(len(rows), due)
+
+
+def _waits_for_type(row: Row[Any], probing: Collection[FhirType]) -> bool:
+    return waits(
+        FhirType(row.fhir_version, row.resource_type),
+        probing,
+        last_attempt=row.past_deadline or row.cancel_requested,
+        crashes=row.crashes,
+    )

@@ -14,6 +14,7 @@ from uplift.ledger.collisions import Claimed, colliding
 from uplift.ledger.due import Due, due_among
 from uplift.ledger.locks import lock_records
 from uplift.ledger.parameters import Rows
+from uplift.ledger.set_aside import FhirType
 from uplift.ledger.transitions import Change, change_state
 from uplift.lifecycle import Reason, State
 from uplift.sealing import WrappedKey
@@ -23,9 +24,10 @@ from uplift.sealing import WrappedKey
 class Claim:
     """An upload that this process has claimed, until its lease ends.
 
-    `deadline` is when its attempt must end, `lease_ends` when its lease does, both on
-    `time.monotonic`. `maybe_sent` is whether an earlier attempt may have reached 1upHealth: one of
-    this version, or one of an older version with an unknown outcome (`older_in_doubt`).
+    `claimed_at` is from before the claim, `deadline` is when its attempt must end, `lease_ends`
+    when its lease does, all on `time.monotonic`. `maybe_sent` is whether an earlier attempt may
+    have reached 1upHealth: one of this version, or one of an older version with an unknown outcome
+    (`older_in_doubt`).
     `empty_searches` is how many searches have found nothing since. `past_deadline` is whether the
     time to give up has passed, `cancel_requested` whether its owner withdrew it, and `collides`
     whether another record is at the destination under its type and id. An upload that is withdrawn
@@ -40,6 +42,7 @@ class Claim:
 
     upload_id: UUID
     lease_id: UUID
+    claimed_at: float
     deadline: float
     lease_ends: float
     user_id: UUID
@@ -67,6 +70,11 @@ class Claim:
     waited_seconds: float | None = None
     read_first: bool = False
     redriven: bool = False
+
+    @property
+    def fhir_type(self) -> FhirType:
+        """Its FHIR version and resource type."""
+        return FhirType(self.fhir_version, self.resource_type)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,12 +109,13 @@ _OPEN_ATTEMPTS = text("""
 
 
 class LeaseTerms(TypedDict):
-    """How long an attempt, a lease and an upload may take, in seconds; and whether two records of
-    one user may have the same id."""
+    """How long an attempt, a lease and an upload may take, in seconds; whose lease it is; and
+    whether two records of one user may have the same id."""
 
     attempt_seconds: float
     lease_seconds: float
     give_up_seconds: float
+    process_id: NotRequired[UUID]
     allow_shared_ids: NotRequired[bool]
 
 
@@ -139,6 +148,8 @@ async def lease(
                 target=State.SENDING,
                 new_lease_id=lease_id,
                 lease_seconds=terms["lease_seconds"],
+                attempt_seconds=terms["attempt_seconds"],
+                process_id=terms.get("process_id"),
                 clock=terms["give_up_seconds"],
                 maybe_sent=(None if row.cancel_requested or _place(row) in collisions else True),
             )
@@ -151,6 +162,7 @@ async def lease(
         Claim(
             upload_id=row.id,
             lease_id=lease_id,
+            claimed_at=since,
             deadline=since + terms["attempt_seconds"],
             lease_ends=since + terms["lease_seconds"],
             user_id=row.user_id,

@@ -8,12 +8,17 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import ProgrammingError
 
+from uplift.errors import ConfigurationError
+from uplift.ledger import roles
 from uplift.ledger.database import Database
 from uplift.ledger.tables import Table
+from uplift.settings import Settings
 
 # Any fixed number: two processes that migrate at once go one after the other.
 _LOCK = 7_364_119
+_NOT_PERMITTED = "42501"  # SQLSTATE insufficient_privilege
 
 
 def _config(connection: Connection | None = None) -> Config:
@@ -32,20 +37,38 @@ def _prepare(connection: Connection) -> None:
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
 
 
+def owner_settings(settings: Settings) -> Settings:
+    """The settings with the address of the role that owns the ledger, if there is one."""
+    url = settings.migration_database_url
+    return settings if url is None else settings.model_copy(update={"database_url": url})
+
+
 def head() -> str | None:
     """The newest revision this version of Uplift knows."""
     return ScriptDirectory.from_config(_config()).get_current_head()
 
 
 async def upgrade(database: Database, revision: str = "head") -> None:
-    """Migrate up to `revision`; does nothing if the schema is there already."""
+    """Migrate up to `revision`, and give the roles their rights.
+
+    Raises ConfigurationError if the database's role does not own the ledger.
+    """
 
     def run(connection: Connection) -> None:
         _prepare(connection)
         command.upgrade(_config(connection), revision)
+        roles.grant(connection)
 
-    async with database.transaction(unlimited=True) as connection:
-        await connection.run_sync(run)
+    try:
+        async with database.transaction(unlimited=True) as connection:
+            await connection.run_sync(run)
+    except ProgrammingError as error:
+        if getattr(error.orig, "sqlstate", None) != _NOT_PERMITTED:
+            raise
+        raise ConfigurationError(
+            "This role of PostgreSQL may not migrate the ledger. Set UPLIFT_MIGRATION_DATABASE_URL"
+            " to the address of the role that owns it."
+        ) from None
 
 
 async def downgrade(database: Database, revision: str) -> None:

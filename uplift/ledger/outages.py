@@ -1,9 +1,12 @@
 """Uploads that failed while the destination was away are due again when it answers."""
 
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from uplift.ledger.set_aside import TYPES, FhirType
 
 # An attempt opens some time before it closes, and only the opening has an index.
 _SUCCEEDED = text("""
@@ -26,14 +29,17 @@ async def succeeded_lately(
     return row.at, row.succeeded
 
 
-# Not `awaiting_token`: a new token releases those.
+# Not `awaiting_token`: a new token releases those. Not what waits for its type.
 _WAITS = """
     state = 'queued' AND finish_tag IS NULL
     AND reason IN ('retry', 'held', 'settling', 'no_token')
     AND next_attempt_at > now() + make_interval(secs => :spread) AND updated_at > :since
+    AND NOT EXISTS (
+        SELECT FROM {types} AS t WHERE t.fhir_version = uploads.fhir_version
+            AND t.resource_type = uploads.resource_type)
 """
-_COUNT = text(f"SELECT count(*) FROM uploads WHERE {_WAITS}")  # noqa: S608  our own text
-_MAKE_DUE = text(f"""
+_COUNT = TYPES.statement(f"SELECT count(*) FROM uploads WHERE {_WAITS}")  # noqa: S608  our own text
+_MAKE_DUE = TYPES.statement(f"""
     UPDATE uploads AS u
     SET next_attempt_at = least(u.next_attempt_at, greatest(
             now() + random() * make_interval(secs => :spread),
@@ -46,16 +52,23 @@ _MAKE_DUE = text(f"""
 """)  # noqa: S608  our own text
 
 
-async def count_waiting(connection: AsyncConnection, since: datetime) -> int:
-    """How many uploads failed since then, and wait."""
-    values = {"since": since, "spread": 0.0}
+async def count_waiting(
+    connection: AsyncConnection, since: datetime, *, probing: Collection[FhirType] = ()
+) -> int:
+    """How many uploads failed since then, and wait. Not of types of which only probes are sent."""
+    values = {"since": since, "spread": 0.0, **_types(probing)}
     return await connection.scalar(_COUNT, values) or 0
+
+
+def _types(types: Collection[FhirType]) -> dict[str, str]:
+    return TYPES.parameter(each._asdict() for each in types)
 
 
 async def make_due(
     connection: AsyncConnection,
     since: datetime,
     *,
+    probing: Collection[FhirType] = (),
     spread: float,
     settle_seconds: float,
     limit: int,
@@ -65,4 +78,5 @@ async def make_due(
     What may be at the destination is due when `settle_seconds` have passed since it was sent.
     """
     values = {"since": since, "spread": spread, "settle": settle_seconds, "limit": limit}
+    values |= _types(probing)
     return (await connection.execute(_MAKE_DUE, values)).rowcount

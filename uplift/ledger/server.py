@@ -36,7 +36,7 @@ async def server_facts(connection: AsyncConnection) -> ServerFacts:
 async def write_nothing(connection: AsyncConnection) -> None:
     """Raise the error of any write, if the server takes none. The commit belongs to it."""
     # A standby refuses this, although it finds nothing.
-    await connection.execute(text("DELETE FROM alembic_version WHERE false"))
+    await connection.execute(text("DELETE FROM pauses WHERE false"))
     # A line in the log of writes, so that the commit waits for disks and standbys, as any does.
     await connection.execute(text("SELECT pg_logical_emit_message(true, 'uplift', '')"))
 

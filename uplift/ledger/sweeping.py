@@ -1,19 +1,19 @@
-"""Uploads as the sweep finds them: abandoned, or past their deadline."""
+"""Uploads as the sweep finds them: past their deadline, or with waits that a clock made longer."""
 
 import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Select, func, select, text, tuple_, update
+from sqlalchemy import func, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uplift.ledger.due import is_over
 from uplift.ledger.parameters import is_among
 from uplift.ledger.pauses import not_paused
-from uplift.ledger.tables import Attempt, Upload, state_is
+from uplift.ledger.tables import Upload, state_is
 from uplift.ledger.transitions import Change, change_state
-from uplift.lifecycle import REFUSED_AFTER_CRASHES, Reason, State
+from uplift.lifecycle import Reason, State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,10 @@ _CAP = text("""
 """)
 
 _CAP_LEASES = text("""
-    UPDATE uploads SET lease_until = now() + make_interval(secs => :lease) WHERE id IN (
+    UPDATE uploads SET
+        lease_until = now() + make_interval(secs => :lease),
+        attempt_until = least(attempt_until, now() + make_interval(secs => :lease))
+    WHERE id IN (
         SELECT id FROM uploads
         WHERE state = 'sending' AND lease_until > now() + make_interval(secs => :lease)
         LIMIT :limit FOR UPDATE SKIP LOCKED
@@ -77,70 +80,6 @@ async def ledger_clock(connection: AsyncConnection) -> float:
     """PostgreSQL's clock now, in seconds since 1970."""
     now = await connection.scalar(text("SELECT extract(epoch FROM clock_timestamp())::float8"))
     return float(now)
-
-
-async def requeue_expired_leases(
-    connection: AsyncConnection, *, limit: int, delay: float
-) -> set[UUID]:
-    """Queue uploads whose lease ran out: due after `delay` seconds, and looked up first."""
-    rows = await connection.execute(
-        _abandoned(limit)
-        .where(Upload.crashes < REFUSED_AFTER_CRASHES - 1)
-        .order_by(Upload.lease_until)
-    )
-    return await change_state(
-        connection,
-        [
-            Change(
-                upload_id=row.id,
-                source=State.SENDING,
-                target=State.QUEUED,
-                reason=Reason.LEASE_EXPIRED,
-                lease_id=row.lease_id,
-                delay=delay,
-                crashed=True,
-                # It may have been a second send: nobody can know any more.
-                possible_duplicate=True if row.attempted_before else None,
-            )
-            for row in rows
-        ],
-    )
-
-
-async def refuse_crashing(connection: AsyncConnection, *, limit: int) -> set[UUID]:
-    """End uploads of which too many leases ran out, one after the other, before another worker
-    claims them."""
-    rows = await connection.execute(
-        _abandoned(limit)
-        .where(Upload.crashes >= REFUSED_AFTER_CRASHES - 1)
-        .order_by(Upload.lease_until)
-    )
-    return await change_state(
-        connection,
-        [
-            Change(
-                upload_id=row.id,
-                source=State.SENDING,
-                target=State.REFUSED,
-                reason=Reason.CRASHES_WORKER,
-                lease_id=row.lease_id,
-                crashed=True,
-                possible_duplicate=True,
-            )
-            for row in rows
-        ],
-    )
-
-
-def _abandoned(limit: int) -> Select[tuple[UUID, UUID | None, bool]]:
-    # By its history, since a redrive resets the count of its attempts.
-    before = select(1).where(Attempt.upload_id == Upload.id, Attempt.lease_id != Upload.lease_id)
-    return (
-        select(Upload.id, Upload.lease_id, before.exists().label("attempted_before"))
-        .where(state_is(Upload.state, State.SENDING), Upload.lease_until < func.now())
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
 
 
 async def expire_past_deadline(

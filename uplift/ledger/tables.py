@@ -277,7 +277,8 @@ class Upload(Table):
     __table_args__ = (
         CheckConstraint(_one_of("state", State), name="state"),
         CheckConstraint(
-            "(state = 'sending') = (lease_id IS NOT NULL AND lease_until IS NOT NULL)",
+            "num_nonnulls(lease_id, lease_until, attempt_until) ="
+            " CASE WHEN state = 'sending' THEN 3 ELSE 0 END",
             name="sending_is_leased",
         ),
         CheckConstraint("(state = 'queued') = (next_attempt_at IS NOT NULL)", name="queued_is_due"),
@@ -309,6 +310,15 @@ class Upload(Table):
             "ix_uploads_waiting",
             "next_attempt_at",
             postgresql_where=text("state = 'queued' AND finish_tag IS NULL"),
+        ),
+        # What waits for its FHIR type, in the order of probes.
+        Index(
+            "ix_uploads_held",
+            "queue",
+            "fhir_version",
+            "resource_type",
+            "attempts",
+            postgresql_where=text("state = 'queued' AND finish_tag IS NULL AND reason = 'held'"),
         ),
         # What of a user is queued, and the last tag of it.
         Index(
@@ -360,6 +370,8 @@ class Upload(Table):
     revision: Mapped[int] = mapped_column(server_default=text("1"))
     attempts: Mapped[int] = mapped_column(server_default=_ZERO)
     crashes: Mapped[int] = mapped_column(server_default=_ZERO)
+    # Of these, how many while its process had no other lease.
+    crashes_alone: Mapped[int] = mapped_column(server_default=_ZERO)
     maybe_sent: Mapped[bool] = mapped_column(server_default=_FALSE)
     # Complete searches that found nothing since it may have been sent last.
     empty_searches: Mapped[int] = mapped_column(server_default=_ZERO)
@@ -378,6 +390,10 @@ class Upload(Table):
     give_up_at: Mapped[datetime | None]
     lease_id: Mapped[UUID | None]
     lease_until: Mapped[datetime | None]
+    # When its attempt must have ended: nothing of it is sent later.
+    attempt_until: Mapped[datetime | None]
+    # Whose lease it is. No foreign key: to check it costs.
+    process_id: Mapped[UUID | None]
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     updated_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     delivered_at: Mapped[datetime | None]
@@ -390,6 +406,22 @@ def state_is(column: SQLColumnExpression[str], *states: State) -> ColumnElement[
     could not use the partial indexes, and would read through all history.
     """
     return column.in_(bindparam(None, states, expanding=True, literal_execute=True))
+
+
+class Process(Table):
+    """A process that claims uploads, from its first claim until a day after its end.
+
+    It ended when `ended_at` is set. `crashed`: not by itself, so its supervisor noted it.
+    """
+
+    __tablename__ = "processes"
+    __table_args__ = (CheckConstraint("NOT crashed OR ended_at IS NOT NULL", name="crashed_ended"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    started_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    heartbeat_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    ended_at: Mapped[datetime | None]
+    crashed: Mapped[bool] = mapped_column(server_default=_FALSE)
 
 
 class Attempt(Table):

@@ -26,14 +26,20 @@ class Change:
     lease_id: UUID | None = None  # the lease that the row must have now
     new_lease_id: UUID | None = None  # the lease that a claim sets
     lease_seconds: float | None = None
+    attempt_seconds: float | None = None
+    process_id: UUID | None = None  # whose lease the claim sets
     delay: float = 0.0  # until a queued upload is due
     clock: float | None = None  # until it gives up: starts with the first claim, and with parking
     maybe_sent: bool | None = None
-    # Whole searches that found nothing since it may have been sent last. A crash, and a return
-    # to the queue from another state than sending, reset the count.
+    # Whole searches that found nothing since it may have been sent last. A lease that expired, and
+    # a return to the queue from another state than sending, reset the count.
     empty_searches: int | None = None
     possible_duplicate: bool | None = None
+    # Its worker vanished with it; `crashed_alone`: and with nothing else.
     crashed: bool = False
+    crashed_alone: bool = False
+    # The attempt did not come to the send, so whether it crashes a worker is as open as before.
+    keeps_crashes: bool = False
     # The attempt met a limit and tried nothing: it does not count, and the time to give up stands
     # still while the upload waits.
     free: bool = False
@@ -62,12 +68,16 @@ class Change:
             "lease_id": self.lease_id,
             "new_lease_id": self.new_lease_id,
             "lease_seconds": self.lease_seconds,
+            "attempt_seconds": self.attempt_seconds,
+            "process_id": self.process_id,
             "delay": self.delay,
             "clock": self.clock,
             "maybe_sent": self.maybe_sent,
             "empty_searches": self.empty_searches,
             "possible_duplicate": self.possible_duplicate,
             "crashed": self.crashed,
+            "crashed_alone": self.crashed_alone,
+            "keeps_crashes": self.keeps_crashes,
             "free": self.free,
             "last_response": self.last_response,
             "issues": self.issues,
@@ -85,12 +95,16 @@ _CHANGES = Rows(
     lease_id="uuid",
     new_lease_id="uuid",
     lease_seconds="float8",
+    attempt_seconds="float8",
+    process_id="uuid",
     delay="float8",
     clock="float8",
     maybe_sent="bool",
     empty_searches="int",
     possible_duplicate="bool",
     crashed="bool",
+    crashed_alone="bool",
+    keeps_crashes="bool",
     free="bool",
     last_response="text",
     issues="jsonb",
@@ -108,7 +122,12 @@ _CHANGE = _CHANGES.statement("""
             ELSE u.attempts + (c.target = 'sending')::int - c.free::int END,
         crashes = CASE WHEN c.reset THEN 0
                        WHEN c.crashed THEN u.crashes + 1
-                       WHEN c.source = 'sending' THEN 0 ELSE u.crashes END,
+                       WHEN c.source = 'sending' AND NOT c.keeps_crashes THEN 0
+                       ELSE u.crashes END,
+        crashes_alone = CASE WHEN c.reset THEN 0
+                             WHEN c.crashed THEN u.crashes_alone + c.crashed_alone::int
+                             WHEN c.source = 'sending' AND NOT c.keeps_crashes THEN 0
+                             ELSE u.crashes_alone END,
         next_attempt_at = CASE WHEN c.target = 'queued'
                                THEN now() + make_interval(secs => c.delay) END,
         finish_tag = CASE WHEN c.target = 'sending' OR c.reason = 'handed_back'
@@ -123,9 +142,13 @@ _CHANGE = _CHANGES.statement("""
         lease_id = CASE WHEN c.target = 'sending' THEN c.new_lease_id END,
         lease_until = CASE WHEN c.target = 'sending'
                            THEN now() + make_interval(secs => c.lease_seconds) END,
+        attempt_until = CASE WHEN c.target = 'sending'
+                             THEN now() + make_interval(secs => c.attempt_seconds) END,
+        process_id = CASE WHEN c.target = 'sending' THEN c.process_id END,
         maybe_sent = coalesce(c.maybe_sent, u.maybe_sent),
         empty_searches = CASE
-            WHEN c.crashed OR (c.target = 'queued' AND c.source <> 'sending') THEN 0
+            WHEN c.reason = 'lease_expired' OR (c.target = 'queued' AND c.source <> 'sending')
+                THEN 0
             ELSE coalesce(c.empty_searches, u.empty_searches) END,
         possible_duplicate = coalesce(c.possible_duplicate, u.possible_duplicate),
         last_response = coalesce(c.last_response, u.last_response),

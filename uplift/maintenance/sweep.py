@@ -5,23 +5,35 @@
 
 import math
 import time
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
 
-from uplift.clocks import DISTRUST_SECONDS, Clocks, Reading
+from uplift.clocks import DISTRUST_SECONDS, Clocks, Reading, Steadiness
 from uplift.delivery.rate_limiter import RateLimiter, RateLimiterState
 from uplift.dispatch import Dispatcher
-from uplift.ledger import cancelling, fair_queue, outages, parking, sweeping
+from uplift.ledger import (
+    abandoned,
+    cancelling,
+    fair_queue,
+    outages,
+    parking,
+    set_aside,
+    sweeping,
+)
+from uplift.ledger.abandoned import Signs, Taken
 from uplift.ledger.database import Database
 from uplift.ledger.server import write_nothing
+from uplift.ledger.set_aside import FhirType
 from uplift.maintenance.retry_collisions import CollisionRetrier
 from uplift.metrics import clocks_apart, sweep_duration, sweep_work
 from uplift.queues import BULK, MAX_MESSAGE_IDS, UPLOADS
 from uplift.settings import Settings
 from uplift.users.erase import Eraser
+from uplift.users.move import Mover
 
 _log = structlog.get_logger(__name__)
 
@@ -42,6 +54,10 @@ _OUTAGE_SECONDS = 20.0
 _MAX_OUTAGE_SECONDS = 3600.0
 _MAX_SPREAD_SECONDS = 300.0
 
+# A longer break in the writing of the ledger, as a part of the silence that counts, may be why a
+# process is silent.
+_BREAK_PART = 1 / 3
+
 MAX_SILENCE_SWEEPS = 30
 """After so many pauses without the end of a sweep, and at least a minute, sweeps are missing."""
 
@@ -50,14 +66,15 @@ MAX_SILENCE_SWEEPS = 30
 class Swept:
     """How many uploads a sweep moved, and of how many users it ended the erasure.
 
-    `refused` crashed too many workers; of `lease_expired`, the lease ran out; `released` have a
-    grant again; `retried` collided with a record that is their own; `expired` are past their
-    deadline.
+    `refused` crashed too many workers; those of `lease_expired` vanished; `released` have a
+    grant again; `moved` go where their users moved; `retried` collided with a record that is their
+    own; `expired` are past their deadline.
     """
 
     refused: int
     lease_expired: int
     released: int
+    moved: int
     retried: int
     expired: int
     dispatched: int
@@ -72,6 +89,7 @@ class Sweeper:
         database: Database,
         dispatcher: Dispatcher,
         eraser: Eraser,
+        mover: Mover,
         retrier: CollisionRetrier,
         rate_limiter: RateLimiter,
         settings: Settings,
@@ -79,25 +97,26 @@ class Sweeper:
         self._database = database
         self._dispatcher = dispatcher
         self._eraser = eraser
+        self._mover = mover
         self._retrier = retrier
         self._rate_limiter = rate_limiter
         self._sweep_seconds = settings.sweep_seconds
         self._give_up_seconds = settings.give_up_seconds
         self._max_messages = settings.max_queued_messages
-        # The last worker may have sent until the deadline of its attempt. From then on, 1upHealth
-        # has settle_seconds before it is asked what it stored.
-        self._lease_expired_delay = max(
-            0.0, settings.attempt_seconds + settings.settle_seconds - settings.lease_seconds
-        )
         self._attempt_seconds = settings.attempt_seconds
-        self._settle_seconds = max(settings.settle_seconds, settings.index_lag_seconds)
+        self._settle_seconds = settings.settle_seconds
+        self._search_seconds = max(settings.settle_seconds, settings.index_lag_seconds)
+        self._silence_seconds = settings.max_silence_seconds
         self._succeeded_at: datetime | None = None
         self._clocks = Clocks()
+        # A break, the pause between two heartbeats and a slow beginning after the break together
+        # are less than the silence that counts.
+        self._max_break = _BREAK_PART * self._silence_seconds
+        self._steadiness = Steadiness(self._max_break + self._sweep_seconds)
         self._waits_capped = False
         self._longest = sweeping.LongestWaits(
             lease=settings.lease_seconds,
-            settling=2 * max(settings.settle_seconds, settings.index_lag_seconds)
-            + self._lease_expired_delay,
+            settling=2 * self._search_seconds + settings.attempt_seconds,
             backoff_first=settings.backoff_first_seconds,
             max_backoff=settings.max_backoff_seconds,
             other=max(
@@ -114,20 +133,14 @@ class Sweeper:
     async def sweep(self) -> Swept:
         """One sweep. Raises the errors of the ledger; of Redis, none."""
         started = time.monotonic()
-        clocks_right_for = await self._compare_clocks()
-        refused: set[UUID] = set()
-        lease_expired: set[UUID] = set()
-        # Just after a jump, every lease looks as if it had run out.
-        if clocks_right_for > self._longest.lease:
-            async with self._database.transaction() as connection:
-                refused = await sweeping.refuse_crashing(connection, limit=_MAX_ROWS)
-                lease_expired = await sweeping.requeue_expired_leases(
-                    connection, limit=_MAX_ROWS, delay=self._lease_expired_delay
-                )
+        await self._dispatcher.clear_foreign()
+        clocks_right_for, signs = await self._compare_clocks()
+        taken = await self._take_abandoned(signs)
         async with self._database.transaction() as connection:
             released = await parking.release_authorized(connection, limit=_MAX_ROWS)
         async with self._database.transaction() as connection:
             await cancelling.cancel_parked(connection, limit=_MAX_ROWS)
+        moved = await self._mover.finish()
         retried = await self._retrier.retry()
         rate_limiter = await self._rate_limiter.state()
         expired: set[UUID] = set()
@@ -142,16 +155,19 @@ class Sweeper:
                         limit=_MAX_ROWS,
                         stalled_seconds=self._rate_limiter.stalled_seconds,
                     )
-            await self._recover(rate_limiter)
+            probing = await self._rate_limiter.types.probing()
+            await self._release_answering()
+            await self._recover(rate_limiter, probing)
             for queue in (UPLOADS, BULK):
-                dispatched += await self._dispatch_due(queue, rate_limiter)
+                dispatched += await self._dispatch_due(queue, rate_limiter, probing)
         erased = await self._eraser.finish()
-        for upload_id in refused:
+        for upload_id in taken.refused:
             _log.error("upload_crashed_workers", upload=str(upload_id))
         swept = Swept(
-            refused=len(refused),
-            lease_expired=len(lease_expired),
+            refused=len(taken.refused),
+            lease_expired=len(taken.queued),
             released=len(released),
+            moved=moved,
             retried=retried,
             expired=len(expired),
             dispatched=dispatched,
@@ -162,12 +178,13 @@ class Sweeper:
         sweep_duration.observe(time.monotonic() - started)
         self.ended_at = time.time()
         await self._dispatcher.note_sweep(max(60.0, MAX_SILENCE_SWEEPS * self._sweep_seconds))
-        if refused or lease_expired or released or retried or expired or erased:
+        if taken.refused or taken.queued or released or moved or retried or expired or erased:
             _log.info(
                 "sweep_ended",
                 refused=swept.refused,
                 lease_expired=swept.lease_expired,
                 released=swept.released,
+                moved=swept.moved,
                 retried=swept.retried,
                 expired=swept.expired,
                 dispatched=swept.dispatched,
@@ -175,8 +192,17 @@ class Sweeper:
             )
         return swept
 
-    async def _compare_clocks(self) -> float:
-        """For how many seconds the clocks are right. Shortens waits that a wrong one made."""
+    async def _take_abandoned(self, signs: Signs) -> Taken:
+        async with self._database.transaction() as connection:
+            return await abandoned.take_abandoned(
+                connection, signs, limit=_MAX_ROWS, settle_seconds=self._settle_seconds
+            )
+
+    async def _compare_clocks(self) -> tuple[float, Signs]:
+        """For how many seconds the clocks are right, and what shows that a worker vanished.
+
+        Shortens waits that a wrong clock made.
+        """
         async with self._database.transaction() as connection:
             ledger = await sweeping.ledger_clock(connection)
             # A sweep that finds nothing to do must not end well if nothing can be written.
@@ -184,6 +210,7 @@ class Sweeper:
         elapsed = time.monotonic()
         reading = Reading(elapsed, ledger, time.time(), self._rate_limiter.redis_time(elapsed))
         right_for = self._clocks.note(reading)
+        steady_for = self._steadiness.note(elapsed, ledger)
         clocks_apart.set(reading.apart)
         if right_for == 0:
             _log.error("clocks_are_wrong")
@@ -194,9 +221,32 @@ class Sweeper:
             self._waits_capped = capped < _MAX_ROWS
             if capped:
                 _log.warning("waits_shortened", uploads=capped)
-        return right_for
+        silence_counts = min(steady_for, right_for) > self._silence_seconds
+        return right_for, Signs(
+            # Just after a jump, every lease looks as if it had run out.
+            leases_count=right_for > self._longest.lease,
+            silence_seconds=self._silence_seconds,
+            silence_counts_until=ledger + self._max_break if silence_counts else None,
+        )
 
-    async def _recover(self, rate_limiter: RateLimiterState) -> None:
+    async def _release_answering(self) -> None:
+        """When a FHIR type answers again, what is held of it is due."""
+        for fhir_type, since in (await self._rate_limiter.types.answering()).items():
+            released, portion = 0, _MAX_ROWS
+            while portion == _MAX_ROWS:
+                async with self._database.transaction() as connection:
+                    portion = await set_aside.release(
+                        connection,
+                        fhir_type,
+                        since=since,
+                        settle_seconds=self._search_seconds,
+                        limit=_MAX_ROWS,
+                    )
+                released += portion
+            if released:
+                _log.info("type_answers_again", type="/".join(fhir_type), uploads=released)
+
+    async def _recover(self, rate_limiter: RateLimiterState, probing: Collection[FhirType]) -> None:
         """When the first call succeeds after a time without success, what failed meanwhile is due.
 
         An upload that fails while others succeed keeps its backoff: it fails for its own reason.
@@ -215,7 +265,7 @@ class Sweeper:
         elif (now - before).total_seconds() < max(_OUTAGE_SECONDS, 4 * self._sweep_seconds):
             return
         async with self._database.transaction() as connection:
-            waiting = await outages.count_waiting(connection, before)
+            waiting = await outages.count_waiting(connection, before, probing=probing)
         # By turns: those who come now are not behind all of them.
         spread = min(_MAX_SPREAD_SECONDS, max(1.0, waiting / rate_limiter.limit))
         portion = _MAX_ROWS if waiting else 0
@@ -224,8 +274,9 @@ class Sweeper:
                 portion = await outages.make_due(
                     connection,
                     before,
+                    probing=probing,
                     spread=spread,
-                    settle_seconds=self._settle_seconds,
+                    settle_seconds=self._search_seconds,
                     limit=_MAX_ROWS,
                 )
         if waiting:
@@ -260,7 +311,9 @@ class Sweeper:
                 break  # nobody has more
             each *= _MORE_EACH
 
-    async def _dispatch_due(self, queue: str, rate_limiter: RateLimiterState) -> int:
+    async def _dispatch_due(
+        self, queue: str, rate_limiter: RateLimiterState, probing: Mapping[FhirType, float]
+    ) -> int:
         """Dispatch what may be sent until the next sweep; while 1upHealth is away, one probe."""
         if rate_limiter.phase in ("probing", "suspended") and rate_limiter.wait:
             return 0
@@ -274,5 +327,10 @@ class Sweeper:
             limit = 1
         async with self._database.reading() as connection:
             ready = await fair_queue.first_ready(connection, queue, limit=limit)
+            for fhir_type, wait in probing.items():
+                probe = None
+                if not wait and not ready:
+                    probe = await set_aside.first_set_aside(connection, queue, fhir_type)
+                ready += [probe] if probe is not None else []
         self._dispatcher.dispatch(queue, ready)
         return len(ready)

@@ -36,6 +36,10 @@ _COUNT = (_HERE / "quota_count.lua").read_text()
 # Without Redis nobody can count for all processes. So each takes this share: together, a dozen
 # processes stay within the limit.
 _LOCAL_SHARE = 0.05
+# Nothing suspends the calls for longer: a date in a Retry-After is judged by this machine's clock.
+_MAX_SUSPENDED_SECONDS = 3600.0
+# The count in Redis never holds more calls than the quota, but the quota can have been reduced.
+_MAX_COUNTED = 10
 # The part of the period for which nobody calls after a 429 that names no time. Another application
 # may use the same client id, or the count was lost, so nobody knows when calls are free again.
 _SUSPENDED_PART = 0.05
@@ -81,10 +85,14 @@ class Quota:
     async def used_up(self, retry_after: float | None) -> float:
         """Note that 1upHealth responded 429: no process calls for the time that it asks for.
 
-        Returns that time in seconds. Where 1upHealth names none, it is a part of the period.
+        Returns that time in seconds, an hour at most. Where 1upHealth names none, it is a part of
+        the period.
         """
         quota_calls.labels("refused").inc()
-        seconds = self._period * _SUSPENDED_PART if retry_after is None else retry_after
+        seconds = min(
+            self._period * _SUSPENDED_PART if retry_after is None else retry_after,
+            _MAX_SUSPENDED_SECONDS,
+        )
         until = time.monotonic() + seconds
         self._spent_until = {who: max(until, at) for who, at in self._spent_until.items()}
         try:
@@ -111,7 +119,14 @@ class Quota:
         """Count a call. Returns 0 if it is counted, or else the seconds until one is free."""
         try:
             wait = await self._charge_script(
-                keys=[_CALLS, _SUSPENDED], args=[round(self._period * 1000), limit, call_id]
+                keys=[_CALLS, _SUSPENDED],
+                args=[
+                    round(self._period * 1000),
+                    limit,
+                    call_id,
+                    round(_MAX_SUSPENDED_SECONDS * 1000),
+                    _MAX_COUNTED * self._limit,
+                ],
             )
         except (RedisError, OSError) as error:
             _log.warning("quota_counted_locally", error=type(error).__name__)

@@ -5,5 +5,7 @@
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if redis.call('PTTL', KEYS[2]) > 0 then return tonumber(ARGV[2]) end
+local suspended = redis.call('PTTL', KEYS[2])
+if suspended > 0 or suspended == -1 then return tonumber(ARGV[2]) end
+if redis.call('TYPE', KEYS[1]).ok ~= 'zset' then return 0 end -- the next charge begins it again
 return redis.call('ZCOUNT', KEYS[1], now - tonumber(ARGV[1]), '+inf')

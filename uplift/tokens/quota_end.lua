@@ -8,5 +8,6 @@
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if redis.call('TYPE', KEYS[1]).ok ~= 'zset' then return end -- the next charge begins it again
 redis.call('ZADD', KEYS[1], 'XX', now, ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[1])

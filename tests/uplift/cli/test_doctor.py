@@ -59,7 +59,7 @@ def test_json_has_a_verdict_and_a_line_for_each_part(
     assert told["verdict"] == "fail"
     assert {each["part"] for each in told["findings"]} == {
         "configuration", "postgres", "keys", "work", "retention", "redis", "workers",
-        "rate limiter", "calls",
+        "rate limiter", "FHIR types", "calls",
         "1upHealth",
     }  # fmt: skip
     for each in told["findings"]:

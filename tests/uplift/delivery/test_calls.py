@@ -10,6 +10,7 @@ import pytest
 from tests.uplift.delivery.test_outcome import CLAIM, OPENED
 from tests.uplift.destinations.known import oneup
 from uplift.delivery.calls import Calls
+from uplift.delivery.heartbeats import Heartbeats
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.client import FhirClient
 from uplift.destinations.requests import Create
@@ -69,13 +70,17 @@ class Limiter:
     def __init__(self) -> None:
         self.reported: list[tuple[UUID, Response, float]] = []
 
-    def answered(self, upload_id: UUID, response: Response, asked_at: float) -> None:
+    def answered(self, response: Response, asked_at: float, *, upload_id: UUID, **_: Any) -> None:
         self.reported.append((upload_id, response, asked_at))
 
 
 def calls(tokens: FakeTokens, destination: Destination, limiter: Limiter | None = None) -> Calls:
     channel = Channel(oneup(), cast("FhirClient", destination), cast("TokenAccess", tokens))
-    return Calls(cast("Channels", {"oneup": channel}), cast("RateLimiter", limiter or Limiter()))
+    return Calls(
+        cast("Channels", {"oneup": channel}),
+        cast("RateLimiter", limiter or Limiter()),
+        cast("Heartbeats", None),
+    )
 
 
 async def _write(made: Calls) -> Response:
@@ -113,8 +118,8 @@ async def test_an_error_during_a_write_leaves_its_outcome_unknown() -> None:
 
 async def test_an_error_after_the_response_leaves_its_outcome_unknown() -> None:
     class Broken(Limiter):
-        def answered(self, upload_id: UUID, response: Response, asked_at: float) -> None:
-            raise ValueError(upload_id, response, asked_at)
+        def answered(self, response: Response, asked_at: float, **_: Any) -> None:
+            raise ValueError(response, asked_at)
 
     with pytest.raises(WriteFailed):
         await calls(FakeTokens("token"), Destination(STORED), Broken()).write(OPENED, Create())

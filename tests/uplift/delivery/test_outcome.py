@@ -65,6 +65,7 @@ BACKOFF = 4.0  # half of 2, doubled twice
 CLAIM = Claim(
     upload_id=UUID(int=1),
     lease_id=UUID(int=2),
+    claimed_at=0.0,
     deadline=0.0,
     lease_ends=0.0,
     user_id=UUID(int=3),

@@ -17,7 +17,7 @@ from tests.uplift.delivery.delivering import deliver_only
 from tests.uplift.ledger import rows
 from uplift.intake.accept import Accepted
 from uplift.ledger import fair_queue
-from uplift.lifecycle import ALONE_AFTER_CRASHES, REFUSED_AFTER_CRASHES, Reason, State
+from uplift.lifecycle import ALONE_AFTER_CRASHES, REFUSED_AFTER_CRASHES_ALONE, Reason, State
 from uplift.queues import UPLOADS
 from uplift.redis_connection import redis_url
 from uplift.sandbox.testing import SandboxServer
@@ -178,7 +178,7 @@ async def test_uploads_that_are_not_due_any_more_use_up_no_scarce_permit(
             "at": now,
         }
         for name, value in slow.items():
-            await client.hset("uplift:rate_limiter", name, str(value))
+            await client.hset("uplift:rate_limiter:oneup", name, str(value))
     await relay.rate_limiter.state()
     # The next permit comes after more than a second, and no message waits so long.
     await relay.deliverer.deliver(UPLOADS)
@@ -244,23 +244,17 @@ async def test_a_record_that_crashes_each_worker_is_refused_and_harms_no_other(
     )
     together: list[int] = []
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as workers:
-        for life in range(REFUSED_AFTER_CRASHES):
+        refused = 0
+        while not refused:
             worker = await stack.enter_async_context(open_relay(settings))
             workers.create_task(worker.deliverer.deliver(UPLOADS))
             async with asyncio.timeout(20):
                 while State.SENDING not in await states(relay, [poison]):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             together.append((await states(relay, uploads)).count(State.SENDING))
-            # The worker seems to be gone: its leases run out.
-            async with relay.database.transaction() as connection:
-                await connection.execute(
-                    text(
-                        "UPDATE uploads SET lease_until = now() - interval '1 s'"
-                        " WHERE state = 'sending'"
-                    )
-                )
-            swept = await relay.sweeper.sweep()
-            assert swept.refused == (life == REFUSED_AFTER_CRASHES - 1)
+            # Its supervisor says that the worker is gone.
+            await rows.end_process(relay.database, worker.heartbeats.process_id)
+            refused = (await relay.sweeper.sweep()).refused
             await asyncio.sleep(0.3)  # the settle time passes
             async with relay.database.transaction() as connection:
                 await connection.execute(
@@ -270,10 +264,12 @@ async def test_a_record_that_crashes_each_worker_is_refused_and_harms_no_other(
 
     row = await factories.status(relay, poison)
     assert (row.state, row.reason) == (State.REFUSED, Reason.CRASHES_WORKER)
-    assert (row.attempts, row.maybe_sent) == (REFUSED_AFTER_CRASHES, True)
+    assert (row.attempts, row.maybe_sent) == (len(together), True)
     assert (await rows.row(relay.database, poison.upload.id)).sealed_body is not None
     assert together[0] == len(uploads)
-    assert together[ALONE_AFTER_CRASHES:] == [1] * (REFUSED_AFTER_CRASHES - ALONE_AFTER_CRASHES)
+    assert set(together[ALONE_AFTER_CRASHES:]) == {1}
+    crashes = (await rows.row(relay.database, poison.upload.id)).crashes_alone
+    assert crashes == REFUSED_AFTER_CRASHES_ALONE
     # They were attempted together with it at first, and never once it was suspected.
     await deliver_only(relay, *(each.upload.id for each in companions))
     assert set(await states(relay, companions)) == {State.DELIVERED}

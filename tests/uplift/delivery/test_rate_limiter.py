@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -19,6 +20,7 @@ from uplift.cli.local.embedded import EmbeddedRedis
 from uplift.delivery import rate_limiter as rate_limiter_module
 from uplift.delivery.rate_limiter import MAX_SUSPENDED_SECONDS, RateLimiter, RateLimiterState
 from uplift.destinations.responses import Response, ResponseKind
+from uplift.ledger.set_aside import FhirType
 from uplift.logs import configure_logs
 from uplift.settings import Settings
 
@@ -31,9 +33,9 @@ FAILURES = [
     Response(ResponseKind.UNKNOWN, "no_answer"),
     Response(ResponseKind.UNKNOWN, "connection_lost"),
     Response(ResponseKind.NOT_SENT, "no_connection"),
-    Response(ResponseKind.HOLD, "http_403", 403),
     Response(ResponseKind.UNAUTHORIZED, "http_401", 401),
 ]
+OBSERVATION = FhirType("R4", "Observation")
 # As rate_limiter.lua has them.
 OUTAGE_UPLOADS = 10
 GENTLE = 10
@@ -78,22 +80,41 @@ async def state(rate_limiter: RateLimiter) -> RateLimiterState:
     return found
 
 
+def answered(
+    rate_limiter: RateLimiter,
+    response: Response,
+    asked_at: float | None = None,
+    *,
+    fhir_type: FhirType = OBSERVATION,
+    upload_id: UUID | None = None,
+    user_id: UUID | None = None,
+) -> None:
+    """Report this response to a request of now, about an upload and a user of its own."""
+    rate_limiter.answered(
+        response,
+        time.monotonic() if asked_at is None else asked_at,
+        fhir_type=fhir_type,
+        upload_id=upload_id or factories.new_id(),
+        user_id=user_id or factories.new_id(),
+    )
+
+
 async def report(
     rate_limiter: RateLimiter, response: Response, count: int = 1, upload: UUID | None = None
 ) -> RateLimiterState:
     """Report this response so many times, each time for another upload unless one is given."""
     await state(rate_limiter)  # every process reads it before it sends
     for _ in range(count):
-        rate_limiter.answered(upload or factories.new_id(), response, time.monotonic())
+        answered(rate_limiter, response, upload_id=upload or factories.new_id())
     return await state(rate_limiter)
 
 
 async def pass_a_second(client: "redis.asyncio.Redis") -> None:
     """Let the limit's next step be due."""
-    now = await client.hmget("uplift:rate_limiter", "changed", "raised")
+    now = await client.hmget("uplift:rate_limiter:oneup", "changed", "raised")
     changed, raised = (float(value or 0) for value in now)
     await client.hset(
-        "uplift:rate_limiter",
+        "uplift:rate_limiter:oneup",
         mapping={"changed": max(0.0, changed - 1000), "raised": raised - 1000},
     )
 
@@ -140,7 +161,7 @@ async def test_a_burst_of_429s_that_was_in_flight_counts_once(make_limiter: Make
     in_flight = time.monotonic()
     await report(one, BUSY, 50)
     for _ in range(50):
-        other.answered(factories.new_id(), BUSY, in_flight)
+        answered(other, BUSY, in_flight)
     assert (await state(other)).limit == GENTLE / 2
 
 
@@ -183,7 +204,7 @@ async def test_nothing_suspends_for_more_than_an_hour(
     assert found.wait <= MAX_SUSPENDED_SECONDS
     now = 1000 * (await client.time())[0] + 1000 * day
     await client.hset(
-        "uplift:rate_limiter",
+        "uplift:rate_limiter:oneup",
         mapping=dict.fromkeys(("suspended", "changed", "raised", "at", "second"), now),
     )
     found = await state(other)
@@ -192,13 +213,56 @@ async def test_nothing_suspends_for_more_than_an_hour(
     assert found.stalled_seconds < day
 
 
+@pytest.mark.parametrize(
+    "value", ["nan", "inf", "-1", "-1e300", "1e400", "garbage", "", "\xff\x00", "9" * 400]
+)
+async def test_what_no_rate_limiter_writes_neither_stops_nor_speeds_up_the_sending(
+    client: "redis.asyncio.Redis", make_limiter: MakeLimiter, value: str
+) -> None:
+    """Whoever reaches Redis can write it."""
+    one, other = make_limiter(100.0), make_limiter(100.0)
+    assert await one.acquire(1) == 1
+    written = await client.hgetall("uplift:rate_limiter")
+    for name in written:
+        await client.hset("uplift:rate_limiter", mapping={name: value})
+        assert await state(other) == RateLimiterState("full", 100.0, 0.0, 0.0), name
+    await client.hset("uplift:rate_limiter", mapping=dict.fromkeys(written, value))
+    assert 1 <= await other.acquire(100_000) <= 10
+    for number in (await client.hgetall("uplift:rate_limiter")).values():
+        assert float(number) >= 0
+
+
+async def test_a_tiny_limit_and_stalled_time_of_years_are_not_believed(
+    client: "redis.asyncio.Redis", make_limiter: MakeLimiter
+) -> None:
+    poison: dict[Any, Any] = {
+        "limit": "1e-9",
+        "slow_start_threshold": "1e-9",
+        "stalled": 10**12,
+    }
+    await client.hset("uplift:rate_limiter", mapping=poison)
+    found = await state(make_limiter(100.0))
+    assert (found.phase, found.limit) == ("full", 100.0)
+    assert found.stalled_seconds <= 86_400
+
+
+@pytest.mark.parametrize("key", ["uplift:rate_limiter", "uplift:rate_limiter:failing"])
+async def test_a_key_that_holds_something_else_is_begun_again(
+    client: "redis.asyncio.Redis", make_limiter: MakeLimiter, key: str
+) -> None:
+    rate_limiter = make_limiter(100.0)
+    await client.set(key, "garbage")
+    assert (await state(rate_limiter)).phase == "full"
+    assert (await report(rate_limiter, FAILED, OUTAGE_UPLOADS)).phase == "probing"
+
+
 async def test_probes_go_on_when_the_clock_of_redis_went_back(
     client: "redis.asyncio.Redis", make_limiter: MakeLimiter
 ) -> None:
     rate_limiter = make_limiter(probe=0.1)
     assert (await report(rate_limiter, FAILED, 20)).phase == "probing"
     ahead = 1000 * ((await client.time())[0] + 86_400)
-    await client.hset("uplift:rate_limiter", mapping={"probing": ahead, "probe": ahead})
+    await client.hset("uplift:rate_limiter:oneup", mapping={"probing": ahead, "probe": ahead})
     assert (await state(rate_limiter)).wait <= 0.1
 
 
@@ -207,7 +271,7 @@ async def test_success_doubles_the_limit_up_to_the_slow_start_threshold_and_then
 ) -> None:
     rate_limiter = make_limiter(14.5)
     await report(rate_limiter, BUSY)
-    await client.hset("uplift:rate_limiter", mapping={"limit": 3, "slow_start_threshold": 12})
+    await client.hset("uplift:rate_limiter:oneup", mapping={"limit": 3, "slow_start_threshold": 12})
     limits = []
     for _ in range(5):
         await pass_a_second(client)
@@ -238,6 +302,33 @@ async def test_one_record_that_always_fails_slows_nobody(make_limiter: MakeLimit
     upload = factories.new_id()
     for _ in range(5):
         assert (await report(rate_limiter, FAILED, 20, upload)).phase == "full"
+
+
+async def test_one_persons_401s_slow_nobody(make_limiter: MakeLimiter) -> None:
+    rate_limiter = make_limiter()
+    refused = Response(ResponseKind.UNAUTHORIZED, "http_401", 401)
+    person = factories.new_id()
+    for _ in range(2 * OUTAGE_UPLOADS):
+        answered(rate_limiter, refused, user_id=person)
+    assert (await state(rate_limiter)).phase == "full"
+
+
+@pytest.mark.parametrize("status", [403, 404, 405, 301])
+async def test_what_speaks_of_one_type_slows_not_the_whole(
+    make_limiter: MakeLimiter, status: int
+) -> None:
+    rate_limiter = make_limiter()
+    held = Response(ResponseKind.HOLD, f"http_{status}", status)
+    assert (await report(rate_limiter, held, 5 * OUTAGE_UPLOADS)).phase == "full"
+
+
+async def test_another_destination_has_a_limit_of_its_own(
+    make_limiter: MakeLimiter, client: "redis.asyncio.Redis"
+) -> None:
+    rate_limiter = make_limiter()
+    other = RateLimiter(client, Settings(), "elsewhere")
+    assert (await report(rate_limiter, FAILED, OUTAGE_UPLOADS)).phase == "probing"
+    assert (await state(other)).phase == "full"
 
 
 async def test_when_a_third_fails_for_its_own_reasons_nobody_is_slowed(
@@ -271,7 +362,7 @@ async def test_while_probing_all_processes_share_one_probe_at_a_time(
         while time.monotonic() < started + 0.9:
             if await rate_limiter.acquire(10):
                 probes.append(time.monotonic())
-                rate_limiter.answered(factories.new_id(), FAILED, time.monotonic())
+                answered(rate_limiter, FAILED)
             await asyncio.sleep(max(0.01, rate_limiter.wait))
 
     await asyncio.gather(*(use(rate_limiter) for rate_limiter in limiters))
@@ -301,7 +392,7 @@ async def test_a_response_to_a_request_from_before_does_not_end_probing(
     before = time.monotonic()
     await asyncio.sleep(0.02)  # more than the clocks may differ
     await report(rate_limiter, FAILED, OUTAGE_UPLOADS)
-    rate_limiter.answered(factories.new_id(), STORED, before)
+    answered(rate_limiter, STORED, before)
     assert (await state(rate_limiter)).phase == "probing"
 
 
@@ -334,7 +425,7 @@ async def test_responses_are_reported_soon_without_a_claim(make_limiter: MakeLim
     one, other = make_limiter(), make_limiter()
     await state(one)
     for _ in range(OUTAGE_UPLOADS):
-        one.answered(factories.new_id(), FAILED, time.monotonic())
+        answered(one, FAILED)
     async with asyncio.timeout(5):
         while (await state(other)).phase != "probing":  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -349,7 +440,7 @@ async def test_many_claims_share_one_call_of_redis(
     started, acquired = time.monotonic(), 0
     while time.monotonic() < started + 0.5:
         acquired += await rate_limiter.acquire(1)
-        rate_limiter.answered(factories.new_id(), STORED, time.monotonic())
+        answered(rate_limiter, STORED)
         await asyncio.sleep(0.001)
     calls = (await client.info("commandstats"))["cmdstat_evalsha"]["calls"]
     assert acquired > 50
@@ -374,7 +465,7 @@ async def test_without_redis_each_process_has_a_low_limit_of_its_own(
     started, begun = time.monotonic(), 0
     while time.monotonic() < started + 0.5:
         begun += await rate_limiter.acquire(10)
-        rate_limiter.answered(factories.new_id(), STORED, time.monotonic())
+        answered(rate_limiter, STORED)
         await asyncio.sleep(rate_limiter.wait)
     # The permits of one second may have been used at once.
     assert 15 <= begun <= 20 * (1 + time.monotonic() - started) + 1
@@ -386,9 +477,7 @@ async def test_without_redis_a_429_is_honoured_by_the_process_that_got_it(
 ) -> None:
     rate_limiter = make_limiter(url="redis://127.0.0.1:1/0")
     assert await rate_limiter.acquire(1) == 1
-    rate_limiter.answered(
-        factories.new_id(), Response(ResponseKind.BUSY, "http_429", 429, 30.0), time.monotonic()
-    )
+    answered(rate_limiter, Response(ResponseKind.BUSY, "http_429", 429, 30.0))
     assert await rate_limiter.acquire(1) == 0
     assert rate_limiter.wait > 25
 

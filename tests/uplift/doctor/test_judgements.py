@@ -12,6 +12,7 @@ from uplift.doctor.upstream import Reply
 from uplift.key_check import KeyUse
 from uplift.ledger.backlog import Backlog, Overdue, Waiting
 from uplift.ledger.server import ServerFacts
+from uplift.ledger.set_aside import FhirType
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 
@@ -223,6 +224,13 @@ def test_the_rate_limiter(state: RateLimiterState | None, verdict: Verdict, said
     found = work.judge_rate_limiter(state)
     assert found.verdict is verdict
     assert said in found.what
+
+
+def test_types_that_the_destination_lacks_are_named() -> None:
+    assert work.judge_types([]).verdict is OK
+    found = work.judge_types([FhirType("R4", "Observation"), FhirType("DSTU2", "Condition")])
+    assert found.verdict is WARN
+    assert "DSTU2 Condition, R4 Observation" in found.what
 
 
 @pytest.mark.parametrize(("days", "verdict"), [(0.0, OK), (1.9, OK), (2.1, WARN)])

@@ -68,8 +68,6 @@ def test_what_is_not_json_is_unreadable_wherever_it_stands(value: bytes, around:
 @pytest.mark.parametrize(
     "body",
     [
-        b"",
-        b" ",
         b"\x00",
         b"\xef\xbb\xbf" + _BARE,
         _BARE.decode().encode("utf-16"),
@@ -83,6 +81,12 @@ def test_what_is_not_json_is_unreadable_wherever_it_stands(value: bytes, around:
 )
 def test_a_body_that_is_not_one_json_text_is_unreadable(body: bytes) -> None:
     with pytest.raises(UnreadableUpload, match="not JSON"):
+        parse(body, R4)
+
+
+@pytest.mark.parametrize("body", [b"", b" ", b"\r\n\t"])
+def test_a_body_of_nothing_is_unreadable_and_called_empty(body: bytes) -> None:
+    with pytest.raises(UnreadableUpload, match="empty"):
         parse(body, R4)
 
 

@@ -6,13 +6,15 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid4, uuid7
 
-from uplift.ledger import accepting, leases, users
+from uplift.ledger import abandoned, accepting, leases, processes, users
+from uplift.ledger.abandoned import Signs
 from uplift.ledger.database import Database
 from uplift.ledger.leases import Claim
 from uplift.ledger.new_uploads import NewUpload
-from uplift.ledger.tables import Attempt, Delivery, Record, Upload
+from uplift.ledger.tables import Attempt, Delivery, Process, Record, Upload
 from uplift.ledger.users import UserRow
 from uplift.ledger.watermarks import first_watermark
 from uplift.lifecycle import State
@@ -91,12 +93,50 @@ def new_upload(
     )
 
 
-async def claim(
-    database: Database, *ids: UUID, lease_seconds: float = LEASE_SECONDS
-) -> list[Claim]:
-    """Lease these uploads in a transaction of its own."""
+async def add_process(database: Database, *, silent_seconds: float = 0.0) -> UUID:
+    """A process that claims, and was last heard of so long ago."""
+    process_id = uuid4()
     async with database.transaction() as connection:
-        return await leases.claim(connection, ids, **terms(lease_seconds=lease_seconds))
+        await processes.register(connection, process_id)
+        await connection.execute(
+            update(Process)
+            .where(Process.id == process_id)
+            .values(heartbeat_at=text(f"now() - interval '{silent_seconds} s'"))
+        )
+    return process_id
+
+
+async def end_process(database: Database, process_id: UUID, *, crashed: bool = True) -> None:
+    """Its end is noted."""
+    async with database.transaction() as connection:
+        assert await processes.note_end(connection, process_id, crashed=crashed)
+
+
+async def claim(
+    database: Database,
+    *ids: UUID,
+    lease_seconds: float = LEASE_SECONDS,
+    process_id: UUID | None = None,
+) -> list[Claim]:
+    """Lease these uploads in a transaction of its own, for that process if it is given."""
+    named = {} if process_id is None else {"process_id": process_id}
+    async with database.transaction() as connection:
+        return await leases.claim(
+            connection,
+            ids,
+            **terms(lease_seconds=lease_seconds, attempt_seconds=lease_seconds / 2, **named),
+        )
+
+
+async def take_abandoned(
+    connection: AsyncConnection, *, settle_seconds: float = 0.0, limit: int = 9
+) -> set[UUID]:
+    """Queue what has a lease that ran out."""
+    signs = Signs(leases_count=True, silence_seconds=15.0)
+    taken = await abandoned.take_abandoned(
+        connection, signs, limit=limit, settle_seconds=settle_seconds
+    )
+    return taken.queued
 
 
 def terms(**more: Any) -> dict[str, Any]:
@@ -203,12 +243,15 @@ async def bring_to(database: Database, upload_id: UUID, state: State, **columns:
         "finish_tag": None,
         "lease_id": None,
         "lease_until": None,
+        "attempt_until": None,
+        "process_id": None,
     }
     match state:
         case State.QUEUED:
             wanted["next_attempt_at"] = text("now()")
         case State.SENDING:
-            wanted |= {"lease_id": uuid4(), "lease_until": text("now() + interval '1 minute'")}
+            soon = text("now() + interval '1 minute'")
+            wanted |= {"lease_id": uuid4(), "lease_until": soon, "attempt_until": soon}
         case State.DELIVERED:
             wanted |= {"sealed_body": None, "delivered_at": text("now()")}
         case State.CANCELLED | State.SUPERSEDED:

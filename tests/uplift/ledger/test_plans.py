@@ -24,6 +24,7 @@ from uplift.ledger import (
     leases,
     parking,
     pauses,
+    set_aside,
     sweeping,
     uploads,
 )
@@ -100,6 +101,8 @@ async def _put_in(connection: AsyncConnection, user: UserRow) -> None:
 # Either leads by the ids: PostgreSQL 18 may skip through the second.
 _BY_ID = "(pk_uploads|ix_uploads_user_id_id)"
 
+_LACKING = set_aside.FhirType("DSTU2", "Observation")
+
 _WAYS: dict[str, tuple[Callable[[AsyncConnection, UserRow], Awaitable[Any]], str]] = {
     "tag": (lambda c, _: fair_queue.tag_due(c, "uploads", each=9, limit=100), "ix_uploads_due"),
     "dispatch": (
@@ -108,11 +111,19 @@ _WAYS: dict[str, tuple[Callable[[AsyncConnection, UserRow], Awaitable[Any]], str
     ),
     "count": (lambda c, _: fair_queue.count_ready(c, "uploads", limit=100), "ix_uploads_ready"),
     "take": (lambda c, _: front(c, "uploads", limit=100), "ix_uploads_ready"),
+    "set aside": (
+        lambda c, _: set_aside.set_aside(c, "uploads", [], [_LACKING]),
+        "ix_uploads_ready",
+    ),
+    "probe": (lambda c, _: set_aside.first_set_aside(c, "uploads", _LACKING), "ix_uploads_held"),
+    "release type": (
+        lambda c, _: set_aside.release(c, _LACKING, since=1, settle_seconds=1, limit=9),
+        "ix_uploads_(held|waiting)",
+    ),
     "requeue": (
-        lambda c, _: sweeping.requeue_expired_leases(c, limit=9, delay=0),
+        lambda c, _: rows.take_abandoned(c),
         "ix_uploads_leased",
     ),
-    "refuse": (lambda c, _: sweeping.refuse_crashing(c, limit=9), "ix_uploads_leased"),
     "credit": (
         lambda c, _: sweeping.credit_stalled_time(c, seconds=1, limit=9),
         "ix_uploads_giving_up",
@@ -121,7 +132,7 @@ _WAYS: dict[str, tuple[Callable[[AsyncConnection, UserRow], Awaitable[Any]], str
     "release late": (lambda c, _: parking.release_authorized(c, limit=9), "ix_uploads_parked"),
     "release": (lambda c, user: parking.release_parked(c, user.id), "ix_uploads_parked"),
     "park": (
-        lambda c, user: parking.park_waiting(c, user.id, clock=1),
+        lambda c, user: parking.park_waiting(c, user.id, destinations=["oneup"], clock=1),
         "ix_uploads_(queued|unfinished|giving_up|due|ready)",
     ),
     "put in": (

@@ -31,6 +31,15 @@ async def forbidden(database: Database, statement: Any, constraint: str) -> None
         ({"lease_id": uuid4(), "lease_until": _NOW}, "ck_uploads_sending_is_leased"),
         ({"state": "sending", "next_attempt_at": None}, "ck_uploads_sending_is_leased"),
         (
+            {
+                "state": "sending",
+                "next_attempt_at": None,
+                "lease_id": uuid4(),
+                "lease_until": _NOW,
+            },
+            "ck_uploads_sending_is_leased",
+        ),
+        (
             {"state": "sending", "next_attempt_at": None, "lease_id": uuid4()},
             "ck_uploads_sending_is_leased",
         ),

@@ -23,7 +23,13 @@ _PAIRS = list(product(State, State))
 def change(upload_id: UUID, source: State, target: State, **more: Any) -> Change:
     """A change with what its target needs."""
     if target is State.SENDING:
-        more = {"new_lease_id": uuid4(), "lease_seconds": 60.0, "clock": 100.0, **more}
+        more = {
+            "new_lease_id": uuid4(),
+            "lease_seconds": 60.0,
+            "attempt_seconds": 30.0,
+            "clock": 100.0,
+            **more,
+        }
     if source is State.SENDING:
         more = {"lease_id": uuid4(), **more}
     return Change(upload_id=upload_id, source=source, target=target, **more)
@@ -231,15 +237,21 @@ async def test_crashes_in_a_row_are_counted_and_an_attempt_that_ends_clears_them
 ) -> None:
     upload_id = await rows.put(database, alice)
     counts = []
-    for crashed in (True, True, False, True):
+    for crashed in (True, True, False, True, None):
         lease_id = uuid4()
         await make(database, change(upload_id, State.QUEUED, State.SENDING, new_lease_id=lease_id))
         await make(
             database,
-            change(upload_id, State.SENDING, State.QUEUED, lease_id=lease_id, crashed=crashed),
+            change(
+                upload_id,
+                State.SENDING,
+                State.QUEUED,
+                lease_id=lease_id,
+                **{"keeps_crashes": True} if crashed is None else {"crashed": crashed},
+            ),
         )
         counts.append((await rows.row(database, upload_id)).crashes)
-    assert counts == [1, 2, 0, 1]
+    assert counts == [1, 2, 0, 1, 1]
 
 
 async def test_empty_searches_are_counted_until_it_may_have_been_sent_again(
@@ -259,7 +271,7 @@ async def test_empty_searches_are_counted_until_it_may_have_been_sent_again(
     assert await empty_searches() == 1
     assert await empty_searches(empty_searches=0) == 0
     assert await empty_searches(empty_searches=2) == 2
-    assert await empty_searches(crashed=True) == 0
+    assert await empty_searches(reason=Reason.LEASE_EXPIRED) == 0
     await empty_searches(empty_searches=1)
     await make(database, change(upload_id, State.QUEUED, State.PARKED, clock=60.0))
     assert (await rows.row(database, upload_id)).empty_searches == 1

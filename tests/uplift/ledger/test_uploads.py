@@ -152,7 +152,8 @@ async def test_a_version_that_comes_while_the_older_is_claimed_leaves_it_to_its_
         await claiming.execute(
             text(
                 "UPDATE uploads SET state = 'sending', maybe_sent = true, next_attempt_at = NULL,"
-                " lease_id = gen_random_uuid(), lease_until = now() + interval '1 minute'"
+                " lease_id = gen_random_uuid(), lease_until = now() + interval '1 minute',"
+                " attempt_until = now()"
             )
         )
     await putting

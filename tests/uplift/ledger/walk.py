@@ -33,6 +33,7 @@ from uplift.ledger import (
     pauses,
     sweeping,
 )
+from uplift.ledger.abandoned import Signs, take_abandoned
 from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import Database
 from uplift.ledger.due import due_among, front
@@ -309,7 +310,7 @@ class Walk:
     async def run_out(self) -> None:
         """Leases run out, of the dead and of the frozen, before their end is recorded."""
         leased = text(
-            "UPDATE uploads SET lease_until = now() - interval '1 s'"
+            "UPDATE uploads SET lease_until = now() - interval '1 s', attempt_until = now()"
             " WHERE state = 'sending' AND random() < 0.5 RETURNING lease_id, id"
         )
         rows = await self._run(lambda connection: connection.execute(leased))
@@ -317,10 +318,10 @@ class Walk:
         for held in self._held:
             if (held.claim.lease_id, held.claim.upload_id) in gone:
                 held.live = False
+        signs = Signs(leases_count=True, silence_seconds=15.0)
         await self._run(
-            lambda connection: sweeping.requeue_expired_leases(connection, limit=_MAX, delay=0.0)
+            lambda connection: take_abandoned(connection, signs, limit=_MAX, settle_seconds=0.0)
         )
-        await self._run(lambda connection: sweeping.refuse_crashing(connection, limit=_MAX))
 
     async def wait(self) -> None:
         """Time passes: what waits becomes due."""
@@ -345,7 +346,9 @@ class Walk:
     async def park(self) -> None:
         """The person's consent ends."""
         await self._run(
-            lambda connection: parking.park_waiting(connection, self._user.id, clock=600.0)
+            lambda connection: parking.park_waiting(
+                connection, self._user.id, destinations=["oneup"], clock=600.0
+            )
         )
 
     async def release(self) -> None:

@@ -42,10 +42,9 @@ def other_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedde
         yield server
 
 
-def dump(settings: Settings, file: Path) -> None:
+def dump(server: EmbeddedPostgres, file: Path) -> None:
     """A backup, as docs/operations.md makes it."""
-    assert settings.database_url is not None
-    _run("pg_dump", "--format=custom", f"--file={file}", settings.database_url.get_secret_value())
+    _run("pg_dump", "--format=custom", f"--file={file}", server.url)
 
 
 def restore(file: Path, server: EmbeddedPostgres) -> None:
@@ -111,6 +110,7 @@ async def test_after_a_restore_nothing_is_duplicated_and_every_state_is_true(
     relay: Relay,
     settings: Settings,
     upstream: SandboxServer,
+    postgres: EmbeddedPostgres,
     other_postgres: EmbeddedPostgres,
     tmp_path: Path,
 ) -> None:
@@ -122,7 +122,7 @@ async def test_after_a_restore_nothing_is_duplicated_and_every_state_is_true(
     for name in ("on-its-way", "overtaken", "never-sent"):
         await submit(relay, name, 1)
     since = datetime.now(UTC)
-    dump(settings, tmp_path / "backup")
+    dump(postgres, tmp_path / "backup")
     # After the backup: waiting uploads are delivered, records change, new ones come. Then the
     # ledger is lost, and with it every trace of that.
     (unsent,) = [await _id_of(relay, 5)]

@@ -18,7 +18,7 @@ from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import Database
 from uplift.ledger.token_pair import TokenPair
 from uplift.ledger.users import UserRow
-from uplift.lifecycle import REFUSED_AFTER_CRASHES, Reason, State
+from uplift.lifecycle import REFUSED_AFTER_CRASHES_ALONE, Reason, State
 from uplift.logs import configure_logs
 from uplift.maintenance.retry_collisions import CollisionRetrier
 from uplift.maintenance.sweep import Sweeper, Swept
@@ -27,8 +27,10 @@ from uplift.redis_connection import open_redis
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 from uplift.users.erase import Eraser
+from uplift.users.move import Mover
 
 _LATER = text("now() + interval '1 hour'")
+_LONG_AGO = -1000.0  # for a lease
 
 
 @pytest.fixture
@@ -45,7 +47,13 @@ async def sweep(database: Database, settings: Settings) -> Swept:
             rate_limiter = RateLimiter(counter, settings)
             retrier = CollisionRetrier(database, KeyRing.parse(MASTER_KEYS))
             return await Sweeper(
-                database, dispatcher, Eraser(database), retrier, rate_limiter, settings
+                database,
+                dispatcher,
+                Eraser(database),
+                Mover(database, {}),
+                retrier,
+                rate_limiter,
+                settings,
             ).sweep()
     finally:
         await dispatcher.close()
@@ -56,6 +64,7 @@ def swept(lease_expired: int, released: int, expired: int, dispatched: int) -> S
         refused=0,
         lease_expired=lease_expired,
         released=released,
+        moved=0,
         retried=0,
         expired=expired,
         dispatched=dispatched,
@@ -92,7 +101,7 @@ async def test_an_upload_whose_lease_expired_is_queued_and_dispatched(
     database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
 ) -> None:
     abandoned, claimed = await rows.put(database, alice), await rows.put(database, alice)
-    await rows.claim(database, abandoned, lease_seconds=0.0)
+    await rows.claim(database, abandoned, lease_seconds=_LONG_AGO)
     await rows.claim(database, claimed)
     assert await sweep(database, own_settings) == swept(1, 0, 0, 1)
     assert await states(database, [abandoned, claimed]) == ["queued", "sending"]
@@ -100,26 +109,29 @@ async def test_an_upload_whose_lease_expired_is_queued_and_dispatched(
 
 
 @pytest.mark.parametrize(
-    ("attempt", "settle", "lease", "delay"), [(60, 60, 120, 0), (60, 90, 120, 30), (5, 60, 10, 55)]
+    ("left", "settle", "delay"), [(-60, 60, 0), (-60, 90, 30), (45, 60, 105), (-100, 60, 0)]
 )
 async def test_1uphealth_has_time_to_settle_what_a_vanished_worker_may_have_sent(
     database: Database,
     own_settings: Settings,
     client: "redis.asyncio.Redis",
     alice: UserRow,
-    attempt: float,
+    left: float,
     settle: float,
-    lease: float,
     delay: float,
 ) -> None:
-    settings = own_settings.model_copy(
-        update={"attempt_seconds": attempt, "settle_seconds": settle, "lease_seconds": lease}
-    )
+    settings = own_settings.model_copy(update={"settle_seconds": settle})
     upload_id = await rows.put(database, alice)
-    await rows.claim(database, upload_id, lease_seconds=0.0)
+    await rows.bring_to(
+        database,
+        upload_id,
+        State.SENDING,
+        lease_until=text("now()"),
+        attempt_until=text(f"now() + interval '{left} s'"),
+    )
     await sweep(database, settings)
     row = await rows.row(database, upload_id)
-    assert (row.next_attempt_at - row.updated_at).total_seconds() == delay
+    assert (row.next_attempt_at - row.updated_at).total_seconds() == pytest.approx(delay, abs=3)
 
 
 async def test_an_upload_past_its_deadline_expires_unless_it_may_have_been_sent(
@@ -170,7 +182,7 @@ async def test_without_redis_a_sweep_requeues_expired_leases_and_dispatches_late
     database: Database, own_settings: Settings, alice: UserRow, client: "redis.asyncio.Redis"
 ) -> None:
     abandoned = await rows.put(database, alice)
-    await rows.claim(database, abandoned, lease_seconds=0.0)
+    await rows.claim(database, abandoned, lease_seconds=_LONG_AGO)
     nowhere = own_settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1/0")})
     assert await sweep(database, nowhere) == swept(1, 0, 0, 0)
     assert await sweep(database, own_settings) == swept(0, 0, 0, 1)
@@ -181,7 +193,7 @@ async def outage(client: "redis.asyncio.Redis", *, probe_in: float) -> None:
     """1upHealth is away, and the next probe may go in that many seconds."""
     now = (await client.time())[0] * 1000
     await client.hset(
-        "uplift:rate_limiter",
+        "uplift:rate_limiter:oneup",
         mapping={"probing": now, "probe": now + probe_in * 1000, "at": now, "limit": 0.2},
     )
 
@@ -203,7 +215,7 @@ async def test_at_a_throttled_rate_no_more_is_dispatched_than_can_be_sent(
 ) -> None:
     for _ in range(30):
         await rows.put(database, alice)
-    await client.hset("uplift:rate_limiter", mapping={"limit": 5})
+    await client.hset("uplift:rate_limiter:oneup", mapping={"limit": 5})
     assert (await sweep(database, own_settings)).dispatched == 5 * own_settings.sweep_seconds * 2
     assert (await sweep(database, own_settings)).dispatched == 0
 
@@ -223,7 +235,7 @@ async def test_stalled_time_is_credited_to_the_deadlines_of_what_waits(
     await outage(client, probe_in=60)
 
     # It counts at once, and is written to the rows when it is long enough.
-    await client.hset("uplift:rate_limiter", "stalled", 3600_000)
+    await client.hset("uplift:rate_limiter:oneup", "stalled", 3600_000)
     assert (await sweep(database, settings)).expired == 0
     assert (await rows.row(database, over)).give_up_at == before[over]
     async with database.transaction() as connection:
@@ -235,14 +247,14 @@ async def test_stalled_time_is_credited_to_the_deadlines_of_what_waits(
     assert not claim.past_deadline
     await rows.bring_to(database, over, State.QUEUED)
 
-    await client.hset("uplift:rate_limiter", "stalled", 3 * 3600_000)
+    await client.hset("uplift:rate_limiter:oneup", "stalled", 3 * 3600_000)
     assert (await sweep(database, settings)).expired == 0
     for id_ in (over, began):
         moved = (await rows.row(database, id_)).give_up_at - before[id_]
         assert 3 * 3600 <= moved.total_seconds() < 3 * 3600 + 60
     assert (await rows.row(database, new)).give_up_at is None
     assert (await rows.row(database, parked)).give_up_at == before[parked]
-    assert float(await client.hget("uplift:rate_limiter", "stalled") or "inf") < 60_000
+    assert float(await client.hget("uplift:rate_limiter:oneup", "stalled") or "inf") < 60_000
     await sweep(database, settings)
     assert ((await rows.row(database, began)).give_up_at - before[began]).total_seconds() < 4 * 3600
 
@@ -283,8 +295,8 @@ async def test_without_redis_nothing_expires_because_the_stalled_time_is_unknown
     ("crashes", "state", "reason"),
     [
         (0, State.QUEUED, Reason.LEASE_EXPIRED),
-        (REFUSED_AFTER_CRASHES - 2, State.QUEUED, Reason.LEASE_EXPIRED),
-        (REFUSED_AFTER_CRASHES - 1, State.REFUSED, Reason.CRASHES_WORKER),
+        (REFUSED_AFTER_CRASHES_ALONE - 2, State.QUEUED, Reason.LEASE_EXPIRED),
+        (REFUSED_AFTER_CRASHES_ALONE - 1, State.REFUSED, Reason.CRASHES_WORKER),
     ],
 )
 async def test_an_upload_that_crashed_too_many_workers_is_refused_with_its_body_kept(
@@ -297,8 +309,10 @@ async def test_an_upload_that_crashed_too_many_workers_is_refused_with_its_body_
     reason: Reason,
 ) -> None:
     upload_id = await rows.put(database, alice)
-    await rows.bring_to(database, upload_id, State.QUEUED, crashes=crashes)
-    await rows.claim(database, upload_id, lease_seconds=0.0)
+    await rows.bring_to(database, upload_id, State.QUEUED, crashes=crashes, crashes_alone=crashes)
+    process_id = await rows.add_process(database)
+    await rows.claim(database, upload_id, process_id=process_id)
+    await rows.end_process(database, process_id)
     found = await sweep(database, own_settings)
     assert (found.refused, found.lease_expired) == ((1, 0) if state is State.REFUSED else (0, 1))
     row = await rows.row(database, upload_id)
@@ -441,7 +455,13 @@ async def test_while_others_succeed_a_failed_upload_keeps_its_backoff(
         rate_limiter = RateLimiter(counter, own_settings)
         retrier = CollisionRetrier(database, KeyRing.parse(MASTER_KEYS))
         sweeper = Sweeper(
-            database, dispatcher, Eraser(database), retrier, rate_limiter, own_settings
+            database,
+            dispatcher,
+            Eraser(database),
+            Mover(database, {}),
+            retrier,
+            rate_limiter,
+            own_settings,
         )
         await sweeper.sweep()
         await rows.bring_to(

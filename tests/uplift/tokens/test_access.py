@@ -67,7 +67,9 @@ async def make_access(relay: Relay, settings: Settings) -> AsyncIterator[MakeAcc
         http = open_http(connections=100)
         opened.append(http)
         tokens = TokenEndpoint(http, settings, Quota(counter, settings), seconds=seconds)
-        return TokenAccess(relay.database, tokens, settings, refresh_seconds=refresh_seconds)
+        return TokenAccess(
+            relay.database, tokens, settings, ["oneup"], refresh_seconds=refresh_seconds
+        )
 
     yield make
     for http in opened:

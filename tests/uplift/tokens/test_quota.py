@@ -269,3 +269,61 @@ async def test_redis_that_goes_during_a_call_fails_nothing(
         async with quota.call(new_user=False):
             server.kill()
         await call(quota)
+
+
+# --- what somebody else writes into Redis --------------------------------------------------------
+
+_CALLS = "uplift:oneup:quota-calls"
+_SUSPENDED = "uplift:oneup:quota-calls-suspended"
+_TEN_YEARS = 10 * 365 * 86_400
+
+
+@pytest.mark.parametrize("seconds", [_TEN_YEARS, None], ids=["ten years", "for ever"])
+async def test_nothing_suspends_the_calls_for_more_than_an_hour(
+    make_quota: MakeQuota, redis_url: str, seconds: int | None
+) -> None:
+    async with redis.asyncio.from_url(redis_url) as server:
+        await server.set(_SUSPENDED, "garbage", ex=seconds)
+        quota = make_quota(10)
+        assert await quota.left() == (0, 0)
+        assert await withheld(quota) <= HOUR
+        assert 0 < await server.ttl(_SUSPENDED) <= HOUR
+
+
+async def test_no_retry_after_suspends_the_calls_for_more_than_an_hour(
+    make_quota: MakeQuota,
+) -> None:
+    quota = make_quota(10)
+    assert await quota.used_up(float(_TEN_YEARS)) == HOUR
+    assert await withheld(quota) <= HOUR
+
+
+async def test_calls_in_the_future_count_for_one_period_from_now(
+    make_quota: MakeQuota, redis_url: str
+) -> None:
+    async with redis.asyncio.from_url(redis_url) as server:
+        later = 1000 * (time.time() + _TEN_YEARS)
+        await server.zadd(_CALLS, {f"call {number}": later for number in range(5)} | {"x": "inf"})
+        assert await withheld(make_quota(5)) <= HOUR + 1
+
+
+@pytest.mark.parametrize("kind", ["text", "list", "hash", "too many"])
+async def test_a_key_that_holds_something_else_or_too_much_begins_again(
+    make_quota: MakeQuota, redis_url: str, kind: str
+) -> None:
+    async with redis.asyncio.from_url(redis_url) as server:
+        match kind:
+            case "text":
+                await server.set(_CALLS, "garbage")
+            case "list":
+                await server.rpush(_CALLS, "garbage")
+            case "hash":
+                await server.hset(_CALLS, "garbage", "garbage")
+            case _:
+                now = 1000 * time.time()
+                await server.zadd(_CALLS, {f"garbage {each}": now for each in range(10_000)})
+        quota = make_quota(5)
+        if kind != "too many":
+            assert await quota.left() == (5, 5)
+        assert await made(quota, 8) == 5
+        assert await server.zcard(_CALLS) == 5

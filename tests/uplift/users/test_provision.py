@@ -214,7 +214,7 @@ async def with_wrong_secret(relay: Relay, settings: Settings) -> AsyncIterator[P
     http = open_http(connections=1)
     try:
         tokens = TokenEndpoint(http, wrong, factories.own_quota(wrong))
-        yield Provisioner(relay.database, relay.key_ring, tokens, relay.keys, "oneup")
+        yield Provisioner(relay.database, relay.key_ring, tokens, relay.keys, relay.destinations)
     finally:
         await http.aclose()
 

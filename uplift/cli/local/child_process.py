@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from uuid import UUID, uuid4
 
 from uplift.cli.local.guard import Guard
 from uplift.errors import UpliftError
@@ -76,6 +77,8 @@ class ChildProcess:
         self._group_ended = True
         self._log_start = 0
         self._log_rotated = False
+        self.process_id: UUID | None = None
+        """The UPLIFT_PROCESS_ID of the child that was started last: each start has its own."""
 
     @property
     def pid(self) -> int | None:
@@ -104,10 +107,12 @@ class ChildProcess:
         """
         if self.running:
             return
-        path = (os.environ if self._env is None else self._env).get("PATH")
+        environment = os.environ if self._env is None else self._env
+        path = environment.get("PATH")
         if shutil.which(self.argv[0], path=path) is None:
             raise UpliftError(f"{self.name} cannot start: there is no program {self.argv[0]}.")
         self._rotate_log_once()
+        self.process_id = uuid4()
         with open(self.log, "ab", opener=_open_private) as log:
             self._log_start = log.tell()
             self._child = subprocess.Popen(  # noqa: S603 - argv lists of our own, never a shell
@@ -115,7 +120,7 @@ class ChildProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=self._env,
+                env={**environment, "UPLIFT_PROCESS_ID": str(self.process_id)},
                 cwd=self._cwd,
                 start_new_session=True,
                 pass_fds=self._pass_fds,

@@ -119,8 +119,8 @@ def _show(system: System, folder: Path, like: Like) -> int:
     if not wrong:
         console.print(
             f"\nAll is correct: the simulated {NAMES[like]} has {counts['resources']} resources,"
-            f" none of them twice; each of the {len(manifest.broken)} broken ones was rejected, with the"
-            " element at fault.",
+            f" none of them twice; each of the {len(manifest.broken)} broken ones was rejected,"
+            " with the element at fault.",
             style="green",
         )
     console.print("Stopping. `uplift up` (or `make up`) keeps the system running.")

@@ -6,6 +6,7 @@ from uplift.secret_files import FLOWER_SECRETS
 from uplift.settings import secrets
 
 LEDGER = "UPLIFT_DATABASE_URL"
+OWNER = "UPLIFT_MIGRATION_DATABASE_URL"
 BROKER = "UPLIFT_REDIS_URL"
 _ALL = frozenset(
     {
@@ -24,7 +25,7 @@ NEEDS: Mapping[str, frozenset[str]] = {
     "worker": _ALL,
     "bulk": _ALL,
     "beat": _ALL,  # it compares sealed times of records that collided
-    "migrate": frozenset({LEDGER}),
+    "migrate": frozenset({OWNER}),
     "flower": frozenset({BROKER, "FLOWER_BASIC_AUTH"}),
     "sandbox": frozenset({"SANDBOX_CLIENT_SECRET", "SANDBOX_CONTROL_TOKEN", "SANDBOX_STATE_KEY"}),
 }

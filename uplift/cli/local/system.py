@@ -10,14 +10,16 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
+from uuid import UUID
 
 import httpx
 from pydantic import SecretStr
+from sqlalchemy.exc import SQLAlchemyError
 
 from uplift.cli.environment import HOME, is_ours
 from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
@@ -29,8 +31,8 @@ from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.processes import Processes
 from uplift.destinations.derived_ids import new_id_key
 from uplift.errors import UpliftError
-from uplift.ledger import migrate
-from uplift.ledger.database import Database
+from uplift.ledger import migrate, processes
+from uplift.ledger.database import FOR_A_CALLER, Database
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 
@@ -38,6 +40,9 @@ _READY_SECONDS = 60
 
 PROCESSES = ("api", "worker", "bulk", "beat", "flower")
 """The processes of a deployment: each is the command `uplift NAME`. The Procfile has the same."""
+
+CLAIMING = ("worker", "bulk")
+"""Those that claim uploads, and so have heartbeats in the ledger."""
 
 ADMIN_PORTS: Mapping[str, int] = {"api": 9801, "worker": 9802, "bulk": 9803, "beat": 9804}
 """The port of each for metrics and health checks. The Procfile has the same."""
@@ -160,9 +165,33 @@ class System:
                 ended.append(server.title)
         for name in self._wanted:
             if self.processes[name].returncode is not None:
-                self.processes.restart(name)
+                self.restart(name)
                 ended.append(name)
         return ended
+
+    def restart(self, name: str) -> None:
+        """Stop a process, if it runs, and start it again. The ledger is told that it has ended."""
+        process = self.processes[name]
+        process.stop()
+        ended = process.process_id
+        process.start()
+        if ended is not None and name in CLAIMING:
+            self._note_end(ended)
+
+    def _note_end(self, process_id: UUID) -> None:
+        """Without it, what the process had waits as if it only stood still."""
+
+        async def note() -> None:
+            url = SecretStr(self.environment["UPLIFT_DATABASE_URL"])
+            database = Database.connect(Settings(database_url=url), FOR_A_CALLER)
+            try:
+                async with database.transaction() as connection:
+                    await processes.note_end(connection, process_id, crashed=True)
+            finally:
+                await database.close()
+
+        with suppress(SQLAlchemyError):
+            asyncio.run(note())
 
     def _start(self) -> None:
         environment = self.environment
@@ -213,7 +242,8 @@ class System:
         self.postgres = self._stack.enter_context(
             EmbeddedPostgres(self._data_dir, account=self._account)
         )
-        self.environment["UPLIFT_DATABASE_URL"] = self.postgres.url
+        self.environment["UPLIFT_DATABASE_URL"] = self.postgres.app_url
+        self.environment["UPLIFT_MIGRATION_DATABASE_URL"] = self.postgres.owner_url
 
     def _start_one(self, name: str) -> None:
         self._say(f"Starting {name}")
@@ -269,8 +299,9 @@ class System:
         self._say("Migrating the ledger")
 
         async def upgrade() -> None:
-            url = SecretStr(self.environment["UPLIFT_DATABASE_URL"])
-            database = Database.connect(Settings(database_url=url))
+            url = self.environment.get("UPLIFT_MIGRATION_DATABASE_URL")
+            url = url or self.environment["UPLIFT_DATABASE_URL"]
+            database = Database.connect(Settings(database_url=SecretStr(url)))
             try:
                 await migrate.upgrade(database)
             finally:

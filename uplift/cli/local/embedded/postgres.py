@@ -13,6 +13,7 @@ It listens on a loopback TCP port and asks for a password, which is beside the d
 unix socket would limit the path of the data to 107 characters.
 """
 
+import hmac
 import os
 import pwd
 import secrets
@@ -24,6 +25,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import psycopg
+from psycopg import sql
 
 from uplift.cli.local.child_process import Account, run_as
 from uplift.cli.local.embedded.account import NOBODY, find_account
@@ -31,8 +33,12 @@ from uplift.cli.local.embedded.programs import find_programs
 from uplift.cli.local.embedded.server import Server, ServerFailed
 from uplift.cli.local.ports import HOST
 from uplift.errors import ConfigurationError
+from uplift.ledger.roles import APP, READ
 
-_NAME = "uplift"  # of the role and of the database
+_DATABASE = "uplift"
+_SUPERUSER = "postgres"
+_OWNER = "uplift_owner"
+_LOGIN = "uplift"  # of the processes
 
 # From less to more. An empty tuple is an ordinary user's reach.
 _CAPABILITIES: tuple[tuple[str, ...], ...] = ((), ("dac_read_search",), ("dac_override",))
@@ -70,16 +76,32 @@ class EmbeddedPostgres(Server):
 
     @property
     def url(self) -> str:
-        """postgresql://…, with a role that may create databases."""
-        return self._url(_NAME)
+        """postgresql://…, of the superuser: for tests, and for who repairs something by hand."""
+        return self._url(_SUPERUSER, self._password())
+
+    @property
+    def owner_url(self) -> str:
+        """The same of the role that owns the ledger, and migrates it."""
+        return self._url(_OWNER, self._password_of(_OWNER))
+
+    @property
+    def app_url(self) -> str:
+        """The same of the role of the processes."""
+        return self._url(_LOGIN, self._password_of(_LOGIN))
 
     @property
     def _password_file(self) -> Path:
         return self.data_dir / "postgres.password"
 
-    def _url(self, database: str) -> str:
-        password = self._password_file.read_text(encoding="utf-8").strip()
-        return f"postgresql://{_NAME}:{password}@{HOST}:{self.port}/{database}"
+    def _password(self) -> str:
+        return self._password_file.read_text(encoding="utf-8").strip()
+
+    def _password_of(self, role: str) -> str:
+        """It leads to no other role's password, and needs no file."""
+        return hmac.digest(self._password().encode(), role.encode(), "sha256").hex()
+
+    def _url(self, role: str, password: str, database: str = _DATABASE) -> str:
+        return f"postgresql://{role}:{password}@{HOST}:{self.port}/{database}"
 
     def _account(self) -> Account | None:
         return self._runs_as
@@ -114,15 +136,31 @@ class EmbeddedPostgres(Server):
 
     def _is_ready(self) -> bool:
         try:
-            with psycopg.connect(
-                self._url("postgres"), connect_timeout=2, autocommit=True
-            ) as connection:
-                found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [_NAME])
+            url = self._url(_SUPERUSER, self._password(), "postgres")
+            with psycopg.connect(url, connect_timeout=2, autocommit=True) as connection:
+                self._make_roles(connection)
+                found = connection.execute(
+                    "SELECT 1 FROM pg_database WHERE datname = %s", [_DATABASE]
+                )
                 if found.fetchone() is None:
-                    connection.execute(f"CREATE DATABASE {_NAME}")
+                    connection.execute(f"CREATE DATABASE {_DATABASE} OWNER {_OWNER}")
         except psycopg.OperationalError:
             return False
         return True
+
+    def _make_roles(self, connection: psycopg.Connection) -> None:
+        """The roles that `uplift migrate` gives rights to, and two logins."""
+        there = {name for (name,) in connection.execute("SELECT rolname FROM pg_roles")}
+        for role in (APP, READ, _OWNER, _LOGIN):
+            if role not in there:
+                connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
+        for role in (_OWNER, _LOGIN):
+            connection.execute(
+                sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(
+                    sql.Identifier(role), sql.Literal(self._password_of(role))
+                )
+            )
+        connection.execute(f"GRANT {APP} TO {_LOGIN}")
 
     def _create_cluster(self) -> None:
         # Under another name until it is complete: a setup that was cut short is never used.
@@ -141,7 +179,7 @@ class EmbeddedPostgres(Server):
                 *(run_as(account) if account is not None else []),
                 self._program("initdb"),
                 f"--pgdata={unfinished}",
-                f"--username={_NAME}",
+                f"--username={_SUPERUSER}",
                 f"--pwfile={self._password_file}",
                 "--auth=scram-sha-256",
                 "--no-locale",

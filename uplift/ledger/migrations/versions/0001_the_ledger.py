@@ -48,6 +48,28 @@ def upgrade() -> None:
         "ix_audit_events_pseudonym_id", "audit_events", ["pseudonym", "id"], unique=False
     )
     op.create_table(
+        "processes",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column(
+            "started_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.Column(
+            "heartbeat_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("crashed", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.CheckConstraint(
+            "NOT crashed OR ended_at IS NOT NULL", name=op.f("ck_processes_crashed_ended")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_processes")),
+    )
+    op.create_table(
         "restores",
         sa.Column("since", sa.DateTime(timezone=True), nullable=False),
         sa.Column(
@@ -392,6 +414,7 @@ def upgrade() -> None:
         sa.Column("revision", sa.Integer(), server_default=sa.text("1"), nullable=False),
         sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("crashes", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("crashes_alone", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("maybe_sent", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("empty_searches", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column(
@@ -412,6 +435,8 @@ def upgrade() -> None:
         sa.Column("give_up_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("lease_id", sa.Uuid(), nullable=True),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("attempt_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("process_id", sa.Uuid(), nullable=True),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
@@ -430,7 +455,8 @@ def upgrade() -> None:
             name=op.f("ck_uploads_queued_is_due"),
         ),
         sa.CheckConstraint(
-            "(state = 'sending') = (lease_id IS NOT NULL AND lease_until IS NOT NULL)",
+            "num_nonnulls(lease_id, lease_until, attempt_until) ="
+            " CASE WHEN state = 'sending' THEN 3 ELSE 0 END",
             name=op.f("ck_uploads_sending_is_leased"),
         ),
         sa.CheckConstraint(
@@ -478,6 +504,13 @@ def upgrade() -> None:
         ["next_attempt_at"],
         unique=False,
         postgresql_where=sa.text("state = 'queued' AND finish_tag IS NULL"),
+    )
+    op.create_index(
+        "ix_uploads_held",
+        "uploads",
+        ["queue", "fhir_version", "resource_type", "attempts"],
+        unique=False,
+        postgresql_where=sa.text("state = 'queued' AND finish_tag IS NULL AND reason = 'held'"),
     )
     op.create_index(
         "ix_uploads_queued",
@@ -585,6 +618,7 @@ def downgrade() -> None:
     )
     op.drop_index("ix_uploads_ready", table_name="uploads")
     op.drop_index("ix_uploads_queued", table_name="uploads")
+    op.drop_index("ix_uploads_held", table_name="uploads")
     op.drop_index("ix_uploads_waiting", table_name="uploads")
     op.drop_table("uploads")
     op.execute("DROP SEQUENCE virtual_time_uploads")
@@ -646,6 +680,7 @@ def downgrade() -> None:
     )
     op.drop_table("users")
     op.drop_table("restores")
+    op.drop_table("processes")
     op.drop_index("ix_audit_events_pseudonym_id", table_name="audit_events")
     op.drop_index("ix_audit_events_at", table_name="audit_events", postgresql_using="brin")
     op.drop_table("audit_events")

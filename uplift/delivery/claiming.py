@@ -1,0 +1,215 @@
+"""Claims uploads: as many as there are slots, permits of the rate limiter and bytes for."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from uplift.delivery.heartbeats import Heartbeats
+from uplift.delivery.in_flight import InFlightLimit
+from uplift.delivery.rate_limiter import RateLimiter
+from uplift.ledger import due, fair_queue, leases, set_aside
+from uplift.ledger.database import Database
+from uplift.ledger.due import Due
+from uplift.ledger.leases import Claim, LeaseTerms
+from uplift.ledger.set_aside import FhirType
+from uplift.lifecycle import ALONE_AFTER_CRASHES
+from uplift.settings import Settings
+
+MAX_CLAIM = 100
+"""So many uploads are claimed at once at most."""
+
+# How long a message waits for a permit, in seconds: meanwhile it occupies a worker's thread.
+_PATIENCE = 1.0
+_SHORTEST_WAIT = 0.005
+# How often a type of which only probes go out is looked at, in seconds.
+_LOOK_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What is claimed, what must be attempted alone, and of how many it was found out."""
+
+    claims: list[Claim]
+    suspects: list[UUID]
+    found: int
+
+
+@dataclass(slots=True)
+class _Acquired:
+    """Slots, permits and bytes of bodies, and the claims that use them."""
+
+    slots: int
+    permits: int = 0
+    body_bytes: int = 0
+    claims: list[Claim] = field(default_factory=list)
+
+
+class Claimer:
+    """Claims what is next in a queue. `stopping` is set when nothing more may be claimed."""
+
+    def __init__(
+        self,
+        database: Database,
+        rate_limiter: RateLimiter,
+        in_flight: InFlightLimit,
+        heartbeats: Heartbeats,
+        settings: Settings,
+        stopping: asyncio.Event,
+    ) -> None:
+        self._database = database
+        self._rate_limiter = rate_limiter
+        self._in_flight = in_flight
+        self._heartbeats = heartbeats
+        self._settings = settings
+        self._stopping = stopping
+        self._looked_at: dict[tuple[str, FhirType], float] = {}  # on time.monotonic
+
+    async def count_ready(self, queue: str) -> int:
+        """How many may be claimed, up to a limit: only so many slots and permits are acquired."""
+        if not self._rate_limiter.is_scarce:
+            async with self._database.reading() as connection:
+                return await fair_queue.count_ready(connection, queue, limit=MAX_CLAIM)
+        # What turns out not to be due would use up permits, and there are few.
+        while True:
+            probing = await self._rate_limiter.types.probing()
+            async with self._database.transaction() as connection:
+                front = await due.front(connection, queue, limit=MAX_CLAIM, probing=probing)
+            if front.due or not front.found:
+                return len(front.due)
+
+    async def claim(self, queue: str, limit: int, *, elsewhere: Collection[UUID]) -> Claimed | None:
+        """Claim up to so many, once there are free slots; None without a permit or an upload.
+
+        What another caller attempts alone, `elsewhere`, is left to it.
+        """
+        async with self._acquire(limit) as acquired:
+            acquired.permits = await self._permits(acquired.slots)
+            if not acquired.permits:
+                return None
+            probing = await self._rate_limiter.types.probing()
+            await self._heartbeats.ready()
+            since = time.monotonic()
+            async with self._database.transaction() as connection:
+                front = await due.front(
+                    connection,
+                    queue,
+                    limit=acquired.permits,
+                    probing=probing,
+                    stalled_seconds=self._rate_limiter.stalled_seconds,
+                )
+                suspects = [
+                    id_ for id_, each in front.due.items() if each.crashes >= ALONE_AFTER_CRASHES
+                ]
+                others = {id_: each for id_, each in front.due.items() if id_ not in suspects}
+                leased = await self._lease_fitting(connection, others, acquired, since)
+            acquired.claims = claims = leased
+        alone = [id_ for id_ in suspects if id_ not in elsewhere]
+        passed = front.found - len(front.due)
+        if not (others or alone or passed):
+            return None
+        return Claimed(claims, alone, len(claims) + len(alone) + passed)
+
+    async def claim_alone(self, upload_id: UUID) -> list[Claim] | None:
+        """Claim this one, if it is due; None without a permit. Acquires no slot."""
+        if self._stopping.is_set() or not await self._permits(1):
+            return None
+        claims: list[Claim] = []
+        try:
+            await self._heartbeats.ready()
+            since = time.monotonic()
+            async with self._database.transaction() as connection:
+                claims = await leases.claim(
+                    connection,
+                    [upload_id],
+                    since=since,
+                    stalled_seconds=self._rate_limiter.stalled_seconds,
+                    **self._terms(),
+                )
+        finally:
+            self._rate_limiter.release(1 - len(claims))
+        return claims
+
+    async def claim_probes(self, queue: str) -> list[Claim]:
+        """Claim an upload of each type of which a probe may be sent now, if one is set aside."""
+        claims: list[Claim] = []
+        for fhir_type, wait in (await self._rate_limiter.types.probing()).items():
+            looked_at = self._looked_at.get((queue, fhir_type), 0.0)
+            if wait or time.monotonic() < looked_at + _LOOK_SECONDS:
+                continue
+            self._looked_at[queue, fhir_type] = time.monotonic()
+            claims += await self._claim_probe(queue, fhir_type)
+        return claims
+
+    async def _claim_probe(self, queue: str, fhir_type: FhirType) -> list[Claim]:
+        async with self._database.reading() as connection:
+            upload_id = await set_aside.first_set_aside(connection, queue, fhir_type)
+        if upload_id is None:
+            return []
+        async with self._acquire(1) as acquired:
+            acquired.permits = await self._permits(1)
+            if not acquired.permits or not await self._rate_limiter.types.acquire(fhir_type):
+                return []
+            await self._heartbeats.ready()
+            since = time.monotonic()
+            async with self._database.transaction() as connection:
+                await set_aside.make_due(connection, upload_id)
+                found = await due.due_among(
+                    connection, [upload_id], stalled_seconds=self._rate_limiter.stalled_seconds
+                )
+                leased = await self._lease_fitting(connection, found, acquired, since)
+            acquired.claims = leased
+        return acquired.claims
+
+    @asynccontextmanager
+    async def _acquire(self, limit: int) -> AsyncIterator[_Acquired]:
+        """Within it, up to so many slots are acquired. Afterwards what is not used is released."""
+        acquired = _Acquired(await self._in_flight.acquire(limit))
+        try:
+            yield acquired
+        finally:
+            used = sum(claim.body_bytes for claim in acquired.claims)
+            count = len(acquired.claims)
+            await self._in_flight.release(acquired.slots - count, acquired.body_bytes - used)
+            self._rate_limiter.release(acquired.permits - count)
+
+    async def _lease_fitting(
+        self,
+        connection: AsyncConnection,
+        found: Mapping[UUID, Due],
+        acquired: _Acquired,
+        since: float,
+    ) -> list[Claim]:
+        """Lease those of these that fit. The others stay at the front."""
+        count = self._in_flight.fit([each.body_bytes for each in found.values()])
+        fitting = dict(islice(found.items(), count))
+        acquired.body_bytes = sum(each.body_bytes for each in fitting.values())
+        return await leases.lease(connection, fitting, since=since, **self._terms())
+
+    def _terms(self) -> LeaseTerms:
+        return LeaseTerms(
+            attempt_seconds=self._settings.attempt_seconds,
+            lease_seconds=self._settings.lease_seconds,
+            give_up_seconds=self._settings.give_up_seconds,
+            process_id=self._heartbeats.process_id,
+            allow_shared_ids=self._settings.allow_shared_ids,
+        )
+
+    async def _permits(self, limit: int) -> int:
+        """Up to so many permits: waits a moment for at least one, else 0."""
+        until = time.monotonic() + _PATIENCE
+        while limit and not self._stopping.is_set():
+            permits = await self._rate_limiter.acquire(limit)
+            if permits:
+                return permits
+            wait = max(self._rate_limiter.wait, _SHORTEST_WAIT)
+            if self._rate_limiter.is_stalled or time.monotonic() + wait > until:
+                break
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), wait)
+        return 0
