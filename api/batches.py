@@ -122,7 +122,9 @@ async def submit_batch(
             def charge_blank(lines: int) -> None:
                 rate_limits.charge_blank(caller, lines)
 
-            chunks = read_chunks(request, receiving, relay.settings.max_batch_bytes)
+            chunks = rate_limits.charge_chunks(
+                caller, read_chunks(request, receiving, relay.settings.max_batch_bytes)
+            )
             lines = read_lines(chunks, relay.settings, part, charge_blank)
             async with aclosing(chunks), aclosing(lines):
                 first = await anext(lines, None)
@@ -136,6 +138,7 @@ async def submit_batch(
                 row = await _accept(relay, opened, entries)
         else:
             body = await read_json_body(request, limit, part)
+            rate_limits.charge_bytes(caller, len(body))
             bundled = await read_bundle_unblocked(body, relay.settings.max_json_values)
             opened = await relay.batch_acceptor.open(name, batch_id, labels, by=caller.actor)
             entries = rate_limits.charge(caller, bundle_entries(bundled))

@@ -82,6 +82,7 @@ async def submit_upload(request: Request, caller: CallerDep) -> Response:
     limit = relay.settings.max_body_bytes
     async with admission.body(caller.credential, Receiving()) as part:
         body = await read_json_body(request, limit, part)
+        rate_limits.charge_bytes(caller, len(body))
         submission = await parse_unblocked(body, labels, relay.settings.max_json_values)
         accepted = await relay.acceptor.accept(
             caller.user(submission.labels.user), submission, by=caller.actor, key=key

@@ -3,7 +3,7 @@
 Newcomers, each with one upload, arrive evenly for a while: once alone, and once while one person
 has 100,000 uploads waiting in the same queue. Then claims of 100 uploads are timed, and rolled
 back, with 1,000,000 waiting of 10,000 people: at the front, and of named ids, as claims were
-before there was fair queueing.
+before there was fair queueing. The plan of the first is printed, and is in the JSON.
 """
 
 import asyncio
@@ -11,9 +11,10 @@ import statistics
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bench.delivery import IN_FLIGHT
@@ -53,7 +54,8 @@ def main(folder: Path, plan: Plan) -> list[Figure]:
         worker.stop()
         testbed.ledger.execute("TRUNCATE uploads CASCADE")
         _fill(testbed, waiting=plan.of(WAITING), people=plan.of(PEOPLE))
-        at_front, named = asyncio.run(_claims(testbed))
+        at_front, named, plan_of_front = asyncio.run(_claims(testbed))
+    print(plan_of_front)
     both = list(zip(beside, alone, strict=True))
     return [
         Figure(
@@ -74,6 +76,7 @@ def main(folder: Path, plan: Plan) -> list[Figure]:
             ours=(at_front * 1000,),
             theirs=(named * 1000,),
             target=Target(1.2, bound="maximum"),
+            more={"plan": plan_of_front.splitlines()},
         ),
     ]
 
@@ -127,8 +130,8 @@ class _RolledBackError(Exception):
     pass
 
 
-async def _claims(testbed: Testbed) -> tuple[float, float]:
-    """The median seconds of a claim at the front, and of one of named ids."""
+async def _claims(testbed: Testbed) -> tuple[float, float, str]:
+    """The median seconds of a claim at the front, and of one of named ids; the first one's plan."""
     database = Database.connect(testbed.settings)
     times: tuple[list[float], list[float]] = ([], [])
     try:
@@ -144,9 +147,30 @@ async def _claims(testbed: Testbed) -> tuple[float, float]:
                     async with database.transaction() as connection:
                         into.append(await _claim(connection, ids if side else None))
                         raise _RolledBackError
+        plan = await _plan(database)
     finally:
         await database.close()
-    return statistics.median(times[0]), statistics.median(times[1])
+    return statistics.median(times[0]), statistics.median(times[1]), plan
+
+
+async def _plan(database: Database) -> str:
+    """How PostgreSQL finds what is claimed next."""
+    sent: list[tuple[str, Any]] = []
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+        sent.append((statement, parameters))
+
+    async with database.transaction() as connection:
+        sync = connection.sync_connection
+        if sync is None:
+            raise RuntimeError("The connection is closed.")
+        event.listen(sync, "before_cursor_execute", note)
+        await front(connection, UPLOADS, limit=_CLAIM)
+        event.remove(sync, "before_cursor_execute", note)
+        statement, parameters = sent[0]
+        raw: Any = (await connection.get_raw_connection()).driver_connection
+        lines = await raw.execute(f"EXPLAIN (ANALYZE, BUFFERS) {statement}", parameters)
+        return "\n".join(line for (line,) in await lines.fetchall())
 
 
 async def _claim(connection: AsyncConnection, ids: list[UUID] | None) -> float:

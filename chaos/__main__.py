@@ -27,6 +27,7 @@ def main() -> int:
     add("--seed", type=int, default=default.seed, help="decides what happens when")
     add("--ids", choices=["kept", "assigned"], default=default.ids, help="who names resources")
     add("--beyond", action="store_true", help="delays longer than settle and index_lag")
+    add("--heavy", action="store_true", help="one person has nine tenths of all uploads")
     add("--devices", type=int, default=default.devices, help="devices that send at once")
     add("--folder", type=Path, help="keeps logs and ledger; default: a new one, kept on failure")
     asked = vars(parser.parse_args())

@@ -14,7 +14,7 @@ from uplift.sandbox.testing import SandboxControl
 _PAGE = 500
 _ROWS = """
     SELECT u.id::text, p.app_user_id, u.version, u.state, u.reason, u.attempts, u.maybe_sent,
-        u.possible_duplicate
+        u.possible_duplicate, extract(epoch FROM u.delivered_at - u.created_at)::float8
     FROM uploads AS u JOIN users AS p ON p.id = u.user_id
 """
 _ATTEMPTS = "SELECT upload_id::text, extract(epoch FROM opened_at)::float8, outcome FROM attempts"

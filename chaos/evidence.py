@@ -8,7 +8,10 @@ from chaos.options import Options
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An upload in the ledger. `marked`: it carries the mark `possible_duplicate`."""
+    """An upload in the ledger. `marked`: it carries the mark `possible_duplicate`.
+
+    `waited` is how many seconds it took from accepted to delivered, if it is delivered.
+    """
 
     id: str
     user: str
@@ -18,6 +21,7 @@ class Row:
     attempts: int
     maybe_sent: bool
     marked: bool
+    waited: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

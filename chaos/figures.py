@@ -1,9 +1,12 @@
 """The report of a chaos run, for people."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from math import ceil
 
-from chaos.evidence import Evidence
+from chaos.evidence import Evidence, Row
+from chaos.options import Options
+from chaos.scenario import HEAVY_PERSON
 
 _SHOWN = 12  # findings of one check
 
@@ -50,6 +53,7 @@ def lines(
         f" {len(evidence.attempts) - len({each.upload_id for each in evidence.attempts})} of them"
         " repeated"
     )
+    yield from _waits(evidence)
     yield f"settled         {settling:.0f} s after the last fault"
     for name, found in findings.items():
         yield f"{'FAILED' if found else 'holds':7} {name}{f': {len(found)}' if found else ''}"
@@ -58,6 +62,31 @@ def lines(
     failed = sum(map(bool, findings.values()))
     verdict = f"{failed} of {len(findings)} checks FAILED" if failed else "every check holds"
     yield f"seed {options.seed}: {verdict}"
+
+
+def _waits(evidence: Evidence) -> Iterator[str]:
+    """How long it took from accepted to delivered; where one person is heavy, apart from theirs."""
+    waits: dict[str, list[float]] = defaultdict(list)
+    for row in evidence.rows:
+        if row.waited is not None:
+            waits[_whose(row, evidence.options)].append(row.waited)
+    for whose, seconds in sorted(waits.items()):
+        p50, p95 = (ranked(seconds, share) for share in (0.5, 0.95))
+        yield (
+            f"waits           from accepted to delivered{whose}: p50 {p50:.1f} s, p95 {p95:.1f} s,"
+            f" longest {max(seconds):.1f} s ({len(seconds)} uploads)"
+        )
+
+
+def _whose(row: Row, options: Options) -> str:
+    if not options.heavy:
+        return ""
+    return f" of {HEAVY_PERSON}" if row.user == HEAVY_PERSON else " of the others"
+
+
+def ranked(values: Sequence[float], share: float) -> float:
+    """The smallest value such that this share of all values is not greater (nearest rank)."""
+    return sorted(values)[max(1, ceil(share * len(values))) - 1]
 
 
 def _listed(numbers: Mapping[str, int], prefix: str = "") -> str:

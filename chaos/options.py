@@ -11,9 +11,10 @@ class Options:
     """One chaos run. Times are in seconds.
 
     `beyond`: the simulated 1upHealth finishes later than `settle` and indexes later than
-    `index_lag`. Then copies are allowed, but each must be marked as a possible duplicate. An upload
-    that has not changed for `patience` is stuck; `patience` is longer than every time limit here.
-    The run waits no longer than `give_up_waiting` for the last upload.
+    `index_lag`. Then copies are allowed, but each must be marked as a possible duplicate. `heavy`:
+    one person has nine tenths of all uploads, and sends them in the first fifth of the run. An
+    upload that has not changed for `patience` is stuck; `patience` is longer than every time limit
+    here. The run waits no longer than `give_up_waiting` for the last upload.
     """
 
     uploads: int = 10_000
@@ -21,6 +22,7 @@ class Options:
     seed: int = 1
     ids: Ids = "kept"
     beyond: bool = False
+    heavy: bool = False
     kill_every: float = 4.0
     users: int = 10
     devices: int = 60

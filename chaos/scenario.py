@@ -19,6 +19,9 @@ FIRST = (API, "worker", "bulk", "beat")
 
 _MAX_BATCH = 30
 _BATCHES = 0.05  # of the steps: nearly half of the uploads
+_HEAVY = 0.9  # of all uploads
+_HEAVY_BATCHES = 0.5
+_HEAVY_TIME = 0.2  # of the run
 _MAX_DOWN = 1.5  # seconds until a killed process is started again
 _SERVERS = ("redis", "postgres")
 # Faults that delay, so that longer delays show.
@@ -65,14 +68,33 @@ class Scenario:
 def write(options: Options) -> Scenario:
     """The scenario of a run."""
     dice = random.Random(options.seed)  # noqa: S311  it repeats runs, and keeps no secret
-    share, rest = divmod(options.uploads, options.devices)
     devices = tuple(
-        tuple(_steps(dice, options, device, share + (device < rest)))
-        for device in range(options.devices)
+        tuple(_steps(dice, options, device, uploads))
+        for device, uploads in enumerate(_shares(options))
     )
     processes = processes_of(options)
     faults = sorted(_faults(dice, options, processes), key=lambda fault: fault.at)
     return Scenario(devices, tuple(faults), processes)
+
+
+HEAVY_PERSON = "person-0"
+
+
+def is_heavy(options: Options, device: int) -> bool:
+    """Whether it is a device of the person who has nine tenths of all uploads."""
+    return options.heavy and device % options.users == 0
+
+
+def _shares(options: Options) -> list[int]:
+    """How many uploads each device sends."""
+    heavy = [device for device in range(options.devices) if is_heavy(options, device)]
+    others = [device for device in range(options.devices) if not is_heavy(options, device)]
+    of_heavy = round(options.uploads * _HEAVY) if heavy else 0
+    shares = dict.fromkeys(range(options.devices), 0)
+    for devices, uploads in ((heavy, of_heavy), (others, options.uploads - of_heavy)):
+        for number, device in enumerate(devices):
+            shares[device] = uploads // len(devices) + (number < uploads % len(devices))
+    return [shares[device] for device in range(options.devices)]
 
 
 def processes_of(options: Options) -> tuple[str, ...]:
@@ -88,8 +110,9 @@ def kind_of(process: str) -> str:
 
 def _steps(dice: random.Random, options: Options, device: int, uploads: int) -> Iterator[Step]:
     planned = sorted(_planned(dice, options, device, uploads), key=lambda plan: plan[0])
+    batches = _HEAVY_BATCHES if is_heavy(options, device) else _BATCHES
     while planned:
-        together = dice.randint(2, _MAX_BATCH) if dice.random() < _BATCHES else 1
+        together = dice.randint(2, _MAX_BATCH) if dice.random() < batches else 1
         together = _before_a_second_version(planned[:together])
         sent, planned = planned[:together], planned[together:]
         keyed = together == 1 and dice.random() < 0.5
@@ -123,10 +146,11 @@ def _planned(
     user = f"person-{device % options.users}"
     record = left = 0
     at = 0.0
+    until = options.seconds * (_HEAVY_TIME if is_heavy(options, device) else 1.0)
     for number in range(uploads):
         if not left:
             record, left, version = number, dice.choice((1, 1, 1, 1, 2, 2, 3)), 0
-            at = dice.uniform(0, options.seconds)
+            at = dice.uniform(0, until)
             valid = dice.random() > 0.03
             # A look-up finds a record without identifier only where 1upHealth keeps ids.
             identified = dice.random() > 0.1

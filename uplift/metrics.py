@@ -158,6 +158,17 @@ credentials_not_believed = Counter(
     "Requests with a credential whose row in the ledger has a wrong MAC: somebody wrote it.",
 )
 
+audit_seal_number = Gauge(
+    "uplift_audit_seal_number",
+    "The number of the last seal over the audit trail that this process made. Only beat seals.",
+)
+
+audit_sealed_at = Gauge(
+    "uplift_audit_sealed_timestamp_seconds",
+    "When this process last sealed the audit trail, or found all of it sealed, in seconds since"
+    " 1970. Only beat seals.",
+)
+
 library_disagreements = Counter(
     "uplift_library_disagreements_total",
     "Records that the schemas accept and fhir.resources does not accept.",
@@ -247,6 +258,8 @@ rate_limiter_limit.set(math.nan)
 rate_limiter_probing.set(math.nan)
 rate_limiter_types_probing.set(math.nan)
 clocks_apart.set(math.nan)
+audit_seal_number.set(math.nan)
+audit_sealed_at.set(math.nan)
 for _cause in ("busy", "outage"):
     rate_limiter_slowed.labels(_cause)
 for _outcome in ("made", "refused", "withheld"):

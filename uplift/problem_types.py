@@ -82,7 +82,7 @@ class ProblemType(Enum):
     UPSTREAM_TIMED_OUT = ("upstream_timed_out", 504, "1upHealth did not respond in time")
 
     # Not now.
-    RATE_LIMITED = ("rate_limited", 429, "Too many records from this credential")
+    RATE_LIMITED = ("rate_limited", 429, "Too many records or bytes from this credential")
     USER_BACKLOG_FULL = ("user_backlog_full", 429, "Too many uploads of this user wait already")
     BACKLOG_FULL = ("backlog_full", 503, "Too many uploads wait already")
     BUSY = ("busy", 503, "The API is busy")

@@ -72,6 +72,11 @@ class UserKey:
         """The key that signs credentials, if this is the deployment's key for them."""
         return self._derived(b"uplift credentials")
 
+    @cached_property
+    def audit_key(self) -> bytes:
+        """The key that seals the audit trail, if this is the deployment's key for it."""
+        return self._derived(b"uplift audit")
+
     def _derived(self, info: bytes) -> bytes:
         return HKDF(SHA256(), _KEY_BYTES, salt=None, info=info).derive(self._key)
 

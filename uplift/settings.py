@@ -262,6 +262,10 @@ class Settings(DestinationSettings, BaseSettings):
     rate_limit_device_records: PositiveInt = Field(
         default=10_000, description="The same for one device token."
     )
+    rate_limit_device_bytes: PositiveInt = Field(
+        default=256 * 1024 * 1024,
+        description="The same for the bytes of its bodies, unpacked.",
+    )
     rate_limit_seconds: Seconds = Field(
         default=60.0, description="How long a spent rate limit needs to be whole again."
     )

@@ -30,6 +30,7 @@ from uplift.ledger.suitable import check_at_start
 from uplift.maintenance.measure import Measurer
 from uplift.maintenance.retain import Retainer
 from uplift.maintenance.retry_collisions import CollisionRetrier
+from uplift.maintenance.seal_trail import Sealer
 from uplift.maintenance.sweep import Sweeper
 from uplift.reading.long_poll import LongPoll
 from uplift.reading.read_back import Reader
@@ -68,6 +69,7 @@ class Relay:
     sweeper: Sweeper
     retainer: Retainer
     measurer: Measurer
+    sealer: Sealer
     eraser: Eraser
     mover: Mover
     reader: Reader
@@ -135,6 +137,7 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
             deliverer=Deliverer(database, attempter, rate_limiter, heartbeats, settings),
             sweeper=sweeper,
             measurer=Measurer(database, dispatcher, quota, sweeper),
+            sealer=Sealer(database, key_ring),
             retainer=Retainer(database, settings),
             eraser=eraser,
             mover=mover,

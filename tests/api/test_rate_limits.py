@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import gzip
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ from typing import Any
 
 import httpx
 import orjson
+import pytest
 from fastapi import FastAPI
 
 from tests import factories
@@ -25,7 +27,7 @@ from uplift.settings import Settings
 from uplift.wiring import Relay
 
 _NDJSON = {"Content-Type": "application/x-ndjson"}
-_LEFT = re.compile(r'"records";r=(\d+);t=(\d+)')
+_LEFT = re.compile(r'"records";r=(\d+);t=(\d+)(?:, "bytes";r=(\d+);t=(\d+))?')
 
 
 @asynccontextmanager
@@ -76,7 +78,10 @@ async def test_each_answer_says_what_is_left_and_then_429_says_when_to_come_back
         for _ in range(2):
             refused = await post(client, 4)
             detail = assert_problem(refused, 429)["detail"]
-            assert detail.startswith("Rate limit reached for this key. Nothing was accepted.")
+            assert detail.startswith(
+                "Rate limit of records reached for this key (UPLIFT_RATE_LIMIT_KEY_RECORDS)."
+                " Nothing was accepted."
+            )
             assert refused.headers["retry-after"] == "200"
             assert left(refused) == (0, 200)
             assert refused.headers["ratelimit-policy"] == '"records";q=3;w=600'
@@ -95,6 +100,75 @@ async def test_keys_and_devices_have_limits_of_their_own(
         token = await device_token(database, "alice")
         assert left(await post(client, 1))[0] == 8
         assert left(await post(client, 2, headers=bearer(token)))[0] == 3
+
+
+def bytes_left(response: httpx.Response) -> int:
+    found = _LEFT.fullmatch(response.headers["ratelimit"])
+    assert found is not None, response.headers["ratelimit"]
+    return int(found[3])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+async def test_a_device_is_charged_for_the_bytes_of_its_bodies_too(
+    settings: Settings, database: Database, keys: Keys, packed: bool
+) -> None:
+    async with serving(
+        settings, keys.backend, rate_limit_device_bytes=100_000, rate_limit_seconds=6000
+    ) as client:
+        token = bearer(await device_token(database, "alice"))
+        body = orjson.dumps(resource(id="large", valueString="x" * 60_000))
+        query = "/v1/uploads?user=alice&fhirVersion=R4"
+        headers = {**token, "Content-Type": "application/fhir+json"}
+        if packed:
+            headers["Content-Encoding"] = "gzip"
+        sent = gzip.compress(body) if packed else body
+        first = await client.post(query, content=sent, headers=headers)
+        assert first.status_code == 202
+        policy = '"records";q=10000;w=6000, "bytes";q=100000;w=6000;qu="content-bytes"'
+        assert first.headers["ratelimit-policy"] == policy
+        assert abs(bytes_left(first) - (100_000 - len(body))) < 100
+        # A request that has begun is not cut off: the debt is paid by the next ones.
+        batch = await client.post(
+            "/v1/batches?user=alice",
+            content=lines(1, valueString="x" * 60_000),
+            headers={**token, **_NDJSON},
+        )
+        assert batch.status_code == 202
+        assert bytes_left(batch) == 0
+        for refused in (
+            await post(client, 1, headers=token),
+            await client.post(
+                "/v1/batches?user=alice", content=lines(1), headers={**token, **_NDJSON}
+            ),
+        ):
+            detail = assert_problem(refused, 429)["detail"]
+            assert "of bytes" in detail
+            assert "UPLIFT_RATE_LIMIT_DEVICE_BYTES" in detail
+            assert 1000 < int(refused.headers["retry-after"]) < 1400  # 20,600 at 16.7 a second
+        # A key has no such limit, and neither has another device anything to pay.
+        assert (await post(client, 2)).status_code == 202
+        other = bearer(await device_token(database, "alice"))
+        assert (await post(client, 3, headers=other)).status_code == 202
+
+
+async def test_a_bundle_of_a_device_is_charged_for_its_bytes(
+    settings: Settings, database: Database, keys: Keys
+) -> None:
+    async with serving(
+        settings, keys.backend, rate_limit_device_bytes=50_000, rate_limit_seconds=6000
+    ) as client:
+        token = bearer(await device_token(database, "alice"))
+        large = resource(id="large", valueString="x" * 60_000)
+        response = await client.post(
+            "/v1/batches?user=alice&fhirVersion=R4",
+            json={
+                "resourceType": "Bundle", "type": "collection", "entry": [{"resource": large}]
+            },
+            headers=token,
+        )  # fmt: skip
+        assert response.status_code == 202, response.text
+        assert bytes_left(response) == 0
+        assert_problem(await post(client, 1, headers=token), 429)
 
 
 async def test_after_a_while_the_next_is_accepted(

@@ -69,6 +69,24 @@ def test_a_frozen_process_thaws_after_its_lease(written: Scenario) -> None:
         assert min(thawed) - fault.at > OPTIONS.lease
 
 
+def test_a_heavy_person_has_nine_tenths_of_all_uploads_and_sends_them_first() -> None:
+    options = Options(uploads=1000, kills=27, seed=7, heavy=True)
+    written = scenario.write(options)
+    sent = [
+        (step.at, version.user)
+        for device in written.devices
+        for step in device
+        for version in step.versions
+    ]
+    assert len(sent) == options.uploads
+    people = Counter(user for _, user in sent)
+    assert people[scenario.HEAVY_PERSON] == 900
+    assert len(people) == options.users
+    early = [at for at, user in sent if user == scenario.HEAVY_PERSON and at < options.seconds / 2]
+    assert len(early) > 800
+    assert max(at for at, user in sent if user != scenario.HEAVY_PERSON) > options.seconds / 2
+
+
 @pytest.mark.parametrize("beyond", [False, True])
 def test_the_sandbox_accepts_the_rules_of_every_upstream_fault(beyond: bool) -> None:
     for faults in scenario.upstream_faults(Options(beyond=beyond)).values():

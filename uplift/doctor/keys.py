@@ -43,7 +43,7 @@ def _judged(key_ring: KeyRing, use: KeyUse) -> Iterator[Finding]:
         elif id_ == key_ring.current:
             yield ok(PART, f"{id_}: in use, {users} user(s)")
         elif users or id_ in use.deployment:
-            also = " and the credential key" if id_ in use.deployment else ""
+            also = " and keys of the deployment" if id_ in use.deployment else ""
             yield warn(
                 PART,
                 f"{id_}: still wraps {users} user(s){also}",

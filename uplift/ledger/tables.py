@@ -28,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from uplift.ledger.xid8 import Xid8
 from uplift.lifecycle import UNFINISHED, State
 
 
@@ -556,7 +557,8 @@ class IdempotencyKey(Table):
 class AuditEvent(Table):
     """Who did what, when, about whom: under a pseudonym that erasing destroys.
 
-    A trigger, which its migration makes, lets nobody change or remove a row.
+    A trigger, which its migration makes, lets nobody change or remove a row; the role of the
+    processes has no right to, either.
     """
 
     __tablename__ = "audit_events"
@@ -564,6 +566,8 @@ class AuditEvent(Table):
         Index("ix_audit_events_pseudonym_id", "pseudonym", "id"),
         # A few bytes for many rows, since they are added in the order of their time.
         Index("ix_audit_events_at", "at", postgresql_using="brin"),
+        # To find what is not sealed. It costs little: what is added goes to its end.
+        Index("ix_audit_events_transaction_id", "transaction_id"),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
@@ -573,3 +577,40 @@ class AuditEvent(Table):
     pseudonym: Mapped[UUID | None]
     upload_id: Mapped[UUID | None]
     credential_id: Mapped[UUID | None]
+    # A transaction that commits late has an older id than others, but then it is not sealed yet.
+    transaction_id: Mapped[int] = mapped_column(Xid8, server_default=text("pg_current_xact_id()"))
+
+
+class AuditSeal(Table):
+    """A seal over the audit events of some transactions, see uplift.ledger.audit_seals."""
+
+    __tablename__ = "audit_seals"
+    __table_args__ = (CheckConstraint(_one_of("begins", ["new", "restored"]), name="begins"),)
+
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    # Whoever can add rows may add false ones: the number alone is nobody's.
+    mac: Mapped[bytes] = mapped_column(primary_key=True)
+    previous_mac: Mapped[bytes]
+    at: Mapped[datetime]
+    # Why a series begins with this seal.
+    begins: Mapped[str | None]
+    # The series has the events after this one. Transactions' ids mean nothing across a restore.
+    after_id: Mapped[int] = mapped_column(BigInteger)
+    server: Mapped[str]
+    from_transaction: Mapped[int] = mapped_column(Xid8)
+    to_transaction: Mapped[int] = mapped_column(Xid8)
+    events: Mapped[int]
+    digest: Mapped[bytes]
+
+
+class MasterKey(Table):
+    """What is known of a master key: never the key itself."""
+
+    __tablename__ = "master_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    seen_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    in_use_since: Mapped[datetime | None]
+    # When it was last seen to wrap something: a backup from then needs it.
+    needed_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    retired_at: Mapped[datetime | None]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.factories import new_id
 from uplift.intake.rate_limit import Policy, Standing, TokenBuckets
 
-_TEN = Policy(records=10, seconds=5.0)  # two a second
+_TEN = Policy(amount=10, seconds=5.0)  # two a second
 _CALLER = UUID(int=1)
 
 
@@ -81,7 +81,7 @@ def test_in_no_span_of_time_does_more_come_in_than_the_policy_says(pauses: list[
     for first in range(len(came)):
         for last in range(first, len(came)):
             span = came[last] - came[first]
-            assert last - first + 1 <= _TEN.records + span * 2 + 1e-6
+            assert last - first + 1 <= _TEN.amount + span * 2 + 1e-6
 
 
 def test_a_new_caller_has_a_full_bucket() -> None:
