@@ -79,7 +79,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_url=None,
     )
     app.state.stopping = False
-    app.state.health_pace = health.health_pace()
+    app.state.health_spacing = health.health_spacing()
     # The last one added runs first.
     app.add_middleware(CountWork)
     error_handlers.install(app)

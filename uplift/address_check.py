@@ -63,6 +63,7 @@ class AddressCheck:
     async def _check(self) -> None:
         async with self._database.transaction() as connection:
             changed = await known_destinations.find_changed(connection, self._addresses)
+            await known_destinations.note_new(connection, self._addresses)
         for name in sorted(changed - self._changed):
             _log.error("destination_address_changed", destination=name)
         for name in self._addresses:

@@ -208,24 +208,27 @@ destination_address_changed = Gauge(
 rate_limiter_limit = Gauge(
     "uplift_rate_limiter_limit",
     "Attempts a second that all workers together may begin, as this process last read it.",
+    ["destination"],
 )
 
 rate_limiter_probing = Gauge(
     "uplift_rate_limiter_probing",
-    "Whether only probes, or nothing, may go to 1upHealth, as this process last read it: 1 or 0.",
+    "Whether only probes, or nothing, may go there, as this process last read it: 1 or 0.",
+    ["destination"],
 )
 
 rate_limiter_types_probing = Gauge(
     "uplift_rate_limiter_types_probing",
-    "FHIR types, each in one FHIR version, that 1upHealth seems to lack: only probes of them go"
-    " out, as this process last read it.",
+    "FHIR types, each in one FHIR version, that a destination seems to lack: only probes of them"
+    " go out, as this process last read it.",
+    ["destination"],
 )
 
 rate_limiter_slowed = Counter(
     "uplift_rate_limiter_slowed_total",
     "How often the rate limiter began to throttle because of a 429 (busy), or to probe because of"
     " an outage (outage).",
-    ["cause"],
+    ["destination", "cause"],
 )
 
 
@@ -251,17 +254,21 @@ for _kind in ("message", "unacknowledged", "command", "key", "binding"):
     redis_foreign.labels(_kind)
 for _why in ("lease_lost", "failed"):
     attempts_unrecorded.labels(_why)
-for _kind in ("refused", "lease_expired", "released", "retried", "expired", "dispatched", "erased"):
+for _kind in (
+    "refused",
+    "lease_expired",
+    "released",
+    "moved",
+    "retried",
+    "expired",
+    "dispatched",
+    "erased",
+):
     sweep_work.labels(_kind)
 # Unknown until this process has read it.
-rate_limiter_limit.set(math.nan)
-rate_limiter_probing.set(math.nan)
-rate_limiter_types_probing.set(math.nan)
 clocks_apart.set(math.nan)
 audit_seal_number.set(math.nan)
 audit_sealed_at.set(math.nan)
-for _cause in ("busy", "outage"):
-    rate_limiter_slowed.labels(_cause)
 for _outcome in ("made", "refused", "withheld"):
     quota_calls.labels(_outcome)
 for _origin in ("user_management", "backend"):

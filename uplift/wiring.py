@@ -1,6 +1,6 @@
 """Builds all the parts of a process, and closes them. No other file joins parts."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -57,7 +57,7 @@ class Relay:
     destinations: Destinations
     keys: KeyCheck
     dispatcher: Dispatcher
-    rate_limiter: RateLimiter
+    rate_limiters: Mapping[str, RateLimiter]
     authenticator: Authenticator
     acceptor: Acceptor
     batch_acceptor: BatchAcceptor
@@ -102,15 +102,20 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
         [name for name, each in destinations.items() if each.needs_grant],
     )
     channels = Channels(destinations, access, redis, key_ring, settings)
-    rate_limiter = RateLimiter(redis, settings)
+    rate_limiters = {
+        name: RateLimiter(redis, settings, name, limit=each.max_attempts_per_second)
+        for name, each in destinations.items()
+    }
     heartbeats = Heartbeats(database, settings)
-    attempter = Attempter(key_ring, channels, rate_limiter, heartbeats, database, settings)
+    attempter = Attempter(key_ring, channels, rate_limiters, heartbeats, database, settings)
     long_poll = LongPoll(database)
     eraser = Eraser(database)
     addresses = AddressCheck(database, destinations)
     mover = Mover(database, destinations)
     retrier = CollisionRetrier(database, key_ring)
-    sweeper = Sweeper(database, dispatcher, eraser, mover, retrier, rate_limiter, settings)
+    sweeper = Sweeper(
+        database, dispatcher, eraser, mover, retrier, addresses, rate_limiters, settings
+    )
     dispatcher.start()
     try:
         await keys.at_start()
@@ -122,7 +127,7 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
             destinations=destinations,
             keys=keys,
             dispatcher=dispatcher,
-            rate_limiter=rate_limiter,
+            rate_limiters=rate_limiters,
             authenticator=Authenticator(database, key_ring),
             acceptor=Acceptor(
                 database, key_ring, dispatcher, pressure, destinations, read_id_key(settings)
@@ -134,7 +139,9 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
             long_poll=long_poll,
             statuses=StatusOpener(key_ring),
             heartbeats=heartbeats,
-            deliverer=Deliverer(database, attempter, rate_limiter, heartbeats, settings),
+            deliverer=Deliverer(
+                database, attempter, addresses, rate_limiters, heartbeats, settings
+            ),
             sweeper=sweeper,
             measurer=Measurer(database, dispatcher, quota, sweeper),
             sealer=Sealer(database, key_ring),
@@ -150,7 +157,8 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
     finally:
         await channels.close()
         await access.close()
-        await rate_limiter.close()
+        for rate_limiter in rate_limiters.values():
+            await rate_limiter.close()
         await long_poll.close()
         await pressure.close()
         await dispatcher.close()

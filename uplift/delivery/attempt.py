@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -72,14 +73,14 @@ class Attempter:
         self,
         key_ring: KeyRing,
         channels: Channels,
-        rate_limiter: RateLimiter,
+        rate_limiters: Mapping[str, RateLimiter],
         heartbeats: Heartbeats,
         database: Database,
         settings: Settings,
     ) -> None:
         self._key_ring = key_ring
         self._channels = channels
-        self._calls = Calls(channels, rate_limiter, heartbeats)
+        self._calls = Calls(channels, rate_limiters, heartbeats)
         self._oneup = OneUpDelivery(self._calls, keeps_ids=settings.oneup_keeps_ids)
         self._derived = DerivedDelivery(
             self._calls,

@@ -1,7 +1,7 @@
 """Calls to an upload's destination: logged in there, and reported to the limiter."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from uplift.delivery.heartbeats import Heartbeats
@@ -20,10 +20,10 @@ class Calls:
     """Calls destinations. All of them raise what `Access.with_token` raises."""
 
     def __init__(
-        self, channels: Channels, rate_limiter: RateLimiter, heartbeats: Heartbeats
+        self, channels: Channels, rate_limiters: Mapping[str, RateLimiter], heartbeats: Heartbeats
     ) -> None:
         self._channels = channels
-        self._rate_limiter = rate_limiter
+        self._rate_limiters = rate_limiters
         self._heartbeats = heartbeats
         self._stopping = False
 
@@ -165,7 +165,7 @@ class Calls:
         person = Person(claim.user_id, claim.app_user_id, opened.key)
         response = await self._channel(opened).access.with_token(person, timed)
         # Only the last response counts: a 401 that a fresh token cures is no failure.
-        self._rate_limiter.answered(
+        self._rate_limiters[claim.destination].answered(
             response,
             asked_at,
             fhir_type=claim.fhir_type,

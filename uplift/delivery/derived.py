@@ -99,8 +99,8 @@ class DerivedDelivery:
         destination = self._calls.destination(opened)
         if claim.derived_id is None:
             return Unprepared(Response(ResponseKind.HOLD, "no_derived_id"))
-        if (seen := await self._check_version(opened)).kind is not ResponseKind.FOUND:
-            return Unprepared(seen)
+        if (wrong := await self._other_version(opened)) is not None:
+            return Unprepared(wrong)
         patient = None
         if destination.subject is Subject.PATIENT:
             found = await self._persons.reference(opened)
@@ -124,15 +124,18 @@ class DerivedDelivery:
         )
         return await asyncio.to_thread(_form, resource, rules, claim.derived_id)
 
-    async def _check_version(self, opened: Opened) -> Response:
-        """Whether the server is of the record's FHIR version. Asked once a process."""
+    async def _other_version(self, opened: Opened) -> Response | None:
+        """Why the server is not known to be of the record's FHIR version; None if it is.
+
+        Asked once a process.
+        """
         key = (opened.claim.destination, opened.claim.fhir_version)
-        if key in self._versions:
-            return Response(ResponseKind.FOUND, "seen")
-        seen = await self._calls.check_version(opened)
-        if seen.kind is ResponseKind.FOUND:
+        if key not in self._versions:
+            seen = await self._calls.check_version(opened)
+            if seen.kind is not ResponseKind.FOUND:
+                return seen
             self._versions.add(key)
-        return seen
+        return None
 
     # --- the requests ------------------------------------------------------------------------
 

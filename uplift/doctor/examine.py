@@ -7,17 +7,19 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import orjson
 import redis.asyncio
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from uplift.delivery.rate_limiter import RateLimiter
-from uplift.doctor import calls, configuration, keys, ledger, queues, upstream, work
+from uplift.destinations.configured import configured_destinations
+from uplift.doctor import addresses, calls, configuration, keys, ledger, queues, upstream, work
 from uplift.doctor.findings import Finding, fail, ok, warn
 from uplift.errors import ConfigurationError
 from uplift.file_limit import file_limit, files_of_api, files_of_worker
 from uplift.key_check import key_use
-from uplift.ledger import migrate, retention
+from uplift.ledger import destinations, migrate, retention
 from uplift.ledger.backlog import backlog, overdue
 from uplift.ledger.credentials import forged_credentials
 from uplift.ledger.database import Database, Patience
@@ -91,6 +93,7 @@ async def _postgres(settings: Settings) -> list[Finding]:
         ]
         if at == head:
             found += await _keys(settings, database)
+            found += await _addresses(settings, database)
             async with database.transaction() as connection:
                 writes = await may_write(connection)
                 if writes:
@@ -131,6 +134,18 @@ async def _keys(settings: Settings, database: Database) -> list[Finding]:
             forged = await forged_credentials(connection, key_ring, limit=_MAX_FORGED)
             found += keys.judge_credentials(forged, _MAX_FORGED)
         return found
+
+
+async def _addresses(settings: Settings, database: Database) -> list[Finding]:
+    try:
+        known = configured_destinations(settings)
+    except ConfigurationError as error:
+        return [fail(addresses.PART, str(error), "Correct it. No process starts until then.")]
+    async with database.transaction() as connection:
+        changed = await destinations.find_changed(
+            connection, {name: orjson.loads(each.address) for name, each in known.items()}
+        )
+    return addresses.judge_addresses(known, changed)
 
 
 async def _redis(settings: Settings) -> list[Finding]:

@@ -47,16 +47,19 @@ _CHANGED = _KNOWN.statement("""
 
 
 async def find_changed(connection: AsyncConnection, addresses: Addresses) -> frozenset[str]:
-    """Those of these destinations that the ledger knows under another address.
+    """Those of these destinations that the ledger knows under another address."""
+    return frozenset(await connection.scalars(_CHANGED, _known(addresses)))
 
-    Notes the ones that it does not know.
-    """
-    known = _KNOWN.parameter(
+
+async def note_new(connection: AsyncConnection, addresses: Addresses) -> None:
+    """Note those of these destinations that the ledger does not know."""
+    await connection.execute(_NOTE, _known(addresses))
+
+
+def _known(addresses: Addresses) -> dict[str, str]:
+    return _KNOWN.parameter(
         {"name": name, "address": address} for name, address in addresses.items()
     )
-    changed = frozenset(await connection.scalars(_CHANGED, known))
-    await connection.execute(_NOTE, known)
-    return changed
 
 
 _LIST = text("""

@@ -69,6 +69,33 @@ def _may_go_there(upload: Any) -> ColumnElement[bool]:
     return or_(still, upload.maybe_sent)
 
 
+# No gateway keeps a request for longer.
+_LINGERS = text("interval '1 day'")
+
+
+def _is_newer_than_doubt(upload: Any) -> ColumnElement[bool]:
+    """Whether an older version may be stored late: it was sent there without a precondition."""
+    lately = Delivery.in_doubt_until > func.now() - _LINGERS
+    newer: ColumnElement[bool] = Delivery.in_doubt_version < upload.version
+    return newer & lately
+
+
+def _older_had_time(upload: Any) -> ColumnElement[bool]:
+    """Whether an older version that may be stored late had time to arrive."""
+    waits = _is_newer_than_doubt(upload) & (Delivery.in_doubt_until > func.now())
+    return func.coalesce(~waits, text("true"))
+
+
+def _restored_since(upload: Any) -> ColumnElement[bool]:
+    """Whether the ledger went back in time since its record was last delivered there: it may not
+    know what is there."""
+    since_delivered = Restore.at > Delivery.delivered_at
+    never_delivered = Delivery.delivered_at.is_(None) & (
+        (Restore.at > upload.created_at) | (Restore.look_until > upload.created_at)
+    )
+    return select(1).select_from(Restore).where(since_delivered | never_delivered).exists()
+
+
 def _older_in_doubt(upload: Any) -> ColumnElement[bool]:
     """Whether an older version may be at the destination, whose outcome stayed unknown, and nothing
     was delivered there since."""
@@ -155,6 +182,8 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
         select(
             *(upload[name] for name in _READ),
             _older_in_doubt(upload).label("older_in_doubt"),
+            _is_newer_than_doubt(upload).label("maybe_overwritten"),
+            _restored_since(upload).label("read_first"),
             func.coalesce(
                 is_over(
                     bindparam("stalled_seconds", type_=Float),
@@ -176,9 +205,12 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
             .scalar_subquery()
             .label("restored_to"),
             func.extract("epoch", func.now() - upload.next_attempt_at).label("due_seconds"),
-            and_(User.erased_at.is_(None), _may_go_there(upload), *_may_be_sent(upload)).label(
-                "may"
-            ),
+            and_(
+                User.erased_at.is_(None),
+                _may_go_there(upload),
+                _older_had_time(upload),
+                *_may_be_sent(upload),
+            ).label("may"),
             *more,
         )
         .join(User, User.id == upload.user_id)
@@ -204,6 +236,7 @@ _DUE = _details(_NAMED).order_by(_NAMED.c.id)
 _AT_FRONT = (
     _locked(
         Upload.queue == bindparam("queue"),
+        Upload.destination == bindparam("destination"),
         state_is(Upload.state, State.QUEUED),
         Upload.finish_tag.is_not(None),
         nobody_paused_all(),
@@ -253,12 +286,14 @@ class Front:
 async def front(
     connection: AsyncConnection,
     queue: str,
+    destination: str,
     *,
     limit: int,
     probing: Collection[FhirType] = (),
     stalled_seconds: float = 0.0,
 ) -> Front:
-    """Up to `limit` uploads at the front of a queue, locked, in the order of their finish tags.
+    """Up to `limit` uploads for a destination at the front of a queue, locked, in the order of
+    their finish tags.
 
     What may not be claimed now loses its tag: so it is in nobody's way again before the sweep
     finds that it may. What is of a type of which only probes are sent is set aside.
@@ -266,7 +301,13 @@ async def front(
     """
     rows = (
         await connection.execute(
-            _FRONT, {"queue": queue, "limit": limit, **_clock(stalled_seconds)}
+            _FRONT,
+            {
+                "queue": queue,
+                "destination": destination,
+                "limit": limit,
+                **_clock(stalled_seconds),
+            },
         )
     ).all()
     due = {row.id: Due(row.body_bytes, row.crashes, row) for row in rows if row.may}
@@ -274,7 +315,7 @@ async def front(
         await fair_queue.untag(connection, [row.id for row in rows if not row.may])
     waiting = [id_ for id_, each in due.items() if _waits_for_type(each.row, probing)]
     if waiting:
-        await set_aside(connection, queue, waiting, probing)
+        await set_aside(connection, queue, destination, waiting, probing)
         due = {id_: each for id_, each in due.items() if id_ not in waiting}
     return Front(len(rows), due)
 

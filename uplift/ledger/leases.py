@@ -14,6 +14,7 @@ from uplift.ledger.collisions import Claimed, colliding
 from uplift.ledger.due import Due, due_among
 from uplift.ledger.locks import lock_records
 from uplift.ledger.parameters import Rows
+from uplift.ledger.put_order import note_in_doubt, supersede_overtaken
 from uplift.ledger.set_aside import FhirType
 from uplift.ledger.transitions import Change, change_state
 from uplift.lifecycle import Reason, State
@@ -83,8 +84,9 @@ class Outcome:
 
     `code` is the attempt's own; `record_receipt` is sealed with `uploads.delivery_context`.
     `may_be_late` is whether a send without a precondition had an unknown outcome: it may be stored
-    later, over a newer version. `receipt_key` is `identity.receipt_key` of its id. `if_taken` is the outcome instead, if that id
-    is the receipt of another record: then this one got the response of that one.
+    later, over a newer version. `receipt_key` is `identity.receipt_key` of its id. `if_taken` is
+    the outcome instead, if that id is the receipt of another record: then this one got the response
+    of that one.
     """
 
     claim: Claim
@@ -135,7 +137,9 @@ async def lease(
     if not due:
         return []
     lease_id = uuid4()
-    rows = [each.row for each in due.values()]
+    again = [row.id for each in due.values() if (row := each.row).maybe_sent]
+    overtaken = await supersede_overtaken(connection, again)
+    rows = [each.row for id_, each in due.items() if id_ not in overtaken]
     collisions = (
         set() if terms.get("allow_shared_ids") else await colliding(connection, _claimed(rows))
     )
@@ -152,6 +156,7 @@ async def lease(
                 process_id=terms.get("process_id"),
                 clock=terms["give_up_seconds"],
                 maybe_sent=(None if row.cancel_requested or _place(row) in collisions else True),
+                maybe_overwritten=row.maybe_overwritten or None,
             )
             for row in rows
         ],
@@ -185,6 +190,7 @@ async def lease(
             due_seconds=float(row.due_seconds),
             restored_to=row.restored_to if row.reason != Reason.REDRIVEN else None,
             older_in_doubt=row.older_in_doubt,
+            read_first=row.read_first,
             derived_id=row.derived_id,
             source_key=row.source_key,
             waited_seconds=None if row.waited_seconds is None else float(row.waited_seconds),
@@ -244,21 +250,26 @@ _DELIVERED = Rows("delivered", upload_id="uuid", receipt="bytea", receipt_key="b
 # Two outcomes of one upload may be in the group, and only one of them had the lease.
 _RECORD_DELIVERED = _DELIVERED.statement("""
     INSERT INTO deliveries AS d
-        (record_id, destination, version, digest, sealed_receipt, receipt_key)
-    SELECT DISTINCT ON (u.record_id, u.destination) u.record_id, u.destination, u.version, u.digest,
-        e.receipt, e.receipt_key
+        (record_id, destination, delivered_at, version, digest, sealed_receipt, receipt_key)
+    SELECT DISTINCT ON (u.record_id, u.destination) u.record_id, u.destination, now(), u.version,
+        u.digest, e.receipt, e.receipt_key
     FROM {delivered} AS e
     JOIN uploads AS u ON u.id = e.upload_id AND u.state = 'delivered'
     ORDER BY u.record_id, u.destination, u.version DESC
-    ON CONFLICT (record_id, destination) DO UPDATE SET version = excluded.version,
+    ON CONFLICT (record_id, destination) DO UPDATE
+    SET delivered_at = excluded.delivered_at, version = excluded.version,
         digest = excluded.digest, sealed_receipt = excluded.sealed_receipt,
         receipt_key = excluded.receipt_key
     WHERE d.version < excluded.version
 """)
 
 
-async def record(connection: AsyncConnection, ended: Sequence[Outcome]) -> set[UUID]:
+async def record(
+    connection: AsyncConnection, ended: Sequence[Outcome], *, settle_seconds: float = 60.0
+) -> set[UUID]:
     """Record outcomes: the states, the history and the deliveries, all or nothing.
+
+    Where ids are derived, a newer version waits `settle_seconds` for one that may be stored late.
 
     Returns the uploads whose lease was still theirs. Another worker or the sweep changed the
     others, which keep their state.
@@ -291,4 +302,21 @@ async def record(connection: AsyncConnection, ended: Sequence[Outcome]) -> set[U
     ]
     if receipts:
         await connection.execute(_RECORD_DELIVERED, _DELIVERED.parameter(receipts))
+    in_doubt = {
+        end.claim.upload_id: settle_seconds
+        for end in ended
+        if end.may_be_late and end.claim.upload_id in changed
+    }
+    if in_doubt:
+        await note_in_doubt(connection, in_doubt)
+    await supersede_overtaken(
+        connection,
+        [
+            end.claim.upload_id
+            for end in ended
+            if end.change.target is State.QUEUED
+            and end.change.maybe_sent
+            and end.claim.upload_id in changed
+        ],
+    )
     return changed

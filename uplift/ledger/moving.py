@@ -157,10 +157,14 @@ _FORGET = text("""
         JOIN users AS p ON p.id = r.user_id
         WHERE r.user_id = :user_id AND r.identity > :after
         ORDER BY r.identity LIMIT :limit
+    ), locked AS (
+        -- In the order in which workers lock them.
+        SELECT d.record_id, d.destination FROM deliveries AS d JOIN walked
+            ON d.record_id = walked.id AND d.destination = walked.destination
+        WHERE d.digest IS NOT NULL ORDER BY d.record_id FOR UPDATE OF d
     ), forgotten AS (
-        UPDATE deliveries AS d SET digest = NULL FROM walked
-        WHERE d.record_id = walked.id AND d.destination = walked.destination
-            AND d.digest IS NOT NULL
+        UPDATE deliveries AS d SET digest = NULL FROM locked
+        WHERE d.record_id = locked.record_id AND d.destination = locked.destination
     )
     SELECT identity FROM walked ORDER BY identity DESC LIMIT 1
 """)

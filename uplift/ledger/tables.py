@@ -178,10 +178,10 @@ class Delivery(Table):
         ),
     )
 
-    record_id: Mapped[UUID] = mapped_column(
-        ForeignKey("records.id", ondelete="CASCADE"), primary_key=True
-    )
+    # No foreign key: to lock the record could wait for one who waits for its uploads.
+    record_id: Mapped[UUID] = mapped_column(primary_key=True)
     destination: Mapped[str] = mapped_column(primary_key=True)
+    delivered_at: Mapped[datetime | None]
     version: Mapped[int] = mapped_column(server_default=_ZERO)
     digest: Mapped[bytes | None]
     # Sealed JSON {"id", "version", "stored_at", "sha256"}: the id there may be a hospital's own,
@@ -189,10 +189,10 @@ class Delivery(Table):
     sealed_receipt: Mapped[bytes | None]
     # Keyed hash of (FHIR version, type, the receipt's id): which resource there is this record.
     receipt_key: Mapped[bytes | None]
-    # The newest version of which a send without a precondition had an unknown outcome, and when
-    # that was noted: it may be stored late, over a newer one.
+    # The newest version of which a send without a precondition had an unknown outcome: it may be
+    # stored late, over a newer one. Until that time a newer one waits for it.
     in_doubt_version: Mapped[int | None]
-    in_doubt_at: Mapped[datetime | None]
+    in_doubt_until: Mapped[datetime | None]
 
 
 class Destination(Table):
@@ -297,6 +297,7 @@ class Upload(Table):
         Index(
             "ix_uploads_ready",
             "queue",
+            "destination",
             "finish_tag",
             postgresql_where=text("state = 'queued' AND finish_tag IS NOT NULL"),
         ),
@@ -316,6 +317,7 @@ class Upload(Table):
         Index(
             "ix_uploads_held",
             "queue",
+            "destination",
             "fhir_version",
             "resource_type",
             "attempts",

@@ -78,7 +78,7 @@ def calls(tokens: FakeTokens, destination: Destination, limiter: Limiter | None 
     channel = Channel(oneup(), cast("FhirClient", destination), cast("TokenAccess", tokens))
     return Calls(
         cast("Channels", {"oneup": channel}),
-        cast("RateLimiter", limiter or Limiter()),
+        {"oneup": cast("RateLimiter", limiter or Limiter())},
         cast("Heartbeats", None),
     )
 

@@ -2,17 +2,17 @@
 
 import hashlib
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import orjson
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import text
 
 from tests import factories
 from tests.uplift.delivery.delivering import deliver
-from uplift.destinations.derived_ids import new_id_key, patient_id, read_id_key
+from uplift.destinations.derived_ids import patient_id, read_id_key
 from uplift.intake.accept import Accepted
 from uplift.intake.submission import parse
 from uplift.ledger.database import Database
@@ -47,18 +47,22 @@ def at_hapi(settings: Settings, hapi: SandboxServer) -> Settings:
             "destination": "hapi",
             "destination_r4": f"{hapi.url}/r4",
             "destination_dstu2": f"{hapi.url}/dstu2",
-            "id_key": SecretStr(new_id_key()),
             "oneup_client_id": "",
         }
     )
 
 
+@asynccontextmanager
+async def relay_of(settings: Settings) -> AsyncIterator[Relay]:
+    """A relay whose only user's records go to its default destination."""
+    async with open_relay(settings) as opened:
+        await opened.provisioner.provision("alice")
+        yield opened
+
+
 @pytest.fixture
 async def relay(database: Database, at_hapi: Settings) -> AsyncIterator[Relay]:
-    async with open_relay(at_hapi) as opened:
-        await factories.user_without_grant(opened)
-        async with opened.database.transaction() as connection:
-            await connection.execute(text("UPDATE users SET destination = 'hapi'"))
+    async with relay_of(at_hapi) as opened:
         yield opened
 
 
@@ -208,10 +212,10 @@ async def test_a_lock_conflict_is_sent_again(relay: Relay, hapi: SandboxServer) 
 
 
 async def test_nothing_is_sent_to_a_server_of_another_fhir_version(
-    at_hapi: Settings, database: Database, hapi: SandboxServer, relay: Relay
+    at_hapi: Settings, database: Database, hapi: SandboxServer
 ) -> None:
     wrong = at_hapi.model_copy(update={"destination_r4": f"{hapi.url}/dstu2"})
-    async with open_relay(wrong) as other:
+    async with relay_of(wrong) as other:
         upload = await factories.accepted(other)
         row = await deliver(other, upload)
     assert (row.state, row.reason) == (State.QUEUED, Reason.HELD)
@@ -302,9 +306,7 @@ async def test_a_receipt_has_the_digests_of_both_forms(relay: Relay, hapi: Sandb
     assert receipt.sent_sha256 == hashlib.sha256(sent).hexdigest() != receipt.sha256
 
 
-async def test_the_deployments_refusal_parks_nobody(
-    at_hapi: Settings, database: Database, relay: Relay
-) -> None:
+async def test_the_deployments_refusal_parks_nobody(at_hapi: Settings, database: Database) -> None:
     with SandboxServer(SandboxConfig(like="hapi", auth="basic")) as locked:
         wrong = at_hapi.model_copy(
             update={
@@ -314,7 +316,7 @@ async def test_the_deployments_refusal_parks_nobody(
                 "destination_password": SecretStr("wrong"),
             }
         )
-        async with open_relay(wrong) as other:
+        async with relay_of(wrong) as other:
             upload = await factories.accepted(other)
             row = await deliver(other, upload)
             assert (row.state, row.reason) == (State.QUEUED, Reason.HELD)

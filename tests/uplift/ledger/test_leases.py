@@ -473,8 +473,8 @@ async def test_what_sweeps_move_at_once_has_a_limit(database: Database, alice: U
                 text("UPDATE uploads SET give_up_at = now(), maybe_sent = false WHERE id = :id"),
                 {"id": id_},
             )
-        assert len(await sweeping.expire_past_deadline(connection, limit=2)) == 2
-        assert len(await sweeping.expire_past_deadline(connection, limit=2)) == 1
+        assert len(await sweeping.expire_past_deadline(connection, "oneup", limit=2)) == 2
+        assert len(await sweeping.expire_past_deadline(connection, "oneup", limit=2)) == 1
 
 
 @pytest.mark.parametrize(
@@ -503,7 +503,9 @@ async def test_only_what_waits_and_is_past_its_deadline_expires(
     upload_id = await rows.put(database, alice)
     await rows.bring_to(database, upload_id, state, maybe_sent=maybe_sent, give_up_at=give_up_at)
     async with database.transaction() as connection:
-        assert (upload_id in await sweeping.expire_past_deadline(connection, limit=9)) is expires
+        assert (
+            upload_id in await sweeping.expire_past_deadline(connection, "oneup", limit=9)
+        ) is expires
     row = await rows.row(database, upload_id)
     assert row.state == (State.EXPIRED if expires else state)
     if expires:

@@ -195,7 +195,7 @@ class Walk:
 
         async def use(connection: Any) -> list[Held]:
             if by_tag:
-                found = (await front(connection, UPLOADS, limit=_MAX)).due
+                found = (await front(connection, UPLOADS, "oneup", limit=_MAX)).due
             else:
                 found = await due_among(connection, ids)
             claims = await leases.lease(
@@ -335,12 +335,16 @@ class Walk:
             " WHERE state IN ('queued', 'parked') AND random() < 0.3"
         )
         await self._run(lambda connection: connection.execute(over))
-        await self._run(lambda connection: sweeping.expire_past_deadline(connection, limit=_MAX))
+        await self._run(
+            lambda connection: sweeping.expire_past_deadline(connection, "oneup", limit=_MAX)
+        )
 
     async def tag(self) -> None:
         """The sweep gives tags to what is due."""
         await self._run(
-            lambda connection: fair_queue.tag_due(connection, UPLOADS, each=_MAX, limit=_MAX)
+            lambda connection: fair_queue.tag_due(
+                connection, UPLOADS, "oneup", each=_MAX, limit=_MAX
+            )
         )
 
     async def park(self) -> None:

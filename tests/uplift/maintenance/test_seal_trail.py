@@ -153,7 +153,13 @@ async def test_a_restored_ledger_begins_a_series_which_its_first_seal_says(
         begins = (
             await connection.execute(text("SELECT begins, events FROM audit_seals ORDER BY number"))
         ).all()
-    assert begins == [("new", 2), (None, 2), (None, 2), ("restored", 1), (None, 1)]
+    assert [tuple(row) for row in begins] == [
+        ("new", 2),
+        (None, 2),
+        (None, 2),
+        ("restored", 1),
+        (None, 1),
+    ]
     found = await verify(as_app, names[-1])
     assert (found.seals, found.events, found.unsealed, found.problems) == (5, 8, 0, [])
 

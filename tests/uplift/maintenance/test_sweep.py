@@ -11,7 +11,9 @@ from sqlalchemy import text
 from tests.keys import MASTER_KEYS
 from tests.uplift.ledger import rows
 from tests.uplift.test_dispatch import all_ids, messages
+from uplift.address_check import AddressCheck
 from uplift.delivery.rate_limiter import RateLimiter
+from uplift.destinations.configured import configured_destinations
 from uplift.dispatch import Dispatcher
 from uplift.ledger import erasing, grants, leases, sweeping
 from uplift.ledger.audit import SYSTEM
@@ -52,7 +54,8 @@ async def sweep(database: Database, settings: Settings) -> Swept:
                 Eraser(database),
                 Mover(database, {}),
                 retrier,
-                rate_limiter,
+                AddressCheck(database, configured_destinations(settings)),
+                {"oneup": rate_limiter},
                 settings,
             ).sweep()
     finally:
@@ -270,7 +273,7 @@ async def test_stalled_time_is_credited_in_portions_to_every_upload_once(
     while True:
         async with database.transaction() as connection:
             before = await sweeping.credit_stalled_time(
-                connection, seconds=3600, before=before, limit=2
+                connection, "oneup", seconds=3600, before=before, limit=2
             )
         if before is None:
             break
@@ -460,7 +463,8 @@ async def test_while_others_succeed_a_failed_upload_keeps_its_backoff(
             Eraser(database),
             Mover(database, {}),
             retrier,
-            rate_limiter,
+            AddressCheck(database, configured_destinations(own_settings)),
+            {"oneup": rate_limiter},
             own_settings,
         )
         await sweeper.sweep()

@@ -29,9 +29,11 @@ from uplift.cli.local.embedded.programs import make_open_folder
 from uplift.cli.local.needs import only_needed
 from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.processes import Processes
+from uplift.destinations.configured import configured_destinations
 from uplift.destinations.derived_ids import new_id_key
 from uplift.errors import UpliftError
-from uplift.ledger import migrate, processes
+from uplift.ledger import destinations, migrate, processes
+from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import FOR_A_CALLER, Database
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
@@ -267,15 +269,9 @@ class System:
         self.sandbox_url = url = f"http://{HOST}:{port}"
         # In the environment, because every user of the machine can see the arguments of a process.
         secret = self.environment["SANDBOX_CLIENT_SECRET"] = secrets.token_urlsafe(16)
-        if self._like == "hapi":
+        self.environment |= _addresses(self._like, url)
+        if self._like == "oneup":
             self.environment |= {
-                "UPLIFT_DESTINATION": "hapi",
-                "UPLIFT_DESTINATION_R4": f"{url}/r4",
-                "UPLIFT_DESTINATION_DSTU2": f"{url}/dstu2",
-            }
-        else:
-            self.environment |= {
-                "UPLIFT_ONEUP_FHIR_URL": url,
                 "UPLIFT_ONEUP_TOKEN_URL": f"{url}/oauth2/token",
                 "UPLIFT_ONEUP_USERS_URL": f"{url}/user-management/v1/user",
                 "UPLIFT_ONEUP_CLIENT_ID": "sandbox-client",
@@ -304,10 +300,27 @@ class System:
             database = Database.connect(Settings(database_url=SecretStr(url)))
             try:
                 await migrate.upgrade(database)
+                if self.sandbox_url is not None:
+                    await self._note_sandbox(database, self.sandbox_url)
             finally:
                 await database.close()
 
         asyncio.run(upgrade())
+
+    async def _note_sandbox(self, database: Database, url: str) -> None:
+        """Note where the sandbox is now: its port may be another one, and what it has is the same.
+
+        Without this, nothing is sent to it until a person decides.
+        """
+        named = {
+            name.removeprefix("UPLIFT_").lower(): value
+            for name, value in _addresses(self._like, url).items()
+        }
+        found = configured_destinations(Settings.model_validate(named)).get(self._like)
+        if found is None:
+            return
+        async with database.transaction() as connection:
+            await destinations.change_address(connection, found.name, found.address, by=SYSTEM)
 
     def _await(self, url: str, name: str, *, status: int = httpx.codes.OK) -> None:
         for _ in range(_READY_SECONDS * 10):
@@ -334,3 +347,14 @@ class System:
             file.touch(mode=0o600)
             file.write_text(make())
         return file.read_text()
+
+
+def _addresses(like: Like, url: str) -> dict[str, str]:
+    """The settings that say where the sandbox is."""
+    if like == "hapi":
+        return {
+            "UPLIFT_DESTINATION": like,
+            "UPLIFT_DESTINATION_R4": f"{url}/r4",
+            "UPLIFT_DESTINATION_DSTU2": f"{url}/dstu2",
+        }
+    return {"UPLIFT_ONEUP_FHIR_URL": url}

@@ -344,18 +344,13 @@ def upgrade() -> None:
         "deliveries",
         sa.Column("record_id", sa.Uuid(), nullable=False),
         sa.Column("destination", sa.Text(), nullable=False),
+        sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("version", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("digest", sa.LargeBinary(), nullable=True),
         sa.Column("sealed_receipt", sa.LargeBinary(), nullable=True),
         sa.Column("receipt_key", sa.LargeBinary(), nullable=True),
         sa.Column("in_doubt_version", sa.Integer(), nullable=True),
-        sa.Column("in_doubt_at", sa.DateTime(timezone=True), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["record_id"],
-            ["records.id"],
-            name=op.f("fk_deliveries_record_id"),
-            ondelete="CASCADE",
-        ),
+        sa.Column("in_doubt_until", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("record_id", "destination", name=op.f("pk_deliveries")),
     )
     op.create_index(
@@ -550,7 +545,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_uploads_ready",
         "uploads",
-        ["queue", "finish_tag"],
+        ["queue", "destination", "finish_tag"],
         unique=False,
         postgresql_where=sa.text("state = 'queued' AND finish_tag IS NOT NULL"),
     )
@@ -564,7 +559,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_uploads_held",
         "uploads",
-        ["queue", "fhir_version", "resource_type", "attempts"],
+        ["queue", "destination", "fhir_version", "resource_type", "attempts"],
         unique=False,
         postgresql_where=sa.text("state = 'queued' AND finish_tag IS NULL AND reason = 'held'"),
     )
