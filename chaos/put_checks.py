@@ -51,20 +51,12 @@ def nothing_is_marked_as_a_copy(evidence: Evidence) -> list[str]:
 
 
 def the_last_delivered_version_is_there(evidence: Evidence) -> list[str]:
-    """Unless its status says that an older one may have gone over it.
-
-    Within `settle` none says so.
-    """
-    warned = _records_that_say_so(evidence)
-    findings = [
+    """Where the destination finishes later than `settle`: or the record says that it may not be."""
+    excused = _records_that_say_so(evidence) if evidence.options.beyond else set()
+    return [
         f"{user} {record}: another version than the last delivered one is there"
-        for user, record in sorted(stale_records(evidence) - warned)
+        for user, record in sorted(stale_records(evidence) - excused)
     ]
-    if not evidence.options.beyond:
-        findings += [
-            f"{user} {record} says that it may be overwritten" for user, record in sorted(warned)
-        ]
-    return findings
 
 
 def few_say_that_they_may_be_overwritten(evidence: Evidence) -> list[str]:

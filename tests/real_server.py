@@ -159,7 +159,9 @@ def original_names(resource: Resource) -> list[str]:
 
 def is_person(resource: Resource) -> bool:
     """Whether it is the Patient that stands for a user."""
-    return any(each.get("system") == USER_SYSTEM for each in resource.get("identifier", ()))
+    return resource["resourceType"] == "Patient" and any(
+        each.get("system") == USER_SYSTEM for each in resource.get("identifier", ())
+    )
 
 
 def counted(resources: list[Resource]) -> Counter[str]:

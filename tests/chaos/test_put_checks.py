@@ -68,9 +68,9 @@ BAD: dict[str, tuple[checks.Check, Evidence]] = {
         put_checks.the_last_delivered_version_is_there,
         held(BEYOND, stored=STALE),
     ),
-    "a record says so without a need": (
+    "within settle an older version is there, though its record says so": (
         put_checks.the_last_delivered_version_is_there,
-        held(rows=saying("u2")),
+        held(stored=STALE, rows=saying("u2")),
     ),
     "a record says so without a reason": (
         put_checks.few_say_that_they_may_be_overwritten,
