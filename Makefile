@@ -72,7 +72,7 @@ format: $(READY) ## Format, and fix what ruff can fix
 
 fuzz: $(READY) ## The API against its OpenAPI and push against bad exports, longer than `make test`
 	UPLIFT_FUZZ_EXAMPLES=2000 UPLIFT_MUTATIONS=2000 \
-	  $(BIN)/pytest tests/api/test_openapi_fuzz.py tests/uplift/cli/push/test_mutations.py
+	  $(BIN)/pytest --numprocesses 2 --dist loadgroup tests/api/test_openapi_fuzz.py tests/uplift/cli/push/test_mutations.py
 
 bench: $(READY) ## Bounded benchmarks on loopback; ARGS="--help" lists the options
 	$(BIN)/python -m bench $(ARGS)
@@ -85,8 +85,8 @@ sbom: $(TOOLS_READY) ## The bill of materials (CycloneDX) of what Uplift runs wi
 	  --output-reproducible --of JSON -o $(SBOM) requirements.lock
 
 lock: ## Resolve all pins again (needs uv)
-	$(COMPILE) pyproject.toml -o requirements.lock
-	$(COMPILE) --extra embedded --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	$(COMPILE) --extra traces pyproject.toml -o requirements.lock
+	$(COMPILE) --extra embedded --extra traces --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 	$(COMPILE) requirements-tools.in -o requirements-tools.lock
 
 clean: ## Remove the environments and the embedded servers' data

@@ -69,8 +69,9 @@ async def get_liveness(request: Request) -> Liveness:
     responses=documented(400, 503),
 )
 async def get_readiness(request: Request) -> Readiness:
-    """Ready means: the database can be written, its schema is current, and the master keys can open
-    its data. Without Redis the process is degraded: it accepts uploads, and delivery starts later.
+    """Ready means: the database can be written, this version works on its schema, and the master
+    keys can open its data. Without Redis the process is degraded: it accepts uploads, and delivery
+    starts later.
 
     The answer comes within a second, and is at most a second old.
     """
@@ -97,12 +98,9 @@ async def _can_enqueue(relay: Relay) -> bool:
 
 
 async def _check_ledger(relay: Relay) -> None:
-    at = await migrate.current(relay.database)
-    if at != migrate.head():
-        raise Problem(
-            ProblemType.NOT_MIGRATED,
-            "The database does not have the schema of this version. Run `uplift migrate`.",
-        )
+    found = await migrate.revisions(relay.database)
+    if found.problem is not None:
+        raise Problem(ProblemType.NOT_MIGRATED, found.problem)
     async with relay.database.transaction() as connection:
         await write_nothing(connection)
     try:

@@ -56,6 +56,10 @@ _OTHERS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
+# Only with a commit to compare with, and only if asked for.
+_AGAINST_ALONE = sorted(SECTIONS.keys() - _PAIRS.keys())
+
+
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
@@ -109,7 +113,9 @@ def main() -> int:
     """Run the chosen benchmarks. Returns the exit code."""
     names = [*_PAIRS, *_OTHERS]
     parser = argparse.ArgumentParser(prog="python -m bench", description="Bounded benchmarks.")
-    parser.add_argument("--only", action="append", choices=names, help="may be repeated")
+    parser.add_argument(
+        "--only", action="append", choices=[*names, *_AGAINST_ALONE], help="may be repeated"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="one short round: whether it runs, not how fast"
     )
@@ -133,9 +139,10 @@ def main() -> int:
         unknown = set(chosen.only or ()) - set(SECTIONS)
         if unknown:
             parser.error(f"--against measures {', '.join(SECTIONS)}; not {', '.join(unknown)}")
-        return _main_against(
-            chosen.against, chosen.only or list(SECTIONS), plan, console, chosen.json
-        )
+        sections = chosen.only or [name for name in SECTIONS if name not in _AGAINST_ALONE]
+        return _main_against(chosen.against, sections, plan, console, chosen.json)
+    if lacking := set(chosen.only or ()) & set(_AGAINST_ALONE):
+        parser.error(f"{', '.join(lacking)}: with --against alone")
     _main_baselines(chosen.only or names, plan, console, chosen.json)
     return 0
 

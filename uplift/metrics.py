@@ -237,6 +237,7 @@ rate_limiter_slowed = Counter(
 for _state, _reason in (
     ("delivered", "none"),
     ("delivered", "stored_differently"),
+    ("delivered", "cannot_look_up"),
     ("rejected", "invalid"),
     ("rejected", "too_complex"),
     ("refused", "upstream_refused"),
@@ -343,6 +344,14 @@ class LedgerGauges(Collector):
         "uplift_quota_calls_left": (
             "User-management calls that are left now: all, or only those for known users (known).",
             ("whom",),
+        ),
+        "uplift_master_key_due_timestamp_seconds": (
+            "When the master key in use is to be replaced, in seconds since 1970.",
+            (),
+        ),
+        "uplift_master_keys_to_destroy": (
+            "Master keys that nothing in the ledger and no kept backup needs, and not retired.",
+            (),
         ),
         "uplift_sweep_ended_timestamp_seconds": (
             "When the last successful sweep of this process ended, in seconds since 1970.",

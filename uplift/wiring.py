@@ -1,9 +1,11 @@
 """Builds all the parts of a process, and closes them. No other file joins parts."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from uplift import traces
 from uplift.address_check import AddressCheck
 from uplift.control.cancel import Canceller
 from uplift.control.pause import Pauser
@@ -18,13 +20,13 @@ from uplift.destinations.derived_ids import read_id_key
 from uplift.destinations.destination import Destinations
 from uplift.destinations.http_client import open_http
 from uplift.dispatch import Dispatcher
-from uplift.errors import ConfigurationError
 from uplift.fhir.tolerances import chosen_tolerances
 from uplift.intake.accept import Acceptor
 from uplift.intake.accept_batch import BatchAcceptor
 from uplift.intake.authenticate import Authenticator
 from uplift.intake.back_pressure import BackPressure
 from uplift.key_check import KeyCheck
+from uplift.key_source import follow_folder, read_key_ring
 from uplift.ledger.database import FOR_NOBODY, Database, Patience
 from uplift.ledger.suitable import check_at_start
 from uplift.maintenance.measure import Measurer
@@ -86,7 +88,7 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
     Raises ConfigurationError with the setting to change. PostgreSQL and Redis may be away.
     """
     key_ring = read_key_ring(settings)
-    destinations = read_destinations(settings)
+    destinations = configured_destinations(settings)
     database = Database.connect(settings, patience)
     keys = KeyCheck(database, key_ring)
     dispatcher = Dispatcher(settings)
@@ -109,7 +111,7 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
     heartbeats = Heartbeats(database, settings)
     attempter = Attempter(key_ring, channels, rate_limiters, heartbeats, database, settings)
     long_poll = LongPoll(database)
-    eraser = Eraser(database)
+    eraser = Eraser(database, key_ring, settings)
     addresses = AddressCheck(database, destinations)
     mover = Mover(database, destinations)
     retrier = CollisionRetrier(database, key_ring)
@@ -117,6 +119,7 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
         database, dispatcher, eraser, mover, retrier, addresses, rate_limiters, settings
     )
     dispatcher.start()
+    following = _follow(key_ring, settings)
     try:
         await keys.at_start()
         await addresses.at_start()
@@ -143,7 +146,7 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
                 database, attempter, addresses, rate_limiters, heartbeats, settings
             ),
             sweeper=sweeper,
-            measurer=Measurer(database, dispatcher, quota, sweeper),
+            measurer=Measurer(database, dispatcher, quota, sweeper, key_ring, settings),
             sealer=Sealer(database, key_ring),
             retainer=Retainer(database, settings),
             eraser=eraser,
@@ -155,6 +158,7 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
             pauser=Pauser(database),
         )
     finally:
+        following.cancel()
         await channels.close()
         await access.close()
         for rate_limiter in rate_limiters.values():
@@ -169,13 +173,22 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
         await database.close()
 
 
+def _follow(key_ring: KeyRing, settings: Settings) -> "asyncio.Future[None]":
+    """Let the key ring follow its folder, if it has one."""
+    folder = settings.master_keys_dir
+    if folder is None:
+        return asyncio.get_running_loop().create_future()
+    return asyncio.ensure_future(follow_folder(folder, key_ring))
+
+
 def check(settings: Settings) -> None:
     """Raise ConfigurationError if `open_relay` does, without a connection to anything."""
     read_key_ring(settings)
-    read_destinations(settings)
+    configured_destinations(settings)
     Database.connect(settings)
     redis_url(settings)
     chosen_tolerances(settings)
+    traces.check(settings)
 
 
 async def check_ledger(settings: Settings) -> None:
@@ -187,23 +200,3 @@ async def check_ledger(settings: Settings) -> None:
         await KeyCheck(database, read_key_ring(settings)).at_start()
     finally:
         await database.close()
-
-
-def read_key_ring(settings: Settings) -> KeyRing:
-    """The key ring of the master keys. Raises ConfigurationError if it is missing or malformed."""
-    keys = settings.master_keys
-    return KeyRing.parse(keys.get_secret_value() if keys is not None else "")
-
-
-def read_destinations(settings: Settings) -> Destinations:
-    """The destinations of the deployment.
-
-    Raises ConfigurationError if one cannot be used, or if an id key is needed and missing.
-    """
-    destinations = configured_destinations(settings)
-    if read_id_key(settings) is None and destinations.derive_ids:
-        raise ConfigurationError(
-            "UPLIFT_ID_KEY is not set, and a destination needs it: records have ids there that"
-            " Uplift derives. `uplift keys id` makes one. Set it once and keep it."
-        )
-    return destinations

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from bench.against.claims import compare_claims
 from bench.against.judge import Comparison
 from bench.against.side import Side, open_sides
 from bench.against.work_tree import this_tree, work_tree
@@ -139,7 +140,11 @@ def _latency(sides: list[Side], stand_in: Upstream, plan: Plan, say: Say) -> lis
     ]
 
 
-SECTIONS = {"intake": _intake, "delivery": _delivery, "latency": _latency}
+def _claims(sides: list[Side], _: Upstream, plan: Plan, say: Say) -> list[Comparison]:
+    return compare_claims(sides, plan, say)
+
+
+SECTIONS = {"intake": _intake, "delivery": _delivery, "latency": _latency, "claims": _claims}
 
 
 def _alternate(sides: list[Side], measure: Measure, plan: Plan, say: Say, what: str) -> Rounds:

@@ -52,6 +52,16 @@ class Side:
         await_port(self.port)
         self._add_users()
 
+    @property
+    def python(self) -> tuple[str, ...]:
+        """The interpreter of its tree, which imports nothing from beside a script."""
+        return (*self._tree.command(("python",)), "-P")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its processes get."""
+        return dict(self._environment)
+
     def label(self) -> str:
         """The prefix of the ids in one round."""
         self._labels += 1

@@ -51,7 +51,8 @@ _ALWAYS_MEASURED = frozenset({
     "uplift_clocks_apart_seconds", "uplift_due_oldest_seconds",
     "uplift_ledger_measured_timestamp_seconds", "uplift_pauses", "uplift_queue_messages",
     "uplift_quota_calls_left", "uplift_rate_limiter_limit", "uplift_rate_limiter_probing",
-    "uplift_redis_up", "uplift_slots_free", "uplift_sweep_ended_timestamp_seconds",
+    "uplift_rate_limiter_types_probing", "uplift_redis_up", "uplift_slots_free",
+    "uplift_sweep_ended_timestamp_seconds",
     "uplift_uploads_due", "uplift_users_parked",
 })  # fmt: skip
 

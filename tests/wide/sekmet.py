@@ -13,7 +13,8 @@ import httpx
 from tests.wide.programs import TOOLS
 from uplift.cli.local.ports import HOST, free_port
 
-CLIENT_ID, SECRET = "uplift", "a secret of this test"
+# It does not decode what RFC 6749 has a client encode, so nothing needs encoding here.
+CLIENT_ID, SECRET = "uplift", "secret-of-this-test"
 _START_SECONDS = 60
 
 

@@ -7,11 +7,11 @@ import typer
 
 from uplift.cli.output import echo, json_text
 from uplift.cli.session import errors, read_settings, run_on_ledger
+from uplift.key_source import read_key_ring
 from uplift.ledger import users
 from uplift.ledger.audit import Event, list_events
 from uplift.ledger.database import Database
 from uplift.maintenance.verify_trail import Verified, verify_trail
-from uplift.wiring import read_key_ring
 
 _PAGE = 1000
 

@@ -6,11 +6,9 @@ resource at the same time. A read of the resource tells.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from uplift.destinations.destination import Destination, OnDeleted, OnForeign
 from uplift.destinations.responses import Response, ResponseKind
-from uplift.destinations.same_content import same_content
 
 
 class Next(StrEnum):
@@ -34,19 +32,26 @@ class Refused:
     whether an older version of ours may be there. `decided` is whether a person sent it again.
     """
 
-    sent: dict[str, Any]
     if_match: str | None
     older_in_doubt: bool
     decided: bool = False
 
 
-def after_conflict(refused: Refused, found: Response, destination: Destination) -> Next:
-    """What follows, by what a read found."""
+def after_conflict(
+    refused: Refused, found: Response, destination: Destination, *, is_ours: bool
+) -> Next:
+    """What follows, by what a read found. `is_ours`: it found what was sent."""
+    there = found.receipt.version if found.receipt is not None else None
     match found.kind:
-        case ResponseKind.FOUND if same_content(refused.sent, found.resource):
+        # The version before looks like ours where ours only removes what servers add.
+        case ResponseKind.FOUND if there is not None and there == refused.if_match:
+            return Next.SEND_AGAIN
+        case ResponseKind.FOUND if is_ours:
             return Next.DELIVERED
+        case ResponseKind.FOUND if refused.if_match is None:
+            return Next.SEND_AGAIN
         case ResponseKind.FOUND:
-            return _after_other_content(refused, found, destination)
+            return _after_other_content(refused, destination)
         case ResponseKind.ABSENT if refused.if_match is None:
             return Next.SEND_AGAIN  # a create: the resource of whoever held the lock is not there
         case ResponseKind.ABSENT:
@@ -61,10 +66,7 @@ def after_deletion(destination: Destination, *, decided: bool) -> Next:
     return Next.DELETED
 
 
-def _after_other_content(refused: Refused, found: Response, destination: Destination) -> Next:
-    there = found.receipt.version if found.receipt is not None else None
-    if refused.if_match is None or there == refused.if_match:
-        return Next.SEND_AGAIN
+def _after_other_content(refused: Refused, destination: Destination) -> Next:
     if refused.older_in_doubt:
         return Next.OVERWRITE
     if refused.decided or destination.on_foreign is OnForeign.OVERWRITE:

@@ -138,7 +138,7 @@ class Attempter:
     async def _deliver(self, opened: Opened, *, derives_ids: bool) -> Result:
         claim = opened.claim
         issues: dict[str, Any] | None = None
-        in_doubt = False
+        in_doubt, can_tell = False, True
         try:
             # A cancelled upload is only looked up.
             if not claim.validated and not claim.cancel_requested:
@@ -150,13 +150,14 @@ class Attempter:
                 last, sent = await self._derived.deliver(opened)
                 return Result(last, issues, sent=sent)
             if claim.maybe_sent:
-                ended = await self._oneup.look_up(opened)
+                ended, can_tell = await self._oneup.look_up(opened)
                 if ended is not None:
                     return Result(ended, issues)
-                in_doubt = True
-            return Result(await self._oneup.deliver(opened), issues, in_doubt)
+                # What was under way when the ledger lost commits is stored by now, or never.
+                in_doubt = not (claim.maybe_lost and can_tell)
+            return Result(await self._oneup.deliver(opened), issues, in_doubt, can_tell)
         except Exception as error:  # noqa: BLE001  one upload must not take the others with it
-            return Result(_stopped_by(error, claim), issues, in_doubt)
+            return Result(_stopped_by(error, claim), issues, in_doubt, can_tell)
 
     async def _validate(self, opened: Opened) -> Report:
         # Several milliseconds for a large record: not on the loop that all sends share.

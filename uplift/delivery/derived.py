@@ -5,6 +5,7 @@ the destination refuses because of what is there, and the first send after a res
 """
 
 import asyncio
+from collections import defaultdict
 from dataclasses import dataclass, replace
 
 import orjson
@@ -12,7 +13,7 @@ import orjson
 from uplift.delivery.after_conflict import Next, Refused, after_conflict, after_deletion
 from uplift.delivery.calls import Calls
 from uplift.delivery.persons import Persons
-from uplift.delivery.reconcile import written_after
+from uplift.delivery.reconcile import needs_equal_content, written_after
 from uplift.delivery.results import (
     AwaitsReference,
     Cancelled,
@@ -62,6 +63,7 @@ class DerivedDelivery:
         self._persons = persons
         self._targets = targets
         self._versions: set[tuple[str, str]] = set()  # that a destination was seen to be of
+        self._asking: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def deliver(self, opened: Opened) -> tuple[LastStep, bytes | None]:
         """One attempt: its last step, and the body that was sent or looked for.
@@ -85,7 +87,7 @@ class DerivedDelivery:
         """It ends without another send. If it has arrived, it is delivered."""
         found = await self._read(opened, form)
         match found.kind:
-            case ResponseKind.FOUND if same_content(form.resource, found.resource):
+            case ResponseKind.FOUND if _is_ours(opened, form, found):
                 return Found(found)
             case ResponseKind.FOUND | ResponseKind.ABSENT:
                 return ending
@@ -130,12 +132,17 @@ class DerivedDelivery:
         Asked once a process.
         """
         key = (opened.claim.destination, opened.claim.fhir_version)
-        if key not in self._versions:
+        if key in self._versions:
+            return None
+        # One asks, and the others of the first claim wait for it.
+        async with self._asking[key]:
+            if key in self._versions:
+                return None
             seen = await self._calls.check_version(opened)
             if seen.kind is not ResponseKind.FOUND:
                 return seen
             self._versions.add(key)
-        return None
+            return None
 
     # --- the requests ------------------------------------------------------------------------
 
@@ -145,12 +152,13 @@ class DerivedDelivery:
             return sent
         found = await self._read(opened, form)
         refused = Refused(
-            sent=form.resource,
             if_match=if_match,
             older_in_doubt=opened.claim.older_in_doubt,
             decided=opened.claim.redriven,
         )
-        match after_conflict(refused, found, self._calls.destination(opened)):
+        destination = self._calls.destination(opened)
+        is_ours = _is_ours(opened, form, found)
+        match after_conflict(refused, found, destination, is_ours=is_ours):
             case Next.DELIVERED:
                 return Found(found)
             case Next.FOREIGN:
@@ -171,7 +179,7 @@ class DerivedDelivery:
         claim = opened.claim
         found = await self._read(opened, form)
         match found.kind:
-            case ResponseKind.FOUND if same_content(form.resource, found.resource):
+            case ResponseKind.FOUND if _is_ours(opened, form, found):
                 return Found(found)
             case ResponseKind.FOUND if _is_newer(opened, found):
                 return NewerFound()
@@ -219,12 +227,22 @@ def _ending(opened: Opened) -> Cancelled | PastDeadline | None:
     return PastDeadline() if opened.claim.past_deadline else None
 
 
+def _is_ours(opened: Opened, form: _Form, found: Response) -> bool:
+    exactly = needs_equal_content(
+        found.receipt,
+        delivered_id=opened.delivered_id,
+        delivered_version=opened.delivered_version,
+        older_without_receipt=opened.has_older_without_receipt,
+    )
+    return same_content(form.resource, found.resource, exactly=exactly)
+
+
 def _is_newer(opened: Opened, found: Response) -> bool:
     """Whether it is newer than the restored ledger. That ends only what was accepted before."""
-    restored_to = opened.claim.restored_to
-    if restored_to is None:
+    since = opened.claim.newer_since
+    if since is None:
         return False
-    return written_after(found.resource or {}, restored_to, known_version=opened.delivered_version)
+    return written_after(found.resource or {}, since, known_version=opened.delivered_version)
 
 
 def _version(found: Response) -> str | None:

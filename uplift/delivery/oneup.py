@@ -25,13 +25,16 @@ class OneUpDelivery:
         self._calls = calls
         self._look_ups = LookUps(calls, keeps_ids=keeps_ids)
 
-    async def look_up(self, opened: Opened) -> LastStep | None:
-        """What ends an attempt before it sends; None if nothing does.
+    async def look_up(self, opened: Opened) -> tuple[LastStep | None, bool]:
+        """What ends an attempt before it sends, None if nothing does; and whether the look-up could
+        tell that it is not there.
 
         Raises what `Calls` raises.
         """
         looked_up = await self._look_ups.look_up(opened)
-        return None if isinstance(looked_up, NotFound) else looked_up
+        if isinstance(looked_up, NotFound):
+            return None, looked_up.can_tell
+        return looked_up, True
 
     async def deliver(self, opened: Opened) -> Sent | Cancelled | PastDeadline:
         """Send it, unless its end has come.  Raises what `Calls` raises."""

@@ -1,8 +1,10 @@
 """Makes the Patient that stands for a person at a destination: once, before their first record."""
 
+import asyncio
 from collections import OrderedDict
 from typing import Any
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import orjson
 
@@ -16,6 +18,9 @@ from uplift.destinations.responses import Response, ResponseKind
 
 # Persons whose Patient this process has seen. A forgotten one costs one more read.
 _MAX_REMEMBERED = 100_000
+_THERE = (ResponseKind.FOUND, ResponseKind.STORED)
+
+_Key = tuple[UUID, str, str]  # the user, the destination and the FHIR version
 
 
 class Persons:
@@ -24,7 +29,8 @@ class Persons:
     def __init__(self, calls: Calls, id_key: bytes) -> None:
         self._calls = calls
         self._id_key = id_key
-        self._known: OrderedDict[tuple[UUID, str, str], str] = OrderedDict()
+        self._known: OrderedDict[_Key, str] = OrderedDict()
+        self._asking: WeakValueDictionary[_Key, asyncio.Lock] = WeakValueDictionary()
 
     async def reference(self, opened: Opened) -> str | Response:
         """The reference to the person's Patient, which is there now.
@@ -33,14 +39,22 @@ class Persons:
         """
         claim = opened.claim
         key = (claim.user_id, claim.destination, claim.fhir_version)
-        if key not in self._known:
+        if (known := self._known.get(key)) is not None:
+            return known
+        lock = self._asking.get(key)
+        if lock is None:
+            lock = self._asking[key] = asyncio.Lock()
+        # Of a person's first records one asks, and the others wait for it.
+        async with lock:
+            if (known := self._known.get(key)) is not None:
+                return known
             found = await self._find_or_make(opened)
-            if found.receipt is None or found.receipt.id is None:
+            if found.kind not in _THERE or found.receipt is None or not found.receipt.id:
                 return found
-            self._known[key] = f"{PATIENT}/{found.receipt.id}"
+            made = self._known[key] = f"{PATIENT}/{found.receipt.id}"
             if len(self._known) > _MAX_REMEMBERED:
                 self._known.popitem(last=False)
-        return self._known[key]
+            return made
 
     async def _find_or_make(self, opened: Opened) -> Response:
         pseudonym = patient_id(self._id_key, app_user_id=opened.claim.app_user_id)

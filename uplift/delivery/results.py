@@ -74,7 +74,9 @@ class NewerFound:
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """No look-up found its content, or it cannot be looked up."""
+    """No look-up found its content. `can_tell`: unless it comes late, it is not there."""
+
+    can_tell: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +191,12 @@ class Result:
 
     `issues` are the findings of validation, if this attempt validated. `in_doubt` is whether the
     upload was sent before with an unknown outcome and was not found: it may be stored later, so
-    sending it again may duplicate it. `sent` is the body as the destination gets it, if that is
-    another one than the upload's.
+    sending it again may duplicate it. `can_tell` is whether a look-up could tell that it was not
+    there. `sent` is the body as the destination gets it, if that is another one than the upload's.
     """
 
     last: LastStep
     issues: dict[str, Any] | None = None
     in_doubt: bool = False
+    can_tell: bool = True
     sent: bytes | None = field(default=None, repr=False)

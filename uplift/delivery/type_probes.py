@@ -8,6 +8,7 @@ type is probing: each failed upload is held all the same.
 
 import asyncio
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextvars import Context
@@ -28,6 +29,8 @@ from uplift.settings import Settings
 _log = structlog.get_logger(__name__)
 
 _SCRIPT = (Path(__file__).parent / "type_probes.lua").read_text()
+
+_NAME = re.compile(rb"([A-Z0-9]{1,9})/([A-Za-z]{1,64})")
 
 # Responses are collected for so long, in seconds, unless they change something.
 _SHARED_SECONDS = 0.1
@@ -177,6 +180,7 @@ def _written(fhir_type: FhirType) -> str:
 
 def _pairs(flat: list[bytes | int]) -> Iterator[tuple[FhirType, int]]:
     for name, milliseconds in zip(flat[::2], flat[1::2], strict=True):
-        if isinstance(name, bytes):
-            fhir_version, _, resource_type = name.decode().partition("/")
-            yield FhirType(fhir_version, resource_type), int(milliseconds)
+        # Names of another form are not ours.
+        if isinstance(name, bytes) and (found := _NAME.fullmatch(name)):
+            fhir_version, resource_type = found.groups()
+            yield FhirType(fhir_version.decode(), resource_type.decode()), int(milliseconds)

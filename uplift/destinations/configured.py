@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import SecretStr, ValidationError
 
 from uplift.destination_settings import PREFIX, DestinationSettings, check_names
+from uplift.destinations.derived_ids import read_id_key
 from uplift.destinations.destination import (
     BasicLogin,
     BearerLogin,
@@ -51,7 +52,7 @@ def configured_destinations(settings: Settings) -> Destinations:
 
     Without a file there is the one that UPLIFT_DESTINATION names; and 1upHealth beside it while
     its client is set, so that people can move one by one. Raises ConfigurationError with the
-    setting to change.
+    setting to change, also if a destination needs an id key and there is none.
     """
     if settings.destinations_file is None:
         own = DestinationSettings(**{name: getattr(settings, name) for name in _fields()})
@@ -68,7 +69,13 @@ def configured_destinations(settings: Settings) -> Destinations:
             f"UPLIFT_DESTINATION is {settings.destination!r}, and UPLIFT_DESTINATIONS_FILE has no"
             f" such table. It has: {', '.join(sorted(found))}."
         )
-    return Destinations(found, default=settings.destination)
+    destinations = Destinations(found, default=settings.destination)
+    if read_id_key(settings) is None and destinations.derive_ids:
+        raise ConfigurationError(
+            "UPLIFT_ID_KEY is not set, and a destination needs it: records have ids there that"
+            " Uplift derives. `uplift keys id` makes one. Set it once and keep it."
+        )
+    return destinations
 
 
 def _fields() -> list[str]:

@@ -341,8 +341,10 @@ def classify_metadata(
         return Response(ResponseKind.FOUND, code, status)
     if status == 401:
         return Response(ResponseKind.UNAUTHORIZED, code, status)
-    if status in _NOT_STORED or status == 408 or status >= 500:
+    if status in _NOT_STORED:
         return Response(ResponseKind.BUSY, code, status, retry_after(headers))
+    if status == 408 or status >= 500:
+        return Response(ResponseKind.UNKNOWN, code, status, retry_after(headers))
     return Response(ResponseKind.HOLD, "no_fhir_version", status)
 
 

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from uplift import traces
 from uplift.coalesce import Coalescer
 from uplift.destinations.destination import Destination
 from uplift.dispatch import Dispatcher
@@ -50,6 +51,7 @@ class _Offer:
     queue: str
     by: Actor
     key: CallersKey | None
+    trace_parent: str | None
 
 
 class Acceptor:
@@ -93,7 +95,7 @@ class Acceptor:
         its FHIR version, KeyReused if the key stands for another request, and BacklogFull if too
         much waits already, unless the key stands for this request.
         """
-        offer = _Offer(app_user_id, submission, queue, by, key)
+        offer = _Offer(app_user_id, submission, queue, by, key, traces.current())
         try:
             self._pressure.check(app_user_id)
         except BacklogFull:
@@ -132,7 +134,13 @@ class Acceptor:
 
     def _sealed(self, offer: _Offer, user: LockedUser, key: UserKey) -> NewUpload:
         return sealed(
-            offer.submission, user, key, queue=offer.queue, id_key=self._id_key, by=offer.by
+            offer.submission,
+            user,
+            key,
+            queue=offer.queue,
+            id_key=self._id_key,
+            by=offer.by,
+            trace_parent=offer.trace_parent,
         )
 
     def _key(self, user: LockedUser) -> UserKey | None:

@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy.exc import OperationalError
 from tenacity import RetryCallState, retry, retry_if_exception_type, stop_after_attempt, wait_fixed
 
+from uplift import traces
 from uplift.destinations.derived_ids import read_id_key
 from uplift.destinations.destination import Destination
 from uplift.dispatch import Dispatcher
@@ -275,6 +276,7 @@ class OpenBatch:
             id_key=self.id_key,
             by=self.by,
             batch_id=self.id,
+            trace_parent=traces.current(),
         )
 
 

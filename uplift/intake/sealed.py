@@ -36,6 +36,7 @@ def sealed(
     id_key: bytes | None = None,
     by: Actor = SYSTEM,
     batch_id: UUID | None = None,
+    trace_parent: str | None = None,
 ) -> NewUpload:
     """The submission, ready to be put in on its way to the user's destination.
 
@@ -102,6 +103,7 @@ def sealed(
         server_key=servers,
         batch_id=batch_id,
         by=by,
+        trace_parent=trace_parent,
     )
 
 

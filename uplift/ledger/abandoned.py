@@ -85,7 +85,7 @@ async def take_abandoned(
     A crash is charged only to an upload that was alone with its process. With too many of these it
     is refused, before another worker claims it.
     """
-    rows = await connection.execute(
+    found = await connection.execute(
         _ABANDONED,
         {
             "leases_count": signs.leases_count,
@@ -94,6 +94,7 @@ async def take_abandoned(
             "limit": limit,
         },
     )
+    rows = found.all()
     queued, refused = [], []
     for row in rows:
         charged = row.crashed and row.alone
@@ -127,6 +128,7 @@ def _queued(row: Row[Any], settle_seconds: float) -> Change:
         crashed=row.crashed,
         crashed_alone=row.crashed and row.alone,
         keeps_crashes=True,
+        sent_itself=True,
         # It may have been a second send: nobody can know any more.
         possible_duplicate=True if row.attempted_before and row.doubles else None,
     )
@@ -141,5 +143,6 @@ def _refused(row: Row[Any]) -> Change:
         lease_id=row.lease_id,
         crashed=True,
         crashed_alone=True,
+        sent_itself=True,
         possible_duplicate=True if row.doubles else None,
     )

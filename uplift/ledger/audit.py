@@ -45,6 +45,7 @@ class Action(StrEnum):
     RESUMED = "resumed"
     DESTINATION_CHANGED = "destination_changed"  # a person decided about another address
     KEYS_ROTATED = "keys_rotated"
+    KEY_RETIRED = "key_retired"
     RESTORED = "restored"  # what may have been sent before a restore was marked
 
 

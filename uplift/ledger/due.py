@@ -142,6 +142,8 @@ _COLUMNS = (
     Upload.crashes,
     Upload.attempts,
     Upload.maybe_sent,
+    Upload.maybe_lost,
+    Upload.restored,
     Upload.empty_searches,
     Upload.cancel_requested,
     Upload.issues.is_not(None).label("validated"),
@@ -164,9 +166,12 @@ _READ = (
     "crashes",
     "attempts",
     "maybe_sent",
+    "maybe_lost",
+    "restored",
     "empty_searches",
     "cancel_requested",
     "validated",
+    "created_at",
     "reason",
 )
 
@@ -200,10 +205,6 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
             Record.derived_id,
             Record.source_key,
             func.extract("epoch", func.now() - upload.waiting_since).label("waited_seconds"),
-            select(func.min(Restore.since))
-            .where(Restore.since >= upload.created_at)
-            .scalar_subquery()
-            .label("restored_to"),
             func.extract("epoch", func.now() - upload.next_attempt_at).label("due_seconds"),
             and_(
                 User.erased_at.is_(None),

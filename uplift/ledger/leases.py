@@ -34,8 +34,10 @@ class Claim:
     whether another record is at the destination under its type and id. An upload that is withdrawn
     or collides must not be sent.
     `derived_id` is its record's id wherever Uplift derives ids, and `source_key` its source, as
-    `identity.source_key`. `due_seconds` is how long it was due. `restored_to` is the time up to
-    which the ledger is complete, if it was restored after the upload was accepted.
+    `identity.source_key`. `due_seconds` is how long it was due. `newer_since` is when the upload
+    was accepted, if the ledger went back in time since: what was written there later may be newer,
+    and the ledger does not know of it. `maybe_lost` is whether that is also the only reason for
+    `maybe_sent`.
     `waited_seconds` is how long it has waited for a reference; None if it has not. `read_first` is
     whether a restore came since its record was last delivered. `redriven` is whether a person sends
     it again.
@@ -63,7 +65,8 @@ class Claim:
     app_user_id: str
     wrapped_key: WrappedKey
     record_receipt: bytes | None
-    restored_to: datetime | None = None
+    newer_since: datetime | None = None
+    maybe_lost: bool = False
     due_seconds: float = 0.0
     older_in_doubt: bool = False
     derived_id: str | None = None
@@ -71,6 +74,7 @@ class Claim:
     waited_seconds: float | None = None
     read_first: bool = False
     redriven: bool = False
+    trace_parent: str | None = None
 
     @property
     def fhir_type(self) -> FhirType:
@@ -106,7 +110,7 @@ _OPEN_ATTEMPTS = text("""
         INSERT INTO attempts (lease_id, upload_id)
         SELECT CAST(:lease_id AS uuid), id FROM unnest(CAST(:ids AS uuid[])) AS id
     )
-    SELECT id, sealed_body FROM uploads WHERE id = ANY(CAST(:ids AS uuid[]))
+    SELECT id, sealed_body, trace_parent FROM uploads WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 
 
@@ -162,7 +166,7 @@ async def lease(
         ],
     )
     opened = await connection.execute(_OPEN_ATTEMPTS, {"lease_id": lease_id, "ids": [*claimed]})
-    bodies = {row.id: row.sealed_body or b"" for row in opened}
+    contents = {row.id: (row.sealed_body or b"", row.trace_parent) for row in opened}
     return [
         Claim(
             upload_id=row.id,
@@ -175,7 +179,7 @@ async def lease(
             destination=row.destination,
             fhir_version=row.fhir_version,
             resource_type=row.resource_type,
-            sealed_body=bodies[row.id],
+            sealed_body=contents[row.id][0],
             body_bytes=row.body_bytes,
             attempts=row.attempts + 1,
             maybe_sent=row.maybe_sent or row.older_in_doubt,
@@ -188,13 +192,15 @@ async def lease(
             wrapped_key=WrappedKey(row.master_key_id or "", row.wrapped_key or b""),
             record_receipt=row.record_receipt,
             due_seconds=float(row.due_seconds),
-            restored_to=row.restored_to if row.reason != Reason.REDRIVEN else None,
+            newer_since=row.created_at if row.restored else None,
+            maybe_lost=row.maybe_lost and not row.older_in_doubt,
             older_in_doubt=row.older_in_doubt,
             read_first=row.read_first,
             derived_id=row.derived_id,
             source_key=row.source_key,
             waited_seconds=None if row.waited_seconds is None else float(row.waited_seconds),
             redriven=row.reason == Reason.REDRIVEN,
+            trace_parent=contents[row.id][1],
         )
         for row in rows
         if row.id in claimed

@@ -95,8 +95,8 @@ class User(Table):
     # Where what they bring goes from now on.
     destination: Mapped[str] = mapped_column(server_default=ONEUP)
     moving: Mapped[bool] = mapped_column(server_default=_FALSE)
-    # Another one tells their apps to send everything again.
-    sync_token: Mapped[str] = mapped_column(server_default=text("gen_random_uuid()"))
+    # Apps compare it with the one that they remember: another one says "send everything again".
+    sync_token: Mapped[UUID] = mapped_column(server_default=text("gen_random_uuid()"))
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     erased_at: Mapped[datetime | None]
 
@@ -282,6 +282,7 @@ class Upload(Table):
             " CASE WHEN state = 'sending' THEN 3 ELSE 0 END",
             name="sending_is_leased",
         ),
+        CheckConstraint("NOT maybe_lost OR maybe_sent", name="lost_is_maybe_sent"),
         CheckConstraint("(state = 'queued') = (next_attempt_at IS NOT NULL)", name="queued_is_due"),
         CheckConstraint(
             f"NOT ({_one_of('state', sorted(UNFINISHED))}) OR sealed_body IS NOT NULL",
@@ -367,6 +368,8 @@ class Upload(Table):
     digest: Mapped[bytes]
     body_bytes: Mapped[int]
     sealed_body: Mapped[bytes | None]
+    # Of the request that brought it, if that is traced.
+    trace_parent: Mapped[str | None]
 
     state: Mapped[str]
     reason: Mapped[str | None]
@@ -376,6 +379,11 @@ class Upload(Table):
     # Of these, how many while its process had no other lease.
     crashes_alone: Mapped[int] = mapped_column(server_default=_ZERO)
     maybe_sent: Mapped[bool] = mapped_column(server_default=_FALSE)
+    # It may be there only because the ledger lost commits: no attempt that the ledger knows of left
+    # it open.
+    maybe_lost: Mapped[bool] = mapped_column(server_default=_FALSE)
+    # The ledger went back in time since it was accepted: newer content there is unknown here.
+    restored: Mapped[bool] = mapped_column(server_default=_FALSE)
     # Complete searches that found nothing since it may have been sent last.
     empty_searches: Mapped[int] = mapped_column(server_default=_ZERO)
     cancel_requested: Mapped[bool] = mapped_column(server_default=_FALSE)
@@ -472,13 +480,17 @@ class Tombstone(Table):
 
 
 class Restore(Table):
-    """The ledger went back to `since`: what is put in until `look_until` may be at 1upHealth."""
+    """The ledger went back to `since`: what is put in until `look_until` may be at 1upHealth.
+
+    By `settled_at`, what was under way then is stored or never will be.
+    """
 
     __tablename__ = "restores"
 
     since: Mapped[datetime] = mapped_column(primary_key=True)
     at: Mapped[datetime] = mapped_column(server_default=_NOW)
     look_until: Mapped[datetime]
+    settled_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 
 class Pause(Table):

@@ -63,7 +63,7 @@ class UserRow(LockedUser):
     grant_state: str | None
     grant_origin: str | None
     paused: bool
-    sync_token: str
+    sync_token: UUID
 
 
 def key_context(user_id: UUID) -> bytes:

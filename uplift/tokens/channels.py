@@ -61,7 +61,7 @@ class Channels(Mapping[str, Channel]):
             self._clients.append(http)
             fhir = FhirClient(http, destination, settings)
             access: Access = grants
-            if (source := _source(destination, http, redis_client, key_ring)) is not None:
+            if (source := login_source(destination, http, redis_client, key_ring)) is not None:
                 access = DeploymentAccess(source)
             self._channels[name] = Channel(destination, fhir, access)
 
@@ -82,13 +82,13 @@ class Channels(Mapping[str, Channel]):
             await http.aclose()
 
 
-def _source(
+def login_source(
     destination: Destination,
     http: httpx.AsyncClient,
     redis_client: "redis.asyncio.Redis",
     key_ring: KeyRing,
 ) -> LoginSource | None:
-    """What gives the deployment's token; None where each person has one."""
+    """What gives the deployment's token at a destination; None where each person has one."""
     match destination.login:
         case OneUpLogin():
             return None

@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 _SECONDS = 20.0
 # How long the mark of a fetch lasts if the process that set it dies, and how long others wait.
 _FETCH_SECONDS = 30.0
-_WAIT_SECONDS = 25.0
+_WAIT_SECONDS = 10.0
 _ASK_AGAIN_SECONDS = 0.2
 # After a failure nothing is asked for so long: hundreds of uploads would each fail once more.
 _PAUSE_SECONDS = 5.0
@@ -95,13 +95,13 @@ class ClientCredentials:
             if shared is not None and shared != refused and self._now() < self._renew_at:
                 self._token = shared
                 return shared
-            if await self._may_fetch():
+            # A mark that lasts is a dead process's, or somebody else's: it stops nobody for long.
+            if await self._may_fetch() or time.monotonic() >= until:
                 try:
                     return await self._fetch()
                 finally:
                     await self._release()
-            if self._token is not None or time.monotonic() >= until:
-                # The one of before still works, or the other process takes too long.
+            if self._token is not None:  # it still works
                 raise TokenUnavailable("another_process_fetches", retry_after=_ASK_AGAIN_SECONDS)
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
 

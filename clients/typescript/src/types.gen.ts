@@ -337,19 +337,23 @@ export type DeviceTokenList = {
 };
 
 /**
- * Erasing
+ * ErasureStatus
  *
- * An erasure that has not ended. The data cannot be read any more; workers still send some.
+ * How far an erasure is. The data cannot be read any more, as soon as this is answered.
  */
-export type Erasing = {
+export type ErasureStatus = {
     /**
-     * Always `erasing`.
+     * `erased`: nothing is left, and nothing is sent any more. `erasing`: workers still send some.
      */
-    status?: 'erasing';
+    status: 'erased' | 'erasing';
     /**
      * Uploads that workers are sending. Each ends by itself, at the latest with its lease.
      */
     sending: number;
+    /**
+     * By this time nobody can read what backups and PostgreSQL's files still have of the user: the rotation period and the age of the oldest backup from now, at the latest. Null if UPLIFT_BACKUPS_KEPT_DAYS is not set.
+     */
+    unreadableBy: string | null;
 };
 
 /**
@@ -539,7 +543,7 @@ export type Readiness = {
  *
  * Only one decision depends on it: a new token ends the waits for a token.
  */
-export type Reason = 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'stored_differently' | 'older_version';
+export type Reason = 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'awaiting_reference' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'version_not_taken' | 'deleted_upstream' | 'changed_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'cannot_look_up' | 'stored_differently' | 'overwrote_upstream' | 'older_version';
 
 /**
  * Receipt
@@ -560,9 +564,13 @@ export type Receipt = {
      */
     storedAt?: string | null;
     /**
-     * SHA-256 of the sent bytes, in hexadecimal digits.
+     * SHA-256 of the upload's bytes, in hexadecimal digits.
      */
     sha256?: string | null;
+    /**
+     * SHA-256 of the bytes that were sent, where the destination gets another form: with an id that Uplift derives, and other references. Null if they are the upload's.
+     */
+    sentSha256?: string | null;
 };
 
 /**
@@ -653,6 +661,10 @@ export type UploadStatus = {
      */
     user: string;
     /**
+     * Where it goes.
+     */
+    destination: string;
+    /**
      * The FHIR version of the resource.
      */
     fhirVersion: string;
@@ -676,6 +688,10 @@ export type UploadStatus = {
      * It was sent again after an unknown outcome. 1upHealth may have it twice.
      */
     possibleDuplicate: boolean;
+    /**
+     * An older version was sent with an unknown outcome, and may be stored over it.
+     */
+    maybeOverwritten: boolean;
     /**
      * 1upHealth may have it, now or later, although no response says so.
      */
@@ -754,6 +770,10 @@ export type UserStatus = {
      */
     grantOrigin: 'user_management' | 'backend' | null;
     /**
+     * Where what they bring goes: a name of the deployment's own.
+     */
+    destination: string;
+    /**
      * Nothing is sent for the user until an operator ends the pause.
      */
     paused: boolean;
@@ -761,6 +781,10 @@ export type UserStatus = {
      * When the user was added.
      */
     createdAt: string;
+    /**
+     * Remember it. When it changes, Uplift may lack what you sent: reset the app's HealthKit anchors and send everything again.
+     */
+    syncToken: string;
 };
 
 /**
@@ -777,6 +801,10 @@ export type UserSummary = {
      * The state of the user's grant.
      */
     grant: GrantState;
+    /**
+     * Remember it. When it changes, Uplift may lack what you sent: reset the app's HealthKit anchors and send everything again.
+     */
+    syncToken: string;
     /**
      * All uploads have ended: none is queued, sending or parked.
      */
@@ -915,7 +943,7 @@ export type RedriveRequest = {
     /**
      * Only uploads with this reason.
      */
-    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'stored_differently' | 'older_version' | null;
+    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'awaiting_reference' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'version_not_taken' | 'deleted_upstream' | 'changed_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'cannot_look_up' | 'stored_differently' | 'overwrote_upstream' | 'older_version' | null;
     /**
      * Only resources of this type.
      */
@@ -963,7 +991,7 @@ export type TryNowRequest = {
     /**
      * Only uploads with this reason.
      */
-    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'stored_differently' | 'older_version' | null;
+    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'awaiting_reference' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'version_not_taken' | 'deleted_upstream' | 'changed_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'cannot_look_up' | 'stored_differently' | 'overwrote_upstream' | 'older_version' | null;
     /**
      * Only resources of this type.
      */
@@ -1033,6 +1061,18 @@ export type BroughtGrant = {
      * Seconds until the access token expires.
      */
     expiresIn: number;
+};
+
+/**
+ * NewDestination
+ *
+ * The destination to move a user to.
+ */
+export type NewDestination = {
+    /**
+     * A name of the deployment's own.
+     */
+    destination: string;
 };
 
 /**
@@ -2197,13 +2237,13 @@ export type EraseUserError = EraseUserErrors[keyof EraseUserErrors];
 
 export type EraseUserResponses = {
     /**
-     * The user's data cannot be read any more. Workers are still sending some of it
-     */
-    202: Erasing;
-    /**
      * Successful Response
      */
-    204: void;
+    200: ErasureStatus;
+    /**
+     * The user's data cannot be read any more. Workers are still sending some of it
+     */
+    202: ErasureStatus;
 };
 
 export type EraseUserResponse = EraseUserResponses[keyof EraseUserResponses];
@@ -2353,6 +2393,110 @@ export type StoreGrantResponses = {
 };
 
 export type StoreGrantResponse = StoreGrantResponses[keyof StoreGrantResponses];
+
+export type MoveUserData = {
+    body: NewDestination;
+    path: {
+        /**
+         * The backend's name for the person (`appUserId`).
+         */
+        user: string;
+    };
+    query?: never;
+    url: '/v1/users/{user}/destination';
+};
+
+export type MoveUserErrors = {
+    /**
+     * Bad Request. `code` says why.
+     */
+    400: Problem;
+    /**
+     * Unauthorized. `code` says why.
+     */
+    401: Problem;
+    /**
+     * Forbidden. `code` says why.
+     */
+    403: Problem;
+    /**
+     * Not Found. `code` says why.
+     */
+    404: Problem;
+    /**
+     * Request Timeout. `code` says why.
+     */
+    408: Problem;
+    /**
+     * Request Entity Too Large. `code` says why.
+     */
+    413: Problem;
+    /**
+     * Unsupported Media Type. `code` says why.
+     */
+    415: Problem;
+    /**
+     * Service Unavailable. `code` says why.
+     */
+    503: Problem;
+};
+
+export type MoveUserError = MoveUserErrors[keyof MoveUserErrors];
+
+export type MoveUserResponses = {
+    /**
+     * Successful Response
+     */
+    200: UserStatus;
+};
+
+export type MoveUserResponse = MoveUserResponses[keyof MoveUserResponses];
+
+export type ResendUserData = {
+    body?: never;
+    path: {
+        /**
+         * The backend's name for the person (`appUserId`).
+         */
+        user: string;
+    };
+    query?: never;
+    url: '/v1/users/{user}/resend';
+};
+
+export type ResendUserErrors = {
+    /**
+     * Bad Request. `code` says why.
+     */
+    400: Problem;
+    /**
+     * Unauthorized. `code` says why.
+     */
+    401: Problem;
+    /**
+     * Forbidden. `code` says why.
+     */
+    403: Problem;
+    /**
+     * Not Found. `code` says why.
+     */
+    404: Problem;
+    /**
+     * Service Unavailable. `code` says why.
+     */
+    503: Problem;
+};
+
+export type ResendUserError = ResendUserErrors[keyof ResendUserErrors];
+
+export type ResendUserResponses = {
+    /**
+     * Successful Response
+     */
+    200: UserStatus;
+};
+
+export type ResendUserResponse = ResendUserResponses[keyof ResendUserResponses];
 
 export type RevokeDeviceTokensData = {
     body?: never;

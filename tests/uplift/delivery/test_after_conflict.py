@@ -14,8 +14,8 @@ from uplift.destinations.responses import Response, ResponseKind
 SENT = {"resourceType": "Observation", "id": "u1", "status": "final"}
 OTHER = {**SENT, "status": "amended"}
 
-CREATE = Refused(sent=SENT, if_match=None, older_in_doubt=False)
-UPDATE = Refused(sent=SENT, if_match="1", older_in_doubt=False)
+CREATE = Refused(if_match=None, older_in_doubt=False)
+UPDATE = Refused(if_match="1", older_in_doubt=False)
 
 
 def found(resource: dict[str, Any], version: str | None) -> Response:
@@ -39,6 +39,7 @@ FAILED = Response(ResponseKind.UNKNOWN, "http_503", 503)
         (CREATE, NEVER, Next.SEND_AGAIN),
         (CREATE, GONE, Next.SEND_AGAIN),
         (UPDATE, found(OTHER, "1"), Next.SEND_AGAIN),
+        (UPDATE, found(SENT, "1"), Next.SEND_AGAIN),  # it only removes what servers add
         # Another version.
         (UPDATE, found(OTHER, "2"), Next.OVERWRITE_FOREIGN),
         (UPDATE, found(OTHER, None), Next.OVERWRITE_FOREIGN),
@@ -55,7 +56,8 @@ FAILED = Response(ResponseKind.UNKNOWN, "http_503", 503)
 def test_a_read_tells_what_a_refusal_means(
     refused: Refused, read: Response, expected: Next
 ) -> None:
-    assert after_conflict(refused, read, hapi()) is expected
+    ours = read.resource == SENT
+    assert after_conflict(refused, read, hapi(), is_ours=ours) is expected
 
 
 @pytest.mark.parametrize(
@@ -68,17 +70,19 @@ def test_a_read_tells_what_a_refusal_means(
 def test_the_settings_decide_about_what_others_did(
     changed: dict[str, Any], read: Response, expected: Next
 ) -> None:
-    assert after_conflict(UPDATE, read, hapi(**changed)) is expected
+    assert after_conflict(UPDATE, read, hapi(**changed), is_ours=False) is expected
 
 
 def test_an_own_version_is_overwritten_whatever_the_settings_say_of_others() -> None:
     doubtful = replace(UPDATE, older_in_doubt=True)
     holding = hapi(on_foreign=OnForeign.HOLD)
-    assert after_conflict(doubtful, found(OTHER, "2"), holding) is Next.OVERWRITE
+    found_now = after_conflict(doubtful, found(OTHER, "2"), holding, is_ours=False)
+    assert found_now is Next.OVERWRITE
 
 
 def test_what_a_person_sends_again_goes_over_what_others_did() -> None:
     decided = replace(UPDATE, decided=True)
     holding = hapi(on_foreign=OnForeign.HOLD)
-    assert after_conflict(decided, found(OTHER, "2"), holding) is Next.OVERWRITE_FOREIGN
-    assert after_conflict(decided, GONE, holding) is Next.CREATE
+    others = after_conflict(decided, found(OTHER, "2"), holding, is_ours=False)
+    assert others is Next.OVERWRITE_FOREIGN
+    assert after_conflict(decided, GONE, holding, is_ours=False) is Next.CREATE

@@ -13,6 +13,7 @@ from sqlalchemy import select, text
 
 from tests import factories
 from tests.uplift.delivery.delivering import against, deliver, until, writes
+from tests.uplift.ledger.rows import attempts_of
 from tests.uplift.ledger.rows import row as row_of
 from uplift.cli.local.embedded import EmbeddedPostgres
 from uplift.intake.labels import Labels
@@ -535,6 +536,25 @@ async def test_a_body_that_does_not_decrypt_is_held_and_blocks_no_other(
     assert (await factories.status(relay, good)).state is State.DELIVERED
 
 
+async def test_one_message_delivers_all_that_is_ready_in_its_queue_by_turns(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    """More than one claim takes, and whatever ids a message names: it only wakes the worker."""
+    for name in ("alice", "bob"):
+        await factories.user(relay, name)
+    hers = [await factories.accepted(relay, "alice", id=f"hers-{n}") for n in range(130)]
+    his = await factories.accepted(relay, "bob", id="his")
+    assert not await relay.deliverer.deliver(UPLOADS)
+    for each in (*hers, his):
+        assert (await factories.status(relay, each)).state is State.DELIVERED
+    sent = [each["path"] for each in upstream.requests(api="fhir")]
+    assert len(sent) == 131
+    order = [await attempts_of(relay.database, each.upload.id) for each in (*hers, his)]
+    opened = [attempts[0].opened_at for attempts in order]
+    # He came last, and is in the first claim.
+    assert opened[-1] == min(opened)
+
+
 async def test_where_nothing_is_due_a_delivery_ends_at_once(relay: Relay) -> None:
     assert not await relay.deliverer.deliver(UPLOADS)
 
@@ -599,16 +619,16 @@ async def test_a_404_that_is_not_in_fhir_proves_nothing(
 
 
 async def test_an_error_before_the_send_does_not_count_as_sent(
-    relay: Relay, upstream: SandboxServer
+    relay: Relay, upstream: SandboxServer, database: Database
 ) -> None:
     await factories.user(relay)
     accepted = await factories.accepted(relay)
-    async with relay.database.transaction() as connection:
+    async with database.transaction() as connection:
         await connection.execute(text("ALTER TABLE grants RENAME TO grants_away"))
     try:
         row = await deliver(relay, accepted)
     finally:
-        async with relay.database.transaction() as connection:
+        async with database.transaction() as connection:
             await connection.execute(text("ALTER TABLE grants_away RENAME TO grants"))
     assert (row.state, row.reason, row.maybe_sent) == (State.QUEUED, Reason.RETRY, False)
     assert row.last_response == "failed_ProgrammingError"

@@ -1,24 +1,32 @@
 """Uploads to a server that knows records by derived ids: a sandbox that is like HAPI."""
 
+import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import orjson
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import text
 
 from tests import factories
-from tests.uplift.delivery.delivering import deliver
+from tests.uplift.delivery.delivering import deliver, deliver_only
+from uplift.cli.push.records import Record
+from uplift.cli.push.sources import read_records
 from uplift.destinations.derived_ids import patient_id, read_id_key
 from uplift.intake.accept import Accepted
+from uplift.intake.labels import Labels
 from uplift.intake.submission import parse
 from uplift.ledger.database import Database
 from uplift.ledger.uploads import UploadRow
 from uplift.lifecycle import Reason, State
 from uplift.sandbox.config import SandboxConfig
+from uplift.sandbox.export.make_export import write_export
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay
@@ -68,7 +76,8 @@ async def relay(database: Database, at_hapi: Settings) -> AsyncIterator[Relay]:
 
 def stored(hapi: SandboxServer, resource_type: str = "Observation") -> list[dict[str, Any]]:
     """The resources of a type that the server has."""
-    return _of(httpx.get(f"{hapi.url}/r4/{resource_type}", headers=_FRESH, trust_env=False))
+    address = f"{hapi.url}/r4/{resource_type}?_count=100"
+    return _of(httpx.get(address, headers=_FRESH, trust_env=False))
 
 
 def _of(response: httpx.Response) -> list[dict[str, Any]]:
@@ -211,6 +220,18 @@ async def test_a_lock_conflict_is_sent_again(relay: Relay, hapi: SandboxServer) 
     assert (row.state, row.reason) == (State.DELIVERED, None)
 
 
+async def test_a_lock_conflict_is_not_taken_for_the_arrival_of_an_update_that_removes_something(
+    relay: Relay, hapi: SandboxServer
+) -> None:
+    extension = [{"url": "https://example.org/x", "valueString": "y"}]
+    await ended(relay, await factories.accepted(relay, extension=extension))
+    hapi.faults({"kind": "lock_conflict", "match": {"method": "PUT"}, "count": 1})
+    row = await ended(relay, await factories.accepted(relay))
+    assert (row.state, row.attempts) == (State.DELIVERED, 2)
+    (resource,) = stored(hapi)
+    assert "extension" not in resource
+
+
 async def test_nothing_is_sent_to_a_server_of_another_fhir_version(
     at_hapi: Settings, database: Database, hapi: SandboxServer
 ) -> None:
@@ -325,3 +346,94 @@ async def test_the_deployments_refusal_parks_nobody(at_hapi: Settings, database:
         )
         async with open_relay(right) as other:
             assert (await ended(other, upload)).state is State.DELIVERED
+
+
+async def test_where_the_server_chooses_ids_a_record_is_found_by_its_derived_one(
+    at_hapi: Settings, database: Database, hapi: SandboxServer
+) -> None:
+    upserting = at_hapi.model_copy(update={"destination_mode": "upsert"})
+    async with relay_of(upserting) as relay:
+        hapi.faults({"kind": "cut", "commit": True, "match": {"method": "PUT"}, "count": 3})
+        first = await ended(relay, await factories.accepted(relay))
+        second = await ended(relay, await factories.accepted(relay, status="amended"))
+        assert (first.state, second.state) == (State.DELIVERED, State.DELIVERED)
+        assert (await ended(relay, await report(relay))).state is State.DELIVERED
+    (resource,) = stored(hapi)
+    assert (resource["status"], resource["meta"]["versionId"]) == ("amended", "2")
+    (patient,) = stored(hapi, "Patient")
+    assert resource["subject"]["reference"] == f"Patient/{patient['id']}"
+    assert {each["system"] for each in resource["identifier"]} >= {"urn:uplift:record"}
+    (stored_report,) = stored(hapi, "DiagnosticReport")
+    assert stored_report["result"][0]["reference"] == f"Observation/{resource['id']}"
+    assert second.sealed_receipt is not None
+
+
+async def test_after_a_restore_the_first_send_of_a_record_reads_first(
+    relay: Relay, hapi: SandboxServer
+) -> None:
+    await ended(relay, await factories.accepted(relay))
+    change_at(hapi, status="cancelled")  # by the ledger that was lost
+    async with relay.database.transaction() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO restores (since, look_until)"
+                " VALUES (now() - interval '1 s', now() + interval '1 h')"
+            )
+        )
+    before = len(sends(hapi))
+    row = await ended(relay, await factories.accepted(relay, status="amended"))
+    # It was accepted after the restore, so it is newer, and nobody else's content was overwritten.
+    assert (row.state, row.reason) == (State.DELIVERED, None)
+    assert [method for method, _ in sends(hapi)[before:]][:2] == ["GET", "PUT"]
+    (resource,) = stored(hapi)
+    assert (resource["status"], resource["meta"]["versionId"]) == ("amended", "3")
+
+
+async def test_of_a_persons_first_records_one_asks_and_the_others_wait_for_it(
+    relay: Relay, hapi: SandboxServer
+) -> None:
+    uploads = [await factories.accepted(relay, id=f"obs-{n}") for n in range(12)]
+    hapi.faults({"kind": "slow", "seconds": 0.2})
+    await deliver_only(relay, *(each.upload.id for each in uploads))
+    hapi.clear_faults()
+    assert len(stored(hapi)) == 12
+    assert len(sends(hapi, "metadata")) == 1
+    assert [method for method, _ in sends(hapi, "Patient")] == ["GET", "PUT"]
+
+
+async def test_the_whole_example_export_is_there_once_though_answers_are_cut(
+    relay: Relay, hapi: SandboxServer, tmp_path: Path
+) -> None:
+    manifest = write_export(tmp_path / "export.zip")
+    hapi.faults({"kind": "cut", "commit": True, "match": {"method": "PUT"}, "probability": 0.3})
+    accepted = []
+    async for record in read_records(tmp_path / "export.zip"):
+        if isinstance(record, Record):
+            labels = Labels(
+                fhir_version=record.fhir_version,
+                source=record.source,
+                record_id=record.record_id,
+            )
+            upload = await relay.acceptor.accept("alice", parse(record.body, labels))
+            accepted.append(upload.upload.id)
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        async with relay.database.transaction() as connection:
+            await connection.execute(
+                text("UPDATE uploads SET next_attempt_at = now() WHERE state = 'queued'")
+            )
+        await deliver_only(relay, *accepted)
+        async with relay.database.transaction() as connection:
+            states = dict(
+                (await connection.execute(text("SELECT state, count(*) FROM uploads GROUP BY 1")))
+                .tuples()
+                .all()
+            )
+        if not states.get("queued"):
+            break
+        await asyncio.sleep(0.1)  # the limiter slows down while answers are missing
+    assert states == {"delivered": len(manifest.valid), "rejected": len(manifest.broken)}
+    total = hapi.counts()["total"]
+    # Two bases, and on each the person's Patient.
+    assert total["resources"] == len(manifest.valid) + 2
+    assert total["duplicates"] == 0

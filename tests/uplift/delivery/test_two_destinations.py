@@ -5,12 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import orjson
 import pytest
 from sqlalchemy import text
 
 from tests import factories
-from tests.factories import resource
 from tests.uplift.delivery.delivering import until
 from tests.uplift.destinations.known import hapi
 from uplift.address_check import AddressCheck
@@ -67,8 +65,7 @@ async def bring(relay: Relay, name: str, destination: str) -> list[Accepted]:
     async with relay.database.transaction() as connection:
         await users.add_user(connection, name, relay.key_ring, destination=destination)
     return [
-        await factories.accepted(relay, name, body=orjson.dumps(resource(id=f"obs-{number}")))
-        for number in range(UPLOADS_EACH)
+        await factories.accepted(relay, name, id=f"obs-{number}") for number in range(UPLOADS_EACH)
     ]
 
 
@@ -155,15 +152,14 @@ async def test_what_was_delivered_to_a_server_that_is_empty_now_is_forgotten(
         async with open_relay(two(settings, tmp_path, hapi=f"{server.url}/r4")) as relay:
             (first, *_) = await bring(relay, "alice", "hapi")
             await relay.deliverer.deliver(UPLOADS)
-            body = orjson.dumps(resource(id="obs-0"))
-            assert (await factories.accepted(relay, body=body)).upload.id == first.upload.id
+            assert (await factories.accepted(relay, id="obs-0")).upload.id == first.upload.id
             async with database.transaction() as connection:
                 before = await users.require_user(connection, "alice")
                 assert await destinations.forget_some(connection, "hapi", limit=99) is not None
                 assert await destinations.ask_for_all(connection, ["hapi"]) == 1
                 after = await users.require_user(connection, "alice")
             assert after.sync_token != before.sync_token
-            again = await factories.accepted(relay, body=body)
+            again = await factories.accepted(relay, id="obs-0")
             assert (again.duplicate, again.upload.id == first.upload.id) == (False, False)
             await relay.deliverer.deliver(UPLOADS)
             assert (await factories.status(relay, again)).state is State.DELIVERED

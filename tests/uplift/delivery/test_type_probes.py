@@ -165,6 +165,39 @@ async def test_probes_go_on_when_the_clock_of_redis_went_back(client: Redis) -> 
     assert (await one.types.probing())[OLD] <= 0.11
 
 
+@pytest.mark.parametrize("key", ["types", "answering", "failing:R4/Observation"])
+async def test_what_somebody_else_wrote_stops_no_type(client: Redis, key: str) -> None:
+    one = limiter(client)
+    key = f"uplift:rate_limiter:oneup:{key}"
+    for poison in ("a text", "other names", "too many"):
+        await client.delete(key)
+        if poison == "a text":
+            await client.set(key, "garbage")
+        elif poison == "other names":
+            names = [b"\xff\x00/x", b"R4/" + b"x" * 1000, b"", b"no slash"]
+            await client.zadd(key, dict.fromkeys(names, 1))
+        else:
+            await client.zadd(key, {f"R4/Type{number}": 1 for number in range(2_000)})
+        assert await one.types.probing() == {}
+        assert await one.types.answering() == {}
+    await client.delete(key)
+    assert await report(one, NEW, NOT_FOUND, FAILURES) == {NEW}
+
+
+async def test_what_somebody_else_wrote_into_redis_is_not_believed(client: Redis) -> None:
+    one = limiter(client)
+    key = "uplift:rate_limiter:oneup:types"
+    await client.zadd(key, {"garbage": 1, "R4/\x1b[2J": 3, "/": float("-inf")})
+    await client.zadd(key, {b"\xff/\xff": 2})
+    await client.zadd(key, {"DSTU2/Observation": float("inf"), "R4/Condition": float("-inf")})
+    found = await one.types.probing()
+    assert set(found) == {OLD, FhirType("R4", "Condition")}
+    assert max(found.values()) <= 60
+    await client.delete(key)
+    await client.set(key, "garbage")
+    assert await limiter(client).types.probing() == {}
+
+
 async def test_without_redis_no_type_is_probing() -> None:
     nowhere = redis.asyncio.from_url("redis://127.0.0.1:1/0")
     one = limiter(nowhere)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from tests.keys import ID_KEY
 from uplift.destinations.configured import configured_destinations
 from uplift.destinations.destination import (
     BasicLogin,
@@ -21,12 +22,13 @@ from uplift.fhir.versions import FhirVersion
 from uplift.settings import Settings
 
 R4, DSTU2 = FhirVersion.R4, FhirVersion.DSTU2
+KEY = SecretStr(ID_KEY)
 
 
 def _file(tmp_path: Path, text: str, default: str = "hapi") -> Settings:
     file = tmp_path / "destinations.toml"
     file.write_text(text)
-    return Settings(destination=default, destinations_file=file)
+    return Settings(destination=default, destinations_file=file, id_key=KEY)
 
 
 def test_without_any_setting_there_is_1uphealth_with_its_three_bases() -> None:
@@ -42,6 +44,7 @@ def test_without_any_setting_there_is_1uphealth_with_its_three_bases() -> None:
 
 def test_one_destination_needs_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UPLIFT_DESTINATION", "hapi")
+    monkeypatch.setenv("UPLIFT_ID_KEY", ID_KEY)
     monkeypatch.setenv("UPLIFT_DESTINATION_R4", "https://hapi.example.org/r4/")
     monkeypatch.setenv("UPLIFT_DESTINATION_TENANT", "clinic")
     monkeypatch.setenv("UPLIFT_DESTINATION_HEADERS", '{"X-Name": "value"}')
@@ -58,7 +61,10 @@ def test_one_destination_needs_the_environment_alone(monkeypatch: pytest.MonkeyP
 def test_1uphealth_stays_beside_it_while_its_client_is_set() -> None:
     found = configured_destinations(
         Settings(
-            destination="hapi", destination_r4="https://hapi.example.org", oneup_client_id="app"
+            destination="hapi",
+            id_key=KEY,
+            destination_r4="https://hapi.example.org",
+            oneup_client_id="app",
         )
     )
     assert set(found) == {"hapi", "oneup"}
@@ -99,7 +105,7 @@ def test_a_file_names_several(tmp_path: Path) -> None:
 
 
 def test_a_preset_decides_what_no_setting_does_and_a_setting_overrides_it() -> None:
-    settings = Settings(destination="hapi", destination_r4="https://hapi.example.org")
+    settings = Settings(destination="hapi", id_key=KEY, destination_r4="https://hapi.example.org")
     preset = configured_destinations(settings)["hapi"]
     changed = {"destination_subject": "as_is", "destination_media_type": "application/json"}
     own = configured_destinations(settings.model_copy(update=changed))["hapi"]
@@ -113,6 +119,7 @@ def test_each_login_has_what_it_needs(tmp_path: Path) -> None:
     assert configured_destinations(bearer)["hapi"].login == BearerLogin(token)
     basic = Settings(
         destination="hapi",
+        id_key=KEY,
         destination_r4="http://a",
         destination_login="basic",
         destination_user="u",
@@ -175,7 +182,7 @@ def test_a_destination_is_not_set_in_two_places(
 
 def test_an_address_names_what_makes_it_another_server() -> None:
     def address(**changed: str) -> str:
-        settings = Settings(destination="hapi", destination_r4="https://a")
+        settings = Settings(destination="hapi", id_key=KEY, destination_r4="https://a")
         return configured_destinations(settings.model_copy(update=changed))["hapi"].address
 
     assert address() == address(destination_subject="as_is", destination_scope="x")
@@ -186,3 +193,8 @@ def test_an_address_names_what_makes_it_another_server() -> None:
         address(destination_mode="upsert"),
     ]
     assert len({address(), *different}) == 5
+
+
+def test_a_destination_with_derived_ids_needs_the_id_key() -> None:
+    with pytest.raises(ConfigurationError, match="UPLIFT_ID_KEY"):
+        configured_destinations(Settings(destination="hapi", destination_r4="https://a"))

@@ -178,7 +178,7 @@ def test_a_search_for_a_derived_id_finds_the_only_one() -> None:
         (301, {}, ResponseKind.HOLD, "no_fhir_version"),
         (401, {}, ResponseKind.UNAUTHORIZED, "http_401"),
         (429, {}, ResponseKind.BUSY, "http_429"),
-        (503, {}, ResponseKind.BUSY, "http_503"),
+        (503, {}, ResponseKind.UNKNOWN, "http_503"),
     ],
 )
 def test_a_server_is_of_the_version_that_its_metadata_names(

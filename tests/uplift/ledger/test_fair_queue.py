@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event, text
 
 from tests.uplift.ledger import rows
-from uplift.ledger import accepting, fair_queue, leases, pauses
+from uplift.ledger import accepting, dead_letters, fair_queue, leases, pauses
 from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import Database
 from uplift.ledger.due import front
@@ -215,6 +215,42 @@ async def test_a_claim_that_waits_for_a_lock_takes_what_is_behind_it(
         assert list((await front(connection, UPLOADS, "oneup", limit=2)).due) == many[:2]
         async with asyncio.timeout(5):
             assert await claim(database, 9) == many[2:]
+
+
+_DEAD = """
+    WITH made AS (
+        SELECT gen_random_uuid() AS record_id FROM generate_series(1, 10000)
+    ), made_records AS (
+        INSERT INTO records (id, user_id, identity, versions)
+        SELECT record_id, :user_id, uuid_send(record_id), 1 FROM made
+    )
+    INSERT INTO uploads (id, user_id, record_id, version, queue, fhir_version, resource_type,
+        digest, body_bytes, sealed_body, state, reason)
+    SELECT gen_random_uuid(), :user_id, record_id, 1, 'uploads', 'R4', 'Observation', '', 6, '',
+        'expired', 'gave_up'
+    FROM made RETURNING id
+"""
+
+
+async def test_one_persons_redrive_of_10_000_dead_letters_is_a_backlog_like_any_other(
+    database: Database, alice: UserRow, bob: UserRow
+) -> None:
+    async with database.transaction() as connection:
+        found = await connection.scalars(text(_DEAD), {"user_id": alice.id})
+        dead = list(found)
+    before = await rows.put(database, bob)
+    for first in range(0, len(dead), 500):
+        async with database.transaction() as connection:
+            await dead_letters.redrive(
+                connection, dead[first : first + 500], settle_seconds=60.0, by=SYSTEM
+            )
+    after = await rows.put(database, bob)
+    async with database.transaction() as connection:
+        assert await fair_queue.count_ready(connection, UPLOADS, "oneup", limit=99_999) == 10_002
+    claimed = await claim(database, 4)
+    # One of hers and one of his, by turns: he waits for two of the ten thousand.
+    assert {before, after} < set(claimed)
+    assert len(set(claimed) & set(dead)) == 2
 
 
 # Of one user: retries that wait, what is due and paused, newer versions that are blocked, and what

@@ -96,7 +96,7 @@ async def test_one_whose_worker_vanished_is_not_sent_again_after_a_newer_one(
     await rows.claim(database, first, lease_seconds=0.0)
     second = await rows.put(database, bob, identity=b"i")
     async with database.transaction() as connection:
-        await rows.take_abandoned(connection)
+        await rows.take_abandoned(connection, settle_seconds=SETTLE_SECONDS)
     assert await state(database, first) == SUPERSEDED
     assert await rows.claim(database, second) == []
 
@@ -105,6 +105,7 @@ async def test_a_newer_one_that_is_accepted_just_then_is_seen_by_the_next_claim(
     database: Database, bob: UserRow
 ) -> None:
     first = await rows.put(database, bob, identity=b"i")
+    await rows.claim(database, first)
     second = await rows.put(database, bob, identity=b"i")
     await rows.bring_to(database, first, State.QUEUED, maybe_sent=True)
     assert await rows.claim(database, first) == []

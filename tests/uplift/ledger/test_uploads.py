@@ -62,6 +62,8 @@ async def test_the_same_content_again_is_the_upload_that_is_there(
 ) -> None:
     first, _ = await put(database, alice, b"i", b"same")
     await rows.bring_to(database, first, state)
+    if state is State.DELIVERED:
+        await rows.set_delivered(database, first, 1, b"same")
     assert await put(database, alice, b"i", b"same") == (first, True)
     assert await states(database) == [(1, state)]
 
@@ -309,7 +311,7 @@ async def test_the_row_of_a_new_upload_is_what_the_ledger_has(
         await put(database, alice, b"record", b"before")
     async with database.transaction() as connection:
         if restored:
-            await note_restore(connection, datetime.now(UTC), look_seconds=60)
+            await note_restore(connection, datetime.now(UTC), look_seconds=60, settle_seconds=0)
         new = rows.new_upload(alice, identity=b"record")
         (put_in,) = await accepting.put_in(connection, [new], {alice.id: alice})
         assert put_in is not None

@@ -8,7 +8,7 @@ import redis.asyncio
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from tests.keys import MASTER_KEYS
+from tests.keys import KEY_RING, MASTER_KEYS
 from tests.uplift.ledger import rows
 from tests.uplift.test_dispatch import all_ids, messages
 from uplift.address_check import AddressCheck
@@ -51,7 +51,7 @@ async def sweep(database: Database, settings: Settings) -> Swept:
             return await Sweeper(
                 database,
                 dispatcher,
-                Eraser(database),
+                Eraser(database, KEY_RING, settings),
                 Mover(database, {}),
                 retrier,
                 AddressCheck(database, configured_destinations(settings)),
@@ -460,7 +460,7 @@ async def test_while_others_succeed_a_failed_upload_keeps_its_backoff(
         sweeper = Sweeper(
             database,
             dispatcher,
-            Eraser(database),
+            Eraser(database, KEY_RING, own_settings),
             Mover(database, {}),
             retrier,
             AddressCheck(database, configured_destinations(own_settings)),

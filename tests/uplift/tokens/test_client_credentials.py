@@ -188,13 +188,15 @@ async def test_without_redis_each_process_fetches_its_own() -> None:
     assert len(remote.requests) == 2
 
 
-async def test_a_mark_of_a_dead_process_stops_nobody_for_long(
+async def test_a_mark_that_lasts_stops_nobody_for_long(
     redis: FakeAsyncRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_credentials, "_FETCH_SECONDS", 0.5)
+    monkeypatch.setattr(client_credentials, "_WAIT_SECONDS", 0.3)
     async with serve(Endpoint()) as remote:
         process = Process(remote, redis, Clock())
         assert await process.login._may_fetch()
+        (mark,) = await redis.keys("*")
+        await redis.persist(mark)
         assert await process.token() == "token-1"
         await process.http.aclose()
 

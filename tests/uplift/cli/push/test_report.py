@@ -78,8 +78,10 @@ def test_versions_that_are_not_taken_are_said_once_with_their_counts() -> None:
     print_report(target, result)
     lines = written.getvalue().splitlines()
     assert lines[3:] == [
-        "3 were not accepted, because the user's destination does not take their FHIR version:"
-        " 2 of DSTU2, 1 of STU3."
+        (
+            "3 were not accepted, because the user's destination does not take their FHIR version:"
+            " 2 of DSTU2, 1 of STU3."
+        )
     ]
     assert (result.exit_code, result.arrived) == (1, False)
 

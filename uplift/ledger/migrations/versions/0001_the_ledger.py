@@ -132,6 +132,12 @@ def upgrade() -> None:
             "at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
         ),
         sa.Column("look_until", sa.DateTime(timezone=True), nullable=False),
+        sa.Column(
+            "settled_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
         sa.PrimaryKeyConstraint("since", name=op.f("pk_restores")),
     )
     op.create_table(
@@ -145,7 +151,7 @@ def upgrade() -> None:
         sa.Column("destination", sa.Text(), server_default="oneup", nullable=False),
         sa.Column("moving", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column(
-            "sync_token", sa.Text(), server_default=sa.text("gen_random_uuid()"), nullable=False
+            "sync_token", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False
         ),
         sa.Column(
             "created_at",
@@ -460,6 +466,7 @@ def upgrade() -> None:
         sa.Column("digest", sa.LargeBinary(), nullable=False),
         sa.Column("body_bytes", sa.Integer(), nullable=False),
         sa.Column("sealed_body", sa.LargeBinary(), nullable=True),
+        sa.Column("trace_parent", sa.Text(), nullable=True),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("revision", sa.Integer(), server_default=sa.text("1"), nullable=False),
@@ -467,6 +474,8 @@ def upgrade() -> None:
         sa.Column("crashes", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("crashes_alone", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("maybe_sent", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("maybe_lost", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("restored", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("empty_searches", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column(
             "cancel_requested", sa.Boolean(), server_default=sa.text("false"), nullable=False
@@ -501,6 +510,9 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "NOT maybe_lost OR maybe_sent", name=op.f("ck_uploads_lost_is_maybe_sent")
+        ),
         sa.CheckConstraint(
             "(state = 'queued') = (next_attempt_at IS NOT NULL)",
             name=op.f("ck_uploads_queued_is_due"),
