@@ -82,8 +82,8 @@ sbom: $(TOOLS_READY) ## The bill of materials (CycloneDX) of what Uplift runs wi
 	  --output-reproducible --of JSON -o $(SBOM) requirements.lock
 
 lock: ## Resolve all pins again (needs uv)
-	$(COMPILE) pyproject.toml -o requirements.lock
-	$(COMPILE) --extra embedded --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	$(COMPILE) --extra traces pyproject.toml -o requirements.lock
+	$(COMPILE) --extra embedded --extra traces --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 	$(COMPILE) requirements-tools.in -o requirements-tools.lock
 
 clean: ## Remove the environments and the embedded servers' data

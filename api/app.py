@@ -30,10 +30,12 @@ from uplift.api.rate_limits import RATE_LIMIT_HEADERS, RateLimits
 from uplift.api.remembered import Remembered
 from uplift.api.response_headers import ResponseHeaders
 from uplift.api.slashes import KeepSlashes
+from uplift.api.traced_requests import TracedRequests
 from uplift.api.work import CountWork
 from uplift.ledger.database import FOR_A_CALLER
 from uplift.logs import configure_logs
 from uplift.settings import Settings
+from uplift.traces import tracing
 from uplift.wiring import open_relay
 
 _SWITCH_SECONDS = 0.0005
@@ -49,8 +51,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         loop = asyncio.get_running_loop()
         # Threads parse large bodies. By default each step of the loop would wait 5 ms for one.
         sys.setswitchinterval(_SWITCH_SECONDS)
-        with served(
-            settings, lambda: None if loop_responds(loop) else "the event loop does not respond"
+        with (
+            served(
+                settings, lambda: None if loop_responds(loop) else "the event loop does not respond"
+            ),
+            tracing(settings, "api"),
         ):
             async with open_relay(settings, FOR_A_CALLER) as relay:
                 app.state.relay = relay
@@ -79,13 +84,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_url=None,
     )
     app.state.stopping = False
-    app.state.health_pace = health.health_pace()
+    app.state.health_spacing = health.health_spacing()
     # The last one added runs first.
     app.add_middleware(CountWork)
     error_handlers.install(app)
     _allow_origins(app, settings)
     app.add_middleware(ResponseHeaders)
     app.add_middleware(Latency)
+    if settings.traces_url is not None:
+        app.add_middleware(TracedRequests)
     app.add_middleware(KeepSlashes)
     app.add_middleware(HeadAsGet)
     request_ids.install(app)

@@ -6,9 +6,9 @@ from typing import Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from uplift.api.pace import Pace
 from uplift.api.problems import Problem, documented, try_later
 from uplift.api.remembered import Remembered
+from uplift.api.spacing import Spacing
 from uplift.errors import ConfigurationError
 from uplift.ledger import migrate
 from uplift.ledger.server import write_nothing
@@ -21,10 +21,10 @@ router = APIRouter(tags=["health"])
 _REDIS_SECONDS = 0.7
 
 
-def health_pace() -> Pace:
+def health_spacing() -> Spacing:
     """How often a process answers health checks: several balancers ask at once, and nobody in a
     loop."""
-    return Pace(seconds=0.005, free=20, longest=0.1)
+    return Spacing(seconds=0.005, free=20, longest=0.1)
 
 
 LATE = try_later(ProblemType.DATABASE_UNAVAILABLE, "The database does not answer within a second.")
@@ -58,8 +58,8 @@ class Readiness(BaseModel):
 @router.get("/healthz", summary="Is the process alive?", responses=documented(400))
 async def get_liveness(request: Request) -> Liveness:
     """Answers as long as the process runs."""
-    pace: Pace = request.app.state.health_pace
-    await pace.wait()
+    spacing: Spacing = request.app.state.health_spacing
+    await spacing.wait()
     return Liveness(status="alive")
 
 
@@ -69,13 +69,14 @@ async def get_liveness(request: Request) -> Liveness:
     responses=documented(400, 503),
 )
 async def get_readiness(request: Request) -> Readiness:
-    """Ready means: the database can be written, its schema is current, and the master keys can open
-    its data. Without Redis the process is degraded: it accepts uploads, and delivery starts later.
+    """Ready means: the database can be written, this version works on its schema, and the master
+    keys can open its data. Without Redis the process is degraded: it accepts uploads, and delivery
+    starts later.
 
     The answer comes within a second, and is at most a second old.
     """
-    pace: Pace = request.app.state.health_pace
-    await pace.wait()
+    spacing: Spacing = request.app.state.health_spacing
+    await spacing.wait()
     if request.app.state.stopping:
         raise try_later(ProblemType.STOPPING, "This process stops.")
     readiness: Remembered[Readiness] = request.app.state.readiness
@@ -97,12 +98,9 @@ async def _can_enqueue(relay: Relay) -> bool:
 
 
 async def _check_ledger(relay: Relay) -> None:
-    at = await migrate.current(relay.database)
-    if at != migrate.head():
-        raise Problem(
-            ProblemType.NOT_MIGRATED,
-            "The database does not have the schema of this version. Run `uplift migrate`.",
-        )
+    found = await migrate.revisions(relay.database)
+    if found.problem is not None:
+        raise Problem(ProblemType.NOT_MIGRATED, found.problem)
     async with relay.database.transaction() as connection:
         await write_nothing(connection)
     try:

@@ -1,4 +1,4 @@
-"""Lets few requests of one credential begin in one pass of the event loop, and paces large bodies.
+"""Lets few requests of one credential begin in one pass of the event loop, and slows large bodies.
 
 Without it, the steps of a thousand requests that came at once stand between two steps of any other
 request. A credential that is alone passes freely: its requests that come together share statements.

@@ -28,6 +28,13 @@ class NewUser(Camel):
     )
 
 
+SYNC_TOKEN = Field(
+    description="Remember it. When it changes, Uplift may lack what you sent: reset the app's"
+    " HealthKit anchors and send everything again.",
+    examples=["0199c5a4-4d10-4c6b-8f55-7f9d2f3f4f11"],
+)
+
+
 class UserStatus(Camel):
     """A user, and the state of the grant at 1upHealth."""
 
@@ -47,6 +54,7 @@ class UserStatus(Camel):
         description="Nothing is sent for the user until an operator ends the pause."
     )
     created_at: datetime = Field(description="When the user was added.")
+    sync_token: UUID = SYNC_TOKEN
 
     @classmethod
     def of(cls, row: UserRow) -> "UserStatus":
@@ -58,6 +66,7 @@ class UserStatus(Camel):
             grant_origin=row.grant_origin,
             paused=row.paused,
             created_at=row.created_at,
+            sync_token=row.sync_token,
         )
 
 
@@ -75,6 +84,7 @@ class UserSummary(Camel):
 
     app_user_id: str = Field(description="The backend's name for the person.", examples=["alice"])
     grant: GrantState = Field(description="The state of the user's grant.")
+    sync_token: UUID = SYNC_TOKEN
     complete: bool = Field(description="All uploads have ended: none is queued, sending or parked.")
     total: int = Field(description="Number of uploads.", examples=[250])
     by_status: dict[State, int] = Field(
@@ -92,6 +102,7 @@ class UserSummary(Camel):
         return cls(
             app_user_id=row.app_user_id,
             grant=GrantState(row.grant_state or GrantState.NONE),
+            sync_token=row.sync_token,
             complete=summary.complete,
             total=sum(summary.by_state.values()),
             by_status=summary.by_state,
@@ -99,20 +110,34 @@ class UserSummary(Camel):
         )
 
 
-class Erasing(Camel):
-    """An erasure that has not ended. The data cannot be read any more; workers still send some."""
+class ErasureStatus(Camel):
+    """How far an erasure is. The data cannot be read any more, as soon as this is answered."""
 
-    status: Literal["erasing"] = Field(default="erasing", description="Always `erasing`.")
+    status: Literal["erased", "erasing"] = Field(
+        description="`erased`: nothing is left, and nothing is sent any more. `erasing`: workers"
+        " still send some.",
+        examples=["erased"],
+    )
     sending: int = Field(
         description="Uploads that workers are sending. Each ends by itself, at the latest with its"
         " lease.",
-        examples=[1],
+        examples=[0],
+    )
+    unreadable_by: datetime | None = Field(
+        description="By this time nobody can read what backups and PostgreSQL's files still have of"
+        " the user: the rotation period and the age of the oldest backup from now, at the latest."
+        " Null if UPLIFT_BACKUPS_KEPT_DAYS is not set.",
+        examples=["2027-03-30T10:00:00Z"],
     )
 
     @classmethod
-    def of(cls, erasure: Erasure) -> "Erasing":
-        """The state of an erasure that has not ended."""
-        return cls(sending=erasure.sending)
+    def of(cls, erasure: Erasure) -> "ErasureStatus":
+        """The state of an erasure."""
+        return cls(
+            status="erased" if erasure.done else "erasing",
+            sending=erasure.sending,
+            unreadable_by=erasure.unreadable_by,
+        )
 
 
 class BroughtGrant(Camel):

@@ -13,7 +13,7 @@ from uplift.api.problems import documented
 from uplift.api.slashes import UserInPath
 from uplift.api.user_schemas import (
     BroughtGrant,
-    Erasing,
+    ErasureStatus,
     NewUser,
     UserList,
     UserStatus,
@@ -145,12 +145,11 @@ async def store_grant(
 
 @router.delete(
     "/{user}",
-    status_code=204,
-    response_class=Response,
+    response_model=ErasureStatus,
     summary="Erase a user",
     responses={
         202: {
-            "model": Erasing,
+            "model": ErasureStatus,
             "description": "The user's data cannot be read any more. Workers are still sending some"
             " of it",
             "headers": {
@@ -174,17 +173,14 @@ async def erase_user(
 ) -> Response:
     """Destroys all data of the user: key, grant, device tokens, records and uploads.
 
-    204: nothing is left, and nothing is sent any more. 202: a worker is still sending. That ends by
+    200: nothing is left, and nothing is sent any more. 202: a worker is still sending. That ends by
     itself, at the latest with the worker's lease. Repeat the request to see when.
     """
     caller.require(Scope.ERASE)
     seconds = min(wait, relay.settings.max_wait_seconds)
     work_of(request).pause()  # it waits for workers
     erasure = await relay.eraser.erase(user, wait=seconds, by=caller.actor)
+    body = ErasureStatus.of(erasure).model_dump(mode="json", by_alias=True)
     if erasure.done:
-        return Response(status_code=204)
-    return JSONResponse(
-        Erasing.of(erasure).model_dump(mode="json", by_alias=True),
-        202,
-        {"Retry-After": str(_ERASING_RETRY_SECONDS)},
-    )
+        return JSONResponse(body)
+    return JSONResponse(body, 202, {"Retry-After": str(_ERASING_RETRY_SECONDS)})

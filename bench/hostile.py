@@ -24,10 +24,10 @@ from bench.figures import percentile
 from bench.hostile_clients import HOSTILE, Setup
 from bench.resources import bodies
 from bench.testbed import API, Testbed, open_testbed, upstream
+from uplift.key_source import read_key_ring
 from uplift.ledger import credentials, users
 from uplift.ledger.credentials import BACKEND
 from uplift.ledger.database import Database
-from uplift.wiring import read_key_ring
 
 CLIENTS = 50
 SECONDS = 4.0

@@ -30,6 +30,7 @@ from uplift.cli.local.system import command
 from uplift.intake.labels import Labels
 from uplift.intake.sealed import sealed
 from uplift.intake.submission import parse
+from uplift.key_source import read_key_ring
 from uplift.ledger import accepting, migrate, users
 from uplift.ledger.database import Database
 from uplift.logs import configure_logs
@@ -39,7 +40,7 @@ from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.testing import SandboxControl
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
-from uplift.wiring import Relay, open_relay, read_key_ring
+from uplift.wiring import Relay, open_relay
 
 ROWS = 1_000_000
 RETAIN_SECONDS = 5.0  # as in a deployment

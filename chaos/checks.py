@@ -200,6 +200,11 @@ def every_request_belongs_to_an_attempt(evidence: Evidence) -> list[str]:
     return findings
 
 
+def the_doctor_told_every_fault_and_is_well_at_last(evidence: Evidence) -> list[str]:
+    """It failed because of each lasting fault while that lasted, and of none when all is over."""
+    return list(evidence.untold)
+
+
 CHECKS: tuple[Check, ...] = (
     every_202_is_in_exactly_one_state,
     every_version_is_one_upload,
@@ -211,6 +216,7 @@ CHECKS: tuple[Check, ...] = (
     everything_upstream_was_accepted,
     no_older_version_came_after_a_newer_one,
     every_request_belongs_to_an_attempt,
+    the_doctor_told_every_fault_and_is_well_at_last,
 )
 
 

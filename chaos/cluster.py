@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,14 +14,17 @@ from typing import Self
 import httpx
 import redis
 
+from chaos.lasting import LASTING
 from chaos.options import Options
 from chaos.scenario import API, FIRST, Fault, kind_of
+from chaos.told import Examination, failures
 from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
 from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.system import System, command
 from uplift.sandbox.testing import SandboxControl
 
 _READY_SECONDS = 60.0
+_SERVERS = ("redis", "postgres")
 
 
 class Cluster:
@@ -33,7 +36,7 @@ class Cluster:
 
     def __init__(self, folder: Path, options: Options, processes: tuple[str, ...]) -> None:
         self._processes = processes
-        self._system = System(
+        self.system = System(
             folder,
             options.environment(),
             processes=FIRST,
@@ -45,9 +48,13 @@ class Cluster:
         self.api_urls: list[str] = []
         self.done: Counter[str] = Counter()
         self.upstream = "healthy"
+        self._lasting: dict[str, ExitStack] = {}
+        self._examinations: dict[str, Examination] = {}
+        self.untold: list[str] = []
+        """Faults of which the doctor said nothing while they lasted."""
 
     def __enter__(self) -> Self:
-        system = self._system.__enter__()
+        system = self.system.__enter__()
         try:
             self.api_urls.append(system.api_url)
             for name in self._processes:
@@ -66,18 +73,19 @@ class Cluster:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._end_all()
         self._thaw_all()
         self.sandbox.close()
-        self._system.__exit__(exc_type, exc, traceback)
+        self.system.__exit__(exc_type, exc, traceback)
 
     @property
     def environment(self) -> Mapping[str, str]:
         """The settings that the processes run with."""
-        return self._system.environment
+        return self.system.environment
 
     def log(self, process: str) -> str:
         """What a process has logged."""
-        return self._system.processes[process].log.read_text(errors="replace")
+        return self.system.processes[process].log.read_text(errors="replace")
 
     def cause(self, fault: Fault) -> bool:
         """Cause it; False if its target is down, or in that state already."""
@@ -90,19 +98,23 @@ class Cluster:
                 happened = self.freeze(fault.target)
             case "thaw":
                 happened = self.thaw(fault.target)
+            case "begin":
+                happened = self._begin(fault.target)
+            case "end":
+                happened = self._end(fault.target)
             case "flush":
                 happened = self._flush()
             case _:
                 self.sandbox.faults(*fault.rules)
                 self.upstream, happened = fault.target, True
-        if happened and fault.kind not in ("start", "thaw"):
+        if happened and fault.kind not in ("start", "thaw", "end"):
             self.done[f"{fault.kind} {kind_of(fault.target)}"] += 1
         return happened
 
     def restart_ended(self) -> None:
         """Start again each process that ended by itself, as a supervisor does."""
         for name in self._processes:
-            if name not in self._down and self._system.processes[name].returncode is not None:
+            if name not in self._down and self.system.processes[name].returncode is not None:
                 self.done[f"ended by itself: {kind_of(name)}"] += 1
                 self._restart(name)
 
@@ -110,6 +122,7 @@ class Cluster:
         """End every fault and start each process that is down."""
         self.sandbox.clear_faults()
         self.upstream = "healthy"
+        self._end_all()
         self._thaw_all()
         for name in ("postgres", "redis", *self._processes):
             self._start(name)
@@ -117,7 +130,7 @@ class Cluster:
     def freeze(self, target: str) -> bool:
         """SIGSTOP to the process and its children."""
         pid = self._pid(target)
-        if pid is None or target in self._frozen:
+        if pid is None or self._is_busy(target):
             return False
         os.killpg(pid, signal.SIGSTOP)
         self._frozen[target] = pid
@@ -136,23 +149,63 @@ class Cluster:
         for target in list(self._frozen):
             self.thaw(target)
 
+    def _begin(self, name: str) -> bool:
+        fault = LASTING[name]
+        if self._pid(fault.target) is None or self._is_busy(fault.target):
+            return False
+        stack = ExitStack()
+        try:
+            stack.enter_context(fault.lasts(self.system))
+        except Exception:  # noqa: BLE001  the server is just starting, or has no memory left
+            return False
+        self._lasting[name] = stack
+        if fault.told:
+            self._examinations[name] = Examination(self.environment)
+            self._examinations[name].start()
+        return True
+
+    def _end(self, name: str) -> bool:
+        stack = self._lasting.get(name)
+        if stack is None:
+            return False
+        examination = self._examinations.pop(name, None)
+        # One that has not ended may have waited for the end of the fault.
+        if examination is not None and examination.findings is not None:
+            self.done["examinations during a fault"] += 1
+            parts = {finding.part for finding in failures(examination.findings)}
+            if not parts & LASTING[name].told:
+                self.untold.append(f"{name}: the doctor fails only {sorted(parts)}")
+        stack.close()
+        del self._lasting[name]
+        return True
+
+    def _end_all(self) -> None:
+        for name in list(self._lasting):
+            self._end(name)
+
+    def _is_busy(self, target: str) -> bool:
+        """Whether a fault lasts there that a kill, or another one, would hide."""
+        return target in self._frozen or any(
+            LASTING[name].target == target for name in self._lasting
+        )
+
     def _kill(self, target: str) -> bool:
-        if self._pid(target) is None:
+        if self._pid(target) is None or (target in _SERVERS and self._is_busy(target)):
             return False
         self._frozen.pop(target, None)
         self._down.add(target)
-        server = self._server(target)
+        server = self.server(target)
         if server is not None:
             server.kill()
         else:
-            self._system.processes.kill(target)
+            self.system.processes.kill(target)
         return True
 
     def _start(self, target: str) -> bool:
         self._down.discard(target)
         if self._pid(target) is not None:
             return False
-        server = self._server(target)
+        server = self.server(target)
         if server is not None:
             server.start()
         else:
@@ -163,40 +216,41 @@ class Cluster:
         """The supervisor of the first of each kind tells the ledger of its end; of the second,
         nobody does, as when a machine is switched off."""
         if name in FIRST:
-            self._system.restart(name)
+            self.system.restart(name)
         else:
-            self._system.processes.restart(name)
+            self.system.processes.restart(name)
 
     def _flush(self) -> bool:
         try:
             with redis.Redis.from_url(
-                self._system.environment["UPLIFT_REDIS_URL"], socket_timeout=1
+                self.system.environment["UPLIFT_REDIS_URL"], socket_timeout=1
             ) as server:
                 server.flushall()
         except redis.RedisError:
             return False
         return True
 
-    def _server(self, target: str) -> EmbeddedPostgres | EmbeddedRedis | None:
+    def server(self, target: str) -> EmbeddedPostgres | EmbeddedRedis | None:
+        """The embedded server of that name; None for a process."""
         match target:
             case "redis":
-                return self._system.redis
+                return self.system.redis
             case "postgres":
-                return self._system.postgres
+                return self.system.postgres
         return None
 
     def _pid(self, target: str) -> int | None:
-        server = self._server(target)
-        return server.pid if server is not None else self._system.processes[target].pid
+        server = self.server(target)
+        return server.pid if server is not None else self.system.processes[target].pid
 
     def _start_second(self, name: str) -> None:
         kind = kind_of(name)
-        environment = dict(self._system.environment)
+        environment = dict(self.system.environment)
         if kind == API:
             port = free_port()
             environment["UPLIFT_API_PORT"] = str(port)
             self.api_urls.append(f"http://{HOST}:{port}")
-        self._system.processes.start(name, command(kind), env=environment)
+        self.system.processes.start(name, command(kind), env=environment)
 
     def until_ready(self) -> None:
         """Wait until the workers are ready for messages, and beat sweeps. Raises TimeoutError."""

@@ -18,6 +18,7 @@ from chaos.devices import Devices
 from chaos.evidence import Evidence
 from chaos.options import Options
 from chaos.scenario import Fault
+from chaos.told import examined, failures
 from uplift.ledger import credentials
 from uplift.ledger.credentials import BACKEND
 from uplift.ledger.database import Database
@@ -27,6 +28,7 @@ from uplift.settings import Settings
 
 _SAY_EVERY = 5.0
 _RESTART_EVERY = 0.5
+_WELL_SECONDS = 30.0
 _COUNT = "SELECT state, count(*) FROM uploads GROUP BY state ORDER BY state"
 
 
@@ -54,8 +56,8 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Result:
     )
     with Cluster(folder, options, plan.processes) as cluster:
         cluster.until_ready()
-        key = asyncio.run(_add_key(cluster))
-        _add_users(cluster, key, options)
+        key = asyncio.run(add_key(cluster))
+        add_users(cluster, key, options)
         devices = Devices(cluster.api_urls, key, plan.devices, options.seed)
         devices.start()
         _inject(cluster, devices, plan.faults, say)
@@ -72,6 +74,7 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Result:
             key=key,
             upstream=cluster.sandbox,
         )
+        evidence.untold.extend([*cluster.untold, *_doctor_at_last(cluster)])
         if devices.failure is not None:
             evidence.unexpected.append(f"the devices stopped with {devices.failure!r}")
         findings = checks.run(evidence)
@@ -141,6 +144,16 @@ def _await_settled(
     devices.join(30)
 
 
+def _doctor_at_last(cluster: Cluster) -> list[str]:
+    """What the doctor still fails for when calls have succeeded for so long."""
+    until = time.monotonic() + _WELL_SECONDS
+    while found := failures(examined(cluster.environment)):
+        if time.monotonic() > until:
+            return [f"at last, the doctor says of {each.part}: {each.what}" for each in found]
+        time.sleep(1.0)
+    return []
+
+
 def _counts(cluster: Cluster) -> dict[str, int]:
     url = cluster.environment["UPLIFT_DATABASE_URL"]
     with psycopg.connect(url, connect_timeout=2, options="-c statement_timeout=5000") as connection:
@@ -159,7 +172,8 @@ def _progress(cluster: Cluster, devices: Devices, seconds: float) -> str:
     )
 
 
-async def _add_key(cluster: Cluster) -> str:
+async def add_key(cluster: Cluster) -> str:
+    """An API key of the backend."""
     url = SecretStr(cluster.environment["UPLIFT_DATABASE_URL"])
     database = Database.connect(Settings(database_url=url))
     try:
@@ -171,7 +185,8 @@ async def _add_key(cluster: Cluster) -> str:
         await database.close()
 
 
-def _add_users(cluster: Cluster, key: str, options: Options) -> None:
+def add_users(cluster: Cluster, key: str, options: Options) -> None:
+    """The people whose devices send."""
     with httpx.Client(headers={"Authorization": f"Bearer {key}"}, trust_env=False) as api:
         for number in range(options.users):
             api.post(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
+from chaos.lasting import LASTING
 from chaos.options import Options
 from chaos.records import Version
 
@@ -24,6 +25,8 @@ _HEAVY_BATCHES = 0.5
 _HEAVY_TIME = 0.2  # of the run
 _MAX_DOWN = 1.5  # seconds until a killed process is started again
 _SERVERS = ("redis", "postgres")
+_LASTING_EVERY = 8.0
+_LASTING_SECONDS = (3.0, 6.0)
 # Faults that delay, so that longer delays show.
 _DELAYS = ("late commits", "searches lag", "cut after the commit", "look-ups fail", "slow")
 
@@ -45,7 +48,8 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is done to the system at a time: kill, start, freeze, thaw, flush or upstream.
+    """What is done to the system at a time: kill, start, freeze, thaw, flush, upstream; or the
+    begin or end of a fault of `chaos.lasting`.
 
     `upstream`: the simulated 1upHealth behaves by `rules` from then on, and `target` names them.
     """
@@ -183,6 +187,9 @@ def _faults(dice: random.Random, options: Options, processes: tuple[str, ...]) -
         yield Fault(at + options.frozen, "thaw", victim)
     for at, _ in _at_times(dice, options, 20.0, ["redis"]):
         yield Fault(at, "flush", "redis")
+    for at, name in _at_times(dice, options, _LASTING_EVERY, list(LASTING)):
+        yield Fault(at, "begin", name)
+        yield Fault(at + dice.uniform(*_LASTING_SECONDS), "end", name)
     upstream = upstream_faults(options)
     if options.beyond:
         upstream = {name: upstream[name] for name in _DELAYS}
@@ -253,5 +260,15 @@ def upstream_faults(options: Options) -> dict[str, tuple[dict[str, Any], ...]]:
         ),
         "a login page": (sometimes(0.3, "html"), sometimes(0.2, "error_body", commit=True)),
         "tokens end": ({"kind": "expire_tokens"},),
+        "unauthorized": (sometimes(0.5, "status", status=401),),
+        "forbidden": (sometimes(0.5, "status", status=403),),
+        "always busy": (sometimes(0.9, "too_many_requests"),),
+        "large headers": (
+            sometimes(0.4, "status", status=503, headers={"X-Long": "x" * 20_000}),
+            sometimes(0.3, "status", status=503, headers={"X-Long": "x" * 100_000}),
+        ),
+        "codings": (
+            sometimes(0.5, "status", status=200, headers={"Content-Encoding": "gzip, gzip, gzip"}),
+        ),
         "down": ({"kind": "status", "status": 503, "match": any_fhir},),
     }

@@ -96,6 +96,7 @@ class Reason(StrEnum):
     CANCELLED_BY_OWNER = "cancelled_by_owner"
     GAVE_UP = "gave_up"
     NEWER_VERSION = "newer_version"
+    CANNOT_LOOK_UP = "cannot_look_up"  # sent again, and no look-up could tell if it was there
     STORED_DIFFERENTLY = "stored_differently"  # 1upHealth has it, with other content than was sent
     OLDER_VERSION = "older_version"  # it came after a version that its server says is newer
 

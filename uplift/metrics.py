@@ -157,6 +157,17 @@ credentials_not_believed = Counter(
     "Requests with a credential whose row in the ledger has a wrong MAC: somebody wrote it.",
 )
 
+audit_seal_number = Gauge(
+    "uplift_audit_seal_number",
+    "The number of the last seal over the audit trail that this process made. Only beat seals.",
+)
+
+audit_sealed_at = Gauge(
+    "uplift_audit_sealed_timestamp_seconds",
+    "When this process last sealed the audit trail, or found all of it sealed, in seconds since"
+    " 1970. Only beat seals.",
+)
+
 library_disagreements = Counter(
     "uplift_library_disagreements_total",
     "Records that the schemas accept and fhir.resources does not accept.",
@@ -215,6 +226,7 @@ rate_limiter_slowed = Counter(
 for _state, _reason in (
     ("delivered", "none"),
     ("delivered", "stored_differently"),
+    ("delivered", "cannot_look_up"),
     ("rejected", "invalid"),
     ("rejected", "too_complex"),
     ("refused", "upstream_refused"),
@@ -239,6 +251,8 @@ rate_limiter_limit.set(math.nan)
 rate_limiter_probing.set(math.nan)
 rate_limiter_types_probing.set(math.nan)
 clocks_apart.set(math.nan)
+audit_seal_number.set(math.nan)
+audit_sealed_at.set(math.nan)
 for _cause in ("busy", "outage"):
     rate_limiter_slowed.labels(_cause)
 for _outcome in ("made", "refused", "withheld"):
@@ -315,6 +329,14 @@ class LedgerGauges(Collector):
         "uplift_quota_calls_left": (
             "User-management calls that are left now: all, or only those for known users (known).",
             ("whom",),
+        ),
+        "uplift_master_key_due_timestamp_seconds": (
+            "When the master key in use is to be replaced, in seconds since 1970.",
+            (),
+        ),
+        "uplift_master_keys_to_destroy": (
+            "Master keys that nothing in the ledger and no kept backup needs, and not retired.",
+            (),
         ),
         "uplift_sweep_ended_timestamp_seconds": (
             "When the last successful sweep of this process ended, in seconds since 1970.",

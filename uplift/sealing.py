@@ -37,6 +37,15 @@ def _open(key: bytes, sealed: bytes, context: bytes) -> bytes:
         raise SealError("A sealed value does not open with the key of its row.") from error
 
 
+def decode_key(encoded: str) -> bytes | None:
+    """The key of this base64; None if it is none of a key."""
+    try:
+        key = base64.b64decode(encoded, validate=True)
+    except ValueError:  # binascii.Error is one too
+        return None
+    return key if len(key) == _KEY_BYTES else None
+
+
 class UserKey:
     """A data key, of a user or of the deployment. Its bytes leave this object only wrapped."""
 
@@ -72,6 +81,11 @@ class UserKey:
         """The key that signs credentials, if this is the deployment's key for them."""
         return self._derived(b"uplift credentials")
 
+    @cached_property
+    def audit_key(self) -> bytes:
+        """The key that seals the audit trail, if this is the deployment's key for it."""
+        return self._derived(b"uplift audit")
+
     def _derived(self, info: bytes) -> bytes:
         return HKDF(SHA256(), _KEY_BYTES, salt=None, info=info).derive(self._key)
 
@@ -96,6 +110,14 @@ class KeyRing:
     def __repr__(self) -> str:
         return f"KeyRing({', '.join(self._keys)})"
 
+    def take(self, other: "KeyRing") -> bool:
+        """Have the keys of another key ring from now on. False if it has them already."""
+        keys = other._keys  # noqa: SLF001  of the same class
+        if (self._keys, self.current) == (keys, other.current):
+            return False
+        self._keys, self.current = keys, other.current
+        return True
+
     @property
     def ids(self) -> tuple[str, ...]:
         """The ids of all keys, the one in use first."""
@@ -110,11 +132,8 @@ class KeyRing:
         keys: dict[str, bytes] = {}
         for position, entry in enumerate(filter(None, map(str.strip, text.split(","))), start=1):
             master_id, _, encoded = entry.partition(":")
-            try:
-                key = base64.b64decode(encoded, validate=True)
-            except ValueError:  # binascii.Error is one too
-                key = b""
-            if not master_id or len(key) != _KEY_BYTES:
+            key = decode_key(encoded)
+            if not master_id or key is None:
                 raise ConfigurationError(
                     f"UPLIFT_MASTER_KEYS: entry {position} is not id:base64 of {_KEY_BYTES} bytes."
                     " `uplift keys master` prints a new one."

@@ -72,6 +72,22 @@ class Settings(BaseSettings):
         "comma-separated id:base64 of 32 bytes, the one in use first. `uplift keys master` makes "
         "one.",
     )
+    master_keys_dir: Path | None = Field(
+        default=None,
+        description="In place of UPLIFT_MASTER_KEYS: a folder with a file for each master key, and "
+        "the file in_use with the name of the one in use. Running processes notice a change.",
+    )
+    master_key_rotation_days: Days = Field(
+        default=90,
+        gt=0,
+        description="Rotation period: a master key is in use for this many days. Then doctor and an"
+        " alert say that it is due.",
+    )
+    backups_kept_days: Days | None = Field(
+        default=None,
+        description="Age of the oldest backup of PostgreSQL that you keep, in days. Without it, "
+        "`uplift keys retire` refuses, and erasing a user names no date.",
+    )
 
     # --- 1upHealth ----------------------------------------------------------------------------
     oneup_fhir_url: str = Field(
@@ -421,6 +437,18 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Lowest level that is logged."
+    )
+
+    # --- traces -------------------------------------------------------------------------------
+    traces_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://\S+$",
+        description="Where traces are sent: the address of an OpenTelemetry collector for OTLP over"
+        " HTTP, such as http://127.0.0.1:4318/v1/traces. It needs uplift[traces]. If it is not set,"
+        " nothing is traced.",
+    )
+    traces_share: float = Field(
+        default=1.0, ge=0, le=1, description="The share of all traces that is sent, from 0 to 1."
     )
 
     @model_validator(mode="before")

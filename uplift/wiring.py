@@ -1,9 +1,11 @@
 """Builds all the parts of a process, and closes them. No other file joins parts."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from uplift import traces
 from uplift.control.cancel import Canceller
 from uplift.control.pause import Pauser
 from uplift.control.redrive import Redriver
@@ -20,11 +22,13 @@ from uplift.intake.accept_batch import BatchAcceptor
 from uplift.intake.authenticate import Authenticator
 from uplift.intake.back_pressure import BackPressure
 from uplift.key_check import KeyCheck
+from uplift.key_source import follow_folder, read_key_ring
 from uplift.ledger.database import FOR_NOBODY, Database, Patience
 from uplift.ledger.suitable import check_at_start
 from uplift.maintenance.measure import Measurer
 from uplift.maintenance.retain import Retainer
 from uplift.maintenance.retry_collisions import CollisionRetrier
+from uplift.maintenance.seal_trail import Sealer
 from uplift.maintenance.sweep import Sweeper
 from uplift.reading.long_poll import LongPoll
 from uplift.reading.read_back import Reader
@@ -60,6 +64,7 @@ class Relay:
     sweeper: Sweeper
     retainer: Retainer
     measurer: Measurer
+    sealer: Sealer
     eraser: Eraser
     reader: Reader
     redriver: Redriver
@@ -90,10 +95,11 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
     heartbeats = Heartbeats(database, settings)
     attempter = Attempter(key_ring, access, fhir, rate_limiter, heartbeats, settings)
     long_poll = LongPoll(database)
-    eraser = Eraser(database)
+    eraser = Eraser(database, key_ring, settings)
     retrier = CollisionRetrier(database, key_ring)
     sweeper = Sweeper(database, dispatcher, eraser, retrier, rate_limiter, settings)
     dispatcher.start()
+    following = _follow(key_ring, settings)
     try:
         await keys.at_start()
         yield Relay(
@@ -112,7 +118,8 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
             heartbeats=heartbeats,
             deliverer=Deliverer(database, attempter, rate_limiter, heartbeats, settings),
             sweeper=sweeper,
-            measurer=Measurer(database, dispatcher, quota, sweeper),
+            measurer=Measurer(database, dispatcher, quota, sweeper, key_ring, settings),
+            sealer=Sealer(database, key_ring),
             retainer=Retainer(database, settings),
             eraser=eraser,
             reader=Reader(database, key_ring, access, fhir, settings),
@@ -122,6 +129,7 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
             pauser=Pauser(database),
         )
     finally:
+        following.cancel()
         await access.close()
         await rate_limiter.close()
         await long_poll.close()
@@ -134,12 +142,21 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
         await database.close()
 
 
+def _follow(key_ring: KeyRing, settings: Settings) -> "asyncio.Future[None]":
+    """Let the key ring follow its folder, if it has one."""
+    folder = settings.master_keys_dir
+    if folder is None:
+        return asyncio.get_running_loop().create_future()
+    return asyncio.ensure_future(follow_folder(folder, key_ring))
+
+
 def check(settings: Settings) -> None:
     """Raise ConfigurationError if `open_relay` does, without a connection to anything."""
     read_key_ring(settings)
     Database.connect(settings)
     redis_url(settings)
     chosen_tolerances(settings)
+    traces.check(settings)
 
 
 async def check_ledger(settings: Settings) -> None:
@@ -151,9 +168,3 @@ async def check_ledger(settings: Settings) -> None:
         await KeyCheck(database, read_key_ring(settings)).at_start()
     finally:
         await database.close()
-
-
-def read_key_ring(settings: Settings) -> KeyRing:
-    """The key ring of the master keys. Raises ConfigurationError if it is missing or malformed."""
-    keys = settings.master_keys
-    return KeyRing.parse(keys.get_secret_value() if keys is not None else "")

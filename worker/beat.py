@@ -1,4 +1,4 @@
-"""`uplift beat`: sweeps, retains and measures, each in a loop of this one process.
+"""`uplift beat`: sweeps, seals, retains and measures, each in a loop of this one process.
 
 Several may run at once: every step of a sweep or of retention locks the rows that it changes.
 """
@@ -17,6 +17,7 @@ from uplift.errors import ConfigurationError
 from uplift.file_limit import files_of_worker, raise_file_limit
 from uplift.ledger.suitable import check_at_start
 from uplift.logs import configure_logs
+from uplift.maintenance.seal_trail import SEAL_SECONDS
 from uplift.maintenance.sweep import MAX_SILENCE_SWEEPS
 from uplift.settings import Settings
 from uplift.stopping import limit_stop
@@ -33,7 +34,7 @@ STOP_SECONDS = 5.0
 
 
 def main() -> None:
-    """Sweep, retain and measure until SIGTERM or SIGINT."""
+    """Sweep, seal, retain and measure until SIGTERM or SIGINT."""
     settings = Settings()
     configure_logs(settings)
     try:
@@ -87,6 +88,9 @@ async def run(relay: Relay, stopped: asyncio.Event) -> None:
         others = [
             asyncio.create_task(
                 _repeat(retain, stopped, failed="retention_failed", pause=RETAIN_SECONDS)
+            ),
+            asyncio.create_task(
+                _repeat(relay.sealer.seal, stopped, failed="sealing_failed", pause=SEAL_SECONDS)
             ),
             asyncio.create_task(
                 _repeat(relay.measurer.measure, stopped, failed="measurement_failed", pause=60.0)

@@ -13,6 +13,7 @@ from uplift.file_limit import files_of_worker, raise_file_limit
 from uplift.queues import MAX_MESSAGE_IDS
 from uplift.settings import Settings
 from uplift.stopping import limit_stop
+from uplift.traces import tracing
 from uplift.worker import transport
 from uplift.worker.app import create_app
 from uplift.worker.bridge import Bridge, open_bridge
@@ -50,6 +51,7 @@ def main(queue: Queue, name: str = "") -> None:
             bridge = stack.enter_context(open_bridge(settings))
             check = _check(bridge)
             stack.enter_context(served(settings, check))
+            stack.enter_context(tracing(settings, "worker" if queue == "uploads" else queue))
         except ConfigurationError as error:
             sys.exit(f"The worker does not start: {error}")
         except Exception as error:  # noqa: BLE001

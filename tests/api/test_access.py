@@ -79,7 +79,7 @@ _RULES: dict[tuple[str, str], _Rule] = {
     ("PUT", "/v1/users/{user}/grant"): _Rule(200, "users", 403, 403, json=_GRANT),
     ("GET", "/v1/users"): _Rule(200, "users operator", 403, 403),
     ("GET", "/v1/users/{user}/summary"): _Rule(200, "submit users operator", 200, 403),
-    ("DELETE", "/v1/users/{user}"): _Rule(204, "erase", 403, 403),
+    ("DELETE", "/v1/users/{user}"): _Rule(200, "erase", 403, 403),
     ("POST", "/v1/users/{user}/device-tokens"): _Rule(201, "users", 403, 403, json=_TOKEN),
     ("GET", "/v1/users/{user}/device-tokens"): _Rule(200, "users", 403, 403),
     ("DELETE", "/v1/users/{user}/device-tokens"): _Rule(204, "users", 403, 403),

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import text
 
 from tests.api.calls import events
@@ -196,10 +197,18 @@ def test_a_body_that_turns_out_wrong_after_the_answer_gets_no_second_answer(
         assert _is_closed(connection)
 
 
-def test_a_refused_connection_is_logged_with_its_peer(server: ApiServer, log: io.StringIO) -> None:
+def test_a_refused_connection_is_counted_and_logged_with_its_peer(
+    server: ApiServer, log: io.StringIO
+) -> None:
+    def counted() -> float:
+        labels = {"why": "host"}
+        return REGISTRY.get_sample_value("uplift_connection_refusals_total", labels) or 0.0
+
+    before = counted()
     with server.connect() as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
         _problem(answer_on(connection), 400)
+    assert counted() == before + 1
     [line] = [each for each in events(log) if each["event"] == "connection_refused"]
     assert (line["why"], line["peer"]) == ("host", "127.0.0.1")
 
@@ -253,6 +262,10 @@ def test_a_half_sent_head_ends_after_its_time(server: ApiServer) -> None:
         _problem(answer_on(connection), 408)
         assert _is_closed(connection)
     assert time.monotonic() - started >= _HEAD_SECONDS * 0.9
+
+
+def test_an_idle_connection_is_kept_for_longer_than_proxies_keep_it() -> None:
+    assert Settings().api_idle_seconds >= 75  # nginx and most load balancers: 60
 
 
 def test_an_idle_connection_is_kept_for_its_time_and_then_closed(server: ApiServer) -> None:

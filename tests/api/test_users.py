@@ -34,6 +34,7 @@ async def test_a_user_is_made_at_1uphealth_with_a_grant(
         "grantOrigin": "user_management",
         "paused": False,
         "createdAt": made["createdAt"],
+        "syncToken": made["syncToken"],
     }
     assert made["oneupUserId"]
     assert (await client.get("/v1/users/carol")).json() == made

@@ -52,7 +52,9 @@ def test_an_erased_person_is_nowhere_although_workers_were_sending(running: Runn
     assert running.api.get(f"/v1/users/{_NAME}/summary").json()["complete"] is False
     assert _NAME.encode() in running.on_ledger(_everything)
 
-    assert running.api.delete(f"/v1/users/{_NAME}", params={"wait": 30}).status_code == 204
+    assert (
+        running.api.delete(f"/v1/users/{_NAME}", params={"wait": 30}).json()["status"] == "erased"
+    )
 
     sent = running.sandbox.counts(user=_NAME)["total"]["resources"]
     assert running.on_ledger(_rows_of) == {"users": 0, "erasing": 0, "uploads": 0}

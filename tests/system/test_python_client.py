@@ -149,7 +149,7 @@ def test_users_tokens_and_pauses(running: Running, user: str) -> None:
         uplift.resume(user)
         stored = uplift.store_grant(user, access_token="a", expires_in=60, refresh_token="r")
         assert stored.grant_origin == "backend"
-        assert uplift.erase_user(user) is None
+        assert uplift.erase_user(user).status == "erased"
         with pytest.raises(NotFound):
             uplift.user(user)
 

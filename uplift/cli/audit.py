@@ -1,4 +1,4 @@
-"""`uplift audit`: who did what, to whose data, and when."""
+"""`uplift audit`: who did what, to whose data, and when; and whether that is still what it was."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -6,15 +6,21 @@ from typing import Annotated
 import typer
 
 from uplift.cli.output import echo, json_text
-from uplift.cli.session import errors, run_on_ledger
+from uplift.cli.session import errors, read_settings, run_on_ledger
+from uplift.key_source import read_key_ring
 from uplift.ledger import users
 from uplift.ledger.audit import Event, list_events
 from uplift.ledger.database import Database
+from uplift.maintenance.verify_trail import Verified, verify_trail
 
 _PAGE = 1000
 
+audit_commands = typer.Typer(add_completion=False, help="The audit trail.")
 
+
+@audit_commands.callback(invoke_without_command=True)
 def audit(
+    context: typer.Context,
     user: Annotated[
         str, typer.Option(help="Only about this person, by your own name for them.")
     ] = "",
@@ -32,6 +38,8 @@ def audit(
     It names each person by a random pseudonym. When a person is erased, the link from their name
     to the pseudonym is destroyed. Their events stay, and nobody can tell whose they were.
     """
+    if context.invoked_subcommand is not None:
+        return
 
     async def use(database: Database) -> None:
         async with database.transaction() as connection:
@@ -58,6 +66,34 @@ def audit(
             after = page[-1].id
 
     run_on_ledger(use)
+
+
+@audit_commands.command()
+def verify(
+    last: Annotated[
+        str,
+        typer.Option(
+            help="The last seal that the log of beat has (audit_sealed, seal), or its number: it"
+            " must be there. Without it, nobody sees that the end of the trail was removed.",
+        ),
+    ] = "",
+) -> None:
+    """Compare the audit trail with its seals: was an event changed, removed or added?
+
+    Exit code 0 if all is as it was sealed, 1 if not, 2 if it could not compare.
+    """
+
+    async def use(database: Database) -> Verified:
+        return await verify_trail(database, read_key_ring(read_settings()), last=last)
+
+    found = run_on_ledger(use)
+    for problem in found.problems:
+        errors.print(problem, markup=False)
+    echo(
+        f"{found.seals} seal(s) over {found.events} event(s) compared. {found.unsealed} event(s)"
+        " are not sealed yet."
+    )
+    raise typer.Exit(int(bool(found.problems)))
 
 
 def _json(event: Event) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """`uplift keys`: API keys and new master keys."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -9,11 +10,12 @@ from rich.table import Column, Table
 
 from uplift.cli.output import echo, print_json, print_table
 from uplift.cli.session import actor, errors, read_settings, run_on_ledger
+from uplift.key_source import read_key_ring
 from uplift.ledger import credentials
 from uplift.ledger.credentials import BACKEND, ListedCredential, Scope
 from uplift.ledger.database import Database
+from uplift.maintenance.retire_key import retire_key
 from uplift.sealing import KeyRing
-from uplift.wiring import read_key_ring
 
 keys = typer.Typer(no_args_is_help=True, add_completion=False, help="API keys and master keys.")
 
@@ -117,6 +119,29 @@ def revoke(key_id: Annotated[UUID, typer.Argument(help="The id that `keys list` 
         errors.print("There is no such key, or it is already revoked. See `uplift keys list`.")
         raise typer.Exit(1)
     echo("Revoked.")
+
+
+@keys.command()
+def retire(
+    key_id: Annotated[str, typer.Argument(help="The master key's id.", show_default=False)],
+) -> None:
+    """Retire a master key that neither a user nor a kept backup needs.
+
+    Exit code 0 if it may be destroyed now: in a folder of keys (UPLIFT_MASTER_KEYS_DIR) its file
+    is. 2 if it is still needed: it says for what, and until when.
+    """
+    settings = read_settings()
+
+    async def use(database: Database) -> Path | None:
+        key_ring = read_key_ring(settings)
+        return await retire_key(database, settings, key_ring, key_id, by=actor())
+
+    file = run_on_ledger(use)
+    if file is None:
+        echo(f"{key_id} is retired. Remove it from UPLIFT_MASTER_KEYS, restart all processes, and")
+    else:
+        echo(f"{key_id} is retired, and {file} is removed. Now")
+    echo("destroy every copy: what only it opens is unreadable from then on.")
 
 
 @keys.command()

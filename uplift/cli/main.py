@@ -70,7 +70,11 @@ COMMANDS = {
         "Move all users' data keys to the first master key.",
         _OPERATION,
     ),
-    "audit": Command("uplift.cli.audit:audit", "Print the audit trail, oldest first.", _OPERATION),
+    "audit": Command(
+        "uplift.cli.audit:audit_commands",
+        "Print the audit trail, oldest first; verify that nobody changed it.",
+        _OPERATION,
+    ),
     "restore": Command(
         "uplift.cli.restore:restore",
         "After you restore a backup: look up what may have been sent since.",

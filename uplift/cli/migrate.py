@@ -4,6 +4,7 @@ from uplift.cli.output import echo
 from uplift.cli.session import read_settings, run_on_ledger
 from uplift.ledger import migrate as migrations
 from uplift.ledger.database import Database
+from uplift.ledger.revisions import Revisions
 from uplift.ledger.suitable import check_suitable
 
 
@@ -12,12 +13,15 @@ def migrate() -> None:
 
     settings = migrations.owner_settings(read_settings())
 
-    async def use(database: Database) -> str | None:
+    async def use(database: Database) -> Revisions:
         await check_suitable(settings)
         await migrations.upgrade(database)
-        return await migrations.current(database)
+        return await migrations.revisions(database)
 
-    echo(f"The ledger is at revision {run_on_ledger(use, settings)}.")
+    found = run_on_ledger(use, settings)
+    echo(f"The ledger is at revision {found.at}.")
+    if found.is_newer:
+        echo("A newer version of Uplift migrated it. This version works on it.")
 
 
 def draft_migration(message: str) -> None:

@@ -19,7 +19,8 @@ def restore(
         typer.Option(
             formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"],
             help="The time, in UTC, up to which the ledger is complete: when the backup began, or"
-            " the last commit that was replayed. If you are not sure, give an earlier time.",
+            " the last commit that was replayed. It is for the records of the operator: what is"
+            " newer at 1upHealth is not overwritten, whatever it says.",
         ),
     ],
     lookup_days: Annotated[
@@ -72,7 +73,11 @@ def _report(restored: Restored) -> list[str]:
         "  Revoke again the keys you revoked since: uplift keys revoke ID",
         "  Make again the keys and device tokens you made since.",
         "  Start api, worker, bulk and beat; then: uplift doctor",
-        "  Let devices send again each upload that now gets 404: it came after the backup.",
+        "  Let devices send everything again: their people's syncToken is another one now.",
+        (
+            "  What no look-up can tell is marked as a possible duplicate once it is delivered:"
+            " uplift uploads list --status delivered --reason cannot_look_up"
+        ),
     ]
     if restored.grants:
         lines.append(

@@ -5,9 +5,9 @@ import typer
 from uplift.cli.output import echo, progress_bar
 from uplift.cli.session import actor, errors, read_settings, run_on_ledger
 from uplift.key_check import KeyCheck
+from uplift.key_source import read_key_ring
 from uplift.ledger.database import Database
 from uplift.maintenance.rotate_keys import Rotated, Rotator
-from uplift.wiring import read_key_ring
 
 
 def rotate_keys() -> None:

@@ -302,3 +302,5 @@ def erase(
         )
         raise typer.Exit(1)
     echo("Erased.")
+    if erasure.unreadable_by is not None:
+        echo(f"Nobody can read what backups have of them after {erasure.unreadable_by:%Y-%m-%d}.")

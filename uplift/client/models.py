@@ -164,6 +164,7 @@ class User(Model, frozen=True):
     grant: str
     paused: bool
     created_at: datetime
+    sync_token: str
     oneup_user_id: str | None = None
     grant_origin: str | None = None
 
@@ -173,6 +174,7 @@ class UserSummary(Model, frozen=True):
 
     app_user_id: str
     grant: str
+    sync_token: str
     complete: bool
     total: int
     by_status: dict[str, int]
@@ -205,10 +207,15 @@ class DeviceToken(Model, frozen=True):
         return f"DeviceToken(id={self.id!r}, token='…', expires_at={self.expires_at!r})"
 
 
-class Erasing(Model, frozen=True):
-    """An erasure that has not ended: workers are still sending so many uploads."""
+class Erasure(Model, frozen=True):
+    """How far an erasure is: `erased`, or `erasing` while workers send so many uploads.
 
+    `unreadable_by`: when nobody can read what backups still have of the user; None if nobody knows.
+    """
+
+    status: str
     sending: int
+    unreadable_by: datetime | None
 
 
 class FieldError(Model, frozen=True):

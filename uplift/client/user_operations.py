@@ -9,7 +9,7 @@ from .models import (
     Bundle,
     DeviceToken,
     DeviceTokenList,
-    Erasing,
+    Erasure,
     ListedDeviceToken,
     Pause,
     PauseList,
@@ -53,13 +53,10 @@ def store_grant(
     return Call(sending("PUT", f"{_user_path(app_user_id)}/grant", tokens), json_of(User))
 
 
-def erase_user(app_user_id: str, *, wait: float = 10.0) -> Call[Erasing | None]:
-    """Destroy all data of a user. None: nothing is left; else call it again to see when."""
-    erasing = json_of(Erasing)
-    return Call(
-        Request("DELETE", f"{_user_path(app_user_id)}?wait={wait:.3f}"),
-        lambda reply: None if reply.status == 204 else erasing(reply),
-    )
+def erase_user(app_user_id: str, *, wait: float = 10.0) -> Call[Erasure]:
+    """Destroy all data of a user. While it is `erasing`, call it again to see when it ends."""
+    request = Request("DELETE", f"{_user_path(app_user_id)}?wait={wait:.3f}")
+    return Call(request, json_of(Erasure))
 
 
 def device_tokens(app_user_id: str) -> Call[list[ListedDeviceToken]]:

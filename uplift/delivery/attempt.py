@@ -120,7 +120,7 @@ class Attempter:
     async def _deliver(self, opened: Opened) -> Result:
         claim = opened.claim
         issues: dict[str, Any] | None = None
-        in_doubt = False
+        in_doubt, can_tell = False, True
         try:
             # A cancelled upload is only looked up.
             if not claim.validated and not claim.cancel_requested:
@@ -132,14 +132,16 @@ class Attempter:
                 looked_up = await self._look_ups.look_up(opened)
                 if not isinstance(looked_up, NotFound):
                     return Result(looked_up, issues)
-                in_doubt = True
+                can_tell = looked_up.can_tell
+                # What was under way when the ledger lost commits is stored by now, or never.
+                in_doubt = not (claim.maybe_lost and can_tell)
             if claim.cancel_requested:
-                return Result(Cancelled(), issues, in_doubt)
+                return Result(Cancelled(), issues, in_doubt, can_tell)
             if claim.past_deadline:
-                return Result(PastDeadline(), issues, in_doubt)
-            return Result(await self._send(opened), issues, in_doubt)
+                return Result(PastDeadline(), issues, in_doubt, can_tell)
+            return Result(await self._send(opened), issues, in_doubt, can_tell)
         except Exception as error:  # noqa: BLE001  one upload must not take the others with it
-            return Result(_stopped_by(error, claim), issues, in_doubt)
+            return Result(_stopped_by(error, claim), issues, in_doubt, can_tell)
 
     async def _validate(self, opened: Opened) -> Report:
         # Several milliseconds for a large record: not on the loop that all sends share.

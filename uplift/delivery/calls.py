@@ -13,6 +13,7 @@ from uplift.errors import HeartbeatMissing, Stopping, WriteFailed
 from uplift.fhir.versions import FhirVersion
 from uplift.tokens.access import TokenAccess
 from uplift.tokens.person import AccessToken, Person
+from uplift.traces import part
 
 
 class Calls:
@@ -113,7 +114,12 @@ class Calls:
         async def timed(token: AccessToken) -> Response:
             nonlocal asked_at
             asked_at = time.monotonic()
-            return await call(token)
+            with part("call") as span:
+                response = await call(token)
+                span.note(outcome=response.code)
+                if response.status_code is not None:
+                    span.note(status=response.status_code)
+            return response
 
         person = Person(claim.user_id, claim.app_user_id, opened.key)
         response = await self._access.with_token(person, timed)

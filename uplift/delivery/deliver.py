@@ -8,6 +8,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from structlog.contextvars import bound_contextvars
 
+from uplift import traces
 from uplift.coalesce import Coalescer
 from uplift.delivery.attempt import Attempter
 from uplift.delivery.claiming import MAX_CLAIM, Claimer
@@ -143,8 +144,15 @@ class Deliverer:
 
     async def _deliver_one(self, claim: Claim) -> None:
         try:
-            with bound_contextvars(upload=str(claim.upload_id)):
+            upload = str(claim.upload_id)
+            with (
+                bound_contextvars(upload=upload),
+                traces.part(
+                    "attempt", parent=claim.trace_parent, upload=upload, attempt=claim.attempts
+                ) as span,
+            ):
                 outcome = await self._attempter.attempt(claim)
+                span.note(state=outcome.change.target.value, outcome=outcome.code)
             await self._record(outcome)
         except Exception as error:  # noqa: BLE001  one upload must not take the others with it
             # The lease runs out, and the next attempt looks it up: nothing is lost or duplicated.

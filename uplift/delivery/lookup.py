@@ -61,8 +61,10 @@ class LookUps:
                 return LookUpFailed(response)
             case Conclusion.SEARCH_AGAIN:
                 return SearchEmpty()
-            case Conclusion.NOT_STORED | Conclusion.CANNOT_TELL:
+            case Conclusion.NOT_STORED:
                 return NotFound()
+            case Conclusion.CANNOT_TELL:
+                return NotFound(can_tell=False)
 
     async def _call(self, opened: Opened, step: LookUp, resource: dict[str, Any]) -> Response:
         if isinstance(step, ById):
@@ -92,11 +94,11 @@ def _is_ours(opened: Opened, found: Response, resource: dict[str, Any]) -> bool:
 
 
 def _is_newer(opened: Opened, found: Response) -> bool:
-    """Whether the restored ledger cannot know of this content: it was written after the backup."""
-    if opened.claim.restored_to is None:
+    """Whether the restored ledger cannot know of this content: it came after the upload did."""
+    if opened.claim.newer_since is None:
         return False
     return written_after(
         found.resource or {},
-        opened.claim.restored_to,
+        opened.claim.newer_since,
         known_version=opened.delivered_version,
     )

@@ -99,6 +99,8 @@ _NEWER_FOUND = _Next(State.REFUSED, Reason.NEWER_UPSTREAM, "newer_upstream")
 _PAST_DEADLINE = _Next(State.EXPIRED, Reason.GAVE_UP, "gave_up")
 _STOPPED = _Next(State.QUEUED, Reason.HANDED_BACK, "handed_back")
 _STORED = _Next(State.DELIVERED, None, "stored")
+# It was sent again, although no look-up could tell whether it was there.
+_STORED_UNSEEN = _Next(State.DELIVERED, Reason.CANNOT_LOOK_UP, "stored")
 _STORED_DIFFERENTLY = _Next(State.DELIVERED, Reason.STORED_DIFFERENTLY, "stored_differently")
 
 # After one of these, nobody knows more about whether the record crashes its worker.
@@ -122,6 +124,8 @@ def change_of(
     """
     last = result.last
     then = _next(claim, last, policy, jitter)
+    if then is _STORED and not result.can_tell:
+        then = _STORED_UNSEEN
     response = response_of(last)
     unknown = _is_unknown(last)
     arrived = unknown or (response is not None and response.kind in _ARRIVED)
@@ -137,6 +141,7 @@ def change_of(
         delay=then.delay,
         clock=then.clock,
         free=then.free,
+        sent_itself=unknown,
         keeps_crashes=isinstance(last, _BEFORE_SENDING),
         # What is in doubt stays so until it is delivered: the next attempt looks it up, or that
         # of a redrive.

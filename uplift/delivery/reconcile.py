@@ -8,13 +8,16 @@ what is stored at once; a search sees it late, so two searches must find nothing
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from uplift.destinations.receipts import Receipt
 from uplift.fhir.types import SEARCHABLE_TYPES
 from uplift.fhir.versions import FhirVersion
+
+# By so much the clocks of Uplift and the destination may differ.
+_CLOCKS_DIFFER = timedelta(seconds=60)
 
 # Legal FHIR ids that are no path segment: they cannot be looked up.
 _UNADDRESSABLE = frozenset({"", ".", ".."})
@@ -126,19 +129,22 @@ def _tokens(identifiers: Iterable[Any]) -> Iterable[str]:
 
 
 def written_after(
-    resource: dict[str, Any], restored_to: datetime, *, known_version: str | None
+    resource: dict[str, Any], accepted_at: datetime, *, known_version: str | None
 ) -> bool:
-    """Whether the found resource was written after the time up to which the ledger is complete.
+    """Whether the found resource may have been written after an upload was accepted.
 
-    The version that the ledger knows of was not. A resource that does not say when it was written
-    (`meta.lastUpdated`, https://hl7.org/fhir/R4/resource.html#Meta) may have been, so it counts.
+    A newer version of its record can only have been. The version that the ledger knows of was not.
+    A resource that does not say when it was written (`meta.lastUpdated`,
+    https://hl7.org/fhir/R4/resource.html#Meta) may have been, and so may one from shortly before:
+    the clocks may differ.
     """
     meta = resource.get("meta")
     meta = meta if isinstance(meta, dict) else {}
     if known_version is not None and meta.get("versionId") == known_version:
         return False
     try:
-        return datetime.fromisoformat(meta.get("lastUpdated", "")) > restored_to
+        written_at = datetime.fromisoformat(meta.get("lastUpdated", ""))
+        return written_at > accepted_at - _CLOCKS_DIFFER
     except (TypeError, ValueError):
         return True
 

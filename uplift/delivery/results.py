@@ -69,7 +69,9 @@ class NewerFound:
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """No look-up found its content, or it cannot be looked up."""
+    """No look-up found its content. `can_tell`: unless it comes late, it is not there."""
+
+    can_tell: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +149,11 @@ class Result:
 
     `issues` are the findings of validation, if this attempt validated. `in_doubt` is whether the
     upload was sent before with an unknown outcome and was not found: it may be stored later, so
-    sending it again may duplicate it.
+    sending it again may duplicate it. `can_tell` is whether a look-up could tell that it was not
+    there.
     """
 
     last: LastStep
     issues: dict[str, Any] | None = None
     in_doubt: bool = False
+    can_tell: bool = True

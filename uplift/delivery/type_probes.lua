@@ -27,6 +27,21 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local began, ended = {}, {}
 
+-- Whoever reaches Redis can write these keys: what is no set of types is not there.
+local MOST_TYPES = 1000
+for i, key in ipairs(KEYS) do
+    local found = redis.call('TYPE', key).ok
+    if (found ~= 'zset' and found ~= 'none')
+        or (i <= 2 and found == 'zset' and redis.call('ZCARD', key) > MOST_TYPES) then
+        redis.call('DEL', key)
+    end
+end
+for i = 1, 2 do
+    for _, name in ipairs(redis.call('ZRANGE', KEYS[i], 0, -1)) do
+        if #name > 100 or not name:match('^%w+/%a+$') then redis.call('ZREM', KEYS[i], name) end
+    end
+end
+
 -- If Redis' clock was ahead before, these times are in the future.
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now + probe_every, '+inf')) do
     redis.call('ZADD', KEYS[1], now + probe_every, name)

@@ -17,15 +17,16 @@ from uplift.doctor.findings import Finding, fail, ok, warn
 from uplift.errors import ConfigurationError
 from uplift.file_limit import file_limit, files_of_api, files_of_worker
 from uplift.key_check import key_use
+from uplift.key_source import read_key_ring
 from uplift.ledger import migrate, retention
 from uplift.ledger.backlog import backlog, overdue
 from uplift.ledger.credentials import forged_credentials
 from uplift.ledger.database import Database, Patience
+from uplift.ledger.master_keys import in_use_since, key_lives
 from uplift.ledger.recent_calls import dead_letters, latest_statuses
 from uplift.ledger.roles import may_write
 from uplift.ledger.server import server_facts, write_nothing
 from uplift.ledger.suitable import check_suitable
-from uplift.sealing import KeyRing
 from uplift.settings import Settings
 
 _MAX_FORGED = 100
@@ -83,13 +84,13 @@ async def _postgres(settings: Settings) -> list[Finding]:
             asked = time.time()
             facts = await server_facts(connection)
             skew = facts.clock - (asked + time.time()) / 2
-        at, head = await migrate.current(database), migrate.head()
+        revisions = await migrate.revisions(database)
         found = [
             *ledger.judge_server(facts),
-            ledger.judge_revision(at, head),
+            ledger.judge_revision(revisions),
             ledger.judge_clock(skew),
         ]
-        if at == head:
+        if revisions.problem is None:
             found += await _keys(settings, database)
             async with database.transaction() as connection:
                 writes = await may_write(connection)
@@ -118,19 +119,21 @@ async def _postgres(settings: Settings) -> list[Finding]:
 
 
 async def _keys(settings: Settings, database: Database) -> list[Finding]:
-    if settings.master_keys is None:
+    if settings.master_keys is None and settings.master_keys_dir is None:
         return []
     try:
-        key_ring = KeyRing.parse(settings.master_keys.get_secret_value())
+        key_ring = read_key_ring(settings)
     except ConfigurationError as error:
-        return [fail(keys.PART, str(error), "Correct UPLIFT_MASTER_KEYS. docs/keys.md says how.")]
+        return [fail(keys.PART, str(error), "Correct the key ring. docs/keys.md says how.")]
     async with database.transaction() as connection:
+        now, _ = await in_use_since(connection, key_ring.current)
+        lives = await key_lives(connection)
         use = await key_use(connection, key_ring)
         found = keys.judge_keys(key_ring, use)
         if use.problem is None:
             forged = await forged_credentials(connection, key_ring, limit=_MAX_FORGED)
             found += keys.judge_credentials(forged, _MAX_FORGED)
-        return found
+        return found + keys.judge_lives(lives, key_ring, now, settings)
 
 
 async def _redis(settings: Settings) -> list[Finding]:

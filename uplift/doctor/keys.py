@@ -1,11 +1,14 @@
 """Does the key ring open the data keys in the ledger, and which master keys can go?"""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from uuid import UUID
 
 from uplift.doctor.findings import Finding, fail, ok, warn
 from uplift.key_check import KeyUse
+from uplift.key_life import KeyLife, destroy_at, due_at
 from uplift.sealing import KeyRing
+from uplift.settings import Settings
 
 PART = "keys"
 
@@ -31,6 +34,35 @@ def judge_credentials(forged: Sequence[UUID], limit: int) -> list[Finding]:
     ]
 
 
+def judge_lives(
+    lives: Mapping[str, KeyLife], key_ring: KeyRing, now: datetime, settings: Settings
+) -> list[Finding]:
+    """Whether the key in use is to be replaced, and which others may be destroyed."""
+    found = []
+    for id_, life in lives.items():
+        due = due_at(life, settings.master_key_rotation_days)
+        if id_ == key_ring.current and due is not None and due <= now:
+            found.append(
+                warn(
+                    PART,
+                    f"{id_}: in use since {life.in_use_since:%Y-%m-%d}, and was to be replaced on"
+                    f" {due:%Y-%m-%d}",
+                    "Rotate: docs/keys.md. Who is erased is promised a date that counts on it.",
+                )
+            )
+        elif id_ != key_ring.current and life.in_use_since and not life.retired_at:
+            end = destroy_at(life, settings.backups_kept_days)
+            if end is not None and end <= now:
+                found.append(
+                    warn(
+                        PART,
+                        f"{id_}: nothing in the ledger and no kept backup needs it",
+                        f"Destroy it: `uplift keys retire {id_}`.",
+                    )
+                )
+    return found
+
+
 def _judged(key_ring: KeyRing, use: KeyUse) -> Iterator[Finding]:
     for id_ in key_ring.ids:
         users = use.users.get(id_, 0)
@@ -43,7 +75,7 @@ def _judged(key_ring: KeyRing, use: KeyUse) -> Iterator[Finding]:
         elif id_ == key_ring.current:
             yield ok(PART, f"{id_}: in use, {users} user(s)")
         elif users or id_ in use.deployment:
-            also = " and the credential key" if id_ in use.deployment else ""
+            also = " and keys of the deployment" if id_ in use.deployment else ""
             yield warn(
                 PART,
                 f"{id_}: still wraps {users} user(s){also}",
@@ -53,7 +85,8 @@ def _judged(key_ring: KeyRing, use: KeyUse) -> Iterator[Finding]:
         else:
             yield ok(
                 PART,
-                f"{id_}: wraps 0 user(s). Remove it if it is old. Put it in front if it is new",
+                f"{id_}: wraps 0 user(s). If it is new, put it in front. If it is old, `uplift keys"
+                f" retire {id_}` says whether a backup needs it",
             )
     for id_ in sorted(use.missing):
         yield fail(

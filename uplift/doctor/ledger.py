@@ -3,6 +3,7 @@
 from uplift.clocks import MAX_APART_SECONDS
 from uplift.doctor.findings import Finding, fail, ok, warn
 from uplift.ledger.database import CommitUnknown
+from uplift.ledger.revisions import Revisions
 from uplift.ledger.server import ServerFacts, is_read_only
 
 PART = "postgres"
@@ -68,15 +69,18 @@ def not_working(error: Exception, where: str) -> Finding:
     )
 
 
-def judge_revision(at: str | None, head: str | None) -> Finding:
-    """Whether the schema is the one of this version of Uplift."""
-    if at == head:
-        return ok(PART, f"migrated, revision {at}")
-    return fail(
-        PART,
-        f"the ledger has revision {at or 'none'}, but this version of Uplift needs {head}",
-        "Run `uplift migrate`. If the ledger is newer, deploy the newer Uplift.",
-    )
+def judge_revision(revisions: Revisions) -> Finding:
+    """Whether this version of Uplift works on the ledger's schema."""
+    if revisions.problem is not None:
+        what, _, do = revisions.problem.rpartition(": ")
+        return fail(PART, what, f"{do[0].upper()}{do[1:]}")
+    if revisions.is_newer:
+        return ok(
+            PART,
+            f"a newer version of Uplift migrated the ledger to revision {revisions.at}; this one"
+            " works on it",
+        )
+    return ok(PART, f"migrated, revision {revisions.at}")
 
 
 def judge_role(*, writes: bool) -> Finding:

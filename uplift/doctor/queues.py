@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import redis.asyncio
@@ -23,6 +23,8 @@ CONSUMERS = {UPLOADS: "worker", BULK: "bulk"}
 _MIN_VERSION = 7
 _FULL = 0.8
 _REPLY_SECONDS = 3.0
+_MAX_NAME = 255
+_MAX_NOTE_SECONDS = 24 * 3600
 FAST: dict[str, Any] = {"socket_connect_timeout": 2.0, "socket_timeout": 5.0}
 
 
@@ -134,7 +136,8 @@ async def is_swept(url: str) -> bool:
     """Whether a sweep ended lately: `uplift beat` notes each in Redis, for a minute or longer."""
     client = redis.asyncio.from_url(url, **FAST, retry=Retry(NoBackoff(), 0))
     try:
-        return bool(await client.exists(SWEPT_KEY))
+        # One that lasts for longer is no note of a sweep.
+        return 0 < await client.ttl(SWEPT_KEY) <= _MAX_NOTE_SECONDS
     finally:
         await client.aclose()
 
@@ -153,7 +156,7 @@ def judge_sweeps(*, swept: bool) -> Finding:
 async def queue_consumers(url: str) -> dict[str, list[str]]:
     """The names of the workers that consume each queue, by queue. Asks them over the broker."""
 
-    def ask() -> Sequence[Mapping[str, Sequence[Mapping[str, Any]]]]:
+    def ask() -> object:
         app = Celery("doctor", broker=url, set_as_current=False)
         app.conf.update(
             result_backend=None,
@@ -162,13 +165,23 @@ async def queue_consumers(url: str) -> dict[str, list[str]]:
         )
         with app:
             # Not with `inspect`: it shows two workers of the same name as one.
-            return app.control.broadcast("active_queues", reply=True, timeout=_REPLY_SECONDS) or []
+            return app.control.broadcast("active_queues", reply=True, timeout=_REPLY_SECONDS)
 
+    return consumers_in(await asyncio.to_thread(ask))
+
+
+def consumers_in(replies: object) -> dict[str, list[str]]:
+    """The names of the workers that consume each queue of ours, by queue.
+
+    Whoever reaches Redis can reply: what is no reply of a worker is left out.
+    """
     consumers: dict[str, list[str]] = {}
-    for reply in await asyncio.to_thread(ask):
-        for worker, consumed in reply.items():
-            for queue in consumed:
-                consumers.setdefault(queue["name"], []).append(worker)
+    for reply in replies if isinstance(replies, list) else ():
+        for worker, consumed in reply.items() if isinstance(reply, dict) else ():
+            for queue in consumed if isinstance(consumed, list) else ():
+                match queue:
+                    case {"name": str(name)} if name in CONSUMERS and len(worker) <= _MAX_NAME:
+                        consumers.setdefault(name, []).append(worker)
     return consumers
 
 

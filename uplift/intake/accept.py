@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from uplift import traces
 from uplift.coalesce import Coalescer
 from uplift.dispatch import Dispatcher
 from uplift.errors import BacklogFull, KeyReused, SealError
@@ -48,6 +49,7 @@ class _Offer:
     queue: str
     by: Actor
     key: CallersKey | None
+    trace_parent: str | None
 
 
 class Acceptor:
@@ -86,7 +88,7 @@ class Acceptor:
         Raises NotFound if there is no such user, KeyReused if the key stands for another request,
         and BacklogFull if too much waits already, unless the key stands for this request.
         """
-        offer = _Offer(app_user_id, submission, queue, by, key)
+        offer = _Offer(app_user_id, submission, queue, by, key, traces.current())
         try:
             self._pressure.check(app_user_id)
         except BacklogFull:
@@ -115,6 +117,7 @@ class Acceptor:
                     keys[offer.app_user_id],
                     queue=offer.queue,
                     by=offer.by,
+                    trace_parent=offer.trace_parent,
                 )
                 if offer.app_user_id in keys
                 else None
@@ -136,7 +139,14 @@ class Acceptor:
             user_id, key = user.id, user.key(self._key_ring)
             new = await run_unblocked(
                 len(offer.submission.body),
-                lambda: sealed(offer.submission, user_id, key, queue=offer.queue, by=offer.by),
+                lambda: sealed(
+                    offer.submission,
+                    user_id,
+                    key,
+                    queue=offer.queue,
+                    by=offer.by,
+                    trace_parent=offer.trace_parent,
+                ),
             )
             if offer.key is not None:
                 digest = _digest(offer.submission, key)

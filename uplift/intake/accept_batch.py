@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy.exc import OperationalError
 from tenacity import RetryCallState, retry, retry_if_exception_type, stop_after_attempt, wait_fixed
 
+from uplift import traces
 from uplift.dispatch import Dispatcher
 from uplift.errors import Conflict, UnreadableUpload, UserBacklogFull
 from uplift.intake.back_pressure import BackPressure
@@ -229,7 +230,15 @@ class OpenBatch:
                 "The envelope names another user than the batch. Send each user's records in a"
                 " batch of their own.",
             )
-        return sealed(submission, self.user.id, self.key, queue=BULK, by=self.by, batch_id=self.id)
+        return sealed(
+            submission,
+            self.user.id,
+            self.key,
+            queue=BULK,
+            by=self.by,
+            batch_id=self.id,
+            trace_parent=traces.current(),
+        )
 
 
 class _Groups:

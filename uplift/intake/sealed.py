@@ -33,6 +33,7 @@ def sealed(
     queue: str,
     by: Actor = SYSTEM,
     batch_id: UUID | None = None,
+    trace_parent: str | None = None,
 ) -> NewUpload:
     """The submission, ready to be put in.
 
@@ -84,6 +85,7 @@ def sealed(
         server_key=servers,
         batch_id=batch_id,
         by=by,
+        trace_parent=trace_parent,
     )
 
 

@@ -111,6 +111,7 @@ def _queued(row: Row[Any], settle_seconds: float) -> Change:
         crashed=row.crashed,
         crashed_alone=row.crashed and row.alone,
         keeps_crashes=True,
+        sent_itself=True,
         # It may have been a second send: nobody can know any more.
         possible_duplicate=True if row.attempted_before else None,
     )
@@ -125,5 +126,6 @@ def _refused(row: Row[Any]) -> Change:
         lease_id=row.lease_id,
         crashed=True,
         crashed_alone=True,
+        sent_itself=True,
         possible_duplicate=True,
     )

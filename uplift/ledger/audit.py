@@ -42,6 +42,7 @@ class Action(StrEnum):
     PAUSED = "paused"
     RESUMED = "resumed"
     KEYS_ROTATED = "keys_rotated"
+    KEY_RETIRED = "key_retired"
     RESTORED = "restored"  # what may have been sent before a restore was marked
 
 

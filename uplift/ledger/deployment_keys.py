@@ -10,6 +10,9 @@ from uplift.sealing import KeyRing, UserKey, WrappedKey
 CREDENTIALS = "credentials"
 """The name of the key that signs API keys and device tokens."""
 
+AUDIT = "audit"
+"""The name of the key that seals the audit trail."""
+
 
 def _context(name: str) -> bytes:
     return f"deployment_keys:{name}".encode()

@@ -26,7 +26,7 @@ from uplift.ledger import fair_queue
 from uplift.ledger.parameters import is_among
 from uplift.ledger.pauses import nobody_paused_all, not_paused
 from uplift.ledger.set_aside import FhirType, set_aside, waits
-from uplift.ledger.tables import Record, Restore, Upload, User, state_is
+from uplift.ledger.tables import Record, Upload, User, state_is
 from uplift.lifecycle import ENDED_UNDELIVERED, UNFINISHED, State
 
 
@@ -101,6 +101,8 @@ _COLUMNS = (
     Upload.crashes,
     Upload.attempts,
     Upload.maybe_sent,
+    Upload.maybe_lost,
+    Upload.restored,
     Upload.empty_searches,
     Upload.cancel_requested,
     Upload.issues.is_not(None).label("validated"),
@@ -121,10 +123,12 @@ _READ = (
     "crashes",
     "attempts",
     "maybe_sent",
+    "maybe_lost",
+    "restored",
     "empty_searches",
     "cancel_requested",
     "validated",
-    "reason",
+    "created_at",
 )
 
 
@@ -152,10 +156,6 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
             User.wrapped_key,
             Record.sealed_receipt.label("record_receipt"),
             Record.upstream_key,
-            select(func.min(Restore.since))
-            .where(Restore.since >= upload.created_at)
-            .scalar_subquery()
-            .label("restored_to"),
             func.extract("epoch", func.now() - upload.next_attempt_at).label("due_seconds"),
             and_(User.erased_at.is_(None), *_may_be_sent(upload)).label("may"),
             *more,

@@ -12,6 +12,7 @@ from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uplift.ledger.audit import Action, Actor, note
+from uplift.ledger.master_keys import note_needed_by
 from uplift.ledger.parameters import is_among
 from uplift.ledger.tables import (
     Batch,
@@ -52,6 +53,7 @@ async def begin(connection: AsyncConnection, app_user_id: str, by: Actor) -> boo
     if user_id is None:
         return False
     await note(connection, by, Action.USER_ERASED, user_id=user_id)
+    await note_needed_by(connection, user_id)
     await connection.execute(
         update(User)
         .where(User.id == user_id)

@@ -16,7 +16,7 @@ from uplift.ledger.locks import lock_records
 from uplift.ledger.parameters import Rows
 from uplift.ledger.set_aside import FhirType
 from uplift.ledger.transitions import Change, change_state
-from uplift.lifecycle import Reason, State
+from uplift.lifecycle import State
 from uplift.sealing import WrappedKey
 
 
@@ -32,8 +32,9 @@ class Claim:
     time to give up has passed, `cancel_requested` whether its owner withdrew it, and `collides`
     whether another record is at 1upHealth under its type and id. An upload that is withdrawn or
     collides must not be sent.
-    `due_seconds` is how long it was due. `restored_to` is the time up to which the ledger is
-    complete, if it was restored after the upload was accepted.
+    `due_seconds` is how long it was due. `newer_since` is when the upload was accepted, if the
+    ledger went back in time since: what was written there later may be newer, and the ledger does
+    not know of it. `maybe_lost` is whether that is also the only reason for `maybe_sent`.
     """
 
     upload_id: UUID
@@ -57,9 +58,11 @@ class Claim:
     app_user_id: str
     wrapped_key: WrappedKey
     record_receipt: bytes | None
-    restored_to: datetime | None = None
+    newer_since: datetime | None = None
+    maybe_lost: bool = False
     due_seconds: float = 0.0
     older_in_doubt: bool = False
+    trace_parent: str | None = None
 
     @property
     def fhir_type(self) -> FhirType:
@@ -92,7 +95,7 @@ _OPEN_ATTEMPTS = text("""
         INSERT INTO attempts (lease_id, upload_id)
         SELECT CAST(:lease_id AS uuid), id FROM unnest(CAST(:ids AS uuid[])) AS id
     )
-    SELECT id, sealed_body FROM uploads WHERE id = ANY(CAST(:ids AS uuid[]))
+    SELECT id, sealed_body, trace_parent FROM uploads WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 
 
@@ -144,7 +147,7 @@ async def lease(
         ],
     )
     opened = await connection.execute(_OPEN_ATTEMPTS, {"lease_id": lease_id, "ids": [*claimed]})
-    bodies = {row.id: row.sealed_body or b"" for row in opened}
+    contents = {row.id: (row.sealed_body or b"", row.trace_parent) for row in opened}
     return [
         Claim(
             upload_id=row.id,
@@ -156,7 +159,7 @@ async def lease(
             record_id=row.record_id,
             fhir_version=row.fhir_version,
             resource_type=row.resource_type,
-            sealed_body=bodies[row.id],
+            sealed_body=contents[row.id][0],
             body_bytes=row.body_bytes,
             attempts=row.attempts + 1,
             maybe_sent=row.maybe_sent or row.older_in_doubt,
@@ -169,8 +172,10 @@ async def lease(
             wrapped_key=WrappedKey(row.master_key_id or "", row.wrapped_key or b""),
             record_receipt=row.record_receipt,
             due_seconds=float(row.due_seconds),
-            restored_to=row.restored_to if row.reason != Reason.REDRIVEN else None,
+            newer_since=row.created_at if row.restored else None,
+            maybe_lost=row.maybe_lost and not row.older_in_doubt,
             older_in_doubt=row.older_in_doubt,
+            trace_parent=contents[row.id][1],
         )
         for row in rows
         if row.id in claimed

@@ -1,5 +1,6 @@
 """Migrates the ledger's schema with Alembic."""
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -13,6 +14,7 @@ from sqlalchemy.exc import ProgrammingError
 from uplift.errors import ConfigurationError
 from uplift.ledger import roles
 from uplift.ledger.database import Database
+from uplift.ledger.revisions import Revisions
 from uplift.ledger.tables import Table
 from uplift.settings import Settings
 
@@ -51,11 +53,17 @@ def head() -> str | None:
 async def upgrade(database: Database, revision: str = "head") -> None:
     """Migrate up to `revision`, and give the roles their rights.
 
-    Raises ConfigurationError if the database's role does not own the ledger.
+    A ledger that a newer version migrated stays as it is. Raises ConfigurationError if this version
+    does not work on it, or the database's role does not own the ledger.
     """
 
     def run(connection: Connection) -> None:
         _prepare(connection)
+        found = _revisions(connection)
+        if found.is_newer:
+            if found.problem is not None:
+                raise ConfigurationError(found.problem)
+            return
         command.upgrade(_config(connection), revision)
         roles.grant(connection)
 
@@ -90,6 +98,30 @@ async def current(database: Database) -> str | None:
 
     async with database.transaction() as connection:
         return await connection.run_sync(run)
+
+
+async def revisions(database: Database) -> Revisions:
+    """The ledger's revision, and whether this version works on it."""
+    async with database.transaction() as connection:
+        return await connection.run_sync(_revisions)
+
+
+def _revisions(connection: Connection) -> Revisions:
+    at = oldest = None
+    # An empty database has no such table.
+    if connection.scalar(text("SELECT to_regclass('alembic_version')")) is not None:
+        row = connection.execute(
+            text("SELECT version_num, to_jsonb(v) ->> 'oldest_revision' FROM alembic_version AS v")
+        ).one_or_none()
+        at, oldest = row if row is not None else (None, None)
+    return Revisions(at, oldest, _ours())
+
+
+@cache
+def _ours() -> str:
+    found = head()
+    assert found is not None  # noqa: S101  there is a first migration
+    return found
 
 
 async def drift(database: Database) -> list[object]:

@@ -49,6 +49,7 @@ class NewUpload:
     times: Times = NO_TIMES
     sealed_watermark: bytes | None = None  # if it is the first of its record
     force: bool = False
+    trace_parent: str | None = None  # `uplift.traces.current` of its request
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,24 +93,32 @@ _NEW = Rows(
     resource_type="text",
     digest="bytea",
     body_bytes="int",
+    trace_parent="text",
     actor="text",
 )
 
 # All bodies are one value, of which each upload takes its part. A ledger that was restored has
-# forgotten what was sent meanwhile, so for a time everything may have been sent.
+# forgotten what was sent meanwhile, so for a time everything may have been sent. At first some of
+# it may still be under way.
 _ADD = """
-    WITH new AS MATERIALIZED {new}, {first}last AS MATERIALIZED {last}, added AS (
+    WITH new AS MATERIALIZED {new}, lost AS MATERIALIZED (
+        SELECT count(*) > 0 AS maybe, greatest(max(settled_at), now()) AS settled_at
+        FROM restores WHERE look_until > now()
+    ), {first}last AS MATERIALIZED {last}, added AS (
         INSERT INTO uploads (id, user_id, record_id, version, batch_id, queue, fhir_version,
-            resource_type, digest, body_bytes, sealed_body, maybe_sent, state, reason,
+            resource_type, digest, body_bytes, sealed_body, trace_parent, maybe_sent, maybe_lost,
+            state, reason,
             next_attempt_at, finish_tag)
         SELECT new.id, new.user_id, new.record_id, new.version, new.batch_id, new.queue,
             new.fhir_version, new.resource_type, new.digest, new.body_bytes,
             substring(CAST(:bodies AS bytea) FROM new.body_begins FOR new.body_length),
-            new.maybe_sent OR EXISTS (SELECT 1 FROM restores WHERE look_until > now()),
-            :state, :reason, now(),
+            new.trace_parent,
+            new.maybe_sent OR lost.maybe, lost.maybe AND NOT new.maybe_sent,
+            :state, :reason, lost.settled_at,
             last.finish_tag + sum({cost}) OVER (
                 PARTITION BY new.user_id, new.queue ORDER BY new.body_begins)
-        FROM {source} JOIN last ON last.user_id = new.user_id AND last.queue = new.queue
+        FROM {source} CROSS JOIN lost
+            JOIN last ON last.user_id = new.user_id AND last.queue = new.queue
         RETURNING id, maybe_sent, created_at
     ), noted AS (
         INSERT INTO audit_events (actor, action, pseudonym, upload_id)
@@ -179,6 +188,7 @@ def _row(version: Version, body_begins: int) -> dict[str, Any]:
         "resource_type": new.resource_type,
         "digest": new.digest,
         "body_bytes": new.body_bytes,
+        "trace_parent": new.trace_parent,
         "actor": new.by,
     }
 

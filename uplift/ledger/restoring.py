@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from uplift.ledger.tables import Grant, Restore, Upload, state_is
+from uplift.ledger.tables import Grant, Restore, Upload, User, state_is
 from uplift.lifecycle import State
 
 FIRST = UUID(int=0)
@@ -28,20 +28,26 @@ class Marked:
 
 
 async def note_restore(
-    connection: AsyncConnection, since: datetime, *, look_seconds: float
+    connection: AsyncConnection, since: datetime, *, look_seconds: float, settle_seconds: float
 ) -> datetime:
     """Note that the ledger went back to `since`: for so many seconds, what is put in may be at
-    1upHealth already.
+    1upHealth already, and for `settle_seconds` it may be on its way there.
 
-    Returns until when. If that was noted before, it is only made later.
+    Returns until when. If that was noted before, it is only made later. Every user gets another
+    sync token: devices have moved on past what the ledger knows.
     """
     until = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, look_seconds)
+    settled = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, settle_seconds)
+    await connection.execute(update(User).values(sync_token=func.gen_random_uuid()))
     row = await connection.execute(
         insert(Restore)
-        .values(since=since, look_until=until)
+        .values(since=since, look_until=until, settled_at=settled)
         .on_conflict_do_update(
             index_elements=[Restore.since],
-            set_={"look_until": func.greatest(Restore.look_until, until)},
+            set_={
+                "look_until": func.greatest(Restore.look_until, until),
+                "settled_at": func.greatest(Restore.settled_at, settled),
+            },
         )
         .returning(Restore.look_until)
     )
@@ -72,6 +78,9 @@ _MARK = text("""
     ), marked AS (
         UPDATE uploads AS u SET
             maybe_sent = true,
+            -- What was in doubt before the ledger went back stays so.
+            maybe_lost = NOT u.maybe_sent OR u.maybe_lost,
+            restored = true,
             empty_searches = 0,
             finish_tag = NULL,
             revision = u.revision + 1,
@@ -93,7 +102,7 @@ _MARK = text("""
 async def mark_some(
     connection: AsyncConnection, *, after: UUID, limit: int, settle_seconds: float
 ) -> Marked:
-    """Mark up to `limit` undelivered uploads after that id as maybe sent."""
+    """Mark up to `limit` undelivered uploads after that id as maybe sent, and restored."""
     row = (
         await connection.execute(_MARK, {"after": after, "limit": limit, "settle": settle_seconds})
     ).one()
@@ -102,6 +111,13 @@ async def mark_some(
         unfinished=row.unfinished,
         ended=row.ended,
         locked=row.walked - row.unfinished - row.ended,
+    )
+
+
+async def mark_leased(connection: AsyncConnection) -> None:
+    """Mark what workers have a lease of as restored. Their claims marked it as maybe sent."""
+    await connection.execute(
+        update(Upload).where(state_is(Upload.state, State.SENDING)).values(restored=True)
     )
 
 

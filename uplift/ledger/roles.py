@@ -25,7 +25,9 @@ _RIGHTS = {
         REVOKE INSERT, UPDATE, DELETE ON audit_events FROM uplift_app;
         GRANT INSERT (actor, action, pseudonym, upload_id, credential_id) ON audit_events
             TO uplift_app;
-        REVOKE DELETE ON deployment_keys FROM uplift_app;
+        REVOKE UPDATE, DELETE ON audit_seals FROM uplift_app;
+        GRANT EXECUTE ON FUNCTION hold_the_audit_trail() TO uplift_app;
+        REVOKE DELETE ON deployment_keys, master_keys FROM uplift_app;
     """,
     READ: """
         GRANT USAGE ON SCHEMA public TO uplift_read;

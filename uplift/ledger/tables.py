@@ -28,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from uplift.ledger.xid8 import Xid8
 from uplift.lifecycle import UNFINISHED, State
 
 
@@ -86,6 +87,8 @@ class User(Table):
     master_key_id: Mapped[str | None]
     wrapped_key: Mapped[bytes | None]
     pseudonym: Mapped[UUID | None]
+    # Apps compare it with the one that they remember: another one says "send everything again".
+    sync_token: Mapped[UUID] = mapped_column(server_default=text("gen_random_uuid()"))
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     erased_at: Mapped[datetime | None]
 
@@ -239,6 +242,7 @@ class Upload(Table):
             " CASE WHEN state = 'sending' THEN 3 ELSE 0 END",
             name="sending_is_leased",
         ),
+        CheckConstraint("NOT maybe_lost OR maybe_sent", name="lost_is_maybe_sent"),
         CheckConstraint("(state = 'queued') = (next_attempt_at IS NOT NULL)", name="queued_is_due"),
         CheckConstraint(
             f"NOT ({_one_of('state', sorted(UNFINISHED))}) OR sealed_body IS NOT NULL",
@@ -321,6 +325,8 @@ class Upload(Table):
     digest: Mapped[bytes]
     body_bytes: Mapped[int]
     sealed_body: Mapped[bytes | None]
+    # Of the request that brought it, if that is traced.
+    trace_parent: Mapped[str | None]
 
     state: Mapped[str]
     reason: Mapped[str | None]
@@ -330,6 +336,11 @@ class Upload(Table):
     # Of these, how many while its process had no other lease.
     crashes_alone: Mapped[int] = mapped_column(server_default=_ZERO)
     maybe_sent: Mapped[bool] = mapped_column(server_default=_FALSE)
+    # It may be there only because the ledger lost commits: no attempt that the ledger knows of left
+    # it open.
+    maybe_lost: Mapped[bool] = mapped_column(server_default=_FALSE)
+    # The ledger went back in time since it was accepted: newer content there is unknown here.
+    restored: Mapped[bool] = mapped_column(server_default=_FALSE)
     # Complete searches that found nothing since it may have been sent last.
     empty_searches: Mapped[int] = mapped_column(server_default=_ZERO)
     cancel_requested: Mapped[bool] = mapped_column(server_default=_FALSE)
@@ -421,13 +432,17 @@ class Tombstone(Table):
 
 
 class Restore(Table):
-    """The ledger went back to `since`: what is put in until `look_until` may be at 1upHealth."""
+    """The ledger went back to `since`: what is put in until `look_until` may be at 1upHealth.
+
+    By `settled_at`, what was under way then is stored or never will be.
+    """
 
     __tablename__ = "restores"
 
     since: Mapped[datetime] = mapped_column(primary_key=True)
     at: Mapped[datetime] = mapped_column(server_default=_NOW)
     look_until: Mapped[datetime]
+    settled_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 
 class Pause(Table):
@@ -508,7 +523,8 @@ class IdempotencyKey(Table):
 class AuditEvent(Table):
     """Who did what, when, about whom: under a pseudonym that erasing destroys.
 
-    A trigger, which its migration makes, lets nobody change or remove a row.
+    A trigger, which its migration makes, lets nobody change or remove a row; the role of the
+    processes has no right to, either.
     """
 
     __tablename__ = "audit_events"
@@ -516,6 +532,8 @@ class AuditEvent(Table):
         Index("ix_audit_events_pseudonym_id", "pseudonym", "id"),
         # A few bytes for many rows, since they are added in the order of their time.
         Index("ix_audit_events_at", "at", postgresql_using="brin"),
+        # To find what is not sealed. It costs little: what is added goes to its end.
+        Index("ix_audit_events_transaction_id", "transaction_id"),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
@@ -525,3 +543,40 @@ class AuditEvent(Table):
     pseudonym: Mapped[UUID | None]
     upload_id: Mapped[UUID | None]
     credential_id: Mapped[UUID | None]
+    # A transaction that commits late has an older id than others, but then it is not sealed yet.
+    transaction_id: Mapped[int] = mapped_column(Xid8, server_default=text("pg_current_xact_id()"))
+
+
+class AuditSeal(Table):
+    """A seal over the audit events of some transactions, see uplift.ledger.audit_seals."""
+
+    __tablename__ = "audit_seals"
+    __table_args__ = (CheckConstraint(_one_of("begins", ["new", "restored"]), name="begins"),)
+
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    # Whoever can add rows may add false ones: the number alone is nobody's.
+    mac: Mapped[bytes] = mapped_column(primary_key=True)
+    previous_mac: Mapped[bytes]
+    at: Mapped[datetime]
+    # Why a series begins with this seal.
+    begins: Mapped[str | None]
+    # The series has the events after this one. Transactions' ids mean nothing across a restore.
+    after_id: Mapped[int] = mapped_column(BigInteger)
+    server: Mapped[str]
+    from_transaction: Mapped[int] = mapped_column(Xid8)
+    to_transaction: Mapped[int] = mapped_column(Xid8)
+    events: Mapped[int]
+    digest: Mapped[bytes]
+
+
+class MasterKey(Table):
+    """What is known of a master key: never the key itself."""
+
+    __tablename__ = "master_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    seen_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    in_use_since: Mapped[datetime | None]
+    # When it was last seen to wrap something: a backup from then needs it.
+    needed_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    retired_at: Mapped[datetime | None]

@@ -31,6 +31,8 @@ class Change:
     delay: float = 0.0  # until a queued upload is due
     clock: float | None = None  # until it gives up: starts with the first claim, and with parking
     maybe_sent: bool | None = None
+    # The attempt itself may have sent it: the doubt is not only from commits that were lost.
+    sent_itself: bool = False
     # Whole searches that found nothing since it may have been sent last. A lease that expired, and
     # a return to the queue from another state than sending, reset the count.
     empty_searches: int | None = None
@@ -73,6 +75,7 @@ class Change:
             "delay": self.delay,
             "clock": self.clock,
             "maybe_sent": self.maybe_sent,
+            "sent_itself": self.sent_itself,
             "empty_searches": self.empty_searches,
             "possible_duplicate": self.possible_duplicate,
             "crashed": self.crashed,
@@ -100,6 +103,7 @@ _CHANGES = Rows(
     delay="float8",
     clock="float8",
     maybe_sent="bool",
+    sent_itself="bool",
     empty_searches="int",
     possible_duplicate="bool",
     crashed="bool",
@@ -146,6 +150,9 @@ _CHANGE = _CHANGES.statement("""
                              THEN now() + make_interval(secs => c.attempt_seconds) END,
         process_id = CASE WHEN c.target = 'sending' THEN c.process_id END,
         maybe_sent = coalesce(c.maybe_sent, u.maybe_sent),
+        maybe_lost = u.maybe_lost AND coalesce(c.maybe_sent, true) AND NOT c.sent_itself,
+        -- A redrive is somebody's decision: what is there may be overwritten.
+        restored = u.restored AND NOT c.reset,
         empty_searches = CASE
             WHEN c.reason = 'lease_expired' OR (c.target = 'queued' AND c.source <> 'sending')
                 THEN 0

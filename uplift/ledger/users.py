@@ -61,6 +61,7 @@ class UserRow(LockedUser):
     grant_state: str | None
     grant_origin: str | None
     paused: bool
+    sync_token: UUID
 
 
 def key_context(user_id: UUID) -> bytes:
@@ -139,6 +140,7 @@ def _living() -> Select[Any]:
             Grant.state,
             Grant.origin,
             is_paused().label("paused"),
+            User.sync_token,
         )
         .outerjoin(Grant, Grant.user_id == User.id)
         .where(User.erased_at.is_(None))
@@ -189,6 +191,7 @@ def _read(row: Row[Any]) -> UserRow:
         grant_state=row.state,
         grant_origin=row.origin,
         paused=row.paused,
+        sync_token=row.sync_token,
     )
 
 

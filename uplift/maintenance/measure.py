@@ -8,13 +8,17 @@ from collections import defaultdict
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uplift.dispatch import Dispatcher
-from uplift.ledger import backlog
+from uplift.key_life import destroy_at, due_at
+from uplift.ledger import backlog, master_keys
 from uplift.ledger.database import Database
 from uplift.maintenance.sweep import Sweeper
 from uplift.metrics import ledger_gauges
 from uplift.queues import BULK, UPLOADS
+from uplift.sealing import KeyRing
+from uplift.settings import Settings
 from uplift.tokens.quota import Quota
 
 _log = structlog.get_logger(__name__)
@@ -31,12 +35,21 @@ class Measurer:
     """Measures, and shows the numbers in this process's metrics."""
 
     def __init__(
-        self, database: Database, dispatcher: Dispatcher, quota: Quota, sweeper: Sweeper
+        self,
+        database: Database,
+        dispatcher: Dispatcher,
+        quota: Quota,
+        sweeper: Sweeper,
+        key_ring: KeyRing,
+        settings: Settings,
     ) -> None:
         self._database = database
         self._dispatcher = dispatcher
         self._quota = quota
         self._sweeper = sweeper
+        self._key_ring = key_ring
+        self._rotation_days = settings.master_key_rotation_days
+        self._kept_days = settings.backups_kept_days
 
     async def measure(self) -> float:
         """Measure once. Returns the seconds until the next time.
@@ -60,10 +73,35 @@ class Measurer:
         try:
             async with self._database.transaction() as connection:
                 found = await backlog.backlog(connection)
+            async with self._database.transaction() as connection:
+                keys = await self._of_keys(connection)
         except SQLAlchemyError as error:
             _log.warning("ledger_not_measured", error=type(error).__name__)
             return {}
-        return _of_backlog(found)
+        return {**_of_backlog(found), **keys}
+
+    async def _of_keys(self, connection: AsyncConnection) -> _Samples:
+        """Notes what is needed now, so that a key's end is known."""
+        key_ring = self._key_ring
+        await master_keys.note_keys(connection, key_ring.ids, key_ring.current)
+        now, _ = await master_keys.in_use_since(connection, key_ring.current)
+        lives = await master_keys.key_lives(connection)
+        due = due_at(lives[key_ring.current], self._rotation_days)
+        ends = (
+            destroy_at(life, self._kept_days)
+            for life in lives.values()
+            if life.id != key_ring.current
+            and life.retired_at is None
+            and life.in_use_since is not None
+        )
+        return {
+            "uplift_master_key_due_timestamp_seconds": (
+                {} if due is None else {(): due.timestamp()}
+            ),
+            "uplift_master_keys_to_destroy": {
+                (): float(sum(end is not None and end <= now for end in ends))
+            },
+        }
 
     async def _of_redis(self) -> _Samples:
         messages = {queue: await self._dispatcher.waiting(queue) for queue in (UPLOADS, BULK)}

@@ -61,9 +61,9 @@ class Restorer:
         """Mark the uploads of a ledger that lost all commits after `since`, which has a time zone.
 
         For `look_seconds`, new uploads are looked up, too: a device may send one again whose first
-        upload the ledger has lost. After each group, `progress` gets the uploads done and the
-        uploads in all. It is an event of the audit trail, caused by `by`. Raises
-        ConfigurationError if `since` is in the future.
+        upload the ledger has lost. Every person gets another sync token. After each group,
+        `progress` gets the uploads done and the uploads in all. It is an event of the audit trail,
+        caused by `by`. Raises ConfigurationError if `since` is in the future.
         """
         async with self._database.transaction() as connection:
             if await restoring.is_in_the_future(connection, since):
@@ -71,7 +71,13 @@ class Restorer:
                     "That time is in the future, by PostgreSQL's clock. Times are in UTC."
                 )
             # Before all else, so that it covers uploads that come in meanwhile.
-            until = await restoring.note_restore(connection, since, look_seconds=look_seconds)
+            until = await restoring.note_restore(
+                connection,
+                since,
+                look_seconds=look_seconds,
+                settle_seconds=self._settle_seconds,
+            )
+            await restoring.mark_leased(connection)
             await audit.note(connection, by, Action.RESTORED)
             total = await restoring.count_unfinished(connection)
             grants, brought = await restoring.count_grants(connection)

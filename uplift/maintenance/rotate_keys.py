@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uplift.errors import SealError
-from uplift.ledger import audit, deployment_keys, user_keys
+from uplift.ledger import audit, deployment_keys, master_keys, user_keys
 from uplift.ledger.audit import SYSTEM, Action, Actor
 from uplift.ledger.database import Database
 from uplift.ledger.user_keys import KeyRow, NewKey
@@ -69,6 +70,7 @@ class Rotator:
         deployment does not open.
         """
         async with self._database.transaction() as connection:
+            await self._note_keys(connection)
             await deployment_keys.rewrap_keys(connection, self._key_ring)
         rewrapped = 0
         unopened: set[UUID] = set()
@@ -116,4 +118,9 @@ class Rotator:
                 continue
             keys.append(NewKey(row, self._key_ring.wrap(key, context)))
         async with self._database.transaction() as connection:
+            # What they are under was needed until now.
+            await self._note_keys(connection)
             return len(await user_keys.replace_keys(connection, keys))
+
+    async def _note_keys(self, connection: AsyncConnection) -> None:
+        await master_keys.note_keys(connection, self._key_ring.ids, self._key_ring.current)

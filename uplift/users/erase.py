@@ -6,16 +6,21 @@ What 1upHealth has stored stays there: its user management documents no way to d
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from uuid import UUID
 
 import structlog
 
 from uplift.errors import NotFound
+from uplift.key_life import unreadable_by
 from uplift.ledger import erasing
 from uplift.ledger.audit import SYSTEM, Actor
 from uplift.ledger.database import Database, is_away
+from uplift.ledger.master_keys import in_use_since
 from uplift.problem_types import ProblemType
+from uplift.sealing import KeyRing
+from uplift.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
@@ -26,17 +31,25 @@ _PAUSE_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """How far it is. Workers still send `sending` uploads, each until its lease ends at latest."""
+    """How far it is. Workers still send `sending` uploads, each until its lease ends at latest.
+
+    `unreadable_by`: when nobody can read what backups have of the user any more; None if nobody
+    said how long they are kept.
+    """
 
     done: bool
     sending: int
+    unreadable_by: datetime | None = None
 
 
 class Eraser:
     """Erases users. If a process dies on the way, the sweep does the rest."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, key_ring: KeyRing, settings: Settings) -> None:
         self._database = database
+        self._key_ring = key_ring
+        self._rotation_days = settings.master_key_rotation_days
+        self._kept_days = settings.backups_kept_days
 
     async def erase(self, app_user_id: str, *, wait: float, by: Actor = SYSTEM) -> Erasure:
         """Erase the user of that name. Wait up to `wait` seconds for uploads that are being sent.
@@ -49,6 +62,8 @@ class Eraser:
         async with self._database.transaction() as connection:
             began = await erasing.begin(connection, app_user_id, by)
             user_ids = await erasing.begun(connection, app_user_id)
+            now, since = await in_use_since(connection, self._key_ring.current)
+        by_then = unreadable_by(now, since, self._rotation_days, self._kept_days)
         if not user_ids:
             raise NotFound(
                 ProblemType.NO_SUCH_USER,
@@ -60,7 +75,7 @@ class Eraser:
         while True:
             erasure = await self._continue(user_ids)
             if erasure.done or time.monotonic() >= until:
-                return erasure
+                return replace(erasure, unreadable_by=by_then)
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def finish(self) -> int:

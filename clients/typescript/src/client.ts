@@ -11,7 +11,7 @@ import type {
   BatchSummary,
   DeviceToken,
   DeviceTokenList,
-  Erasing,
+  ErasureStatus,
   LineProblem,
   ListedDeviceToken,
   PauseList,
@@ -188,10 +188,8 @@ export class Uplift {
   }
 
   /** Destroys all data of a user. Undefined: nothing is left; else call it again to see when. */
-  async eraseUser(appUserId: string, wait = 10): Promise<Erasing | undefined> {
-    const target = `${userPath(appUserId)}?wait=${wait}`;
-    const reply = await this.#http.send({ method: "DELETE", target });
-    return reply.status === 204 ? undefined : parse<Erasing>(reply);
+  async eraseUser(appUserId: string, wait = 10): Promise<ErasureStatus> {
+    return this.#http.json<ErasureStatus>({ method: "DELETE", target: `${userPath(appUserId)}?wait=${wait}` });
   }
 
   async deviceTokens(appUserId: string): Promise<ListedDeviceToken[]> {

@@ -8,7 +8,7 @@ export type {
   BatchSummary,
   DeviceToken,
   DeviceTokenList,
-  Erasing,
+  ErasureStatus,
   Issue,
   Issues,
   LineProblem,

@@ -337,19 +337,23 @@ export type DeviceTokenList = {
 };
 
 /**
- * Erasing
+ * ErasureStatus
  *
- * An erasure that has not ended. The data cannot be read any more; workers still send some.
+ * How far an erasure is. The data cannot be read any more, as soon as this is answered.
  */
-export type Erasing = {
+export type ErasureStatus = {
     /**
-     * Always `erasing`.
+     * `erased`: nothing is left, and nothing is sent any more. `erasing`: workers still send some.
      */
-    status?: 'erasing';
+    status: 'erased' | 'erasing';
     /**
      * Uploads that workers are sending. Each ends by itself, at the latest with its lease.
      */
     sending: number;
+    /**
+     * By this time nobody can read what backups and PostgreSQL's files still have of the user: the rotation period and the age of the oldest backup from now, at the latest. Null if UPLIFT_BACKUPS_KEPT_DAYS is not set.
+     */
+    unreadableBy: string | null;
 };
 
 /**
@@ -539,7 +543,7 @@ export type Readiness = {
  *
  * Only one decision depends on it: a new token ends the waits for a token.
  */
-export type Reason = 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'stored_differently' | 'older_version';
+export type Reason = 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'cannot_look_up' | 'stored_differently' | 'older_version';
 
 /**
  * Receipt
@@ -761,6 +765,10 @@ export type UserStatus = {
      * When the user was added.
      */
     createdAt: string;
+    /**
+     * Remember it. When it changes, Uplift may lack what you sent: reset the app's HealthKit anchors and send everything again.
+     */
+    syncToken: string;
 };
 
 /**
@@ -777,6 +785,10 @@ export type UserSummary = {
      * The state of the user's grant.
      */
     grant: GrantState;
+    /**
+     * Remember it. When it changes, Uplift may lack what you sent: reset the app's HealthKit anchors and send everything again.
+     */
+    syncToken: string;
     /**
      * All uploads have ended: none is queued, sending or parked.
      */
@@ -915,7 +927,7 @@ export type RedriveRequest = {
     /**
      * Only uploads with this reason.
      */
-    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'stored_differently' | 'older_version' | null;
+    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'cannot_look_up' | 'stored_differently' | 'older_version' | null;
     /**
      * Only resources of this type.
      */
@@ -963,7 +975,7 @@ export type TryNowRequest = {
     /**
      * Only uploads with this reason.
      */
-    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'stored_differently' | 'older_version' | null;
+    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'cannot_look_up' | 'stored_differently' | 'older_version' | null;
     /**
      * Only resources of this type.
      */
@@ -2197,13 +2209,13 @@ export type EraseUserError = EraseUserErrors[keyof EraseUserErrors];
 
 export type EraseUserResponses = {
     /**
-     * The user's data cannot be read any more. Workers are still sending some of it
-     */
-    202: Erasing;
-    /**
      * Successful Response
      */
-    204: void;
+    200: ErasureStatus;
+    /**
+     * The user's data cannot be read any more. Workers are still sending some of it
+     */
+    202: ErasureStatus;
 };
 
 export type EraseUserResponse = EraseUserResponses[keyof EraseUserResponses];

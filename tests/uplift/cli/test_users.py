@@ -1,5 +1,6 @@
 """`uplift users` and `uplift audit`, on a real ledger and a simulated 1upHealth."""
 
+import asyncio
 import getpass
 import re
 
@@ -169,3 +170,15 @@ def test_the_trail_names_who_at_this_machine_did_what(cli: Cli) -> None:
 
 def _key_id(cli: Cli) -> str:
     return str(re.findall(r"^ ?([0-9a-f-]{36})\s", cli("keys", "list").stdout, re.MULTILINE)[0])
+
+
+async def test_the_trail_is_compared_with_its_seals(cli: Cli, relay: Relay) -> None:
+    async def verify(*words: str, code: int = 0) -> str:
+        return (await asyncio.to_thread(cli, "audit", "verify", *words, code=code)).output
+
+    await asyncio.to_thread(cli, "users", "add", "alice")
+    assert "There is no seal" in await verify(code=1)
+    await relay.sealer.seal()
+    assert re.search(r"1 seal\(s\) over \d+ event\(s\) compared. 0 event", await verify())
+    await verify("--last", "1")
+    assert "The seal 7 is not there" in await verify("--last", "7", code=1)

@@ -619,16 +619,16 @@ async def test_a_404_that_is_not_in_fhir_proves_nothing(
 
 
 async def test_an_error_before_the_send_does_not_count_as_sent(
-    relay: Relay, upstream: SandboxServer
+    relay: Relay, upstream: SandboxServer, database: Database
 ) -> None:
     await factories.user(relay)
     accepted = await factories.accepted(relay)
-    async with relay.database.transaction() as connection:
+    async with database.transaction() as connection:
         await connection.execute(text("ALTER TABLE grants RENAME TO grants_away"))
     try:
         row = await deliver(relay, accepted)
     finally:
-        async with relay.database.transaction() as connection:
+        async with database.transaction() as connection:
             await connection.execute(text("ALTER TABLE grants_away RENAME TO grants"))
     assert (row.state, row.reason, row.maybe_sent) == (State.QUEUED, Reason.RETRY, False)
     assert row.last_response == "failed_ProgrammingError"

@@ -69,12 +69,12 @@ def opened(
     delivered_id: str | None = None,
     delivered_version: str | None = None,
     empty_searches: int = 0,
-    restored_to: datetime | None = None,
+    newer_since: datetime | None = None,
     **claim: Any,
 ) -> Opened:
     return replace(
         OPENED,
-        claim=replace(CLAIM, empty_searches=empty_searches, restored_to=restored_to, **claim),
+        claim=replace(CLAIM, empty_searches=empty_searches, newer_since=newer_since, **claim),
         body=orjson.dumps(RESOURCE),
         delivered_id=delivered_id,
         delivered_version=delivered_version,
@@ -84,7 +84,7 @@ def opened(
 NEW = opened()
 UPDATE = opened(delivered_id="target")
 FIRST_DELIVERED = opened(delivered_id="target", delivered_version="1")
-RESTORED = opened(restored_to=BACKUP)
+RESTORED = opened(newer_since=BACKUP)
 
 
 @pytest.mark.parametrize(
@@ -127,4 +127,4 @@ async def test_the_look_ups_lead_to_one_result(
 async def test_an_upload_that_cannot_be_looked_up_is_not_found() -> None:
     nameless = replace(NEW, body=orjson.dumps({"resourceType": "Observation"}))
     look_ups = LookUps(cast("Calls", Destination()), keeps_ids=True)
-    assert await look_ups.look_up(nameless) == NotFound()
+    assert await look_ups.look_up(nameless) == NotFound(can_tell=False)

@@ -222,13 +222,13 @@ async def test_what_no_rate_limiter_writes_neither_stops_nor_speeds_up_the_sendi
     """Whoever reaches Redis can write it."""
     one, other = make_limiter(100.0), make_limiter(100.0)
     assert await one.acquire(1) == 1
-    written = await client.hgetall("uplift:rate_limiter")
+    written = await client.hgetall("uplift:rate_limiter:oneup")
     for name in written:
-        await client.hset("uplift:rate_limiter", mapping={name: value})
+        await client.hset("uplift:rate_limiter:oneup", mapping={name: value})
         assert await state(other) == RateLimiterState("full", 100.0, 0.0, 0.0), name
-    await client.hset("uplift:rate_limiter", mapping=dict.fromkeys(written, value))
+    await client.hset("uplift:rate_limiter:oneup", mapping=dict.fromkeys(written, value))
     assert 1 <= await other.acquire(100_000) <= 10
-    for number in (await client.hgetall("uplift:rate_limiter")).values():
+    for number in (await client.hgetall("uplift:rate_limiter:oneup")).values():
         assert float(number) >= 0
 
 
@@ -240,13 +240,13 @@ async def test_a_tiny_limit_and_stalled_time_of_years_are_not_believed(
         "slow_start_threshold": "1e-9",
         "stalled": 10**12,
     }
-    await client.hset("uplift:rate_limiter", mapping=poison)
+    await client.hset("uplift:rate_limiter:oneup", mapping=poison)
     found = await state(make_limiter(100.0))
     assert (found.phase, found.limit) == ("full", 100.0)
     assert found.stalled_seconds <= 86_400
 
 
-@pytest.mark.parametrize("key", ["uplift:rate_limiter", "uplift:rate_limiter:failing"])
+@pytest.mark.parametrize("key", ["uplift:rate_limiter:oneup", "uplift:rate_limiter:oneup:failing"])
 async def test_a_key_that_holds_something_else_is_begun_again(
     client: "redis.asyncio.Redis", make_limiter: MakeLimiter, key: str
 ) -> None:

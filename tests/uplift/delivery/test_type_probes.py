@@ -165,6 +165,25 @@ async def test_probes_go_on_when_the_clock_of_redis_went_back(client: Redis) -> 
     assert (await one.types.probing())[OLD] <= 0.11
 
 
+@pytest.mark.parametrize("key", ["types", "answering", "failing:R4/Observation"])
+async def test_what_somebody_else_wrote_stops_no_type(client: Redis, key: str) -> None:
+    one = limiter(client)
+    key = f"uplift:rate_limiter:oneup:{key}"
+    for poison in ("a text", "other names", "too many"):
+        await client.delete(key)
+        if poison == "a text":
+            await client.set(key, "garbage")
+        elif poison == "other names":
+            names = [b"\xff\x00/x", b"R4/" + b"x" * 1000, b"", b"no slash"]
+            await client.zadd(key, dict.fromkeys(names, 1))
+        else:
+            await client.zadd(key, {f"R4/Type{number}": 1 for number in range(2_000)})
+        assert await one.types.probing() == {}
+        assert await one.types.answering() == {}
+    await client.delete(key)
+    assert await report(one, NEW, NOT_FOUND, FAILURES) == {NEW}
+
+
 async def test_what_somebody_else_wrote_into_redis_is_not_believed(client: Redis) -> None:
     one = limiter(client)
     key = "uplift:rate_limiter:oneup:types"

@@ -137,7 +137,10 @@ async def test_the_steps_of_a_rotation_as_they_look(
         (Verdict.OK, "test: in use, 1 user(s)"),
         (
             Verdict.OK,
-            "new: wraps 0 user(s). Remove it if it is old. Put it in front if it is new",
+            (
+                "new: wraps 0 user(s). If it is new, put it in front. If it is old, `uplift keys"
+                " retire new` says whether a backup needs it"
+            ),
         ),
     ]
     assert await keys_of(f"{new},{master_keys}") == [

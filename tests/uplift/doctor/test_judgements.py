@@ -278,6 +278,25 @@ def test_a_beat_that_does_not_sweep_fails() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "replies",
+    [
+        None,
+        "garbage",
+        [None, 1, "garbage", []],
+        [{"worker@a": None}, {"worker@a": {"error": "…"}}, {"worker@a": [1, None, [], {}]}],
+        [{"worker@a": [{"name": 1}, {"name": "foreign"}]}],
+        [{"w" * 1000: [{"name": "uploads"}]}],
+    ],
+)
+def test_what_is_no_reply_of_a_worker_is_left_out(replies: object) -> None:
+    """Whoever reaches Redis can reply."""
+    assert queues.consumers_in(replies) == {}
+    if isinstance(replies, list):
+        known = {"uploads@host": [{"name": "uploads", "exchange": {}}]}
+        assert queues.consumers_in([*replies, known]) == {"uploads": ["uploads@host"]}
+
+
 def test_workers_of_one_name_are_a_finding_and_one_with_two_queues_is_not() -> None:
     found = queues.judge_consumers({"uploads": ["a", "a", "b"], "bulk": ["b"]})
     assert verdicts(found) == [OK, OK, WARN]

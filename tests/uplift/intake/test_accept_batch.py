@@ -12,6 +12,7 @@ from sqlalchemy import TextClause, select, text
 from uuid_utils.compat import uuid4
 
 from tests.factories import resource
+from tests.keys import KEY_RING
 from tests.uplift.ledger import rows
 from tests.uplift.test_dispatch import all_ids
 from uplift.dispatch import Dispatcher
@@ -340,7 +341,7 @@ async def test_a_user_who_is_erased_meanwhile_gets_nothing_more(
         for number in range(1, 151):
             yield Entry(number, body(number))
             if number == 120:
-                await Eraser(database).erase("alice", wait=5)
+                await Eraser(database, KEY_RING, Settings()).erase("alice", wait=5)
 
     with pytest.raises(NotFound):
         await acceptor.add_entries(batch, erased_meanwhile())

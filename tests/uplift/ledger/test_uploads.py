@@ -309,7 +309,7 @@ async def test_the_row_of_a_new_upload_is_what_the_ledger_has(
         await put(database, alice, b"record", b"before")
     async with database.transaction() as connection:
         if restored:
-            await note_restore(connection, datetime.now(UTC), look_seconds=60)
+            await note_restore(connection, datetime.now(UTC), look_seconds=60, settle_seconds=0)
         new = rows.new_upload(alice, identity=b"record")
         (put_in,) = await accepting.put_in(connection, [new], {alice.id: alice})
         assert put_in is not None

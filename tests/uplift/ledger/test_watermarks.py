@@ -192,7 +192,7 @@ async def test_a_late_version_stays_late_while_everything_is_looked_up(
 ) -> None:
     async with database.transaction() as connection:
         await restoring.note_restore(
-            connection, datetime.now(UTC) - timedelta(days=1), look_seconds=600
+            connection, datetime.now(UTC) - timedelta(days=1), look_seconds=600, settle_seconds=0
         )
     await put("new", day(2))
     older, _ = await put("old", day(1))

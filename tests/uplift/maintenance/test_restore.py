@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 from pydantic import SecretStr
@@ -20,9 +21,13 @@ from uplift.cli.local.embedded import EmbeddedPostgres
 from uplift.cli.local.embedded.programs import find_programs
 from uplift.errors import ConfigurationError
 from uplift.intake.accept import Accepted
-from uplift.ledger.audit import Action, list_events
+from uplift.intake.labels import Labels
+from uplift.intake.submission import parse
+from uplift.ledger import dead_letters
+from uplift.ledger.audit import SYSTEM, Action, list_events
 from uplift.ledger.database import Database
-from uplift.ledger.tables import Restore, Upload
+from uplift.ledger.tables import Restore, Upload, User
+from uplift.ledger.token_pair import TokenPair
 from uplift.ledger.users import UserRow
 from uplift.lifecycle import Reason, State
 from uplift.maintenance.restore import Restorer
@@ -272,25 +277,130 @@ async def test_new_uploads_are_looked_up_until_that_time_is_over(
     assert not (await rows.row(database, await rows.put(database, alice))).maybe_sent
 
 
-async def test_a_claim_knows_only_the_restore_that_came_after_its_upload(
+async def test_a_claim_knows_whether_the_ledger_went_back_since_its_upload(
     database: Database, alice: UserRow
 ) -> None:
-    upload_id = await rows.put(database, alice)
-    async with database.transaction() as connection:
-        await connection.execute(
-            text(
-                "INSERT INTO restores (since, look_until) VALUES"
-                " (now() - interval '1 hour', now()), (now(), now())"
-            )
-        )
-        restored_to = await connection.scalar(select(func.max(Restore.since)))
-    (claim,) = await rows.claim(database, upload_id)
-    assert claim.restored_to == restored_to
-    # A redrive is a decision to send it.
+    before = await rows.put(database, alice)
+    leased = await rows.put(database, alice)
     redriven = await rows.put(database, alice)
-    await rows.bring_to(
-        database, redriven, State.QUEUED, reason=Reason.REDRIVEN,
-        created_at=text("now() - interval '30 minutes'"),
-    )  # fmt: skip
-    (claim,) = await rows.claim(database, redriven)
-    assert claim.restored_to is None
+    await rows.claim(database, leased)
+    await rows.bring_to(database, redriven, State.REFUSED)
+    await mark(database)
+    after = await rows.put(database, alice)
+    # A redrive is a decision to send it.
+    async with database.transaction() as connection:
+        await dead_letters.redrive(connection, [redriven], settle_seconds=0, by=SYSTEM)
+    accepted_at = {id_: (await rows.row(database, id_)).created_at for id_ in (before, leased)}
+    for id_ in (before, leased, redriven, after):
+        await rows.bring_to(database, id_, State.QUEUED)
+    claims = await rows.claim(database, before, leased, redriven, after)
+    found = {claim.upload_id: claim.newer_since for claim in claims}
+    assert found == {**accepted_at, redriven: None, after: None}
+
+
+async def test_every_user_gets_another_sync_token(database: Database, alice: UserRow) -> None:
+    async def token() -> Any:
+        async with database.reading() as connection:
+            return await connection.scalar(select(User.sync_token))
+
+    first = await token()
+    assert first == alice.sync_token
+    await mark(database)
+    assert await token() != first
+
+
+async def test_new_uploads_wait_while_what_was_lost_may_be_on_its_way(
+    database: Database, alice: UserRow
+) -> None:
+    await mark(database)
+    row = await rows.row(database, await rows.put(database, alice))
+    assert (row.next_attempt_at - row.created_at).total_seconds() == pytest.approx(120, abs=5)
+    async with database.transaction() as connection:
+        await connection.execute(text("UPDATE restores SET settled_at = now()"))
+    row = await rows.row(database, await rows.put(database, alice))
+    assert row.next_attempt_at == row.created_at
+
+
+@pytest.mark.parametrize("in_doubt", [False, True])
+async def test_what_was_in_doubt_before_the_restore_stays_so(
+    database: Database, alice: UserRow, in_doubt: bool
+) -> None:
+    upload_id = await rows.put(database, alice)
+    await rows.bring_to(database, upload_id, State.QUEUED, maybe_sent=in_doubt)
+    for _ in range(2):
+        await mark(database)
+        row = await rows.row(database, upload_id)
+        assert (row.maybe_sent, row.maybe_lost) == (True, not in_doubt)
+
+
+@pytest.mark.parametrize("since", [timedelta(minutes=2), timedelta(0), timedelta(days=300)])
+async def test_whatever_time_is_given_no_older_version_goes_over_a_newer_one(
+    relay: Relay, settings: Settings, upstream: SandboxServer, since: timedelta
+) -> None:
+    await factories.user(relay)
+    first = await submit(relay, "one", 1)
+    accepted_at = (await rows.row(relay.database, first.upload.id)).created_at
+    # The ledger that was lost had delivered it, and a newer version.
+    sent = await _sent_by_another(relay, upstream, [1, 2])
+    assert sent == {"one": [1, 2]}
+    await Restorer(relay.database, settings).mark(accepted_at - since, look_seconds=_DAY)
+    await _settle(relay)
+    await deliver(relay)
+    assert stored(upstream) == sent
+    assert await states(relay) == ["refused"]
+    # The device sends its latest version again.
+    await submit(relay, "one", 2)
+    await _settle(relay)
+    await deliver(relay)
+    assert stored(upstream) == sent
+    assert await states(relay) == ["delivered", "refused"]
+
+
+async def test_only_what_cannot_be_looked_up_is_marked_after_a_restore(
+    relay: Relay, settings: Settings, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    await submit(relay, "can-be-looked-up", 1)
+    nameless = {name: value for name, value in factories.resource().items() if name != "id"}
+    await relay.acceptor.accept("alice", parse(orjson.dumps(nameless), Labels(fhir_version="R4")))
+    since = datetime.now(UTC)
+    await Restorer(relay.database, settings).mark(since, look_seconds=_DAY)
+    await submit(relay, "new", 3)
+    await _settle(relay)
+    await deliver(relay)
+    assert upstream.counts()["total"]["versions"] == 3
+    async with relay.database.transaction() as connection:
+        found = await connection.execute(
+            select(Upload.reason, Upload.possible_duplicate).order_by(Upload.id)
+        )
+        assert list(found) == [(None, False), (Reason.CANNOT_LOOK_UP, True), (None, False)]
+
+
+async def _settle(relay: Relay) -> None:
+    """The time passes in which what was under way arrives."""
+    async with relay.database.transaction() as connection:
+        await connection.execute(
+            text("UPDATE uploads SET next_attempt_at = now() WHERE state = 'queued'")
+        )
+
+
+async def _sent_by_another(
+    relay: Relay, upstream: SandboxServer, values: list[float]
+) -> dict[str, list[float]]:
+    """What another ledger delivered of the record `one`, one version after the other."""
+    granted = upstream.grant("alice")
+    async with httpx.AsyncClient(trust_env=False) as client:
+        for value in values:
+            body = factories.resource(id="one", valueQuantity={"value": value})
+            target = "/one" if value > values[0] else ""
+            response = await client.post(
+                f"{upstream.fhir_url}/r4/Observation{target}",
+                json=body,
+                headers={"Authorization": f"Bearer {granted['access_token']}"},
+            )
+            response.raise_for_status()
+    # The tokens that Uplift has are older, and as good as before.
+    await relay.provisioner.bring_grant(
+        "alice", TokenPair(granted["access_token"], granted["refresh_token"], 7200)
+    )
+    return stored(upstream)

@@ -8,7 +8,7 @@ import redis.asyncio
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from tests.keys import MASTER_KEYS
+from tests.keys import KEY_RING, MASTER_KEYS
 from tests.uplift.ledger import rows
 from tests.uplift.test_dispatch import all_ids, messages
 from uplift.delivery.rate_limiter import RateLimiter
@@ -46,7 +46,12 @@ async def sweep(database: Database, settings: Settings) -> Swept:
             rate_limiter = RateLimiter(counter, settings)
             retrier = CollisionRetrier(database, KeyRing.parse(MASTER_KEYS))
             return await Sweeper(
-                database, dispatcher, Eraser(database), retrier, rate_limiter, settings
+                database,
+                dispatcher,
+                Eraser(database, KEY_RING, settings),
+                retrier,
+                rate_limiter,
+                settings,
             ).sweep()
     finally:
         await dispatcher.close()
@@ -447,7 +452,12 @@ async def test_while_others_succeed_a_failed_upload_keeps_its_backoff(
         rate_limiter = RateLimiter(counter, own_settings)
         retrier = CollisionRetrier(database, KeyRing.parse(MASTER_KEYS))
         sweeper = Sweeper(
-            database, dispatcher, Eraser(database), retrier, rate_limiter, own_settings
+            database,
+            dispatcher,
+            Eraser(database, KEY_RING, own_settings),
+            retrier,
+            rate_limiter,
+            own_settings,
         )
         await sweeper.sweep()
         await rows.bring_to(

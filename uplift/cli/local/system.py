@@ -195,9 +195,11 @@ class System:
             self._say("Starting Redis")
             self.redis = self._stack.enter_context(EmbeddedRedis(self._data_dir))
             environment["UPLIFT_REDIS_URL"] = self.redis.url
-        environment.setdefault(
-            "UPLIFT_MASTER_KEYS", self._kept("master_keys", partial(KeyRing.new_entry, "embedded"))
-        )
+        if "UPLIFT_MASTER_KEYS_DIR" not in environment:
+            environment.setdefault(
+                "UPLIFT_MASTER_KEYS",
+                self._kept("master_keys", partial(KeyRing.new_entry, "embedded")),
+            )
         environment.setdefault("UPLIFT_DRAIN_SECONDS", "0")  # there is no load balancer
         self._stack.enter_context(self.processes)
         if "UPLIFT_ONEUP_FHIR_URL" not in environment:

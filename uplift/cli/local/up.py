@@ -18,10 +18,10 @@ from uplift.cli.local.system import System
 from uplift.cli.output import Terminal
 from uplift.cli.session import actor, read_settings
 from uplift.errors import UpliftError
+from uplift.key_source import read_key_ring
 from uplift.ledger import credentials
 from uplift.ledger.credentials import BACKEND, Scope
 from uplift.ledger.database import Database
-from uplift.sealing import KeyRing
 from uplift.secret_files import FLOWER_SECRETS, with_secrets
 from uplift.settings import Settings, secrets
 
@@ -97,15 +97,23 @@ def add_api_key(system: System) -> str:
     """A new API key for the running system. Keys of earlier starts are revoked."""
 
     async def add() -> str:
-        url = SecretStr(system.environment["UPLIFT_DATABASE_URL"])
-        database = Database.connect(Settings(database_url=url))
+        environment = system.environment
+        keys, folder = (
+            environment.get(name) for name in ("UPLIFT_MASTER_KEYS", "UPLIFT_MASTER_KEYS_DIR")
+        )
+        settings = Settings(
+            database_url=SecretStr(environment["UPLIFT_DATABASE_URL"]),
+            master_keys=None if keys is None else SecretStr(keys),
+            master_keys_dir=None if folder is None else Path(folder),
+        )
+        database = Database.connect(settings)
         try:
             async with database.transaction() as connection:
                 for key in await credentials.list_api_keys(connection):
                     if key.name == _KEY_NAME and key.revoked_at is None:
                         await credentials.revoke(connection, key.id)
                 scopes = BACKEND | {Scope.OPERATOR}
-                key_ring = KeyRing.parse(system.environment["UPLIFT_MASTER_KEYS"])
+                key_ring = read_key_ring(settings)
                 _, secret = await credentials.add_api_key(
                     connection, key_ring, _KEY_NAME, scopes, by=actor()
                 )

@@ -7,6 +7,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from uplift.ledger.xid8 import Xid8
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -21,8 +23,24 @@ _KEEP_THE_TRAIL = """
     END $$
 """
 _TRIGGER = """
-    CREATE TRIGGER keep_the_audit_trail BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_events
+    CREATE TRIGGER keep_the_audit_trail BEFORE UPDATE OR DELETE OR TRUNCATE ON {table}
     FOR EACH STATEMENT EXECUTE FUNCTION keep_the_audit_trail()
+"""
+_TRAIL = ("audit_events", "audit_seals")
+
+# A new series of seals begins between two events: no transaction may have added one and not ended.
+# The role of the processes may not lock the table itself.
+_HOLD_THE_TRAIL = """
+    CREATE FUNCTION hold_the_audit_trail() RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = public SET lock_timeout = '1s' AS $$
+    BEGIN
+        LOCK TABLE audit_events IN SHARE ROW EXCLUSIVE MODE;
+    END $$
+"""
+# The oldest revision whose version of Uplift works on this ledger. A migration that takes something
+# away raises it.
+_OLDEST_REVISION = """
+    ALTER TABLE alembic_version ADD COLUMN oldest_revision text NOT NULL DEFAULT '0001'
 """
 
 
@@ -39,6 +57,12 @@ def upgrade() -> None:
         sa.Column("pseudonym", sa.Uuid(), nullable=True),
         sa.Column("upload_id", sa.Uuid(), nullable=True),
         sa.Column("credential_id", sa.Uuid(), nullable=True),
+        sa.Column(
+            "transaction_id",
+            Xid8(),
+            server_default=sa.text("pg_current_xact_id()"),
+            nullable=False,
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_events")),
     )
     op.create_index(
@@ -46,6 +70,38 @@ def upgrade() -> None:
     )
     op.create_index(
         "ix_audit_events_pseudonym_id", "audit_events", ["pseudonym", "id"], unique=False
+    )
+    op.create_index(
+        "ix_audit_events_transaction_id", "audit_events", ["transaction_id"], unique=False
+    )
+    op.create_table(
+        "audit_seals",
+        sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("mac", sa.LargeBinary(), nullable=False),
+        sa.Column("previous_mac", sa.LargeBinary(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("begins", sa.Text(), nullable=True),
+        sa.Column("after_id", sa.BigInteger(), nullable=False),
+        sa.Column("server", sa.Text(), nullable=False),
+        sa.Column("from_transaction", Xid8(), nullable=False),
+        sa.Column("to_transaction", Xid8(), nullable=False),
+        sa.Column("events", sa.Integer(), nullable=False),
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.CheckConstraint("begins IN ('new', 'restored')", name=op.f("ck_audit_seals_begins")),
+        sa.PrimaryKeyConstraint("number", "mac", name=op.f("pk_audit_seals")),
+    )
+    op.create_table(
+        "master_keys",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column(
+            "seen_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
+        ),
+        sa.Column("in_use_since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column(
+            "needed_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
+        ),
+        sa.Column("retired_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_master_keys")),
     )
     op.create_table(
         "processes",
@@ -76,6 +132,12 @@ def upgrade() -> None:
             "at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
         ),
         sa.Column("look_until", sa.DateTime(timezone=True), nullable=False),
+        sa.Column(
+            "settled_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
         sa.PrimaryKeyConstraint("since", name=op.f("pk_restores")),
     )
     op.create_table(
@@ -86,6 +148,9 @@ def upgrade() -> None:
         sa.Column("master_key_id", sa.Text(), nullable=True),
         sa.Column("wrapped_key", sa.LargeBinary(), nullable=True),
         sa.Column("pseudonym", sa.Uuid(), nullable=True),
+        sa.Column(
+            "sync_token", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False
+        ),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
@@ -372,6 +437,7 @@ def upgrade() -> None:
         sa.Column("digest", sa.LargeBinary(), nullable=False),
         sa.Column("body_bytes", sa.Integer(), nullable=False),
         sa.Column("sealed_body", sa.LargeBinary(), nullable=True),
+        sa.Column("trace_parent", sa.Text(), nullable=True),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("revision", sa.Integer(), server_default=sa.text("1"), nullable=False),
@@ -379,6 +445,8 @@ def upgrade() -> None:
         sa.Column("crashes", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("crashes_alone", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("maybe_sent", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("maybe_lost", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("restored", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("empty_searches", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column(
             "cancel_requested", sa.Boolean(), server_default=sa.text("false"), nullable=False
@@ -409,6 +477,9 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "NOT maybe_lost OR maybe_sent", name=op.f("ck_uploads_lost_is_maybe_sent")
+        ),
         sa.CheckConstraint(
             "(state = 'queued') = (next_attempt_at IS NOT NULL)",
             name=op.f("ck_uploads_queued_is_due"),
@@ -538,11 +609,18 @@ def upgrade() -> None:
     )
     # ### end Alembic commands ###
     op.execute(_KEEP_THE_TRAIL)
-    op.execute(_TRIGGER)
+    for table in _TRAIL:
+        op.execute(_TRIGGER.format(table=table))
+    op.execute(_HOLD_THE_TRAIL)
+    op.execute("REVOKE EXECUTE ON FUNCTION hold_the_audit_trail() FROM PUBLIC")
+    op.execute(_OLDEST_REVISION)
 
 
 def downgrade() -> None:
-    op.execute("DROP TRIGGER keep_the_audit_trail ON audit_events")
+    op.execute("ALTER TABLE alembic_version DROP COLUMN oldest_revision")
+    op.execute("DROP FUNCTION hold_the_audit_trail()")
+    for table in _TRAIL:
+        op.execute(f"DROP TRIGGER keep_the_audit_trail ON {table}")
     op.execute("DROP FUNCTION keep_the_audit_trail()")
     # ### commands auto generated by Alembic - please adjust! ###
     op.drop_index("ix_attempts_opened_at", table_name="attempts", postgresql_using="brin")
@@ -637,6 +715,9 @@ def downgrade() -> None:
     op.drop_table("users")
     op.drop_table("restores")
     op.drop_table("processes")
+    op.drop_table("master_keys")
+    op.drop_table("audit_seals")
+    op.drop_index("ix_audit_events_transaction_id", table_name="audit_events")
     op.drop_index("ix_audit_events_pseudonym_id", table_name="audit_events")
     op.drop_index("ix_audit_events_at", table_name="audit_events", postgresql_using="brin")
     op.drop_table("audit_events")

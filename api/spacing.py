@@ -6,7 +6,7 @@ So a loop of it leaves the time to others.
 import asyncio
 
 
-class Pace:
+class Spacing:
     """Lets requests pass one by one, each `seconds` after the one before.
 
     The first `free` of them pass at once after a quiet time, and none waits longer than `longest`
