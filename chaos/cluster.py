@@ -50,7 +50,7 @@ class Cluster:
         self.upstream = "healthy"
         self._lasting: dict[str, ExitStack] = {}
         self._examinations: dict[str, Examination] = {}
-        self.untold: list[str] = []
+        self.unreported: list[str] = []
         """Faults of which the doctor said nothing while they lasted."""
 
     def __enter__(self) -> Self:
@@ -169,12 +169,13 @@ class Cluster:
         if stack is None:
             return False
         examination = self._examinations.pop(name, None)
-        # One that has not ended may have waited for the end of the fault.
-        if examination is not None and examination.findings is not None:
-            self.done["examinations during a fault"] += 1
+        if examination is not None:
             parts = {finding.part for finding in failures(examination.findings)}
-            if not parts & LASTING[name].told:
-                self.untold.append(f"{name}: the doctor fails only {sorted(parts)}")
+            if parts & LASTING[name].told:
+                self.done["told by the doctor"] += 1
+            elif not examination.is_alive():
+                self.unreported.append(f"{name}: the doctor fails only {sorted(parts)}")
+            # One that has not ended may wait for the end of the fault.
         stack.close()
         del self._lasting[name]
         return True

@@ -28,7 +28,7 @@ from chaos.lasting import LASTING
 from chaos.options import Options
 from chaos.run import add_key, add_users
 from chaos.scenario import processes_of
-from chaos.told import Examination, failures
+from chaos.told import Examination, examined, failures
 from uplift.cli.local.processes import interrupted_by_signals
 from uplift.cli.local.system import System
 
@@ -37,7 +37,6 @@ OPTIONS = Options(users=1, attempt=10.0, lease=120.0, silence=15.0, settle=5.0)
 NEW_SECONDS = 15.0
 """So soon after a fault, what is accepted then is delivered."""
 
-_TOLD_AFTER = 4.0
 _EVERY = 0.25
 _NEW = 5  # uploads
 _GIVE_UP = 120.0
@@ -51,12 +50,17 @@ Lasts = Callable[[Cluster], AbstractContextManager[None]]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A fault, how long it lasts, and until when what was in flight may wait, in seconds."""
+    """A fault, how long it lasts, and until when what was in flight may wait, in seconds.
+
+    `asked_after` is when the doctor is asked while it lasts; 0: not at all, since a supervisor
+    starts again what has ended.
+    """
 
     name: str
     lasts: Lasts
     seconds: float = 6.0
     in_flight: float = NEW_SECONDS + OPTIONS.settle
+    asked_after: float = 0.0
 
 
 @dataclass(slots=True)
@@ -153,33 +157,39 @@ def _server(name: str) -> Lasts:
     return lasts
 
 
+_UPSTREAM: dict[str, dict[str, Any]] = {
+    "answers 401": {"kind": "status", "status": 401},
+    "answers 403": {"kind": "status", "status": 403},
+    "answers 400 to 40 %": {"kind": "status", "status": 400, "probability": 0.4},
+    "answers 429": {"kind": "too_many_requests"},
+    "answers 503": {"kind": "status", "status": 503},
+    "cuts every connection": {"kind": "reset"},
+    "sends headers of 100 KB": {
+        "kind": "status",
+        "status": 503,
+        "headers": {"X-Long": "x" * 100_000},
+    },
+}
+
+
 def cases() -> list[Case]:
     """Every fault of the table."""
     # Of a process that may only stand still, nothing is sent again before its deadline and settle.
-    untold = NEW_SECONDS + OPTIONS.attempt + OPTIONS.settle
+    unreported = NEW_SECONDS + OPTIONS.attempt + OPTIONS.settle
     return [
         Case("a worker is killed, and its supervisor tells", _killed("worker")),
-        Case("a worker is killed, and nobody tells", _killed("worker-2", told=False), 6, untold),
-        Case("a worker stands still (SIGSTOP)", _frozen("worker"), 20, untold),
+        Case(
+            "a worker is killed, and nobody tells", _killed("worker-2", told=False), 6, unreported
+        ),
+        Case("a worker stands still (SIGSTOP)", _frozen("worker"), 20, unreported),
         Case("beat is killed", _killed("beat")),
         Case("an API process is killed", _killed("api")),
-        Case("PostgreSQL is killed", _killed("postgres")),
-        Case("Redis is killed", _killed("redis")),
-        *(Case(name, _server(name), 12) for name in LASTING),
-        Case("1upHealth answers 401", _upstream(kind="status", status=401), 12),
-        Case("1upHealth answers 403", _upstream(kind="status", status=403), 12),
-        Case(
-            "1upHealth answers 400 to 40 %",
-            _upstream(kind="status", status=400, probability=0.4),
-            20,
-        ),
-        Case("1upHealth answers 429", _upstream(kind="too_many_requests"), 12),
-        Case("1upHealth answers 503", _upstream(kind="status", status=503), 12),
-        Case("1upHealth is cut off", _upstream(kind="reset"), 12),
-        Case(
-            "1upHealth sends headers of 100 KB",
-            _upstream(kind="status", status=503, headers={"X-Long": "x" * 100_000}),
-            12,
+        Case("PostgreSQL is killed", _killed("postgres"), 15, asked_after=3),
+        Case("Redis is killed", _killed("redis"), 15, asked_after=3),
+        *(Case(name, _server(name), 25, asked_after=3) for name in LASTING),
+        *(
+            Case(f"1upHealth {what}", _upstream(**rule), 30, asked_after=20)
+            for what, rule in _UPSTREAM.items()
         ),
     ]
 
@@ -195,14 +205,15 @@ def measure(cluster: Cluster, device: Device, case: Case) -> tuple[str, bool]:
     in_flight = _in_flight(cluster)
     with case.lasts(cluster):
         began = time.monotonic()
-        time.sleep(min(_TOLD_AFTER, case.seconds / 2))
+        time.sleep(case.asked_after or case.seconds)
         examination = Examination(cluster.environment)
-        examination.start()
+        if case.asked_after:
+            examination.start()
         time.sleep(max(0.0, began + case.seconds - time.monotonic()))
-        told = _told(examination)
+        told = _told(examination) if case.asked_after else "not asked"
     ended = time.time()
-    examination.join()
-    told = told or "nothing in that time"
+    if case.asked_after:
+        examination.join()
     new = _seconds_until(cluster, ended, lambda: device.sent.since(ended))
     old = _seconds_until(cluster, ended, lambda: in_flight)
     well = _until_well(cluster, ended)
@@ -216,10 +227,8 @@ def _shown(seconds: float) -> str:
 
 
 def _told(examination: Examination) -> str:
-    if examination.findings is None:
-        return ""
     parts = list(dict.fromkeys(each.part for each in failures(examination.findings)))
-    return ", ".join(parts) or "nothing"
+    return ", ".join(parts) or ("nothing yet" if examination.is_alive() else "nothing")
 
 
 def _in_flight(cluster: Cluster) -> list[str]:
@@ -249,10 +258,7 @@ def _until_well(cluster: Cluster, ended: float) -> float:
     """How long after the end of the fault the doctor's exit code is 0."""
     while time.time() < ended + _GIVE_UP:
         began = time.time()
-        examination = Examination(cluster.environment)
-        examination.start()
-        examination.join()
-        if not failures(examination.findings or []):
+        if not failures(examined(cluster.environment)):
             return began - ended
         time.sleep(0.5)
     return _GIVE_UP + 1

@@ -25,7 +25,7 @@ _HEAVY_BATCHES = 0.5
 _HEAVY_TIME = 0.2  # of the run
 _MAX_DOWN = 1.5  # seconds until a killed process is started again
 _SERVERS = ("redis", "postgres")
-_LASTING_EVERY = 8.0
+_LASTING_EVERY = 12.0
 _LASTING_SECONDS = (3.0, 6.0)
 # Faults that delay, so that longer delays show.
 _DELAYS = ("late commits", "searches lag", "cut after the commit", "look-ups fail", "slow")

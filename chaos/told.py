@@ -20,11 +20,10 @@ def settings_of(environment: Mapping[str, str]) -> Settings:
 
 def examined(environment: Mapping[str, str]) -> list[Finding]:
     """Every finding of one examination."""
-
-    async def every() -> list[Finding]:
-        return [finding async for finding in examine(settings_of(environment))]
-
-    return asyncio.run(every())
+    examination = Examination(environment)
+    examination.start()
+    examination.join()
+    return examination.findings
 
 
 def failures(findings: list[Finding]) -> list[Finding]:
@@ -33,12 +32,18 @@ def failures(findings: list[Finding]) -> list[Finding]:
 
 
 class Examination(threading.Thread):
-    """One examination beside everything else. `findings` is None until it has ended."""
+    """One examination beside everything else; `findings` are those so far."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         super().__init__(name="doctor", daemon=True)
         self._environment = dict(environment)
-        self.findings: list[Finding] | None = None
+        self.findings: list[Finding] = []
 
     def run(self) -> None:
-        self.findings = examined(self._environment)
+        """Examine every part."""
+
+        async def every() -> None:
+            async for finding in examine(settings_of(self._environment)):
+                self.findings.append(finding)
+
+        asyncio.run(every())
