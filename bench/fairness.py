@@ -165,7 +165,7 @@ async def _plan(database: Database) -> str:
         if sync is None:
             raise RuntimeError("The connection is closed.")
         event.listen(sync, "before_cursor_execute", note)
-        await front(connection, UPLOADS, limit=_CLAIM)
+        await front(connection, UPLOADS, "oneup", limit=_CLAIM)
         event.remove(sync, "before_cursor_execute", note)
         statement, parameters = sent[0]
         raw: Any = (await connection.get_raw_connection()).driver_connection
@@ -176,7 +176,7 @@ async def _plan(database: Database) -> str:
 async def _claim(connection: AsyncConnection, ids: list[UUID] | None) -> float:
     began = time.perf_counter()
     if ids is None:
-        due = (await front(connection, UPLOADS, limit=_CLAIM)).due
+        due = (await front(connection, UPLOADS, "oneup", limit=_CLAIM)).due
     else:
         due = await due_among(connection, ids)
     claims = await leases.lease(

@@ -75,5 +75,5 @@ class Evidence:
     attempts: list[Attempt] = field(default_factory=list)
     stored: list[Stored] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
-    unreported: list[str] = field(default_factory=list)
+    not_told: list[str] = field(default_factory=list)
     """Faults of which the doctor said nothing while they lasted, and what it still says at last."""

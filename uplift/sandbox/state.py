@@ -9,6 +9,7 @@ from typing import Any
 from uplift.sandbox.accounts import Accounts
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.faults import Faults
+from uplift.sandbox.hapi.searches import SearchCache
 from uplift.sandbox.journal import Event, Journal
 from uplift.sandbox.store import Store
 
@@ -45,7 +46,7 @@ class LogEntry:
 
 
 class Sandbox:
-    """The simulated 1upHealth behind one app."""
+    """The simulated server behind one app."""
 
     def __init__(self, config: SandboxConfig) -> None:
         self.config = config
@@ -70,6 +71,7 @@ class Sandbox:
         self.store = Store(
             like_recorded=self.config.like == "oneup-recorded", note=partial(self._note, "store")
         )
+        self.searches = SearchCache(self.config.search_cache_seconds)
         self.log: deque[LogEntry] = deque(maxlen=self.config.request_log)
         self.requests_seen = 0
 

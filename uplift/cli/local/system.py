@@ -29,8 +29,11 @@ from uplift.cli.local.embedded.programs import make_open_folder
 from uplift.cli.local.needs import only_needed
 from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.processes import Processes
+from uplift.destinations.configured import ONEUP, configured_destinations
+from uplift.destinations.derived_ids import new_id_key
 from uplift.errors import UpliftError
-from uplift.ledger import migrate, processes
+from uplift.ledger import destinations, migrate, processes
+from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import FOR_A_CALLER, Database
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
@@ -200,6 +203,7 @@ class System:
                 "UPLIFT_MASTER_KEYS",
                 self._kept("master_keys", partial(KeyRing.new_entry, "embedded")),
             )
+        environment.setdefault("UPLIFT_ID_KEY", self._kept("id_key", new_id_key))
         environment.setdefault("UPLIFT_DRAIN_SECONDS", "0")  # there is no load balancer
         self._stack.enter_context(self.processes)
         if "UPLIFT_ONEUP_FHIR_URL" not in environment:
@@ -283,10 +287,23 @@ class System:
             database = Database.connect(Settings(database_url=SecretStr(url)))
             try:
                 await migrate.upgrade(database)
+                if self.sandbox_url is not None:
+                    await self._note_sandbox(database, self.sandbox_url)
             finally:
                 await database.close()
 
         asyncio.run(upgrade())
+
+    async def _note_sandbox(self, database: Database, url: str) -> None:
+        """Note where the sandbox is now: its port may be another one, and what it has is the same.
+
+        Without this, nothing is sent to it until a person decides.
+        """
+        oneup = configured_destinations(Settings(oneup_fhir_url=url)).get(ONEUP)
+        if oneup is None:
+            return
+        async with database.transaction() as connection:
+            await destinations.change_address(connection, oneup.name, oneup.address, by=SYSTEM)
 
     def _await(self, url: str, name: str, *, status: int = httpx.codes.OK) -> None:
         for _ in range(_READY_SECONDS * 10):
