@@ -16,7 +16,7 @@ ARGS :=
 SBOM := sbom.json
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up python tools test test-wide types check format fuzz bench chaos sbom lock clean
+.PHONY: help demo up python tools test test-wide test-hapi types check format fuzz bench chaos sbom lock clean
 
 help: ## Show these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ test: $(READY) ## What runs on a bare machine: real servers on loopback (about 8
 
 test-wide: $(READY) $(TOOLS_READY) ## What wants other people's programs (.ci/wide-packages)
 	$(BIN)/pytest tests/wide $(ARGS)
+
+test-hapi: $(READY) ## The example export at a real HAPI FHIR server, R4 and DSTU2 (wants a JDK and Maven)
+	$(BIN)/pytest tests/hapi $(ARGS)
 
 types: $(READY) ## Write the types of clients/typescript from our OpenAPI (needs npm)
 	$(BIN)/python -m tests.wide.typescript_types

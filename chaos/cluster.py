@@ -24,6 +24,8 @@ from uplift.cli.local.system import System, command
 from uplift.sandbox.testing import SandboxControl
 
 _READY_SECONDS = 60.0
+# Uplift rewrites records for HAPI, so the bytes are needed to know which one it was.
+_SANDBOX_OPTIONS = {"hapi": ("--show-bytes",)}
 _SERVERS = ("redis", "postgres")
 
 
@@ -40,7 +42,8 @@ class Cluster:
             folder,
             options.environment(),
             processes=FIRST,
-            sandbox_options=("--ids", options.ids),
+            like=options.like,
+            sandbox_options=_SANDBOX_OPTIONS.get(options.like, ("--ids", options.ids)),
             any_port=True,
         )
         self._down: set[str] = set()
@@ -50,7 +53,7 @@ class Cluster:
         self.upstream = "healthy"
         self._lasting: dict[str, ExitStack] = {}
         self._examinations: dict[str, Examination] = {}
-        self.unreported: list[str] = []
+        self.not_told: list[str] = []
         """Faults of which the doctor said nothing while they lasted."""
 
     def __enter__(self) -> Self:
@@ -174,7 +177,7 @@ class Cluster:
             if parts & LASTING[name].told:
                 self.done["told by the doctor"] += 1
             elif not examination.is_alive():
-                self.unreported.append(f"{name}: the doctor fails only {sorted(parts)}")
+                self.not_told.append(f"{name}: the doctor fails only {sorted(parts)}")
             # One that has not ended may wait for the end of the fault.
         stack.close()
         del self._lasting[name]

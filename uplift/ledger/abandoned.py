@@ -58,6 +58,11 @@ _ABANDONED = text("""
         EXISTS (
             SELECT FROM attempts AS a WHERE a.upload_id = u.id AND a.lease_id <> u.lease_id
         ) AS attempted_before,
+        -- Where Uplift derives ids, a second send makes no second resource.
+        NOT EXISTS (
+            SELECT FROM destinations AS d
+            WHERE d.name = u.destination AND d.address->>'mode' <> 'oneup'
+        ) AS doubles,
         extract(epoch FROM u.attempt_until - now())::float8 AS open_seconds, u.maybe_sent
     FROM uploads AS u LEFT JOIN processes AS p ON p.id = u.process_id
     WHERE u.state = 'sending' AND (
@@ -125,7 +130,7 @@ def _queued(row: Row[Any], settle_seconds: float) -> Change:
         keeps_crashes=True,
         sent_itself=True,
         # It may have been a second send: nobody can know any more.
-        possible_duplicate=True if row.attempted_before else None,
+        possible_duplicate=True if row.attempted_before and row.doubles else None,
     )
 
 
@@ -139,5 +144,5 @@ def _refused(row: Row[Any]) -> Change:
         crashed=True,
         crashed_alone=True,
         sent_itself=True,
-        possible_duplicate=True,
+        possible_duplicate=True if row.doubles else None,
     )

@@ -83,6 +83,7 @@ def _endpoint(
             path=request.scope["path"],
             query=request.url.query if api == "fhir" else "",
             request_id=request.headers.get("x-request-id"),
+            if_match=request.headers.get("if-match"),
         )
         sandbox.log.append(entry)
         try:

@@ -16,7 +16,7 @@ from uplift.sandbox.store import Store
 
 @dataclass(slots=True)
 class LogEntry:
-    """One request, from its arrival on. It keeps no header, no form and no body."""
+    """One request, from its arrival on. Of headers and forms it keeps these, and no body."""
 
     number: int
     received_at: datetime
@@ -30,6 +30,7 @@ class LogEntry:
     id: str | None = None
     user: str | None = None
     grant_type: str | None = None
+    if_match: str | None = None
     size: int = 0
     sha256: str | None = None
     status: int | None = None

@@ -169,3 +169,14 @@ async def test_after_a_restore_the_first_send_of_each_record_reads_first(
     await record(database, *(ended(claim, record_receipt=b"new") for claim in claims.values()))
     after = [await rows.put(database, bob, identity=each) for each in (b"1", b"3")]
     assert [claim.read_first for claim in await rows.claim(database, *after)] == [False, False]
+
+
+async def test_a_second_send_of_a_vanished_worker_makes_no_copy(
+    database: Database, bob: UserRow
+) -> None:
+    upload_id = await rows.put(database, bob)
+    for _ in range(2):
+        await rows.claim(database, upload_id, lease_seconds=0.0)
+        async with database.transaction() as connection:
+            await rows.take_abandoned(connection)
+    assert not (await rows.row(database, upload_id)).possible_duplicate
