@@ -16,7 +16,7 @@ ARGS :=
 SBOM := sbom.json
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up python tools test test-wide types check format fuzz bench chaos sbom lock clean
+.PHONY: help demo up python tools test test-wide test-hapi types check format fuzz bench chaos sbom lock clean
 
 help: ## Show these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ test: $(READY) ## What runs on a bare machine: real servers on loopback (about 8
 test-wide: $(READY) $(TOOLS_READY) ## What wants other people's programs (.ci/wide-packages)
 	$(BIN)/pytest tests/wide $(ARGS)
 
+test-hapi: $(READY) ## The example export at a real HAPI FHIR server, R4 and DSTU2 (wants a JDK and Maven)
+	$(BIN)/pytest tests/hapi $(ARGS)
+
 types: $(READY) ## Write the types of clients/typescript from our OpenAPI (needs npm)
 	$(BIN)/python -m tests.wide.typescript_types
 
@@ -69,7 +72,7 @@ format: $(READY) ## Format, and fix what ruff can fix
 
 fuzz: $(READY) ## The API against its OpenAPI and push against bad exports, longer than `make test`
 	UPLIFT_FUZZ_EXAMPLES=2000 UPLIFT_MUTATIONS=2000 \
-	  $(BIN)/pytest tests/api/test_openapi_fuzz.py tests/uplift/cli/push/test_mutations.py
+	  $(BIN)/pytest --numprocesses 2 --dist loadgroup tests/api/test_openapi_fuzz.py tests/uplift/cli/push/test_mutations.py
 
 bench: $(READY) ## Bounded benchmarks on loopback; ARGS="--help" lists the options
 	$(BIN)/python -m bench $(ARGS)

@@ -62,8 +62,13 @@ class Receipt(Camel):
     )
     sha256: str | None = Field(
         default=None,
-        description="SHA-256 of the sent bytes, in hexadecimal digits.",
+        description="SHA-256 of the upload's bytes, in hexadecimal digits.",
         examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
+    )
+    sent_sha256: str | None = Field(
+        default=None,
+        description="SHA-256 of the bytes that were sent, where the destination gets another form:"
+        " with an id that Uplift derives, and other references. Null if they are the upload's.",
     )
 
 
@@ -97,6 +102,7 @@ class UploadStatus(Camel):
     user: str = Field(
         description="The backend's name for the person (`appUserId`).", examples=["alice"]
     )
+    destination: str = Field(description="Where it goes.", examples=["oneup"])
     fhir_version: str = Field(description="The FHIR version of the resource.", examples=["R4"])
     resource_type: str = Field(description="The type of the resource.", examples=["Condition"])
     batch: UUID | None = Field(description="The batch that created the upload. Null if none did.")
@@ -106,6 +112,9 @@ class UploadStatus(Camel):
     )
     possible_duplicate: bool = Field(
         description="It was sent again after an unknown outcome. 1upHealth may have it twice."
+    )
+    maybe_overwritten: bool = Field(
+        description="An older version was sent with an unknown outcome, and may be stored over it."
     )
     maybe_stored: bool = Field(
         description="1upHealth may have it, now or later, although no response says so."
@@ -142,12 +151,14 @@ class UploadStatus(Camel):
             reason=row.reason,
             final=row.state.final,
             user=row.app_user_id,
+            destination=row.destination,
             fhir_version=row.fhir_version,
             resource_type=row.resource_type,
             batch=row.batch_id,
             attempts=row.attempts,
             duplicate=duplicate,
             possible_duplicate=row.possible_duplicate,
+            maybe_overwritten=row.maybe_overwritten,
             maybe_stored=row.maybe_sent,
             cancel_requested=row.cancel_requested,
             created_at=row.created_at,

@@ -50,6 +50,10 @@ class UserStatus(Camel):
         description="Who obtained the grant. A grant from the `backend` is renewed only with its"
         " refresh token. If 1upHealth refuses that token, the backend has to store a new grant."
     )
+    destination: str = Field(
+        description="Where what they bring goes: a name of the deployment's own.",
+        examples=["oneup"],
+    )
     paused: bool = Field(
         description="Nothing is sent for the user until an operator ends the pause."
     )
@@ -64,6 +68,7 @@ class UserStatus(Camel):
             oneup_user_id=row.oneup_user_id,
             grant=GrantState(row.grant_state or GrantState.NONE),
             grant_origin=row.grant_origin,
+            destination=row.destination,
             paused=row.paused,
             created_at=row.created_at,
             sync_token=row.sync_token,
@@ -165,6 +170,20 @@ class BroughtGrant(Camel):
         le=366 * 24 * 3600,
         description="Seconds until the access token expires.",
         examples=[7200],
+    )
+
+
+class NewDestination(Camel):
+    """The destination to move a user to."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    destination: str = Field(
+        description="A name of the deployment's own.",
+        min_length=1,
+        max_length=100,
+        pattern=PRINTABLE,
+        examples=["hapi"],
     )
 
 

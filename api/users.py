@@ -14,6 +14,7 @@ from uplift.api.slashes import UserInPath
 from uplift.api.user_schemas import (
     BroughtGrant,
     ErasureStatus,
+    NewDestination,
     NewUser,
     UserList,
     UserStatus,
@@ -141,6 +142,42 @@ async def store_grant(
     grant = await read_model(request, BroughtGrant)
     tokens = TokenPair(grant.access_token, grant.refresh_token, grant.expires_in)
     return UserStatus.of(await relay.provisioner.bring_grant(user, tokens, by=caller.actor))
+
+
+@router.put(
+    "/{user}/destination",
+    response_model=UserStatus,
+    summary="Move a user to another destination",
+    openapi_extra=documented_body(NewDestination),
+    responses=documented(400, 401, 403, 404, 408, 413, 415, 503),
+)
+async def move_user(
+    user: UserInPath, request: Request, relay: RelayDep, caller: CallerDep
+) -> UserStatus:
+    """Sends what the user brings to another destination from now on, and what was never sent.
+
+    What may be at the old destination ends there. `syncToken` changes: the app sends everything
+    again. The request can be repeated.
+    """
+    caller.require(Scope.USERS)
+    wanted = await read_model(request, NewDestination)
+    return UserStatus.of(await relay.mover.move(user, wanted.destination, by=caller.actor))
+
+
+@router.post(
+    "/{user}/resend",
+    response_model=UserStatus,
+    summary="Send everything of a user again",
+    responses=documented(400, 401, 403, 404, 503),
+)
+async def resend_user(user: UserInPath, relay: RelayDep, caller: CallerDep) -> UserStatus:
+    """Makes the next upload of each record new content, whatever was delivered.
+
+    `syncToken` changes: the app sends everything again. What is at the destination is updated, not
+    doubled.
+    """
+    caller.require(Scope.USERS)
+    return UserStatus.of(await relay.mover.resend(user, by=caller.actor))
 
 
 @router.delete(

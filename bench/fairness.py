@@ -17,7 +17,6 @@ from uuid import UUID
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bench.delivery import IN_FLIGHT
 from bench.figures import Figure, Target, percentile
 from bench.plan import Plan
 from bench.resources import bodies
@@ -32,6 +31,7 @@ NEWCOMERS = 1000
 SECONDS = 60.0
 WAITING = 1_000_000
 PEOPLE = 10_000
+_IN_FLIGHT = 100  # the default: a newcomer waits for what is in flight, too
 _CLAIM = 100
 _CLAIMS = 30
 _UPSTREAM_MS = 20
@@ -40,7 +40,7 @@ _UPSTREAM_MS = 20
 def main(folder: Path, plan: Plan) -> list[Figure]:
     """Measure the newcomers' waits, then the claims."""
     with upstream(folder) as stand_in, open_testbed(folder / "uplift", stand_in) as testbed:
-        worker = testbed.start_worker("worker", max_in_flight=IN_FLIGHT)
+        worker = testbed.start_worker("worker", max_in_flight=_IN_FLIGHT)
         testbed.deliver(200)  # imports and schemas
         stand_in.reset(_UPSTREAM_MS)
         newcomers = testbed.add_people(plan.of(NEWCOMERS))
@@ -165,7 +165,7 @@ async def _plan(database: Database) -> str:
         if sync is None:
             raise RuntimeError("The connection is closed.")
         event.listen(sync, "before_cursor_execute", note)
-        await front(connection, UPLOADS, limit=_CLAIM)
+        await front(connection, UPLOADS, "oneup", limit=_CLAIM)
         event.remove(sync, "before_cursor_execute", note)
         statement, parameters = sent[0]
         raw: Any = (await connection.get_raw_connection()).driver_connection
@@ -176,7 +176,7 @@ async def _plan(database: Database) -> str:
 async def _claim(connection: AsyncConnection, ids: list[UUID] | None) -> float:
     began = time.perf_counter()
     if ids is None:
-        due = (await front(connection, UPLOADS, limit=_CLAIM)).due
+        due = (await front(connection, UPLOADS, "oneup", limit=_CLAIM)).due
     else:
         due = await due_among(connection, ids)
     claims = await leases.lease(

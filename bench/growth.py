@@ -91,11 +91,10 @@ _RECORDS = """
     FROM generate_series(1, {count}) AS n
     JOIN (SELECT id, row_number() OVER () AS number, count(*) OVER () AS total FROM users) AS u
         ON u.number = n % u.total + 1;
-    INSERT INTO records (id, user_id, identity, versions, latest_upload_id, latest_digest,
-        delivered_version, delivered_digest)
-    SELECT record_id, user_id, digest, 1, upload_id, digest, {delivered},
-        CASE WHEN {delivered} = 1 THEN digest END
-    FROM made;
+    INSERT INTO records (id, user_id, identity, versions, latest_upload_id, latest_digest)
+    SELECT record_id, user_id, digest, 1, upload_id, digest FROM made;
+    INSERT INTO deliveries (record_id, destination, version, digest)
+    SELECT record_id, 'oneup', 1, digest FROM made WHERE {delivered} = 1;
 """
 
 _DELIVERED = """

@@ -58,10 +58,13 @@ _FILL = (
     FROM generate_series(CAST(:first AS int), CAST(:last AS int)) AS n
     """,
     """
-    INSERT INTO records (id, user_id, identity, versions, latest_upload_id, latest_digest,
-        delivered_version, delivered_digest, sealed_receipt)
-    SELECT record_id, :user, sha256(uuid_send(record_id)), 1, id, sha256(uuid_send(id)), 1,
-        sha256(uuid_send(id)), sha256(uuid_send(id)) || sha256(uuid_send(record_id))
+    INSERT INTO records (id, user_id, identity, versions, latest_upload_id, latest_digest)
+    SELECT record_id, :user, sha256(uuid_send(record_id)), 1, id, sha256(uuid_send(id)) FROM old
+    """,
+    """
+    INSERT INTO deliveries (record_id, destination, version, digest, sealed_receipt)
+    SELECT record_id, 'oneup', 1, sha256(uuid_send(id)),
+        sha256(uuid_send(id)) || sha256(uuid_send(record_id))
     FROM old
     """,
     """
@@ -127,7 +130,7 @@ async def accept(relay: Relay, count: int) -> list[Any]:
                 "note": [{"text": "x" * 800}],
             }
             submission = parse(orjson.dumps(resource), Labels(fhir_version="R4", source="bench"))
-            group.append(sealed(submission, user.id, key, queue=UPLOADS))
+            group.append(sealed(submission, user, key, queue=UPLOADS))
         async with relay.database.transaction() as connection:
             kept = await accepting.put_in_unread(connection, group)
         ids += [id_ for id_, _ in kept]

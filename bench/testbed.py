@@ -131,14 +131,14 @@ class Testbed:
         try:
             async with database.transaction() as connection:
                 rows = [await users.get_user(connection, user_id) for user_id, _ in people]
-            keys = [(row.id, row.key(self._key_ring)) for row in rows if row is not None]
+            keys = [(row, row.key(self._key_ring)) for row in rows if row is not None]
         finally:
             await database.close()
         new = []
         for number, (version, _, body) in enumerate(resources):
-            user_id, key = keys[number % len(keys)]
+            user, key = keys[number % len(keys)]
             submission = parse(body, Labels(fhir_version=version, source="bench"))
-            new.append(sealed(submission, user_id, key, queue=queue))
+            new.append(sealed(submission, user, key, queue=queue))
         return new
 
     def put_in(

@@ -24,6 +24,8 @@ from uplift.cli.local.system import System, command
 from uplift.sandbox.testing import SandboxControl
 
 _READY_SECONDS = 60.0
+# Uplift rewrites records for HAPI, so the bytes are needed to know which one it was.
+_SANDBOX_OPTIONS = {"hapi": ("--show-bytes",)}
 _SERVERS = ("redis", "postgres")
 
 
@@ -40,7 +42,8 @@ class Cluster:
             folder,
             options.environment(),
             processes=FIRST,
-            sandbox_options=("--ids", options.ids),
+            like=options.like,
+            sandbox_options=_SANDBOX_OPTIONS.get(options.like, ("--ids", options.ids)),
             any_port=True,
         )
         self._down: set[str] = set()

@@ -1,20 +1,24 @@
 """Collects the evidence: from the ledger, from the API, from the simulated 1upHealth."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import httpx
 import psycopg
 
+from chaos import put_evidence
 from chaos.devices import DeviceLog
 from chaos.evidence import Attempt, Evidence, Request, Row, Stored
 from chaos.options import Options
+from chaos.put_evidence import Held
 from uplift.sandbox.testing import SandboxControl
 
 _PAGE = 500
 _ROWS = """
     SELECT u.id::text, p.app_user_id, u.version, u.state, u.reason, u.attempts, u.maybe_sent,
-        u.possible_duplicate, extract(epoch FROM u.delivered_at - u.created_at)::float8
+        u.possible_duplicate, extract(epoch FROM u.delivered_at - u.created_at)::float8,
+        u.maybe_overwritten
     FROM uploads AS u JOIN users AS p ON p.id = u.user_id
 """
 _ATTEMPTS = "SELECT upload_id::text, extract(epoch FROM opened_at)::float8, outcome FROM attempts"
@@ -33,7 +37,11 @@ def collect(
     with psycopg.connect(database_url) as connection:
         rows = [Row(*row) for row in connection.execute(_ROWS)]
         attempts = [Attempt(*row) for row in connection.execute(_ATTEMPTS)]
-    resources = upstream.resources()
+    if options.like == "hapi":
+        held = put_evidence.held_by(upstream, [each.version for each in log.accepted])
+    else:
+        resources = upstream.resources()
+        held = Held([_stored(each, one) for each in resources for one in each["versions"]])
     return Evidence(
         options=options,
         accepted=list(log.accepted),
@@ -41,8 +49,9 @@ def collect(
         rows=rows,
         shown=_shown(api_url, key, sorted({row.user for row in rows})),
         attempts=attempts,
-        stored=[_stored(resource, one) for resource in resources for one in resource["versions"]],
-        requests=[_request(each) for each in upstream.requests(api="fhir")],
+        stored=held.stored,
+        requests=[_request(each, held.sent) for each in upstream.requests(api="fhir")],
+        patients=held.patients,
     )
 
 
@@ -75,13 +84,15 @@ def _stored(resource: dict[str, Any], version: dict[str, Any]) -> Stored:
     )
 
 
-def _request(entry: dict[str, Any]) -> Request:
+def _request(entry: dict[str, Any], sent: Mapping[str, str]) -> Request:
     return Request(
         number=entry["number"],
         at=datetime.fromisoformat(entry["received_at"]).timestamp(),
         method=entry["method"],
         path=entry["path"],
         query=entry["query"],
-        sha256=entry["sha256"],
+        sha256=sent.get(entry["sha256"]) if sent else entry["sha256"],
         whole=entry["fault"] != "client_disconnected",
+        answered=entry["status"] is not None and entry["fault"] in (None, "slow"),
+        if_match=entry["if_match"] is not None,
     )

@@ -9,6 +9,7 @@ from chaos.options import Options
 @dataclass(frozen=True, slots=True)
 class Row:
     """An upload in the ledger. `marked`: it carries the mark `possible_duplicate`.
+    `maybe_overwritten`: it says that an older version may have gone over it.
 
     `waited` is how many seconds it took from accepted to delivered, if it is delivered.
     """
@@ -22,6 +23,7 @@ class Row:
     maybe_sent: bool
     marked: bool
     waited: float | None = None
+    maybe_overwritten: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ class Stored:
 class Request:
     """One request to its FHIR API. `at` is Unix time.
 
-    `whole`: the body arrived, if the request has one.
+    `whole`: the body arrived, if the request has one. `answered`: its true answer was sent.
+    `if_match`: it named the version that must be there.
     """
 
     number: int
@@ -61,11 +64,16 @@ class Request:
     query: str = ""
     sha256: str | None = None
     whole: bool = True
+    answered: bool = True
+    if_match: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All of it. `shown` is each upload's status by the API. Users have their backend's names."""
+    """All of it. `shown` is each upload's status by the API. Users have their backend's names.
+
+    `patients` has the number of versions of each Patient that Uplift made.
+    """
 
     options: Options
     accepted: list[Accepted] = field(default_factory=list)
@@ -75,5 +83,6 @@ class Evidence:
     attempts: list[Attempt] = field(default_factory=list)
     stored: list[Stored] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
+    patients: list[int] = field(default_factory=list)
     not_told: list[str] = field(default_factory=list)
     """Faults of which the doctor said nothing while they lasted, and what it still says at last."""

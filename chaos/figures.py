@@ -6,6 +6,7 @@ from math import ceil
 
 from chaos.evidence import Evidence, Row
 from chaos.options import Options
+from chaos.put_checks import stale_records
 from chaos.scenario import HEAVY_PERSON
 
 _SHOWN = 12  # findings of one check
@@ -28,9 +29,10 @@ def lines(
     accepted = {each.upload_id for each in evidence.accepted}
     states = Counter(row.state for row in evidence.rows if row.id in accepted)
     kills = {name: number for name, number in done.items() if name.startswith("kill ")}
+    destination = f"ids {options.ids}" if options.like == "oneup" else f"like {options.like}"
     delays = "longer than" if options.beyond else "within"
     yield (
-        f"seed {options.seed}, ids {options.ids}, delays {delays} settle and index_lag:"
+        f"seed {options.seed}, {destination}, delays {delays} settle and index_lag:"
         f" {seconds:.0f} s in all"
     )
     yield (
@@ -44,11 +46,14 @@ def lines(
         f"upstream        {len(evidence.stored)} versions of"
         f" {len({(each.user, each.resource_id) for each in evidence.stored})} resources,"
         f" {sum(each.copy is not None for each in evidence.stored)} of them copies;"
-        f" {sum(row.marked for row in evidence.rows)} uploads are marked as possible duplicates"
+        f" {sum(row.marked for row in evidence.rows)} uploads are marked as possible duplicates,"
+        f" {sum(row.maybe_overwritten for row in evidence.rows)} as maybe overwritten"
     )
+    if options.like == "hapi":
+        yield f"stale           {len(stale_records(evidence))} records"
     methods = Counter(each.method for each in evidence.requests)
     yield (
-        f"requests        {methods['POST']} writes, {methods['GET']} look-ups;"
+        f"requests        {methods['POST'] + methods['PUT']} writes, {methods['GET']} look-ups;"
         f" {len(evidence.attempts)} attempts at {len(evidence.rows)} uploads,"
         f" {len(evidence.attempts) - len({each.upload_id for each in evidence.attempts})} of them"
         " repeated"

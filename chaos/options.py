@@ -4,14 +4,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 Ids = Literal["kept", "assigned"]
+Like = Literal["oneup", "hapi"]
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """One chaos run. Times are in seconds.
 
-    `beyond`: the simulated 1upHealth finishes later than `settle` and indexes later than
-    `index_lag`. Then copies are allowed, but each must be marked as a possible duplicate. `heavy`:
+    `like`: the destination is a simulated 1upHealth, or a simulated HAPI, where Uplift puts records
+    to ids of its own. `beyond`: it finishes later than `settle` and indexes later than
+    `index_lag`. Then copies are allowed at 1upHealth, but each must be marked as a possible
+    duplicate; at HAPI older content may win, but its record must say so. `heavy`:
     one person has nine tenths of all uploads, and sends them in the first fifth of the run. An
     upload that has not changed for `patience` is stuck; `patience` is longer than every time limit
     here. The run waits no longer than `give_up_waiting` for the last upload.
@@ -21,6 +24,7 @@ class Options:
     kills: int = 54
     seed: int = 1
     ids: Ids = "kept"
+    like: Like = "oneup"
     beyond: bool = False
     heavy: bool = False
     kill_every: float = 4.0

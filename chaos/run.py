@@ -11,7 +11,7 @@ import httpx
 import psycopg
 from pydantic import SecretStr
 
-from chaos import checks, figures, scenario
+from chaos import checks, figures, put_checks, scenario
 from chaos.cluster import Cluster
 from chaos.collect import collect
 from chaos.devices import Devices
@@ -77,7 +77,9 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Result:
         evidence.not_told.extend([*cluster.not_told, *_doctor_at_last(cluster)])
         if devices.failure is not None:
             evidence.unexpected.append(f"the devices stopped with {devices.failure!r}")
-        findings = checks.run(evidence)
+        findings = checks.run(
+            evidence, put_checks.CHECKS if options.like == "hapi" else checks.CHECKS
+        )
         report = list(
             figures.lines(
                 evidence,

@@ -192,7 +192,7 @@ def _faults(dice: random.Random, options: Options, processes: tuple[str, ...]) -
         yield Fault(at + dice.uniform(*_LASTING_SECONDS), "end", name)
     upstream = upstream_faults(options)
     if options.beyond:
-        upstream = {name: upstream[name] for name in _DELAYS}
+        upstream = {name: upstream[name] for name in _DELAYS if name in upstream}
     # Short runs have every fault of the upstream, too.
     every = min(6.0, options.seconds / len(upstream))
     for at, name in _at_times(dice, options, every, list(upstream)):
@@ -217,13 +217,14 @@ def _seeded(dice: random.Random, rules: tuple[dict[str, Any], ...]) -> Iterator[
 
 
 def upstream_faults(options: Options) -> dict[str, tuple[dict[str, Any], ...]]:
-    """How the simulated 1upHealth can fail for a while, by name. docs/sandbox.md has the rules."""
-    write, any_fhir = {"api": "fhir", "method": "POST"}, {"api": "fhir"}
+    """How the destination can fail for a while, by name. docs/sandbox.md has the rules."""
+    method = "PUT" if options.like == "hapi" else "POST"
+    write, any_fhir = {"api": "fhir", "method": method}, {"api": "fhir"}
 
     def sometimes(probability: float, kind: str, **fields: Any) -> dict[str, Any]:
         return {"kind": kind, "match": write, "probability": probability, **fields}
 
-    return {
+    both: dict[str, tuple[dict[str, Any], ...]] = {
         "busy": (
             sometimes(0.3, "too_many_requests", retry_after=1),
             sometimes(0.2, "too_many_requests"),
@@ -254,12 +255,7 @@ def upstream_faults(options: Options) -> dict[str, tuple[dict[str, Any], ...]]:
                 "match": {**any_fhir, "method": "GET"},
             },
         ),
-        "searches lag": (
-            {"kind": "index_lag", "seconds": options.lag},
-            sometimes(0.5, "cut", commit=True),
-        ),
         "a login page": (sometimes(0.3, "html"), sometimes(0.2, "error_body", commit=True)),
-        "tokens end": ({"kind": "expire_tokens"},),
         "unauthorized": (sometimes(0.5, "status", status=401),),
         "forbidden": (sometimes(0.5, "status", status=403),),
         "always busy": (sometimes(0.9, "too_many_requests"),),
@@ -271,4 +267,14 @@ def upstream_faults(options: Options) -> dict[str, tuple[dict[str, Any], ...]]:
             sometimes(0.5, "status", status=200, headers={"Content-Encoding": "gzip, gzip, gzip"}),
         ),
         "down": ({"kind": "status", "status": 503, "match": any_fhir},),
+    }
+    if options.like == "hapi":
+        return {**both, "lock conflicts": (sometimes(0.3, "lock_conflict"),)}
+    return {
+        **both,
+        "searches lag": (
+            {"kind": "index_lag", "seconds": options.lag},
+            sometimes(0.5, "cut", commit=True),
+        ),
+        "tokens end": ({"kind": "expire_tokens"},),
     }

@@ -46,10 +46,11 @@ printf 'redis://:%s@%s:6379/0' "$(cat redis_password)" "$redis" | keep redis_url
 printf 'requirepass %s\nappendonly yes\nappendfsync everysec\nmaxmemory-policy noeviction\n' \
   "$(cat redis_password)" | keep redis.conf
 printf 'main:%s' "$(head -c 32 /dev/urandom | base64 | tr -d '\n')" | keep master_keys
+printf '%s' "$(head -c 32 /dev/urandom | base64 | tr -d '\n')" | keep id_key
 # The sandbox takes any. For 1upHealth, write the one that they gave you into this file.
 random | keep oneup_client_secret
 printf 'uplift:%s' "$(random)" | keep flower_basic_auth
 random | keep grafana_password
 random | keep sandbox_control_token
 
-echo "The secrets are in $(pwd). Keep a copy of master_keys elsewhere, apart from the backups."
+echo "The secrets are in $(pwd). Keep a copy of master_keys and id_key elsewhere, apart from the backups."

@@ -11,7 +11,7 @@ import redis
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from tests.keys import MASTER_KEYS
+from tests.keys import ID_KEY, MASTER_KEYS
 from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
 from uplift.ledger import migrate
 from uplift.ledger.database import Database
@@ -143,6 +143,7 @@ def server_settings(
         database_url=SecretStr(postgres.app_url),
         redis_url=SecretStr(redis_server.url),
         master_keys=SecretStr(master_keys),
+        id_key=SecretStr(ID_KEY),
         oneup_keeps_ids=True,
         attempt_seconds=5,
         lease_seconds=10,

@@ -10,6 +10,7 @@ UpliftError
 │   ├── BacklogFull             too many uploads wait already: try later
 │   │   └── UserBacklogFull     too many of that user's do
 │   ├── UnreadableUpload        the body cannot be stored: it is not a resource
+│   ├── VersionNotTaken         the user's destination does not take the record's FHIR version
 │   ├── InvalidRead             the request is not a read that Uplift or 1upHealth knows
 │   ├── UnusableResponse        the response to a read cannot be passed on
 │   ├── UpstreamTimedOut        1upHealth did not respond to a read in time
@@ -25,6 +26,7 @@ UpliftError
 ├── QuotaSpent                  no user-management call may be made now
 ├── NeedsAuthorization          the grant is dead: only the person can give a new one
 └── TokenUnavailable            there is no usable token now, but the grant may be good
+    ├── LoginFailed             the deployment cannot log in: somebody must change a setting
     └── TokenPending            another process refreshes the token, or no refresh is allowed now
         └── TokenLimitReached   1upHealth allows no refresh until a known time
 
@@ -87,6 +89,10 @@ class UserBacklogFull(BacklogFull):
 
 class UnreadableUpload(RequestError):
     """The body is nothing that Uplift can store: not JSON, not an object, or no resourceType."""
+
+
+class VersionNotTaken(RequestError):
+    """The destination of the user does not take the FHIR version of the record."""
 
 
 class InvalidRead(RequestError):
@@ -188,6 +194,10 @@ class TokenUnavailable(UpliftError):
         super().__init__(f"No token from 1upHealth: {code}")
         self.code = code
         self.retry_after = retry_after
+
+
+class LoginFailed(TokenUnavailable):
+    """The deployment cannot log in at a destination: this says nothing about any person."""
 
 
 class TokenPending(TokenUnavailable):

@@ -36,7 +36,14 @@ ENDED_UNDELIVERED = frozenset(State) - UNFINISHED - {State.DELIVERED}
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset(
-        {State.SENDING, State.CANCELLED, State.SUPERSEDED, State.PARKED, State.EXPIRED}
+        {
+            State.SENDING,
+            State.CANCELLED,
+            State.SUPERSEDED,
+            State.PARKED,
+            State.EXPIRED,
+            State.REFUSED,
+        }
     ),
     State.SENDING: frozenset(
         {
@@ -49,7 +56,9 @@ TRANSITIONS: dict[State, frozenset[State]] = {
             State.CANCELLED,
         }
     ),
-    State.PARKED: frozenset({State.QUEUED, State.CANCELLED, State.SUPERSEDED, State.EXPIRED}),
+    State.PARKED: frozenset(
+        {State.QUEUED, State.CANCELLED, State.SUPERSEDED, State.EXPIRED, State.REFUSED}
+    ),
     State.DELIVERED: frozenset(),
     State.REJECTED: frozenset({State.QUEUED, State.SUPERSEDED}),
     State.REFUSED: frozenset({State.QUEUED, State.SUPERSEDED}),
@@ -76,7 +85,7 @@ class Reason(StrEnum):
     """
 
     NEW = "new"
-    RETRY = "retry"  # 1upHealth was busy, or could not be reached: nothing was stored
+    RETRY = "retry"  # nothing was stored, or sending it again stores it once
     SETTLING = "settling"  # 1upHealth may have stored it: wait, then look it up
     HELD = "held"  # a response that says more about the deployment than about the record
     LEASE_EXPIRED = "lease_expired"  # its worker vanished: wait, then look it up
@@ -84,6 +93,7 @@ class Reason(StrEnum):
     HANDED_BACK = "handed_back"  # a stopping worker had not sent it yet
     NO_TOKEN = "no_token"  # noqa: S105  the token endpoint did not answer
     AWAITING_TOKEN = "awaiting_token"  # noqa: S105  another process fetches a token, or the quota is spent
+    AWAITING_REFERENCE = "awaiting_reference"  # what it refers to is on its way, and goes first
     REDRIVEN = "redriven"
     RELEASED = "released"  # consent is back
     NEEDS_AUTHORIZATION = "needs_authorization"
@@ -93,11 +103,17 @@ class Reason(StrEnum):
     CRASHES_WORKER = "crashes_worker"
     ID_COLLISION = "id_collision"  # another source's record is under this id at 1upHealth
     NEWER_UPSTREAM = "newer_upstream"  # after a restore: other content came there since the backup
+    VERSION_NOT_TAKEN = "version_not_taken"  # its destination has no base for its FHIR version
+    DELETED_UPSTREAM = "deleted_upstream"  # somebody deleted what was delivered
+    CHANGED_UPSTREAM = (
+        "changed_upstream"  # somebody changed what was delivered, and a person decides
+    )
     CANCELLED_BY_OWNER = "cancelled_by_owner"
     GAVE_UP = "gave_up"
     NEWER_VERSION = "newer_version"
     CANNOT_LOOK_UP = "cannot_look_up"  # sent again, and no look-up could tell if it was there
     STORED_DIFFERENTLY = "stored_differently"  # 1upHealth has it, with other content than was sent
+    OVERWROTE_UPSTREAM = "overwrote_upstream"  # it went over what somebody else had changed
     OLDER_VERSION = "older_version"  # it came after a version that its server says is newer
 
 

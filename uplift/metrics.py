@@ -129,8 +129,9 @@ delivery_duration = Histogram(
 sweep_work = Counter(
     "uplift_sweep_work_total",
     "What sweeps did. Uploads: refused because they crash workers, queued because their lease"
-    " expired (lease_expired), released because of a new grant, retried because a collision is"
-    " none any more, expired, dispatched. Users: erased.",
+    " expired (lease_expired), released because of a new grant, moved to their users' new"
+    " destination, retried because a collision is none any more, expired, dispatched. Users:"
+    " erased.",
     ["kind"],
 )
 
@@ -197,27 +198,37 @@ uploads_parked = Counter(
     "Uploads that were parked: they wait until the person consents again.",
 )
 
+destination_address_changed = Gauge(
+    "uplift_destination_address_changed",
+    "Whether this process has another address for the destination than the ledger knows: 1 or 0."
+    " It sends nothing there until a person decides.",
+    ["destination"],
+)
+
 rate_limiter_limit = Gauge(
     "uplift_rate_limiter_limit",
     "Attempts a second that all workers together may begin, as this process last read it.",
+    ["destination"],
 )
 
 rate_limiter_probing = Gauge(
     "uplift_rate_limiter_probing",
-    "Whether only probes, or nothing, may go to 1upHealth, as this process last read it: 1 or 0.",
+    "Whether only probes, or nothing, may go there, as this process last read it: 1 or 0.",
+    ["destination"],
 )
 
 rate_limiter_types_probing = Gauge(
     "uplift_rate_limiter_types_probing",
-    "FHIR types, each in one FHIR version, that 1upHealth seems to lack: only probes of them go"
-    " out, as this process last read it.",
+    "FHIR types, each in one FHIR version, that a destination seems to lack: only probes of them"
+    " go out, as this process last read it.",
+    ["destination"],
 )
 
 rate_limiter_slowed = Counter(
     "uplift_rate_limiter_slowed_total",
     "How often the rate limiter began to throttle because of a 429 (busy), or to probe because of"
     " an outage (outage).",
-    ["cause"],
+    ["destination", "cause"],
 )
 
 
@@ -244,17 +255,21 @@ for _kind in ("message", "unacknowledged", "command", "key", "binding"):
     redis_foreign.labels(_kind)
 for _why in ("lease_lost", "failed"):
     attempts_unrecorded.labels(_why)
-for _kind in ("refused", "lease_expired", "released", "retried", "expired", "dispatched", "erased"):
+for _kind in (
+    "refused",
+    "lease_expired",
+    "released",
+    "moved",
+    "retried",
+    "expired",
+    "dispatched",
+    "erased",
+):
     sweep_work.labels(_kind)
 # Unknown until this process has read it.
-rate_limiter_limit.set(math.nan)
-rate_limiter_probing.set(math.nan)
-rate_limiter_types_probing.set(math.nan)
 clocks_apart.set(math.nan)
 audit_seal_number.set(math.nan)
 audit_sealed_at.set(math.nan)
-for _cause in ("busy", "outage"):
-    rate_limiter_slowed.labels(_cause)
 for _outcome in ("made", "refused", "withheld"):
     quota_calls.labels(_outcome)
 for _origin in ("user_management", "backend"):

@@ -47,6 +47,11 @@ class ProblemType(Enum):
     NOT_A_RESOURCE = ("not_a_resource", 400, "The body is not a FHIR resource")
     SEND_AS_BATCH = ("send_as_batch", 400, "A Bundle goes to /v1/batches")
     FHIR_VERSION = ("fhir_version", 400, "The FHIR version is missing or wrong")
+    VERSION_NOT_TAKEN = (
+        "version_not_taken",
+        422,
+        "The destination does not take this FHIR version",
+    )
     INVALID_ENVELOPE = ("invalid_envelope", 400, "The envelope is wrong")
     UNSTORABLE_TEXT = ("unstorable_text", 400, "A text cannot be stored")
     INVALID_BUNDLE = ("invalid_bundle", 400, "The body is not a Bundle that becomes a batch")
@@ -55,6 +60,7 @@ class ProblemType(Enum):
     BATCH_TOO_LONG = ("batch_too_long", 413, "The batch has too many lines")
 
     # What is there.
+    NO_SUCH_DESTINATION = ("no_such_destination", 404, "No such destination")
     NO_SUCH_USER = ("no_such_user", 404, "No such user")
     NO_SUCH_UPLOAD = ("no_such_upload", 404, "No such upload")
     NO_SUCH_BATCH = ("no_such_batch", 404, "No such batch")

@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from uplift.destination_settings import PREFIX, DestinationSettings, check_names
 from uplift.errors import ConfigurationError
 from uplift.secret_files import read_secret
 
@@ -30,8 +31,11 @@ Days = Annotated[float, Field(ge=0, le=36525, allow_inf_nan=False)]
 _ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+", re.ASCII)
 
 
-class Settings(BaseSettings):
-    """What a deployment may choose. `.env.example` is made from it; a test keeps them equal."""
+class Settings(DestinationSettings, BaseSettings):
+    """What a deployment may choose. `.env.example` is made from it; a test keeps them equal.
+
+    The settings of one destination are in `uplift.destination_settings`.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="UPLIFT_",
@@ -87,6 +91,28 @@ class Settings(BaseSettings):
         default=None,
         description="Age of the oldest backup of PostgreSQL that you keep, in days. Without it, "
         "`uplift keys retire` refuses, and erasing a user names no date.",
+    )
+
+    id_key: SecretStr | None = Field(
+        default=None,
+        description="Key of the ids that records have at destinations other than 1upHealth: base64"
+        " of 32 bytes. `uplift keys id` makes one. Set it once, never change it, and keep it"
+        " outside the ledger too: with another key, every record would be stored a second time.",
+    )
+
+    # --- destinations -------------------------------------------------------------------------
+    destination: str = Field(
+        default="oneup",
+        min_length=1,
+        description="Where the records of new users go: the name of a table of"
+        " UPLIFT_DESTINATIONS_FILE, or without that file a preset (oneup, hapi), to which the"
+        " settings UPLIFT_DESTINATION_… belong.",
+    )
+    destinations_file: Path | None = Field(
+        default=None,
+        description="A TOML file of several destinations, each a table: the keys are those of"
+        " UPLIFT_DESTINATION_…, in lower case and without that prefix. A secret is the path of a"
+        " file: client_secret_file. docs/destinations/README.md has an example.",
     )
 
     # --- 1upHealth ----------------------------------------------------------------------------
@@ -344,6 +370,12 @@ class Settings(BaseSettings):
         default=60.0,
         description="Wait after an unknown outcome, before 1upHealth is asked what it stored.",
     )
+    reference_wait_seconds: NonNegativeFloat = Field(
+        default=60.0,
+        description="Where records have derived ids: how long a record waits for one of the same"
+        " source that it refers to and that is not delivered yet. After it, it goes with the"
+        " other's identifier in place of a reference.",
+    )
     index_lag_seconds: Seconds = Field(
         default=60.0,
         description="How long 1upHealth may need until a search finds a new resource. An empty "
@@ -468,6 +500,23 @@ class Settings(BaseSettings):
     @classmethod
     def _without_trailing_slash(cls, url: str) -> str:
         return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _destination_settings_are_known(self) -> "Settings":
+        start = f"UPLIFT_{PREFIX.upper()}"
+        known = {f"UPLIFT_{name.upper()}" for name in DestinationSettings.model_fields}
+        known |= {f"{variable}_FILE" for variable in secrets().values()}
+        given = [name for name, value in os.environ.items() if name.startswith(start) and value]
+        try:
+            check_names(given, known, where="The environment")
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        if self.destinations_file is not None and given:
+            raise ValueError(
+                f"UPLIFT_DESTINATIONS_FILE and {given[0]} are both set. Write the setting into a"
+                " table of the file."
+            )
+        return self
 
     @field_validator("cors_origins")
     @classmethod

@@ -1,11 +1,12 @@
 """Builds all the parts of a process, and closes them. No other file joins parts."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from uplift import traces
+from uplift.address_check import AddressCheck
 from uplift.control.cancel import Canceller
 from uplift.control.pause import Pauser
 from uplift.control.redrive import Redriver
@@ -14,7 +15,10 @@ from uplift.delivery.attempt import Attempter
 from uplift.delivery.deliver import Deliverer
 from uplift.delivery.heartbeats import Heartbeats
 from uplift.delivery.rate_limiter import RateLimiter
-from uplift.destinations.client import FhirClient, open_http
+from uplift.destinations.configured import configured_destinations
+from uplift.destinations.derived_ids import read_id_key
+from uplift.destinations.destination import Destinations
+from uplift.destinations.http_client import open_http
 from uplift.dispatch import Dispatcher
 from uplift.fhir.tolerances import chosen_tolerances
 from uplift.intake.accept import Acceptor
@@ -37,9 +41,11 @@ from uplift.redis_connection import open_redis, redis_url
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 from uplift.tokens.access import TokenAccess
+from uplift.tokens.channels import Channels
 from uplift.tokens.quota import Quota
 from uplift.tokens.token_endpoint import TokenEndpoint
 from uplift.users.erase import Eraser
+from uplift.users.move import Mover
 from uplift.users.provision import Provisioner
 
 
@@ -50,9 +56,10 @@ class Relay:
     settings: Settings
     database: Database
     key_ring: KeyRing
+    destinations: Destinations
     keys: KeyCheck
     dispatcher: Dispatcher
-    rate_limiter: RateLimiter
+    rate_limiters: Mapping[str, RateLimiter]
     authenticator: Authenticator
     acceptor: Acceptor
     batch_acceptor: BatchAcceptor
@@ -66,6 +73,7 @@ class Relay:
     measurer: Measurer
     sealer: Sealer
     eraser: Eraser
+    mover: Mover
     reader: Reader
     redriver: Redriver
     try_now: TryNow
@@ -80,49 +88,70 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
     Raises ConfigurationError with the setting to change. PostgreSQL and Redis may be away.
     """
     key_ring = read_key_ring(settings)
+    destinations = configured_destinations(settings)
     database = Database.connect(settings, patience)
     keys = KeyCheck(database, key_ring)
     dispatcher = Dispatcher(settings)
     pressure = BackPressure(database, settings)
-    # Some connections more than sends, so that a token refresh never waits for them.
     http = open_http(connections=settings.max_in_flight + 10)
     redis = open_redis(settings)
     quota = Quota(redis, settings)
     tokens = TokenEndpoint(http, settings, quota)
-    access = TokenAccess(database, tokens, settings)
-    fhir = FhirClient(http, settings)
-    rate_limiter = RateLimiter(redis, settings)
+    access = TokenAccess(
+        database,
+        tokens,
+        settings,
+        [name for name, each in destinations.items() if each.needs_grant],
+    )
+    channels = Channels(destinations, access, redis, key_ring, settings)
+    rate_limiters = {
+        name: RateLimiter(redis, settings, name, limit=each.max_attempts_per_second)
+        for name, each in destinations.items()
+    }
     heartbeats = Heartbeats(database, settings)
-    attempter = Attempter(key_ring, access, fhir, rate_limiter, heartbeats, settings)
+    attempter = Attempter(key_ring, channels, rate_limiters, heartbeats, database, settings)
     long_poll = LongPoll(database)
     eraser = Eraser(database, key_ring, settings)
+    addresses = AddressCheck(database, destinations)
+    mover = Mover(database, destinations)
     retrier = CollisionRetrier(database, key_ring)
-    sweeper = Sweeper(database, dispatcher, eraser, retrier, rate_limiter, settings)
+    sweeper = Sweeper(
+        database, dispatcher, eraser, mover, retrier, addresses, rate_limiters, settings
+    )
     dispatcher.start()
     following = _follow(key_ring, settings)
     try:
         await keys.at_start()
+        await addresses.at_start()
         yield Relay(
             settings=settings,
             database=database,
             key_ring=key_ring,
+            destinations=destinations,
             keys=keys,
             dispatcher=dispatcher,
-            rate_limiter=rate_limiter,
+            rate_limiters=rate_limiters,
             authenticator=Authenticator(database, key_ring),
-            acceptor=Acceptor(database, key_ring, dispatcher, pressure),
-            batch_acceptor=BatchAcceptor(database, key_ring, dispatcher, pressure, settings),
-            provisioner=Provisioner(database, key_ring, tokens, keys),
+            acceptor=Acceptor(
+                database, key_ring, dispatcher, pressure, destinations, read_id_key(settings)
+            ),
+            batch_acceptor=BatchAcceptor(
+                database, key_ring, dispatcher, pressure, destinations, settings
+            ),
+            provisioner=Provisioner(database, key_ring, tokens, keys, destinations),
             long_poll=long_poll,
             statuses=StatusOpener(key_ring),
             heartbeats=heartbeats,
-            deliverer=Deliverer(database, attempter, rate_limiter, heartbeats, settings),
+            deliverer=Deliverer(
+                database, attempter, addresses, rate_limiters, heartbeats, settings
+            ),
             sweeper=sweeper,
             measurer=Measurer(database, dispatcher, quota, sweeper, key_ring, settings),
             sealer=Sealer(database, key_ring),
             retainer=Retainer(database, settings),
             eraser=eraser,
-            reader=Reader(database, key_ring, access, fhir, settings),
+            mover=mover,
+            reader=Reader(database, key_ring, channels, settings),
             redriver=Redriver(database, settings, dispatcher),
             try_now=TryNow(database, settings),
             canceller=Canceller(database),
@@ -130,8 +159,10 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
         )
     finally:
         following.cancel()
+        await channels.close()
         await access.close()
-        await rate_limiter.close()
+        for rate_limiter in rate_limiters.values():
+            await rate_limiter.close()
         await long_poll.close()
         await pressure.close()
         await dispatcher.close()
@@ -153,6 +184,7 @@ def _follow(key_ring: KeyRing, settings: Settings) -> "asyncio.Future[None]":
 def check(settings: Settings) -> None:
     """Raise ConfigurationError if `open_relay` does, without a connection to anything."""
     read_key_ring(settings)
+    configured_destinations(settings)
     Database.connect(settings)
     redis_url(settings)
     chosen_tolerances(settings)

@@ -15,11 +15,16 @@ from typing import Any
 import structlog
 from celery.exceptions import WorkerTerminate
 from celery.signals import heartbeat_sent
+from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.consumer import Consumer
 from kombu import Connection
 
+from uplift.foreign import Foreign, note_foreign
+from uplift.worker.newer_tasks import HOLD_SECONDS, NewerTasks
+
 _log = structlog.get_logger(__name__)
+_celery_log = get_logger(__name__)
 
 _PAUSE_SECONDS = 1.0
 """Between two tries to consume. Redis is asked so often for as long as its fault lasts."""
@@ -30,6 +35,14 @@ class SteadyConsumer(Consumer):
 
     `celery.signals.heartbeat_sent` is sent while it tries, too: it does its work then.
     """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._newer = NewerTasks()
+
+    # Celery's own, which its types leave out.
+    connection_errors: Any
+    qos: Any
 
     def start(self) -> None:
         """Consume until the worker stops."""
@@ -59,6 +72,21 @@ class SteadyConsumer(Consumer):
         return conn.ensure_connection(
             failed, tries, first, step, longest, callback=state.maybe_shutdown
         )
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002
+        """Give it back after a while: a newer worker knows it. Celery's own answer drops it."""
+        if not self._newer.is_kept(message.headers["task"], message.headers["id"]):
+            note_foreign(Foreign.MESSAGE)
+            message.reject_log_error(_celery_log, self.connection_errors)
+            return
+        # Meanwhile it takes no other's place, as Celery does with a task for later.
+        self.qos.increment_eventually()
+
+        def give_back() -> None:
+            message.reject_log_error(_celery_log, self.connection_errors, requeue=True)
+            self.qos.decrement_eventually()
+
+        self.timer.call_after(HOLD_SECONDS, give_back)
 
     def _begin_again(self, error: Exception) -> None:
         """Let go of the connection, as Celery does after a lost one, and of what waits on it."""

@@ -77,6 +77,10 @@ _RULES: dict[tuple[str, str], _Rule] = {
     ("POST", "/v1/users"): _Rule(201, "users", 403, 403, json={"appUserId": "carol"}),
     ("GET", "/v1/users/{user}"): _Rule(200, "users operator", 403, 403),
     ("PUT", "/v1/users/{user}/grant"): _Rule(200, "users", 403, 403, json=_GRANT),
+    ("PUT", "/v1/users/{user}/destination"): _Rule(
+        200, "users", 403, 403, json={"destination": "oneup"}
+    ),
+    ("POST", "/v1/users/{user}/resend"): _Rule(200, "users", 403, 403),
     ("GET", "/v1/users"): _Rule(200, "users operator", 403, 403),
     ("GET", "/v1/users/{user}/summary"): _Rule(200, "submit users operator", 200, 403),
     ("DELETE", "/v1/users/{user}"): _Rule(200, "erase", 403, 403),

@@ -189,6 +189,7 @@ async def test_no_request_fails_or_gets_an_undocumented_answer(
             "version": "R4",
         }
         callers = [keys.backend, keys.operator, await device_token(database, "alice"), "wrong"]
+        failures: list[Exception] = []
         for result in schema.get_all_operations():
             assert isinstance(result, Ok)
             operation = result.ok()
@@ -204,6 +205,12 @@ async def test_no_request_fails_or_gets_an_undocumented_answer(
             )
             # The first caller asks most often.
             asking = [keys.operator, *callers] if operators else callers
-            answered = _fuzz(operation, mode, about, asking, session)
+            try:
+                answered = _fuzz(operation, mode, about, asking, session)
+            except Exception as error:  # noqa: BLE001  a run of an hour shows all that it finds
+                failures.append(error)
+                continue
             meant = {200, 201, 202, 204} if mode is GenerationMode.POSITIVE else {400, 404, 415}
             assert meant & set(answered), f"{operation.label} was answered {dict(answered)} only"
+        if failures:
+            raise ExceptionGroup("operations failed", failures)

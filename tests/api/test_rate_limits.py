@@ -259,7 +259,12 @@ async def test_a_batch_ends_where_the_backlog_is_full_and_its_lines_say_what_was
     app.state.relay = dataclasses.replace(
         relay,
         batch_acceptor=BatchAcceptor(
-            relay.database, relay.key_ring, relay.dispatcher, pressure, relay.settings
+            relay.database,
+            relay.key_ring,
+            relay.dispatcher,
+            pressure,
+            relay.destinations,
+            relay.settings,
         ),
     )
     batch = str(factories.new_id())
@@ -297,9 +302,16 @@ async def test_lines_that_come_while_too_much_of_their_user_waits_are_problems_o
     pressure = _UserFullAfter(relay, 2)
     app.state.relay = dataclasses.replace(
         relay,
-        acceptor=Acceptor(relay.database, relay.key_ring, relay.dispatcher, pressure),
+        acceptor=Acceptor(
+            relay.database, relay.key_ring, relay.dispatcher, pressure, relay.destinations
+        ),
         batch_acceptor=BatchAcceptor(
-            relay.database, relay.key_ring, relay.dispatcher, pressure, relay.settings
+            relay.database,
+            relay.key_ring,
+            relay.dispatcher,
+            pressure,
+            relay.destinations,
+            relay.settings,
         ),
     )
     content = b"".join(lines(1, number, text=" " * GROUP_BYTES) for number in range(3))

@@ -141,6 +141,7 @@ async def test_a_delivered_upload_shows_its_receipt(
         "version": None,
         "storedAt": "2026-01-01T12:00:00Z",
         "sha256": "5e",
+        "sentSha256": None,
     }
     assert shown["lastResponse"] == "http_201"
     assert shown["deliveredAt"] is not None

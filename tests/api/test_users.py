@@ -32,6 +32,7 @@ async def test_a_user_is_made_at_1uphealth_with_a_grant(
         "oneupUserId": made["oneupUserId"],
         "grant": "active",
         "grantOrigin": "user_management",
+        "destination": "oneup",
         "paused": False,
         "createdAt": made["createdAt"],
         "syncToken": made["syncToken"],
@@ -44,6 +45,30 @@ async def test_making_a_user_again_is_a_200_and_changes_nothing(client: httpx.As
     first = await client.post("/v1/users", json={"appUserId": "carol"})
     again = await client.post("/v1/users", json={"appUserId": "carol"})
     assert (again.status_code, again.json()) == (200, first.json())
+
+
+async def test_a_move_goes_to_a_destination_of_the_deployment_only(
+    client: httpx.AsyncClient, alice: str
+) -> None:
+    before = (await client.get("/v1/users/alice")).json()
+    path = "/v1/users/alice/destination"
+    same = await client.put(path, json={"destination": "oneup"})
+    assert (same.status_code, same.json()) == (200, before)
+    assert_problem(await client.put(path, json={"destination": "hapi"}), 404)
+    assert_problem(await client.put(path, json={"to": "oneup"}), 400)
+    nobody = await client.put("/v1/users/nobody/destination", json={"destination": "oneup"})
+    assert_problem(nobody, 404)
+
+
+async def test_a_resend_gives_the_user_another_sync_token(
+    client: httpx.AsyncClient, alice: str
+) -> None:
+    before = (await client.get("/v1/users/alice")).json()
+    response = await client.post("/v1/users/alice/resend")
+    assert response.status_code == 200
+    assert response.json()["syncToken"] != before["syncToken"]
+    assert response.json() == {**before, "syncToken": response.json()["syncToken"]}
+    assert_problem(await client.post("/v1/users/nobody/resend"), 404)
 
 
 async def test_a_user_whom_1uphealth_knows_already_is_adopted(

@@ -9,7 +9,9 @@ import pytest
 
 from bench.resources import BYTES, bodies, of_all_types
 from bench.upstream import Connection, State
+from tests.uplift.destinations.known import oneup
 from uplift.destinations.receipts import Receipt
+from uplift.destinations.requests import Create
 from uplift.destinations.responses import ResponseKind, classify_look_up, classify_write
 from uplift.fhir.validate import validate
 
@@ -30,7 +32,13 @@ async def test_a_create_gets_the_response_of_1uphealth(url: str) -> None:
         response = await client.post(f"{url}/r4/{resource_type}", content=body)
 
     verdict = classify_write(
-        response.status_code, response.headers, response.content, resource_type, sent=body
+        response.status_code,
+        response.headers,
+        response.content,
+        resource_type,
+        destination=oneup(),
+        write=Create(),
+        sent=body,
     )
     assert verdict.kind is ResponseKind.STORED
     assert verdict.receipt == Receipt("up-0", "1")

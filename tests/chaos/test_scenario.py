@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from chaos import scenario
-from chaos.options import Options
+from chaos.options import Like, Options
 from chaos.scenario import Scenario
 from uplift.sandbox import rules
 
@@ -87,9 +87,10 @@ def test_a_heavy_person_has_nine_tenths_of_all_uploads_and_sends_them_first() ->
     assert max(at for at, user in sent if user != scenario.HEAVY_PERSON) > options.seconds / 2
 
 
+@pytest.mark.parametrize("like", ["oneup", "hapi"])
 @pytest.mark.parametrize("beyond", [False, True])
-def test_the_sandbox_accepts_the_rules_of_every_upstream_fault(beyond: bool) -> None:
-    for faults in scenario.upstream_faults(Options(beyond=beyond)).values():
+def test_the_sandbox_accepts_the_rules_of_every_upstream_fault(like: Like, beyond: bool) -> None:
+    for faults in scenario.upstream_faults(Options(like=like, beyond=beyond)).values():
         rules.RULES.validate_python(faults)
 
 

@@ -79,7 +79,7 @@ def test_attempts_under_way_may_finish() -> None:
 
 
 def test_an_operator_s_commands_have_every_secret() -> None:
-    assert set(OPERATOR) == {f"{name}_FILE" for name in secrets().values()}
+    assert set(OPERATOR) == {f"{name}_FILE" for name in NEEDS["api"]}
 
 
 def made_secrets(folder: Path, settings: Settings) -> None:
@@ -90,7 +90,9 @@ def made_secrets(folder: Path, settings: Settings) -> None:
         capture_output=True,
     )
     for name in secrets():
-        value = getattr(settings, name).get_secret_value()
+        if (secret := getattr(settings, name)) is None:
+            continue
+        value = secret.get_secret_value()
         file = folder / name
         file.unlink()
         file.write_text(f"{value}\n")

@@ -9,7 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from tests import factories
-from uplift.destinations.client import open_http
+from uplift.destinations.configured import configured_destinations
+from uplift.destinations.http_client import open_http
 from uplift.errors import ConfigurationError
 from uplift.key_check import KeyCheck, compare, key_use
 from uplift.ledger import users
@@ -150,7 +151,9 @@ async def test_postgres_away_at_start_stops_nothing_and_no_key_is_wrapped_unchec
         redis.asyncio.from_url("redis://127.0.0.1:1") as counter,
     ):
         endpoint = TokenEndpoint(http, settings, Quota(counter, settings))
-        provisioner = Provisioner(database, KeyRing.parse(OTHER_A), endpoint, back)
+        provisioner = Provisioner(
+            database, KeyRing.parse(OTHER_A), endpoint, back, configured_destinations(settings)
+        )
         with pytest.raises(ConfigurationError, match="'a'"):
             await provisioner.provision("bob")
     assert await rows(database) == before

@@ -7,9 +7,9 @@ import pytest
 from uplift.lifecycle import DEAD_LETTERS, IN_PROGRESS, TRANSITIONS, UNFINISHED, State, allowed
 
 _WAYS = {
-    "queued": {"sending", "cancelled", "superseded", "parked", "expired"},
+    "queued": {"sending", "cancelled", "superseded", "parked", "expired", "refused"},
     "sending": {"delivered", "rejected", "refused", "queued", "parked", "expired", "cancelled"},
-    "parked": {"queued", "cancelled", "superseded", "expired"},
+    "parked": {"queued", "cancelled", "superseded", "expired", "refused"},
     "delivered": set(),
     "rejected": {"queued", "superseded"},
     "refused": {"queued", "superseded"},

@@ -21,12 +21,15 @@ def no_secrets_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_these_settings_are_secrets() -> None:
-    assert NAMES == [
+    assert set(NAMES) == {
         "UPLIFT_DATABASE_URL",
         "UPLIFT_REDIS_URL",
         "UPLIFT_MASTER_KEYS",
+        "UPLIFT_ID_KEY",
+        "UPLIFT_DESTINATION_PASSWORD",
+        "UPLIFT_DESTINATION_CLIENT_SECRET",
         "UPLIFT_ONEUP_CLIENT_SECRET",
-    ]
+    }
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
@@ -94,7 +97,10 @@ def test_a_process_gets_the_secrets_that_it_needs_and_no_others() -> None:
     everything = dict.fromkeys(SECRETS, "secret") | {"UPLIFT_API_PORT": "8080"}
     for name, needed in NEEDS.items():
         given = {each: value for each, value in only_needed(name, everything).items() if value}
-        found = set(given) - {"UPLIFT_API_PORT"} - set(FLOWER_SECRETS) | (needed & set(given))
+        others = {"UPLIFT_API_PORT", *FLOWER_SECRETS}
+        if "UPLIFT_MASTER_KEYS" in needed:  # it may speak to a destination
+            others |= {"UPLIFT_DESTINATION_PASSWORD", "UPLIFT_DESTINATION_CLIENT_SECRET"}
+        found = set(given) - others | (needed & set(given))
         assert found == needed, name
         assert "UPLIFT_API_PORT" in given
     assert NEEDS["flower"] == {"UPLIFT_REDIS_URL", "FLOWER_BASIC_AUTH"}

@@ -1,4 +1,4 @@
-"""`uplift keys`: API keys and new master keys."""
+"""`uplift keys`: API keys, and new keys of the deployment."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +10,7 @@ from rich.table import Column, Table
 
 from uplift.cli.output import echo, print_json, print_table
 from uplift.cli.session import actor, errors, read_settings, run_on_ledger
+from uplift.destinations.derived_ids import new_id_key
 from uplift.key_source import read_key_ring
 from uplift.ledger import credentials
 from uplift.ledger.credentials import BACKEND, ListedCredential, Scope
@@ -17,7 +18,9 @@ from uplift.ledger.database import Database
 from uplift.maintenance.retire_key import retire_key
 from uplift.sealing import KeyRing
 
-keys = typer.Typer(no_args_is_help=True, add_completion=False, help="API keys and master keys.")
+keys = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="API keys, and keys of the deployment."
+)
 
 
 @keys.command()
@@ -152,3 +155,9 @@ def master(
 ) -> None:
     """Print a new master key for UPLIFT_MASTER_KEYS. Keep it with your other secrets."""
     echo(KeyRing.new_entry(key_id or f"{datetime.now(UTC):k%Y%m%d}"))
+
+
+@keys.command(name="id")
+def id_key() -> None:
+    """Print a new id key for UPLIFT_ID_KEY. Set it once, never change it, and keep a copy."""
+    echo(new_id_key())

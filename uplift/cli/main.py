@@ -48,6 +48,11 @@ COMMANDS = {
     "batches": Command(
         "uplift.cli.batches:batches_commands", "Batches: many records in one request.", _RECORDS
     ),
+    "destinations": Command(
+        "uplift.cli.destinations:destinations_commands",
+        "Where records go; what to do when an address has changed.",
+        _OPERATION,
+    ),
     "doctor": Command(
         "uplift.cli.doctor:doctor",
         "Examine settings, keys, servers and workers, and say what to do.",

@@ -37,6 +37,7 @@ def _show(user: UserRow) -> None:
     echo(f"1upHealth user  {user.oneup_user_id or 'unknown'}")
     brought = ", from your backend" if user.grant_origin == "backend" else ""
     echo(f"grant   {user.grant_state or 'none'}{brought}")
+    echo(f"destination  {user.destination}")
     echo(f"paused  {'yes' if user.paused else 'no'}")
     echo(f"since   {user.created_at:%Y-%m-%d %H:%M} UTC")
 
@@ -48,7 +49,9 @@ def _json(user: UserRow) -> dict[str, Any]:
         "oneupUserId": user.oneup_user_id,
         "grant": user.grant_state or GrantState.NONE,
         "grantOrigin": user.grant_origin,
+        "destination": user.destination,
         "paused": user.paused,
+        "syncToken": user.sync_token,
         "createdAt": user.created_at,
     }
 
@@ -103,6 +106,36 @@ def add(name: _Name) -> None:
 
     async def use(relay: Relay) -> UserRow:
         return (await relay.provisioner.provision(name, by=actor()))[0]
+
+    _show(run(use))
+
+
+@users_commands.command()
+def move(
+    name: _Name,
+    to: Annotated[str, typer.Option(help="The destination: see `uplift destinations list`.")],
+) -> None:
+    """Send what the person brings to another destination from now on.
+
+    What was never sent goes there too. What may be at the old one ends there. The person's apps see
+    a new sync token, and send everything again.
+    """
+
+    async def use(relay: Relay) -> UserRow:
+        return await relay.mover.move(name, to, by=actor())
+
+    _show(run(use))
+
+
+@users_commands.command()
+def resend(name: _Name) -> None:
+    """Have everything of the person sent once more, when their apps send it again.
+
+    The apps see a new sync token. Nothing is there twice: what is there is updated.
+    """
+
+    async def use(relay: Relay) -> UserRow:
+        return await relay.mover.resend(name, by=actor())
 
     _show(run(use))
 

@@ -130,6 +130,8 @@ class AsyncUplift:
     users = _list(user_operations.users)
     user_summary = _method(user_operations.user_summary)
     store_grant = _method(user_operations.store_grant)
+    move_user = _method(user_operations.move_user)
+    resend_user = _method(user_operations.resend_user)
     erase_user = _method(user_operations.erase_user)
     device_tokens = _method(user_operations.device_tokens)
     add_device_token = _method(user_operations.add_device_token)

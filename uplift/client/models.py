@@ -22,6 +22,7 @@ class Receipt(Model, frozen=True):
     version: str | None = None
     stored_at: datetime | None = None
     sha256: str | None = None
+    sent_sha256: str | None = None
 
 
 class Issue(Model, frozen=True):
@@ -55,12 +56,14 @@ class Upload(Model, frozen=True):
     created_at: datetime
     updated_at: datetime
     status_url: str
+    destination: str = ""
     reason: str | None = None
     batch: str | None = None
     attempts: int = 0
     duplicate: bool = False
     """Whether the same content was accepted before; nothing new is sent."""
     possible_duplicate: bool = False
+    maybe_overwritten: bool = False
     maybe_stored: bool = False
     cancel_requested: bool = False
     next_attempt_at: datetime | None = None
@@ -167,6 +170,7 @@ class User(Model, frozen=True):
     sync_token: str
     oneup_user_id: str | None = None
     grant_origin: str | None = None
+    destination: str = ""
 
 
 class UserSummary(Model, frozen=True):

@@ -53,6 +53,17 @@ def store_grant(
     return Call(sending("PUT", f"{_user_path(app_user_id)}/grant", tokens), json_of(User))
 
 
+def move_user(app_user_id: str, destination: str) -> Call[User]:
+    """Send what a user brings to another destination from now on, and what was never sent."""
+    wanted = {"destination": destination}
+    return Call(sending("PUT", f"{_user_path(app_user_id)}/destination", wanted), json_of(User))
+
+
+def resend_user(app_user_id: str) -> Call[User]:
+    """Make the next upload of each of a user's records new content. Their `sync_token` changes."""
+    return Call(Request("POST", f"{_user_path(app_user_id)}/resend"), json_of(User))
+
+
 def erase_user(app_user_id: str, *, wait: float = 10.0) -> Call[Erasure]:
     """Destroy all data of a user. While it is `erasing`, call it again to see when it ends."""
     request = Request("DELETE", f"{_user_path(app_user_id)}?wait={wait:.3f}")

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -11,9 +12,17 @@ import orjson
 import structlog
 
 from uplift.delivery.calls import Calls
+from uplift.delivery.derived import DerivedDelivery
 from uplift.delivery.heartbeats import Heartbeats
-from uplift.delivery.lookup import LookUps
-from uplift.delivery.outcome import Policy, change_of, receipt_of, response_of
+from uplift.delivery.oneup import OneUpDelivery
+from uplift.delivery.outcome import (
+    Policy,
+    change_of,
+    may_be_late,
+    receipt_of,
+    response_of,
+)
+from uplift.delivery.persons import Persons
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.delivery.results import (
     Cancelled,
@@ -22,23 +31,17 @@ from uplift.delivery.results import (
     Failed,
     Invalid,
     LastStep,
-    NotFound,
+    NoDestination,
     NoToken,
     Opened,
-    PastDeadline,
     Result,
     Sent,
     Stopped,
     Unvalidated,
 )
-from uplift.destinations.client import FhirClient
-from uplift.destinations.responses import (
-    ANOTHER_ID,
-    Response,
-    ResponseKind,
-    of_another_record,
-    of_assigned_id,
-)
+from uplift.delivery.targets import Targets
+from uplift.destinations.derived_ids import read_id_key
+from uplift.destinations.responses import of_another_record
 from uplift.errors import (
     HeartbeatMissing,
     NeedsAuthorization,
@@ -51,13 +54,14 @@ from uplift.fhir.issues import Report
 from uplift.fhir.tolerances import chosen_tolerances
 from uplift.fhir.validate import validate
 from uplift.identity import receipt_key
+from uplift.ledger.database import Database
 from uplift.ledger.leases import Claim, Outcome
-from uplift.ledger.uploads import body_context, receipt_context
+from uplift.ledger.uploads import body_context, delivery_context, receipt_context
 from uplift.ledger.users import key_context
 from uplift.metrics import count_findings, library_disagreements
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
-from uplift.tokens.access import TokenAccess
+from uplift.tokens.channels import Channels
 
 _log = structlog.get_logger(__name__)
 
@@ -68,16 +72,26 @@ class Attempter:
     def __init__(
         self,
         key_ring: KeyRing,
-        access: TokenAccess,
-        fhir: FhirClient,
-        rate_limiter: RateLimiter,
+        channels: Channels,
+        rate_limiters: Mapping[str, RateLimiter],
         heartbeats: Heartbeats,
+        database: Database,
         settings: Settings,
     ) -> None:
         self._key_ring = key_ring
-        self._calls = Calls(access, fhir, rate_limiter, heartbeats)
-        self._look_ups = LookUps(self._calls, keeps_ids=settings.oneup_keeps_ids)
-        self._policy = Policy.of(settings)
+        self._channels = channels
+        self._calls = Calls(channels, rate_limiters, heartbeats)
+        self._oneup = OneUpDelivery(self._calls, keeps_ids=settings.oneup_keeps_ids)
+        self._derived = DerivedDelivery(
+            self._calls,
+            Persons(self._calls, read_id_key(settings) or b""),
+            Targets(database, wait_seconds=settings.reference_wait_seconds),
+        )
+        self._policies = {
+            name: Policy.of(settings, repeats=channel.destination.derives_ids)
+            for name, channel in channels.items()
+        }
+        self._any_policy = Policy.of(settings)
         self._tolerances = chosen_tolerances(settings)
         self._second_opinion = settings.second_opinion
         self._max_values = settings.max_resource_values
@@ -96,15 +110,19 @@ class Attempter:
         return self._outcome(claim, opened, result, started)
 
     async def _open_and_deliver(self, claim: Claim) -> tuple[Opened | None, Result]:
+        channel = self._channels.get(claim.destination)
         if claim.cancel_requested and not claim.maybe_sent:
             return None, Result(Cancelled())
-        if claim.collides and not claim.cancel_requested:
+        if channel is None:
+            return None, Result(NoDestination())
+        derives_ids = channel.destination.derives_ids
+        if claim.collides and not claim.cancel_requested and not derives_ids:
             return None, Result(Collides())
         try:
             opened = self._open(claim)
         except Exception as error:  # noqa: BLE001  one upload must not take the others with it
             return None, Result(_stopped_by(error, claim))
-        return opened, await self._deliver(opened)
+        return opened, await self._deliver(opened, derives_ids=derives_ids)
 
     def _open(self, claim: Claim) -> Opened:
         """Decrypt everything of the claim. What does not decrypt holds it, whatever its body is."""
@@ -113,11 +131,11 @@ class Attempter:
         if claim.record_receipt is None:
             return Opened(claim, key, body)
         receipt: dict[str, Any] = orjson.loads(
-            key.open(claim.record_receipt, receipt_context(claim.record_id))
+            key.open(claim.record_receipt, delivery_context(claim.record_id, claim.destination))
         )
         return Opened(claim, key, body, receipt["id"] or None, receipt["version"])
 
-    async def _deliver(self, opened: Opened) -> Result:
+    async def _deliver(self, opened: Opened, *, derives_ids: bool) -> Result:
         claim = opened.claim
         issues: dict[str, Any] | None = None
         in_doubt, can_tell = False, True
@@ -128,18 +146,16 @@ class Attempter:
                 issues = report.to_json()
                 if not report.valid:
                     return Result(Unvalidated() if report.too_complex else Invalid(), issues)
+            if derives_ids:
+                last, sent = await self._derived.deliver(opened)
+                return Result(last, issues, sent=sent)
             if claim.maybe_sent:
-                looked_up = await self._look_ups.look_up(opened)
-                if not isinstance(looked_up, NotFound):
-                    return Result(looked_up, issues)
-                can_tell = looked_up.can_tell
+                ended, can_tell = await self._oneup.look_up(opened)
+                if ended is not None:
+                    return Result(ended, issues)
                 # What was under way when the ledger lost commits is stored by now, or never.
                 in_doubt = not (claim.maybe_lost and can_tell)
-            if claim.cancel_requested:
-                return Result(Cancelled(), issues, in_doubt, can_tell)
-            if claim.past_deadline:
-                return Result(PastDeadline(), issues, in_doubt, can_tell)
-            return Result(await self._send(opened), issues, in_doubt, can_tell)
+            return Result(await self._oneup.deliver(opened), issues, in_doubt, can_tell)
         except Exception as error:  # noqa: BLE001  one upload must not take the others with it
             return Result(_stopped_by(error, claim), issues, in_doubt, can_tell)
 
@@ -158,35 +174,6 @@ class Attempter:
             library_disagreements.labels(opened.claim.fhir_version).inc()
         return report
 
-    async def _send(self, opened: Opened) -> Sent:
-        target = opened.delivered_id
-        response = await self._calls.write(opened, target)
-        if response.kind is ResponseKind.ABSENT and target is not None:
-            # The target of the update is gone. If a look-up says so too, create it again.
-            found = await self._calls.look_up(opened, target)
-            if found.kind is ResponseKind.ABSENT:
-                response = await self._calls.write(opened, None)
-                target = None
-        if response.code == ANOTHER_ID and target is None:
-            response = await self._at_assigned_id(opened, response)
-        return Sent(response)
-
-    async def _at_assigned_id(self, opened: Opened, response: Response) -> Response:
-        """Look up the id that a create was answered with, although ids are said to be kept.
-
-        If the setting is wrong, our content is there. It is not under our id, so each attempt
-        would create it once more.
-        """
-        assigned = response.receipt.id if response.receipt is not None else None
-        if assigned is None:
-            return response
-        try:
-            found = await self._calls.look_up(opened, assigned)
-        except Exception as error:  # noqa: BLE001  the write has its response, whatever this has
-            _log.warning("assigned_id_not_looked_up", error=type(error).__name__)
-            return response
-        return of_assigned_id(response, found, opened.body)
-
     def _outcome(
         self, claim: Claim, opened: Opened | None, result: Result, started: float
     ) -> Outcome:
@@ -195,11 +182,13 @@ class Attempter:
             receipt = receipt_of(opened, result, datetime.now(UTC))
             if receipt is not None:
                 upload_receipt = opened.key.seal(receipt, receipt_context(claim.upload_id))
-                record_receipt = opened.key.seal(receipt, receipt_context(claim.record_id))
+                record_receipt = opened.key.seal(
+                    receipt, delivery_context(claim.record_id, claim.destination)
+                )
         change, code = change_of(
             claim,
             result,
-            self._policy,
+            self._policies.get(claim.destination, self._any_policy),
             jitter=random.random(),  # noqa: S311
             sealed_receipt=upload_receipt,
         )
@@ -211,6 +200,7 @@ class Attempter:
             status_code=response.status_code if response is not None else None,
             duration=time.monotonic() - started,
             record_receipt=record_receipt,
+            may_be_late=may_be_late(result.last),
         )
         if opened is None or response is None or response.receipt is None or not record_receipt:
             return outcome

@@ -1,62 +1,70 @@
-"""Calls to the destination for one upload: with its user's token, and reported to the limiter."""
+"""Calls to an upload's destination: logged in there, and reported to the limiter."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from uplift.delivery.heartbeats import Heartbeats
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.delivery.results import Opened
-from uplift.destinations.client import FhirClient
+from uplift.destinations.destination import Destination
+from uplift.destinations.requests import Upsert, Write
 from uplift.destinations.responses import Response, ResponseKind
 from uplift.errors import HeartbeatMissing, Stopping, WriteFailed
 from uplift.fhir.versions import FhirVersion
-from uplift.tokens.access import TokenAccess
+from uplift.tokens.channels import Channel, Channels
 from uplift.tokens.person import AccessToken, Person
 from uplift.traces import part
 
 
 class Calls:
-    """Calls the destination. All of them raise what `TokenAccess.with_token` raises."""
+    """Calls destinations. All of them raise what `Access.with_token` raises."""
 
     def __init__(
-        self,
-        access: TokenAccess,
-        fhir: FhirClient,
-        rate_limiter: RateLimiter,
-        heartbeats: Heartbeats,
+        self, channels: Channels, rate_limiters: Mapping[str, RateLimiter], heartbeats: Heartbeats
     ) -> None:
-        self._access = access
-        self._fhir = fhir
-        self._rate_limiter = rate_limiter
+        self._channels = channels
+        self._rate_limiters = rate_limiters
         self._heartbeats = heartbeats
         self._stopping = False
 
     def stop(self) -> None:
-        """Begin no create or update any more."""
+        """Begin no write any more."""
         self._stopping = True
 
-    async def write(self, opened: Opened, resource_id: str | None) -> Response:
-        """Create the resource, or update the one of that id.
+    def destination(self, opened: Opened) -> Destination:
+        """Where the upload goes."""
+        return self._channel(opened).destination
+
+    async def write(
+        self,
+        opened: Opened,
+        write: Write,
+        body: bytes | None = None,
+        *,
+        resource_type: str | None = None,
+    ) -> Response:
+        """Write the resource, with its own body if no other is given.
 
         Raises Stopping after `stop`, HeartbeatMissing, and WriteFailed.
         """
         claim = opened.claim
+        fhir = self._channel(opened).fhir
         writing = False
 
-        async def write(token: AccessToken) -> Response:
+        async def ask(token: AccessToken) -> Response:
             nonlocal writing
             # To get the token may have taken a while.
             if self._stopping:
                 raise Stopping
             writing = True
-            response = await self._fhir.write(
-                token=token.value,
-                version_path=FhirVersion(claim.fhir_version).path,
-                resource_type=claim.resource_type,
-                body=opened.body,
+            response = await fhir.write(
+                authorization=token.authorization,
+                version=FhirVersion(claim.fhir_version),
+                resource_type=resource_type or claim.resource_type,
+                write=write,
+                body=opened.body if body is None else body,
                 deadline=claim.deadline,
-                resource_id=resource_id,
                 may_send=lambda: self._heartbeats.may_send(claim.claimed_at),
             )
             # A 401 stored nothing: while the token is refreshed, nothing is under way.
@@ -64,7 +72,7 @@ class Calls:
             return response
 
         try:
-            return await self._call(opened, write)
+            return await self._call(opened, ask)
         except HeartbeatMissing:
             raise
         except Exception as error:
@@ -72,28 +80,50 @@ class Calls:
                 raise WriteFailed(error) from error
             raise
 
-    async def look_up(self, opened: Opened, resource_id: str) -> Response:
+    async def look_up(
+        self, opened: Opened, resource_id: str, *, resource_type: str | None = None
+    ) -> Response:
         """Read the resource of that id."""
         claim = opened.claim
+        fhir = self._channel(opened).fhir
 
-        async def look_up(token: AccessToken) -> Response:
-            return await self._fhir.look_up(
-                token=token.value,
-                version_path=FhirVersion(claim.fhir_version).path,
-                resource_type=claim.resource_type,
+        async def ask(token: AccessToken) -> Response:
+            return await fhir.look_up(
+                authorization=token.authorization,
+                version=FhirVersion(claim.fhir_version),
+                resource_type=resource_type or claim.resource_type,
                 resource_id=resource_id,
                 deadline=claim.deadline,
             )
 
-        return await self._call(opened, look_up)
+        return await self._call(opened, ask)
+
+    async def match(
+        self, opened: Opened, upsert: Upsert, *, resource_type: str | None = None
+    ) -> Response:
+        """Search for the one resource that an upsert writes to."""
+        claim = opened.claim
+        fhir = self._channel(opened).fhir
+
+        async def ask(token: AccessToken) -> Response:
+            return await fhir.match(
+                authorization=token.authorization,
+                version=FhirVersion(claim.fhir_version),
+                resource_type=resource_type or claim.resource_type,
+                upsert=upsert,
+                deadline=claim.deadline,
+            )
+
+        return await self._call(opened, ask)
 
     async def search(self, opened: Opened, identifier: str, resource: dict[str, Any]) -> Response:
         """Search by FHIR's token for an identifier, for a resource with the same content."""
         claim = opened.claim
+        fhir = self._channel(opened).fhir
 
-        async def search(token: AccessToken) -> Response:
-            return await self._fhir.search(
-                token=token.value,
+        async def ask(token: AccessToken) -> Response:
+            return await fhir.search(
+                authorization=token.authorization,
                 version=FhirVersion(claim.fhir_version),
                 resource_type=claim.resource_type,
                 identifier=identifier,
@@ -103,7 +133,24 @@ class Calls:
                 exactly=opened.has_older_without_receipt or opened.delivered_id is not None,
             )
 
-        return await self._call(opened, search)
+        return await self._call(opened, ask)
+
+    async def check_version(self, opened: Opened) -> Response:
+        """Whether the server is of the upload's FHIR version: FOUND."""
+        claim = opened.claim
+        fhir = self._channel(opened).fhir
+
+        async def ask(token: AccessToken) -> Response:
+            return await fhir.check_version(
+                authorization=token.authorization,
+                version=FhirVersion(claim.fhir_version),
+                deadline=claim.deadline,
+            )
+
+        return await self._call(opened, ask)
+
+    def _channel(self, opened: Opened) -> Channel:
+        return self._channels[opened.claim.destination]
 
     async def _call(
         self, opened: Opened, call: Callable[[AccessToken], Awaitable[Response]]
@@ -122,9 +169,9 @@ class Calls:
             return response
 
         person = Person(claim.user_id, claim.app_user_id, opened.key)
-        response = await self._access.with_token(person, timed)
+        response = await self._channel(opened).access.with_token(person, timed)
         # Only the last response counts: a 401 that a fresh token cures is no failure.
-        self._rate_limiter.answered(
+        self._rate_limiters[claim.destination].answered(
             response,
             asked_at,
             fhir_type=claim.fhir_type,

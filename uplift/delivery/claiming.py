@@ -51,11 +51,15 @@ class _Acquired:
 
 
 class Claimer:
-    """Claims what is next in a queue. `stopping` is set when nothing more may be claimed."""
+    """Claims what is next in a queue for one destination.
+
+    `stopping` is set when nothing more may be claimed.
+    """
 
     def __init__(
         self,
         database: Database,
+        destination: str,
         rate_limiter: RateLimiter,
         in_flight: InFlightLimit,
         heartbeats: Heartbeats,
@@ -63,6 +67,7 @@ class Claimer:
         stopping: asyncio.Event,
     ) -> None:
         self._database = database
+        self._destination = destination
         self._rate_limiter = rate_limiter
         self._in_flight = in_flight
         self._heartbeats = heartbeats
@@ -74,14 +79,25 @@ class Claimer:
         """How many may be claimed, up to a limit: only so many slots and permits are acquired."""
         if not self._rate_limiter.is_scarce:
             async with self._database.reading() as connection:
-                return await fair_queue.count_ready(connection, queue, limit=MAX_CLAIM)
+                return self._noted(
+                    await fair_queue.count_ready(
+                        connection, queue, self._destination, limit=MAX_CLAIM
+                    )
+                )
         # What turns out not to be due would use up permits, and there are few.
         while True:
             probing = await self._rate_limiter.types.probing()
             async with self._database.transaction() as connection:
-                front = await due.front(connection, queue, limit=MAX_CLAIM, probing=probing)
+                front = await due.front(
+                    connection, queue, self._destination, limit=MAX_CLAIM, probing=probing
+                )
             if front.due or not front.found:
-                return len(front.due)
+                return self._noted(len(front.due))
+
+    def _noted(self, ready: int) -> int:
+        if ready:
+            self._in_flight.note_work(self._destination)
+        return ready
 
     async def claim(self, queue: str, limit: int, *, elsewhere: Collection[UUID]) -> Claimed | None:
         """Claim up to so many, once there are free slots; None without a permit or an upload.
@@ -99,6 +115,7 @@ class Claimer:
                 front = await due.front(
                     connection,
                     queue,
+                    self._destination,
                     limit=acquired.permits,
                     probing=probing,
                     stalled_seconds=self._rate_limiter.stalled_seconds,
@@ -148,7 +165,9 @@ class Claimer:
 
     async def _claim_probe(self, queue: str, fhir_type: FhirType) -> list[Claim]:
         async with self._database.reading() as connection:
-            upload_id = await set_aside.first_set_aside(connection, queue, fhir_type)
+            upload_id = await set_aside.first_set_aside(
+                connection, queue, self._destination, fhir_type
+            )
         if upload_id is None:
             return []
         async with self._acquire(1) as acquired:
@@ -169,13 +188,15 @@ class Claimer:
     @asynccontextmanager
     async def _acquire(self, limit: int) -> AsyncIterator[_Acquired]:
         """Within it, up to so many slots are acquired. Afterwards what is not used is released."""
-        acquired = _Acquired(await self._in_flight.acquire(limit))
+        acquired = _Acquired(await self._in_flight.acquire(limit, self._destination))
         try:
             yield acquired
         finally:
             used = sum(claim.body_bytes for claim in acquired.claims)
             count = len(acquired.claims)
-            await self._in_flight.release(acquired.slots - count, acquired.body_bytes - used)
+            await self._in_flight.release(
+                acquired.slots - count, acquired.body_bytes - used, destination=self._destination
+            )
             self._rate_limiter.release(acquired.permits - count)
 
     async def _lease_fitting(
@@ -186,7 +207,7 @@ class Claimer:
         since: float,
     ) -> list[Claim]:
         """Lease those of these that fit. The others stay at the front."""
-        count = self._in_flight.fit([each.body_bytes for each in found.values()])
+        count = self._in_flight.fit([each.body_bytes for each in found.values()], self._destination)
         fitting = dict(islice(found.items(), count))
         acquired.body_bytes = sum(each.body_bytes for each in fitting.values())
         return await leases.lease(connection, fitting, since=since, **self._terms())

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from uuid import UUID
 
 import structlog
@@ -9,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from structlog.contextvars import bound_contextvars
 
 from uplift import traces
+from uplift.address_check import AddressCheck
 from uplift.coalesce import Coalescer
 from uplift.delivery.attempt import Attempter
 from uplift.delivery.claiming import MAX_CLAIM, Claimer
@@ -46,29 +48,38 @@ class Deliverer:
         self,
         database: Database,
         attempter: Attempter,
-        rate_limiter: RateLimiter,
+        addresses: AddressCheck,
+        rate_limiters: Mapping[str, RateLimiter],
         heartbeats: Heartbeats,
         settings: Settings,
     ) -> None:
         self._database = database
+        self._settle_seconds = settings.settle_seconds
         self._attempter = attempter
-        self._rate_limiter = rate_limiter
+        self._addresses = addresses
+        self._rate_limiters = rate_limiters
         self._in_flight = InFlightLimit(
             slots=settings.max_in_flight,
             body_bytes=settings.max_in_flight_bytes or body_bytes_for(memory_limit()),
+            destinations=len(rate_limiters),
+            work_seconds=settings.attempt_seconds,
         )
         self._record = Coalescer(self._record_all, concerns_all=is_away)
-        self._claiming = asyncio.Lock()
+        self._claiming = {name: asyncio.Lock() for name in rate_limiters}
         self._suspects: set[UUID] = set()  # they wait until nothing else is in flight
         self._stopping = asyncio.Event()
-        self._claimer = Claimer(
-            database,
-            rate_limiter,
-            self._in_flight,
-            heartbeats,
-            settings,
-            self._stopping,
-        )
+        self._claimers = {
+            name: Claimer(
+                database,
+                name,
+                rate_limiter,
+                self._in_flight,
+                heartbeats,
+                settings,
+                self._stopping,
+            )
+            for name, rate_limiter in rate_limiters.items()
+        }
 
     def stop(self) -> None:
         """Claim nothing more, and hand back the uploads that are claimed and not sent yet."""
@@ -78,56 +89,64 @@ class Deliverer:
     async def deliver(self, queue: str) -> bool:
         """Attempt what is due in that queue, by its fair queue, until nothing is.
 
+        Each destination is claimed for by itself: one that is away keeps none of another waiting.
+        Nothing is claimed for one whose address has changed.
+
         Returns when every attempt has ended and is recorded: whether more may be due, because of a
         stop or because it took long. Only as many uploads are claimed as may be sent now: so one
         slow send delays no other, and a frozen process has few claims. It ends as well when it gets
         no permit soon: the sweep dispatches again.
         """
         until = time.monotonic() + _LONGEST
-        failure: Exception | None = None
+        usable = await self._addresses.usable()
         async with asyncio.TaskGroup() as sends:
-            try:
-                await self._deliver_all(queue, sends, until)
-            except Exception as error:  # noqa: BLE001  raised below
-                # Attempts in flight end first: cut off, they would leave an unknown outcome.
-                failure = error
-        if failure is not None:
-            raise failure
+            # Attempts in flight end before an error is raised: cut off, they would leave an unknown
+            # outcome.
+            ends = await asyncio.gather(
+                *(self._deliver_all(queue, name, sends, until) for name in usable),
+                return_exceptions=True,
+            )
+        for failure in ends:
+            if failure is not None:
+                raise failure
         return self._is_over(until)
 
     def _is_over(self, until: float) -> bool:
         return self._stopping.is_set() or time.monotonic() >= until
 
-    async def _deliver_all(self, queue: str, sends: asyncio.TaskGroup, until: float) -> None:
-        """Claim and send until nothing is due, there is no permit, or it is time to end."""
+    async def _deliver_all(
+        self, queue: str, destination: str, sends: asyncio.TaskGroup, until: float
+    ) -> None:
+        """Claim and send until nothing is due there, there is no permit, or it is time to end."""
+        claimer, rate_limiter = self._claimers[destination], self._rate_limiters[destination]
         ready, more = 0, True
         while not self._is_over(until):
-            for probe in await self._claimer.claim_probes(queue):
+            for probe in await claimer.claim_probes(queue):
                 sends.create_task(self._deliver_in_flight(probe))
-            if (not ready and more) or self._rate_limiter.is_scarce:
-                ready = await self._claimer.count_ready(queue)
+            if (not ready and more) or rate_limiter.is_scarce:
+                ready = await claimer.count_ready(queue)
                 more = ready == MAX_CLAIM
             if not ready:
                 return  # what comes now has messages of its own
             # One at a time: together they would ask for more permits than there are uploads.
-            async with self._claiming:
-                claimed = await self._claimer.claim(queue, ready, elsewhere=self._suspects)
+            async with self._claiming[destination]:
+                claimed = await claimer.claim(queue, ready, elsewhere=self._suspects)
             if claimed is None:
                 return
             for claim in claimed.claims:
                 waiting_duration.labels(queue).observe(claim.due_seconds)
                 sends.create_task(self._deliver_in_flight(claim))
             for upload_id in claimed.suspects:
-                if not await self._deliver_alone(upload_id):
+                if not await self._deliver_alone(upload_id, claimer):
                     return
             ready = max(0, ready - claimed.found)
 
-    async def _deliver_alone(self, upload_id: UUID) -> bool:
+    async def _deliver_alone(self, upload_id: UUID, claimer: Claimer) -> bool:
         """Attempt this one while nothing else is in flight; False if there is no permit."""
         self._suspects.add(upload_id)
         try:
             async with self._in_flight.alone():
-                claims = await self._claimer.claim_alone(upload_id)
+                claims = await claimer.claim_alone(upload_id)
                 if claims is None:
                     return False
                 for claim in claims:
@@ -140,7 +159,7 @@ class Deliverer:
         try:
             await self._deliver_one(claim)
         finally:
-            await self._in_flight.release(1, claim.body_bytes)
+            await self._in_flight.release(1, claim.body_bytes, destination=claim.destination)
 
     async def _deliver_one(self, claim: Claim) -> None:
         try:
@@ -175,7 +194,9 @@ class Deliverer:
             try:
                 async with self._database.transaction() as connection:
                     true = await receipts.without_taken(connection, outcomes)
-                    recorded = await leases.record(connection, true)
+                    recorded = await leases.record(
+                        connection, true, settle_seconds=self._settle_seconds
+                    )
                 break
             except SQLAlchemyError as error:
                 refused += not is_away(error)

@@ -9,15 +9,19 @@ import orjson
 
 from uplift.delivery.backoff import Backoff
 from uplift.delivery.results import (
+    AwaitsReference,
     Cancelled,
     CannotOpen,
     Collides,
+    DeletedFound,
     Failed,
+    ForeignFound,
     Found,
     Invalid,
     LastStep,
     LookUpFailed,
     NewerFound,
+    NoDestination,
     NoToken,
     Opened,
     PastDeadline,
@@ -25,31 +29,40 @@ from uplift.delivery.results import (
     SearchEmpty,
     Sent,
     Stopped,
+    Unprepared,
     Unvalidated,
 )
 from uplift.destinations.responses import Response, ResponseKind
-from uplift.errors import NeedsAuthorization, TokenPending, TokenUnavailable
+from uplift.errors import LoginFailed, NeedsAuthorization, TokenPending, TokenUnavailable
 from uplift.fhir.issues import ISSUES_KEPT
 from uplift.ledger.leases import Claim
 from uplift.ledger.transitions import Change
 from uplift.lifecycle import Reason, State
 from uplift.settings import Settings
 
+# How often a record asks whether what it refers to is there. So it costs a claim now and then.
+REFERENCE_POLL_SECONDS = 2.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """The settings that decide how long an upload waits. Times in seconds."""
+    """The settings that decide how long an upload waits. Times in seconds.
+
+    `repeats` is whether an upload may be sent again at once after an unknown outcome.
+    """
 
     backoff: Backoff
     settle_seconds: float
     index_lag_seconds: float
     hold_seconds: float
     parked_seconds: float
+    repeats: bool = False
 
     @classmethod
-    def of(cls, settings: Settings) -> "Policy":
+    def of(cls, settings: Settings, *, repeats: bool = False) -> "Policy":
         """As the settings say."""
         return cls(
+            repeats=repeats,
             backoff=Backoff(settings.backoff_first_seconds, settings.max_backoff_seconds),
             settle_seconds=settings.settle_seconds,
             index_lag_seconds=settings.index_lag_seconds,
@@ -96,6 +109,9 @@ _TOO_COMPLEX = _Next(State.REJECTED, Reason.TOO_COMPLEX, "too_complex")
 _FOUND = _Next(State.DELIVERED, None, "found")
 # Only a person can decide which of the two contents is right.
 _NEWER_FOUND = _Next(State.REFUSED, Reason.NEWER_UPSTREAM, "newer_upstream")
+_DELETED = _Next(State.REFUSED, Reason.DELETED_UPSTREAM, "deleted_upstream")
+_CHANGED = _Next(State.REFUSED, Reason.CHANGED_UPSTREAM, "changed_upstream")
+_OVERWROTE = _Next(State.DELIVERED, Reason.OVERWROTE_UPSTREAM, "overwrote_upstream")
 _PAST_DEADLINE = _Next(State.EXPIRED, Reason.GAVE_UP, "gave_up")
 _STOPPED = _Next(State.QUEUED, Reason.HANDED_BACK, "handed_back")
 _STORED = _Next(State.DELIVERED, None, "stored")
@@ -128,7 +144,7 @@ def change_of(
         then = _STORED_UNSEEN
     response = response_of(last)
     unknown = _is_unknown(last)
-    arrived = unknown or (response is not None and response.kind in _ARRIVED)
+    arrived = unknown or (isinstance(last, Sent) and last.response.kind in _ARRIVED)
     empty_searches = 0 if unknown else None
     if isinstance(last, SearchEmpty):
         empty_searches = claim.empty_searches + 1
@@ -169,13 +185,16 @@ def _issues(result: Result, response: Response | None) -> dict[str, Any] | None:
 
 def response_of(last: LastStep) -> Response | None:
     """The response that decided, if one did."""
-    return last.response if isinstance(last, Sent | Found) else None
+    if isinstance(last, Sent | Found | DeletedFound | ForeignFound | Unprepared):
+        return last.response
+    return None
 
 
 def receipt_of(opened: Opened, result: Result, now: datetime) -> bytes | None:
     """What the destination calls the delivered resource, as JSON; None if it is not delivered.
 
-    Its digest is of the body, so it is health data: seal it.
+    `sha256` is of the upload's body, `sent_sha256` of what was sent if that is another one: both
+    are health data, so seal it.
     """
     match result.last:
         case Found(response):
@@ -186,14 +205,20 @@ def receipt_of(opened: Opened, result: Result, now: datetime) -> bytes | None:
             receipt = None
     if receipt is None:
         return None
-    return orjson.dumps(
-        {
-            "id": receipt.id,
-            "version": receipt.version,
-            "stored_at": (receipt.stored_at or now).isoformat(),
-            "sha256": hashlib.sha256(opened.body).hexdigest(),
-        }
-    )
+    known = {
+        "id": receipt.id,
+        "version": receipt.version,
+        "stored_at": (receipt.stored_at or now).isoformat(),
+        "sha256": hashlib.sha256(opened.body).hexdigest(),
+    }
+    if result.sent is not None:
+        known["sent_sha256"] = hashlib.sha256(result.sent).hexdigest()
+    return orjson.dumps(known)
+
+
+def may_be_late(last: LastStep) -> bool:
+    """Whether what was sent may be stored later, over a newer version."""
+    return _is_unknown(last) and not (isinstance(last, Sent) and last.conditional)
 
 
 def _is_unknown(last: LastStep) -> bool:
@@ -220,12 +245,24 @@ def _next(claim: Claim, last: LastStep, policy: Policy, jitter: float) -> _Next:
 
 def _then(last: LastStep, policy: Policy, jitter: float) -> _Next | _Retry | _Wait:  # noqa: C901  one row a step
     match last:
-        case Sent(response):
-            return _after_write(response, policy)
+        case Sent(response, overwrote):
+            return _after_write(response, policy, overwrote=overwrote)
+        case Unprepared(response):
+            return _unprepared(response, policy)
+        case AwaitsReference():
+            # At a random time: what goes first may end at any.
+            delay = REFERENCE_POLL_SECONDS * (1 + jitter)
+            return _Wait(Reason.AWAITING_REFERENCE, "awaiting_reference", delay)
+        case DeletedFound():
+            return _DELETED
+        case ForeignFound():
+            return _CHANGED
         case Cancelled():
             return _CANCELLED
         case Collides():
             return _COLLIDES
+        case NoDestination():
+            return _Retry(Reason.HELD, "no_destination", policy.hold_seconds)
         case CannotOpen():
             return _Retry(Reason.HELD, "sealed", policy.hold_seconds)
         case Invalid():
@@ -248,27 +285,49 @@ def _then(last: LastStep, policy: Policy, jitter: float) -> _Next | _Retry | _Wa
         case NoToken(error):
             return _without_token(error, policy, jitter)
         case Failed(error, writing):
-            if writing:
+            if writing and not policy.repeats:
                 return _Retry(Reason.SETTLING, f"failed_{error}", policy.settle_seconds)
             return _Retry(Reason.RETRY, f"failed_{error}")
 
 
-def _after_write(response: Response, policy: Policy) -> _Next | _Retry:
+def _after_write(response: Response, policy: Policy, *, overwrote: bool) -> _Next | _Retry:
     floor = response.retry_after or 0.0
     match response.kind:
+        case ResponseKind.STORED if overwrote:
+            return _OVERWROTE
         case ResponseKind.STORED:
             return _STORED_DIFFERENTLY if response.differs else _STORED
         case ResponseKind.REFUSED:
             return _Next(State.REFUSED, Reason.UPSTREAM_REFUSED, response.code)
-        case ResponseKind.UNKNOWN:
+        case ResponseKind.UNKNOWN if not policy.repeats:
             return _Retry(Reason.SETTLING, response.code, max(policy.settle_seconds, floor))
-        case ResponseKind.NOT_SENT | ResponseKind.BUSY:
+        case (
+            ResponseKind.UNKNOWN
+            | ResponseKind.NOT_SENT
+            | ResponseKind.BUSY
+            | ResponseKind.LOCKED
+            | ResponseKind.CONFLICT
+        ):
             return _Retry(Reason.RETRY, response.code, floor)
         case (
             ResponseKind.UNAUTHORIZED | ResponseKind.HOLD | ResponseKind.ABSENT | ResponseKind.FOUND
         ):
             # Something is wrong with the deployment rather than with the record.
             return _Retry(Reason.HELD, response.code, max(policy.hold_seconds, floor))
+
+
+def _unprepared(response: Response, policy: Policy) -> _Retry:
+    floor = response.retry_after or 0.0
+    match response.kind:
+        case (
+            ResponseKind.UNKNOWN
+            | ResponseKind.NOT_SENT
+            | ResponseKind.BUSY
+            | ResponseKind.LOCKED
+            | ResponseKind.CONFLICT
+        ):
+            return _Retry(Reason.RETRY, response.code, floor)
+    return _Retry(Reason.HELD, response.code, max(policy.hold_seconds, floor))
 
 
 def _without_token(
@@ -279,6 +338,9 @@ def _without_token(
             clock = policy.parked_seconds
             reason = Reason.NEEDS_AUTHORIZATION
             return _Next(State.PARKED, reason, "needs_authorization", clock=clock)
+        case LoginFailed():
+            # The deployment's own login: no person has anything to do with it.
+            return _Retry(Reason.HELD, f"login_{error.code}", policy.hold_seconds)
         case TokenPending():
             # At a random time: if all came back at once, most would only learn the same again.
             delay = error.retry_after + jitter * error.spread

@@ -29,7 +29,12 @@ from uplift.delivery.local_limit import LocalLimit
 from uplift.delivery.type_probes import TypeProbes
 from uplift.destinations.responses import Response, ResponseKind
 from uplift.ledger.set_aside import FhirType
-from uplift.metrics import rate_limiter_limit, rate_limiter_probing, rate_limiter_slowed
+from uplift.metrics import (
+    rate_limiter_limit,
+    rate_limiter_probing,
+    rate_limiter_slowed,
+    rate_limiter_types_probing,
+)
 from uplift.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -50,6 +55,7 @@ which may be wrong. `rate_limiter.lua` has the same limit."""
 
 _GOOD = frozenset(
     {ResponseKind.STORED, ResponseKind.FOUND, ResponseKind.ABSENT, ResponseKind.REFUSED}
+    | {ResponseKind.LOCKED, ResponseKind.CONFLICT}
 )
 # UNAUTHORIZED is only reported after a refresh that worked.
 _BAD = frozenset({ResponseKind.UNKNOWN, ResponseKind.NOT_SENT, ResponseKind.UNAUTHORIZED})
@@ -91,19 +97,29 @@ class _Report:
 
 
 class RateLimiter:
-    """Acquires permits for attempts at one destination, and reports the responses to them."""
+    """Acquires permits for attempts at one destination, and reports the responses to them.
+
+    `limit` is how many may begin in a second at most; None is what the settings say.
+    """
 
     def __init__(
-        self, redis_client: "redis.asyncio.Redis", settings: Settings, destination: str = ONEUP
+        self,
+        redis_client: "redis.asyncio.Redis",
+        settings: Settings,
+        destination: str = ONEUP,
+        *,
+        limit: float | None = None,
     ) -> None:
         self._rule = redis_client.register_script(_SCRIPT)
         key = LimiterKey(destination)
         self._keys = [key.name(), key.name("failing")]
         self.types = TypeProbes(redis_client, settings, destination)
-        self._limit = settings.max_attempts_per_second
+        self._destination = destination
+        self._limit = limit or settings.max_attempts_per_second
         self._probe_seconds = settings.probe_seconds
         self._local = LocalLimit(settings.local_attempts_per_second)
         self._state = RateLimiterState("full", self._limit, 0.0, 0.0)
+        _show_before_the_first_event(destination)
         self._known_at = -math.inf  # all times on time.monotonic
         self._away_until = -math.inf
         self._redis_clock = 0.0  # Redis' milliseconds when time.monotonic was 0
@@ -288,15 +304,24 @@ class RateLimiter:
         return round(at * 1000 + self._redis_clock) if at else 0
 
     def _show(self, event: str) -> None:
-        rate_limiter_limit.set(self._state.limit)
+        rate_limiter_limit.labels(self._destination).set(self._state.limit)
         phase = self._state.phase
-        rate_limiter_probing.set(phase in _STALLED)
+        rate_limiter_probing.labels(self._destination).set(phase in _STALLED)
         match event:
             case "throttled" | "probing_busy":
-                rate_limiter_slowed.labels("busy").inc()
+                rate_limiter_slowed.labels(self._destination, "busy").inc()
                 _log.warning("rate_limiter_changed", state=phase, why="busy")
             case "probing_outage":
-                rate_limiter_slowed.labels("outage").inc()
+                rate_limiter_slowed.labels(self._destination, "outage").inc()
                 _log.warning("rate_limiter_changed", state=phase, why="outage")
             case "resumed" | "full":
                 _log.info("rate_limiter_changed", state=phase, why=event)
+
+
+def _show_before_the_first_event(destination: str) -> None:
+    # Unknown until this process has read them.
+    for gauge in (rate_limiter_limit, rate_limiter_probing, rate_limiter_types_probing):
+        gauge.labels(destination).set(math.nan)
+    # A counter that begins with its first event hides that event from PromQL's `increase`.
+    for cause in ("busy", "outage"):
+        rate_limiter_slowed.labels(destination, cause)

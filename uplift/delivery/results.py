@@ -41,6 +41,11 @@ class Collides:
 
 
 @dataclass(frozen=True, slots=True)
+class NoDestination:
+    """The settings have no destination of its name any more."""
+
+
+@dataclass(frozen=True, slots=True)
 class CannotOpen:
     """A sealed value of it does not open with the keys of this deployment."""
 
@@ -92,10 +97,42 @@ class PastDeadline:
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """A create or an update was tried, and this is the response."""
+class DeletedFound:
+    """Somebody deleted at the destination what was delivered there."""
 
     response: Response
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignFound:
+    """Somebody changed at the destination what was delivered there."""
+
+    response: Response
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitsReference:
+    """What it refers to is on its way to the destination too, and goes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unprepared:
+    """What must be there before the record could not be seen or made. Nothing was sent of it."""
+
+    response: Response
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A write was tried, and this is the response.
+
+    `overwrote` is whether it went over somebody else's content. `conditional` is whether it asked
+    for a version: then a late commit cannot go over a newer one.
+    """
+
+    response: Response
+    overwrote: bool = False
+    conditional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +164,7 @@ LookedUp = Found | NewerFound | NotFound | SearchEmpty | LookUpFailed
 LastStep = (
     Cancelled
     | Collides
+    | NoDestination
     | CannotOpen
     | Invalid
     | Unvalidated
@@ -135,6 +173,10 @@ LastStep = (
     | SearchEmpty
     | LookUpFailed
     | PastDeadline
+    | DeletedFound
+    | ForeignFound
+    | AwaitsReference
+    | Unprepared
     | Sent
     | Stopped
     | NoToken
@@ -150,10 +192,11 @@ class Result:
     `issues` are the findings of validation, if this attempt validated. `in_doubt` is whether the
     upload was sent before with an unknown outcome and was not found: it may be stored later, so
     sending it again may duplicate it. `can_tell` is whether a look-up could tell that it was not
-    there.
+    there. `sent` is the body as the destination gets it, if that is another one than the upload's.
     """
 
     last: LastStep
     issues: dict[str, Any] | None = None
     in_doubt: bool = False
     can_tell: bool = True
+    sent: bytes | None = field(default=None, repr=False)

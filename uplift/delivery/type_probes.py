@@ -160,7 +160,7 @@ class TypeProbes:
         self._redis_clock = clock - now * 1000
         self._next_probes = {each: now + ms / 1000 for each, ms in _pairs(probing)}
         self._answered_at = {each: now - ms / 1000 for each, ms in _pairs(answering)}
-        rate_limiter_types_probing.set(len(self._next_probes))
+        rate_limiter_types_probing.labels(self._destination).set(len(self._next_probes))
         for name in began:
             _log.warning("type_probing_began", type=name.decode())
         for name in ended:

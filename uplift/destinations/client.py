@@ -1,26 +1,35 @@
 """The connection to a destination: one request in, one classified `Response` out."""
 
 import asyncio
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from functools import cache, partial
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from functools import partial
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
 
-from uplift.destinations.contents import ACCEPT_ENCODING, read_content
+from uplift.destinations.contents import read_content
+from uplift.destinations.destination import Destination, Mode
 from uplift.destinations.refusals import refusal_issues
+from uplift.destinations.requests import (
+    Prepared,
+    Upsert,
+    Write,
+    fits_a_header,
+    prepare_read,
+    prepare_write,
+    resource_url,
+)
 from uplift.destinations.responses import (
     Response,
     ResponseKind,
     classify_error,
     classify_look_up,
+    classify_match,
+    classify_metadata,
     classify_read,
     classify_search,
     classify_write,
@@ -31,11 +40,10 @@ from uplift.errors import (
     HeartbeatMissing,
     ResponseTooLarge,
 )
-from uplift.fhir.interactions import both_forms, parse_link
+from uplift.fhir.interactions import bases_of, parse_link
 from uplift.fhir.versions import FhirVersion
 from uplift.settings import Settings
 
-_CONNECT_SECONDS = 10.0
 # A stored resource comes back with its create; beyond this it cannot be ours.
 _RESPONSE_SLACK_BYTES = 1024 * 1024
 # The largest page that 1upHealth gives, in resources.
@@ -45,87 +53,56 @@ _MAX_PAGES = 20
 # A thread parses a larger page: meanwhile nothing else could run on the loop.
 _MAX_INLINE_BYTES = 64 * 1024
 
-
-@cache
-def _trusted_certificates() -> ssl.SSLContext:
-    """What a process trusts. To read it takes some 40 ms."""
-    try:
-        return httpx.create_ssl_context()
-    except OSError as error:
-        raise ConfigurationError(
-            "SSL_CERT_FILE or SSL_CERT_DIR names no file or folder of certificates that can be read"
-            f" ({error.strerror})."
-        ) from error
-
-
-def open_http(*, connections: int) -> httpx.AsyncClient:
-    """An HTTP client for all traffic of a process to 1upHealth. Call it on the running loop.
-
-    httpx's own pool falls to 50 requests a second at 100 in flight (httpx#3215); aiohttp's does
-    not. aiohttp repeats a GET or PUT by itself after a cut connection; that is switched off,
-    because Uplift decides what is sent again. No cookies: one client serves all users.
-
-    Raises:
-        ConfigurationError: SSL_CERT_FILE or SSL_CERT_DIR names nothing that can be read.
-    """
-
-    certificates = _trusted_certificates()
-
-    def session() -> aiohttp.ClientSession:
-        opened = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=connections, ssl=certificates, ttl_dns_cache=60),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers={"User-Agent"},
-        )
-        opened._retry_connection = False  # noqa: SLF001  aiohttp has no public switch
-        return opened
-
-    return httpx.AsyncClient(
-        transport=AiohttpTransport(client=session),
-        timeout=httpx.Timeout(60.0, connect=_CONNECT_SECONDS),
-        follow_redirects=False,
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        headers={"User-Agent": "uplift", "Accept-Encoding": ACCEPT_ENCODING},
-        trust_env=False,
-    )
+_UNUSABLE_TOKEN = Response(ResponseKind.UNAUTHORIZED, "unusable_token")
 
 
 class FhirClient:
-    """A destination's FHIR API, used with one user's token."""
+    """A destination's FHIR API. `authorization` is the header of that name; empty sends none."""
 
-    def __init__(self, http: httpx.AsyncClient, settings: Settings) -> None:
-        if not settings.oneup_fhir_url.startswith(("https://", "http://")):
-            raise ConfigurationError("UPLIFT_ONEUP_FHIR_URL must start with https:// or http://.")
+    def __init__(
+        self, http: httpx.AsyncClient, destination: Destination, settings: Settings
+    ) -> None:
+        for base in destination.bases.values():
+            if not base.startswith(("https://", "http://")):
+                raise ConfigurationError(
+                    f"A base of the destination {destination.name} does not start with https:// or"
+                    " http://. That of 1upHealth is UPLIFT_ONEUP_FHIR_URL."
+                )
         self._http = http
-        self._url = settings.oneup_fhir_url
-        self._keeps_ids = settings.oneup_keeps_ids
-        self._bases = both_forms(settings.oneup_fhir_url)
+        self._destination = destination
+        self._keeps_ids = settings.oneup_keeps_ids and destination.mode is Mode.ONEUP
         self._max_response = settings.max_body_bytes + _RESPONSE_SLACK_BYTES
 
     async def write(
         self,
         *,
-        token: str,
-        version_path: str,
+        authorization: str,
+        version: FhirVersion,
         resource_type: str,
+        write: Write,
         body: bytes,
         deadline: float,
-        resource_id: str | None = None,
         may_send: Callable[[], bool] = lambda: True,
     ) -> Response:
-        """Create a resource, or update the one of that id, with the bytes as they are.
+        """Send a resource with the bytes as they are.
 
         `deadline` is on `time.monotonic`: after it nothing is sent, and no response is waited for.
         `may_send` is asked just before the first byte of the body.
-        An update is a POST to the resource, as 1upHealth documents it.
 
         Raises:
             HeartbeatMissing: `may_send` said no. Nothing of the body is sent.
         """
-        if not _fits_a_header(token):
-            return Response(ResponseKind.UNAUTHORIZED, "unusable_token")
-        url = self._resource_url(version_path, resource_type, resource_id)
-        if url is None:
+        if not fits_a_header(authorization):
+            return _UNUSABLE_TOKEN
+        prepared = prepare_write(
+            self._destination,
+            write,
+            version=version,
+            resource_type=resource_type,
+            authorization=authorization,
+            body_bytes=len(body),
+        )
+        if prepared is None:
             return Response(ResponseKind.HOLD, "unaddressable_id")
         started = silent = False
 
@@ -139,18 +116,7 @@ class FhirClient:
             started = True
             yield body
 
-        request = self._http.build_request(
-            "POST",
-            url,
-            content=stream(),
-            headers={
-                "Authorization": f"Bearer {token}",
-                "Content-Type": "application/json",
-                "Content-Length": str(len(body)),
-                "Accept": "application/json",
-            },
-        )
-        response = await self._exchange(request, deadline)
+        response = await self._exchange(self._request(prepared, stream()), deadline)
         if silent:
             raise HeartbeatMissing
         if isinstance(response, Response):
@@ -164,7 +130,8 @@ class FhirClient:
             headers,
             content,
             resource_type,
-            target=resource_id,
+            destination=self._destination,
+            write=write,
             sent=body,
             keeps_ids=self._keeps_ids,
         )
@@ -174,39 +141,50 @@ class FhirClient:
             classified = classify()
         if classified.kind is not ResponseKind.REFUSED:
             return classified
-        version = FhirVersion(version_path.upper())
-        return replace(classified, refusal=refusal_issues(headers, content, version, resource_type))
+        refusal = refusal_issues(headers, content, version, resource_type)
+        return replace(classified, refusal=refusal)
 
     async def look_up(
         self,
         *,
-        token: str,
-        version_path: str,
+        authorization: str,
+        version: FhirVersion,
         resource_type: str,
         resource_id: str,
         deadline: float,
     ) -> Response:
         """Read a resource by id. `deadline` as in `write`."""
-        if not _fits_a_header(token):
-            return Response(ResponseKind.UNAUTHORIZED, "unusable_token")
-        url = self._resource_url(version_path, resource_type, resource_id)
-        if url is None:
+        address = resource_url(resource_type, resource_id)
+        if address is None:
             return Response(ResponseKind.UNKNOWN, "unaddressable_id")
-        request = self._http.build_request(
-            "GET",
-            url,
-            headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
-        )
-        response = await self._exchange(request, deadline)
+        response = await self._get(authorization, version, address, deadline)
         if isinstance(response, Response):
             return response
-        status, headers, content = response
-        return classify_look_up(status, headers, content, resource_type)
+        return classify_look_up(*response, resource_type)
+
+    async def match(
+        self,
+        *,
+        authorization: str,
+        version: FhirVersion,
+        resource_type: str,
+        upsert: Upsert,
+        deadline: float,
+    ) -> Response:
+        """Search for the one resource that an upsert writes to. `deadline` as in `write`.
+
+        FOUND, or ABSENT if there is none.
+        """
+        address = f"{resource_type}?{upsert.query}"
+        response = await self._get(authorization, version, address, deadline)
+        if isinstance(response, Response):
+            return response
+        return classify_match(*response, resource_type)
 
     async def search(
         self,
         *,
-        token: str,
+        authorization: str,
         version: FhirVersion,
         resource_type: str,
         identifier: str,
@@ -222,18 +200,11 @@ class FhirClient:
         `body_bytes` is the size of `ours`: pages are chosen so small that such resources fit.
         `deadline` as in `write`.
         """
-        if not _fits_a_header(token):
-            return Response(ResponseKind.UNAUTHORIZED, "unusable_token")
         count = min(_MAX_PAGE, max(1, self._max_response // (4 * max(body_bytes, 1))))
         query = urlencode({"identifier": identifier, "_count": count}, quote_via=quote, safe="")
         address = f"{resource_type}?{query}"
         for _ in range(_MAX_PAGES):
-            request = self._http.build_request(
-                "GET",
-                f"{self._url}/{version.path}/{address}",
-                headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
-            )
-            response = await self._exchange(request, deadline)
+            response = await self._get(authorization, version, address, deadline)
             if isinstance(response, Response):
                 return response
             status, headers, content = response
@@ -247,32 +218,67 @@ class FhirClient:
             if response.next_page is None:
                 return response
             # Only its path and query are followed, and only to a page of this search.
-            link = parse_link(version, self._bases, response.next_page)
+            link = parse_link(version, bases_of(self._base(version), version), response.next_page)
             if link is None or link.path != resource_type:
                 return Response(ResponseKind.UNKNOWN, "next_page_elsewhere", status)
             address = link.address
         return Response(ResponseKind.UNKNOWN, "search_without_end")
 
-    async def read(
-        self, *, token: str, address: str, resource_type: str, deadline: float, limit: int
+    async def check_version(
+        self, *, authorization: str, version: FhirVersion, deadline: float
     ) -> Response:
-        """Read the resource or the page at an address below the base, version included.
+        """FOUND if the server says that it is of that version. `deadline` as in `write`."""
+        response = await self._get(authorization, version, "metadata", deadline)
+        if isinstance(response, Response):
+            return response
+        return classify_metadata(*response, version)
+
+    async def read(
+        self,
+        *,
+        authorization: str,
+        version: FhirVersion,
+        address: str,
+        resource_type: str,
+        deadline: float,
+        limit: int,
+    ) -> Response:
+        """Read the resource or the page at an address below the version's base.
 
         The address is used as it is. The response has the bytes as they came, if they are a
         resource of that type and not more than `limit` bytes. `deadline` as in `write`.
         """
-        if not _fits_a_header(token):
-            return Response(ResponseKind.UNAUTHORIZED, "unusable_token")
-        request = self._http.build_request(
-            "GET",
-            f"{self._url}/{address}",
-            headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
-        )
-        response = await self._exchange(request, deadline, limit)
+        response = await self._get(authorization, version, address, deadline, limit)
         if isinstance(response, Response):
             return response
-        status, headers, content = response
-        return classify_read(status, headers, content, resource_type)
+        return classify_read(*response, resource_type)
+
+    def _base(self, version: FhirVersion) -> str:
+        return self._destination.base(version) or ""
+
+    def _request(
+        self, prepared: Prepared, content: AsyncIterator[bytes] | None = None
+    ) -> httpx.Request:
+        return self._http.build_request(
+            prepared.method, prepared.url, content=content, headers=prepared.headers
+        )
+
+    async def _get(
+        self,
+        authorization: str,
+        version: FhirVersion,
+        address: str,
+        deadline: float,
+        limit: int | None = None,
+    ) -> tuple[int, httpx.Headers, bytes] | Response:
+        if not fits_a_header(authorization):
+            return _UNUSABLE_TOKEN
+        prepared = prepare_read(
+            self._destination, version=version, address=address, authorization=authorization
+        )
+        if prepared is None:
+            return Response(ResponseKind.UNKNOWN, "version_not_taken")
+        return await self._exchange(self._request(prepared), deadline, limit)
 
     async def _exchange(
         self, request: httpx.Request, deadline: float, limit: int | None = None
@@ -298,22 +304,3 @@ class FhirClient:
         except ValueError:
             # aiohttp and the resolver raise it for an address that they cannot use.
             return Response(ResponseKind.UNKNOWN, "unusable_address")
-
-    def _resource_url(
-        self, version_path: str, resource_type: str, resource_id: str | None
-    ) -> str | None:
-        """The address of the type, or of one resource; None if no URL can address that id."""
-        url = f"{self._url}/{version_path}/{resource_type}"
-        if not resource_id:
-            return url
-        # FHIR allows these two as ids, but in a path they mean another resource, even encoded:
-        # https://www.rfc-editor.org/rfc/rfc3986#section-5.2.4
-        if resource_id in {".", ".."}:
-            return None
-        # safe="": an id is one path segment, whatever characters a hospital uses in it.
-        return f"{url}/{quote(resource_id, safe='')}"
-
-
-def _fits_a_header(token: str) -> bool:
-    # RFC 6749, A.12: visible ASCII. A token from the app's own server may have any characters.
-    return token.isascii() and token.isprintable()

@@ -29,18 +29,32 @@ def receipt_of(headers: httpx.Headers, stored: dict[str, Any]) -> Receipt:
     """What the destination calls a resource that it gave: by the resource, else by the headers."""
     meta = stored.get("meta")
     meta = meta if isinstance(meta, dict) else {}
-    version = meta.get("versionId")
-    resource_id = stored.get("id")
-    located = _LOCATION.search(headers.get("location", ""))
-    if located is None or located[1] != stored["resourceType"]:
-        located = None
-    if not isinstance(version, str) or not version:
-        version = headers.get("etag", "").removeprefix("W/").strip('"') or None
-        if version is None and located is not None:
-            version = located[3]
-    if not isinstance(resource_id, str) or not resource_id:
-        resource_id = unquote(located[2]) if located is not None else None
-    return Receipt(resource_id, version, _instant(meta.get("lastUpdated")))
+    named = receipt_in(headers, stored["resourceType"])
+    version, resource_id = meta.get("versionId"), stored.get("id")
+    return Receipt(
+        resource_id if isinstance(resource_id, str) and resource_id else named.id,
+        version if isinstance(version, str) and version else named.version,
+        _instant(meta.get("lastUpdated")),
+    )
+
+
+def receipt_in(headers: httpx.Headers, resource_type: str) -> Receipt:
+    """What the headers alone call it: `Location`, `Content-Location`, `ETag`.
+
+    HAPI answers a PUT without `Location`.
+    """
+    located = next(
+        (
+            found
+            for name in ("location", "content-location")
+            if (found := _LOCATION.search(headers.get(name, ""))) and found[1] == resource_type
+        ),
+        None,
+    )
+    tag = headers.get("etag", "").removeprefix("W/").strip('"')
+    if located is None:
+        return Receipt(None, tag or None)
+    return Receipt(unquote(located[2]), tag or located[3])
 
 
 def _instant(text: Any) -> datetime | None:

@@ -1,5 +1,6 @@
-"""Why a destination refused a record, without a word of its own: its texts may quote the record."""
+"""Why a destination refused a record, without its texts: they may quote the record."""
 
+import re
 from typing import Any
 
 import httpx
@@ -11,7 +12,10 @@ from uplift.fhir.versions import FhirVersion
 _MAX_ISSUES = 20
 _MAX_PATHS = 5
 _SEVERITIES = ("fatal", "error", "warning", "information")
-_OWN_WORDS = "1upHealth says so. Its words are not kept, since they may quote the record."
+_OWN_WORDS = "The destination says so. Its words are not kept, since they may quote the record."
+# A server's own code, at the very beginning. HAPI calls every issue `processing`, and only this
+# tells them apart: https://hapifhir.io/hapi-fhir/docs/server_plain/exception_codes.html
+_SERVER_CODE = re.compile(r"HAPI-[0-9]{4}(?=:)", re.ASCII)
 
 
 def refusal_issues(
@@ -36,13 +40,19 @@ def refusal_issues(
             "severity": severity if severity in _SEVERITIES else "error",
             "code": code,
             "expression": _paths(issue, version, resource_type),
-            "diagnostics": _OWN_WORDS,
+            "diagnostics": _words(issue.get("diagnostics")),
         }
         if shown not in found:
             found.append(shown)
         if len(found) == _MAX_ISSUES:
             break
     return tuple(found)
+
+
+def _words(diagnostics: object) -> str:
+    """Our own words, behind the server's code if it begins with one: never more of its text."""
+    code = _SERVER_CODE.match(diagnostics) if isinstance(diagnostics, str) else None
+    return f"{code[0]}. {_OWN_WORDS}" if code else _OWN_WORDS
 
 
 def _paths(issue: dict[str, Any], version: FhirVersion, resource_type: str) -> list[str]:

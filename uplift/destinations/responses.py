@@ -15,8 +15,11 @@ import httpx
 import msgspec
 import orjson
 
-from uplift.destinations.receipts import Receipt, receipt_of
+from uplift.destinations.destination import Destination, Meaning
+from uplift.destinations.receipts import Receipt, receipt_in, receipt_of
+from uplift.destinations.requests import Create, Put, Update, Upsert, Write
 from uplift.destinations.same_content import same_content
+from uplift.fhir.versions import FhirVersion
 
 # A server that asks for a longer wait has a wrong clock.
 _MAX_RETRY_AFTER = 24 * 3600.0
@@ -29,6 +32,8 @@ class ResponseKind(StrEnum):
     UNKNOWN = "unknown"  # it may be stored: look it up before sending it again
     NOT_SENT = "not_sent"  # proven: nothing reached the destination
     BUSY = "busy"  # not stored: slow down
+    LOCKED = "locked"  # not stored: another request was at the same resource
+    CONFLICT = "conflict"  # not stored: another version is there, or LOCKED: a read tells
     REFUSED = "refused"  # this record will never be accepted as it is
     UNAUTHORIZED = "unauthorized"
     HOLD = "hold"  # the deployment is at fault rather than the record
@@ -89,11 +94,10 @@ _ABOUT_TYPE = {
     501: "not implemented",
 }
 _NOT_STORED = {425: "too early, RFC 8470", 429: "too many requests, RFC 6585"}
+_CONFLICTS = {409: "conflict", 412: "precondition failed"}  # what they mean, a preset says
 _REFUSED = {
     400: "bad request: R4 bodies are validated",
-    409: "conflict",
     410: "gone",
-    412: "precondition failed",
     413: "too large",
     415: "media type",
     422: "unprocessable: FHIR's own code for a broken rule",
@@ -114,35 +118,49 @@ def classify_write(
     body: bytes,
     resource_type: str,
     *,
-    target: str | None = None,
+    destination: Destination,
+    write: Write,
     sent: bytes,
     keeps_ids: bool = False,
 ) -> Response:
-    """Classify the response to a create, or to an update of the resource `target`.
+    """Classify the response to a write at the destination.
 
     `sent` is the body of the request. `keeps_ids` is whether the destination is known to keep the
-    ids that resources come with.
+    ids that resources are created with.
     """
     code = f"http_{status}"
     if 200 <= status < 300:
-        ours = _object(sent) or {}
-        own_id = ours.get("id")
-        known_id = target or (own_id if keeps_ids and isinstance(own_id, str) else None)
-        return _classify_success(status, headers, body, resource_type, ours, known_id)
+        return _classify_success(status, headers, body, resource_type, write, sent, keeps_ids)
     if status in _NOT_STORED:
         return Response(ResponseKind.BUSY, code, status, retry_after(headers))
     if status == 401:
         return Response(ResponseKind.UNAUTHORIZED, code, status)
+    if status in _CONFLICTS:
+        kind = _classify_conflict(status, destination, write)
+        return Response(kind, code, status, retry_after(headers))
     if status in _REFUSED:
         return Response(ResponseKind.REFUSED, code, status)
     if status == 408 or status >= 500:
         # A gateway may send a 5xx although the resource was stored.
         return Response(ResponseKind.UNKNOWN, code, status, retry_after(headers))
-    if status == 404 and target is not None:
+    if status == 404 and isinstance(write, Update):
         return Response(ResponseKind.ABSENT, code, status)
-    # 403, 3xx, 404 and 405 on create, and all other statuses. A wrong address or an ended contract
-    # has the same response for every record, so it must not refuse a whole backlog.
+    # 403, 3xx, 404 and 405 on what creates, and all other statuses. A wrong address or an ended
+    # contract has the same response for every record, so it must not refuse a whole backlog.
     return Response(ResponseKind.HOLD, code, status, retry_after(headers))
+
+
+def _classify_conflict(status: int, destination: Destination, write: Write) -> ResponseKind:
+    """What a 409 or a 412 means there. To a precondition both may say no: HAPI says 409."""
+    if isinstance(write, Put | Upsert) and write.if_match:
+        return ResponseKind.CONFLICT
+    match destination.on_conflict if status == 409 else destination.on_precondition:
+        case Meaning.LOOK:
+            return ResponseKind.CONFLICT
+        case Meaning.RETRY:
+            return ResponseKind.LOCKED
+        case Meaning.REFUSED:
+            return ResponseKind.REFUSED
 
 
 def _classify_success(
@@ -150,27 +168,52 @@ def _classify_success(
     headers: httpx.Headers,
     body: bytes,
     resource_type: str,
-    ours: dict[str, Any],
-    known_id: str | None,
+    write: Write,
+    sent: bytes,
+    keeps_ids: bool,
 ) -> Response:
+    ours = _object(sent) or {}
+    own_id = ours.get("id")
+    match write:
+        case Update(resource_id) | Put(resource_id):
+            known_id: str | None = resource_id
+        case _:
+            known_id = own_id if keeps_ids and isinstance(own_id, str) else None
     stored = fhir_object(headers, body)
-    if stored is None or stored.get("resourceType") != resource_type:
+    if stored is not None and stored.get("resourceType") == resource_type:
+        receipt, differs = receipt_of(headers, stored), not same_content(ours, stored)
+    elif _may_be_named_by_headers(write, body, stored):
+        receipt, differs = receipt_in(headers, resource_type), False
+    else:
+        receipt, differs = Receipt(None, None), False
+        stored = None
+    if stored is None and not (receipt.id or (isinstance(write, Put) and receipt.version)):
         # A login page, {"error": …} or another type with a 2xx: seen at 1upHealth.
         return Response(ResponseKind.UNKNOWN, NOT_THE_RESOURCE, status)
-    receipt = receipt_of(headers, stored)
     receipt = replace(
         receipt,
         id=receipt.id or known_id,
-        assigned=known_id is None and receipt.id not in (None, ours.get("id")),
+        assigned=isinstance(write, Create)
+        and known_id is None
+        and receipt.id not in (None, ours.get("id")),
     )
     if known_id is not None and receipt.id != known_id:
         return Response(ResponseKind.UNKNOWN, ANOTHER_ID, status, receipt=receipt)
-    return Response(
-        ResponseKind.STORED,
-        f"http_{status}",
-        status,
-        receipt=receipt,
-        differs=not same_content(ours, stored),
+    return Response(ResponseKind.STORED, f"http_{status}", status, receipt=receipt, differs=differs)
+
+
+def _may_be_named_by_headers(write: Write, body: bytes, stored: dict[str, Any] | None) -> bool:
+    """Whether a 2xx without the resource may still be one of a server that stored it.
+
+    `Prefer: return=minimal` has no body, `return=OperationOutcome` has one that says that all is
+    well: https://hl7.org/fhir/R4/http.html#ops
+    """
+    if not body:
+        return not isinstance(write, Update)
+    return (
+        stored is not None
+        and stored.get("resourceType") == "OperationOutcome"
+        and (not _says_it_failed(stored))
     )
 
 
@@ -213,12 +256,37 @@ def classify_look_up(
     return Response(ResponseKind.UNKNOWN, code, status, retry_after(headers))
 
 
+def classify_match(
+    status: int, headers: httpx.Headers, body: bytes, resource_type: str
+) -> Response:
+    """Classify a search that one resource at most should match.
+
+    Of several, UNKNOWN: nobody can tell which one is ours.
+    """
+    page = classify_search(status, headers, body, resource_type, None)
+    if page.kind is not ResponseKind.ABSENT or page.next_page is not None:
+        return page
+    entries = (_object(body) or {}).get("entry", [])
+    found = [
+        each
+        for entry in entries
+        if (each := entry["resource"]).get("resourceType") == resource_type
+    ]
+    match found:
+        case []:
+            return page
+        case [stored]:
+            receipt = receipt_of(httpx.Headers(), stored)
+            return replace(page, kind=ResponseKind.FOUND, receipt=receipt, resource=stored)
+    return Response(ResponseKind.UNKNOWN, "several_match", status)
+
+
 def classify_search(
     status: int,
     headers: httpx.Headers,
     body: bytes,
     resource_type: str,
-    ours: dict[str, Any],
+    ours: dict[str, Any] | None,
     *,
     exactly: bool = False,
 ) -> Response:
@@ -253,6 +321,31 @@ def classify_search(
     if not isinstance(following[0], str):
         return Response(ResponseKind.UNKNOWN, "not_a_search", status)
     return Response(ResponseKind.ABSENT, code, status, next_page=following[0])
+
+
+def classify_metadata(
+    status: int, headers: httpx.Headers, body: bytes, version: FhirVersion
+) -> Response:
+    """Classify the response to a read of `/metadata`: FOUND if the server is of that version.
+
+    HAPI takes DSTU2 at a base of R4 and drops what it does not know, the person among it. So
+    nothing is sent where the version is another one, or is not declared.
+    """
+    code = f"http_{status}"
+    if status == 200:
+        declared = (fhir_object(headers, body) or {}).get("fhirVersion")
+        if not isinstance(declared, str):
+            return Response(ResponseKind.HOLD, "no_fhir_version", status)
+        if FhirVersion.parse(declared) is not version:
+            return Response(ResponseKind.HOLD, "wrong_fhir_version", status)
+        return Response(ResponseKind.FOUND, code, status)
+    if status == 401:
+        return Response(ResponseKind.UNAUTHORIZED, code, status)
+    if status in _NOT_STORED:
+        return Response(ResponseKind.BUSY, code, status, retry_after(headers))
+    if status == 408 or status >= 500:
+        return Response(ResponseKind.UNKNOWN, code, status, retry_after(headers))
+    return Response(ResponseKind.HOLD, "no_fhir_version", status)
 
 
 def classify_read(status: int, headers: httpx.Headers, body: bytes, resource_type: str) -> Response:

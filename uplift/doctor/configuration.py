@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from uplift.destinations.configured import ONEUP, configured_destinations
 from uplift.doctor.findings import Finding, fail, ok, warn
 from uplift.errors import ConfigurationError
 from uplift.fhir.tolerances import chosen_tolerances
@@ -42,6 +43,26 @@ def _problems(settings: Settings) -> Iterator[Finding]:
     for name in ("database_url", "redis_url", "master_keys"):
         if getattr(settings, name) is None:
             yield fail(PART, f"UPLIFT_{name.upper()} is not set", _SEE)
+    if with_oneup(settings):
+        yield from _oneup(settings)
+    for check in (chosen_tolerances, configured_destinations):
+        try:
+            check(settings)
+        except ConfigurationError as error:
+            yield fail(PART, str(error), _CORRECT)
+    if settings.database_url is not None:
+        yield from _database_url(settings.database_url.get_secret_value())
+
+
+def with_oneup(settings: Settings) -> bool:
+    """Whether a destination is 1upHealth: each person logs in. So it is if nobody can tell."""
+    try:
+        return any(each.needs_grant for each in configured_destinations(settings).values())
+    except ConfigurationError:
+        return settings.destinations_file is None and settings.destination == ONEUP
+
+
+def _oneup(settings: Settings) -> Iterator[Finding]:
     for name, value in (
         ("oneup_client_id", settings.oneup_client_id),
         ("oneup_client_secret", settings.oneup_client_secret.get_secret_value()),
@@ -58,12 +79,6 @@ def _problems(settings: Settings) -> Iterator[Finding]:
                 f"UPLIFT_{name.upper()} is not visible ASCII",
                 "Check it for a line break at its end: it is sent in a header.",
             )
-    try:
-        chosen_tolerances(settings)
-    except ConfigurationError as error:
-        yield fail(PART, str(error), _CORRECT)
-    if settings.database_url is not None:
-        yield from _database_url(settings.database_url.get_secret_value())
     for name in ("oneup_fhir_url", "oneup_token_url", "oneup_users_url"):
         yield from _oneup_url(f"UPLIFT_{name.upper()}", getattr(settings, name))
 

@@ -6,19 +6,32 @@ To add a part, write a file with its judgements, and add its examination to `_EX
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 
+import orjson
 import redis.asyncio
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from uplift.delivery.rate_limiter import RateLimiter
-from uplift.doctor import calls, configuration, keys, ledger, queues, upstream, work
+from uplift.destinations.configured import configured_destinations
+from uplift.doctor import (
+    addresses,
+    calls,
+    configuration,
+    keys,
+    ledger,
+    queues,
+    servers,
+    upstream,
+    work,
+)
 from uplift.doctor.findings import Finding, fail, ok, warn
 from uplift.errors import ConfigurationError
 from uplift.file_limit import file_limit, files_of_api, files_of_worker
 from uplift.key_check import key_use
 from uplift.key_source import read_key_ring
-from uplift.ledger import migrate, retention
+from uplift.ledger import destinations, migrate, retention
 from uplift.ledger.backlog import backlog, overdue
 from uplift.ledger.credentials import forged_credentials
 from uplift.ledger.database import Database, Patience
@@ -92,6 +105,7 @@ async def _postgres(settings: Settings) -> list[Finding]:
         ]
         if revisions.problem is None:
             found += await _keys(settings, database)
+            found += await _addresses(settings, database)
             async with database.transaction() as connection:
                 writes = await may_write(connection)
                 if writes:
@@ -136,6 +150,18 @@ async def _keys(settings: Settings, database: Database) -> list[Finding]:
         return found + keys.judge_lives(lives, key_ring, now, settings)
 
 
+async def _addresses(settings: Settings, database: Database) -> list[Finding]:
+    try:
+        known = configured_destinations(settings)
+    except ConfigurationError as error:
+        return [fail(addresses.PART, str(error), "Correct it. No process starts until then.")]
+    async with database.transaction() as connection:
+        changed = await destinations.find_changed(
+            connection, {name: orjson.loads(each.address) for name, each in known.items()}
+        )
+    return addresses.judge_addresses(known, changed)
+
+
 async def _redis(settings: Settings) -> list[Finding]:
     if settings.redis_url is None:
         return []
@@ -170,13 +196,23 @@ async def _redis(settings: Settings) -> list[Finding]:
 async def _rate_limiter(settings: Settings, url: str) -> list[Finding]:
     client = redis.asyncio.from_url(url, **queues.FAST)
     try:
-        rate_limiter = RateLimiter(client, settings)
-        return [
-            work.judge_rate_limiter(await rate_limiter.state()),
-            work.judge_types(await rate_limiter.types.probing()),
-        ]
+        known = configured_destinations(settings)
+        found: list[Finding] = []
+        for name, each in known.items():
+            limiter = RateLimiter(client, settings, name, limit=each.max_attempts_per_second)
+            of_it = [
+                work.judge_rate_limiter(await limiter.state()),
+                work.judge_types(await limiter.types.probing()),
+            ]
+            # With one destination it needs no name.
+            found += of_it if len(known) == 1 else [_about(name, one) for one in of_it]
+        return found
     finally:
         await client.aclose()
+
+
+def _about(destination: str, finding: Finding) -> Finding:
+    return replace(finding, what=f"{destination}: {finding.what}")
 
 
 _EXAMINATIONS: tuple[tuple[str, Callable[[Settings], Awaitable[list[Finding]]]], ...] = (
@@ -184,4 +220,5 @@ _EXAMINATIONS: tuple[tuple[str, Callable[[Settings], Awaitable[list[Finding]]]],
     (ledger.PART, _postgres),
     (queues.REDIS, _redis),
     (upstream.PART, upstream.ask),
+    (servers.PART, servers.ask),
 )

@@ -14,8 +14,9 @@ import aiohttp
 import httpx
 import orjson
 
-from uplift.destinations.client import open_http
 from uplift.destinations.contents import read_content
+from uplift.destinations.http_client import open_http
+from uplift.doctor.configuration import with_oneup
 from uplift.doctor.findings import Finding, fail, ok, warn
 from uplift.errors import ResponseTooLarge
 from uplift.settings import Settings
@@ -36,7 +37,12 @@ class Reply:
 
 
 async def ask(settings: Settings) -> list[Finding]:
-    """The token endpoint, and the FHIR API's public capability statement."""
+    """The token endpoint, and the FHIR API's public capability statement.
+
+    Nothing if no destination is 1upHealth.
+    """
+    if not with_oneup(settings):
+        return []
     form = {
         "grant_type": "refresh_token",
         "refresh_token": _NOBODYS_TOKEN,

@@ -89,15 +89,23 @@ def parse_interaction(version: FhirVersion, path: str, query: bytes) -> Interact
     )
 
 
-def both_forms(base: str) -> tuple[str, ...]:
-    """The base with and without `/fhir`: 1upHealth serves both, and may link to either."""
-    return base, base.removesuffix("/fhir") if base.endswith("/fhir") else f"{base}/fhir"
+def bases_of(base: str, version: FhirVersion) -> tuple[str, ...]:
+    """The addresses below which a server that has this base may link.
+
+    1upHealth serves `/fhir/r4` and `/r4`, and may link to either.
+    """
+    end = f"/{version.path}"
+    if not base.endswith(end):
+        return (base,)
+    root = base.removesuffix(end)
+    other = root.removesuffix("/fhir") if root.endswith("/fhir") else f"{root}/fhir"
+    return base, f"{other}{end}"
 
 
 def parse_link(version: FhirVersion, bases: tuple[str, ...], url: str) -> Interaction | None:
     """The interaction of an absolute link, if the link is below one of these FHIR bases."""
     for base in bases:
-        start = f"{base}/{version.path}/"
+        start = f"{base}/"
         if not url.startswith(start):
             continue
         path, _, query = url.removeprefix(start).partition("?")

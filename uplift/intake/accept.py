@@ -1,6 +1,6 @@
 """Accepts an upload: seals the resource, commits it, and only then dispatches it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -8,12 +8,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uplift import traces
 from uplift.coalesce import Coalescer
+from uplift.destinations.destination import Destination
 from uplift.dispatch import Dispatcher
 from uplift.errors import BacklogFull, KeyReused, SealError
 from uplift.identity import request_digest
 from uplift.intake.back_pressure import BackPressure
 from uplift.intake.sealed import sealed
 from uplift.intake.submission import MAX_INLINE_BYTES, Submission, run_unblocked
+from uplift.intake.version_taken import check_version, takes
 from uplift.ledger import accepting, idempotency, uploads, users
 from uplift.ledger.audit import SYSTEM, Actor
 from uplift.ledger.database import Database, is_away
@@ -64,11 +66,15 @@ class Acceptor:
         key_ring: KeyRing,
         dispatcher: Dispatcher,
         pressure: BackPressure,
+        destinations: Mapping[str, Destination],
+        id_key: bytes | None = None,
     ) -> None:
         self._database = database
         self._key_ring = key_ring
         self._dispatcher = dispatcher
         self._pressure = pressure
+        self._destinations = destinations
+        self._id_key = id_key
         self._together = Coalescer(self._accept_together, concerns_all=is_away)
 
     async def accept(
@@ -85,8 +91,9 @@ class Acceptor:
         If `key` stands for the same request already, this returns that request's upload as it is
         now, with `duplicate` as it was.
 
-        Raises NotFound if there is no such user, KeyReused if the key stands for another request,
-        and BacklogFull if too much waits already, unless the key stands for this request.
+        Raises NotFound if there is no such user, VersionNotTaken if their destination does not take
+        its FHIR version, KeyReused if the key stands for another request, and BacklogFull if too
+        much waits already, unless the key stands for this request.
         """
         offer = _Offer(app_user_id, submission, queue, by, key, traces.current())
         try:
@@ -103,7 +110,8 @@ class Acceptor:
         return await self._accept_alone(offer)
 
     async def _accept_together(self, offers: list[_Offer]) -> list[Accepted | None]:
-        """Commit these; None for those whose user is unknown, is locked, or has an unusable key.
+        """Commit these; None for those whose user is unknown, is locked, or has an unusable key,
+        and for those of a FHIR version that is not taken.
 
         `_accept_alone` does those: it waits, or raises what is wrong.
         """
@@ -111,21 +119,29 @@ class Acceptor:
             found = await users.lock_users(connection, {offer.app_user_id for offer in offers})
             keys = {name: key for name, user in found.items() if (key := self._key(user))}
             new = [
-                sealed(
-                    offer.submission,
-                    found[offer.app_user_id].id,
-                    keys[offer.app_user_id],
-                    queue=offer.queue,
-                    by=offer.by,
-                    trace_parent=offer.trace_parent,
-                )
+                self._sealed(offer, found[offer.app_user_id], keys[offer.app_user_id])
                 if offer.app_user_id in keys
+                and self._is_taken(offer, found[offer.app_user_id].destination)
                 else None
                 for offer in offers
             ]
             accepted = await self._put_in(connection, found.values(), new)
         self._dispatch_for(offers, accepted)
         return accepted
+
+    def _is_taken(self, offer: _Offer, destination: str) -> bool:
+        return takes(self._destinations, destination, offer.submission.fhir_version)
+
+    def _sealed(self, offer: _Offer, user: LockedUser, key: UserKey) -> NewUpload:
+        return sealed(
+            offer.submission,
+            user,
+            key,
+            queue=offer.queue,
+            id_key=self._id_key,
+            by=offer.by,
+            trace_parent=offer.trace_parent,
+        )
 
     def _key(self, user: LockedUser) -> UserKey | None:
         try:
@@ -136,17 +152,10 @@ class Acceptor:
     async def _accept_alone(self, offer: _Offer) -> Accepted:
         async with self._database.transaction() as connection:
             user = await users.require_user(connection, offer.app_user_id, lock=True)
-            user_id, key = user.id, user.key(self._key_ring)
+            check_version(self._destinations, user.destination, offer.submission.fhir_version)
+            key = user.key(self._key_ring)
             new = await run_unblocked(
-                len(offer.submission.body),
-                lambda: sealed(
-                    offer.submission,
-                    user_id,
-                    key,
-                    queue=offer.queue,
-                    by=offer.by,
-                    trace_parent=offer.trace_parent,
-                ),
+                len(offer.submission.body), lambda: self._sealed(offer, user, key)
             )
             if offer.key is not None:
                 digest = _digest(offer.submission, key)

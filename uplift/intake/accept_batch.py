@@ -1,7 +1,7 @@
 """Accepts many resources of one user: in groups, each committed with what became of its lines."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from uuid import UUID
@@ -11,12 +11,15 @@ from sqlalchemy.exc import OperationalError
 from tenacity import RetryCallState, retry, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from uplift import traces
+from uplift.destinations.derived_ids import read_id_key
+from uplift.destinations.destination import Destination
 from uplift.dispatch import Dispatcher
-from uplift.errors import Conflict, UnreadableUpload, UserBacklogFull
+from uplift.errors import Conflict, UnreadableUpload, UserBacklogFull, VersionNotTaken
 from uplift.intake.back_pressure import BackPressure
 from uplift.intake.labels import Labels
 from uplift.intake.sealed import sealed
 from uplift.intake.submission import check_values, parse
+from uplift.intake.version_taken import check_version
 from uplift.ledger import accepting, batches, users
 from uplift.ledger.audit import SYSTEM, Actor
 from uplift.ledger.batches import BatchRow, NewLine
@@ -75,12 +78,15 @@ class BatchAcceptor:
         key_ring: KeyRing,
         dispatcher: Dispatcher,
         pressure: BackPressure,
+        destinations: Mapping[str, Destination],
         settings: Settings,
     ) -> None:
         self._database = database
         self._key_ring = key_ring
         self._dispatcher = dispatcher
         self._pressure = pressure
+        self._destinations = destinations
+        self._id_key = read_id_key(settings)
         self._max_lines = settings.max_batch_lines
         self._max_values = settings.max_json_values
 
@@ -105,7 +111,16 @@ class BatchAcceptor:
                 )
         key = user.key(self._key_ring)
         labels = replace(labels, user=app_user_id)
-        return OpenBatch(batch_id, user, key, labels, by, self._max_values)
+        return OpenBatch(
+            batch_id,
+            user,
+            key,
+            labels,
+            by,
+            self._max_values,
+            self._destinations,
+            self._id_key,
+        )
 
     async def add_entries(self, batch: "OpenBatch", entries: AsyncIterator[Entry]) -> BatchRow:
         """Commit entries as they come, and close the batch; its row.
@@ -148,7 +163,7 @@ class BatchAcceptor:
                 await committing
 
     async def _commit_group(self, batch: "OpenBatch", group: "_SealedGroup") -> None:
-        accepted = await self._commit(batch, group)
+        accepted, group = await self._commit(batch, group)
         self._dispatcher.dispatch(BULK, accepted)
         for outcome, lines in (
             ("accepted", len(accepted)),
@@ -158,18 +173,23 @@ class BatchAcceptor:
             submissions.labels("batch", outcome).inc(lines)
 
     @_retried
-    async def _commit(self, batch: "OpenBatch", group: "_SealedGroup") -> list[UUID]:
-        """Commit a group with its lines; the uploads that are new."""
+    async def _commit(
+        self, batch: "OpenBatch", group: "_SealedGroup"
+    ) -> tuple[list[UUID], "_SealedGroup"]:
+        """Commit a group with its lines; the uploads that are new, and what the group became."""
         async with self._database.transaction() as connection:
-            if await users.get_user(connection, batch.user.id, lock=True) is None:
+            user = await users.get_user(connection, batch.user.id, lock=True)
+            if user is None:
                 raise users.no_such_user()
+            if user.destination != batch.user.destination:
+                group = group.moved(user.destination, self._destinations)
             kept = await accepting.put_in_unread(connection, list(group.new.values()))
             lines = [
                 NewLine(line=line, upload_id=upload_id, duplicate=duplicate)
                 for line, (upload_id, duplicate) in zip(group.new, kept, strict=True)
             ]
             await batches.add_lines(connection, batch.id, lines + group.problems)
-            return [upload_id for upload_id, duplicate in kept if not duplicate]
+            return [upload_id for upload_id, duplicate in kept if not duplicate], group
 
     async def _close(self, batch: "OpenBatch", *, broken: bool) -> BatchRow:
         async with self._database.transaction() as connection:
@@ -194,6 +214,21 @@ class _SealedGroup:
     new: dict[int, NewUpload]
     problems: list[NewLine]
 
+    def moved(self, destination: str, destinations: Mapping[str, Destination]) -> "_SealedGroup":
+        """The group on its way to another destination: its user moved since it was sealed."""
+        new: dict[int, NewUpload] = {}
+        problems = list(self.problems)
+        for line, each in self.new.items():
+            try:
+                check_version(destinations, destination, each.fhir_version)
+            except VersionNotTaken as error:
+                problems.append(
+                    NewLine(line=line, problem_code=error.problem.code, problem=str(error))
+                )
+            else:
+                new[line] = replace(each, destination=destination)
+        return _SealedGroup(new, problems)
+
 
 @dataclass(frozen=True, slots=True)
 class OpenBatch:
@@ -205,6 +240,8 @@ class OpenBatch:
     labels: Labels
     by: Actor
     max_values: int
+    destinations: Mapping[str, Destination]
+    id_key: bytes | None
 
     def seal(self, group: Sequence[Entry]) -> _SealedGroup:
         """Parse and seal a group, one entry after the other, so that little memory is used."""
@@ -216,7 +253,7 @@ class OpenBatch:
                 try:
                     new[entry.line] = self._sealed(entry.body)
                     continue
-                except UnreadableUpload as error:
+                except (UnreadableUpload, VersionNotTaken) as error:
                     kind, problem = error.problem, str(error)
             problems.append(NewLine(line=entry.line, problem_code=kind.code, problem=problem))
         return _SealedGroup(new, problems)
@@ -230,11 +267,13 @@ class OpenBatch:
                 "The envelope names another user than the batch. Send each user's records in a"
                 " batch of their own.",
             )
+        check_version(self.destinations, self.user.destination, submission.fhir_version)
         return sealed(
             submission,
-            self.user.id,
+            self.user,
             self.key,
             queue=BULK,
+            id_key=self.id_key,
             by=self.by,
             batch_id=self.id,
             trace_parent=traces.current(),

@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from uplift.ledger.put_order import note_in_doubt, supersede_overtaken
 from uplift.ledger.transitions import Change, change_state
 from uplift.lifecycle import REFUSED_AFTER_CRASHES_ALONE, Reason, State
 
@@ -57,7 +58,12 @@ _ABANDONED = text("""
         EXISTS (
             SELECT FROM attempts AS a WHERE a.upload_id = u.id AND a.lease_id <> u.lease_id
         ) AS attempted_before,
-        extract(epoch FROM u.attempt_until - now())::float8 AS open_seconds
+        -- Where Uplift derives ids, a second send makes no second resource.
+        NOT EXISTS (
+            SELECT FROM destinations AS d
+            WHERE d.name = u.destination AND d.address->>'mode' <> 'oneup'
+        ) AS doubles,
+        extract(epoch FROM u.attempt_until - now())::float8 AS open_seconds, u.maybe_sent
     FROM uploads AS u LEFT JOIN processes AS p ON p.id = u.process_id
     WHERE u.state = 'sending' AND (
         p.ended_at IS NOT NULL
@@ -79,7 +85,7 @@ async def take_abandoned(
     A crash is charged only to an upload that was alone with its process. With too many of these it
     is refused, before another worker claims it.
     """
-    rows = await connection.execute(
+    found = await connection.execute(
         _ABANDONED,
         {
             "leases_count": signs.leases_count,
@@ -88,6 +94,7 @@ async def take_abandoned(
             "limit": limit,
         },
     )
+    rows = found.all()
     queued, refused = [], []
     for row in rows:
         charged = row.crashed and row.alone
@@ -95,25 +102,35 @@ async def take_abandoned(
             refused.append(_refused(row))
         else:
             queued.append(_queued(row, settle_seconds))
-    return Taken(await change_state(connection, queued), await change_state(connection, refused))
+    taken = Taken(await change_state(connection, queued), await change_state(connection, refused))
+    # Whether a precondition was sent, nobody knows any more.
+    await note_in_doubt(
+        connection, {row.id: _delay(row, settle_seconds) for row in rows if row.maybe_sent}
+    )
+    await supersede_overtaken(connection, taken.queued)
+    return taken
+
+
+def _delay(row: Row[Any], settle_seconds: float) -> float:
+    # For how long it may still be sent; negative if that is over.
+    open_seconds = min(0.0, row.open_seconds) if row.ended else row.open_seconds
+    return float(max(0.0, open_seconds + settle_seconds))
 
 
 def _queued(row: Row[Any], settle_seconds: float) -> Change:
-    # For how long it may still be sent; negative if that is over.
-    open_seconds = min(0.0, row.open_seconds) if row.ended else row.open_seconds
     return Change(
         upload_id=row.id,
         source=State.SENDING,
         target=State.QUEUED,
         reason=Reason.LEASE_EXPIRED,
         lease_id=row.lease_id,
-        delay=max(0.0, open_seconds + settle_seconds),
+        delay=_delay(row, settle_seconds),
         crashed=row.crashed,
         crashed_alone=row.crashed and row.alone,
         keeps_crashes=True,
         sent_itself=True,
         # It may have been a second send: nobody can know any more.
-        possible_duplicate=True if row.attempted_before else None,
+        possible_duplicate=True if row.attempted_before and row.doubles else None,
     )
 
 
@@ -127,5 +144,5 @@ def _refused(row: Row[Any]) -> Change:
         crashed=True,
         crashed_alone=True,
         sent_itself=True,
-        possible_duplicate=True,
+        possible_duplicate=True if row.doubles else None,
     )

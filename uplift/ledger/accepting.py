@@ -57,6 +57,7 @@ async def put_in(
                 connection,
                 each.id,
                 user_id=new.user_id,
+                destination=new.destination,
                 fhir_version=new.fhir_version,
                 resource_type=new.resource_type,
             )

@@ -28,6 +28,8 @@ class Action(StrEnum):
 
     USER_ADDED = "user_added"
     USER_ERASED = "user_erased"
+    USER_MOVED = "user_moved"  # to another destination
+    RESEND_REQUESTED = "resend_requested"
     GRANT_OBTAINED = "grant_obtained"  # from 1upHealth's user management, on somebody's request
     GRANT_BROUGHT = "grant_brought"
     DEVICE_TOKEN_MADE = "device_token_made"  # noqa: S105  an action, not a token
@@ -41,6 +43,7 @@ class Action(StrEnum):
     READ_BACK = "read_back"
     PAUSED = "paused"
     RESUMED = "resumed"
+    DESTINATION_CHANGED = "destination_changed"  # a person decided about another address
     KEYS_ROTATED = "keys_rotated"
     KEY_RETIRED = "key_retired"
     RESTORED = "restored"  # what may have been sent before a restore was marked

@@ -65,22 +65,34 @@ async def find(
 # it came back as the latest, which needed no upload. Or its record joined another one.
 _STANDINGS = text("""
     SELECT u.id, u.record_id, u.version, u.state, u.queue, u.maybe_sent,
+        t.destination, t.destination <> u.destination AS moves,
         u.sealed_body IS NOT NULL AS kept,
         CAST(extract(epoch FROM now() - u.updated_at) AS float8) AS rested,
-        r.delivered_version > u.version OR r.alias_of IS NOT NULL
-            OR coalesce(r.latest_upload_id <> u.id AND r.latest_digest = r.delivered_digest, false)
+        coalesce(d.version, 0) > u.version OR r.alias_of IS NOT NULL
+            OR coalesce(r.latest_upload_id <> u.id AND r.latest_digest = d.digest, false)
             OR EXISTS (SELECT 1 FROM uploads AS n
                        WHERE n.record_id = u.record_id AND n.version > u.version
+                           AND n.destination = t.destination
                            AND n.state IN ('queued', 'sending', 'parked')) AS overtaken,
         EXISTS (SELECT 1 FROM uploads AS n
                 WHERE n.record_id = u.record_id AND n.version > u.version AND n.maybe_sent
+                    AND n.destination = t.destination
                     AND n.state <> 'delivered') AS newer_maybe_sent
     FROM uploads AS u
     JOIN records AS r ON r.id = u.record_id
     JOIN users ON users.id = u.user_id AND users.erased_at IS NULL
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN u.maybe_sent THEN u.destination ELSE users.destination END AS destination
+    ) AS t
+    LEFT JOIN deliveries AS d ON d.record_id = u.record_id AND d.destination = t.destination
     WHERE u.id = ANY(CAST(:ids AS uuid[])) AND u.state IN ('rejected', 'refused', 'expired')
     ORDER BY u.id FOR UPDATE OF u
 """)
+
+_MOVES = Rows("moves", id="uuid", destination="text")
+_MOVE = _MOVES.statement(
+    "UPDATE uploads AS u SET destination = m.destination FROM {moves} AS m WHERE u.id = m.id"
+)
 
 _VERSIONS = Rows("versions", record_id="uuid", version="int")
 
@@ -108,7 +120,8 @@ async def redrive(
     way, the old one is superseded. Where a newer version ended and may be at 1upHealth, the old one
     is left. Older versions of a redriven upload that nobody has tried to send are superseded by it.
     An upload that may be at 1upHealth keeps saying so, and is due no sooner than `settle_seconds`
-    after it ended: a worker looks it up before it sends.
+    after it ended: a worker looks it up before it sends. What was never sent goes where its user
+    has moved meanwhile.
     """
     await lock_records_of(connection, ids)
     rows = (await connection.execute(_STANDINGS, {"ids": list(ids)})).all()
@@ -152,6 +165,12 @@ async def redrive(
         )
         changes += [_superseded(row) for row in older]
     await change_state(connection, changes)
+    queued = set(redriven.queued)
+    moves = {row.id: row.destination for row in rows if row.moves and row.id in queued}
+    if moves:
+        await connection.execute(
+            _MOVE, _MOVES.parameter({"id": id_, "destination": to} for id_, to in moves.items())
+        )
     await fair_queue.tag(connection, [id_ for ids_ in redriven.due.values() for id_ in ids_])
     await note_uploads(
         connection, by, Action.UPLOAD_REDRIVEN, [*redriven.queued, *redriven.superseded]

@@ -16,6 +16,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     func,
+    or_,
     select,
     text,
 )
@@ -26,18 +27,22 @@ from uplift.ledger import fair_queue
 from uplift.ledger.parameters import is_among
 from uplift.ledger.pauses import nobody_paused_all, not_paused
 from uplift.ledger.set_aside import FhirType, set_aside, waits
-from uplift.ledger.tables import Record, Upload, User, state_is
+from uplift.ledger.tables import Delivery, Record, Restore, Upload, User, state_is
 from uplift.lifecycle import ENDED_UNDELIVERED, UNFINISHED, State
 
 
 def _blocked(upload: Any) -> ColumnElement[bool]:
-    """Whether an older version of the same record has not ended: versions are sent in order."""
+    """Whether an older version of the same record has not ended: versions are sent in order.
+
+    What ends at another destination is in nobody's way.
+    """
     older = aliased(Upload)
     return (
         select(1)
         .where(
             older.record_id == upload.record_id,
             older.version < upload.version,
+            older.destination == upload.destination,
             state_is(older.state, *sorted(UNFINISHED)),
         )
         .exists()
@@ -57,16 +62,51 @@ def _may_be_sent(upload: Any) -> tuple[ColumnElement[bool], ...]:
     )
 
 
+def _may_go_there(upload: Any) -> ColumnElement[bool]:
+    """Whether its user has its destination still, or it may be there: nothing else goes there once
+    a user has moved."""
+    still: ColumnElement[bool] = upload.destination == User.destination
+    return or_(still, upload.maybe_sent)
+
+
+# No gateway keeps a request for longer.
+_LINGERS = text("interval '1 day'")
+
+
+def _is_newer_than_doubt(upload: Any) -> ColumnElement[bool]:
+    """Whether an older version may be stored late: it was sent there without a precondition."""
+    lately = Delivery.in_doubt_until > func.now() - _LINGERS
+    newer: ColumnElement[bool] = Delivery.in_doubt_version < upload.version
+    return newer & lately
+
+
+def _older_had_time(upload: Any) -> ColumnElement[bool]:
+    """Whether an older version that may be stored late had time to arrive."""
+    waits = _is_newer_than_doubt(upload) & (Delivery.in_doubt_until > func.now())
+    return func.coalesce(~waits, text("true"))
+
+
+def _restored_since(upload: Any) -> ColumnElement[bool]:
+    """Whether the ledger went back in time since its record was last delivered there: it may not
+    know what is there."""
+    since_delivered = Restore.at > Delivery.delivered_at
+    never_delivered = Delivery.delivered_at.is_(None) & (
+        (Restore.at > upload.created_at) | (Restore.look_until > upload.created_at)
+    )
+    return select(1).select_from(Restore).where(since_delivered | never_delivered).exists()
+
+
 def _older_in_doubt(upload: Any) -> ColumnElement[bool]:
-    """Whether an older version may be at 1upHealth, whose outcome stayed unknown, and nothing was
-    delivered since."""
+    """Whether an older version may be at the destination, whose outcome stayed unknown, and nothing
+    was delivered there since."""
     older = aliased(Upload)
     return (
         select(1)
         .where(
             older.record_id == upload.record_id,
             older.version < upload.version,
-            older.version > Record.delivered_version,
+            older.version > func.coalesce(Delivery.version, 0),
+            older.destination == upload.destination,
             older.maybe_sent,
             state_is(older.state, *sorted(ENDED_UNDELIVERED)),
         )
@@ -95,6 +135,7 @@ _COLUMNS = (
     Upload.user_id,
     Upload.record_id,
     Upload.version,
+    Upload.destination,
     Upload.fhir_version,
     Upload.resource_type,
     Upload.body_bytes,
@@ -111,12 +152,14 @@ _COLUMNS = (
     Upload.created_at,
     Upload.reason,
     Upload.finish_tag,
+    Upload.waiting_since,
 )
 # What of these a claim reads; the others are for the conditions.
 _READ = (
     "id",
     "user_id",
     "record_id",
+    "destination",
     "fhir_version",
     "resource_type",
     "body_bytes",
@@ -129,6 +172,7 @@ _READ = (
     "cancel_requested",
     "validated",
     "created_at",
+    "reason",
 )
 
 
@@ -143,6 +187,8 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
         select(
             *(upload[name] for name in _READ),
             _older_in_doubt(upload).label("older_in_doubt"),
+            _is_newer_than_doubt(upload).label("maybe_overwritten"),
+            _restored_since(upload).label("read_first"),
             func.coalesce(
                 is_over(
                     bindparam("stalled_seconds", type_=Float),
@@ -154,14 +200,28 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
             User.app_user_id,
             User.master_key_id,
             User.wrapped_key,
-            Record.sealed_receipt.label("record_receipt"),
+            Delivery.sealed_receipt.label("record_receipt"),
             Record.upstream_key,
+            Record.derived_id,
+            Record.source_key,
+            func.extract("epoch", func.now() - upload.waiting_since).label("waited_seconds"),
             func.extract("epoch", func.now() - upload.next_attempt_at).label("due_seconds"),
-            and_(User.erased_at.is_(None), *_may_be_sent(upload)).label("may"),
+            and_(
+                User.erased_at.is_(None),
+                _may_go_there(upload),
+                _older_had_time(upload),
+                *_may_be_sent(upload),
+            ).label("may"),
             *more,
         )
         .join(User, User.id == upload.user_id)
         .join(Record, Record.id == upload.record_id)
+        .outerjoin(
+            Delivery,
+            and_(
+                Delivery.record_id == upload.record_id, Delivery.destination == upload.destination
+            ),
+        )
     )
 
 
@@ -177,6 +237,7 @@ _DUE = _details(_NAMED).order_by(_NAMED.c.id)
 _AT_FRONT = (
     _locked(
         Upload.queue == bindparam("queue"),
+        Upload.destination == bindparam("destination"),
         state_is(Upload.state, State.QUEUED),
         Upload.finish_tag.is_not(None),
         nobody_paused_all(),
@@ -226,12 +287,14 @@ class Front:
 async def front(
     connection: AsyncConnection,
     queue: str,
+    destination: str,
     *,
     limit: int,
     probing: Collection[FhirType] = (),
     stalled_seconds: float = 0.0,
 ) -> Front:
-    """Up to `limit` uploads at the front of a queue, locked, in the order of their finish tags.
+    """Up to `limit` uploads for a destination at the front of a queue, locked, in the order of
+    their finish tags.
 
     What may not be claimed now loses its tag: so it is in nobody's way again before the sweep
     finds that it may. What is of a type of which only probes are sent is set aside.
@@ -239,7 +302,13 @@ async def front(
     """
     rows = (
         await connection.execute(
-            _FRONT, {"queue": queue, "limit": limit, **_clock(stalled_seconds)}
+            _FRONT,
+            {
+                "queue": queue,
+                "destination": destination,
+                "limit": limit,
+                **_clock(stalled_seconds),
+            },
         )
     ).all()
     due = {row.id: Due(row.body_bytes, row.crashes, row) for row in rows if row.may}
@@ -247,7 +316,7 @@ async def front(
         await fair_queue.untag(connection, [row.id for row in rows if not row.may])
     waiting = [id_ for id_, each in due.items() if _waits_for_type(each.row, probing)]
     if waiting:
-        await set_aside(connection, queue, waiting, probing)
+        await set_aside(connection, queue, destination, waiting, probing)
         due = {id_: each for id_, each in due.items() if id_ not in waiting}
     return Front(len(rows), due)
 

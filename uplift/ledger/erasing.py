@@ -17,6 +17,7 @@ from uplift.ledger.parameters import is_among
 from uplift.ledger.tables import (
     Batch,
     Credential,
+    Delivery,
     Grant,
     IdempotencyKey,
     Pause,
@@ -138,6 +139,9 @@ async def remove_some(connection: AsyncConnection, user_id: UUID, *, limit: int)
         )
     ).all()
     if removed:
+        await connection.execute(
+            delete(Delivery).where(is_among(Delivery.record_id)), {"ids": removed}
+        )
         return Removal(done=False, moved=True)
     await connection.execute(delete(SourceAlias).where(SourceAlias.user_id == user_id))
     await connection.execute(delete(Batch).where(Batch.user_id == user_id))

@@ -3,7 +3,8 @@
 An upload gets its finish tag when it may be claimed: at acceptance, or by the sweep, if it waited
 for something. The tag is its cost behind the last tag of its user, or behind the queue's virtual
 time if that is later. So users take turns however much each has waiting, and who waited long for
-something else has no credit. Claims take the least tags, and advance the virtual time to them.
+something else has no credit. Claims take the least tags of a destination, and advance the virtual
+time to them. That is the queue's, so a destination that stood still gets no credit either.
 
 Only what is ready, that is queued with a tag, is in the index that claims read. What was claimed
 and handed back unattempted keeps its tag.
@@ -72,11 +73,12 @@ _PICK = text("""
         SELECT u.id, u.next_attempt_at, row_number() OVER (ORDER BY u.next_attempt_at) AS nth
         FROM uploads AS u
         WHERE u.queue = :queue AND u.user_id = w.user_id AND u.state = 'queued'
-            AND u.finish_tag IS NULL AND u.next_attempt_at <= now()
+            AND u.destination = :destination AND u.finish_tag IS NULL AND u.next_attempt_at <= now()
             AND NOT EXISTS (
                 SELECT 1 FROM uploads AS older
                 WHERE older.record_id = u.record_id AND older.version < u.version
-                    AND older.state IN ('parked', 'queued', 'sending'))
+                    AND older.destination = u.destination
+                AND older.state IN ('parked', 'queued', 'sending'))
         ORDER BY u.next_attempt_at LIMIT :each
     ) AS d
     WHERE NOT EXISTS (SELECT 1 FROM pauses WHERE user_id IS NULL)
@@ -108,7 +110,8 @@ _UNTAG = text("UPDATE uploads SET finish_tag = NULL WHERE id = ANY(CAST(:ids AS 
 # The states stand in the text for the partial index, as `tables.state_is` explains.
 _READY = """
     SELECT id FROM uploads
-    WHERE queue = :queue AND state = 'queued' AND finish_tag IS NOT NULL
+    WHERE queue = :queue AND destination = :destination AND state = 'queued'
+        AND finish_tag IS NOT NULL
         AND NOT EXISTS (SELECT 1 FROM pauses WHERE user_id IS NULL)
     ORDER BY finish_tag LIMIT :limit
 """
@@ -126,12 +129,15 @@ async def tag(connection: AsyncConnection, ids: Sequence[UUID]) -> list[UUID]:
     return list(await connection.scalars(_TAG, {"ids": list(ids)}))
 
 
-async def tag_due(connection: AsyncConnection, queue: str, *, each: int, limit: int) -> list[UUID]:
+async def tag_due(
+    connection: AsyncConnection, queue: str, destination: str, *, each: int, limit: int
+) -> list[UUID]:
     """Give tags to what may be claimed now and has none: up to `limit`, and `each` of one user.
 
     So nobody's backlog keeps what others have waiting from its tag.
     """
-    picked = await connection.scalars(_PICK, {"queue": queue, "each": each, "limit": limit})
+    values = {"queue": queue, "destination": destination, "each": each, "limit": limit}
+    picked = await connection.scalars(_PICK, values)
     return await tag(connection, picked.all())
 
 
@@ -140,12 +146,18 @@ async def untag(connection: AsyncConnection, ids: Sequence[UUID]) -> None:
     await connection.execute(_UNTAG, {"ids": list(ids)})
 
 
-async def first_ready(connection: AsyncConnection, queue: str, *, limit: int) -> list[UUID]:
-    """The uploads that are claimed next."""
-    return list(await connection.scalars(_FIRST_READY, {"queue": queue, "limit": limit}))
+async def first_ready(
+    connection: AsyncConnection, queue: str, destination: str, *, limit: int
+) -> list[UUID]:
+    """The uploads that are claimed next for that destination."""
+    values = {"queue": queue, "destination": destination, "limit": limit}
+    return list(await connection.scalars(_FIRST_READY, values))
 
 
-async def count_ready(connection: AsyncConnection, queue: str, *, limit: int) -> int:
+async def count_ready(
+    connection: AsyncConnection, queue: str, destination: str, *, limit: int
+) -> int:
     """How many are ready, or `limit` if there are more."""
-    counted = await connection.execute(_COUNT_READY, {"queue": queue, "limit": limit})
+    values = {"queue": queue, "destination": destination, "limit": limit}
+    counted = await connection.execute(_COUNT_READY, values)
     return int(counted.scalar_one())

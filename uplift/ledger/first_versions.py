@@ -18,10 +18,10 @@ _ADD_FIRST = adding(
     "new JOIN first ON first.id = new.record_id",
     first="""first AS (
         INSERT INTO records
-            (id, user_id, identity, upstream_key, source_key, server_key, sealed_watermark,
-                versions, latest_upload_id, latest_digest)
-        SELECT record_id, user_id, identity, upstream_key, source_key, server_key, watermark,
-            1, id, digest
+            (id, user_id, identity, upstream_key, derived_id, source_key, server_key,
+                sealed_watermark, versions, latest_upload_id, latest_digest)
+        SELECT record_id, user_id, identity, upstream_key, derived_id, source_key, server_key,
+            watermark, 1, id, digest
         FROM new ORDER BY user_id, coalesce(upstream_key, identity), identity
         ON CONFLICT DO NOTHING
         RETURNING id

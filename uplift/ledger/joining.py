@@ -5,7 +5,7 @@ Most have one, under their own identity. Where several labels claim one place, t
 collides. An identity that joined another record stays as a row that only leads there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -19,6 +19,7 @@ from uplift.ledger.new_uploads import NewUpload
 from uplift.ledger.parameters import Rows
 from uplift.ledger.places import Place
 from uplift.ledger.source_aliases import Aliases
+from uplift.lifecycle import State
 from uplift.same_record import Origin, Verdict, judge
 
 Pair = tuple[NewUpload, Row[Any]]
@@ -54,7 +55,7 @@ async def join(connection: AsyncConnection, group: Sequence[NewUpload]) -> Joine
     record_ids = {place.new.id: place.own.id for place in now if place.own is not None}
     like: set[UUID] = set()
     if unclear := [place for place in now if place.contested]:
-        decisions = _Decisions(connection, rows)
+        decisions = _Decisions(connection, rows, await _delivered_digests(connection, rows))
         record_ids |= await decisions.decide(unclear)
         like = decisions.like
         # What was decided has changed them.
@@ -103,15 +104,17 @@ _OWN = Rows(
     identity="bytea",
     upstream_key="bytea",
     upstream_rank="int",
+    derived_id="text",
     alias_of="uuid",
     source_key="bytea",
     server_key="bytea",
 )
 
 _PUT_OWN = _OWN.statement("""
-    INSERT INTO records AS r (id, user_id, identity, upstream_key, upstream_rank, alias_of,
-        source_key, server_key)
-    SELECT id, user_id, identity, upstream_key, upstream_rank, alias_of, source_key, server_key
+    INSERT INTO records AS r (id, user_id, identity, upstream_key, upstream_rank, derived_id,
+        alias_of, source_key, server_key)
+    SELECT id, user_id, identity, upstream_key, upstream_rank, derived_id, alias_of, source_key,
+        server_key
     FROM {own} AS own
     ON CONFLICT (user_id, identity) DO UPDATE
     SET upstream_key = excluded.upstream_key, upstream_rank = excluded.upstream_rank,
@@ -119,7 +122,21 @@ _PUT_OWN = _OWN.statement("""
     RETURNING id
 """)
 
-_STATES = text("SELECT id, state FROM uploads WHERE id = ANY(CAST(:ids AS uuid[]))")
+_LATEST_UPLOAD = text("SELECT state, destination FROM uploads WHERE id = :id")
+
+_DELIVERED = text("""
+    SELECT record_id, destination, digest FROM deliveries
+    WHERE record_id = ANY(CAST(:record_ids AS uuid[])) AND digest IS NOT NULL
+""")
+
+_Digests = Mapping[tuple[UUID, str], bytes]
+
+
+async def _delivered_digests(connection: AsyncConnection, record_ids: Iterable[UUID]) -> _Digests:
+    """What was delivered last of these records, by the record and the destination."""
+    rows = await connection.execute(_DELIVERED, {"record_ids": list(record_ids)})
+    return {(row.record_id, row.destination): bytes(row.digest) for row in rows}
+
 
 _GIVEN_UP = frozenset({"cancelled", "expired", "superseded"})
 
@@ -127,9 +144,12 @@ _GIVEN_UP = frozenset({"cancelled", "expired", "superseded"})
 class _Decisions:
     """Decides about contested places, of which this transaction has all locks."""
 
-    def __init__(self, connection: AsyncConnection, rows: dict[UUID, Row[Any]]) -> None:
+    def __init__(
+        self, connection: AsyncConnection, rows: dict[UUID, Row[Any]], delivered: _Digests
+    ) -> None:
         self._connection = connection
         self._rows = rows
+        self._delivered = delivered
         self._aliases = Aliases(connection, {row.user_id for row in rows.values()})
         self.like: set[UUID] = set()
 
@@ -144,7 +164,9 @@ class _Decisions:
 
     def _has_equal(self, place: Place) -> bool:
         return any(
-            _same_content(place.new, row) for other in place.others if (row := self._rows[other.id])
+            self._same_content(place.new, row)
+            for other in place.others
+            if (row := self._rows[other.id])
         )
 
     async def _decide(self, place: Place) -> UUID:
@@ -173,7 +195,7 @@ class _Decisions:
         return judge(
             Origin(new.source_key, new.server_key),
             Origin(row.source_key, row.server_key),
-            same_content=_same_content(new, row),
+            same_content=self._same_content(new, row),
             same_source=self._aliases.same_source(new.user_id, new.source_key, row.source_key),
         )
 
@@ -202,6 +224,7 @@ class _Decisions:
             "user_id": new.user_id,
             "identity": new.identity,
             "upstream_rank": 0,
+            "derived_id": new.derived_id,
             "source_key": new.source_key,
             "server_key": new.server_key,
             **columns,
@@ -213,20 +236,25 @@ class _Decisions:
         """Whether the content is what came last for the record, and was not given up."""
         if row.latest_upload_id is None or row.latest_digest != new.digest:
             return False
-        states = await self._connection.execute(_STATES, {"ids": [row.latest_upload_id]})
-        state = next((each.state for each in states), None)
-        if state is None:
-            return bool(row.delivered_digest == row.latest_digest)
-        return state not in _GIVEN_UP
+        found = await self._connection.execute(_LATEST_UPLOAD, {"id": row.latest_upload_id})
+        latest = found.one_or_none()
+        if latest is None:
+            return self._is_there(new, row)
+        if latest.state == State.DELIVERED and not self._is_there(new, row):
+            return False
+        return latest.destination == new.destination and latest.state not in _GIVEN_UP
+
+    def _is_there(self, new: NewUpload, row: Row[Any]) -> bool:
+        """Whether the destination has this content of the record."""
+        return self._delivered.get((row.id, new.destination)) == new.digest
+
+    def _same_content(self, new: NewUpload, row: Row[Any]) -> bool:
+        return new.digest == row.latest_digest or self._is_there(new, row)
 
 
 def _id(row: Row[Any]) -> UUID:
     id_: UUID = row.id
     return id_
-
-
-def _same_content(new: NewUpload, row: Row[Any]) -> bool:
-    return new.digest in (row.latest_digest, row.delivered_digest)
 
 
 def _other_server(new: NewUpload, row: Row[Any]) -> bool:

@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, func, select, text
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uplift.ledger.joining import join
 from uplift.ledger.new_uploads import Added, NewUpload, Version, add, adding
-from uplift.ledger.parameters import Rows, is_among
+from uplift.ledger.parameters import Rows
 from uplift.ledger.superseding import supersede_unsent
-from uplift.ledger.tables import Record, Upload, state_is
 from uplift.ledger.transitions import Change, change_state
 from uplift.ledger.watermarks import Watermarks
-from uplift.lifecycle import ENDED_UNDELIVERED, UNFINISHED, Reason, State
+from uplift.lifecycle import Reason, State
 
 # These ended because somebody stopped them, or time did. The same content that comes again is a
 # new wish to send it, and no duplicate.
@@ -106,14 +105,15 @@ async def _next_versions(
     """
     # A record that never had an upload needs no question.
     standings: dict[UUID, Row[Any]] = {}
-    if before := [record.id for _, record in pairs if record.versions]:
-        await supersede_unsent(connection, before)
+    before = [(new, record) for new, record in pairs if record.versions]
+    if before:
+        await supersede_unsent(connection, [record.id for _, record in before])
         standings = await _standings(connection, before)
     versions: list[Version] = []
     gone_back: dict[UUID, Kept] = {}
     for new, record in pairs:
         standing = standings.get(record.id)
-        same_as_delivered = record.delivered_digest == new.digest
+        same_as_delivered = standing is not None and standing.delivered_digest == new.digest
         if standing and same_as_delivered and _is_as_delivered(standing):
             gone_back[new.id] = Kept(standing.delivered_upload_id, record.id, duplicate=True)
         else:
@@ -145,6 +145,8 @@ async def _note(
             "watermark": moved.get(record.id),
             "source_key": record.source_key or new.source_key,
             "server_key": new.server_key or record.server_key,
+            # Given once. A record that came while there was no id key has none yet.
+            "derived_id": record.derived_id or new.derived_id,
         }
         if note["added"] or note["watermark"] or _differs(note, record):
             notes.append(note)
@@ -153,10 +155,11 @@ async def _note(
 
 
 def _differs(note: Mapping[str, Any], record: Row[Any]) -> bool:
-    return (note["upload_id"], note["source_key"], note["server_key"]) != (
+    return (note["upload_id"], note["source_key"], note["server_key"], note["derived_id"]) != (
         record.latest_upload_id,
         record.source_key,
         record.server_key,
+        record.derived_id,
     )
 
 
@@ -171,22 +174,28 @@ _LATEST = Rows(
     watermark="bytea",
     source_key="bytea",
     server_key="bytea",
+    derived_id="text",
 )
 
 _NOTE_LATEST = _LATEST.statement("""
     UPDATE records AS r
     SET versions = r.versions + n.added, latest_upload_id = n.upload_id, latest_digest = n.digest,
-        source_key = n.source_key, server_key = n.server_key,
+        source_key = n.source_key, server_key = n.server_key, derived_id = n.derived_id,
         sealed_watermark = coalesce(n.watermark, r.sealed_watermark)
     FROM {latest} AS n
     WHERE r.id = n.record_id
 """)
 
+_AT = Rows("at", record_id="uuid", destination="text", upload_id="uuid")
+
 # What its owner withdrew ends as cancelled, unless it turns out to be delivered.
-_STATES = text("""
-    SELECT id, CASE WHEN cancel_requested AND state IN ('parked', 'queued', 'sending')
-        THEN 'cancelled' ELSE state END AS state
-    FROM uploads WHERE id = ANY(CAST(:ids AS uuid[]))
+_LATEST_UPLOADS = _AT.statement("""
+    SELECT a.record_id, u.destination = a.destination AS is_here, d.digest AS delivered_digest,
+        CASE WHEN u.cancel_requested AND u.state IN ('parked', 'queued', 'sending')
+            THEN 'cancelled' ELSE u.state END AS state
+    FROM {at} AS a
+    LEFT JOIN uploads AS u ON u.id = a.upload_id
+    LEFT JOIN deliveries AS d ON d.record_id = a.record_id AND d.destination = a.destination
 """)
 
 
@@ -202,62 +211,72 @@ async def _find_repeated(
     if not repeated:
         return {}
     rows = await connection.execute(
-        _STATES, {"ids": [record.latest_upload_id for _, record in repeated]}
+        _LATEST_UPLOADS,
+        _AT.parameter(
+            {
+                "record_id": record.id,
+                "destination": new.destination,
+                "upload_id": record.latest_upload_id,
+            }
+            for new, record in repeated
+        ),
     )
-    states = {row.id: row.state for row in rows}
+    latest = {row.record_id: row for row in rows}
     return {
         new.id: Kept(record.latest_upload_id, record.id, duplicate=True)
         for new, record in repeated
-        if _is_kept(states.get(record.latest_upload_id), record)
+        if _is_kept(latest[record.id], new)
     }
 
 
-def _is_kept(state: str | None, record: Row[Any]) -> bool:
-    """Whether the content that came last needs no upload, given its upload's state.
+def _is_kept(latest: Row[Any], new: NewUpload) -> bool:
+    """Whether the content that came last needs no upload to this destination.
 
-    Without a state the upload was thinned out. It still counts if it was delivered last.
+    Without a state its upload was thinned out. It still counts if it was delivered last.
     """
-    if state is None:
-        return bool(record.delivered_digest == record.latest_digest)
-    return state not in _GIVEN_UP
+    if latest.state is None:
+        return bool(latest.delivered_digest == new.digest)
+    if latest.state == State.DELIVERED and latest.delivered_digest != new.digest:
+        return False  # what the destination has was forgotten since: it is to be sent again
+    return bool(latest.is_here) and latest.state not in _GIVEN_UP
 
 
 # One statement, so that a version that ends meanwhile is seen either before or after it did.
-_STANDINGS = select(
-    Record.id,
-    select(func.array_agg(Upload.digest))
-    .where(Upload.record_id == Record.id, state_is(Upload.state, *sorted(UNFINISHED)))
-    .scalar_subquery()
-    .label("under_way"),
-    select(1)
-    .where(
-        Upload.record_id == Record.id,
-        Upload.version > Record.delivered_version,
-        Upload.maybe_sent,
-        state_is(Upload.state, *sorted(ENDED_UNDELIVERED)),
-    )
-    .exists()
-    .label("maybe_sent"),
-    select(Upload.id)
-    .where(
-        Upload.record_id == Record.id,
-        Upload.version == Record.delivered_version,
-        Upload.digest == Record.delivered_digest,
-        state_is(Upload.state, State.DELIVERED),
-    )
-    .scalar_subquery()
-    .label("delivered_upload_id"),
-).where(is_among(Record.id, "record_ids"))
+_STANDINGS = _AT.statement("""
+    SELECT a.record_id, d.digest AS delivered_digest,
+        (SELECT array_agg(digest) FROM uploads
+         WHERE record_id = a.record_id AND destination = a.destination
+            AND state IN ('parked', 'queued', 'sending')) AS under_way,
+        EXISTS (SELECT FROM uploads
+            WHERE record_id = a.record_id AND destination = a.destination
+                AND version > coalesce(d.version, 0) AND maybe_sent
+                AND state IN ('rejected', 'refused', 'expired', 'cancelled', 'superseded')
+        ) AS maybe_sent,
+        (SELECT id FROM uploads
+         WHERE record_id = a.record_id AND destination = a.destination AND version = d.version
+            AND digest = d.digest AND state = 'delivered') AS delivered_upload_id
+    FROM {at} AS a
+    LEFT JOIN deliveries AS d ON d.record_id = a.record_id AND d.destination = a.destination
+""")
 
 
-async def _standings(connection: AsyncConnection, record_ids: list[UUID]) -> dict[UUID, Row[Any]]:
-    """Of each record: what is under way, what may be at 1upHealth unnoticed, what was delivered."""
-    rows = await connection.execute(_STANDINGS, {"record_ids": record_ids})
-    return {row.id: row for row in rows}
+async def _standings(
+    connection: AsyncConnection, pairs: Sequence[tuple[NewUpload, Row[Any]]]
+) -> dict[UUID, Row[Any]]:
+    """Of each record at its destination: what is under way, what may be there unnoticed, and what
+    was delivered there."""
+    rows = await connection.execute(
+        _STANDINGS,
+        _AT.parameter(
+            {"record_id": record.id, "destination": new.destination} for new, record in pairs
+        ),
+    )
+    return {row.record_id: row for row in rows}
 
 
 def _is_as_delivered(standing: Row[Any]) -> bool:
-    """Whether 1upHealth has what was delivered last, nothing else, and its upload is still here."""
+    """Whether the destination has what was delivered last, nothing else, and its upload is still
+    here."""
     return (
         standing.delivered_upload_id is not None
         and not standing.under_way

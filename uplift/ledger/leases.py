@@ -3,20 +3,21 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NotRequired, TypedDict, Unpack
+from typing import Any, NotRequired, TypedDict, Unpack
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid4
 
-from uplift.ledger.collisions import colliding
+from uplift.ledger.collisions import Claimed, colliding
 from uplift.ledger.due import Due, due_among
 from uplift.ledger.locks import lock_records
 from uplift.ledger.parameters import Rows
+from uplift.ledger.put_order import note_in_doubt, supersede_overtaken
 from uplift.ledger.set_aside import FhirType
 from uplift.ledger.transitions import Change, change_state
-from uplift.lifecycle import State
+from uplift.lifecycle import Reason, State
 from uplift.sealing import WrappedKey
 
 
@@ -30,11 +31,16 @@ class Claim:
     (`older_in_doubt`).
     `empty_searches` is how many searches have found nothing since. `past_deadline` is whether the
     time to give up has passed, `cancel_requested` whether its owner withdrew it, and `collides`
-    whether another record is at 1upHealth under its type and id. An upload that is withdrawn or
-    collides must not be sent.
-    `due_seconds` is how long it was due. `newer_since` is when the upload was accepted, if the
-    ledger went back in time since: what was written there later may be newer, and the ledger does
-    not know of it. `maybe_lost` is whether that is also the only reason for `maybe_sent`.
+    whether another record is at the destination under its type and id. An upload that is withdrawn
+    or collides must not be sent.
+    `derived_id` is its record's id wherever Uplift derives ids, and `source_key` its source, as
+    `identity.source_key`. `due_seconds` is how long it was due. `newer_since` is when the upload
+    was accepted, if the ledger went back in time since: what was written there later may be newer,
+    and the ledger does not know of it. `maybe_lost` is whether that is also the only reason for
+    `maybe_sent`.
+    `waited_seconds` is how long it has waited for a reference; None if it has not. `read_first` is
+    whether a restore came since its record was last delivered. `redriven` is whether a person sends
+    it again.
     """
 
     upload_id: UUID
@@ -44,6 +50,7 @@ class Claim:
     lease_ends: float
     user_id: UUID
     record_id: UUID
+    destination: str
     fhir_version: str
     resource_type: str
     sealed_body: bytes
@@ -62,6 +69,11 @@ class Claim:
     maybe_lost: bool = False
     due_seconds: float = 0.0
     older_in_doubt: bool = False
+    derived_id: str | None = None
+    source_key: bytes | None = None
+    waited_seconds: float | None = None
+    read_first: bool = False
+    redriven: bool = False
     trace_parent: str | None = None
 
     @property
@@ -74,9 +86,11 @@ class Claim:
 class Outcome:
     """What an attempt came to: the upload's change, codes for its history, the record's receipt.
 
-    `code` is the attempt's own; the receipt is sealed. `receipt_key` is `identity.receipt_key` of
-    its id. `if_taken` is the outcome instead, if that id is the receipt of another record: then
-    this one got the response of that one.
+    `code` is the attempt's own; `record_receipt` is sealed with `uploads.delivery_context`.
+    `may_be_late` is whether a send without a precondition had an unknown outcome: it may be stored
+    later, over a newer version. `receipt_key` is `identity.receipt_key` of its id. `if_taken` is
+    the outcome instead, if that id is the receipt of another record: then this one got the response
+    of that one.
     """
 
     claim: Claim
@@ -87,6 +101,7 @@ class Outcome:
     record_receipt: bytes | None = None
     receipt_key: bytes | None = None
     if_taken: "Outcome | None" = None
+    may_be_late: bool = False
 
 
 # Bodies are read only now: those of all due uploads may be more than the memory takes.
@@ -126,9 +141,12 @@ async def lease(
     if not due:
         return []
     lease_id = uuid4()
-    rows = [each.row for each in due.values()]
-    keys = {row.record_id: bytes(row.upstream_key) for row in rows if row.upstream_key}
-    collisions = set() if terms.get("allow_shared_ids") else await colliding(connection, keys)
+    again = [row.id for each in due.values() if (row := each.row).maybe_sent]
+    overtaken = await supersede_overtaken(connection, again)
+    rows = [each.row for id_, each in due.items() if id_ not in overtaken]
+    collisions = (
+        set() if terms.get("allow_shared_ids") else await colliding(connection, _claimed(rows))
+    )
     claimed = await change_state(
         connection,
         [
@@ -141,7 +159,8 @@ async def lease(
                 attempt_seconds=terms["attempt_seconds"],
                 process_id=terms.get("process_id"),
                 clock=terms["give_up_seconds"],
-                maybe_sent=(None if row.cancel_requested or row.record_id in collisions else True),
+                maybe_sent=(None if row.cancel_requested or _place(row) in collisions else True),
+                maybe_overwritten=row.maybe_overwritten or None,
             )
             for row in rows
         ],
@@ -157,6 +176,7 @@ async def lease(
             lease_ends=since + terms["lease_seconds"],
             user_id=row.user_id,
             record_id=row.record_id,
+            destination=row.destination,
             fhir_version=row.fhir_version,
             resource_type=row.resource_type,
             sealed_body=contents[row.id][0],
@@ -167,7 +187,7 @@ async def lease(
             validated=row.validated,
             past_deadline=row.past_deadline,
             cancel_requested=row.cancel_requested,
-            collides=row.record_id in collisions,
+            collides=_place(row) in collisions,
             app_user_id=row.app_user_id or "",
             wrapped_key=WrappedKey(row.master_key_id or "", row.wrapped_key or b""),
             record_receipt=row.record_receipt,
@@ -175,11 +195,28 @@ async def lease(
             newer_since=row.created_at if row.restored else None,
             maybe_lost=row.maybe_lost and not row.older_in_doubt,
             older_in_doubt=row.older_in_doubt,
+            read_first=row.read_first,
+            derived_id=row.derived_id,
+            source_key=row.source_key,
+            waited_seconds=None if row.waited_seconds is None else float(row.waited_seconds),
+            redriven=row.reason == Reason.REDRIVEN,
             trace_parent=contents[row.id][1],
         )
         for row in rows
         if row.id in claimed
     ]
+
+
+def _claimed(rows: Sequence[Row[Any]]) -> list[Claimed]:
+    return [
+        Claimed(*_place(row), upstream_key=bytes(row.upstream_key))
+        for row in rows
+        if row.upstream_key
+    ]
+
+
+def _place(row: Row[Any]) -> tuple[UUID, str]:
+    return row.record_id, row.destination
 
 
 async def claim(
@@ -216,18 +253,29 @@ _CLOSE_ATTEMPTS = _ENDED.statement("""
 
 _DELIVERED = Rows("delivered", upload_id="uuid", receipt="bytea", receipt_key="bytea")
 
+# Two outcomes of one upload may be in the group, and only one of them had the lease.
 _RECORD_DELIVERED = _DELIVERED.statement("""
-    UPDATE records AS r SET delivered_version = u.version, delivered_digest = u.digest,
-        sealed_receipt = e.receipt, receipt_key = e.receipt_key
+    INSERT INTO deliveries AS d
+        (record_id, destination, delivered_at, version, digest, sealed_receipt, receipt_key)
+    SELECT DISTINCT ON (u.record_id, u.destination) u.record_id, u.destination, now(), u.version,
+        u.digest, e.receipt, e.receipt_key
     FROM {delivered} AS e
-    -- Two outcomes of one upload may be in the group, and only one of them had the lease.
     JOIN uploads AS u ON u.id = e.upload_id AND u.state = 'delivered'
-    WHERE r.id = u.record_id AND r.delivered_version < u.version
+    ORDER BY u.record_id, u.destination, u.version DESC
+    ON CONFLICT (record_id, destination) DO UPDATE
+    SET delivered_at = excluded.delivered_at, version = excluded.version,
+        digest = excluded.digest, sealed_receipt = excluded.sealed_receipt,
+        receipt_key = excluded.receipt_key
+    WHERE d.version < excluded.version
 """)
 
 
-async def record(connection: AsyncConnection, ended: Sequence[Outcome]) -> set[UUID]:
-    """Record outcomes: the states, the history and the records, all or nothing.
+async def record(
+    connection: AsyncConnection, ended: Sequence[Outcome], *, settle_seconds: float = 60.0
+) -> set[UUID]:
+    """Record outcomes: the states, the history and the deliveries, all or nothing.
+
+    Where ids are derived, a newer version waits `settle_seconds` for one that may be stored late.
 
     Returns the uploads whose lease was still theirs. Another worker or the sweep changed the
     others, which keep their state.
@@ -260,4 +308,21 @@ async def record(connection: AsyncConnection, ended: Sequence[Outcome]) -> set[U
     ]
     if receipts:
         await connection.execute(_RECORD_DELIVERED, _DELIVERED.parameter(receipts))
+    in_doubt = {
+        end.claim.upload_id: settle_seconds
+        for end in ended
+        if end.may_be_late and end.claim.upload_id in changed
+    }
+    if in_doubt:
+        await note_in_doubt(connection, in_doubt)
+    await supersede_overtaken(
+        connection,
+        [
+            end.claim.upload_id
+            for end in ended
+            if end.change.target is State.QUEUED
+            and end.change.maybe_sent
+            and end.claim.upload_id in changed
+        ],
+    )
     return changed

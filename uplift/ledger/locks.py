@@ -29,7 +29,7 @@ def share_lock(statement: Select[Any]) -> Select[Any]:
 # As text: SQLAlchemy takes longer to look up a statement that it composed than PostgreSQL to run
 # it.
 _LOCK_FREE_USERS = text("""
-    SELECT u.id, u.app_user_id, u.master_key_id, u.wrapped_key
+    SELECT u.id, u.app_user_id, u.master_key_id, u.wrapped_key, u.destination
     FROM users AS u
     WHERE u.app_user_id = ANY(CAST(:names AS text[])) AND u.erased_at IS NULL
     FOR KEY SHARE OF u SKIP LOCKED
@@ -40,7 +40,8 @@ async def lock_free_users(
     connection: AsyncConnection, app_user_ids: Collection[str]
 ) -> Sequence[Row[Any]]:
     """Lock the living users of these names, as `share_lock` does; passes over those who are locked
-    against it. Each row has `id`, `app_user_id`, `master_key_id` and `wrapped_key`.
+    against it. Each row has `id`, `app_user_id`, `master_key_id`, `wrapped_key` and
+    `destination`.
     """
     found = await connection.execute(_LOCK_FREE_USERS, {"names": list(app_user_ids)})
     return found.all()
@@ -73,8 +74,7 @@ async def lock_records_of(connection: AsyncConnection, upload_ids: Collection[UU
 
 _LOCK_AND_READ = text("""
     SELECT id, user_id, identity, alias_of, versions, latest_upload_id, latest_digest,
-        delivered_version, delivered_digest, sealed_watermark, upstream_key, upstream_rank,
-        source_key, server_key
+        sealed_watermark, upstream_key, upstream_rank, derived_id, source_key, server_key
     FROM records WHERE id = ANY(CAST(:ids AS uuid[]))
     ORDER BY user_id, identity FOR UPDATE
 """)

@@ -18,7 +18,8 @@ from uplift.lifecycle import Reason, State
 from uplift.sealing import UserKey
 
 _SENT = text("""
-    SELECT r.id, r.delivered_version > 0 AS delivered,
+    SELECT r.id,
+        EXISTS (SELECT FROM deliveries WHERE record_id = r.id AND version > 0) AS delivered,
         EXISTS (SELECT 1 FROM uploads WHERE record_id = r.id AND maybe_sent) AS maybe_sent
     FROM records AS r WHERE r.id = ANY(CAST(:ids AS uuid[]))
 """)

@@ -1,6 +1,5 @@
 """Migrates the ledger's schema with Alembic."""
 
-from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -114,14 +113,9 @@ def _revisions(connection: Connection) -> Revisions:
             text("SELECT version_num, to_jsonb(v) ->> 'oldest_revision' FROM alembic_version AS v")
         ).one_or_none()
         at, oldest = row if row is not None else (None, None)
-    return Revisions(at, oldest, _ours())
-
-
-@cache
-def _ours() -> str:
-    found = head()
-    assert found is not None  # noqa: S101  there is a first migration
-    return found
+    ours = head()
+    assert ours is not None  # noqa: S101  there is a first migration
+    return Revisions(at, oldest, ours)
 
 
 async def drift(database: Database) -> list[object]:

@@ -25,7 +25,8 @@ from uplift.watermark import NO_TIMES, Times
 class NewUpload:
     """An upload that is ready to be put in.
 
-    `record_id` is the id of its record, if it is the first. `force`: it counts as newer than what
+    `destination` is where it goes, its user's. `record_id` is the id of its record, if it is the
+    first. `force`: it counts as newer than what
     is there, whatever its `times` say. Without its user's `key`, times are neither kept nor
     compared.
     """
@@ -34,11 +35,13 @@ class NewUpload:
     user_id: UUID
     identity: bytes
     digest: bytes
+    destination: str
     fhir_version: str
     resource_type: str
     body_bytes: int
     sealed_body: bytes
     queue: str
+    derived_id: str | None = None  # `derived_ids.derived_id`; None without an id key
     upstream_key: bytes | None = None  # `uplift.identity.upstream_key`; None if it has no id
     source_key: bytes | None = None  # `uplift.identity.source_key`; None if it has no label
     server_key: bytes | None = None  # `uplift.identity.server_key`; None if it names no server
@@ -84,11 +87,13 @@ _NEW = Rows(
     user_id="uuid",
     identity="bytea",
     upstream_key="bytea",
+    derived_id="text",
     watermark="bytea",
     source_key="bytea",
     server_key="bytea",
     batch_id="uuid",
     queue="text",
+    destination="text",
     fhir_version="text",
     resource_type="text",
     digest="bytea",
@@ -105,12 +110,12 @@ _ADD = """
         SELECT count(*) > 0 AS maybe, greatest(max(settled_at), now()) AS settled_at
         FROM restores WHERE look_until > now()
     ), {first}last AS MATERIALIZED {last}, added AS (
-        INSERT INTO uploads (id, user_id, record_id, version, batch_id, queue, fhir_version,
-            resource_type, digest, body_bytes, sealed_body, trace_parent, maybe_sent, maybe_lost,
-            state, reason,
+        INSERT INTO uploads (id, user_id, record_id, version, batch_id, queue, destination,
+            fhir_version, resource_type, digest, body_bytes, sealed_body, trace_parent, maybe_sent,
+            maybe_lost, state, reason,
             next_attempt_at, finish_tag)
         SELECT new.id, new.user_id, new.record_id, new.version, new.batch_id, new.queue,
-            new.fhir_version, new.resource_type, new.digest, new.body_bytes,
+            new.destination, new.fhir_version, new.resource_type, new.digest, new.body_bytes,
             substring(CAST(:bodies AS bytea) FROM new.body_begins FOR new.body_length),
             new.trace_parent,
             new.maybe_sent OR lost.maybe, lost.maybe AND NOT new.maybe_sent,
@@ -179,11 +184,13 @@ def _row(version: Version, body_begins: int) -> dict[str, Any]:
         "user_id": new.user_id,
         "identity": new.identity,
         "upstream_key": new.upstream_key,
+        "derived_id": new.derived_id,
         "watermark": new.sealed_watermark,
         "source_key": new.source_key,
         "server_key": new.server_key,
         "batch_id": new.batch_id,
         "queue": new.queue,
+        "destination": new.destination,
         "fhir_version": new.fhir_version,
         "resource_type": new.resource_type,
         "digest": new.digest,
@@ -200,6 +207,7 @@ def first_status(new: NewUpload, added: Added, owner: LockedUser) -> UploadRow:
         user_id=new.user_id,
         app_user_id=owner.app_user_id,
         batch_id=new.batch_id,
+        destination=new.destination,
         fhir_version=new.fhir_version,
         resource_type=new.resource_type,
         state=State.QUEUED,
@@ -208,6 +216,7 @@ def first_status(new: NewUpload, added: Added, owner: LockedUser) -> UploadRow:
         attempts=0,
         maybe_sent=added.maybe_sent,
         possible_duplicate=False,
+        maybe_overwritten=False,
         last_response=None,
         issues=None,
         sealed_receipt=None,

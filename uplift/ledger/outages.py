@@ -11,8 +11,9 @@ from uplift.ledger.set_aside import TYPES, FhirType
 # An attempt opens some time before it closes, and only the opening has an index.
 _SUCCEEDED = text("""
     SELECT now() AS at, EXISTS (
-        SELECT FROM attempts
-        WHERE opened_at > now() - make_interval(secs => :attempt + :seconds)
+        SELECT FROM attempts JOIN uploads ON uploads.id = attempts.upload_id
+        WHERE uploads.destination = :destination
+            AND opened_at > now() - make_interval(secs => :attempt + :seconds)
             AND closed_at > now() - make_interval(secs => :seconds)
             AND status_code BETWEEN 200 AND 299
     ) AS succeeded
@@ -20,18 +21,17 @@ _SUCCEEDED = text("""
 
 
 async def succeeded_lately(
-    connection: AsyncConnection, *, seconds: float, attempt_seconds: float
+    connection: AsyncConnection, destination: str, *, seconds: float, attempt_seconds: float
 ) -> tuple[datetime, bool]:
-    """The ledger's time, and whether a call succeeded within so many seconds before."""
-    row = (
-        await connection.execute(_SUCCEEDED, {"seconds": seconds, "attempt": attempt_seconds})
-    ).one()
+    """The ledger's time, and whether a call there succeeded within so many seconds before."""
+    values = {"destination": destination, "seconds": seconds, "attempt": attempt_seconds}
+    row = (await connection.execute(_SUCCEEDED, values)).one()
     return row.at, row.succeeded
 
 
 # Not `awaiting_token`: a new token releases those. Not what waits for its type.
 _WAITS = """
-    state = 'queued' AND finish_tag IS NULL
+    destination = :destination AND state = 'queued' AND finish_tag IS NULL
     AND reason IN ('retry', 'held', 'settling', 'no_token')
     AND next_attempt_at > now() + make_interval(secs => :spread) AND updated_at > :since
     AND NOT EXISTS (
@@ -53,10 +53,14 @@ _MAKE_DUE = TYPES.statement(f"""
 
 
 async def count_waiting(
-    connection: AsyncConnection, since: datetime, *, probing: Collection[FhirType] = ()
+    connection: AsyncConnection,
+    destination: str,
+    since: datetime,
+    *,
+    probing: Collection[FhirType] = (),
 ) -> int:
     """How many uploads failed since then, and wait. Not of types of which only probes are sent."""
-    values = {"since": since, "spread": 0.0, **_types(probing)}
+    values = {"destination": destination, "since": since, "spread": 0.0, **_types(probing)}
     return await connection.scalar(_COUNT, values) or 0
 
 
@@ -66,6 +70,7 @@ def _types(types: Collection[FhirType]) -> dict[str, str]:
 
 async def make_due(
     connection: AsyncConnection,
+    destination: str,
     since: datetime,
     *,
     probing: Collection[FhirType] = (),
@@ -77,6 +82,12 @@ async def make_due(
 
     What may be at the destination is due when `settle_seconds` have passed since it was sent.
     """
-    values = {"since": since, "spread": spread, "settle": settle_seconds, "limit": limit}
+    values = {
+        "destination": destination,
+        "since": since,
+        "spread": spread,
+        "settle": settle_seconds,
+        "limit": limit,
+    }
     values |= _types(probing)
     return (await connection.execute(_MAKE_DUE, values)).rowcount

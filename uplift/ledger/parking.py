@@ -1,5 +1,6 @@
 """Uploads that wait for a person or for a token: parks and releases them, and makes them due."""
 
+from collections.abc import Collection
 from uuid import UUID
 
 from sqlalchemy import func, select, update
@@ -10,13 +11,19 @@ from uplift.ledger.transitions import Change, change_state
 from uplift.lifecycle import Reason, State
 
 
-async def park_waiting(connection: AsyncConnection, user_id: UUID, *, clock: float) -> set[UUID]:
-    """Park a user's queued uploads: the grant is dead. They give up after `clock` seconds."""
+async def park_waiting(
+    connection: AsyncConnection, user_id: UUID, *, destinations: Collection[str], clock: float
+) -> set[UUID]:
+    """Park what a user has queued for these destinations: the grant is dead, and they want one.
+
+    It gives up after `clock` seconds.
+    """
     rows = await connection.execute(
         select(Upload.id)
         .where(
             Upload.user_id == user_id,
             state_is(Upload.state, State.QUEUED),
+            Upload.destination.in_(destinations),
             # An upload that 1upHealth may be storing now is parked by its next attempt. If it were
             # parked here and released at once, it would be looked up too early.
             ~(Upload.maybe_sent & (Upload.next_attempt_at > func.now())),

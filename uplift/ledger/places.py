@@ -34,7 +34,7 @@ class Place:
             return True
         if self.own.upstream_key == self.new.upstream_key:
             return bool(self.others)
-        return not self.own.delivered_version
+        return not self.own.delivered
 
     @property
     def record_ids(self) -> set[UUID]:
@@ -50,10 +50,11 @@ _PLACES = Rows("places", number="int", user_id="uuid", identity="bytea", upstrea
 _FIND = _PLACES.statement("""
     SELECT n.number, r.* FROM {places} AS n
     CROSS JOIN LATERAL (
-        SELECT true AS own, id, alias_of, delivered_version, upstream_key, upstream_rank
+        SELECT true AS own, id, alias_of, upstream_key, upstream_rank,
+            EXISTS (SELECT FROM deliveries WHERE record_id = id AND version > 0) AS delivered
         FROM records WHERE user_id = n.user_id AND identity = n.identity
         UNION ALL
-        SELECT false, id, alias_of, delivered_version, upstream_key, upstream_rank
+        SELECT false, id, alias_of, upstream_key, upstream_rank, NULL
         FROM records
         WHERE user_id = n.user_id AND upstream_key = n.upstream_key AND identity <> n.identity
     ) AS r

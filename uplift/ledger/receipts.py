@@ -1,4 +1,4 @@
-"""Ids that 1upHealth assigned: one that is another record's receipt is no receipt of this one."""
+"""Ids that a destination assigned: if one is another record's receipt, it is none of this one."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -13,21 +13,21 @@ from uplift.ledger.parameters import Rows
 # transaction ends.
 _LOCK_KEYS = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
 
-_ASSIGNED = Rows("assigned", upload_id="uuid", user_id="uuid", record_id="uuid", key="bytea")
+_ASSIGNED = Rows("assigned", upload_id="uuid", destination="text", record_id="uuid", key="bytea")
 
 # A statement of its own, after the locks, sees what those before it have committed.
 _TAKEN = _ASSIGNED.statement("""
     SELECT a.upload_id FROM {assigned} AS a
-    WHERE EXISTS (SELECT FROM records AS r WHERE r.user_id = a.user_id
-                  AND r.receipt_key = a.key AND r.id <> a.record_id)
+    WHERE EXISTS (SELECT FROM deliveries AS d WHERE d.receipt_key = a.key
+                  AND d.destination = a.destination AND d.record_id <> a.record_id)
 """)
 
 
 async def without_taken(connection: AsyncConnection, outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """The outcomes, with `if_taken` for each whose new receipt is another record's of the user.
+    """The outcomes, with `if_taken` for each whose new receipt is another record's there.
 
-    Call it in the transaction that records them: until it ends, nobody else gets one of these
-    receipts.
+    The key of a receipt is a hash under its user's key, so no other user has it. Call it in the
+    transaction that records them: until that ends, nobody else gets one of these receipts.
     """
     assigned = [each for each in outcomes if each.if_taken is not None and each.receipt_key]
     if not assigned:
@@ -40,7 +40,7 @@ async def without_taken(connection: AsyncConnection, outcomes: Sequence[Outcome]
         _ASSIGNED.parameter(
             {
                 "upload_id": each.claim.upload_id,
-                "user_id": each.claim.user_id,
+                "destination": each.claim.destination,
                 "record_id": each.claim.record_id,
                 "key": each.receipt_key,
             }
@@ -56,10 +56,10 @@ async def without_taken(connection: AsyncConnection, outcomes: Sequence[Outcome]
 
 def _taken_in_the_group(assigned: Sequence[Outcome]) -> set[UUID]:
     """The uploads whose receipt came to another record of the group before them."""
-    first: dict[tuple[UUID, bytes | None], UUID] = {}
+    first: dict[tuple[str, bytes | None], UUID] = {}
     return {
         each.claim.upload_id
         for each in assigned
-        if first.setdefault((each.claim.user_id, each.receipt_key), each.claim.record_id)
+        if first.setdefault((each.claim.destination, each.receipt_key), each.claim.record_id)
         != each.claim.record_id
     }

@@ -93,15 +93,17 @@ _THIN = text("""
         FOR UPDATE OF u SKIP LOCKED FOR KEY SHARE OF p SKIP LOCKED
     ), gone AS (
         DELETE FROM uploads AS u USING old WHERE u.id = old.id
-        RETURNING u.id, u.user_id, u.batch_id, u.fhir_version, u.resource_type, u.revision,
-            u.reason, u.attempts, u.possible_duplicate, u.sealed_receipt, u.created_at,
-            u.delivered_at
+        RETURNING u.id, u.user_id, u.batch_id, u.destination, u.fhir_version, u.resource_type,
+            u.revision, u.reason, u.attempts, u.possible_duplicate, u.maybe_overwritten,
+            u.sealed_receipt, u.created_at, u.delivered_at
     ), left_over AS (
         -- Its status says a little less from now on, so this is another revision.
-        INSERT INTO tombstones (upload_id, user_id, batch_id, fhir_version, resource_type, revision,
-            reason, attempts, possible_duplicate, sealed_receipt, created_at, delivered_at)
-        SELECT id, user_id, batch_id, fhir_version, resource_type, revision + 1,
-            reason, attempts, possible_duplicate, sealed_receipt, created_at, delivered_at
+        INSERT INTO tombstones (upload_id, user_id, batch_id, destination, fhir_version,
+            resource_type, revision, reason, attempts, possible_duplicate, maybe_overwritten,
+            sealed_receipt, created_at, delivered_at)
+        SELECT id, user_id, batch_id, destination, fhir_version, resource_type, revision + 1,
+            reason, attempts, possible_duplicate, maybe_overwritten, sealed_receipt, created_at,
+            delivered_at
         FROM gone WHERE CAST(:tombstones AS bool)
     )
     SELECT count(*) FROM gone
@@ -125,9 +127,10 @@ _SHRED = text("""
 _REMOVE = text("""
     WITH old AS (
         SELECT u.id, u.record_id FROM uploads AS u JOIN records AS r ON r.id = u.record_id
+        LEFT JOIN deliveries AS d ON d.record_id = u.record_id AND d.destination = u.destination
         WHERE u.id = ANY(:ids)
             AND u.state IN ('cancelled', 'superseded', 'rejected', 'refused', 'expired')
-            AND NOT (u.maybe_sent AND u.version > r.delivered_version)
+            AND NOT (u.maybe_sent AND u.version > coalesce(d.version, 0))
         FOR UPDATE OF u SKIP LOCKED FOR NO KEY UPDATE OF r SKIP LOCKED
     ), forgotten AS (
         UPDATE records AS r SET latest_upload_id = NULL, latest_digest = NULL

@@ -45,7 +45,8 @@ def waits(
 _SET_ASIDE = TYPES.statement(f"""
     WITH front AS (
         SELECT id, fhir_version, resource_type FROM uploads
-        WHERE queue = :queue AND state = 'queued' AND finish_tag IS NOT NULL
+        WHERE queue = :queue AND destination = :destination AND state = 'queued'
+            AND finish_tag IS NOT NULL
             AND NOT cancel_requested AND crashes < {ALONE_AFTER_CRASHES}
             AND coalesce(give_up_at > now(), true)
         ORDER BY finish_tag LIMIT :within
@@ -66,10 +67,20 @@ _SET_ASIDE = TYPES.statement(f"""
 
 
 async def set_aside(
-    connection: AsyncConnection, queue: str, ids: Sequence[UUID], types: Collection[FhirType]
+    connection: AsyncConnection,
+    queue: str,
+    destination: str,
+    ids: Sequence[UUID],
+    types: Collection[FhirType],
 ) -> None:
     """Set aside these, which `waits` says wait, and what else is of these types at the front."""
-    values = {"queue": queue, "ids": list(ids), "within": _WITHIN, "seconds": _SECONDS}
+    values = {
+        "queue": queue,
+        "destination": destination,
+        "ids": list(ids),
+        "within": _WITHIN,
+        "seconds": _SECONDS,
+    }
     types_ = TYPES.parameter(each._asdict() for each in types)
     await connection.execute(_SET_ASIDE, {**values, **types_})
 
@@ -77,7 +88,8 @@ async def set_aside(
 # What was never tried comes first: what fails again and again may have a reason of its own.
 _FIRST = text(f"""
     SELECT u.id FROM uploads AS u
-    WHERE u.queue = :queue AND u.fhir_version = :fhir_version AND u.resource_type = :resource_type
+    WHERE u.queue = :queue AND u.destination = :destination
+        AND u.fhir_version = :fhir_version AND u.resource_type = :resource_type
         AND u.state = 'queued' AND u.finish_tag IS NULL AND u.reason = 'held'
         -- What may be at the destination settles first.
         AND (NOT u.maybe_sent OR u.next_attempt_at <= now())
@@ -85,6 +97,7 @@ _FIRST = text(f"""
         AND NOT EXISTS (
             SELECT 1 FROM uploads AS older
             WHERE older.record_id = u.record_id AND older.version < u.version
+                AND older.destination = u.destination
                 AND older.state IN ('parked', 'queued', 'sending'))
         AND NOT EXISTS (SELECT 1 FROM pauses WHERE user_id IS NULL OR user_id = u.user_id)
     ORDER BY u.attempts, u.next_attempt_at
@@ -93,10 +106,11 @@ _FIRST = text(f"""
 
 
 async def first_set_aside(
-    connection: AsyncConnection, queue: str, fhir_type: FhirType
+    connection: AsyncConnection, queue: str, destination: str, fhir_type: FhirType
 ) -> UUID | None:
     """The upload of that type with which to probe; None if none of them may be sent."""
-    found = await connection.scalar(_FIRST, {"queue": queue, **fhir_type._asdict()})
+    values = {"queue": queue, "destination": destination, **fhir_type._asdict()}
+    found = await connection.scalar(_FIRST, values)
     return UUID(str(found)) if found is not None else None
 
 
@@ -117,7 +131,8 @@ _RELEASE = TYPES.statement("""
         SELECT u.id FROM uploads AS u
         JOIN {types} AS t
             ON t.fhir_version = u.fhir_version AND t.resource_type = u.resource_type
-        WHERE u.state = 'queued' AND u.finish_tag IS NULL AND u.reason = 'held'
+        WHERE u.destination = :destination
+            AND u.state = 'queued' AND u.finish_tag IS NULL AND u.reason = 'held'
             AND u.updated_at < now() - make_interval(secs => :since)
             AND u.next_attempt_at > greatest(
                 now(), CASE WHEN u.maybe_sent
@@ -135,6 +150,7 @@ _RELEASE = TYPES.statement("""
 
 async def release(
     connection: AsyncConnection,
+    destination: str,
     fhir_type: FhirType,
     *,
     since: float,
@@ -146,6 +162,11 @@ async def release(
     What is held by a response that came later is not among them. What may be at the destination is
     due when `settle_seconds` have passed since it was sent.
     """
-    values = {"since": since, "settle": settle_seconds, "limit": limit}
+    values = {
+        "destination": destination,
+        "since": since,
+        "settle": settle_seconds,
+        "limit": limit,
+    }
     types = TYPES.parameter([fhir_type._asdict()])
     return (await connection.execute(_RELEASE, {**values, **types})).rowcount

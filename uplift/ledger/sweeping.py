@@ -83,10 +83,10 @@ async def ledger_clock(connection: AsyncConnection) -> float:
 
 
 async def expire_past_deadline(
-    connection: AsyncConnection, *, limit: int, stalled_seconds: float = 0.0
+    connection: AsyncConnection, destination: str, *, limit: int, stalled_seconds: float = 0.0
 ) -> set[UUID]:
-    """End uploads whose time to give up has come, unless they may be at 1upHealth and can be looked
-    up there.
+    """End uploads for a destination whose time to give up has come, unless they may be there and
+    can be looked up.
 
     A worker claims those once more: it looks them up, and then ends them. Nothing expires while it
     is paused. For `stalled_seconds` nothing could be sent, and the uploads did not get that time
@@ -97,6 +97,7 @@ async def expire_past_deadline(
         .where(
             state_is(Upload.state, State.PARKED)
             | (state_is(Upload.state, State.QUEUED) & Upload.maybe_sent.is_(False)),
+            Upload.destination == destination,
             is_over(stalled_seconds, time.time()),
             not_paused(),
         )
@@ -119,12 +120,13 @@ async def expire_past_deadline(
 
 async def credit_stalled_time(
     connection: AsyncConnection,
+    destination: str,
     *,
     seconds: float,
     limit: int,
     before: tuple[datetime, UUID] | None = None,
 ) -> tuple[datetime, UUID] | None:
-    """Move the time to give up of queued uploads by so many seconds, in portions.
+    """Move the time to give up of what is queued for a destination by so many seconds, in portions.
 
     Those with the most time come first. Each call goes on at `before`, which the last one returned,
     until that is None.
@@ -132,7 +134,11 @@ async def credit_stalled_time(
     key = tuple_(Upload.give_up_at, Upload.id)
     portion = (
         select(Upload.id, Upload.give_up_at)
-        .where(state_is(Upload.state, State.QUEUED), Upload.give_up_at.is_not(None))
+        .where(
+            state_is(Upload.state, State.QUEUED),
+            Upload.destination == destination,
+            Upload.give_up_at.is_not(None),
+        )
         .order_by(Upload.give_up_at.desc(), Upload.id.desc())
         .limit(limit)
         # Who has locked a row now is sending it, so it does not wait.

@@ -58,6 +58,9 @@ class Table(DeclarativeBase):
     }
 
 
+ONEUP = "oneup"
+"""The destination that was there before there were others."""
+
 _NOW = text("now()")
 _FALSE = text("false")
 _ZERO = text("0")
@@ -77,6 +80,8 @@ class User(Table):
         CheckConstraint(
             "(erased_at IS NULL) = (wrapped_key IS NOT NULL)", name="erased_has_no_key"
         ),
+        # Who moved, and of whom something is left at the destination before.
+        Index("ix_users_moving", "id", postgresql_where=text("moving")),
         # Whose erasing has begun and not ended: the row goes after the last that refers to it.
         Index("ix_users_erasing", "erased_at", postgresql_where=text("erased_at IS NOT NULL")),
     )
@@ -87,6 +92,9 @@ class User(Table):
     master_key_id: Mapped[str | None]
     wrapped_key: Mapped[bytes | None]
     pseudonym: Mapped[UUID | None]
+    # Where what they bring goes from now on.
+    destination: Mapped[str] = mapped_column(server_default=ONEUP)
+    moving: Mapped[bool] = mapped_column(server_default=_FALSE)
     # Apps compare it with the one that they remember: another one says "send everything again".
     sync_token: Mapped[UUID] = mapped_column(server_default=text("gen_random_uuid()"))
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
@@ -132,12 +140,6 @@ class Record(Table):
             unique=True,
             postgresql_where=text("upstream_key IS NOT NULL"),
         ),
-        Index(
-            "ix_records_receipt_key",
-            "user_id",
-            "receipt_key",
-            postgresql_where=text("receipt_key IS NOT NULL"),
-        ),
         CheckConstraint("alias_of IS NULL OR upstream_key IS NULL", name="alias_has_no_place"),
     )
 
@@ -147,25 +149,63 @@ class Record(Table):
     versions: Mapped[int] = mapped_column(server_default=_ZERO)
     latest_upload_id: Mapped[UUID | None]
     latest_digest: Mapped[bytes | None]
-    delivered_version: Mapped[int] = mapped_column(server_default=_ZERO)
-    delivered_digest: Mapped[bytes | None]
-    # Sealed JSON {"id", "version", "stored_at", "sha256"}: the id at 1upHealth may be a hospital's
-    # own, and the bytes of a digest could be guessed.
-    sealed_receipt: Mapped[bytes | None]
     # Sealed JSON: when its versions were last changed, as their servers say.
     sealed_watermark: Mapped[bytes | None]
-    # Keyed hash of (FHIR version, type, the resource's own id): its place at 1upHealth. Records
-    # there have different ranks.
+    # Keyed hash of (FHIR version, type, the resource's own id): its place wherever ids are kept.
+    # Records there have different ranks.
     upstream_key: Mapped[bytes | None]
-    # Keyed hash of (FHIR version, type, the receipt's id): which resource there is this record.
-    receipt_key: Mapped[bytes | None]
     upstream_rank: Mapped[int] = mapped_column(server_default=_ZERO)
+    # Its id wherever Uplift derives ids. Nothing of the record can be read from it.
+    derived_id: Mapped[str | None]
     # Keyed hashes of where it comes from.
     source_key: Mapped[bytes | None]
     server_key: Mapped[bytes | None]
     # The record that its identity leads to. No foreign key: erasing removes them in any order.
     alias_of: Mapped[UUID | None]
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+
+class Delivery(Table):
+    """What one destination has of one record: the version that was delivered there last."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        # The key is a hash under its user's own key, so no other user has it.
+        Index(
+            "ix_deliveries_receipt_key",
+            "receipt_key",
+            postgresql_where=text("receipt_key IS NOT NULL"),
+        ),
+    )
+
+    # No foreign key: to lock the record could wait for one who waits for its uploads.
+    record_id: Mapped[UUID] = mapped_column(primary_key=True)
+    destination: Mapped[str] = mapped_column(primary_key=True)
+    delivered_at: Mapped[datetime | None]
+    version: Mapped[int] = mapped_column(server_default=_ZERO)
+    digest: Mapped[bytes | None]
+    # Sealed JSON {"id", "version", "stored_at", "sha256"}: the id there may be a hospital's own,
+    # and the bytes of a digest could be guessed.
+    sealed_receipt: Mapped[bytes | None]
+    # Keyed hash of (FHIR version, type, the receipt's id): which resource there is this record.
+    receipt_key: Mapped[bytes | None]
+    # The newest version of which a send without a precondition had an unknown outcome: it may be
+    # stored late, over a newer one. Until that time a newer one waits for it.
+    in_doubt_version: Mapped[int | None]
+    in_doubt_until: Mapped[datetime | None]
+
+
+class Destination(Table):
+    """A destination under the address that it has: its bases, tenant and mode.
+
+    A process that has another address under its name does not send there.
+    """
+
+    __tablename__ = "destinations"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    address: Mapped[dict[str, Any]]
+    since: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 
 class SourceAlias(Table):
@@ -232,7 +272,7 @@ class BatchLine(Table):
 
 
 class Upload(Table):
-    """One version of one record, on its way to 1upHealth."""
+    """One version of one record, on its way to one destination."""
 
     __tablename__ = "uploads"
     __table_args__ = (
@@ -258,6 +298,7 @@ class Upload(Table):
         Index(
             "ix_uploads_ready",
             "queue",
+            "destination",
             "finish_tag",
             postgresql_where=text("state = 'queued' AND finish_tag IS NOT NULL"),
         ),
@@ -277,6 +318,7 @@ class Upload(Table):
         Index(
             "ix_uploads_held",
             "queue",
+            "destination",
             "fhir_version",
             "resource_type",
             "attempts",
@@ -320,6 +362,7 @@ class Upload(Table):
     version: Mapped[int]
     batch_id: Mapped[UUID | None] = mapped_column(ForeignKey("batches.id"))
     queue: Mapped[str]
+    destination: Mapped[str] = mapped_column(server_default=ONEUP)
     fhir_version: Mapped[str]
     resource_type: Mapped[str]
     digest: Mapped[bytes]
@@ -345,10 +388,13 @@ class Upload(Table):
     empty_searches: Mapped[int] = mapped_column(server_default=_ZERO)
     cancel_requested: Mapped[bool] = mapped_column(server_default=_FALSE)
     possible_duplicate: Mapped[bool] = mapped_column(server_default=_FALSE)
+    maybe_overwritten: Mapped[bool] = mapped_column(server_default=_FALSE)
     last_response: Mapped[str | None]
     issues: Mapped[dict[str, Any] | None]
     sealed_receipt: Mapped[bytes | None]
 
+    # Since when it waits for a record that it refers to, or waited last.
+    waiting_since: Mapped[datetime | None]
     next_attempt_at: Mapped[datetime | None]
     # Where it stands in its queue, see `fair_queue`; none while it may not be claimed.
     finish_tag: Mapped[int | None] = mapped_column(BigInteger)
@@ -420,12 +466,14 @@ class Tombstone(Table):
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
     # No foreign key: it stays when the batch is removed.
     batch_id: Mapped[UUID | None]
+    destination: Mapped[str] = mapped_column(server_default=ONEUP)
     fhir_version: Mapped[str]
     resource_type: Mapped[str]
     reason: Mapped[str | None]
     revision: Mapped[int]
     attempts: Mapped[int]
     possible_duplicate: Mapped[bool]
+    maybe_overwritten: Mapped[bool] = mapped_column(server_default=_FALSE)
     sealed_receipt: Mapped[bytes | None]
     created_at: Mapped[datetime]
     delivered_at: Mapped[datetime]

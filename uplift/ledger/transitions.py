@@ -37,6 +37,7 @@ class Change:
     # a return to the queue from another state than sending, reset the count.
     empty_searches: int | None = None
     possible_duplicate: bool | None = None
+    maybe_overwritten: bool | None = None
     # Its worker vanished with it; `crashed_alone`: and with nothing else.
     crashed: bool = False
     crashed_alone: bool = False
@@ -78,6 +79,7 @@ class Change:
             "sent_itself": self.sent_itself,
             "empty_searches": self.empty_searches,
             "possible_duplicate": self.possible_duplicate,
+            "maybe_overwritten": self.maybe_overwritten,
             "crashed": self.crashed,
             "crashed_alone": self.crashed_alone,
             "keeps_crashes": self.keeps_crashes,
@@ -106,6 +108,7 @@ _CHANGES = Rows(
     sent_itself="bool",
     empty_searches="int",
     possible_duplicate="bool",
+    maybe_overwritten="bool",
     crashed="bool",
     crashed_alone="bool",
     keeps_crashes="bool",
@@ -158,9 +161,13 @@ _CHANGE = _CHANGES.statement("""
                 THEN 0
             ELSE coalesce(c.empty_searches, u.empty_searches) END,
         possible_duplicate = coalesce(c.possible_duplicate, u.possible_duplicate),
+        maybe_overwritten = coalesce(c.maybe_overwritten, u.maybe_overwritten),
         last_response = coalesce(c.last_response, u.last_response),
         issues = CASE WHEN NOT c.reset THEN coalesce(c.issues, u.issues) END,
         cancel_requested = u.cancel_requested AND NOT c.reset,
+        waiting_since = CASE WHEN c.reset THEN NULL
+            WHEN c.reason = 'awaiting_reference' THEN coalesce(u.waiting_since, now())
+            ELSE u.waiting_since END,
         sealed_receipt = coalesce(c.receipt, u.sealed_receipt),
         sealed_body = CASE WHEN c.target IN ('delivered', 'cancelled', 'superseded')
                            THEN NULL ELSE u.sealed_body END,

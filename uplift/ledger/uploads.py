@@ -22,9 +22,14 @@ def body_context(upload_id: UUID) -> bytes:
     return b"upload body " + upload_id.bytes
 
 
-def receipt_context(row_id: UUID) -> bytes:
-    """What a sealed receipt is bound to: the upload's row, or the record's."""
-    return b"receipt " + row_id.bytes
+def receipt_context(upload_id: UUID) -> bytes:
+    """What the sealed receipt of an upload is bound to."""
+    return b"receipt " + upload_id.bytes
+
+
+def delivery_context(record_id: UUID, destination: str) -> bytes:
+    """What the sealed receipt of a record at a destination is bound to."""
+    return b"delivery " + record_id.bytes + destination.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,7 @@ class UploadRow:
     user_id: UUID
     app_user_id: str
     batch_id: UUID | None
+    destination: str
     fhir_version: str
     resource_type: str
     state: State
@@ -46,6 +52,7 @@ class UploadRow:
     attempts: int
     maybe_sent: bool
     possible_duplicate: bool
+    maybe_overwritten: bool
     last_response: str | None
     issues: dict[str, Any] | None
     sealed_receipt: bytes | None
@@ -65,6 +72,7 @@ def _statuses() -> Select[Any]:
         Upload.user_id,
         User.app_user_id,
         Upload.batch_id,
+        Upload.destination,
         Upload.fhir_version,
         Upload.resource_type,
         Upload.state,
@@ -73,6 +81,7 @@ def _statuses() -> Select[Any]:
         Upload.attempts,
         Upload.maybe_sent,
         Upload.possible_duplicate,
+        Upload.maybe_overwritten,
         Upload.last_response,
         Upload.issues,
         Upload.sealed_receipt,
@@ -114,6 +123,7 @@ async def get_thinned(
     upload_id: UUID,
     *,
     user_id: UUID,
+    destination: str,
     fhir_version: str,
     resource_type: str,
 ) -> UploadRow | None:
@@ -125,6 +135,7 @@ async def get_thinned(
         connection,
         upload_id,
         user_id=user_id,
+        destination=destination,
         fhir_version=fhir_version,
         resource_type=resource_type,
     )

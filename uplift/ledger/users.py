@@ -24,7 +24,7 @@ from uplift.ledger import locks
 from uplift.ledger.audit import SYSTEM, Action, Actor, note
 from uplift.ledger.pages import Order
 from uplift.ledger.pauses import is_paused
-from uplift.ledger.tables import Grant, User
+from uplift.ledger.tables import ONEUP, Grant, User
 from uplift.problem_types import ProblemType
 from uplift.sealing import KeyRing, UserKey, WrappedKey
 
@@ -41,11 +41,13 @@ class GrantState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LockedUser:
-    """A living user, with what is needed to keep something for them."""
+    """A living user, with what is needed to keep something for them: their key, and where it
+    goes."""
 
     id: UUID
     app_user_id: str
     wrapped_key: WrappedKey
+    destination: str
 
     def key(self, key_ring: KeyRing) -> UserKey:
         """The user's data key. Raises SealError if the key ring cannot unwrap it."""
@@ -136,6 +138,7 @@ def _living() -> Select[Any]:
             User.oneup_user_id,
             User.master_key_id,
             User.wrapped_key,
+            User.destination,
             User.created_at,
             Grant.state,
             Grant.origin,
@@ -156,8 +159,8 @@ async def lock_users(
     """
     rows = await locks.lock_free_users(connection, app_user_ids)
     return {
-        name: LockedUser(id_, name, WrappedKey(master_id, bytes(wrapped)))
-        for id_, name, master_id, wrapped in rows
+        name: LockedUser(id_, name, WrappedKey(master_id, bytes(wrapped)), destination)
+        for id_, name, master_id, wrapped, destination in rows
     }
 
 
@@ -187,6 +190,7 @@ def _read(row: Row[Any]) -> UserRow:
         app_user_id=row.app_user_id or "",
         oneup_user_id=row.oneup_user_id,
         wrapped_key=WrappedKey(row.master_key_id or "", row.wrapped_key or b""),
+        destination=row.destination,
         created_at=row.created_at,
         grant_state=row.state,
         grant_origin=row.origin,
@@ -196,9 +200,16 @@ def _read(row: Row[Any]) -> UserRow:
 
 
 async def add_user(
-    connection: AsyncConnection, app_user_id: str, key_ring: KeyRing, *, by: Actor = SYSTEM
+    connection: AsyncConnection,
+    app_user_id: str,
+    key_ring: KeyRing,
+    *,
+    destination: str = ONEUP,
+    by: Actor = SYSTEM,
 ) -> UserRow:
     """The living user of that name, locked; added with a new data key if there was none.
+
+    What a new one brings goes to `destination`.
 
     Raises LookupError if others erase the user again and again meanwhile.
     """
@@ -213,6 +224,7 @@ async def add_user(
                 master_key_id=wrapped.master_id,
                 wrapped_key=wrapped.sealed,
                 pseudonym=uuid4(),
+                destination=destination,
             )
             .on_conflict_do_nothing(
                 index_elements=[User.app_user_id], index_where=User.erased_at.is_(None)

@@ -37,22 +37,30 @@ def _sealed(record_id: UUID, key: UserKey, stamped: Sequence[Stamped]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """The versions of a record that its ledger still has, by their numbers."""
+    """The versions of a record that its ledger still has, by their numbers.
+
+    `delivered` is the one that its user's destination had last, `delivered_anywhere` the last one
+    of any destination.
+    """
 
     delivered: int
+    delivered_anywhere: int
     rows: Mapping[int, Row[Any]] = field(default_factory=dict)
 
     def counts(self, version: int) -> bool:
-        """Whether it was delivered, may be at 1upHealth, or is under way."""
+        """Whether it was delivered to its user's destination, may be there, or is under way."""
         row = self.rows.get(version)
         if row is None:
             return version <= self.delivered  # only what was delivered is thinned out before
-        return row.maybe_sent or row.state == State.DELIVERED or row.state in UNFINISHED
+        return bool(row.is_here) and _is_or_may_be_there(row)
 
     def keeps(self, version: int) -> bool:
-        """Whether its times may still matter: a dead letter can be redriven."""
+        """Whether its times may still matter: a dead letter can be redriven, and a user may move
+        back."""
         row = self.rows.get(version)
-        return self.counts(version) or (row is not None and row.state in DEAD_LETTERS)
+        if row is None:
+            return version <= self.delivered_anywhere
+        return _is_or_may_be_there(row) or row.state in DEAD_LETTERS
 
     def late_before(self, digest: bytes) -> UUID | None:
         """The upload with that content that came late before."""
@@ -60,7 +68,9 @@ class Versions:
             (
                 row.id
                 for row in self.rows.values()
-                if row.reason == Reason.OLDER_VERSION and bytes(row.digest) == digest
+                if row.is_here
+                and row.reason == Reason.OLDER_VERSION
+                and bytes(row.digest) == digest
             ),
             None,
         )
@@ -72,9 +82,21 @@ class Versions:
         )
 
 
+def _is_or_may_be_there(row: Row[Any]) -> bool:
+    return row.maybe_sent or row.state == State.DELIVERED or row.state in UNFINISHED
+
+
+# `is_here`: it is for the destination that its user has now.
 _VERSIONS = text("""
-    SELECT record_id, version, id, state, reason, maybe_sent, digest FROM uploads
-    WHERE record_id = ANY(CAST(:record_ids AS uuid[]))
+    SELECT r.id AS record_id, u.version, u.id, u.state, u.reason, u.maybe_sent, u.digest,
+        u.destination = users.destination AS is_here, coalesce(d.version, 0) AS delivered,
+        coalesce((SELECT max(version) FROM deliveries WHERE record_id = r.id), 0)
+            AS delivered_anywhere
+    FROM records AS r
+    JOIN users ON users.id = r.user_id
+    LEFT JOIN deliveries AS d ON d.record_id = r.id AND d.destination = users.destination
+    LEFT JOIN uploads AS u ON u.record_id = r.id
+    WHERE r.id = ANY(CAST(:record_ids AS uuid[]))
 """)
 
 
@@ -155,11 +177,19 @@ class Watermarks:
 async def _read_versions(
     connection: AsyncConnection, records: Sequence[Row[Any]]
 ) -> dict[UUID, Versions]:
-    found: dict[UUID, dict[int, Row[Any]]] = defaultdict(dict)
     ids = [record.id for record in records]
-    for row in await connection.execute(_VERSIONS, {"record_ids": ids}):
-        found[row.record_id][row.version] = row
-    return {record.id: Versions(record.delivered_version, found[record.id]) for record in records}
+    rows = await connection.execute(_VERSIONS, {"record_ids": ids})
+    of: dict[UUID, list[Row[Any]]] = defaultdict(list)
+    for row in rows:
+        of[row.record_id].append(row)
+    return {
+        id_: Versions(
+            rows[0].delivered,
+            rows[0].delivered_anywhere,
+            {row.version: row for row in rows if row.id is not None},
+        )
+        for id_, rows in of.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)

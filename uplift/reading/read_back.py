@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from uplift.destinations.client import FhirClient
 from uplift.destinations.responses import Response, ResponseKind
 from uplift.errors import (
     Conflict,
@@ -23,7 +22,7 @@ from uplift.errors import (
     UpstreamTimedOut,
     UpstreamUnavailable,
 )
-from uplift.fhir.interactions import Interaction, both_forms, parse_link
+from uplift.fhir.interactions import Interaction, bases_of, parse_link
 from uplift.fhir.versions import FhirVersion
 from uplift.ledger import users
 from uplift.ledger.audit import Action, Actor, note
@@ -31,7 +30,7 @@ from uplift.ledger.database import Database
 from uplift.problem_types import ProblemType
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
-from uplift.tokens.access import TokenAccess
+from uplift.tokens.channels import Channel, Channels
 from uplift.tokens.person import AccessToken, Person
 
 # RFC 8288's names; `prev` is FHIR's in R5, `previous` in the versions before.
@@ -48,17 +47,14 @@ class Reader:
         self,
         database: Database,
         key_ring: KeyRing,
-        access: TokenAccess,
-        fhir: FhirClient,
+        channels: Channels,
         settings: Settings,
     ) -> None:
         self._database = database
         self._key_ring = key_ring
-        self._access = access
-        self._fhir = fhir
+        self._channels = channels
         self._max_bytes = settings.max_read_back_bytes
         self._seconds = settings.read_back_seconds
-        self._bases = both_forms(settings.oneup_fhir_url)
 
     async def read(
         self, app_user_id: str, interaction: Interaction, address_of: AddressOf, *, by: Actor
@@ -70,15 +66,21 @@ class Reader:
         UpstreamTimedOut, and UnusableResponse for any other response.
         """
         deadline = time.monotonic() + self._seconds
-        person = await self._person(app_user_id, by)
+        person, channel = await self._find(app_user_id, by)
+        base = channel.destination.base(interaction.version)
+        if base is None:
+            raise InvalidRead(
+                ProblemType.INVALID_READ,
+                f"The user's destination has no {interaction.version} resources.",
+            )
         try:
             async with asyncio.timeout(self._seconds):
-                response = await self._ask(person, interaction, deadline)
+                response = await self._ask(channel, person, interaction, deadline)
                 if response.kind is not ResponseKind.FOUND:
                     raise self._failure(response, interaction)
                 if not interaction.paged:
                     return response.content
-                return self._relinked(response.content, interaction.version, address_of)
+                return self._relinked(response.content, interaction.version, base, address_of)
         except TimeoutError:
             raise self._timed_out() from None
         except NeedsAuthorization:
@@ -95,24 +97,34 @@ class Reader:
                 retry_after=error.retry_after,
             ) from None
 
-    async def _person(self, app_user_id: str, by: Actor) -> Person:
+    async def _find(self, app_user_id: str, by: Actor) -> tuple[Person, Channel]:
+        """The person, and the channel to where their records go."""
         async with self._database.transaction() as connection:
             user = await users.require_user(connection, app_user_id, lock=True)
             # Before the read: no read may be missing from the audit trail.
             await note(connection, by, Action.READ_BACK, user_id=user.id)
-        return Person(user.id, user.app_user_id, user.key(self._key_ring))
+        channel = self._channels.get(user.destination)
+        if channel is None:
+            raise UpstreamUnavailable(
+                ProblemType.UPSTREAM_UNAVAILABLE,
+                "The settings have no destination of the user's name for it. Try later.",
+            )
+        return Person(user.id, user.app_user_id, user.key(self._key_ring)), channel
 
-    async def _ask(self, person: Person, interaction: Interaction, deadline: float) -> Response:
+    async def _ask(
+        self, channel: Channel, person: Person, interaction: Interaction, deadline: float
+    ) -> Response:
         async def ask(token: AccessToken) -> Response:
-            return await self._fhir.read(
-                token=token.value,
-                address=f"{interaction.version.path}/{interaction.address}",
+            return await channel.fhir.read(
+                authorization=token.authorization,
+                version=interaction.version,
+                address=interaction.address,
                 resource_type=interaction.response_type,
                 deadline=deadline,
                 limit=self._max_bytes,
             )
 
-        return await self._access.with_token(person, ask)
+        return await channel.access.with_token(person, ask)
 
     def _failure(self, response: Response, interaction: Interaction) -> Exception:
         code = response.code
@@ -167,27 +179,30 @@ class Reader:
             " (UPLIFT_READ_BACK_SECONDS). Try again. For a search, use a lower _count.",
         )
 
-    def _relinked(self, page: bytes, version: FhirVersion, address_of: AddressOf) -> bytes:
+    def _relinked(
+        self, page: bytes, version: FhirVersion, base: str, address_of: AddressOf
+    ) -> bytes:
         """The page with changed links. Everything else keeps its bytes: decimals stay exact."""
         try:
             elements = msgspec.json.decode(page, type=dict[str, msgspec.Raw])
             if "link" in elements:
                 links = msgspec.json.decode(elements["link"], type=list[dict[str, Any]])
-                rewritten = self._rewritten(links, version, address_of)
+                rewritten = self._rewritten(links, version, base, address_of)
                 elements["link"] = msgspec.Raw(msgspec.json.encode(rewritten))
             return msgspec.json.encode(elements)
         except (ValueError, RecursionError):
             raise _unusable() from None
 
     def _rewritten(
-        self, links: list[dict[str, Any]], version: FhirVersion, address_of: AddressOf
+        self, links: list[dict[str, Any]], version: FhirVersion, base: str, address_of: AddressOf
     ) -> list[dict[str, str]]:
         rewritten = []
         for link in links:
             relation, url = link.get("relation"), link.get("url")
             if not isinstance(relation, str) or relation not in _RELATIONS:
                 continue
-            target = parse_link(version, self._bases, url) if isinstance(url, str) else None
+            bases = bases_of(base, version)
+            target = parse_link(version, bases, url) if isinstance(url, str) else None
             if target is not None and target.paged:
                 rewritten.append({"relation": relation, "url": address_of(target)})
             elif relation == "next":

@@ -14,14 +14,15 @@ from uplift.sealing import KeyRing, WrappedKey
 class Receipt:
     """What 1upHealth calls the resource it stored.
 
-    `stored_at` is when, and `sha256` the digest of the sent bytes in hexadecimal digits; an older
-    receipt may lack both.
+    `stored_at` is when. `sha256` is the digest of the upload's bytes in hexadecimal digits, and
+    `sent_sha256` that of the bytes that were sent, where a destination gets another form.
     """
 
     id: str | None
     version: str | None
     stored_at: datetime | None = None
     sha256: str | None = None
+    sent_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,5 +57,6 @@ class StatusOpener:
                 version=named["version"],
                 stored_at=datetime.fromisoformat(stored_at) if stored_at is not None else None,
                 sha256=named.get("sha256"),
+                sent_sha256=named.get("sent_sha256"),
             ),
         )

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 
 from uplift.sandbox import fhir, metadata, oauth
 from uplift.sandbox.accounts import Account
@@ -17,6 +17,8 @@ from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.control import Control
 from uplift.sandbox.exchange import Api, Exchange
 from uplift.sandbox.gate import Gate
+from uplift.sandbox.hapi import login as hapi_login
+from uplift.sandbox.hapi import routes as hapi
 from uplift.sandbox.responses import message
 from uplift.sandbox.sockets import NoAnswer
 from uplift.sandbox.state import LogEntry, Sandbox
@@ -26,21 +28,21 @@ _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 def create_app(config: SandboxConfig | None = None) -> Starlette:
-    """A simulated 1upHealth. Its state is `app.state.sandbox`."""
+    """A simulated 1upHealth, or what it is to be like. Its state is `app.state.sandbox`."""
     sandbox = Sandbox(config or SandboxConfig())
 
     def route(path: str, api: Api, handler: _Handler) -> Route:
         return Route(path, _endpoint(sandbox, api, handler), methods=_METHODS)
 
-    fhir_routes = [
-        route("/oauth2/token", "token", oauth.token),
-        route("/{version}/metadata", "fhir", metadata.metadata),
-        route("/{version}/{type}", "fhir", fhir.types),
-        route("/{version}/{type}/_search", "fhir", fhir.searches),
-        route("/{version}/{type}/{id}", "fhir", fhir.instances),
-        route("/{version}/{type}/{id}/$everything", "fhir", fhir.patient_everything),
-        route("/{version}/{type}/{id}/_history/{vid}", "fhir", fhir.versions),
-    ]
+    if sandbox.config.like == "hapi":
+        served: list[BaseRoute] = [route(*each) for each in hapi.ROUTES]
+    else:
+        served = [
+            route("/user-management/v1/user", "user-management", oauth.user),
+            route("/user-management/v1/user/auth-code", "user-management", oauth.auth_code),
+            Mount("/fhir", routes=[route(*each) for each in _ONEUP]),
+            *[route(*each) for each in _ONEUP],
+        ]
     app = Starlette(
         routes=[
             Mount(
@@ -48,15 +50,23 @@ def create_app(config: SandboxConfig | None = None) -> Starlette:
                 routes=Control(sandbox).routes(),
                 middleware=[Middleware(Gate, token=sandbox.config.control_token)],
             ),
-            route("/user-management/v1/user", "user-management", oauth.user),
-            route("/user-management/v1/user/auth-code", "user-management", oauth.auth_code),
-            Mount("/fhir", routes=fhir_routes),
-            *fhir_routes,
+            *served,
             route("/{path:path}", "none", lambda _sandbox, _exchange: message(404, "Not Found")),
         ]
     )
     app.state.sandbox = sandbox
     return app
+
+
+_ONEUP: list[tuple[str, Api, _Handler]] = [
+    ("/oauth2/token", "token", oauth.token),
+    ("/{version}/metadata", "fhir", metadata.metadata),
+    ("/{version}/{type}", "fhir", fhir.types),
+    ("/{version}/{type}/_search", "fhir", fhir.searches),
+    ("/{version}/{type}/{id}", "fhir", fhir.instances),
+    ("/{version}/{type}/{id}/$everything", "fhir", fhir.patient_everything),
+    ("/{version}/{type}/{id}/_history/{vid}", "fhir", fhir.versions),
+]
 
 
 def _endpoint(
@@ -73,6 +83,7 @@ def _endpoint(
             path=request.scope["path"],
             query=request.url.query if api == "fhir" else "",
             request_id=request.headers.get("x-request-id"),
+            if_match=request.headers.get("if-match"),
         )
         sandbox.log.append(entry)
         try:
@@ -106,6 +117,8 @@ def _endpoint(
 
 def _account(sandbox: Sandbox, exchange: Exchange) -> Account | None:
     match exchange.api:
+        case "fhir" | "token" if sandbox.config.like == "hapi":
+            return hapi_login.caller(sandbox, exchange)
         case "fhir":
             return fhir.caller(sandbox, exchange)
         case "token":

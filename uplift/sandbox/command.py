@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     default = SandboxConfig()
     parser = argparse.ArgumentParser(
         prog="uplift sandbox",
-        description="A simulated 1upHealth.",
+        description="A simulated 1upHealth, or a server to be like.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
@@ -31,9 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add(
         "--like",
-        choices=["oneup-recorded"],
+        choices=["oneup-recorded", "hapi"],
         default=default.like,
-        help="a server to be like, as its recorded responses are: ids of its own, and additions",
+        help="a server to be like: 1upHealth as its recorded responses are (ids of its own, and "
+        "additions), or HAPI FHIR JPA with /r4 and /dstu2",
+    )
+    add(
+        "--auth",
+        choices=["none", "basic", "bearer", "client_credentials"],
+        default=default.auth,
+        help="how to log in at --like hapi: by client id and secret, by the secret as a bearer "
+        "token, or by a token for them",
     )
     add(
         "--state",
@@ -116,7 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = SandboxConfig(**chosen)
 
     def say_where(url: str) -> None:
-        sys.stdout.write(f"Sandbox of 1upHealth on {url}\n")
+        name = "HAPI FHIR" if config.like == "hapi" else "1upHealth"
+        sys.stdout.write(f"Sandbox of {name} on {url}\n")
         if not token:
             sys.stdout.write(f"The token of {url}/_sandbox/ is {config.control_token}\n")
         sys.stdout.flush()

@@ -13,8 +13,15 @@ class SandboxConfig:
     ids: Literal["kept", "assigned"] = "kept"
     """Whether a new resource is stored under the id it came with, or under one of the server's."""
 
-    like: Literal["oneup-recorded"] | None = None
-    """A server to be like: its ids, its versionIds, and what it adds to what it stores."""
+    like: Literal["oneup-recorded", "hapi"] | None = None
+    """A server to be like: 1upHealth as its recorded responses are, or HAPI FHIR JPA."""
+
+    auth: Literal["none", "basic", "bearer", "client_credentials"] = "none"
+    """How the deployment logs in, with `like="hapi"`: not at all, by the client's id and secret, by
+    the secret as a bearer token, or by a token from `/oauth2/token`."""
+
+    search_cache_seconds: float = 60.0
+    """How long a search gives what it gave before, with `like="hapi"`, in seconds."""
 
     state_file: Path | None = None
     """Where users, tokens and resources are kept, sealed; in memory alone without it."""

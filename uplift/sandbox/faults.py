@@ -15,6 +15,7 @@ from starlette.responses import Response
 from uplift.sandbox import responses, rules
 from uplift.sandbox.accounts import Account
 from uplift.sandbox.exchange import Exchange
+from uplift.sandbox.hapi.outcomes import LOCK_CONFLICT
 from uplift.sandbox.sockets import Cut, HalfAnswer, Reset, Stall
 
 Handler = Callable[[Exchange], Response]
@@ -172,7 +173,7 @@ class Faults:
                         ending.retry_after, ending.retry_after_form
                     )
                 return refusal
-            case rules.Status():
+            case rules.Status() | rules.LockConflict():
                 return _status(ending)
             case rules.Html():
                 return Response(responses.LOGIN_PAGE, media_type="text/html")
@@ -196,7 +197,9 @@ def _retry_after(value: float | str, form: str) -> str:
     return f"{value:g}"
 
 
-def _status(rule: rules.Status) -> Response:
+def _status(rule: rules.Status | rules.LockConflict) -> Response:
+    if isinstance(rule, rules.LockConflict):
+        return responses.response(LOCK_CONFLICT, 409, fhir=True)
     body: Any = rule.body
     if body is None:
         made = responses.for_status(rule.status)

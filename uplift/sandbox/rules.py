@@ -129,6 +129,12 @@ class Stalled(_Reply):
     seconds: Seconds = 300.0
 
 
+class LockConflict(_Reply):
+    """409 as HAPI answers one of two that write the same resource at once."""
+
+    kind: Literal["lock_conflict"]
+
+
 class Slow(_Rule):
     """The right response, late."""
 
@@ -176,6 +182,7 @@ Reply = (
     | ResetConnection
     | HalfOfAnswer
     | Stalled
+    | LockConflict
 )
 LastingRule = Reply | Slow | IndexLag | RefuseRefresh | EndConsent
 Rule = Annotated[LastingRule | ExpireTokens, Field(discriminator="kind")]

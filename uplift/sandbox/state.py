@@ -9,13 +9,14 @@ from typing import Any
 from uplift.sandbox.accounts import Accounts
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.faults import Faults
+from uplift.sandbox.hapi.searches import SearchCache
 from uplift.sandbox.journal import Event, Journal
 from uplift.sandbox.store import Store
 
 
 @dataclass(slots=True)
 class LogEntry:
-    """One request, from its arrival on. It keeps no header, no form and no body."""
+    """One request, from its arrival on. Of headers and forms it keeps these, and no body."""
 
     number: int
     received_at: datetime
@@ -29,6 +30,7 @@ class LogEntry:
     id: str | None = None
     user: str | None = None
     grant_type: str | None = None
+    if_match: str | None = None
     size: int = 0
     sha256: str | None = None
     status: int | None = None
@@ -45,7 +47,7 @@ class LogEntry:
 
 
 class Sandbox:
-    """The simulated 1upHealth behind one app."""
+    """The simulated server behind one app."""
 
     def __init__(self, config: SandboxConfig) -> None:
         self.config = config
@@ -70,6 +72,7 @@ class Sandbox:
         self.store = Store(
             like_recorded=self.config.like == "oneup-recorded", note=partial(self._note, "store")
         )
+        self.searches = SearchCache(self.config.search_cache_seconds)
         self.log: deque[LogEntry] = deque(maxlen=self.config.request_log)
         self.requests_seen = 0
 

@@ -14,7 +14,7 @@ import orjson
 
 from uplift.sandbox import recorded
 
-Interaction = Literal["create", "create_again", "update"]
+Interaction = Literal["create", "create_again", "update", "delete"]
 Copy = Literal["resource", "version"]
 IdentifierToken = tuple[str, str]
 
@@ -40,6 +40,10 @@ class StoredVersion:
     """The ids of the patients whom it is about."""
     stored: bytes
     """The resource as the server keeps it, without its own `id` and stamps."""
+    source: str | None = None
+    """What the server puts into `meta.source`, if it does."""
+    deleted: bool = False
+    """Whether this version says that the resource is deleted. It has no content."""
 
     @property
     def sha256(self) -> str:
@@ -64,19 +68,21 @@ class StoredResource:
         """The newest version that the search index has, if any."""
         for version in reversed(self.versions):
             if version.searchable_at <= now:
-                return version
+                return None if version.deleted else version
         return None
 
     def as_stored(self, version: StoredVersion) -> dict[str, Any]:
         """A version as the server gives it back: its own `id`, `versionId` and `lastUpdated`."""
         resource: dict[str, Any] = orjson.loads(version.stored)
         meta = resource.get("meta")
-        stamp = {
+        stamp: dict[str, Any] = {
             "versionId": version.version_id,
             "lastUpdated": version.last_updated.isoformat(timespec="milliseconds").replace(
                 "+00:00", "Z"
             ),
         }
+        if version.source is not None:
+            stamp["source"] = version.source
         return {
             **resource,
             "id": self.id,
@@ -138,6 +144,7 @@ class Store:
         request: int,
         index_lag: float = 0.0,
         at: datetime | None = None,
+        source: str | None = None,
     ) -> StoredResource:
         """Commit one write: a new resource, or one more version of the one with this id.
 
@@ -178,6 +185,7 @@ class Store:
                 identifiers=identifiers,
                 patients=frozenset(_patients(kept)),
                 stored=kept_bytes,
+                source=source,
             )
         )
         self._note(
@@ -189,12 +197,64 @@ class Store:
                 "request": request,
                 "at": at.isoformat(),
                 "received": base64.b64encode(received).decode(),
+                "source": source,
+            }
+        )
+        return stored
+
+    def delete(
+        self,
+        user: str,
+        version: str,
+        resource_type: str,
+        id_: str,
+        *,
+        request: int,
+        at: datetime | None = None,
+    ) -> StoredResource:
+        """Commit a deletion of a resource that is there: one more version, without content."""
+        stored = self.shelf(user, version, resource_type).resources[id_]
+        at = at or datetime.now(UTC)
+        stored.versions.append(
+            StoredVersion(
+                version_id=str(len(stored.versions) + 1),
+                received=b"",
+                last_updated=at,
+                interaction="delete",
+                request=request,
+                content_sha256="",
+                copy=None,
+                searchable_at=time.monotonic(),
+                identifiers=frozenset(),
+                patients=frozenset(),
+                stored=b"{}",
+                deleted=True,
+            )
+        )
+        self._note(
+            {
+                "user": user,
+                "version": version,
+                "type": resource_type,
+                "id": id_,
+                "request": request,
+                "at": at.isoformat(),
             }
         )
         return stored
 
     def put_noted(self, noted: dict[str, Any]) -> None:
-        """Commit a write that was noted earlier."""
+        """Commit a write or a deletion that was noted earlier."""
+        if "received" not in noted:
+            self.delete(
+                noted["user"],
+                noted["version"],
+                noted["type"],
+                noted["id"],
+                request=noted["request"],
+                at=datetime.fromisoformat(noted["at"]),
+            )
+            return
         received = base64.b64decode(noted["received"])
         self.put(
             user=noted["user"],
@@ -205,6 +265,7 @@ class Store:
             update=noted["update"],
             request=noted["request"],
             at=datetime.fromisoformat(noted["at"]),
+            source=noted["source"],
         )
 
     def _as_recorded(

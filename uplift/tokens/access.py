@@ -1,7 +1,7 @@
 """Gives access tokens for users: from the cache, from the ledger, or by a refresh at 1upHealth."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
 
 from uplift.destinations.responses import Response, ResponseKind
@@ -23,13 +23,17 @@ _REFRESH_SECONDS = 30.0
 
 
 class TokenAccess:
-    """Gives access tokens. At most one refresh per user runs at a time, in all processes."""
+    """Gives access tokens. At most one refresh per user runs at a time, in all processes.
+
+    `destinations` are the names of those that want one of each person.
+    """
 
     def __init__(
         self,
         database: Database,
         endpoint: TokenEndpoint,
         settings: Settings,
+        destinations: Collection[str],
         *,
         refresh_seconds: float = _REFRESH_SECONDS,
     ) -> None:
@@ -37,7 +41,7 @@ class TokenAccess:
         self._flights = SingleFlight()
         self._cache = TokenCache()
         self._refusals = Refusals()
-        self._grants = GrantStore(database, settings, refresh_seconds=refresh_seconds)
+        self._grants = GrantStore(database, settings, destinations, refresh_seconds=refresh_seconds)
         self._refresher = Refresher(
             self._grants, endpoint, settings, refresh_seconds=refresh_seconds
         )

@@ -1,5 +1,7 @@
 """Grants in the ledger: read, marked for a refresh, replaced by new tokens, ended."""
 
+from collections.abc import Collection
+
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from tenacity import (
@@ -32,11 +34,19 @@ class GrantStore:
     """Reads and changes the grants of users.
 
     The mark of a refresh stands on the grant's row for `refresh_seconds`, in case the process that
-    set it dies.
+    set it dies. `destinations` are the names of those that want a grant of each person.
     """
 
-    def __init__(self, database: Database, settings: Settings, *, refresh_seconds: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        destinations: Collection[str],
+        *,
+        refresh_seconds: float,
+    ) -> None:
         self._database = database
+        self._destinations = destinations
         self._refresh_seconds = refresh_seconds
         self._parked_seconds = settings.parked_seconds
 
@@ -101,14 +111,19 @@ class GrantStore:
         return version
 
     async def end(self, grant: GrantRow) -> bool:
-        """End the grant and park what the user has waiting.
+        """End the grant and park what the user has waiting for a destination that wants one.
 
         False if the grant was replaced meanwhile: nothing changes then.
         """
         async with self._database.transaction() as connection:
             ended = await grants.end_grant(connection, grant.user_id, grant.version)
             parked = (
-                await parking.park_waiting(connection, grant.user_id, clock=self._parked_seconds)
+                await parking.park_waiting(
+                    connection,
+                    grant.user_id,
+                    destinations=self._destinations,
+                    clock=self._parked_seconds,
+                )
                 if ended
                 else set()
             )

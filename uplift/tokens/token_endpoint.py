@@ -1,25 +1,20 @@
 """The HTTP calls to 1upHealth's user management and token endpoint: users, codes and tokens."""
 
-import asyncio
-import math
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 import httpx
-import orjson
 
-from uplift.destinations.contents import read_content
 from uplift.destinations.responses import retry_after
-from uplift.errors import ConfigurationError, QuotaSpent, ResponseTooLarge, TokenError, Trouble
+from uplift.errors import ConfigurationError, QuotaSpent, TokenError, Trouble
 from uplift.ledger.token_pair import TokenPair
 from uplift.settings import Settings
 from uplift.tokens.quota import Quota
+from uplift.tokens.token_request import post_form, token_pair, trouble
 
 # The code of a call that was not made, because the quota of all processes is spent.
 QUOTA_SPENT = "quota_spent"
 _SECONDS = 20.0
-_MAX_RESPONSE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +94,7 @@ class TokenEndpoint:
                 # Credentials in headers and ids as form fields, by 1upHealth's newest page. So
                 # they are not in the URL, which proxies and servers log.
                 status, response, headers = await self._post(
-                    url, {"app_user_id": app_user_id}, headers=self._client
+                    url, {"app_user_id": app_user_id}, self._client
                 )
         except QuotaSpent as spent:
             raise TokenError(Trouble.BUSY, QUOTA_SPENT, retry_after=spent.retry_after) from None
@@ -110,70 +105,16 @@ class TokenEndpoint:
 
     async def _tokens(self, form: dict[str, str]) -> TokenPair:
         status, response, headers = await self._post(self._token_url, {**self._client, **form})
-        access, refresh = response.get("access_token"), response.get("refresh_token")
-        if status == 200 and isinstance(access, str) and access:
-            return TokenPair(
-                access,
-                refresh if isinstance(refresh, str) and refresh else None,
-                _seconds(response.get("expires_in")),
-            )
-        raise _trouble(status, response, headers)
+        return token_pair(status, response, headers)
 
     async def _post(
         self, url: str, form: dict[str, str], headers: dict[str, str] | None = None
     ) -> tuple[int, dict[str, Any], httpx.Headers]:
-        try:
-            # httpx's own time-outs are for each step: a response that trickles would never end.
-            async with (
-                asyncio.timeout(self._seconds),
-                self._http.stream(
-                    "POST",
-                    url,
-                    data=form,
-                    headers={"Accept": "application/json", **(headers or {})},
-                ) as response,
-            ):
-                content = await read_content(response, _MAX_RESPONSE_BYTES)
-        except ResponseTooLarge:
-            content = b""  # the status still tells
-        except (httpx.RequestError, aiohttp.ClientError, OSError, ValueError):
-            # From None: the cause contains the URL, and its request contains the secrets.
-            raise TokenError(Trouble.UNAVAILABLE, "no_answer") from None
-        try:
-            parsed = orjson.loads(content)
-        except orjson.JSONDecodeError:
-            parsed = None
-        return (
-            response.status_code,
-            parsed if isinstance(parsed, dict) else {},
-            response.headers,
-        )
+        return await post_form(self._http, url, form, headers or {}, seconds=self._seconds)
 
 
 def _code(status: int, response: dict[str, Any], headers: httpx.Headers) -> Code:
     code, user = response.get("code"), response.get("oneup_user_id")
     if 200 <= status < 300 and isinstance(code, str) and code:
         return Code(code, str(user) if isinstance(user, str | int) else None)
-    raise _trouble(status, response, headers)
-
-
-def _trouble(status: int, response: dict[str, Any], headers: httpx.Headers) -> TokenError:
-    code = f"http_{status}"
-    if status == 429:
-        return TokenError(Trouble.BUSY, code, retry_after=retry_after(headers))
-    error = response.get("error")
-    # RFC 6749, 5.2: invalid_grant means that this code or refresh token is over. invalid_client
-    # means that the deployment is wrong: it must end nobody's consent. User management says
-    # success: false if it refuses the user; for a wrong address or client it says other things.
-    if error == "invalid_grant" or (response.get("success") is False and status in {400, 404}):
-        return TokenError(Trouble.REFUSED, code)
-    return TokenError(Trouble.UNAVAILABLE, code, retry_after=retry_after(headers))
-
-
-def _seconds(expires_in: Any) -> float:
-    # 7200, 7199 and 3599 are documented. If the value is missing or odd, the token ends soon.
-    try:
-        seconds = float(expires_in)
-    except (TypeError, ValueError):
-        return 600.0
-    return min(max(seconds, 1.0), 24 * 3600.0) if math.isfinite(seconds) else 600.0
+    raise trouble(status, response, headers)

@@ -1,5 +1,8 @@
 """Creates users: here, at 1upHealth, and with a grant that works."""
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from uplift.destinations.destination import Destinations
 from uplift.errors import Conflict, TokenError, Trouble, UpstreamUnavailable
 from uplift.key_check import KeyCheck
 from uplift.ledger import audit, grants, parking, users
@@ -17,24 +20,34 @@ class Provisioner:
     """Creates users and keeps their grants."""
 
     def __init__(
-        self, database: Database, key_ring: KeyRing, tokens: TokenEndpoint, keys: KeyCheck
+        self,
+        database: Database,
+        key_ring: KeyRing,
+        tokens: TokenEndpoint,
+        keys: KeyCheck,
+        destinations: Destinations,
     ) -> None:
         self._database = database
         self._key_ring = key_ring
         self._tokens = tokens
         self._keys = keys
+        self._destinations = destinations
 
     async def provision(self, app_user_id: str, *, by: Actor = SYSTEM) -> tuple[UserRow, bool]:
         """The user of that name, with a working grant. And whether anything was new.
 
-        Creates the user at 1upHealth, or uses the one that exists there. It is safe to repeat.
+        Creates the user at 1upHealth, or uses the one that exists there, unless their destination
+        needs no grant. It is safe to repeat.
         Raises UpstreamUnavailable if 1upHealth gives no tokens now: the user stays, and the next
         call continues. Raises Conflict if 1upHealth wants the person to authorise again, or if the
         user is erased meanwhile.
         """
         await self._keys.ensure()
         async with self._database.transaction() as connection:
-            user = await users.add_user(connection, app_user_id, self._key_ring, by=by)
+            known = await users.find_user(connection, app_user_id)
+            user = await self._add(connection, app_user_id, by)
+        if not self._needs_grant(user):
+            return user, known is None
         if user.grant_state == "active":
             return user, False
         try:
@@ -63,6 +76,19 @@ class Provisioner:
             provisioned = await users.get_user(connection, user.id)
         return provisioned or user, True
 
+    async def _add(self, connection: AsyncConnection, app_user_id: str, by: Actor) -> UserRow:
+        return await users.add_user(
+            connection,
+            app_user_id,
+            self._key_ring,
+            destination=self._destinations.default,
+            by=by,
+        )
+
+    def _needs_grant(self, user: UserRow) -> bool:
+        destination = self._destinations.get(user.destination)
+        return destination is None or destination.needs_grant
+
     async def _code(self, app_user_id: str) -> Code:
         """A code for the user, who is new or known at 1upHealth. Raises TokenError and Conflict."""
         try:
@@ -87,7 +113,7 @@ class Provisioner:
         """
         await self._keys.ensure()
         async with self._database.transaction() as connection:
-            user = await users.add_user(connection, app_user_id, self._key_ring, by=by)
+            user = await self._add(connection, app_user_id, by)
             await grants.put_grant(connection, user.id, user.key(self._key_ring), tokens, "backend")
             await audit.note(connection, by, Action.GRANT_BROUGHT, user_id=user.id)
             await parking.release_parked(connection, user.id)

@@ -187,6 +187,16 @@ export class Uplift {
     return this.#http.json(sending("PUT", `${userPath(appUserId)}/grant`, grant));
   }
 
+  /** Sends what a user brings to another destination from now on, and what was never sent. */
+  moveUser(appUserId: string, destination: string): Promise<UserStatus> {
+    return this.#http.json(sending("PUT", `${userPath(appUserId)}/destination`, { destination }));
+  }
+
+  /** Makes the next upload of each of a user's records new content. Their syncToken changes. */
+  resendUser(appUserId: string): Promise<UserStatus> {
+    return this.#http.json({ method: "POST", target: `${userPath(appUserId)}/resend` });
+  }
+
   /** Destroys all data of a user. Undefined: nothing is left; else call it again to see when. */
   async eraseUser(appUserId: string, wait = 10): Promise<ErasureStatus> {
     return this.#http.json<ErasureStatus>({ method: "DELETE", target: `${userPath(appUserId)}?wait=${wait}` });

@@ -543,7 +543,7 @@ export type Readiness = {
  *
  * Only one decision depends on it: a new token ends the waits for a token.
  */
-export type Reason = 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'cannot_look_up' | 'stored_differently' | 'older_version';
+export type Reason = 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'awaiting_reference' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'version_not_taken' | 'deleted_upstream' | 'changed_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'cannot_look_up' | 'stored_differently' | 'overwrote_upstream' | 'older_version';
 
 /**
  * Receipt
@@ -564,9 +564,13 @@ export type Receipt = {
      */
     storedAt?: string | null;
     /**
-     * SHA-256 of the sent bytes, in hexadecimal digits.
+     * SHA-256 of the upload's bytes, in hexadecimal digits.
      */
     sha256?: string | null;
+    /**
+     * SHA-256 of the bytes that were sent, where the destination gets another form: with an id that Uplift derives, and other references. Null if they are the upload's.
+     */
+    sentSha256?: string | null;
 };
 
 /**
@@ -657,6 +661,10 @@ export type UploadStatus = {
      */
     user: string;
     /**
+     * Where it goes.
+     */
+    destination: string;
+    /**
      * The FHIR version of the resource.
      */
     fhirVersion: string;
@@ -680,6 +688,10 @@ export type UploadStatus = {
      * It was sent again after an unknown outcome. 1upHealth may have it twice.
      */
     possibleDuplicate: boolean;
+    /**
+     * An older version was sent with an unknown outcome, and may be stored over it.
+     */
+    maybeOverwritten: boolean;
     /**
      * 1upHealth may have it, now or later, although no response says so.
      */
@@ -757,6 +769,10 @@ export type UserStatus = {
      * Who obtained the grant. A grant from the `backend` is renewed only with its refresh token. If 1upHealth refuses that token, the backend has to store a new grant.
      */
     grantOrigin: 'user_management' | 'backend' | null;
+    /**
+     * Where what they bring goes: a name of the deployment's own.
+     */
+    destination: string;
     /**
      * Nothing is sent for the user until an operator ends the pause.
      */
@@ -927,7 +943,7 @@ export type RedriveRequest = {
     /**
      * Only uploads with this reason.
      */
-    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'cannot_look_up' | 'stored_differently' | 'older_version' | null;
+    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'awaiting_reference' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'version_not_taken' | 'deleted_upstream' | 'changed_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'cannot_look_up' | 'stored_differently' | 'overwrote_upstream' | 'older_version' | null;
     /**
      * Only resources of this type.
      */
@@ -975,7 +991,7 @@ export type TryNowRequest = {
     /**
      * Only uploads with this reason.
      */
-    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'cannot_look_up' | 'stored_differently' | 'older_version' | null;
+    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'awaiting_reference' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'version_not_taken' | 'deleted_upstream' | 'changed_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'cannot_look_up' | 'stored_differently' | 'overwrote_upstream' | 'older_version' | null;
     /**
      * Only resources of this type.
      */
@@ -1045,6 +1061,18 @@ export type BroughtGrant = {
      * Seconds until the access token expires.
      */
     expiresIn: number;
+};
+
+/**
+ * NewDestination
+ *
+ * The destination to move a user to.
+ */
+export type NewDestination = {
+    /**
+     * A name of the deployment's own.
+     */
+    destination: string;
 };
 
 /**
@@ -2365,6 +2393,110 @@ export type StoreGrantResponses = {
 };
 
 export type StoreGrantResponse = StoreGrantResponses[keyof StoreGrantResponses];
+
+export type MoveUserData = {
+    body: NewDestination;
+    path: {
+        /**
+         * The backend's name for the person (`appUserId`).
+         */
+        user: string;
+    };
+    query?: never;
+    url: '/v1/users/{user}/destination';
+};
+
+export type MoveUserErrors = {
+    /**
+     * Bad Request. `code` says why.
+     */
+    400: Problem;
+    /**
+     * Unauthorized. `code` says why.
+     */
+    401: Problem;
+    /**
+     * Forbidden. `code` says why.
+     */
+    403: Problem;
+    /**
+     * Not Found. `code` says why.
+     */
+    404: Problem;
+    /**
+     * Request Timeout. `code` says why.
+     */
+    408: Problem;
+    /**
+     * Request Entity Too Large. `code` says why.
+     */
+    413: Problem;
+    /**
+     * Unsupported Media Type. `code` says why.
+     */
+    415: Problem;
+    /**
+     * Service Unavailable. `code` says why.
+     */
+    503: Problem;
+};
+
+export type MoveUserError = MoveUserErrors[keyof MoveUserErrors];
+
+export type MoveUserResponses = {
+    /**
+     * Successful Response
+     */
+    200: UserStatus;
+};
+
+export type MoveUserResponse = MoveUserResponses[keyof MoveUserResponses];
+
+export type ResendUserData = {
+    body?: never;
+    path: {
+        /**
+         * The backend's name for the person (`appUserId`).
+         */
+        user: string;
+    };
+    query?: never;
+    url: '/v1/users/{user}/resend';
+};
+
+export type ResendUserErrors = {
+    /**
+     * Bad Request. `code` says why.
+     */
+    400: Problem;
+    /**
+     * Unauthorized. `code` says why.
+     */
+    401: Problem;
+    /**
+     * Forbidden. `code` says why.
+     */
+    403: Problem;
+    /**
+     * Not Found. `code` says why.
+     */
+    404: Problem;
+    /**
+     * Service Unavailable. `code` says why.
+     */
+    503: Problem;
+};
+
+export type ResendUserError = ResendUserErrors[keyof ResendUserErrors];
+
+export type ResendUserResponses = {
+    /**
+     * Successful Response
+     */
+    200: UserStatus;
+};
+
+export type ResendUserResponse = ResendUserResponses[keyof ResendUserResponses];
 
 export type RevokeDeviceTokensData = {
     body?: never;

@@ -8,13 +8,16 @@ from uuid import UUID
 import pytest
 
 from tests.uplift.delivery.test_outcome import CLAIM, OPENED
+from tests.uplift.destinations.known import oneup
 from uplift.delivery.calls import Calls
 from uplift.delivery.heartbeats import Heartbeats
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.client import FhirClient
+from uplift.destinations.requests import Create
 from uplift.destinations.responses import Response, ResponseKind
 from uplift.errors import Stopping, TokenUnavailable, WriteFailed
 from uplift.tokens.access import TokenAccess
+from uplift.tokens.channels import Channel, Channels
 from uplift.tokens.person import AccessToken, Person
 
 STORED = Response(ResponseKind.STORED, "http_201", 201)
@@ -50,8 +53,8 @@ class Destination:
         self.tokens: list[str] = []
         self.asked_at: list[float] = []
 
-    async def write(self, *, token: str, **_: Any) -> Response:
-        self.tokens.append(token)
+    async def write(self, *, authorization: str, **_: Any) -> Response:
+        self.tokens.append(authorization.removeprefix("Bearer "))
         self.asked_at.append(time.monotonic())
         response = self._responses.pop(0)
         if isinstance(response, Exception):
@@ -72,16 +75,16 @@ class Limiter:
 
 
 def calls(tokens: FakeTokens, destination: Destination, limiter: Limiter | None = None) -> Calls:
+    channel = Channel(oneup(), cast("FhirClient", destination), cast("TokenAccess", tokens))
     return Calls(
-        cast("TokenAccess", tokens),
-        cast("FhirClient", destination),
-        cast("RateLimiter", limiter or Limiter()),
+        cast("Channels", {"oneup": channel}),
+        {"oneup": cast("RateLimiter", limiter or Limiter())},
         cast("Heartbeats", None),
     )
 
 
 async def _write(made: Calls) -> Response:
-    return await made.write(OPENED, None)
+    return await made.write(OPENED, Create())
 
 
 async def _look_up(made: Calls) -> Response:
@@ -107,7 +110,9 @@ async def test_only_the_last_response_is_reported_with_the_time_of_its_request(
 
 async def test_an_error_during_a_write_leaves_its_outcome_unknown() -> None:
     with pytest.raises(WriteFailed) as raised:
-        await calls(FakeTokens("token"), Destination(ValueError("health data"))).write(OPENED, None)
+        await calls(FakeTokens("token"), Destination(ValueError("health data"))).write(
+            OPENED, Create()
+        )
     assert raised.value.error == str(raised.value) == "ValueError"
 
 
@@ -117,7 +122,7 @@ async def test_an_error_after_the_response_leaves_its_outcome_unknown() -> None:
             raise ValueError(response, asked_at)
 
     with pytest.raises(WriteFailed):
-        await calls(FakeTokens("token"), Destination(STORED), Broken()).write(OPENED, None)
+        await calls(FakeTokens("token"), Destination(STORED), Broken()).write(OPENED, Create())
 
 
 @pytest.mark.parametrize("error", [TokenUnavailable("no_answer"), ValueError()])
@@ -128,7 +133,7 @@ async def test_while_a_token_is_fetched_no_write_is_under_way(
     tokens = FakeTokens(*["token"] * len(before), error)
     limiter = Limiter()
     with pytest.raises(type(error)):
-        await calls(tokens, Destination(*before), limiter).write(OPENED, None)
+        await calls(tokens, Destination(*before), limiter).write(OPENED, Create())
     assert not limiter.reported
 
 
@@ -145,7 +150,7 @@ async def test_after_a_stop_nothing_is_written_and_look_ups_go_on() -> None:
     made = calls(FakeTokens("token", "token"), destination)
     made.stop()
     with pytest.raises(Stopping):
-        await made.write(OPENED, None)
+        await made.write(OPENED, Create())
     assert not destination.tokens
     assert await made.look_up(OPENED, "id-1") == STORED
 
@@ -160,5 +165,5 @@ async def test_a_stop_between_a_401_and_the_fresh_token_ends_before_the_second_w
     destination = Destination(REFUSED_TOKEN)
     made = calls(StopsMeanwhile("old", "new"), destination)
     with pytest.raises(Stopping):
-        await made.write(OPENED, None)
+        await made.write(OPENED, Create())
     assert destination.tokens == ["old"]

@@ -13,15 +13,19 @@ import pytest
 from uplift.delivery.backoff import Backoff
 from uplift.delivery.outcome import Policy, change_of, receipt_of, response_of
 from uplift.delivery.results import (
+    AwaitsReference,
     Cancelled,
     CannotOpen,
     Collides,
+    DeletedFound,
     Failed,
+    ForeignFound,
     Found,
     Invalid,
     LastStep,
     LookUpFailed,
     NewerFound,
+    NoDestination,
     NoToken,
     Opened,
     PastDeadline,
@@ -29,11 +33,18 @@ from uplift.delivery.results import (
     SearchEmpty,
     Sent,
     Stopped,
+    Unprepared,
     Unvalidated,
 )
 from uplift.destinations.receipts import Receipt
 from uplift.destinations.responses import Response, ResponseKind
-from uplift.errors import NeedsAuthorization, TokenLimitReached, TokenPending, TokenUnavailable
+from uplift.errors import (
+    LoginFailed,
+    NeedsAuthorization,
+    TokenLimitReached,
+    TokenPending,
+    TokenUnavailable,
+)
 from uplift.ledger.leases import Claim
 from uplift.ledger.transitions import Change
 from uplift.lifecycle import Reason, State
@@ -59,6 +70,7 @@ CLAIM = Claim(
     lease_ends=0.0,
     user_id=UUID(int=3),
     record_id=UUID(int=4),
+    destination="oneup",
     fhir_version="R4",
     resource_type="Observation",
     sealed_body=b"",
@@ -90,6 +102,7 @@ def sent(kind: ResponseKind, retry_after: float | None = None) -> Sent:
 FOUND = Found(response(ResponseKind.FOUND))
 STORED = sent(ResponseKind.STORED)
 STORED_DIFFERENTLY = Sent(replace(STORED.response, differs=True))
+OVERWROTE = Sent(STORED.response, overwrote=True)
 UNKNOWN = sent(ResponseKind.UNKNOWN)
 BROKEN = Failed("ValueError", writing=True)
 
@@ -109,6 +122,19 @@ ENDS: list[tuple[LastStep, State, Reason | None, str]] = [
         Reason.STORED_DIFFERENTLY,
         "stored_differently",
     ),
+    (OVERWROTE, State.DELIVERED, Reason.OVERWROTE_UPSTREAM, "overwrote_upstream"),
+    (
+        DeletedFound(response(ResponseKind.ABSENT)),
+        State.REFUSED,
+        Reason.DELETED_UPSTREAM,
+        "deleted_upstream",
+    ),
+    (
+        ForeignFound(response(ResponseKind.FOUND)),
+        State.REFUSED,
+        Reason.CHANGED_UPSTREAM,
+        "changed_upstream",
+    ),
     (sent(ResponseKind.REFUSED), State.REFUSED, Reason.UPSTREAM_REFUSED, "http_599"),
     (Stopped(), State.QUEUED, Reason.HANDED_BACK, "handed_back"),
     (
@@ -122,6 +148,15 @@ ENDS: list[tuple[LastStep, State, Reason | None, str]] = [
 # These are attempted again after a delay, unless the time to give up has passed.
 RETRIES: list[tuple[LastStep, Reason, str, float]] = [
     (CannotOpen(), Reason.HELD, "sealed", 256),
+    (NoDestination(), Reason.HELD, "no_destination", 256),
+    (AwaitsReference(), Reason.AWAITING_REFERENCE, "awaiting_reference", 3),
+    (Unprepared(response(ResponseKind.UNKNOWN)), Reason.RETRY, "http_599", BACKOFF),
+    (Unprepared(response(ResponseKind.BUSY, 90)), Reason.RETRY, "http_599", 90),
+    (Unprepared(response(ResponseKind.HOLD)), Reason.HELD, "http_599", 256),
+    (Unprepared(response(ResponseKind.REFUSED)), Reason.HELD, "http_599", 256),
+    (sent(ResponseKind.LOCKED), Reason.RETRY, "http_599", BACKOFF),
+    (sent(ResponseKind.CONFLICT), Reason.RETRY, "http_599", BACKOFF),
+    (NoToken(LoginFailed("http_401")), Reason.HELD, "login_http_401", 256),
     (SearchEmpty(), Reason.SETTLING, "search_empty", 128),
     (
         LookUpFailed(response(ResponseKind.UNKNOWN)),
@@ -204,7 +239,8 @@ def test_a_retry_waits_for_its_backoff_and_its_floor(
 ) -> None:
     made, said = change(last)
     assert (made.target, made.reason, said, made.delay) == (State.QUEUED, reason, code, delay)
-    assert (made.clock, made.free) == (None, reason is Reason.AWAITING_TOKEN)
+    waits = reason in (Reason.AWAITING_TOKEN, Reason.AWAITING_REFERENCE)
+    assert (made.clock, made.free) == (None, waits)
 
 
 @pytest.mark.parametrize(("last", "reason", "code", "delay"), RETRIES, ids=name)
@@ -230,7 +266,14 @@ def test_it_may_be_sent_as_long_as_that_is_not_excluded(last: LastStep) -> None:
 
 @pytest.mark.parametrize("last", STEPS, ids=name)
 def test_only_a_second_send_that_may_have_arrived_is_a_possible_duplicate(last: LastStep) -> None:
-    arrived = last in (STORED, STORED_DIFFERENTLY, UNKNOWN, sent(ResponseKind.UNKNOWN, 90), BROKEN)
+    arrived = last in (
+        STORED,
+        STORED_DIFFERENTLY,
+        OVERWROTE,
+        UNKNOWN,
+        sent(ResponseKind.UNKNOWN, 90),
+        BROKEN,
+    )
     # None keeps what the upload has.
     assert change(last, maybe_sent=True)[0].possible_duplicate is None
     made, _ = change(last, maybe_sent=True, in_doubt=True)
@@ -251,7 +294,7 @@ def test_empty_searches_count_up_and_begin_again_with_each_unknown_outcome(last:
 @pytest.mark.parametrize("last", STEPS, ids=name)
 def test_the_last_response_is_its_code_or_else_the_attempts(last: LastStep) -> None:
     made, code = change(last)
-    answered = isinstance(last, Sent | Found)
+    answered = isinstance(last, Sent | Found | DeletedFound | ForeignFound | Unprepared)
     assert made.last_response == ("http_599" if answered else code)
     found = response_of(last)
     assert (found.status_code if found else None) == (599 if answered else None)
@@ -299,6 +342,18 @@ def test_the_policy_is_that_of_the_settings() -> None:
     )
 
 
+REPEATS = replace(POLICY, repeats=True)
+
+
+@pytest.mark.parametrize("last", [UNKNOWN, BROKEN], ids=name)
+def test_what_is_stored_once_however_often_it_is_sent_waits_for_nothing_but_its_backoff(
+    last: LastStep,
+) -> None:
+    made, _ = change_of(CLAIM, Result(last), REPEATS, jitter=JITTER)
+    assert (made.reason, made.delay) == (Reason.RETRY, BACKOFF)
+    assert made.maybe_sent is True
+
+
 # --- the receipt ---------------------------------------------------------------------------------
 
 OPENED = Opened(CLAIM, UserKey.generate(), b"body")
@@ -318,6 +373,14 @@ def test_the_receipt_has_what_the_destination_calls_it_and_the_digest_of_the_bod
     }
 
 
+def test_the_receipt_of_a_rewritten_record_has_both_digests() -> None:
+    receipt = receipt_of(OPENED, Result(STORED, sent=b"rewritten"), NOW)
+    assert receipt is not None
+    known = orjson.loads(receipt)
+    assert known["sha256"] == hashlib.sha256(b"body").hexdigest()
+    assert known["sent_sha256"] == hashlib.sha256(b"rewritten").hexdigest()
+
+
 def test_a_receipt_without_a_time_has_the_time_of_the_response() -> None:
     stored = Response(ResponseKind.STORED, "http_201", 201, receipt=Receipt(None, None))
     receipt = receipt_of(OPENED, Result(Sent(stored)), NOW)
@@ -325,7 +388,7 @@ def test_a_receipt_without_a_time_has_the_time_of_the_response() -> None:
     assert orjson.loads(receipt)["stored_at"] == "2026-01-02T00:00:00+00:00"
 
 
-DELIVERIES = (STORED, STORED_DIFFERENTLY, FOUND)
+DELIVERIES = (STORED, STORED_DIFFERENTLY, OVERWROTE, FOUND)
 
 
 @pytest.mark.parametrize("last", [step for step in STEPS if step not in DELIVERIES], ids=name)

@@ -122,7 +122,7 @@ async def test_one_record_that_always_fails_slows_no_other(
         await deliver_only(relay, uploads[0].upload.id)
     await deliver_only(relay, *(each.upload.id for each in uploads))
     assert set(await states(relay, uploads[1:])) == {State.DELIVERED}
-    rate_limiter = await relay.rate_limiter.state()
+    rate_limiter = await relay.rate_limiters["oneup"].state()
     assert rate_limiter is not None
     assert rate_limiter.phase == "full"
 
@@ -135,7 +135,7 @@ async def test_a_retry_after_suspends_every_process_and_costs_the_others_no_atte
     await deliver_only(relay, uploads[0].upload.id)
     await ready(relay, uploads)
     async with open_relay(settings) as other:
-        await relay.rate_limiter.state()  # reports the 429 now instead of a moment later
+        await relay.rate_limiters["oneup"].state()  # reports the 429 now instead of a moment later
         started = time.monotonic()
         assert not await other.deliverer.deliver(UPLOADS)
         assert time.monotonic() - started < 1  # no thread waits for it
@@ -179,7 +179,7 @@ async def test_uploads_that_are_not_due_any_more_use_up_no_scarce_permit(
         }
         for name, value in slow.items():
             await client.hset("uplift:rate_limiter:oneup", name, str(value))
-    await relay.rate_limiter.state()
+    await relay.rate_limiters["oneup"].state()
     # The next permit comes after more than a second, and no message waits so long.
     await relay.deliverer.deliver(UPLOADS)
     assert await states(relay, [late]) == [State.DELIVERED]

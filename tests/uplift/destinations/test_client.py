@@ -7,23 +7,34 @@ import itertools
 import socket
 import time
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
+import aiohttp
 import httpx
 import orjson
 import pytest
 
+from tests.uplift.destinations.known import hapi, oneup
 from tests.uplift.destinations.remote import Answering, Connection, Remote, serve
-from uplift.destinations.client import FhirClient, open_http
+from uplift.destinations.client import FhirClient
+from uplift.destinations.http_client import open_http
 from uplift.destinations.receipts import Receipt
+from uplift.destinations.requests import Create, Put, Update, Upsert, Write
 from uplift.destinations.responses import Response, ResponseKind
 from uplift.errors import ConfigurationError
+from uplift.fhir.versions import FhirVersion
 from uplift.settings import Settings
 
-Kind = Literal["create", "update", "look_up"]
-KINDS: tuple[Kind, ...] = ("create", "update", "look_up")
+Kind = Literal["create", "update", "put", "upsert", "look_up"]
+KINDS: tuple[Kind, ...] = ("create", "update", "put", "upsert", "look_up")
+WRITES: dict[Kind, Callable[[str], Write]] = {
+    "create": lambda _: Create(),
+    "update": Update,
+    "put": Put,
+    "upsert": Upsert,
+}
 
 # Spacing, number spelling and escapes that any re-writing would change.
 BODY = b'{ "resourceType":"Observation",\n"id":"1","value": 72.50, "text":"\\u00fc \xc3\xbc" }'
@@ -39,7 +50,7 @@ async def client(
     http = open_http(connections=connections)
     http.timeout = httpx.Timeout(60.0, connect=connect)
     try:
-        yield FhirClient(http, Settings(oneup_fhir_url=url, **settings))
+        yield FhirClient(http, oneup(url), Settings(**settings))
     finally:
         await http.aclose()
 
@@ -57,19 +68,19 @@ async def ask(
     deadline = time.monotonic() + within
     if kind == "look_up":
         return await fhir.look_up(
-            token=token,
-            version_path="r4",
+            authorization=f"Bearer {token}",
+            version=FhirVersion.R4,
             resource_type="Observation",
             resource_id=resource_id,
             deadline=deadline,
         )
     return await fhir.write(
-        token=token,
-        version_path="r4",
+        authorization=f"Bearer {token}",
+        version=FhirVersion.R4,
         resource_type="Observation",
+        write=WRITES[kind](resource_id),
         body=body,
         deadline=deadline,
-        resource_id=resource_id if kind == "update" else None,
     )
 
 
@@ -218,6 +229,22 @@ async def test_a_request_that_arrived_is_unknown_and_never_repeated(
     assert (len(remote.requests), remote.connections) == (1, 1)
 
 
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "GET"])
+@pytest.mark.parametrize("breaking", [each for each, _ in AFTER_THE_REQUEST])
+async def test_no_method_is_repeated_by_the_libraries_below(
+    method: str, breaking: Answering
+) -> None:
+    async with serve(breaking) as remote:
+        http = open_http(connections=2)
+        with contextlib.suppress(httpx.HTTPError, aiohttp.ClientError, TimeoutError):
+            async with asyncio.timeout(0.2):
+                await http.request(method, remote.url)
+        await settled(remote)
+        await http.aclose()
+
+    assert (len(remote.requests), remote.connections) == (1, 1)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_response_that_does_not_unpack_completely_is_unknown(kind: Kind) -> None:
     async with serve(a_cut_gzip) as remote, client(remote.url) as fhir:
@@ -313,7 +340,7 @@ async def test_a_connect_time_out_is_proven_not_sent(kind: Kind, full_backlog: i
         assert await ask(fhir, kind) == Response(ResponseKind.NOT_SENT, "no_connection")
 
 
-@pytest.mark.parametrize("kind", ["create", "update"])
+@pytest.mark.parametrize("kind", WRITES)
 async def test_a_deadline_while_connecting_is_proven_not_sent(
     kind: Kind, full_backlog: int
 ) -> None:
@@ -321,7 +348,7 @@ async def test_a_deadline_while_connecting_is_proven_not_sent(
         assert await ask(fhir, kind, within=0.15) == Response(ResponseKind.NOT_SENT, "no_answer")
 
 
-@pytest.mark.parametrize("kind", ["create", "update"])
+@pytest.mark.parametrize("kind", WRITES)
 async def test_a_deadline_while_all_connections_are_busy_is_proven_not_sent(kind: Kind) -> None:
     async with serve(stall) as remote, client(remote.url, connections=1) as fhir:
         first = asyncio.create_task(ask(fhir, kind, within=0.6))
@@ -336,7 +363,7 @@ async def test_a_deadline_while_all_connections_are_busy_is_proven_not_sent(kind
 
 
 @pytest.mark.parametrize("within", [0.0, -1.0, -1000.0])
-@pytest.mark.parametrize("kind", ["create", "update"])
+@pytest.mark.parametrize("kind", WRITES)
 @pytest.mark.parametrize("warm", [False, True], ids=["new connection", "kept connection"])
 async def test_after_the_deadline_not_a_byte_of_the_body_is_sent(
     kind: Kind, within: float, warm: bool
@@ -470,6 +497,11 @@ async def test_a_cancelled_request_is_not_repeated() -> None:
     [
         ("create", "POST /base/r4/Observation HTTP/1.1"),
         ("update", "POST /base/r4/Observation/1 HTTP/1.1"),
+        ("put", "PUT /base/r4/Observation/1 HTTP/1.1"),
+        (
+            "upsert",
+            "PUT /base/r4/Observation?identifier=urn:uplift:record%7C1 HTTP/1.1",
+        ),
         ("look_up", "GET /base/r4/Observation/1 HTTP/1.1"),
     ],
 )
@@ -484,10 +516,46 @@ async def test_requests_are_what_1uphealth_documents(kind: Kind, line: str) -> N
     assert request.header("Transfer-Encoding") is None
     assert request.header("User-Agent") == "uplift"
     assert request.header("Host") == remote.url.removeprefix("http://")
+    assert request.header("Prefer") is None
     assert response.receipt == Receipt("1", "2")
 
 
-@pytest.mark.parametrize("kind", ["create", "update"])
+@pytest.mark.parametrize("asked", [Put("1", if_match="7"), Upsert("1", if_match="7")])
+async def test_requests_to_other_servers_say_what_they_want(asked: Write) -> None:
+    headers = {"X-Name": "value", "Accept": "text/html"}
+    async with serve(store) as remote:
+        http = open_http(connections=1)
+        fhir = FhirClient(http, hapi(remote.url, tenant="clinic", headers=headers), Settings())
+        await fhir.write(
+            authorization="",
+            version=FhirVersion.R4,
+            resource_type="Observation",
+            write=asked,
+            body=BODY,
+            deadline=time.monotonic() + 5,
+        )
+        await fhir.look_up(
+            authorization="Basic abc",
+            version=FhirVersion.R4,
+            resource_type="Observation",
+            resource_id="1",
+            deadline=time.monotonic() + 5,
+        )
+        await http.aclose()
+
+    write, read = remote.requests
+    assert write.line.startswith("PUT /r4/clinic/Observation")
+    assert write.header("If-Match") == 'W/"7"'
+    assert write.header("Prefer") == "return=representation"
+    assert write.header("Content-Type") == write.header("Accept") == "application/fhir+json"
+    assert write.header("Authorization") is None
+    assert write.header("X-Name") == read.header("X-Name") == "value"
+    assert read.header("Cache-Control") == "no-cache"
+    assert read.header("Authorization") == "Basic abc"
+    assert read.header("Prefer") is None
+
+
+@pytest.mark.parametrize("kind", WRITES)
 @pytest.mark.parametrize(
     "body", [BODY, b"{}", bytes(range(256)) * 40_000], ids=["small", "smallest", "10 MB"]
 )
@@ -757,7 +825,7 @@ async def test_the_stored_resource_may_be_as_large_as_the_largest_upload() -> No
     assert response.kind is ResponseKind.STORED
 
 
-@pytest.mark.parametrize("kind", ["create", "update"])
+@pytest.mark.parametrize("kind", WRITES)
 async def test_a_response_before_the_body_was_read_counts(kind: Kind) -> None:
     async def too_large(connection: Connection) -> None:
         await connection.reader.readuntil(b"\r\n\r\n")
@@ -802,9 +870,15 @@ async def test_only_for_an_update_a_404_is_an_absence() -> None:
             await connection.response(404, b'{"message":"Not Found"}')
 
     async with serve(nothing_here) as remote, client(remote.url) as fhir:
-        outcomes = [(await ask(fhir, kind)).kind for kind in KINDS]
+        outcomes = {kind: (await ask(fhir, kind)).kind for kind in KINDS}
 
-    assert outcomes == [ResponseKind.HOLD, ResponseKind.ABSENT, ResponseKind.ABSENT]
+    assert outcomes == {
+        "create": ResponseKind.HOLD,
+        "update": ResponseKind.ABSENT,
+        "put": ResponseKind.HOLD,
+        "upsert": ResponseKind.HOLD,
+        "look_up": ResponseKind.ABSENT,
+    }
 
 
 # --- many at once --------------------------------------------------------------------------------
@@ -873,6 +947,6 @@ async def test_an_address_that_is_no_url_is_a_configuration_error(url: str) -> N
     http = open_http(connections=1)
     try:
         with pytest.raises(ConfigurationError, match="UPLIFT_ONEUP_FHIR_URL"):
-            FhirClient(http, Settings(oneup_fhir_url=url))
+            FhirClient(http, oneup(bases={FhirVersion.R4: url}), Settings())
     finally:
         await http.aclose()

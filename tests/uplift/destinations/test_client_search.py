@@ -20,7 +20,7 @@ async def search(remote: Remote, *, base: str = "", **more: Any) -> Response:
     async with client(f"{remote.url}{base}") as fhir:
         return await fhir.search(
             **{
-                "token": "the-token",
+                "authorization": "Bearer the-token",
                 "version": FhirVersion.R4,
                 "resource_type": "Observation",
                 "identifier": "urn:s|A 1/2&x+ü#",
@@ -157,6 +157,6 @@ async def test_a_large_page_is_searched_too() -> None:
 
 async def test_a_token_that_no_header_can_carry_counts_as_refused() -> None:
     async with serve(nothing) as remote:
-        response = await search(remote, token="two\nlines")
+        response = await search(remote, authorization="Bearer two\nlines")
     assert (response.kind, response.code) == (ResponseKind.UNAUTHORIZED, "unusable_token")
     assert not remote.requests

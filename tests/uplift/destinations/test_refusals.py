@@ -4,6 +4,7 @@ from typing import Any
 
 import httpx
 import orjson
+import pytest
 
 from uplift.destinations.refusals import refusal_issues
 from uplift.fhir.versions import FhirVersion
@@ -31,6 +32,31 @@ def test_types_and_elements_are_kept_and_no_text() -> None:
         {"severity": "Canary", "code": "required", "location": ["Line 1"]},
         text={"div": "Canary"},
     ) == [("error", "invariant", ["Patient.birthDate"]), ("error", "required", [])]
+
+
+@pytest.mark.parametrize(
+    ("diagnostics", "kept"),
+    [
+        ("HAPI-0960: Canary", "HAPI-0960. "),
+        ("HAPI-0960: HAPI-1094: Canary", "HAPI-0960. "),
+        ("Canary HAPI-0960: Canary", ""),
+        ("HAPI-096: Canary", ""),
+        ("HAPI-09601: Canary", ""),
+        ("HAPI-0960 Canary", ""),
+        ("hapi-0960: Canary", ""),
+        (["HAPI-0960: Canary"], ""),
+        (None, ""),
+    ],
+)
+def test_a_leading_code_of_the_server_is_kept_and_nothing_behind_it(
+    diagnostics: Any, kept: str
+) -> None:
+    issue = {"severity": "error", "code": "processing", "diagnostics": diagnostics}
+    body = orjson.dumps({"resourceType": "OperationOutcome", "issue": [issue]})
+    (found,) = refusal_issues(_JSON, body, FhirVersion.R4, "Patient")
+    assert found["diagnostics"] == (
+        f"{kept}The destination says so. Its words are not kept, since they may quote the record."
+    )
 
 
 def test_an_issue_without_a_type_of_fhir_is_left_out() -> None:

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.uplift.destinations.known import oneup
 from uplift.destinations.receipts import Receipt
+from uplift.destinations.requests import Create, Update
 from uplift.destinations.responses import (
     Response,
     ResponseKind,
@@ -33,9 +35,14 @@ def write(
     status: int, body: Any = None, headers: httpx.Headers = JSON, *, update: bool = False
 ) -> Response:
     content = body if isinstance(body, bytes) else orjson.dumps(body)
-    target = "1" if update else None
     return classify_write(
-        status, headers, content, "Observation", target=target, sent=orjson.dumps(STORED)
+        status,
+        headers,
+        content,
+        "Observation",
+        destination=oneup(),
+        write=Update("1") if update else Create(),
+        sent=orjson.dumps(STORED),
     )
 
 
@@ -392,7 +399,8 @@ def answered(
         JSON,
         orjson.dumps(stored),
         "Observation",
-        target=target,
+        destination=oneup(),
+        write=Update(target) if target else Create(),
         sent=orjson.dumps(RECORD),
         keeps_ids=keeps_ids,
     )

@@ -133,15 +133,13 @@ async def test_the_steps_of_a_rotation_as_they_look(
     async def keys_of(key_ring: str) -> list[tuple[Verdict, str]]:
         return of(await findings(settings, master_keys=SecretStr(key_ring), **_NO_REDIS), "keys")
 
+    unused = (
+        "new: wraps 0 user(s). If it is new, put it in front. If it is old, `uplift keys retire"
+        " new` says whether a backup needs it"
+    )
     assert await keys_of(f"{master_keys},{new}") == [
         (Verdict.OK, "test: in use, 1 user(s)"),
-        (
-            Verdict.OK,
-            (
-                "new: wraps 0 user(s). If it is new, put it in front. If it is old, `uplift keys"
-                " retire new` says whether a backup needs it"
-            ),
-        ),
+        (Verdict.OK, unused),
     ]
     assert await keys_of(f"{new},{master_keys}") == [
         (Verdict.OK, "new: in use, 0 user(s)"),

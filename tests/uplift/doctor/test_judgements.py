@@ -11,6 +11,7 @@ from uplift.doctor.findings import Finding, Verdict
 from uplift.doctor.upstream import Reply
 from uplift.key_check import KeyUse
 from uplift.ledger.backlog import Backlog, Overdue, Waiting
+from uplift.ledger.revisions import Revisions
 from uplift.ledger.server import ServerFacts
 from uplift.ledger.set_aside import FhirType
 from uplift.sealing import KeyRing
@@ -150,11 +151,17 @@ def test_postgres(changed: dict[str, Any], expected: list[Verdict]) -> None:
 
 
 def test_a_ledger_that_is_not_migrated_or_too_new() -> None:
-    assert ledger.judge_revision("0002", "0002").verdict is OK
-    for at in (None, "0001", "0003"):
-        found = ledger.judge_revision(at, "0002")
-        assert found.verdict is FAIL
-        assert "uplift migrate" in (found.do or "")
+    for at in ("0002", "0003"):
+        assert ledger.judge_revision(Revisions(at, "0001", "0002")).verdict is OK
+    problems: tuple[tuple[str | None, str | None, str], ...] = (
+        (None, None, "Run `uplift migrate`."),
+        ("0001", "0001", "Run `uplift migrate`."),
+        ("0003", "0003", "Deploy the newer version."),
+        ("0003", None, "Deploy the newer version."),
+    )
+    for revision, oldest, do in problems:
+        found = ledger.judge_revision(Revisions(revision, oldest, "0002"))
+        assert (found.verdict, found.do) == (FAIL, do)
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uplift.errors import InvalidRead, NotFound
-from uplift.fhir.interactions import Interaction, parse_interaction, parse_link
+from uplift.fhir.interactions import Interaction, bases_of, parse_interaction, parse_link
 from uplift.fhir.types import CREATABLE_TYPES, READABLE_TYPES
 from uplift.fhir.versions import FhirVersion
 
 R4, STU3, DSTU2 = FhirVersion.R4, FhirVersion.STU3, FhirVersion.DSTU2
-BASES = ("https://api.example", "https://api.example/fhir")
 
 
 def link(url: str, version: FhirVersion = R4) -> Interaction | None:
-    return parse_link(version, BASES, url)
+    return parse_link(version, bases_of(f"https://api.example/{version.path}", version), url)
+
+
+@pytest.mark.parametrize("base", ["https://a.example/r4", "https://a.example/fhir/r4"])
+def test_1uphealth_links_to_either_of_its_two_forms(base: str) -> None:
+    assert set(bases_of(base, R4)) == {"https://a.example/r4", "https://a.example/fhir/r4"}
+    assert bases_of(base, R4)[0] == base
+
+
+def test_a_base_without_a_version_has_one_form() -> None:
+    assert bases_of("https://hapi.example/fhir", R4) == ("https://hapi.example/fhir",)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ async def alice(database: Database, key_ring: KeyRing) -> UserRow:
 def acceptor(
     database: Database, key_ring: KeyRing, dispatcher: Dispatcher, own_settings: Settings
 ) -> Acceptor:
-    return Acceptor(database, key_ring, dispatcher, BackPressure(database, own_settings))
+    return Acceptor(database, key_ring, dispatcher, BackPressure(database, own_settings), {})
 
 
 async def count(database: Database) -> tuple[int, int]:
@@ -98,7 +98,7 @@ async def test_without_redis_an_upload_is_accepted_all_the_same(
         own_settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1/0")})
     )
     dispatcher.start()
-    acceptor = Acceptor(database, key_ring, dispatcher, BackPressure(database, own_settings))
+    acceptor = Acceptor(database, key_ring, dispatcher, BackPressure(database, own_settings), {})
     assert (await accept(acceptor)).upload.state is State.QUEUED
     await dispatcher.close()
 

@@ -45,7 +45,7 @@ def acceptor(
     database: Database, key_ring: KeyRing, dispatcher: Dispatcher, own_settings: Settings
 ) -> BatchAcceptor:
     return BatchAcceptor(
-        database, key_ring, dispatcher, BackPressure(database, own_settings), own_settings
+        database, key_ring, dispatcher, BackPressure(database, own_settings), {}, own_settings
     )
 
 
@@ -292,7 +292,7 @@ async def test_a_batch_of_too_many_lines_is_accepted_up_to_the_limit(
 ) -> None:
     few_lines = own_settings.model_copy(update={"max_batch_lines": 3})
     few = BatchAcceptor(
-        database, key_ring, dispatcher, BackPressure(database, few_lines), few_lines
+        database, key_ring, dispatcher, BackPressure(database, few_lines), {}, few_lines
     )
     whole = await take(few, *(body(number) for number in range(3)))
     assert (numbers(whole), whole.broken) == ((3, 0, 0), False)

@@ -14,7 +14,7 @@ from uplift.ledger.abandoned import Signs
 from uplift.ledger.database import Database
 from uplift.ledger.leases import Claim
 from uplift.ledger.new_uploads import NewUpload
-from uplift.ledger.tables import Attempt, Process, Record, Upload
+from uplift.ledger.tables import Attempt, Delivery, Process, Record, Upload
 from uplift.ledger.users import UserRow
 from uplift.ledger.watermarks import first_watermark
 from uplift.lifecycle import State
@@ -81,6 +81,7 @@ def new_upload(
         source_key=source_key,
         server_key=server_key,
         user_id=user.id,
+        destination=user.destination,
         identity=identity or uuid4().bytes,
         digest=digest or uuid4().bytes,
         fhir_version="R4",
@@ -180,6 +181,46 @@ async def record_of(database: Database, upload_id: UUID) -> Row[Any]:
                 .where(Upload.id == upload_id)
             )
         ).one()
+
+
+async def delivery_of(database: Database, upload_id: UUID) -> Row[Any] | None:
+    """Every column of what the upload's destination has of its record."""
+    async with database.transaction() as connection:
+        return (
+            await connection.execute(
+                select(*Delivery.__table__.c)
+                .join(
+                    Upload,
+                    (Upload.record_id == Delivery.record_id)
+                    & (Upload.destination == Delivery.destination),
+                )
+                .where(Upload.id == upload_id)
+            )
+        ).one_or_none()
+
+
+async def delivered_version(database: Database, upload_id: UUID) -> int:
+    """Which version of the upload's record its destination had last; 0 if none."""
+    delivery = await delivery_of(database, upload_id)
+    return delivery.version if delivery is not None else 0
+
+
+_SET_DELIVERED = text("""
+    INSERT INTO deliveries (record_id, destination, version, digest)
+    SELECT record_id, destination, :version, :digest FROM uploads WHERE id = :id
+    ON CONFLICT (record_id, destination) DO UPDATE
+    SET version = excluded.version, digest = excluded.digest
+""")
+
+
+async def set_delivered(
+    database: Database, upload_id: UUID, version: int, digest: bytes | None = None
+) -> None:
+    """Note by hand that the upload's destination has this version of its record."""
+    async with database.transaction() as connection:
+        await connection.execute(
+            _SET_DELIVERED, {"id": upload_id, "version": version, "digest": digest}
+        )
 
 
 async def attempts_of(database: Database, upload_id: UUID) -> list[Row[Any]]:

@@ -44,13 +44,13 @@ async def claim(database: Database, limit: int, *, queue: str = UPLOADS) -> list
 
 async def claims(database: Database, limit: int, *, queue: str = UPLOADS) -> list[Claim]:
     async with database.transaction() as connection:
-        found = await front(connection, queue, limit=limit)
+        found = await front(connection, queue, "oneup", limit=limit)
         return await leases.lease(connection, found.due, **rows.terms())
 
 
 async def tag_due(database: Database, *, each: int = 999, limit: int = 999) -> list[UUID]:
     async with database.transaction() as connection:
-        return await fair_queue.tag_due(connection, UPLOADS, each=each, limit=limit)
+        return await fair_queue.tag_due(connection, UPLOADS, "oneup", each=each, limit=limit)
 
 
 async def tags(database: Database, ids: list[UUID]) -> list[int | None]:
@@ -59,7 +59,7 @@ async def tags(database: Database, ids: list[UUID]) -> list[int | None]:
 
 async def ready(database: Database) -> int:
     async with database.transaction() as connection:
-        return await fair_queue.count_ready(connection, UPLOADS, limit=9999)
+        return await fair_queue.count_ready(connection, UPLOADS, "oneup", limit=9999)
 
 
 async def hand_back(database: Database, claimed: Claim, reason: Reason, **more: float) -> None:
@@ -149,9 +149,9 @@ async def test_what_may_not_be_claimed_costs_a_claim_once_and_comes_back_when_it
     paused = await put_many(database, bob, 3)
     async with database.transaction() as connection:
         await pauses.pause(connection, bob.id, by=SYSTEM)
-        found = await front(connection, UPLOADS, limit=9)
+        found = await front(connection, UPLOADS, "oneup", limit=9)
         assert (found.found, found.due) == (4, {})
-        found = await front(connection, UPLOADS, limit=9)
+        found = await front(connection, UPLOADS, "oneup", limit=9)
         assert (found.found, found.due) == (0, {})
     assert await ready(database) == 0
     assert await tag_due(database) == []
@@ -212,7 +212,7 @@ async def test_a_claim_that_waits_for_a_lock_takes_what_is_behind_it(
 ) -> None:
     many = await put_many(database, alice, 4)
     async with database.transaction() as connection:
-        assert list((await front(connection, UPLOADS, limit=2)).due) == many[:2]
+        assert list((await front(connection, UPLOADS, "oneup", limit=2)).due) == many[:2]
         async with asyncio.timeout(5):
             assert await claim(database, 9) == many[2:]
 
@@ -246,7 +246,7 @@ async def test_one_persons_redrive_of_10_000_dead_letters_is_a_backlog_like_any_
             )
     after = await rows.put(database, bob)
     async with database.transaction() as connection:
-        assert await fair_queue.count_ready(connection, UPLOADS, limit=99_999) == 10_002
+        assert await fair_queue.count_ready(connection, UPLOADS, "oneup", limit=99_999) == 10_002
     claimed = await claim(database, 4)
     # One of hers and one of his, by turns: he waits for two of the ten thousand.
     assert {before, after} < set(claimed)
@@ -285,7 +285,7 @@ async def plan_of_claim(database: Database, limit: int) -> str:
         sync = connection.sync_connection
         assert sync is not None
         event.listen(sync, "before_cursor_execute", note)
-        await front(connection, UPLOADS, limit=limit)
+        await front(connection, UPLOADS, "oneup", limit=limit)
         event.remove(sync, "before_cursor_execute", note)
     ((statement, parameters),) = sent
     async with database.transaction() as connection:

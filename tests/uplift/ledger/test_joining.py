@@ -302,11 +302,7 @@ async def test_of_two_that_were_delivered_the_older_goes_on_and_the_other_is_tol
 ) -> None:
     first, second = await collided(database, put)
     # As with UPLIFT_ALLOW_SHARED_IDS, or where 1upHealth gives ids of its own.
-    async with database.transaction() as connection:
-        await connection.execute(
-            text("UPDATE records SET delivered_version = 1, delivered_digest = 'd' WHERE id = :id"),
-            {"id": (await rows.row(database, second)).record_id},
-        )
+    await rows.set_delivered(database, second, 1, b"d")
     await rows.bring_to(database, second, State.DELIVERED)
     waiting, _ = await put("d2", "b")
     await rows.bring_to(database, waiting, State.QUEUED, maybe_sent=True)

@@ -114,10 +114,7 @@ async def test_what_came_while_an_older_version_was_sending_is_looked_up_if_that
     other = await rows.put(database, alice, identity=b"other")
     # It ends only after the newer version was put in, which learnt nothing of it then.
     await rows.bring_to(database, first, older, maybe_sent=maybe_sent)
-    async with database.transaction() as connection:
-        await connection.execute(
-            text("UPDATE records SET delivered_version = :v"), {"v": delivered_version}
-        )
+    await rows.set_delivered(database, first, delivered_version)
     assert not (await rows.row(database, second)).maybe_sent
     claims = {claim.upload_id: claim for claim in await rows.claim(database, second, other)}
     assert claims[second].maybe_sent is looks_first
@@ -281,8 +278,14 @@ async def test_a_delivery_is_recorded_whole(database: Database, alice: UserRow) 
     (attempt,) = await rows.attempts_of(database, upload_id)
     assert (attempt.outcome, attempt.status_code, attempt.duration_ms) == ("code", 201, 42)
     assert attempt.closed_at is not None
-    of = await rows.record_of(database, upload_id)
-    assert (of.delivered_version, of.delivered_digest, of.sealed_receipt) == (1, b"digest", b"r")
+    of = await rows.delivery_of(database, upload_id)
+    assert of is not None
+    assert (of.destination, of.version, of.digest, of.sealed_receipt) == (
+        "oneup",
+        1,
+        b"digest",
+        b"r",
+    )
 
 
 async def test_the_next_version_is_claimed_with_the_receipt_of_what_was_delivered(
@@ -300,15 +303,14 @@ async def test_the_next_version_is_claimed_with_the_receipt_of_what_was_delivere
     "target",
     [State.REJECTED, State.REFUSED, State.QUEUED, State.PARKED, State.EXPIRED],
 )
-async def test_an_attempt_that_did_not_deliver_leaves_the_record_alone(
+async def test_an_attempt_that_did_not_deliver_notes_no_delivery(
     database: Database, alice: UserRow, target: State
 ) -> None:
     upload_id = await rows.put(database, alice)
     (claim,) = await rows.claim(database, upload_id)
-    before = await rows.record_of(database, upload_id)
     await record(database, ended(claim, target, clock=9.0))
     assert (await rows.row(database, upload_id)).state == target
-    assert await rows.record_of(database, upload_id) == before
+    assert await rows.delivery_of(database, upload_id) is None
 
 
 async def test_an_older_version_that_is_delivered_late_does_not_overwrite_a_newer_receipt(
@@ -322,8 +324,9 @@ async def test_an_older_version_that_is_delivered_late_does_not_overwrite_a_newe
     await record(database, ended(new, record_receipt=b"new"))
     await rows.bring_to(database, first, State.SENDING, lease_id=old.lease_id, lease_until=_LATER)
     await record(database, ended(old, record_receipt=b"old"))
-    of = await rows.record_of(database, first)
-    assert (of.delivered_version, of.sealed_receipt) == (2, b"new")
+    of = await rows.delivery_of(database, first)
+    assert of is not None
+    assert (of.version, of.sealed_receipt) == (2, b"new")
 
 
 async def test_a_worker_whose_lease_was_taken_over_cannot_record(
@@ -337,9 +340,11 @@ async def test_a_worker_whose_lease_was_taken_over_cannot_record(
     assert await record(database, ended(slow, record_receipt=b"slow")) == set()
     row = await rows.row(database, upload_id)
     assert (row.state, row.lease_id) == ("sending", next_.lease_id)
-    assert (await rows.record_of(database, upload_id)).delivered_version == 0
+    assert await rows.delivery_of(database, upload_id) is None
     assert await record(database, ended(next_, record_receipt=b"next")) == {upload_id}
-    assert (await rows.record_of(database, upload_id)).sealed_receipt == b"next"
+    of = await rows.delivery_of(database, upload_id)
+    assert of is not None
+    assert of.sealed_receipt == b"next"
 
 
 async def test_what_a_late_worker_delivered_is_not_noted_beside_the_end_that_counts(
@@ -353,7 +358,7 @@ async def test_what_a_late_worker_delivered_is_not_noted_beside_the_end_that_cou
     group = [ended(late, record_receipt=b"late"), ended(next_, State.REFUSED)]
     assert await record(database, *group) == {upload_id}
     assert (await rows.row(database, upload_id)).state == "refused"
-    assert (await rows.record_of(database, upload_id)).delivered_version == 0
+    assert await rows.delivery_of(database, upload_id) is None
 
 
 async def test_a_worker_whose_lease_ran_out_may_still_record_if_nobody_took_it(
@@ -385,7 +390,7 @@ async def test_a_group_records_outcomes_whose_lease_is_theirs_and_skips_the_othe
         database, *(ended(claim, record_receipt=b"receipt") for claim in claims)
     )
     assert recorded == {ids[0], ids[2]}
-    delivered = [(await rows.record_of(database, id_)).delivered_version for id_ in ids]
+    delivered = [await rows.delivered_version(database, id_) for id_ in ids]
     assert delivered == [1, 0, 1]
 
 
@@ -468,8 +473,8 @@ async def test_what_sweeps_move_at_once_has_a_limit(database: Database, alice: U
                 text("UPDATE uploads SET give_up_at = now(), maybe_sent = false WHERE id = :id"),
                 {"id": id_},
             )
-        assert len(await sweeping.expire_past_deadline(connection, limit=2)) == 2
-        assert len(await sweeping.expire_past_deadline(connection, limit=2)) == 1
+        assert len(await sweeping.expire_past_deadline(connection, "oneup", limit=2)) == 2
+        assert len(await sweeping.expire_past_deadline(connection, "oneup", limit=2)) == 1
 
 
 @pytest.mark.parametrize(
@@ -498,7 +503,9 @@ async def test_only_what_waits_and_is_past_its_deadline_expires(
     upload_id = await rows.put(database, alice)
     await rows.bring_to(database, upload_id, state, maybe_sent=maybe_sent, give_up_at=give_up_at)
     async with database.transaction() as connection:
-        assert (upload_id in await sweeping.expire_past_deadline(connection, limit=9)) is expires
+        assert (
+            upload_id in await sweeping.expire_past_deadline(connection, "oneup", limit=9)
+        ) is expires
     row = await rows.row(database, upload_id)
     assert row.state == (State.EXPIRED if expires else state)
     if expires:
@@ -514,7 +521,9 @@ async def test_parking_and_releasing_move_what_the_user_has_waiting_and_nobody_e
     await rows.claim(database, sending)
     theirs = await rows.put(database, bob)
     async with database.transaction() as connection:
-        assert await parking.park_waiting(connection, alice.id, clock=100) == set(mine)
+        assert await parking.park_waiting(
+            connection, alice.id, destinations=["oneup"], clock=100
+        ) == set(mine)
     row = await rows.row(database, mine[0])
     assert (row.state, row.reason) == ("parked", "needs_authorization")
     assert (row.give_up_at - row.updated_at).total_seconds() == 100
@@ -535,7 +544,9 @@ async def test_what_is_settling_is_not_parked_before_it_may_be_looked_for(
     await rows.bring_to(database, settling, State.QUEUED, maybe_sent=True, next_attempt_at=_LATER)
     await rows.bring_to(database, due, State.QUEUED, maybe_sent=True)
     async with database.transaction() as connection:
-        assert await parking.park_waiting(connection, alice.id, clock=60) == {due}
+        assert await parking.park_waiting(
+            connection, alice.id, destinations=["oneup"], clock=60
+        ) == {due}
 
 
 @pytest.mark.parametrize(

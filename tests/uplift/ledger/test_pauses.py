@@ -46,9 +46,9 @@ async def resume(database: Database, user: UserRow | None) -> bool:
 
 async def dispatched(database: Database) -> list[UUID]:
     async with database.transaction() as connection:
-        await front(connection, "uploads", limit=99)
-        await fair_queue.tag_due(connection, "uploads", each=9, limit=99)
-        return await fair_queue.first_ready(connection, "uploads", limit=99)
+        await front(connection, "uploads", "oneup", limit=99)
+        await fair_queue.tag_due(connection, "uploads", "oneup", each=9, limit=99)
+        return await fair_queue.first_ready(connection, "uploads", "oneup", limit=99)
 
 
 async def claimed(database: Database, *ids: UUID) -> list[UUID]:
@@ -61,7 +61,7 @@ async def claimed(database: Database, *ids: UUID) -> list[UUID]:
 
 async def expired(database: Database) -> set[UUID]:
     async with database.transaction() as connection:
-        return await sweeping.expire_past_deadline(connection, limit=99)
+        return await sweeping.expire_past_deadline(connection, "oneup", limit=99)
 
 
 async def test_a_paused_user_waits_and_others_go_on(

@@ -104,20 +104,29 @@ _BY_ID = "(pk_uploads|ix_uploads_user_id_id)"
 _LACKING = set_aside.FhirType("DSTU2", "Observation")
 
 _WAYS: dict[str, tuple[Callable[[AsyncConnection, UserRow], Awaitable[Any]], str]] = {
-    "tag": (lambda c, _: fair_queue.tag_due(c, "uploads", each=9, limit=100), "ix_uploads_due"),
+    "tag": (
+        lambda c, _: fair_queue.tag_due(c, "uploads", "oneup", each=9, limit=100),
+        "ix_uploads_due",
+    ),
     "dispatch": (
-        lambda c, _: fair_queue.first_ready(c, "uploads", limit=100),
+        lambda c, _: fair_queue.first_ready(c, "uploads", "oneup", limit=100),
         "ix_uploads_ready",
     ),
-    "count": (lambda c, _: fair_queue.count_ready(c, "uploads", limit=100), "ix_uploads_ready"),
-    "take": (lambda c, _: front(c, "uploads", limit=100), "ix_uploads_ready"),
+    "count": (
+        lambda c, _: fair_queue.count_ready(c, "uploads", "oneup", limit=100),
+        "ix_uploads_ready",
+    ),
+    "take": (lambda c, _: front(c, "uploads", "oneup", limit=100), "ix_uploads_ready"),
     "set aside": (
-        lambda c, _: set_aside.set_aside(c, "uploads", [], [_LACKING]),
+        lambda c, _: set_aside.set_aside(c, "uploads", "oneup", [], [_LACKING]),
         "ix_uploads_ready",
     ),
-    "probe": (lambda c, _: set_aside.first_set_aside(c, "uploads", _LACKING), "ix_uploads_held"),
+    "probe": (
+        lambda c, _: set_aside.first_set_aside(c, "uploads", "oneup", _LACKING),
+        "ix_uploads_held",
+    ),
     "release type": (
-        lambda c, _: set_aside.release(c, _LACKING, since=1, settle_seconds=1, limit=9),
+        lambda c, _: set_aside.release(c, "oneup", _LACKING, since=1, settle_seconds=1, limit=9),
         "ix_uploads_(held|waiting)",
     ),
     "requeue": (
@@ -125,14 +134,17 @@ _WAYS: dict[str, tuple[Callable[[AsyncConnection, UserRow], Awaitable[Any]], str
         "ix_uploads_leased",
     ),
     "credit": (
-        lambda c, _: sweeping.credit_stalled_time(c, seconds=1, limit=9),
+        lambda c, _: sweeping.credit_stalled_time(c, "oneup", seconds=1, limit=9),
         "ix_uploads_giving_up",
     ),
-    "expire": (lambda c, _: sweeping.expire_past_deadline(c, limit=9), "ix_uploads_giving_up"),
+    "expire": (
+        lambda c, _: sweeping.expire_past_deadline(c, "oneup", limit=9),
+        "ix_uploads_giving_up",
+    ),
     "release late": (lambda c, _: parking.release_authorized(c, limit=9), "ix_uploads_parked"),
     "release": (lambda c, user: parking.release_parked(c, user.id), "ix_uploads_parked"),
     "park": (
-        lambda c, user: parking.park_waiting(c, user.id, clock=1),
+        lambda c, user: parking.park_waiting(c, user.id, destinations=["oneup"], clock=1),
         "ix_uploads_(queued|unfinished|giving_up|due|ready)",
     ),
     "put in": (
@@ -149,7 +161,7 @@ _WAYS: dict[str, tuple[Callable[[AsyncConnection, UserRow], Awaitable[Any]], str
     "resume": (_resume, "ix_uploads_(giving_up|queued)"),
     "resume a user": (_resume_user, "ix_uploads_(giving_up|queued|user_id_id)"),
     "collide": (
-        lambda c, user: collisions.colliding(c, {user.id: b"key" * 9}),
+        lambda c, user: collisions.colliding(c, [collisions.Claimed(user.id, "oneup", b"key" * 9)]),
         "uq_records_upstream_key",
     ),
     "claim": (

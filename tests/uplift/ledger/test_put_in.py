@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from sqlalchemy import Row, delete, event, func, select, text, update
+from sqlalchemy import Row, delete, event, func, select, text
 from uuid_utils.compat import uuid7
 
 from tests.uplift.ledger import rows
@@ -63,12 +63,7 @@ async def deliver(database: Database, upload_id: UUID) -> None:
     """Bring it to delivered, and its record to say so."""
     await rows.bring_to(database, upload_id, State.DELIVERED, maybe_sent=False)
     delivered = await rows.row(database, upload_id)
-    async with database.transaction() as connection:
-        await connection.execute(
-            update(Record)
-            .where(Record.id == delivered.record_id)
-            .values(delivered_version=delivered.version, delivered_digest=delivered.digest)
-        )
+    await rows.set_delivered(database, upload_id, delivered.version, delivered.digest)
 
 
 async def put_one(database: Database, upload: NewUpload) -> tuple[UUID, bool]:
@@ -241,6 +236,7 @@ async def test_bodies_of_several_mebibytes_are_kept_byte_for_byte(
         user_id=alice.id,
         identity=b"large",
         digest=b"large",
+        destination="oneup",
         fhir_version="R4",
         resource_type="DocumentReference",
         body_bytes=len(body),

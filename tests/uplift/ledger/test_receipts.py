@@ -1,4 +1,4 @@
-"""An id that 1upHealth assigns is the receipt of one record of a user."""
+"""An id that a destination assigns is the receipt of one record of a user."""
 
 import asyncio
 from dataclasses import replace
@@ -6,6 +6,7 @@ from uuid import UUID
 
 from tests.uplift.ledger import rows
 from tests.uplift.ledger.test_leases import ended
+from uplift.identity import receipt_key
 from uplift.ledger import leases, receipts
 from uplift.ledger.database import Database
 from uplift.ledger.leases import Claim, Outcome
@@ -69,8 +70,17 @@ async def test_another_user_may_have_the_same_id(
     database: Database, alice: UserRow, key_ring: KeyRing
 ) -> None:
     bob = await rows.add_user(database, key_ring, "bob")
-    (first,), (second,) = await claims(database, alice, 1), await claims(database, bob, 1)
-    assert await record(database, stored(first), stored(second)) == [State.DELIVERED] * 2
+    ends = []
+    for user in (alice, bob):
+        (claim,) = await claims(database, user, 1)
+        key = receipt_key(
+            user.key(key_ring).identity_key,
+            fhir_version="R4",
+            resource_type="Observation",
+            resource_id="1",
+        )
+        ends += await record(database, stored(claim, key))
+    assert ends == [State.DELIVERED] * 2
 
 
 async def test_an_id_that_was_known_beforehand_is_not_asked_about(

@@ -44,25 +44,25 @@ async def at_front(
     database: Database, limit: int = 100, probing: tuple[FhirType, ...] = (OLD,)
 ) -> Front:
     async with database.transaction() as connection:
-        return await front(connection, UPLOADS, limit=limit, probing=probing)
+        return await front(connection, UPLOADS, "oneup", limit=limit, probing=probing)
 
 
 async def first(database: Database, fhir_type: FhirType = OLD) -> UUID | None:
     async with database.reading() as connection:
-        return await set_aside.first_set_aside(connection, UPLOADS, fhir_type)
+        return await set_aside.first_set_aside(connection, UPLOADS, "oneup", fhir_type)
 
 
 async def release(database: Database, fhir_type: FhirType = OLD, since: float = 0.0) -> int:
     async with database.transaction() as connection:
         return await set_aside.release(
-            connection, fhir_type, since=since, settle_seconds=60, limit=1000
+            connection, "oneup", fhir_type, since=since, settle_seconds=60, limit=1000
         )
 
 
 async def due(database: Database) -> list[UUID]:
     """What the sweep finds due, now with a tag."""
     async with database.transaction() as connection:
-        return await fair_queue.tag_due(connection, UPLOADS, each=999, limit=999)
+        return await fair_queue.tag_due(connection, UPLOADS, "oneup", each=999, limit=999)
 
 
 @pytest.mark.parametrize(

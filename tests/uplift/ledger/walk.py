@@ -81,8 +81,9 @@ UNWATCH = (
 
 _LOOK = """
     SELECT u.id, u.record_id, u.version, u.state, u.reason, u.revision, u.digest, u.maybe_sent,
-        u.lease_id, r.delivered_version
-    FROM uploads AS u JOIN records AS r ON r.id = u.record_id
+        u.lease_id, coalesce(d.version, 0) AS delivered_version
+    FROM uploads AS u
+    LEFT JOIN deliveries AS d ON d.record_id = u.record_id AND d.destination = u.destination
     ORDER BY u.record_id, u.version
 """
 
@@ -194,7 +195,7 @@ class Walk:
 
         async def use(connection: Any) -> list[Held]:
             if by_tag:
-                found = (await front(connection, UPLOADS, limit=_MAX)).due
+                found = (await front(connection, UPLOADS, "oneup", limit=_MAX)).due
             else:
                 found = await due_among(connection, ids)
             claims = await leases.lease(
@@ -334,18 +335,24 @@ class Walk:
             " WHERE state IN ('queued', 'parked') AND random() < 0.3"
         )
         await self._run(lambda connection: connection.execute(over))
-        await self._run(lambda connection: sweeping.expire_past_deadline(connection, limit=_MAX))
+        await self._run(
+            lambda connection: sweeping.expire_past_deadline(connection, "oneup", limit=_MAX)
+        )
 
     async def tag(self) -> None:
         """The sweep gives tags to what is due."""
         await self._run(
-            lambda connection: fair_queue.tag_due(connection, UPLOADS, each=_MAX, limit=_MAX)
+            lambda connection: fair_queue.tag_due(
+                connection, UPLOADS, "oneup", each=_MAX, limit=_MAX
+            )
         )
 
     async def park(self) -> None:
         """The person's consent ends."""
         await self._run(
-            lambda connection: parking.park_waiting(connection, self._user.id, clock=600.0)
+            lambda connection: parking.park_waiting(
+                connection, self._user.id, destinations=["oneup"], clock=600.0
+            )
         )
 
     async def release(self) -> None:

@@ -195,8 +195,7 @@ async def test_an_upload_that_may_have_been_sent_is_not_removed(
 
     assert (await rows.row(database, there)).maybe_sent
     # Once a later version is delivered, the doubt is gone.
-    async with database.transaction() as connection:
-        await connection.execute(text("UPDATE records SET delivered_version = 2"))
+    await rows.set_delivered(database, there, 2)
     assert await retain(database) == Retained(removed=1)
 
 

@@ -13,7 +13,9 @@ from sqlalchemy import text
 from tests.keys import KEY_RING, MASTER_KEYS
 from tests.uplift.ledger import rows
 from tests.uplift.test_dispatch import all_ids, messages
+from uplift.address_check import AddressCheck
 from uplift.delivery.rate_limiter import RateLimiter
+from uplift.destinations.configured import configured_destinations
 from uplift.dispatch import Dispatcher
 from uplift.ledger import erasing, grants, leases, sweeping
 from uplift.ledger.audit import SYSTEM
@@ -29,6 +31,7 @@ from uplift.redis_connection import open_redis
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 from uplift.users.erase import Eraser
+from uplift.users.move import Mover
 from uplift.wiring import open_relay
 
 _LATER = text("now() + interval '1 hour'")
@@ -52,8 +55,10 @@ async def sweep(database: Database, settings: Settings) -> Swept:
                 database,
                 dispatcher,
                 Eraser(database, KEY_RING, settings),
+                Mover(database, {}),
                 retrier,
-                rate_limiter,
+                AddressCheck(database, configured_destinations(settings)),
+                {"oneup": rate_limiter},
                 settings,
             ).sweep()
     finally:
@@ -65,6 +70,7 @@ def swept(lease_expired: int, released: int, expired: int, dispatched: int) -> S
         refused=0,
         lease_expired=lease_expired,
         released=released,
+        moved=0,
         retried=0,
         expired=expired,
         dispatched=dispatched,
@@ -270,7 +276,7 @@ async def test_stalled_time_is_credited_in_portions_to_every_upload_once(
     while True:
         async with database.transaction() as connection:
             before = await sweeping.credit_stalled_time(
-                connection, seconds=3600, before=before, limit=2
+                connection, "oneup", seconds=3600, before=before, limit=2
             )
         if before is None:
             break
@@ -458,8 +464,10 @@ async def test_while_others_succeed_a_failed_upload_keeps_its_backoff(
             database,
             dispatcher,
             Eraser(database, KEY_RING, own_settings),
+            Mover(database, {}),
             retrier,
-            rate_limiter,
+            AddressCheck(database, configured_destinations(own_settings)),
+            {"oneup": rate_limiter},
             own_settings,
         )
         await sweeper.sweep()

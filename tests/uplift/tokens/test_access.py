@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from tests import factories
 from tests.uplift.delivery.delivering import deliver_only
 from uplift.cli.local.embedded import EmbeddedPostgres
-from uplift.destinations.client import open_http
+from uplift.destinations.http_client import open_http
 from uplift.destinations.responses import Response, ResponseKind
 from uplift.errors import NeedsAuthorization, TokenUnavailable
 from uplift.ledger import grants, users
@@ -67,7 +67,9 @@ async def make_access(relay: Relay, settings: Settings) -> AsyncIterator[MakeAcc
         http = open_http(connections=100)
         opened.append(http)
         tokens = TokenEndpoint(http, settings, Quota(counter, settings), seconds=seconds)
-        return TokenAccess(relay.database, tokens, settings, refresh_seconds=refresh_seconds)
+        return TokenAccess(
+            relay.database, tokens, settings, ["oneup"], refresh_seconds=refresh_seconds
+        )
 
     yield make
     for http in opened:

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from tests import factories
 from tests.uplift.destinations.remote import Answering, Connection, Remote, serve
-from uplift.destinations.client import open_http
+from uplift.destinations.http_client import open_http
 from uplift.errors import ConfigurationError, TokenError, Trouble
 from uplift.ledger.token_pair import TokenPair
 from uplift.sandbox.config import SandboxConfig

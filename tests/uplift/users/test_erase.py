@@ -259,13 +259,17 @@ async def test_an_upload_in_flight_ends_without_leaving_anything(
 
     erasure = await relay.eraser.erase(_NAME, wait=0)
     assert (erasure.done, erasure.sending) == (False, 1)
-    # While it goes on, nothing can be read, opened or added, and only the name is left.
+    # While it goes on, nothing can be read, opened or added, and only the name is left of the
+    # person.
     assert await whereabouts.opened(relay.database, relay.key_ring) == b""
     async with relay.database.transaction() as connection:
         left = (await connection.execute(select(*User.__table__.c))).one()
     assert {name for name, value in left._mapping.items() if value is not None} == {
         "id",
         "app_user_id",
+        "destination",
+        "moving",
+        "sync_token",
         "created_at",
         "erased_at",
     }

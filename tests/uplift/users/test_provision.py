@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from tests import factories
 from tests.uplift.delivery.delivering import deliver_only
-from uplift.destinations.client import open_http
+from uplift.destinations.http_client import open_http
 from uplift.errors import Conflict, UpstreamUnavailable
 from uplift.ledger import grants, users
 from uplift.ledger.grants import GrantRow
@@ -214,7 +214,7 @@ async def with_wrong_secret(relay: Relay, settings: Settings) -> AsyncIterator[P
     http = open_http(connections=1)
     try:
         tokens = TokenEndpoint(http, wrong, factories.own_quota(wrong))
-        yield Provisioner(relay.database, relay.key_ring, tokens, relay.keys)
+        yield Provisioner(relay.database, relay.key_ring, tokens, relay.keys, relay.destinations)
     finally:
         await http.aclose()
 

@@ -11,7 +11,7 @@ from sqlalchemy import LargeBinary, Row, select
 from uplift.errors import SealError
 from uplift.ledger.database import Database
 from uplift.ledger.tables import Table, User
-from uplift.ledger.uploads import body_context, receipt_context
+from uplift.ledger.uploads import body_context, delivery_context, receipt_context
 from uplift.ledger.users import key_context
 from uplift.ledger.watermarks import watermark_context
 from uplift.sealing import KeyRing, UserKey, WrappedKey
@@ -19,7 +19,7 @@ from uplift.sealing import KeyRing, UserKey, WrappedKey
 _CONTEXTS: dict[tuple[str, str], Callable[[Any], bytes]] = {
     ("uploads", "sealed_body"): lambda row: body_context(row.id),
     ("uploads", "sealed_receipt"): lambda row: receipt_context(row.id),
-    ("records", "sealed_receipt"): lambda row: receipt_context(row.id),
+    ("deliveries", "sealed_receipt"): lambda row: delivery_context(row.record_id, row.destination),
     ("records", "sealed_watermark"): lambda row: watermark_context(row.id),
     ("tombstones", "sealed_receipt"): lambda row: receipt_context(row.upload_id),
     ("grants", "sealed_tokens"): lambda row: b"grant " + row.user_id.bytes,

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -11,8 +12,15 @@ from uplift.cli.environment import data_dir, remove_environment, write_environme
 from uplift.cli.local.embedded.account import NOBODY
 from uplift.cli.local.embedded.lock import FolderLock
 from uplift.cli.local.processes import interrupted_by_signals
-from uplift.cli.local.system import System, make_folder
-from uplift.cli.local.up import add_api_key, console, print_addresses, say, tended
+from uplift.cli.local.system import NAMES, Like, System, make_folder
+from uplift.cli.local.up import (
+    LikeOption,
+    add_api_key,
+    console,
+    print_addresses,
+    say,
+    tended,
+)
 from uplift.cli.push.client import ApiClient
 from uplift.cli.push.progress import ConsoleProgress
 from uplift.cli.push.push import push_records
@@ -24,6 +32,8 @@ from uplift.sandbox.export.make_export import Manifest, write_export
 
 _USER = "demo-person"
 _OUTCOME_SECONDS = 120.0
+# One for each base: there is no Patient in HealthKit.
+_PATIENTS: Mapping[Like, int] = {"oneup": 0, "hapi": 2}
 
 # If a worker dies during the demo, others must continue within seconds, not minutes.
 _BRISK = {
@@ -37,16 +47,16 @@ _BRISK = {
 }
 
 
-def demo() -> None:
+def demo(like: LikeOption = "oneup") -> None:
     """Send a synthetic person's records through the whole system, check what arrives, stop.
 
     Exit code 0 if everything arrived as it must, 1 if not, 2 if the system does not run.
     """
     read_settings()
-    raise typer.Exit(_run_demo(data_dir() / "demo"))
+    raise typer.Exit(_run_demo(data_dir() / "demo", like))
 
 
-def _run_demo(folder: Path) -> int:
+def _run_demo(folder: Path, like: Like) -> int:
     """Run it in an empty folder of its own. All its records are invented, so `nobody` will do."""
     lock = FolderLock(folder.parent / "demo.lock")
     try:
@@ -55,11 +65,11 @@ def _run_demo(folder: Path) -> int:
         shutil.rmtree(folder, ignore_errors=True)
         with (
             interrupted_by_signals(),
-            System(folder, _BRISK, say=say, account=NOBODY) as system,
+            System(folder, _BRISK, say=say, like=like, account=NOBODY) as system,
         ):
             write_environment(folder, system.environment)
             try:
-                return _show(system, folder)
+                return _show(system, folder, like)
             finally:
                 remove_environment(folder)
     except UpliftError as error:
@@ -72,7 +82,7 @@ def _run_demo(folder: Path) -> int:
         lock.release()
 
 
-def _show(system: System, folder: Path) -> int:
+def _show(system: System, folder: Path, like: Like) -> int:
     export = folder / "apple-health-export.zip"
     manifest = write_export(export)
     console.print(
@@ -101,16 +111,16 @@ def _show(system: System, folder: Path) -> int:
     url = f"{system.sandbox_url}/_sandbox/counts"
     headers = {"Authorization": f"Bearer {system.sandbox_token}"}
     counts = httpx.get(url, headers=headers, timeout=30, trust_env=False).json()["total"]
-    wrong = _differences(result, manifest, counts)
+    wrong = _differences(result, manifest, counts, patients=_PATIENTS[like])
     console.print()
     print_addresses(system, None)
     for line in wrong:
         console.print(line, style="red")
     if not wrong:
         console.print(
-            f"\nAll is correct: the simulated 1upHealth has {counts['resources']} resources, none"
-            f" of them twice; each of the {len(manifest.broken)} broken ones was rejected, with the"
-            " element at fault.",
+            f"\nAll is correct: the simulated {NAMES[like]} has {counts['resources']} resources,"
+            f" none of them twice; each of the {len(manifest.broken)} broken ones was rejected,"
+            " with the element at fault.",
             style="green",
         )
     console.print("Stopping. `uplift up` (or `make up`) keeps the system running.")
@@ -125,8 +135,14 @@ async def _push(api_url: str, key: str, export: Path) -> PushResult:
             )
 
 
-def _differences(result: PushResult, manifest: Manifest, counts: dict[str, int]) -> list[str]:
-    """Each difference between the result and the manifest of the export."""
+def _differences(
+    result: PushResult, manifest: Manifest, counts: dict[str, int], *, patients: int
+) -> list[str]:
+    """Each difference between the result and the manifest of the export.
+
+    `patients` are the resources that Uplift makes beside the records.
+    """
+    stored = len(manifest.valid) + patients
     totals = result.totals()
     expected = {
         ResponseKind.DELIVERED: len(manifest.valid),
@@ -138,10 +154,10 @@ def _differences(result: PushResult, manifest: Manifest, counts: dict[str, int])
         for outcome, count in expected.items()
         if totals.get(outcome, 0) != count
     ]
-    if counts["resources"] != len(manifest.valid) or counts["duplicates"]:
+    if counts["resources"] != stored or counts["duplicates"]:
         wrong.append(
-            f"The simulated 1upHealth holds {counts['resources']} resources and"
-            f" {counts['duplicates']} duplicates; it should hold {len(manifest.valid)} and 0."
+            f"The sandbox holds {counts['resources']} resources and {counts['duplicates']}"
+            f" duplicates; it should hold {stored} and 0."
         )
     found = {
         record.label: [where for issue in record.issues for where in issue.expression]

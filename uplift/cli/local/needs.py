@@ -8,7 +8,11 @@ from uplift.settings import secrets
 LEDGER = "UPLIFT_DATABASE_URL"
 OWNER = "UPLIFT_MIGRATION_DATABASE_URL"
 BROKER = "UPLIFT_REDIS_URL"
-_ALL = frozenset({LEDGER, BROKER, "UPLIFT_MASTER_KEYS", "UPLIFT_ONEUP_CLIENT_SECRET"})
+_ALL = frozenset(
+    {LEDGER, BROKER, "UPLIFT_MASTER_KEYS", "UPLIFT_ID_KEY", "UPLIFT_ONEUP_CLIENT_SECRET"}
+)
+# A destination may have these. Who speaks to it needs them.
+_LOGINS = frozenset({"UPLIFT_DESTINATION_PASSWORD", "UPLIFT_DESTINATION_CLIENT_SECRET"})
 
 NEEDS: Mapping[str, frozenset[str]] = {
     "api": _ALL,
@@ -30,5 +34,7 @@ def only_needed(name: str, environment: Mapping[str, str]) -> dict[str, str]:
     An empty variable counts as not set. So does `…_FILE`: our own may name a file.
     """
     needed = NEEDS[name] | (frozenset(FLOWER_SECRETS) if name == "flower" else frozenset())
+    if needed >= _ALL:
+        needed |= _LOGINS
     emptied = dict.fromkeys(SECRETS - needed, "")
     return {**environment, **emptied, **{f"{secret}_FILE": "" for secret in SECRETS}}

@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 from uuid import UUID
 
 import httpx
@@ -29,8 +29,11 @@ from uplift.cli.local.embedded.programs import make_open_folder
 from uplift.cli.local.needs import only_needed
 from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.processes import Processes
+from uplift.destinations.configured import configured_destinations
+from uplift.destinations.derived_ids import new_id_key
 from uplift.errors import UpliftError
-from uplift.ledger import migrate, processes
+from uplift.ledger import destinations, migrate, processes
+from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import FOR_A_CALLER, Database
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
@@ -45,6 +48,13 @@ CLAIMING = ("worker", "bulk")
 
 ADMIN_PORTS: Mapping[str, int] = {"api": 9801, "worker": 9802, "bulk": 9803, "beat": 9804}
 """The port of each for metrics and health checks. The Procfile has the same."""
+
+
+Like = Literal["oneup", "hapi"]
+"""What the sandbox is like."""
+
+NAMES: Mapping[Like, str] = {"oneup": "1upHealth", "hapi": "HAPI FHIR server"}
+"""What each is called."""
 
 
 class NotReady(UpliftError):
@@ -82,8 +92,9 @@ class System:
     """All of it: started in order when the block is entered, stopped in reverse when it is left.
 
     `settings` are environment variables for every process, such as UPLIFT_SWEEP_SECONDS. Where
-    they hold no UPLIFT_DATABASE_URL, UPLIFT_REDIS_URL or UPLIFT_ONEUP_FHIR_URL, an embedded
-    server or the sandbox is started. Root runs PostgreSQL under `account`.
+    they hold no UPLIFT_DATABASE_URL, no UPLIFT_REDIS_URL or no destination, an embedded server or
+    the sandbox is started. The sandbox is `like` 1upHealth or HAPI, which then is the
+    destination of new users. Root runs PostgreSQL under `account`.
     """
 
     def __init__(
@@ -94,6 +105,7 @@ class System:
         say: Callable[[str], None] = lambda _: None,
         echo: Callable[[str, str], None] | None = None,
         processes: tuple[str, ...] = PROCESSES,
+        like: Like = "oneup",
         sandbox_options: tuple[str, ...] = (),
         any_port: bool = False,
         account: str = NOBODY,
@@ -101,6 +113,7 @@ class System:
         self._data_dir = data_dir.absolute()
         self._say = say
         self._wanted = processes
+        self._like = like
         self._sandbox_options = sandbox_options
         self._any_port = any_port
         self._account = account
@@ -200,9 +213,10 @@ class System:
                 "UPLIFT_MASTER_KEYS",
                 self._kept("master_keys", partial(KeyRing.new_entry, "embedded")),
             )
+        environment.setdefault("UPLIFT_ID_KEY", self._kept("id_key", new_id_key))
         environment.setdefault("UPLIFT_DRAIN_SECONDS", "0")  # there is no load balancer
         self._stack.enter_context(self.processes)
-        if "UPLIFT_ONEUP_FHIR_URL" not in environment:
+        if not self._has_destination():
             self._start_sandbox()
         self._migrate()
         environment.setdefault("UPLIFT_API_PORT", str(self._port(8080)))
@@ -247,26 +261,31 @@ class System:
             environment["UPLIFT_ADMIN_PORT"] = str(port)
         self.processes.start(name, command(*words), env=environment, pass_fds=(self._lock.fd,))
 
+    def _has_destination(self) -> bool:
+        named = ("UPLIFT_ONEUP_FHIR_URL", "UPLIFT_DESTINATION", "UPLIFT_DESTINATIONS_FILE")
+        return any(name in self.environment for name in named)
+
     def _start_sandbox(self) -> None:
-        self._say("Starting the sandbox, a simulated 1upHealth")
+        self._say(f"Starting the sandbox, a simulated {NAMES[self._like]}")
         port = self._port(8090)
         self.sandbox_url = url = f"http://{HOST}:{port}"
-        self.environment |= {
-            "UPLIFT_ONEUP_FHIR_URL": url,
-            "UPLIFT_ONEUP_TOKEN_URL": f"{url}/oauth2/token",
-            "UPLIFT_ONEUP_USERS_URL": f"{url}/user-management/v1/user",
-            "UPLIFT_ONEUP_CLIENT_ID": "sandbox-client",
-            "UPLIFT_ONEUP_CLIENT_SECRET": secrets.token_urlsafe(16),
-        }
         # In the environment, because every user of the machine can see the arguments of a process.
-        self.environment["SANDBOX_CLIENT_SECRET"] = self.environment["UPLIFT_ONEUP_CLIENT_SECRET"]
+        secret = self.environment["SANDBOX_CLIENT_SECRET"] = secrets.token_urlsafe(16)
+        self.environment |= _addresses(self._like, url)
+        if self._like == "oneup":
+            self.environment |= {
+                "UPLIFT_ONEUP_TOKEN_URL": f"{url}/oauth2/token",
+                "UPLIFT_ONEUP_USERS_URL": f"{url}/user-management/v1/user",
+                "UPLIFT_ONEUP_CLIENT_ID": "sandbox-client",
+                "UPLIFT_ONEUP_CLIENT_SECRET": secret,
+            }
         self._run(
             "sandbox",
             [
                 *("sandbox", "--port", str(port)),
-                *("--client-id", self.environment["UPLIFT_ONEUP_CLIENT_ID"]),
                 # The ledger goes on with what it delivered, so the sandbox must as well.
                 *("--state", str(self._data_dir / "sandbox_state")),
+                *(("--like", self._like) if self._like != "oneup" else ()),
                 *self._sandbox_options,
             ],
             SANDBOX_CONTROL_TOKEN=self.sandbox_token,
@@ -283,10 +302,25 @@ class System:
             database = Database.connect(Settings(database_url=SecretStr(url)))
             try:
                 await migrate.upgrade(database)
+                if self.sandbox_url is not None:
+                    await self._note_sandbox(database, self.sandbox_url)
             finally:
                 await database.close()
 
         asyncio.run(upgrade())
+
+    async def _note_sandbox(self, database: Database, url: str) -> None:
+        """Note where the sandbox is now: its port may be another one, and what it has is the same.
+
+        Without this, nothing is sent to it until a person decides.
+        """
+        given = {"UPLIFT_ID_KEY": self.environment["UPLIFT_ID_KEY"], **_addresses(self._like, url)}
+        named = {name.removeprefix("UPLIFT_").lower(): value for name, value in given.items()}
+        found = configured_destinations(Settings.model_validate(named)).get(self._like)
+        if found is None:
+            return
+        async with database.transaction() as connection:
+            await destinations.change_address(connection, found.name, found.address, by=SYSTEM)
 
     def _await(self, url: str, name: str, *, status: int = httpx.codes.OK) -> None:
         for _ in range(_READY_SECONDS * 10):
@@ -313,3 +347,14 @@ class System:
             file.touch(mode=0o600)
             file.write_text(make())
         return file.read_text()
+
+
+def _addresses(like: Like, url: str) -> dict[str, str]:
+    """The settings that say where the sandbox is."""
+    if like == "hapi":
+        return {
+            "UPLIFT_DESTINATION": like,
+            "UPLIFT_DESTINATION_R4": f"{url}/r4",
+            "UPLIFT_DESTINATION_DSTU2": f"{url}/dstu2",
+        }
+    return {"UPLIFT_ONEUP_FHIR_URL": url}

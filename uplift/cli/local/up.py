@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from pydantic import SecretStr
@@ -14,7 +15,7 @@ from rich.table import Table
 from uplift.cli.environment import data_dir, remove_environment, write_environment
 from uplift.cli.local.embedded.account import OWN
 from uplift.cli.local.processes import interrupted_by_signals
-from uplift.cli.local.system import System
+from uplift.cli.local.system import Like, System
 from uplift.cli.output import Terminal
 from uplift.cli.session import actor, read_settings
 from uplift.errors import UpliftError
@@ -31,21 +32,28 @@ _TEND_SECONDS = 0.5
 console = Terminal(highlight=False)
 
 
-def up() -> None:
+LikeOption = Annotated[
+    Like, typer.Option(help="Which server the sandbox is like: 1upHealth, or HAPI FHIR.")
+]
+
+
+def up(like: LikeOption = "oneup") -> None:
     """Run the whole system on this machine until Ctrl-C. Its data stays for the next time."""
     read_settings()
-    raise typer.Exit(_run_up(data_dir()))
+    raise typer.Exit(_run_up(data_dir(), like))
 
 
-def _run_up(folder: Path) -> int:
+def _run_up(folder: Path, like: Like) -> int:
     try:
         settings = {"UPLIFT_LOG_FORMAT": "text", **_chosen()}
         if "UPLIFT_ONEUP_FHIR_URL" not in settings:
             # Our own sandbox keeps ids. Only then can an unknown outcome be looked up by id.
             settings.setdefault("UPLIFT_ONEUP_KEEPS_IDS", "true")
+        # Each has a ledger of its own, since its records are at a server of their own.
+        kept = folder if like == "oneup" else folder / like
         with (
             interrupted_by_signals(),
-            System(folder, settings, say=say, echo=_echo, account=OWN) as system,
+            System(kept, settings, say=say, echo=_echo, like=like, account=OWN) as system,
         ):
             system.environment["UPLIFT_API_KEY"] = add_api_key(system)
             system.environment["UPLIFT_API_URL"] = system.api_url

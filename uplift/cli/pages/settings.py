@@ -2,10 +2,13 @@
 
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import SecretStr
+from pydantic.fields import FieldInfo
 
+from uplift.destination_settings import DestinationSettings
 from uplift.settings import Settings, secrets
 
 _DEPLOYMENT = {
@@ -24,7 +27,7 @@ def example() -> str:
             "uplift/settings.py by `python -m uplift.cli.pages.settings > .env.example`."
         )
     ]
-    for name, field in Settings.model_fields.items():
+    for name, field in _in_order():
         line = f"UPLIFT_{name.upper()}={_written(field.default)}"
         description = field.description or ""
         if name in secrets():
@@ -34,9 +37,20 @@ def example() -> str:
     return "\n".join(parts)
 
 
+def _in_order() -> Iterator[tuple[str, FieldInfo]]:
+    """The settings, those of one destination behind the file of several."""
+    for name, field in Settings.model_fields.items():
+        if name not in DestinationSettings.model_fields:
+            yield name, field
+        if name == "destinations_file":
+            yield from DestinationSettings.model_fields.items()
+
+
 def _written(default: object) -> str:
     match default:
         case None:
+            return ""
+        case dict() if not default:
             return ""
         case SecretStr():
             return default.get_secret_value()

@@ -12,6 +12,8 @@ from uplift.client.records import Cutter
 
 _Batch = list[tuple[Record, PushedRecord]]
 
+_NOT_TAKEN = "version_not_taken"
+
 
 class Sending:
     """One reader and one list of results for several senders: any number may `run` at once."""
@@ -119,7 +121,10 @@ class Sending:
 
     def _note(self, result: client.RecordResult, kept: PushedRecord) -> None:
         if result.id is None or result.status is None:
-            kept.outcome = ResponseKind.NOT_ACCEPTED
+            not_taken = result.problem is not None and result.problem.code == _NOT_TAKEN
+            kept.outcome = (
+                ResponseKind.VERSION_NOT_TAKEN if not_taken else ResponseKind.NOT_ACCEPTED
+            )
             kept.why = f"the API responds {result.problem or 'that it keeps no such upload'}"
             return
         kept.upload_id = result.id

@@ -1,5 +1,6 @@
 """What a push shows at its end: a table, and the records that need a person."""
 
+from collections import Counter
 from itertools import groupby
 
 from rich import box
@@ -20,6 +21,7 @@ _COLOURS = {
     ResponseKind.REFUSED: "red",
     ResponseKind.EXPIRED: "red",
     ResponseKind.NOT_ACCEPTED: "red",
+    ResponseKind.VERSION_NOT_TAKEN: "yellow",
     ResponseKind.SKIPPED: "yellow",
     ResponseKind.PARKED: "yellow",
     ResponseKind.WAITING: "yellow",
@@ -31,7 +33,11 @@ def print_report(console: Console, result: PushResult) -> None:
     if result.records:
         console.print(_table(result, plain=not console.is_terminal))
     troubled = [
-        each for each in result.records if not each.outcome.arrived and not each.outcome.under_way
+        each
+        for each in result.records
+        if not each.outcome.arrived
+        and not each.outcome.under_way
+        and each.outcome is not ResponseKind.VERSION_NOT_TAKEN
     ]
     troubled.sort(key=lambda each: list(ResponseKind).index(each.outcome))
     for each in troubled[:_MAX_SHOWN]:
@@ -104,6 +110,8 @@ def _advice(result: PushResult) -> list[str]:
         lines.append(f"Not everything could be read: {result.unread}")
     if not result.records:
         lines.append("The input has no records.")
+    if ResponseKind.VERSION_NOT_TAKEN in totals:
+        lines.append(_not_taken(result))
     if ResponseKind.VALID in totals:
         lines.append(f"{totals[ResponseKind.VALID]} are valid. Nothing was sent.")
     if ResponseKind.PARKED in totals:
@@ -120,6 +128,19 @@ def _advice(result: PushResult) -> list[str]:
     if result.records and result.arrived:
         lines.append(f"All {len(result.records)} arrived.")
     return lines
+
+
+def _not_taken(result: PushResult) -> str:
+    of = Counter(
+        each.fhir_version or "no version"
+        for each in result.records
+        if each.outcome is ResponseKind.VERSION_NOT_TAKEN
+    )
+    counts = ", ".join(f"{count} of {version}" for version, count in sorted(of.items()))
+    return (
+        f"{of.total()} were not accepted, because the user's destination does not take their FHIR"
+        f" version: {counts}."
+    )
 
 
 def _say(console: Console, text: str, style: str = "") -> None:

@@ -39,6 +39,8 @@ class ResponseKind(StrEnum):
     """A dry run found nothing wrong, and sent nothing."""
     NOT_ACCEPTED = "not accepted"
     """The API of Uplift did not accept it."""
+    VERSION_NOT_TAKEN = "version not taken"
+    """The user's destination does not take its FHIR version, so it was not accepted."""
     SKIPPED = "skipped"
     """Could not be read from the input, so it was never sent."""
 

@@ -13,6 +13,8 @@ branch_labels = None
 depends_on = None
 
 
+# The version before must work on the new schema. If this takes something away that it uses, say so:
+#     op.execute("UPDATE alembic_version SET oldest_revision = ${repr(up_revision)}")
 def upgrade() -> None:
     ${upgrades if upgrades else "pass"}
 

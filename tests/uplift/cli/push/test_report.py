@@ -68,6 +68,24 @@ def test_the_table_is_by_hospital_and_type_with_first_and_last_date() -> None:
     ]
 
 
+def test_versions_that_are_not_taken_are_said_once_with_their_counts() -> None:
+    target, written = console(terminal=False)
+    records = [
+        PushedRecord(f"{number}", "Condition", ResponseKind.VERSION_NOT_TAKEN, version)
+        for number, version in enumerate(["DSTU2", "DSTU2", "STU3"])
+    ]
+    result = PushResult(records)
+    print_report(target, result)
+    lines = written.getvalue().splitlines()
+    assert lines[3:] == [
+        (
+            "3 were not accepted, because the user's destination does not take their FHIR version:"
+            " 2 of DSTU2, 1 of STU3."
+        )
+    ]
+    assert (result.exit_code, result.arrived) == (1, False)
+
+
 def test_more_records_than_counted_is_no_more_than_all() -> None:
     target, written = console(terminal=False)
     ConsoleProgress(target).sent(12, 10)

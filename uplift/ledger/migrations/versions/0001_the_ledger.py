@@ -148,6 +148,8 @@ def upgrade() -> None:
         sa.Column("master_key_id", sa.Text(), nullable=True),
         sa.Column("wrapped_key", sa.LargeBinary(), nullable=True),
         sa.Column("pseudonym", sa.Uuid(), nullable=True),
+        sa.Column("destination", sa.Text(), server_default="oneup", nullable=False),
+        sa.Column("moving", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column(
             "sync_token", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False
         ),
@@ -170,6 +172,9 @@ def upgrade() -> None:
         ["erased_at"],
         unique=False,
         postgresql_where=sa.text("erased_at IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_users_moving", "users", ["id"], unique=False, postgresql_where=sa.text("moving")
     )
     op.create_index(
         "uq_users_app_user_id",
@@ -313,13 +318,10 @@ def upgrade() -> None:
         sa.Column("versions", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("latest_upload_id", sa.Uuid(), nullable=True),
         sa.Column("latest_digest", sa.LargeBinary(), nullable=True),
-        sa.Column("delivered_version", sa.Integer(), server_default=sa.text("0"), nullable=False),
-        sa.Column("delivered_digest", sa.LargeBinary(), nullable=True),
-        sa.Column("sealed_receipt", sa.LargeBinary(), nullable=True),
         sa.Column("sealed_watermark", sa.LargeBinary(), nullable=True),
         sa.Column("upstream_key", sa.LargeBinary(), nullable=True),
-        sa.Column("receipt_key", sa.LargeBinary(), nullable=True),
         sa.Column("upstream_rank", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("derived_id", sa.Text(), nullable=True),
         sa.Column("source_key", sa.LargeBinary(), nullable=True),
         sa.Column("server_key", sa.LargeBinary(), nullable=True),
         sa.Column("alias_of", sa.Uuid(), nullable=True),
@@ -338,18 +340,40 @@ def upgrade() -> None:
         sa.UniqueConstraint("user_id", "identity", name=op.f("uq_records_user_id_identity")),
     )
     op.create_index(
-        "ix_records_receipt_key",
-        "records",
-        ["user_id", "receipt_key"],
-        unique=False,
-        postgresql_where=sa.text("receipt_key IS NOT NULL"),
-    )
-    op.create_index(
         "uq_records_upstream_key",
         "records",
         ["user_id", "upstream_key", "upstream_rank"],
         unique=True,
         postgresql_where=sa.text("upstream_key IS NOT NULL"),
+    )
+    op.create_table(
+        "deliveries",
+        sa.Column("record_id", sa.Uuid(), nullable=False),
+        sa.Column("destination", sa.Text(), nullable=False),
+        sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("version", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("digest", sa.LargeBinary(), nullable=True),
+        sa.Column("sealed_receipt", sa.LargeBinary(), nullable=True),
+        sa.Column("receipt_key", sa.LargeBinary(), nullable=True),
+        sa.Column("in_doubt_version", sa.Integer(), nullable=True),
+        sa.Column("in_doubt_until", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("record_id", "destination", name=op.f("pk_deliveries")),
+    )
+    op.create_index(
+        "ix_deliveries_receipt_key",
+        "deliveries",
+        ["receipt_key"],
+        unique=False,
+        postgresql_where=sa.text("receipt_key IS NOT NULL"),
+    )
+    op.create_table(
+        "destinations",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("address", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column(
+            "since", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
+        ),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_destinations")),
     )
     op.create_table(
         "source_aliases",
@@ -374,12 +398,16 @@ def upgrade() -> None:
         sa.Column("upload_id", sa.Uuid(), nullable=False),
         sa.Column("user_id", sa.Uuid(), nullable=False),
         sa.Column("batch_id", sa.Uuid(), nullable=True),
+        sa.Column("destination", sa.Text(), server_default="oneup", nullable=False),
         sa.Column("fhir_version", sa.Text(), nullable=False),
         sa.Column("resource_type", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("revision", sa.Integer(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("possible_duplicate", sa.Boolean(), nullable=False),
+        sa.Column(
+            "maybe_overwritten", sa.Boolean(), server_default=sa.text("false"), nullable=False
+        ),
         sa.Column("sealed_receipt", sa.LargeBinary(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=False),
@@ -432,6 +460,7 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("batch_id", sa.Uuid(), nullable=True),
         sa.Column("queue", sa.Text(), nullable=False),
+        sa.Column("destination", sa.Text(), server_default="oneup", nullable=False),
         sa.Column("fhir_version", sa.Text(), nullable=False),
         sa.Column("resource_type", sa.Text(), nullable=False),
         sa.Column("digest", sa.LargeBinary(), nullable=False),
@@ -454,9 +483,13 @@ def upgrade() -> None:
         sa.Column(
             "possible_duplicate", sa.Boolean(), server_default=sa.text("false"), nullable=False
         ),
+        sa.Column(
+            "maybe_overwritten", sa.Boolean(), server_default=sa.text("false"), nullable=False
+        ),
         sa.Column("last_response", sa.Text(), nullable=True),
         sa.Column("issues", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("sealed_receipt", sa.LargeBinary(), nullable=True),
+        sa.Column("waiting_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finish_tag", sa.BigInteger(), nullable=True),
         sa.Column("give_up_at", sa.DateTime(timezone=True), nullable=True),
@@ -524,7 +557,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_uploads_ready",
         "uploads",
-        ["queue", "finish_tag"],
+        ["queue", "destination", "finish_tag"],
         unique=False,
         postgresql_where=sa.text("state = 'queued' AND finish_tag IS NOT NULL"),
     )
@@ -538,7 +571,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_uploads_held",
         "uploads",
-        ["queue", "fhir_version", "resource_type", "attempts"],
+        ["queue", "destination", "fhir_version", "resource_type", "attempts"],
         unique=False,
         postgresql_where=sa.text("state = 'queued' AND finish_tag IS NULL AND reason = 'held'"),
     )
@@ -673,14 +706,16 @@ def downgrade() -> None:
     )
     op.drop_table("source_aliases")
     op.drop_index(
+        "ix_deliveries_receipt_key",
+        table_name="deliveries",
+        postgresql_where=sa.text("receipt_key IS NOT NULL"),
+    )
+    op.drop_table("deliveries")
+    op.drop_table("destinations")
+    op.drop_index(
         "uq_records_upstream_key",
         table_name="records",
         postgresql_where=sa.text("upstream_key IS NOT NULL"),
-    )
-    op.drop_index(
-        "ix_records_receipt_key",
-        table_name="records",
-        postgresql_where=sa.text("receipt_key IS NOT NULL"),
     )
     op.drop_table("records")
     op.drop_index("uq_pauses_user_id", table_name="pauses", postgresql_nulls_not_distinct=True)
@@ -709,6 +744,7 @@ def downgrade() -> None:
     op.drop_index(
         "uq_users_app_user_id", table_name="users", postgresql_where=sa.text("erased_at IS NULL")
     )
+    op.drop_index("ix_users_moving", table_name="users", postgresql_where=sa.text("moving"))
     op.drop_index(
         "ix_users_erasing", table_name="users", postgresql_where=sa.text("erased_at IS NOT NULL")
     )

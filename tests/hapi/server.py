@@ -1,0 +1,73 @@
+"""Builds and runs HAPI FHIR JPA. It is no part of Uplift: the tests here ask a server that nobody
+here wrote."""
+
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from queue import Empty, Queue
+
+import pytest
+
+_HERE = Path(__file__).parent
+_TARGET = _HERE / "target"
+_CLASSPATH = _TARGET / "classpath"
+_SOURCES = (_HERE / "pom.xml", *sorted((_HERE / "src").rglob("*.*")))
+_START_SECONDS = 240  # 10 to 25 where nothing else runs
+_BUILD_SECONDS = 600  # the first build fetches 300 MB
+
+
+@cache
+def build() -> str:
+    """The classpath of the built server. Skips the test where Maven or a JDK is missing."""
+    for program in ("javac", "mvn"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not here")
+    built_at = _CLASSPATH.stat().st_mtime if _CLASSPATH.exists() else 0.0
+    if built_at < max(source.stat().st_mtime for source in _SOURCES):
+        done = subprocess.run(
+            [
+                *("mvn", "--quiet", "--batch-mode", "compile", "dependency:build-classpath"),
+                f"-Dmdep.outputFile={_CLASSPATH}",
+            ],
+            cwd=_HERE,
+            capture_output=True,
+            text=True,
+            timeout=_BUILD_SECONDS,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    return f"{_TARGET / 'classes'}:{_CLASSPATH.read_text()}"
+
+
+@contextmanager
+def run_hapi(version: str, log: Path) -> Iterator[str]:
+    """A server of `r4` or `dstu2` for one `with` block, which gets its base. It begins empty."""
+    classpath = build()
+    with log.open("wb") as errors:
+        # It ends with its standard input, so also with this process, however that ends.
+        process = subprocess.Popen(
+            ["java", "-Xmx1g", "-cp", classpath, "uplift.Main", version],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+        )
+    try:
+        yield _base(process, log)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _base(process: subprocess.Popen[bytes], log: Path) -> str:
+    said: Queue[bytes] = Queue()
+    assert process.stdout is not None
+    threading.Thread(target=lambda out: said.put(out.readline()), args=(process.stdout,)).start()
+    try:
+        line = said.get(timeout=_START_SECONDS).decode()
+    except Empty:
+        line = ""
+    assert line.startswith("listening on "), log.read_text(errors="replace")[-3000:]
+    return line.removeprefix("listening on ").strip()

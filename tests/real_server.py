@@ -1,0 +1,181 @@
+"""Pushes the example export to a FHIR server that nobody here wrote, and reads what it holds.
+
+Between them is a proxy that spoils every third answer.
+"""
+
+import asyncio
+import json
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from uplift.cli.local.system import System
+from uplift.cli.local.up import add_api_key
+from uplift.cli.push.client import ApiClient
+from uplift.cli.push.push import push_records
+from uplift.cli.push.result import PushResult
+from uplift.destinations.requests import USER_SYSTEM
+from uplift.sandbox.export.make_export import Manifest, ManifestRecord, write_export
+
+SETTLE = 3.0
+"""Seconds: a late commit of the proxy comes before them."""
+LATE = 1.0
+
+_RELEASES = {"dstu2": "1.0.2", "r4": "4.0.1"}
+_SOURCE_SYSTEM = "urn:uplift:source:"
+_PROCESSES = ("api", "worker", "bulk", "beat")
+_BRISK = {
+    "UPLIFT_ATTEMPT_SECONDS": "10",
+    "UPLIFT_LEASE_SECONDS": "20",
+    "UPLIFT_SETTLE_SECONDS": f"{SETTLE:g}",
+    "UPLIFT_SWEEP_SECONDS": "0.5",
+    "UPLIFT_BACKOFF_FIRST_SECONDS": "0.5",
+    "UPLIFT_MAX_BACKOFF_SECONDS": "2",
+    "UPLIFT_MAX_IN_FLIGHT": "8",
+}
+_PUSH_SECONDS = 400.0
+_CHANGED = "en-US"
+
+Resource = dict[str, Any]
+
+
+class Uplift:
+    """The running system, whose users' records go to one server."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._key = add_api_key(system)
+        self.api = httpx.Client(
+            base_url=system.api_url,
+            headers={"Authorization": f"Bearer {self._key}"},
+            timeout=60,
+            trust_env=False,
+        )
+
+    def push(self, export: Path, user: str) -> PushResult:
+        """Push an export and wait for the outcome of each record."""
+
+        async def pushed() -> PushResult:
+            async with ApiClient(self._system.api_url, self._key, connections=4) as client:
+                return await push_records(client, export, user=user, wait_seconds=_PUSH_SECONDS)
+
+        self.api.post("/v1/users", json={"appUserId": user}).raise_for_status()
+        return asyncio.run(pushed())
+
+    def uploads(self, user: str) -> list[dict[str, Any]]:
+        """The status of each of a user's uploads."""
+        found: list[dict[str, Any]] = []
+        page: str | None = f"/v1/uploads?user={user}&limit=500"
+        while page is not None:
+            answer = self.api.get(page).raise_for_status().json()
+            found += answer["uploads"]
+            page = answer["next"]
+        return found
+
+
+@contextmanager
+def run_uplift(folder: Path, settings: Mapping[str, str]) -> Iterator[Uplift]:
+    """The whole system with one destination, which these settings describe."""
+    with System(folder, {**_BRISK, **settings}, processes=_PROCESSES, any_port=True) as system:
+        uplift = Uplift(system)
+        yield uplift
+        uplift.api.close()
+
+
+@dataclass(frozen=True)
+class Exports:
+    """The example export, and the same one with every record changed."""
+
+    first: Path
+    changed: Path
+    manifest: Manifest
+
+    def valid(self, fhir_version: str) -> tuple[ManifestRecord, ...]:
+        """Those that Uplift relays of one FHIR version: `dstu2` or `r4`."""
+        release = _RELEASES[fhir_version]
+        return tuple(each for each in self.manifest.valid if each.fhir_version == release)
+
+
+def write_exports(folder: Path) -> Exports:
+    """Both, in a folder."""
+    first, changed = folder / "first.zip", folder / "changed.zip"
+    manifest = write_export(first)
+    with zipfile.ZipFile(first) as read, zipfile.ZipFile(changed, "w") as written:
+        for name in read.namelist():
+            content = read.read(name)
+            written.writestr(name, _changed(content) if name.endswith(".json") else content)
+    return Exports(first, changed, manifest)
+
+
+def _changed(content: bytes) -> bytes:
+    """Another language: the one element that every type has, and no rule of Uplift's touches."""
+    try:
+        resource = json.loads(content)
+    except ValueError:
+        return content
+    return json.dumps({**resource, "language": _CHANGED}).encode()
+
+
+def is_changed(resource: Resource) -> bool:
+    """Whether it is of the second export."""
+    return resource.get("language") == _CHANGED
+
+
+def held_by(base: str, types: set[str], headers: Mapping[str, str]) -> list[Resource]:
+    """Every resource of these types at a server, past every page and every cache."""
+    found: list[Resource] = []
+    with httpx.Client(
+        headers={"Cache-Control": "no-cache", "Accept": "application/fhir+json", **headers},
+        timeout=60,
+        trust_env=False,
+    ) as client:
+        for type_ in sorted(types):
+            page: str | None = f"{base}/{type_}?_count=200"
+            while page is not None:
+                bundle = client.get(page).raise_for_status().json()
+                found += [entry["resource"] for entry in bundle.get("entry", ())]
+                links = {link["relation"]: link["url"] for link in bundle["link"]}
+                page = links.get("next")
+    return found
+
+
+def original_names(resource: Resource) -> list[str]:
+    """`Type/id` of the record as the hospital names it, as often as the resource carries it."""
+    identifiers = resource.get("identifier", [])
+    named = identifiers if isinstance(identifiers, list) else [identifiers]
+    tags = resource.get("meta", {}).get("tag", [])
+    return [
+        each.get("value") or each["code"]
+        for each in [*named, *tags]
+        if str(each.get("system", "")).startswith(_SOURCE_SYSTEM)
+    ]
+
+
+def is_person(resource: Resource) -> bool:
+    """Whether it is the Patient that stands for a user."""
+    return resource["resourceType"] == "Patient" and any(
+        each.get("system") == USER_SYSTEM for each in resource.get("identifier", ())
+    )
+
+
+def counted(resources: list[Resource]) -> Counter[str]:
+    """How often each record is there, by the hospital's name of it."""
+    return Counter(name for each in resources for name in original_names(each))
+
+
+def literal_references(value: Any) -> Iterator[str]:
+    """Every reference in a resource that a server resolves."""
+    if isinstance(value, list):
+        for each in value:
+            yield from literal_references(each)
+    elif isinstance(value, dict):
+        if isinstance(value.get("reference"), str):
+            yield value["reference"]
+        for each in value.values():
+            yield from literal_references(each)

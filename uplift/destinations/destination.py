@@ -1,0 +1,177 @@
+"""What a destination is: frozen values. `configured` makes them of the settings."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+
+import orjson
+from pydantic import SecretStr
+
+from uplift.fhir.versions import FhirVersion
+
+
+class Mode(StrEnum):
+    """How a record is written."""
+
+    ONEUP = "oneup"  # POST creates, POST to the resource updates; an unknown outcome is looked up
+    PUT = "put"  # PUT to an id that Uplift derives: sent twice, it is stored once
+    UPSERT = "upsert"  # PUT to a search for an identifier that Uplift derives
+
+
+class Subject(StrEnum):
+    """What becomes of a record's references to the person."""
+
+    AS_IS = "as_is"  # they stay
+    PATIENT = "patient"  # they lead to a Patient that Uplift makes
+
+
+class Meaning(StrEnum):
+    """What a 409 or a 412 says at this destination, where no precondition was sent."""
+
+    LOOK = "look"  # nothing by itself: a read tells
+    RETRY = "retry"  # nothing was stored: send it again
+    REFUSED = "refused"  # this record is never accepted as it is
+
+
+class OnForeign(StrEnum):
+    """What is done where somebody else's content is found in place of the delivered version."""
+
+    OVERWRITE = "overwrite"
+    HOLD = "hold"
+
+
+class OnDeleted(StrEnum):
+    """What is done where a delivered resource was deleted."""
+
+    KEEP = "keep"  # it stays deleted
+    CREATE = "create"  # a newer version creates it again
+
+
+class ClientStyle(StrEnum):
+    """Where the token endpoint wants the client's id and secret: RFC 6749, 2.3.1."""
+
+    BASIC = "basic"
+    POST = "post"
+
+
+@dataclass(frozen=True, slots=True)
+class NoLogin:
+    """No `Authorization` is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneUpLogin:
+    """A token of each person, by 1upHealth's user management."""
+
+
+@dataclass(frozen=True, slots=True)
+class BearerLogin:
+    """A token from a file, which somebody else renews."""
+
+    file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class BasicLogin:
+    """A user name and a password: RFC 7617."""
+
+    user: str
+    password: SecretStr
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCredentialsLogin:
+    """A token of the deployment by the client credentials grant: RFC 6749, 4.4."""
+
+    token_url: str
+    client_id: str
+    secret: SecretStr
+    scope: str = ""
+    style: ClientStyle = ClientStyle.BASIC
+
+
+Login = NoLogin | OneUpLogin | BearerLogin | BasicLogin | ClientCredentialsLogin
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCertificate:
+    """The files of a certificate by which the destination knows the deployment, both PEM."""
+
+    file: Path
+    key_file: Path | None = None  # in `file` too if None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """A FHIR server, and how it is spoken to.
+
+    `bases` has the full base of each version that the server takes, without a slash at its end: a
+    version without one is not taken. `tenant` is a path segment behind each base, or empty.
+    `bundle_entries` is how many records one Bundle may hold.
+    """
+
+    name: str
+    bases: Mapping[FhirVersion, str]
+    mode: Mode
+    subject: Subject
+    login: Login = field(repr=False)
+    media_type: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    tenant: str = ""
+    proxy: str = field(default="", repr=False)
+    client_certificate: ClientCertificate | None = None
+    on_conflict: Meaning = Meaning.REFUSED  # 409
+    on_precondition: Meaning = Meaning.REFUSED  # 412
+    on_foreign: OnForeign = OnForeign.OVERWRITE
+    on_deleted: OnDeleted = OnDeleted.KEEP
+    max_attempts_per_second: float
+    bundle_entries: int = 1
+
+    def base(self, version: FhirVersion) -> str | None:
+        """The address below which resources of that version are; None if it is not taken."""
+        base = self.bases.get(version)
+        return f"{base}/{self.tenant}" if base and self.tenant else base
+
+    @property
+    def needs_grant(self) -> bool:
+        """Whether each person logs in. Otherwise the deployment does, once."""
+        return isinstance(self.login, OneUpLogin)
+
+    @property
+    def derives_ids(self) -> bool:
+        """Whether a record is known there by an id that Uplift derives."""
+        return self.mode is not Mode.ONEUP
+
+    @property
+    def address(self) -> str:
+        """What makes it this server and no other, as JSON: bases, tenant and mode.
+
+        The ledger keeps it: under a known name, another address is another server.
+        """
+        bases = {version.value: base for version, base in self.bases.items()}
+        known = {"bases": bases, "tenant": self.tenant, "mode": self.mode.value}
+        return orjson.dumps(known, option=orjson.OPT_SORT_KEYS).decode()
+
+
+class Destinations(Mapping[str, Destination]):
+    """The destinations of a deployment, by their names. `default` names that of new users."""
+
+    def __init__(self, destinations: Mapping[str, Destination], *, default: str) -> None:
+        self._destinations = MappingProxyType(dict(destinations))
+        self.default = default
+
+    def __getitem__(self, name: str) -> Destination:
+        return self._destinations[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._destinations)
+
+    def __len__(self) -> int:
+        return len(self._destinations)
+
+    @property
+    def derive_ids(self) -> bool:
+        """Whether any of them needs the id key."""
+        return any(each.derives_ids for each in self.values())

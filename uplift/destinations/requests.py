@@ -1,0 +1,148 @@
+"""The requests that write and read at a destination: method, address and headers. Pure."""
+
+from dataclasses import dataclass
+from urllib.parse import quote, urlencode
+
+from uplift.destinations.destination import Destination, Mode
+from uplift.fhir.versions import FhirVersion
+
+RECORD_SYSTEM = "urn:uplift:record"
+"""The identifier system of derived ids, where the server chooses its own."""
+USER_SYSTEM = "urn:uplift:user"
+"""The identifier system of persons' pseudonyms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """POST to the type: the server may choose the id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """POST to the resource, as 1upHealth documents it."""
+
+    resource_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """PUT to the resource, which is created if it is not there.
+
+    `if_match` is the version that must be there.
+    """
+
+    resource_id: str
+    if_match: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Upsert:
+    """PUT to a search, of which the resource must be the only match.
+
+    `parameter` is the search parameter that finds `value` in `system`. `if_match` as in `Put`.
+    """
+
+    value: str
+    parameter: str = "identifier"
+    system: str = RECORD_SYSTEM
+    if_match: str | None = None
+
+    @property
+    def query(self) -> str:
+        """The search."""
+        token = f"{self.system}|{self.value}"
+        return urlencode({self.parameter: token}, quote_via=quote, safe="")
+
+
+Write = Create | Update | Put | Upsert
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request but for its body."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+
+
+def prepare_write(
+    destination: Destination,
+    write: Write,
+    *,
+    version: FhirVersion,
+    resource_type: str,
+    authorization: str,
+    body_bytes: int,
+) -> Prepared | None:
+    """The request of a write; None if no URL can address it."""
+    base = type_url(destination, version, resource_type)
+    if base is None:
+        return None
+    headers = _headers(destination, authorization) | {
+        "Content-Type": destination.media_type,
+        "Content-Length": str(body_bytes),
+    }
+    if destination.mode is not Mode.ONEUP:
+        headers["Prefer"] = "return=representation"
+    match write:
+        case Create():
+            return Prepared("POST", base, headers)
+        case Update(resource_id):
+            url = resource_url(base, resource_id)
+            return Prepared("POST", url, headers) if url else None
+        case Put(resource_id, if_match):
+            url = resource_url(base, resource_id)
+            return Prepared("PUT", url, headers | _precondition(if_match)) if url else None
+        case Upsert():
+            url = f"{base}?{write.query}"
+            return Prepared("PUT", url, headers | _precondition(write.if_match))
+
+
+def prepare_read(
+    destination: Destination,
+    *,
+    version: FhirVersion,
+    address: str,
+    authorization: str,
+) -> Prepared | None:
+    """The request of a read at an address below the version's base; None if it has none."""
+    base = destination.base(version)
+    if base is None:
+        return None
+    headers = _headers(destination, authorization)
+    if destination.mode is not Mode.ONEUP:
+        headers["Cache-Control"] = "no-cache"  # HAPI keeps an empty search for a minute
+    return Prepared("GET", f"{base}/{address}", headers)
+
+
+def type_url(destination: Destination, version: FhirVersion, resource_type: str) -> str | None:
+    """The address of a type; None if the destination does not take the version."""
+    base = destination.base(version)
+    return f"{base}/{resource_type}" if base else None
+
+
+def resource_url(type_address: str, resource_id: str) -> str | None:
+    """The address of one resource; None if no URL can address that id."""
+    # FHIR allows these two as ids, but in a path they mean another resource, even encoded:
+    # https://www.rfc-editor.org/rfc/rfc3986#section-5.2.4
+    if resource_id in {"", ".", ".."}:
+        return None
+    # safe="": an id is one path segment, whatever characters a hospital uses in it.
+    return f"{type_address}/{quote(resource_id, safe='')}"
+
+
+def fits_a_header(authorization: str) -> bool:
+    """Whether it can be sent: RFC 6749, A.12. A token from an app's own server may be anything."""
+    return authorization.isascii() and authorization.isprintable()
+
+
+def _headers(destination: Destination, authorization: str) -> dict[str, str]:
+    headers = {**destination.headers, "Accept": destination.media_type}
+    if authorization:
+        headers["Authorization"] = authorization
+    return headers
+
+
+def _precondition(version: str | None) -> dict[str, str]:
+    return {"If-Match": f'W/"{version}"'} if version else {}

@@ -1,0 +1,111 @@
+"""Do the destinations respond, do they take the login, and are they of the versions of their bases?
+
+1upHealth has its own part: there each person logs in.
+"""
+
+import asyncio
+import time
+
+import redis.asyncio
+
+from uplift.destinations.client import FhirClient
+from uplift.destinations.configured import configured_destinations
+from uplift.destinations.destination import Destination
+from uplift.destinations.http_client import open_http
+from uplift.destinations.responses import Response, ResponseKind
+from uplift.doctor.findings import Finding, fail, ok, warn
+from uplift.doctor.queues import FAST
+from uplift.errors import ConfigurationError, LoginFailed, TokenUnavailable
+from uplift.fhir.versions import FhirVersion
+from uplift.sealing import KeyRing
+from uplift.settings import Settings
+from uplift.tokens.channels import login_source
+from uplift.tokens.logins import LoginSource
+
+PART = "destinations"
+_SECONDS = 10.0
+
+
+async def ask(settings: Settings) -> list[Finding]:
+    """Each base of each destination that the deployment logs in to."""
+    try:
+        destinations = configured_destinations(settings)
+    except ConfigurationError:
+        return []  # the settings' own part says it
+    found = []
+    for destination in destinations.values():
+        if not destination.needs_grant:
+            found += await _ask(destination, settings)
+    return found
+
+
+async def _ask(destination: Destination, settings: Settings) -> list[Finding]:
+    if settings.redis_url is None or settings.master_keys is None:
+        return []
+    http = open_http(
+        connections=2, proxy=destination.proxy, certificate=destination.client_certificate
+    )
+    client = redis.asyncio.from_url(settings.redis_url.get_secret_value(), **FAST)
+    try:
+        key_ring = KeyRing.parse(settings.master_keys.get_secret_value())
+        source = login_source(destination, http, client, key_ring)
+        assert source is not None  # noqa: S101  it needs no grant
+        fhir = FhirClient(http, destination, settings)
+        asked = [_seen(fhir, source, version) for version in destination.bases]
+        seen = await asyncio.gather(*asked)
+        return [
+            judge_server(destination.name, version, response)
+            for version, response in zip(destination.bases, seen, strict=True)
+        ]
+    finally:
+        await http.aclose()
+        await client.aclose()
+
+
+async def _seen(fhir: FhirClient, source: LoginSource, version: FhirVersion) -> Response:
+    try:
+        token = await source.token()
+    except LoginFailed as error:
+        return Response(ResponseKind.UNAUTHORIZED, error.code)
+    except TokenUnavailable as error:
+        return Response(ResponseKind.UNKNOWN, error.code)
+    return await fhir.check_version(
+        authorization=token.authorization,
+        version=version,
+        deadline=time.monotonic() + _SECONDS,
+    )
+
+
+def judge_server(name: str, version: FhirVersion, response: Response) -> Finding:
+    """What the response to a read of `/metadata` means."""
+    what = f"{name}, base of {version}"
+    match response.kind, response.code:
+        case ResponseKind.FOUND, _:
+            return ok(PART, f"{what}: a server of that version, and it takes the login")
+        case _, "wrong_fhir_version":
+            return fail(
+                PART,
+                f"{what}: the server is of another FHIR version",
+                "Correct the base. Nothing is sent there meanwhile: the server would take records"
+                " and drop what it does not know.",
+            )
+        case ResponseKind.HOLD, _ if response.status_code != 403:
+            return fail(
+                PART,
+                f"{what}: no /metadata with a FHIR version (HTTP {response.status_code})",
+                "Check the base, and the tenant if there is one. Nothing is sent there meanwhile.",
+            )
+        case ((ResponseKind.HOLD | ResponseKind.UNAUTHORIZED), code):
+            return fail(
+                PART,
+                f"{what}: the login is not accepted ({code})",
+                "Check the login of the destination. Uploads are held meanwhile.",
+            )
+        case ResponseKind.BUSY, code:
+            return warn(PART, f"{what}: the server is busy ({code})", "Try later.")
+    return fail(
+        PART,
+        f"{what}: the server does not respond ({response.code})",
+        "Check the address. Check that this machine can reach it (DNS, firewall, proxy, TLS)."
+        " Uploads wait meanwhile.",
+    )
