@@ -508,7 +508,7 @@ async def test_operators_see_the_limit_and_why_it_changed(
     rate_limiter = make_limiter()
 
     def sample(name: str, **labels: str) -> float:
-        return REGISTRY.get_sample_value(name, labels) or 0.0
+        return REGISTRY.get_sample_value(name, {"destination": "oneup", **labels}) or 0.0
 
     slowed = sample("uplift_rate_limiter_slowed_total", cause="busy")
     outages = sample("uplift_rate_limiter_slowed_total", cause="outage")
