@@ -202,7 +202,7 @@ def every_request_belongs_to_an_attempt(evidence: Evidence) -> list[str]:
 
 def the_doctor_told_every_fault_and_is_well_at_last(evidence: Evidence) -> list[str]:
     """It failed because of each lasting fault while that lasted, and of none when all is over."""
-    return list(evidence.unreported)
+    return list(evidence.not_told)
 
 
 CHECKS: tuple[Check, ...] = (

@@ -53,7 +53,7 @@ class Cluster:
         self.upstream = "healthy"
         self._lasting: dict[str, ExitStack] = {}
         self._examinations: dict[str, Examination] = {}
-        self.unreported: list[str] = []
+        self.not_told: list[str] = []
         """Faults of which the doctor said nothing while they lasted."""
 
     def __enter__(self) -> Self:
@@ -177,7 +177,7 @@ class Cluster:
             if parts & LASTING[name].told:
                 self.done["told by the doctor"] += 1
             elif not examination.is_alive():
-                self.unreported.append(f"{name}: the doctor fails only {sorted(parts)}")
+                self.not_told.append(f"{name}: the doctor fails only {sorted(parts)}")
             # One that has not ended may wait for the end of the fault.
         stack.close()
         del self._lasting[name]

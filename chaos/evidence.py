@@ -84,5 +84,5 @@ class Evidence:
     stored: list[Stored] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     patients: list[int] = field(default_factory=list)
-    unreported: list[str] = field(default_factory=list)
+    not_told: list[str] = field(default_factory=list)
     """Faults of which the doctor said nothing while they lasted, and what it still says at last."""

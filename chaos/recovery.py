@@ -175,13 +175,11 @@ _UPSTREAM: dict[str, dict[str, Any]] = {
 def cases() -> list[Case]:
     """Every fault of the table."""
     # Of a process that may only stand still, nothing is sent again before its deadline and settle.
-    unreported = NEW_SECONDS + OPTIONS.attempt + OPTIONS.settle
+    not_told = NEW_SECONDS + OPTIONS.attempt + OPTIONS.settle
     return [
         Case("a worker is killed, and its supervisor tells", _killed("worker")),
-        Case(
-            "a worker is killed, and nobody tells", _killed("worker-2", told=False), 6, unreported
-        ),
-        Case("a worker stands still (SIGSTOP)", _frozen("worker"), 20, unreported),
+        Case("a worker is killed, and nobody tells", _killed("worker-2", told=False), 6, not_told),
+        Case("a worker stands still (SIGSTOP)", _frozen("worker"), 20, not_told),
         Case("beat is killed", _killed("beat")),
         Case("an API process is killed", _killed("api")),
         Case("PostgreSQL is killed", _killed("postgres"), 15, asked_after=3),

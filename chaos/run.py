@@ -74,7 +74,7 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Result:
             key=key,
             upstream=cluster.sandbox,
         )
-        evidence.unreported.extend([*cluster.unreported, *_doctor_at_last(cluster)])
+        evidence.not_told.extend([*cluster.not_told, *_doctor_at_last(cluster)])
         if devices.failure is not None:
             evidence.unexpected.append(f"the devices stopped with {devices.failure!r}")
         findings = checks.run(

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
+import psycopg
 from pydantic import SecretStr
 from sqlalchemy import text
 
@@ -37,7 +38,10 @@ async def deliver_only(relay: Relay, *ids: UUID) -> None:
 
 
 def against(upstream: SandboxServer, settings: Settings, **more: Any) -> Settings:
-    """The settings for another upstream."""
+    """The settings for another upstream, which the ledger takes for its destination from now on."""
+    assert settings.database_url is not None
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+        connection.execute("DELETE FROM destinations")
     return settings.model_copy(
         update={
             "oneup_fhir_url": upstream.fhir_url,

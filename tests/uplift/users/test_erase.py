@@ -157,8 +157,9 @@ _OF_NOBODY = {"audit_events", "master_keys", "processes"}
 
 
 async def nothing_is_left(database: Database) -> bool:
-    """Whether only what belongs to no user is left: the audit trail, keys, processes."""
+    """Whether only what belongs to no user is left: the audit trail, keys, processes, addresses."""
     left = {"audit_events", "credentials", "deployment_keys", "master_keys", "processes"}
+    left |= {"destinations"}
     return set(await whereabouts.counts(database)) <= left
 
 

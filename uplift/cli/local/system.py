@@ -314,10 +314,8 @@ class System:
 
         Without this, nothing is sent to it until a person decides.
         """
-        named = {
-            name.removeprefix("UPLIFT_").lower(): value
-            for name, value in _addresses(self._like, url).items()
-        }
+        given = {"UPLIFT_ID_KEY": self.environment["UPLIFT_ID_KEY"], **_addresses(self._like, url)}
+        named = {name.removeprefix("UPLIFT_").lower(): value for name, value in given.items()}
         found = configured_destinations(Settings.model_validate(named)).get(self._like)
         if found is None:
             return

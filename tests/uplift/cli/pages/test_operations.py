@@ -45,7 +45,7 @@ def trouble_with(command: str) -> str | None:
         here = COMMANDS[name].load(name)
     if words and words[0] in getattr(here, "commands", {}):
         here = here.commands[words.pop(0)]
-    if hasattr(here, "commands"):
+    if hasattr(here, "commands") and not here.invoke_without_command:
         return f"{words} is no command"
     if not words:
         return None  # the command by its name
