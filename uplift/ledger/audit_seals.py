@@ -115,7 +115,7 @@ async def now(connection: AsyncConnection) -> Now:
     return Now(**(await connection.execute(_NOW)).one()._asdict())
 
 
-async def is_my_turn(connection: AsyncConnection) -> bool:
+async def may_seal(connection: AsyncConnection) -> bool:
     """Whether this transaction alone may seal."""
     return bool(
         await connection.scalar(

@@ -40,7 +40,7 @@ class Sealer:
         Raises SealError if the key ring does not open the audit key.
         """
         async with self._database.transaction() as connection:
-            if not await audit_seals.is_my_turn(connection):
+            if not await audit_seals.may_seal(connection):
                 return SEAL_SECONDS
             key = (await make_key(connection, self._key_ring, AUDIT)).audit_key
             last = await audit_seals.last_seal(connection, key)

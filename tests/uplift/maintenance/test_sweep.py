@@ -1,5 +1,7 @@
 """One sweep: what it finds in the ledger, and what it dispatches."""
 
+import asyncio
+import time
 from datetime import UTC
 from uuid import UUID
 
@@ -30,6 +32,7 @@ from uplift.sealing import KeyRing
 from uplift.settings import Settings
 from uplift.users.erase import Eraser
 from uplift.users.move import Mover
+from uplift.wiring import open_relay
 
 _LATER = text("now() + interval '1 hour'")
 _LONG_AGO = -1000.0  # for a lease
@@ -488,3 +491,26 @@ async def waits(database: Database) -> dict[UUID, int]:
         )
         # A test takes some seconds.
         return {row.id: 3600 if 3500 < row.seconds <= 3600 else row.seconds for row in found}
+
+
+async def test_silence_counts_only_when_the_sweep_itself_has_written_for_as_long(
+    database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
+) -> None:
+    settings = own_settings.model_copy(update={"max_silence_seconds": 1.0, "sweep_seconds": 1.0})
+    process_id = await rows.add_process(database, silent_seconds=40)
+    upload_id = await rows.put(database, alice)
+    await rows.claim(database, upload_id, process_id=process_id)
+    async with open_relay(settings) as relay:
+
+        async def sweep_for(seconds: float) -> int:
+            until = time.monotonic() + seconds
+            taken = 0
+            while time.monotonic() < until and not taken:
+                taken += (await relay.sweeper.sweep()).lease_expired
+                await asyncio.sleep(0.05)
+            return taken
+
+        assert await sweep_for(0.5) == 0
+        await asyncio.sleep(2)  # as if PostgreSQL stood still
+        assert await sweep_for(0.5) == 0
+        assert await sweep_for(20) == 1
