@@ -19,7 +19,7 @@ from uplift.cli.local.system import System
 from uplift.cli.local.up import add_api_key
 from uplift.cli.push.client import ApiClient
 from uplift.cli.push.push import push_records
-from uplift.cli.push.result import PushResult
+from uplift.cli.push.result import PushResult, ResponseKind
 from uplift.destinations.requests import USER_SYSTEM
 from uplift.sandbox.export.make_export import Manifest, ManifestRecord, write_export
 
@@ -68,16 +68,6 @@ class Uplift:
         self.api.post("/v1/users", json={"appUserId": user}).raise_for_status()
         return asyncio.run(pushed())
 
-    def uploads(self, user: str) -> list[dict[str, Any]]:
-        """The status of each of a user's uploads."""
-        found: list[dict[str, Any]] = []
-        page: str | None = f"/v1/uploads?user={user}&limit=500"
-        while page is not None:
-            answer = self.api.get(page).raise_for_status().json()
-            found += answer["uploads"]
-            page = answer["next"]
-        return found
-
 
 @contextmanager
 def run_uplift(folder: Path, settings: Mapping[str, str]) -> Iterator[Uplift]:
@@ -101,6 +91,11 @@ class Exports:
         release = _RELEASES[fhir_version]
         return tuple(each for each in self.manifest.valid if each.fhir_version == release)
 
+    def other_versions(self, fhir_version: str) -> int:
+        """How many are of another version, valid or not."""
+        release = _RELEASES[fhir_version]
+        return sum(each.fhir_version != release for each in self.manifest.records)
+
 
 def write_exports(folder: Path) -> Exports:
     """Both, in a folder."""
@@ -122,9 +117,36 @@ def _changed(content: bytes) -> bytes:
     return json.dumps({**resource, "language": _CHANGED}).encode()
 
 
-def is_changed(resource: Resource) -> bool:
-    """Whether it is of the second export."""
-    return resource.get("language") == _CHANGED
+def push_both(uplift: Uplift, exports: Exports, fhir_version: str) -> None:
+    """Push the export, and then the changed one. Each record of the version must be delivered."""
+    for export in (exports.first, exports.changed):
+        totals = uplift.push(export, "alice").totals()
+        assert totals[ResponseKind.DELIVERED] == len(exports.valid(fhir_version))
+        assert totals[ResponseKind.VERSION_NOT_TAKEN] == exports.other_versions(fhir_version)
+
+
+def assert_each_is_there_once(
+    base: str, exports: Exports, fhir_version: str, headers: Mapping[str, str] | None = None
+) -> None:
+    """Each record in its last version, and the one Patient that they are about."""
+    relayed = exports.valid(fhir_version)
+    types = {each.resource_type for each in relayed} | {"Patient"}
+    found = held_by(base, types, headers or {})
+    (person,) = [each for each in found if is_person(each)]
+    records = [each for each in found if original_names(each)]
+    names = {f"{each.resource_type}/{each.record_id}" for each in relayed}
+    assert Counter(name for each in records for name in original_names(each)) == dict.fromkeys(
+        names, 1
+    )
+    assert len(records) == len(relayed)
+    assert all(each.get("language") == _CHANGED for each in records)
+    about = {
+        reference
+        for each in records
+        for reference in literal_references(each)
+        if reference.startswith("Patient/")
+    }
+    assert about == {f"Patient/{person['id']}"}
 
 
 def held_by(base: str, types: set[str], headers: Mapping[str, str]) -> list[Resource]:
@@ -162,11 +184,6 @@ def is_person(resource: Resource) -> bool:
     return resource["resourceType"] == "Patient" and any(
         each.get("system") == USER_SYSTEM for each in resource.get("identifier", ())
     )
-
-
-def counted(resources: list[Resource]) -> Counter[str]:
-    """How often each record is there, by the hospital's name of it."""
-    return Counter(name for each in resources for name in original_names(each))
 
 
 def literal_references(value: Any) -> Iterator[str]:

@@ -1,11 +1,12 @@
 """A short chaos run; `make chaos` is the long one."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from chaos.options import Options
+from chaos.options import Like, Options
 from chaos.run import run
 
 SHORT = Options(
@@ -27,10 +28,11 @@ SHORT = Options(
 
 
 @pytest.mark.timeout(240)  # seconds, for a machine that does much else
+@pytest.mark.parametrize("like", ["oneup", "hapi"])
 def test_a_short_chaos_run_leaves_nothing_lost_duplicated_or_unreported(
-    tmp_path: Path, record_property: Callable[[str, object], None]
+    like: Like, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    result = run(SHORT, tmp_path / "chaos", lambda _: None)
+    result = run(replace(SHORT, like=like), tmp_path / "chaos", lambda _: None)
     report = "\n".join(result.report)
     record_property("table", report)
     assert result.holds, report
