@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 from uplift.doctor.findings import Finding, fail, ok, warn
 from uplift.ledger.recent_calls import DeadLetters
@@ -38,19 +39,29 @@ def is_busy(statuses: Sequence[int]) -> bool:
     return refused_share(statuses, frozenset({_BUSY})) > _MAX_SHARE
 
 
+def _telling(statuses: Sequence[int]) -> Sequence[int]:
+    """The calls that tell how it is now: those since it began, if the newest were all refused.
+
+    Then only probes go out: it would take minutes until they are a tenth of all.
+    """
+    refused = list(takewhile(_CURES.__contains__, statuses))
+    return refused if len(refused) >= _MIN_CALLS else statuses
+
+
 def judge_calls(statuses: Sequence[int]) -> list[Finding]:
     """What the latest calls say, the newest first."""
     return list(_calls(statuses))
 
 
 def _calls(statuses: Sequence[int]) -> Iterator[Finding]:
-    share = refused_share(statuses, frozenset(_CURES))
+    telling = _telling(statuses)
+    share = refused_share(telling, frozenset(_CURES))
     if share > _MAX_SHARE:
-        codes = Counter(each for each in statuses if each in _CURES)
+        codes = Counter(each for each in telling if each in _CURES)
         said = ", ".join(f"{count} of {code}" for code, count in codes.most_common())
         yield fail(
             PART,
-            f"{share:.0%} of the last {len(statuses)} calls were refused: {said}",
+            f"{share:.0%} of the last {len(telling)} calls were refused: {said}",
             " ".join(_CURES[code] for code, _ in codes.most_common()),
         )
     if is_busy(statuses):

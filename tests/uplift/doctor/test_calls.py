@@ -26,6 +26,8 @@ OK, WARN, FAIL = Verdict.OK, Verdict.WARN, Verdict.FAIL
         ([404] * 10, FAIL, "10 of 404"),
         ([404] * 4, OK, "the last 4 calls"),  # too few to say so
         ([400] + [201] * 19, OK, "the last 20 calls"),
+        ([401] * 10 + [201] * 190, FAIL, "100% of the last 10 calls were refused: 10 of 401"),
+        ([401] * 4 + [201] * 196, OK, "the last 200 calls"),
         ([201] * 20 + [401] * 180, OK, "the last 200 calls"),  # it is past
         ([201] * 19 + [401] * 180, FAIL, "were refused"),
         ([429] * 50 + [201] * 50, WARN, "50 of the last 100 calls were answered 429"),
