@@ -60,7 +60,7 @@ def test_json_has_a_verdict_and_a_line_for_each_part(
     assert {each["part"] for each in told["findings"]} == {
         "configuration", "postgres", "keys", "work", "retention", "redis", "workers",
         "rate limiter", "FHIR types", "calls",
-        "1upHealth",
+        "1upHealth", "destinations",
     }  # fmt: skip
     for each in told["findings"]:
         assert set(each) == {"part", "verdict", "what", "do"}

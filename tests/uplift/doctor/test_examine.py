@@ -53,7 +53,7 @@ async def test_all_is_well_but_for_the_workers_that_nobody_started(
     assert "knows the client" in str(of(found, "1upHealth"))
     assert {finding.part for finding in found} == {
         "configuration", "postgres", "keys", "work", "calls", "retention", "redis", "workers",
-        "rate limiter", "FHIR types", "1upHealth",
+        "rate limiter", "FHIR types", "1upHealth", "destinations",
     }  # fmt: skip
     # No call of user management, which is limited, and nothing sent twice.
     asked = upstream.requests()[before:]
@@ -165,6 +165,7 @@ async def test_work_that_nobody_takes_up_is_told(relay: Relay, settings: Setting
         await connection.execute(
             text(
                 "UPDATE uploads SET state = 'sending', next_attempt_at = NULL, lease_id = id,"
+                " attempt_until = now() - interval '6 minutes',"
                 " lease_until = now() - interval '5 minutes' WHERE id = :id"
             ),
             {"id": left.upload.id},
