@@ -23,6 +23,7 @@ def no_secrets_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_these_settings_are_secrets() -> None:
     assert set(NAMES) == {
         "UPLIFT_DATABASE_URL",
+        "UPLIFT_MIGRATION_DATABASE_URL",
         "UPLIFT_REDIS_URL",
         "UPLIFT_MASTER_KEYS",
         "UPLIFT_ID_KEY",
@@ -104,4 +105,4 @@ def test_a_process_gets_the_secrets_that_it_needs_and_no_others() -> None:
         assert found == needed, name
         assert "UPLIFT_API_PORT" in given
     assert NEEDS["flower"] == {"UPLIFT_REDIS_URL", "FLOWER_BASIC_AUTH"}
-    assert NEEDS["migrate"] == {"UPLIFT_DATABASE_URL"}
+    assert NEEDS["migrate"] == {"UPLIFT_MIGRATION_DATABASE_URL"}

@@ -6,8 +6,12 @@ The files in the order in which an upload passes them:
    `rate_limiter` (with `rate_limiter.lua`) gives permits for, while the ledger hears the
    `heartbeats` of the process.
 2. `attempt` opens the claim: the result is one `Opened` value. Then it validates.
-3. `lookup` asks whether an upload that may have been sent is there; `reconcile` is its rule.
-4. `calls` makes the requests: look-ups and the create or update.
+3. At 1upHealth, `oneup` sends it. Before, `lookup` asks whether an upload that may have been sent
+   is there; `reconcile` is its rule.
+   Where ids are derived, `derived` sends it. Before, `persons` makes the person's Patient, and
+   `targets` finds what it refers to; `after_conflict` is the rule for what the server refuses
+   because of what is there.
+4. `calls` makes the requests.
 5. `outcome` turns the result into one change of the upload, with `backoff` for the next attempt.
 6. `deliver` gives the outcome to `uplift.ledger.leases.record`.
 

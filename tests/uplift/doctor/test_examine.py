@@ -165,8 +165,8 @@ async def test_work_that_nobody_takes_up_is_told(relay: Relay, settings: Setting
         await connection.execute(
             text(
                 "UPDATE uploads SET state = 'sending', next_attempt_at = NULL, lease_id = id,"
-                " lease_until = now() - interval '5 minutes',"
-                " attempt_until = now() - interval '5 minutes' WHERE id = :id"
+                " attempt_until = now() - interval '6 minutes',"
+                " lease_until = now() - interval '5 minutes' WHERE id = :id"
             ),
             {"id": left.upload.id},
         )
