@@ -79,7 +79,7 @@ def test_attempts_under_way_may_finish() -> None:
 
 
 def test_an_operator_s_commands_have_every_secret() -> None:
-    assert set(OPERATOR) == {f"{name}_FILE" for name in NEEDS["api"]}
+    assert set(OPERATOR) == {f"{name}_FILE" for name in NEEDS["api"] | NEEDS["migrate"]}
 
 
 def made_secrets(folder: Path, settings: Settings) -> None:
