@@ -210,7 +210,11 @@ async def test_what_is_not_gzip_is_a_400_that_says_so(
     assert await _count(database) == 0
 
 
-@pytest.mark.parametrize("body", [b"", gzip.compress(b""), gzip.compress(b" \n")])
+@pytest.mark.parametrize(
+    "body",
+    [b"", gzip.compress(b""), gzip.compress(b" \n")],
+    ids=["nothing", "nothing in gzip", "space in gzip"],
+)
 @pytest.mark.parametrize("path", [_PATH, "/v1/batches?user=alice&fhirVersion=R4"])
 async def test_an_empty_body_is_called_empty(
     server: ApiServer, key: str, body: bytes, path: str
