@@ -1,6 +1,6 @@
-"""What tests of single use cases need of the servers, without a simulated 1upHealth."""
+"""What tests of single use cases need of the servers besides a simulated 1upHealth."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import redis.asyncio
@@ -8,6 +8,8 @@ from pydantic import SecretStr
 
 from uplift.cli.local.embedded import EmbeddedRedis
 from uplift.dispatch import Dispatcher
+from uplift.sandbox.config import SandboxConfig
+from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
 
 
@@ -38,3 +40,29 @@ async def dispatcher(
     opened = Dispatcher(own_settings)
     yield opened
     await opened.close()
+
+
+@pytest.fixture(scope="module")
+def shared_hapi() -> Iterator[SandboxServer]:
+    with SandboxServer(SandboxConfig(like="hapi")) as server:
+        yield server
+
+
+@pytest.fixture
+def hapi(shared_hapi: SandboxServer) -> SandboxServer:
+    """A HAPI server without a resource, without integrity of what is not Uplift's."""
+    shared_hapi.reset()
+    return shared_hapi
+
+
+@pytest.fixture
+def at_hapi(settings: Settings, hapi: SandboxServer) -> Settings:
+    """Settings of a deployment whose only destination is that server."""
+    return settings.model_copy(
+        update={
+            "destination": "hapi",
+            "destination_r4": f"{hapi.url}/r4",
+            "destination_dstu2": f"{hapi.url}/dstu2",
+            "oneup_client_id": "",
+        }
+    )

@@ -3,27 +3,24 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import orjson
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
 from tests import factories
+from tests.uplift.delivery.at_hapi import delete_at, ended, relay_of, report, sends, stored
 from tests.uplift.delivery.delivering import deliver, deliver_only
 from uplift.cli.push.records import Record
 from uplift.cli.push.sources import read_records
 from uplift.destinations.derived_ids import patient_id, read_id_key
-from uplift.intake.accept import Accepted
 from uplift.intake.labels import Labels
 from uplift.intake.submission import parse
 from uplift.ledger.database import Database
-from uplift.ledger.uploads import UploadRow
 from uplift.lifecycle import Reason, State
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.export.make_export import write_export
@@ -34,72 +31,10 @@ from uplift.wiring import Relay, open_relay
 pytestmark = pytest.mark.usefixtures("database")
 
 
-@pytest.fixture(scope="module")
-def shared_hapi() -> Iterator[SandboxServer]:
-    with SandboxServer(SandboxConfig(like="hapi")) as server:
-        yield server
-
-
-@pytest.fixture
-def hapi(shared_hapi: SandboxServer) -> SandboxServer:
-    """A HAPI server without a resource, without integrity of what is not Uplift's."""
-    shared_hapi.reset()
-    return shared_hapi
-
-
-@pytest.fixture
-def at_hapi(settings: Settings, hapi: SandboxServer) -> Settings:
-    """Settings of a deployment whose only destination is that server."""
-    return settings.model_copy(
-        update={
-            "destination": "hapi",
-            "destination_r4": f"{hapi.url}/r4",
-            "destination_dstu2": f"{hapi.url}/dstu2",
-            "oneup_client_id": "",
-        }
-    )
-
-
-@asynccontextmanager
-async def relay_of(settings: Settings) -> AsyncIterator[Relay]:
-    """A relay whose only user's records go to its default destination."""
-    async with open_relay(settings) as opened:
-        await opened.provisioner.provision("alice")
-        yield opened
-
-
 @pytest.fixture
 async def relay(database: Database, at_hapi: Settings) -> AsyncIterator[Relay]:
     async with relay_of(at_hapi) as opened:
         yield opened
-
-
-def stored(hapi: SandboxServer, resource_type: str = "Observation") -> list[dict[str, Any]]:
-    """The resources of a type that the server has."""
-    address = f"{hapi.url}/r4/{resource_type}?_count=100"
-    return _of(httpx.get(address, headers=_FRESH, trust_env=False))
-
-
-def _of(response: httpx.Response) -> list[dict[str, Any]]:
-    return [entry["resource"] for entry in response.json().get("entry", [])]
-
-
-def sends(hapi: SandboxServer, resource_type: str = "Observation") -> list[tuple[str, str]]:
-    """The requests for that type: the method, and the address below the base."""
-    return [
-        (each["method"], each["path"])
-        for each in hapi.requests()
-        if f"/{resource_type}" in each["path"]
-    ]
-
-
-async def ended(relay: Relay, upload: Accepted, attempts: int = 20) -> UploadRow:
-    """The upload once it has ended."""
-    for _ in range(attempts):
-        row = await deliver(relay, upload)
-        if row.state.final:
-            return row
-    raise AssertionError(f"{row.state} {row.reason} {row.last_response}")
 
 
 async def test_a_record_is_put_to_an_id_of_its_own_with_the_persons_patient(
@@ -156,9 +91,6 @@ async def test_a_repeated_update_that_has_arrived_is_delivered(
     assert resource["meta"]["versionId"] == "2"
 
 
-_FRESH = {"Cache-Control": "no-cache"}
-
-
 def change_at(hapi: SandboxServer, **elements: Any) -> None:
     """Somebody else changes what is there."""
     (resource,) = stored(hapi)
@@ -166,11 +98,6 @@ def change_at(hapi: SandboxServer, **elements: Any) -> None:
         f"{hapi.url}/r4/Observation/{resource['id']}", json={**resource, **elements}
     )
     assert response.status_code == 200
-
-
-def delete_at(hapi: SandboxServer, resource_id: str) -> None:
-    """Somebody else deletes what is there."""
-    httpx.delete(f"{hapi.url}/r4/Observation/{resource_id}", trust_env=False).raise_for_status()
 
 
 async def test_what_somebody_else_changed_is_overwritten_and_the_status_says_so(
@@ -243,22 +170,6 @@ async def test_nothing_is_sent_to_a_server_of_another_fhir_version(
     assert row.last_response == "wrong_fhir_version"
     assert not sends(hapi)
     assert not sends(hapi, "Patient")
-
-
-REPORT = {
-    "resourceType": "DiagnosticReport",
-    "id": "report-1",
-    "status": "final",
-    "code": {"text": "Panel"},
-    "subject": {"reference": "Patient/p1"},
-    "result": [{"reference": "Observation/obs-1", "display": "Heart rate"}],
-}
-
-
-async def report(relay: Relay, **elements: Any) -> Accepted:
-    body = orjson.dumps({**REPORT, **elements})
-    labels = factories.submission().labels
-    return await relay.acceptor.accept("alice", parse(body, labels))
 
 
 async def test_a_report_waits_for_its_result_and_refers_to_it(
