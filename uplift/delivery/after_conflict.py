@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from uplift.destinations.destination import Destination, OnDeleted, OnForeign
-from uplift.destinations.responses import Response, ResponseKind
+from uplift.destinations.responses import SEVERAL_MATCH, Response, ResponseKind
 
 
 class Next(StrEnum):
@@ -22,6 +22,7 @@ class Next(StrEnum):
     FOREIGN = "foreign"  # the same, and a person decides
     DELETED = "deleted"  # it was there, and somebody deleted it
     CREATE = "create"  # the same, and the settings say that it comes back
+    SEVERAL = "several"  # several resources are this record: a person decides
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,7 @@ def after_conflict(
             return Next.SEND_AGAIN  # a create: the resource of whoever held the lock is not there
         case ResponseKind.ABSENT:
             return after_deletion(destination, decided=refused.decided)
-    return Next.READ_AGAIN
+    return Next.SEVERAL if found.code == SEVERAL_MATCH else Next.READ_AGAIN
 
 
 def after_deletion(destination: Destination, *, decided: bool) -> Next:

@@ -165,6 +165,9 @@ class DerivedDelivery:
                 return ForeignFound(found)
             case Next.DELETED:
                 return DeletedFound(found)
+            case Next.SEVERAL:
+                # To send it again changes nothing, until somebody removes all but one.
+                return Sent(replace(found, kind=ResponseKind.REFUSED))
             case Next.CREATE:
                 return await self._write(opened, form, None)
             case Next.OVERWRITE:

@@ -111,6 +111,9 @@ ANOTHER_ID = "another_id"
 ANOTHER_RECORD = "another_record"
 WRONG_RESOURCES = (NOT_THE_RESOURCE, ANOTHER_ID, ANOTHER_RECORD)
 
+SEVERAL_MATCH = "several_match"
+"""The code of a search for the one resource of a record that found several."""
+
 
 def classify_write(
     status: int,
@@ -281,7 +284,7 @@ def classify_match(
         case [stored]:
             receipt = receipt_of(httpx.Headers(), stored)
             return replace(page, kind=ResponseKind.FOUND, receipt=receipt, resource=stored)
-    return Response(ResponseKind.UNKNOWN, "several_match", status)
+    return Response(ResponseKind.UNKNOWN, SEVERAL_MATCH, status)
 
 
 def classify_search(

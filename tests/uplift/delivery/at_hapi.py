@@ -1,5 +1,6 @@
 """What a server like HAPI has, and uploads to it, one attempt after the other."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -62,12 +63,13 @@ def sends(hapi: SandboxServer, resource_type: str = "Observation") -> list[tuple
     ]
 
 
-async def ended(relay: Relay, upload: Accepted, attempts: int = 20) -> UploadRow:
+async def ended(relay: Relay, upload: Accepted, attempts: int = 40) -> UploadRow:
     """The upload once it has ended."""
     for _ in range(attempts):
         row = await deliver(relay, upload)
         if row.state.final:
             return row
+        await asyncio.sleep(0.1)  # the limiter slows down while answers are missing
     raise AssertionError(f"{row.state} {row.reason} {row.last_response}")
 
 

@@ -51,6 +51,8 @@ FAILED = Response(ResponseKind.UNKNOWN, "http_503", 503)
         (CREATE, FAILED, Next.READ_AGAIN),
         (UPDATE, FAILED, Next.READ_AGAIN),
         (UPDATE, Response(ResponseKind.UNAUTHORIZED, "http_401", 401), Next.READ_AGAIN),
+        # Nothing tells which one is ours.
+        (UPDATE, Response(ResponseKind.UNKNOWN, "several_match", 200), Next.SEVERAL),
     ],
 )
 def test_a_read_tells_what_a_refusal_means(

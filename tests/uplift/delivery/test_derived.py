@@ -100,6 +100,13 @@ def change_at(hapi: SandboxServer, **elements: Any) -> None:
     assert response.status_code == 200
 
 
+def copy_at(hapi: SandboxServer, resource: dict[str, Any]) -> None:
+    """Somebody else makes a second resource of one."""
+    content = {name: value for name, value in resource.items() if name not in ("id", "meta")}
+    address = f"{hapi.url}/r4/Observation"
+    httpx.post(address, json=content, trust_env=False).raise_for_status()
+
+
 async def test_what_somebody_else_changed_is_overwritten_and_the_status_says_so(
     relay: Relay, hapi: SandboxServer
 ) -> None:
@@ -172,62 +179,6 @@ async def test_nothing_is_sent_to_a_server_of_another_fhir_version(
     assert not sends(hapi, "Patient")
 
 
-async def test_a_report_waits_for_its_result_and_refers_to_it(
-    relay: Relay, hapi: SandboxServer
-) -> None:
-    first = await report(relay)
-    result = await factories.accepted(relay)
-    row = await deliver(relay, first)
-    assert (row.state, row.reason, row.attempts) == (State.QUEUED, Reason.AWAITING_REFERENCE, 0)
-    assert not sends(hapi, "DiagnosticReport")
-    assert (await ended(relay, result)).state is State.DELIVERED
-    assert (await ended(relay, first, 1)).state is State.DELIVERED
-    (stored_report,) = stored(hapi, "DiagnosticReport")
-    (observation,) = stored(hapi)
-    assert stored_report["result"] == [
-        {"reference": f"Observation/{observation['id']}", "display": "Heart rate"}
-    ]
-
-
-async def test_after_its_wait_a_report_goes_with_a_logical_reference(
-    at_hapi: Settings, database: Database, hapi: SandboxServer, relay: Relay
-) -> None:
-    await factories.accepted(relay)  # it stays queued
-    first = await report(relay)
-    assert (await deliver(relay, first)).reason == Reason.AWAITING_REFERENCE
-    impatient = at_hapi.model_copy(update={"reference_wait_seconds": 0.0})
-    async with open_relay(impatient) as other:
-        assert (await ended(other, first, 1)).state is State.DELIVERED
-    (stored_report,) = stored(hapi, "DiagnosticReport")
-    (reference,) = stored_report["result"]
-    assert "reference" not in reference
-    assert reference["identifier"]["value"] == "Observation/obs-1"
-    assert reference["display"] == "Heart rate"
-
-
-async def test_a_reference_to_a_rejected_record_is_logical(
-    relay: Relay, hapi: SandboxServer
-) -> None:
-    rejected = await factories.accepted(relay, status="nonsense")
-    assert (await ended(relay, rejected)).state is State.REJECTED
-    assert (await ended(relay, await report(relay))).state is State.DELIVERED
-    (stored_report,) = stored(hapi, "DiagnosticReport")
-    assert "reference" not in stored_report["result"][0]
-
-
-async def test_two_that_refer_to_each_other_are_both_delivered(
-    relay: Relay, hapi: SandboxServer
-) -> None:
-    first = await factories.accepted(relay, id="a", derivedFrom=[{"reference": "Observation/b"}])
-    second = await factories.accepted(relay, id="b", derivedFrom=[{"reference": "Observation/a"}])
-    assert (await deliver(relay, first)).reason == Reason.AWAITING_REFERENCE
-    # What waits itself is not waited for.
-    assert (await ended(relay, second, 1)).state is State.DELIVERED
-    assert (await ended(relay, first, 1)).state is State.DELIVERED
-    references = [each["derivedFrom"][0] for each in stored(hapi)]
-    assert sorted("reference" in each for each in references) == [False, True]
-
-
 async def test_a_receipt_has_the_digests_of_both_forms(relay: Relay, hapi: SandboxServer) -> None:
     upload = await factories.accepted(relay)
     receipt = relay.statuses.open(await ended(relay, upload)).receipt
@@ -277,6 +228,26 @@ async def test_where_the_server_chooses_ids_a_record_is_found_by_its_derived_one
     (stored_report,) = stored(hapi, "DiagnosticReport")
     assert stored_report["result"][0]["reference"] == f"Observation/{resource['id']}"
     assert second.sealed_receipt is not None
+
+
+async def test_where_several_resources_are_one_record_an_update_is_refused_until_one_is_left(
+    at_hapi: Settings, database: Database, hapi: SandboxServer
+) -> None:
+    upserting = at_hapi.model_copy(update={"destination_mode": "upsert"})
+    async with relay_of(upserting) as relay:
+        await ended(relay, await factories.accepted(relay))
+        (resource,) = stored(hapi)
+        copy_at(hapi, resource)
+        upload = await factories.accepted(relay, status="amended")
+        row = await ended(relay, upload, 1)
+        assert (row.state, row.reason) == (State.REFUSED, Reason.UPSTREAM_REFUSED)
+        assert row.last_response == "several_match"
+        (other,) = (each for each in stored(hapi) if each["id"] != resource["id"])
+        delete_at(hapi, other["id"])
+        await relay.redriver.redrive(upload.upload.id)
+        assert (await ended(relay, upload)).state is State.DELIVERED
+    (resource,) = stored(hapi)
+    assert (resource["status"], resource["meta"]["versionId"]) == ("amended", "2")
 
 
 async def test_after_a_restore_the_first_send_of_a_record_reads_first(
