@@ -86,11 +86,8 @@ def literal_targets(resource: Resource, *, but_patient: bool) -> frozenset[str]:
 def rewritten(resource: Resource, rules: Rewriting) -> Resource:
     """The resource as the destination gets it. Changes `resource` itself, and returns it."""
     own = _own_name(resource)
-    targets = dict(rules.targets)
-    if own is not None and rules.own_id is not None:
-        targets[own] = f"{resource['resourceType']}/{rules.own_id}"
     for reference in _references(resource):
-        _rewrite(reference, rules, targets)
+        _rewrite(reference, rules)
     if rules.patient is not None:
         _add_subject(resource, rules.version, rules.patient)
     resource.pop("id", None)
@@ -158,17 +155,18 @@ def _name_of(reference: str) -> str | None:
     return f"{found[1]}/{found[2]}" if found else None
 
 
-def _rewrite(reference: Resource, rules: Rewriting, targets: Mapping[str, str]) -> None:
+def _rewrite(reference: Resource, rules: Rewriting) -> None:
     text = reference["reference"]
     name = _name_of(text)
     is_person = (name or "").startswith(f"{PATIENT}/") or bool(_PERSON_BY_SEARCH.search(text))
     if is_person and rules.patient is None:
         return
-    known = rules.patient if is_person else targets.get(name or "")
+    known = rules.patient if is_person else rules.targets.get(name or "")
     if known is not None:
         reference["reference"] = known
         return
-    # Logical: what it names is not there, and some servers take no reference to nothing.
+    # Logical: what it names is not there, and some servers take no reference to nothing. HAPI takes
+    # none of a new resource to itself (HAPI-1094).
     del reference["reference"]
     reference.pop("_reference", None)
     if rules.version is FhirVersion.DSTU2:

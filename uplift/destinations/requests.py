@@ -113,7 +113,9 @@ def prepare_read(
     headers = _headers(destination, authorization)
     if destination.mode is not Mode.ONEUP:
         headers["Cache-Control"] = "no-cache"  # HAPI keeps an empty search for a minute
-    return Prepared("GET", f"{base}/{address}", headers)
+    # Without a path it is a page that the server keeps, and links to at the base itself.
+    url = f"{base}{address}" if address.startswith("?") else f"{base}/{address}"
+    return Prepared("GET", url, headers)
 
 
 def type_url(destination: Destination, version: FhirVersion, resource_type: str) -> str | None:
