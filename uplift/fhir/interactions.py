@@ -32,6 +32,8 @@ _MAX_PARAMETERS = 100
 _PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_.:\-]{0,254}", re.ASCII)
 # These would use somebody else's rights (RFC 6750, 2.3), or another method.
 _NO_PARAMETERS = frozenset({"access_token", "client_id", "client_secret", "_method"})
+# HAPI keeps what a search found, and links to its other pages at the base.
+_KEPT_PAGES = b"_getpages="
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -60,6 +62,14 @@ def parse_interaction(version: FhirVersion, path: str, query: bytes) -> Interact
     Raises InvalidRead if it is not such an interaction, and NotFound if the version has no such
     type. The messages never quote the path or the query.
     """
+    if not path and query.startswith(_KEPT_PAGES):
+        return Interaction(
+            version=version,
+            path="",
+            query=_written_again(query),
+            response_type="Bundle",
+            paged=True,
+        )
     found = _PATH.fullmatch(path)
     if found is None or not _NO_IDS.isdisjoint({found["id"], found["version"]}):
         raise InvalidRead(
@@ -105,10 +115,9 @@ def bases_of(base: str, version: FhirVersion) -> tuple[str, ...]:
 def parse_link(version: FhirVersion, bases: tuple[str, ...], url: str) -> Interaction | None:
     """The interaction of an absolute link, if the link is below one of these FHIR bases."""
     for base in bases:
-        start = f"{base}/"
-        if not url.startswith(start):
+        if not url.startswith((f"{base}/", f"{base}?")):
             continue
-        path, _, query = url.removeprefix(start).partition("?")
+        path, _, query = url.removeprefix(base).removeprefix("/").partition("?")
         try:
             return parse_interaction(version, unquote(path), query.encode())
         except (InvalidRead, NotFound):

@@ -206,6 +206,9 @@ def test_what_was_asked_for_does_not_show_in_a_representation() -> None:
         ),
         ("https://api.example/r4/Patient/p1/%24everything", "Patient/p1/$everything"),
         ("https://api.example/r4/Observation?a=1&b=%26", "Observation?a=1&b=%26"),
+        # HAPI's: it keeps what a search found.
+        ("https://api.example/r4?_getpages=a-1&_count=10", "?_getpages=a-1&_count=10"),
+        ("https://api.example/r4/?_getpages=a-1", "?_getpages=a-1"),
     ],
 )
 def test_a_link_below_the_base_means_an_interaction(url: str, address: str) -> None:
@@ -226,7 +229,10 @@ def test_a_link_below_the_base_means_an_interaction(url: str, address: str) -> N
         "https://api.example/r4/../user-management/v1/user",
         "https://api.example/r4/Observation/%2e%2e/%2e%2e/x",
         "https://api.example/r4//evil.example/Observation",
-        "https://api.example/r4?_getpages=1",
+        "https://api.example/r4?_type=Patient&_getpages=1",
+        "https://api.example/r4?name=x",
+        "https://api.example/r4?_getpages=1&access_token=a",
+        "https://api.example/r4x?_getpages=1",
         "https://api.example/user-management/v1/user",
         "https://api.example/r4/Observation?access_token=a",
         "https://api.example/r4/Observation?name=\u00e9",

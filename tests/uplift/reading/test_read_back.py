@@ -103,6 +103,21 @@ async def test_a_page_keeps_its_bytes_except_its_links(relay: Relay, settings: S
     }
 
 
+async def test_a_page_that_the_server_keeps_and_links_to_at_its_base_is_followed(
+    relay: Relay, settings: Settings
+) -> None:
+    kept = "?_getpages=0b1c-2d&_getpagesoffset=10&_count=10&_bundletype=searchset"
+    links = [{"relation": "next", "url": f"{{here}}/r4{kept}"}]
+    page = orjson.dumps({"resourceType": "Bundle", "link": links})
+    result, _ = await read_from(settings, responses(page), "Observation")
+    assert isinstance(result, bytes)
+    assert orjson.loads(result)["link"] == [{"relation": "next", "url": f"/here/R4/{kept}"}]
+    # As the caller follows that link.
+    result, lines = await read_from(settings, responses(page), "", kept.removeprefix("?"))
+    assert isinstance(result, bytes)
+    assert lines == [f"GET /r4{kept} HTTP/1.1"]
+
+
 @pytest.mark.parametrize("base", ["", "/fhir"])
 @pytest.mark.parametrize("linked", ["", "/fhir"])
 async def test_links_may_have_the_old_form_of_the_base_or_the_new(
