@@ -10,6 +10,7 @@ from rich.text import Text
 
 from uplift.cli.push.notes import Note
 from uplift.cli.push.result import PushedRecord, PushResult, ResponseKind
+from uplift.fhir.versions import FhirVersion
 
 _MAX_SHOWN = 40
 _MAX_NOTES = 10
@@ -132,7 +133,7 @@ def _advice(result: PushResult) -> list[str]:
 
 def _not_taken(result: PushResult) -> str:
     of = Counter(
-        each.fhir_version or "no version"
+        FhirVersion.parse(each.fhir_version or "") or each.fhir_version or "no version"
         for each in result.records
         if each.outcome is ResponseKind.VERSION_NOT_TAKEN
     )

@@ -72,7 +72,7 @@ def test_versions_that_are_not_taken_are_said_once_with_their_counts() -> None:
     target, written = console(terminal=False)
     records = [
         PushedRecord(f"{number}", "Condition", ResponseKind.VERSION_NOT_TAKEN, version)
-        for number, version in enumerate(["DSTU2", "DSTU2", "STU3"])
+        for number, version in enumerate(["DSTU2", "1.0.2", "STU3"])
     ]
     result = PushResult(records)
     print_report(target, result)
