@@ -3,6 +3,7 @@
 UpliftError
 ├── ConfigurationError          a setting is missing or wrong
 ├── SealError                   a sealed value does not open with the keys of this process
+├── KeyNeeded                   a master key may not be retired: something may need it
 ├── RequestError                a caller's request cannot be done; it says which problem this is
 │   ├── NotFound                there is no such thing, or the caller may not see it
 │   ├── Conflict                the state of the thing does not allow the request
@@ -51,6 +52,10 @@ class ConfigurationError(UpliftError):
 
 class SealError(UpliftError):
     """A sealed value does not open: wrong key, wrong row, or altered."""
+
+
+class KeyNeeded(UpliftError):
+    """The key may not be retired. The message says why, a sentence each."""
 
 
 class RequestError(UpliftError):

@@ -29,9 +29,10 @@ FIELDS = OF_EVERY_LINE | {
     "request", "upload", "uploads", "batch", "user", "duplicate", "duplicates", "problems",
     "credential", "queue", "state", "outcome", "attempt", "recorded", "error", "why",
     "refused", "lease_expired", "released", "retried", "expired", "dispatched", "erased",
-    "thinned", "shredded", "removed", "batches", "tokens", "keys",
+    "thinned", "shredded", "removed", "batches", "tokens", "keys", "moved",
     "unfinished", "ended", "locked",
     "status", "method", "route", "unlogged", "peer",
+    "destination", "type", "code", "task", "seal", "events", "begins",
 }  # fmt: skip
 """What a line may hold. Everything else is dropped."""
 

@@ -5,6 +5,7 @@ with it, and gives it back after a while, for the others. What nobody takes is d
 the sweep dispatches what is due.
 """
 
+import re
 import time
 from collections.abc import Callable
 
@@ -21,6 +22,8 @@ KEEP_SECONDS = 3600.0
 # More are not kept: somebody fills Redis with them.
 _MAX_TASKS = 500
 _MAX_NAMES = 20
+# Who reaches Redis chooses the names.
+_NAME = re.compile(r"[A-Za-z0-9_.]{1,100}")
 
 
 class NewerTasks:
@@ -35,7 +38,8 @@ class NewerTasks:
         """Whether the task is to be given back; else it is to be dropped."""
         if name not in self._told and len(self._told) < _MAX_NAMES:
             self._told.add(name)
-            _log.warning("task_left_to_newer_workers", task=name)
+            told = name if _NAME.fullmatch(name) else "of no possible name"
+            _log.warning("task_left_to_newer_workers", task=told)
         now = self._now()
         self._since = {
             each: since for each, since in self._since.items() if now - since < 2 * KEEP_SECONDS

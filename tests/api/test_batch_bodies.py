@@ -17,7 +17,7 @@ def bundle(*entries: Any, type_: Any = "collection") -> bytes:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "not JSON"),
+        (b"", "empty"),
         (b"{", "not JSON"),
         (b"[]", "wrong"),
         (orjson.dumps(resource()), "not a FHIR Bundle"),

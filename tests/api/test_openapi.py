@@ -25,6 +25,7 @@ _WITHOUT_BODY = {
     "POST /v1/uploads/{upload_id}/try-now",
     "PUT /v1/pause",
     "PUT /v1/users/{user}/pause",
+    "POST /v1/users/{user}/resend",
 }
 
 

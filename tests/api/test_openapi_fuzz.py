@@ -66,6 +66,11 @@ def _with_bundle(case: schemathesis.Case[Any]) -> schemathesis.Case[Any]:
     return case
 
 
+def _to_oneup(case: schemathesis.Case[Any]) -> schemathesis.Case[Any]:
+    case.body = {"destination": "oneup"}
+    return case
+
+
 def _with_resource(case: schemathesis.Case[Any]) -> schemathesis.Case[Any]:
     """The case with a resource as its body."""
     case.media_type = "application/fhir+json"
@@ -86,6 +91,8 @@ def _fuzz(
     if parts:  # half of the cases use existing ids
         existing = {part: known[part] for part in parts}
         cases.append(operation.as_strategy(mode, path_parameters=existing))
+    if operation.label == "PUT /v1/users/{user}/destination" and mode is GenerationMode.POSITIVE:
+        cases.append(cases[-1].map(_to_oneup))  # hardly any other destination is known
     if operation.label == "POST /v1/batches":  # its user is only in the query
         of_user = operation.as_strategy(mode, query={"user": known["user"]})
         cases.append(of_user)

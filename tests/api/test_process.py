@@ -32,6 +32,7 @@ def _environment(settings: Settings, port: int) -> dict[str, str]:
         "UPLIFT_DATABASE_URL": settings.database_url.get_secret_value(),
         "UPLIFT_REDIS_URL": settings.redis_url.get_secret_value(),
         "UPLIFT_MASTER_KEYS": settings.master_keys.get_secret_value(),
+        "UPLIFT_ONEUP_FHIR_URL": settings.oneup_fhir_url,
         "UPLIFT_ONEUP_USERS_URL": settings.oneup_users_url,
         "UPLIFT_ONEUP_TOKEN_URL": settings.oneup_token_url,
         "UPLIFT_ONEUP_CLIENT_ID": settings.oneup_client_id,

@@ -32,6 +32,8 @@ _ROUTES = [
     ("GET", "/v1/users"),
     ("GET", "/v1/users/alice"),
     ("PUT", "/v1/users/alice/grant"),
+    ("PUT", "/v1/users/alice/destination"),
+    ("POST", "/v1/users/alice/resend"),
     ("GET", "/v1/users/alice/summary"),
     ("DELETE", "/v1/users/alice"),
     ("POST", "/v1/users/alice/device-tokens"),

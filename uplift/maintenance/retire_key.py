@@ -2,17 +2,13 @@
 
 from pathlib import Path
 
-from uplift.errors import UpliftError
+from uplift.errors import KeyNeeded
 from uplift.key_life import why_not_retire
 from uplift.ledger import audit, master_keys
 from uplift.ledger.audit import Action, Actor
 from uplift.ledger.database import Database
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
-
-
-class KeyNeeded(UpliftError):
-    """The key may not be retired. The message says why, a sentence each."""
 
 
 async def retire_key(

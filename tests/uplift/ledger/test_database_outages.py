@@ -50,12 +50,15 @@ async def test_after_a_switchover_the_pool_writes_to_the_new_primary(
     own: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     with EmbeddedPostgres(tmp_path / "other", settings=_FAST) as other:
-        password = make_url(own.url).password
+        role, password = make_url(own.url).username, make_url(own.url).password
+        assert role is not None
         assert password is not None
         with psycopg.connect(other.url, autocommit=True) as connection:
             connection.execute("CREATE TABLE kept (number int)")
             connection.execute(
-                sql.SQL("ALTER ROLE uplift PASSWORD {}").format(sql.Literal(password))
+                sql.SQL("ALTER ROLE {} PASSWORD {}").format(
+                    sql.Identifier(role), sql.Literal(password)
+                )
             )
         (other.data_dir / "postgres.password").write_text(password)
         make_read_only(other)

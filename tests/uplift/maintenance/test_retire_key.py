@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from uplift.errors import KeyNeeded
 from uplift.key_source import read_folder
 from uplift.ledger import audit, erasing, master_keys, users
 from uplift.ledger.audit import SYSTEM, Actor
 from uplift.ledger.database import Database
-from uplift.maintenance.retire_key import KeyNeeded, retire_key
+from uplift.maintenance.retire_key import retire_key
 from uplift.maintenance.rotate_keys import Rotator
 from uplift.sealing import KeyRing
 from uplift.settings import Settings

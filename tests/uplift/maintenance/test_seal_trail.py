@@ -27,6 +27,19 @@ from uplift.settings import Settings
 pytestmark = pytest.mark.usefixtures("no_users_left")
 
 
+@pytest.fixture(autouse=True)
+async def alone(database: Database) -> None:
+    """No transaction of another test is open: nothing behind its start would be sealed."""
+    async with database.transaction() as connection:
+        await connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE pid <> pg_backend_pid() AND xact_start IS NOT NULL"
+                " AND backend_type = 'client backend'"
+            )
+        )
+
+
 @pytest.fixture
 async def as_app(database: Database, postgres: EmbeddedPostgres) -> AsyncIterator[Database]:
     """The ledger as the processes have it."""

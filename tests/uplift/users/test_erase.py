@@ -310,6 +310,7 @@ async def test_an_earlier_attempt_that_was_lost_does_not_delay_it(
     await relay.sweeper.sweep()
     async with relay.database.transaction() as connection:
         await connection.execute(text("UPDATE uploads SET next_attempt_at = now()"))
+    await relay.sweeper.sweep()
     upstream.faults({"kind": "slow", "seconds": 1, "match": {"api": "fhir"}})
     sending = asyncio.create_task(deliver(relay, accepted))
     await in_flight(upstream, "fhir")
