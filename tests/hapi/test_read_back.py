@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from tests.hapi.conftest import Hapi
+from uplift.destinations.derived_ids import patient_id, read_id_key
 from uplift.fhir.interactions import Interaction, parse_interaction
 from uplift.fhir.versions import FhirVersion
 from uplift.ledger.audit import Actor
@@ -18,7 +19,6 @@ pytestmark = [
     pytest.mark.usefixtures("database"),
 ]
 
-_TYPE = "Substance"  # the example export has none
 _COUNT = 23
 
 
@@ -31,11 +31,28 @@ async def test_every_page_of_a_search_is_read(
 ) -> None:
     version = FhirVersion.parse(hapi.version)
     assert version is not None
+    id_key = read_id_key(settings)
+    assert id_key is not None
+    person = patient_id(id_key, app_user_id="reader")
     ids = {f"page-{number}" for number in range(_COUNT)}
     async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
-        for each in sorted(ids):
-            body = {"resourceType": _TYPE, "id": each, "code": {"text": each}}
-            (await client.put(f"{hapi.base}/{_TYPE}/{each}", json=body)).raise_for_status()
+
+        async def put(resource_type: str, name: str, **elements: object) -> None:
+            body = {"resourceType": resource_type, "id": name, **elements}
+            response = await client.put(f"{hapi.base}/{resource_type}/{name}", json=body)
+            response.raise_for_status()
+
+        for patient in (person, "another"):
+            await put("Patient", patient)
+        for each in (*sorted(ids), "of-another"):
+            patient = person if each in ids else "another"
+            await put(
+                "Observation",
+                each,
+                status="final",
+                code={"text": each},
+                subject={"reference": f"Patient/{patient}"},
+            )
     at_hapi = settings.model_copy(
         update={
             "destination": "hapi",
@@ -46,12 +63,12 @@ async def test_every_page_of_a_search_is_read(
     found: list[str] = []
     pages = 0
     async with open_relay(at_hapi) as relay:
-        await relay.provisioner.provision("alice")
-        address = f"{_TYPE}?_count=10"
+        await relay.provisioner.provision("reader")
+        address = "Observation?_count=10"
         while address:
             path, _, query = address.partition("?")
             interaction = parse_interaction(version, path, query.encode())
-            content = await relay.reader.read("alice", interaction, address_of, by=Actor("test"))
+            content = await relay.reader.read("reader", interaction, address_of, by=Actor("test"))
             page = orjson.loads(content)
             found += [entry["resource"]["id"] for entry in page["entry"]]
             pages += 1

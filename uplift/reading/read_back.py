@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from uplift.destinations.derived_ids import patient_id
 from uplift.destinations.responses import Response, ResponseKind
 from uplift.errors import (
     Conflict,
@@ -28,6 +29,7 @@ from uplift.ledger import users
 from uplift.ledger.audit import Action, Actor, note
 from uplift.ledger.database import Database
 from uplift.problem_types import ProblemType
+from uplift.reading.of_person import confined, is_all_of
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 from uplift.tokens.channels import Channel, Channels
@@ -49,7 +51,9 @@ class Reader:
         key_ring: KeyRing,
         channels: Channels,
         settings: Settings,
+        id_key: bytes | None,
     ) -> None:
+        self._id_key = id_key
         self._database = database
         self._key_ring = key_ring
         self._channels = channels
@@ -73,11 +77,19 @@ class Reader:
                 ProblemType.INVALID_READ,
                 f"The user's destination has no {interaction.version} resources.",
             )
+        patient = self._patient(channel, person)
+        if patient is not None:
+            interaction = confined(interaction, patient)
         try:
             async with asyncio.timeout(self._seconds):
                 response = await self._ask(channel, person, interaction, deadline)
                 if response.kind is not ResponseKind.FOUND:
                     raise self._failure(response, interaction)
+                if patient is not None and not is_all_of(response.content, interaction, patient):
+                    raise NotFound(
+                        ProblemType.NO_SUCH_RESOURCE,
+                        "What the destination answers is not, or not all, of this user.",
+                    )
                 if not interaction.paged:
                     return response.content
                 return self._relinked(response.content, interaction.version, base, address_of)
@@ -110,6 +122,22 @@ class Reader:
                 "The settings have no destination of the user's name for it. Try later.",
             )
         return Person(user.id, user.app_user_id, user.key(self._key_ring)), channel
+
+    def _patient(self, channel: Channel, person: Person) -> str | None:
+        """The id of the person's Patient at a server that many share; None where the person's own
+        token reads.
+
+        Raises InvalidRead if Uplift cannot know there whose a resource is.
+        """
+        destination = channel.destination
+        if destination.needs_grant:
+            return None
+        if self._id_key is None or destination.mode != "put" or destination.subject != "patient":
+            raise InvalidRead(
+                ProblemType.READ_REFUSED,
+                "At this user's destination Uplift cannot tell whose a resource is. Read it there.",
+            )
+        return patient_id(self._id_key, app_user_id=person.app_user_id)
 
     async def _ask(
         self, channel: Channel, person: Person, interaction: Interaction, deadline: float
