@@ -110,7 +110,8 @@ def a_worker_stands_still(folder: Path, times: Times) -> None:
         _send(running, "alice", _UPLOADS)
         _until(lambda: _writes(running) == _UPLOADS, 30, "alice's uploads are not sent")
         claimed_at = time.monotonic()
-        assert _ask(running, "SELECT count(*) FROM uploads WHERE state = 'sending'") > _UPLOADS
+        sending = "SELECT count(*) FROM uploads WHERE state = 'sending'"
+        _until(lambda: _ask(running, sending) > _UPLOADS, 5, "bob's upload is not claimed")
         assert worker.pid is not None
         os.killpg(worker.pid, signal.SIGSTOP)
         try:

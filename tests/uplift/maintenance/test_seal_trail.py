@@ -11,7 +11,6 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
-from structlog.testing import capture_logs
 
 from tests.keys import KEY_RING, MASTER_KEYS
 from uplift.cli.local.embedded import EmbeddedPostgres
@@ -65,11 +64,20 @@ async def note(database: Database, *actors: str) -> None:
 
 async def seal(database: Database, *, max_events: int = 1000) -> list[str]:
     """Seal all that can be sealed. Returns the names of the seals."""
+    before = await names_of_seals(database)
     sealer = Sealer(database, KEY_RING, max_events=max_events)
-    with capture_logs() as logs:
-        while await sealer.seal() == 0:
-            pass
-    return [entry["seal"] for entry in logs if entry["event"] == "audit_sealed"]
+    while await sealer.seal() == 0:
+        pass
+    return [name for name in await names_of_seals(database) if name not in before]
+
+
+async def names_of_seals(database: Database) -> list[str]:
+    """As the log has them."""
+    async with database.transaction() as connection:
+        found = await connection.execute(
+            text("SELECT number, mac FROM audit_seals ORDER BY number")
+        )
+        return [f"{number}:{mac.hex()}" for number, mac in found]
 
 
 async def verify(database: Database, last: str = "") -> Verified:
