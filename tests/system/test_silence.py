@@ -1,4 +1,4 @@
-"""PostgreSQL stands still, with short times. `tests/wide` has the real ones, and a frozen worker."""
+"""PostgreSQL stands still, with short times. `tests/wide` has the real ones and a frozen worker."""
 
 from pathlib import Path
 
