@@ -3,9 +3,11 @@
 In the order in which a request passes them:
 
 * `process` starts the server, `app` puts the application together.
-* `request_ids`, `slashes`, `error_handlers`: middleware, around every request.
+* `request_ids`, `slashes`, `latency`, `traced_requests`, `error_handlers`: middleware, around every
+  request.
 * `callers`, `named_user`: who calls, and with which scopes; whom the request names.
-* `rate_limits`, `idempotency`, `admission`: whether the request may enter.
+* `rate_limits`, `idempotency`, `admission`: whether the request may enter; `turnstile`, `spacing`:
+  when it goes on.
 * `bodies`, `gzip_bodies`, `batch_bodies`: the body.
 * `uploads`, `batches`, `control`, `users`, `device_tokens`, `reading`, `health`: the routes.
 * `schemas`, `batch_schemas`, `control_schemas`, `user_schemas`, `pages`: the JSON of the answers.

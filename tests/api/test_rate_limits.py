@@ -239,23 +239,25 @@ async def test_with_a_full_backlog_an_idempotency_key_still_gets_its_first_answe
 
 
 class _FullAfter(BackPressure):
-    """A backlog that is full after so many checks."""
+    """Refuses with this error after so many checks."""
 
-    def __init__(self, relay: Relay, checks: int) -> None:
+    def __init__(self, relay: Relay, checks: int, error: BacklogFull) -> None:
         super().__init__(relay.database, relay.settings)
         self._left = checks
+        self._error = error
 
     def check(self, _: str) -> None:
         self._left -= 1
         if self._left < 0:
-            raise BacklogFull(ProblemType.BACKLOG_FULL, "Full.", retry_after=1.0)
+            raise self._error
 
 
 async def test_a_batch_ends_where_the_backlog_is_full_and_its_lines_say_what_was_accepted(
     app: FastAPI, relay: Relay, client: httpx.AsyncClient, alice: str
 ) -> None:
     # One check for the batch, and one for each group of lines.
-    pressure = _FullAfter(relay, 3)
+    full = BacklogFull(ProblemType.BACKLOG_FULL, "Full.", retry_after=1.0)
+    pressure = _FullAfter(relay, 3, full)
     app.state.relay = dataclasses.replace(
         relay,
         batch_acceptor=BatchAcceptor(
@@ -283,23 +285,11 @@ async def test_a_batch_ends_where_the_backlog_is_full_and_its_lines_say_what_was
     assert {line["id"] for line in listed} == {upload["id"] for upload in kept}
 
 
-class _UserFullAfter(BackPressure):
-    """A user of whom too much waits after so many checks."""
-
-    def __init__(self, relay: Relay, checks: int) -> None:
-        super().__init__(relay.database, relay.settings)
-        self._left = checks
-
-    def check(self, _: str) -> None:
-        self._left -= 1
-        if self._left < 0:
-            raise UserBacklogFull(ProblemType.USER_BACKLOG_FULL, "Full.", retry_after=30.0)
-
-
 async def test_lines_that_come_while_too_much_of_their_user_waits_are_problems_of_their_own(
     app: FastAPI, relay: Relay, client: httpx.AsyncClient, alice: str
 ) -> None:
-    pressure = _UserFullAfter(relay, 2)
+    full = UserBacklogFull(ProblemType.USER_BACKLOG_FULL, "Full.", retry_after=30.0)
+    pressure = _FullAfter(relay, 2, full)
     app.state.relay = dataclasses.replace(
         relay,
         acceptor=Acceptor(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from uplift.delivery.heartbeats import Heartbeats
@@ -84,70 +85,51 @@ class Calls:
         self, opened: Opened, resource_id: str, *, resource_type: str | None = None
     ) -> Response:
         """Read the resource of that id."""
-        claim = opened.claim
-        fhir = self._channel(opened).fhir
-
-        async def ask(token: AccessToken) -> Response:
-            return await fhir.look_up(
-                authorization=token.authorization,
-                version=FhirVersion(claim.fhir_version),
-                resource_type=resource_type or claim.resource_type,
-                resource_id=resource_id,
-                deadline=claim.deadline,
-            )
-
-        return await self._call(opened, ask)
+        look_up = partial(
+            self._channel(opened).fhir.look_up,
+            resource_type=resource_type or opened.claim.resource_type,
+            resource_id=resource_id,
+        )
+        return await self._ask(opened, look_up)
 
     async def match(
         self, opened: Opened, upsert: Upsert, *, resource_type: str | None = None
     ) -> Response:
         """Search for the one resource that an upsert writes to."""
-        claim = opened.claim
-        fhir = self._channel(opened).fhir
-
-        async def ask(token: AccessToken) -> Response:
-            return await fhir.match(
-                authorization=token.authorization,
-                version=FhirVersion(claim.fhir_version),
-                resource_type=resource_type or claim.resource_type,
-                upsert=upsert,
-                deadline=claim.deadline,
-            )
-
-        return await self._call(opened, ask)
+        match = partial(
+            self._channel(opened).fhir.match,
+            resource_type=resource_type or opened.claim.resource_type,
+            upsert=upsert,
+        )
+        return await self._ask(opened, match)
 
     async def search(self, opened: Opened, identifier: str, resource: dict[str, Any]) -> Response:
         """Search by FHIR's token for an identifier, for a resource with the same content."""
-        claim = opened.claim
-        fhir = self._channel(opened).fhir
-
-        async def ask(token: AccessToken) -> Response:
-            return await fhir.search(
-                authorization=token.authorization,
-                version=FhirVersion(claim.fhir_version),
-                resource_type=claim.resource_type,
-                identifier=identifier,
-                ours=resource,
-                body_bytes=len(opened.body),
-                deadline=claim.deadline,
-                exactly=opened.has_older_without_receipt or opened.delivered_id is not None,
-            )
-
-        return await self._call(opened, ask)
+        search = partial(
+            self._channel(opened).fhir.search,
+            resource_type=opened.claim.resource_type,
+            identifier=identifier,
+            ours=resource,
+            body_bytes=len(opened.body),
+            exactly=opened.has_older_without_receipt or opened.delivered_id is not None,
+        )
+        return await self._ask(opened, search)
 
     async def check_version(self, opened: Opened) -> Response:
         """Whether the server is of the upload's FHIR version: FOUND."""
-        claim = opened.claim
-        fhir = self._channel(opened).fhir
+        return await self._ask(opened, self._channel(opened).fhir.check_version)
 
-        async def ask(token: AccessToken) -> Response:
-            return await fhir.check_version(
+    async def _ask(self, opened: Opened, read: Callable[..., Awaitable[Response]]) -> Response:
+        """Call what only reads, with the login, the FHIR version and the deadline of the upload."""
+        claim = opened.claim
+        return await self._call(
+            opened,
+            lambda token: read(
                 authorization=token.authorization,
                 version=FhirVersion(claim.fhir_version),
                 deadline=claim.deadline,
-            )
-
-        return await self._call(opened, ask)
+            ),
+        )
 
     def _channel(self, opened: Opened) -> Channel:
         return self._channels[opened.claim.destination]

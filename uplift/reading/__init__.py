@@ -1,6 +1,7 @@
-"""Reading: what a caller learns about uploads, and what 1upHealth has stored.
+"""Reading: what a caller learns about uploads, and what their destination has stored.
 
 * `long_poll`: a request waits until its upload changes
 * `status` opens the status of an upload
-* `read_back`: FHIR reads at 1upHealth, with the user's own token
+* `read_back`: FHIR reads at the user's destination
+* `of_person`: whose is what a server answers that many people share
 """

@@ -1,4 +1,4 @@
-"""Reads back what 1upHealth has stored of a user, with the user's own token.
+"""Reads back what the user's destination has of the user: at 1upHealth, with the user's own token.
 
 One request in, one response of bounded size out. Its bytes are passed on as they came. Only the
 links of a page are changed: they lead to Uplift, so that the caller's next page comes through it.
