@@ -35,6 +35,8 @@ class ResponseKind(StrEnum):
     LOCKED = "locked"  # not stored: another request was at the same resource
     CONFLICT = "conflict"  # not stored: another version is there, or LOCKED: a read tells
     REFUSED = "refused"  # this record will never be accepted as it is
+    # Not stored: one record of its Bundle, and nobody knows which, is not accepted as it is.
+    BUNDLE_REFUSED = "bundle_refused"
     UNAUTHORIZED = "unauthorized"
     HOLD = "hold"  # the deployment is at fault rather than the record
     FOUND = "found"  # a look-up found a resource
@@ -131,9 +133,30 @@ def classify_write(
     `sent` is the body of the request. `keeps_ids` is whether the destination is known to keep the
     ids that resources are created with.
     """
-    code = f"http_{status}"
     if 200 <= status < 300:
-        return _classify_success(status, headers, body, resource_type, write, sent, keeps_ids)
+        answer = Answer(status, headers, fhir_object(headers, body), is_empty=not body)
+        return classify_success(answer, resource_type, write, sent, keeps_ids=keeps_ids)
+    return classify_failure(status, headers, destination=destination, write=write)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came for one write: by a response of its own, or by an entry of a Bundle.
+
+    `resource` is the JSON object that came with it; None if none did. `is_empty`: nothing came.
+    """
+
+    status: int
+    headers: httpx.Headers
+    resource: dict[str, Any] | None
+    is_empty: bool = False
+
+
+def classify_failure(
+    status: int, headers: httpx.Headers, *, destination: Destination, write: Write
+) -> Response:
+    """Classify the response to a write that has no 2xx."""
+    code = f"http_{status}"
     if status in _NOT_STORED:
         return Response(ResponseKind.BUSY, code, status, retry_after(headers))
     if status == 401:
@@ -166,15 +189,11 @@ def _classify_conflict(status: int, destination: Destination, write: Write) -> R
             return ResponseKind.REFUSED
 
 
-def _classify_success(
-    status: int,
-    headers: httpx.Headers,
-    body: bytes,
-    resource_type: str,
-    write: Write,
-    sent: bytes,
-    keeps_ids: bool,
+def classify_success(
+    answer: Answer, resource_type: str, write: Write, sent: bytes, *, keeps_ids: bool = False
 ) -> Response:
+    """Classify the 2xx to a write of these bytes."""
+    status, headers, stored = answer.status, answer.headers, answer.resource
     ours = _object(sent) or {}
     own_id = ours.get("id")
     match write:
@@ -182,10 +201,9 @@ def _classify_success(
             known_id: str | None = resource_id
         case _:
             known_id = own_id if keeps_ids and isinstance(own_id, str) else None
-    stored = fhir_object(headers, body)
     if stored is not None and stored.get("resourceType") == resource_type:
         receipt, differs = receipt_of(headers, stored), not same_content(ours, stored)
-    elif _may_be_named_by_headers(write, body, stored):
+    elif _may_be_named_by_headers(write, answer):
         receipt, differs = receipt_in(headers, resource_type), False
     else:
         receipt, differs = Receipt(None, None), False
@@ -205,7 +223,7 @@ def _classify_success(
     return Response(ResponseKind.STORED, f"http_{status}", status, receipt=receipt, differs=differs)
 
 
-def _may_be_named_by_headers(write: Write, body: bytes, stored: dict[str, Any] | None) -> bool:
+def _may_be_named_by_headers(write: Write, answer: Answer) -> bool:
     """Whether a 2xx without the resource may still be one of a server that stored it.
 
     `Prefer: return=minimal` has no body, `return=OperationOutcome` has one that says that all is
@@ -213,9 +231,10 @@ def _may_be_named_by_headers(write: Write, body: bytes, stored: dict[str, Any] |
     """
     if isinstance(write, Create | Update):
         # Sent again, it might be stored twice: only an empty answer to a create says enough.
-        return not body and isinstance(write, Create)
-    if not body:
+        return answer.is_empty and isinstance(write, Create)
+    if answer.is_empty:
         return True
+    stored = answer.resource
     return (
         stored is not None
         and stored.get("resourceType") == "OperationOutcome"
