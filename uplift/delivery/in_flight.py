@@ -71,13 +71,14 @@ class InFlightLimit:
             use.works_until > now for name, use in self._uses.items() if name != destination
         )
 
-    async def acquire(self, limit: int, destination: str = "") -> int:
+    async def acquire(self, limit: int, destination: str = "", *, together: int = 1) -> int:
         """Wait for free slots, and use at least one and at most `limit` of them.
 
         While only a few are free, it waits for some more: a claim of a few uploads costs almost as
-        much as a claim of dozens.
+        much as a claim of dozens. Where `together` go with one request it waits for as many, but
+        never for more than half of the slots.
         """
-        enough = min(limit, self._few)
+        enough = min(limit, max(self._few, min(together, self._slots // 2)))
         async with self._freed:
             self._wanted.append(enough)
             try:

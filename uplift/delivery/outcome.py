@@ -301,9 +301,7 @@ def _then(last: LastStep, policy: Policy, jitter: float) -> _Next | _Retry | _Wa
             return _Retry(Reason.RETRY, f"failed_{error}")
 
 
-def _after_write(
-    response: Response, policy: Policy, *, overwrote: bool
-) -> _Next | _Retry | _Wait:
+def _after_write(response: Response, policy: Policy, *, overwrote: bool) -> _Next | _Retry | _Wait:
     floor = response.retry_after or 0.0
     match response.kind:
         case ResponseKind.STORED if overwrote:

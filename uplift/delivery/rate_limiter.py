@@ -186,14 +186,18 @@ class RateLimiter:
         response: Response,
         asked_at: float,
         *,
-        fhir_type: FhirType,
+        fhir_type: FhirType | None,
         upload_id: UUID,
         user_id: UUID,
     ) -> None:
-        """Report the response about this upload to a request of that time, on time.monotonic."""
-        self.types.answered(
-            response, asked_at, fhir_type=fhir_type, upload_id=upload_id, user_id=user_id
-        )
+        """Report the response about this upload to a request of that time, on time.monotonic.
+
+        Without a type it speaks of none: it is that of a whole Bundle.
+        """
+        if fhir_type is not None:
+            self.types.answered(
+                response, asked_at, fhir_type=fhir_type, upload_id=upload_id, user_id=user_id
+            )
         report = self._report
         if response.status_code == _TOO_MANY_REQUESTS or response.kind is ResponseKind.BUSY:
             report.busy_asked = max(report.busy_asked, asked_at)

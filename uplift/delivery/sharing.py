@@ -90,12 +90,12 @@ def after_refused(size: int, status: int | None) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A record that is ready to be sent: its place, what it refers to literally, and its bytes.
+    """A record that is ready to be sent: its places, what it refers to literally, and its bytes.
 
     Both are `Type/id`, or `Type?query`, as the destination names them.
     """
 
-    place: str
+    places: frozenset[str]
     refers_to: frozenset[str]
     body_bytes: int
 
@@ -121,6 +121,4 @@ def apart(members: Sequence[Member], *, max_bytes: int) -> list[list[int]]:
 
 
 def _exclude(one: Member, other: Member) -> bool:
-    return (
-        one.place == other.place or one.place in other.refers_to or other.place in one.refers_to
-    )
+    return bool(one.places & (other.places | other.refers_to) or one.refers_to & other.places)

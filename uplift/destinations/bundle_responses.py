@@ -5,7 +5,7 @@ whole Bundle is no verdict on any of its records.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -25,6 +25,20 @@ from uplift.destinations.responses import (
 )
 from uplift.fhir.versions import FhirVersion
 
+
+@dataclass(frozen=True, slots=True)
+class BundleResponse:
+    """The response to each entry. `is_of_all`: there is only one, which speaks of all of them."""
+
+    each: list[Response]
+    is_of_all: bool = False
+
+    @classmethod
+    def of_all(cls, response: Response, entries: Sequence[Entry]) -> "BundleResponse":
+        """That response to all of these."""
+        return cls([response] * len(entries), is_of_all=True)
+
+
 # Of the 4xx, these say something else than that an entry is not taken.
 _NOT_ABOUT_ENTRIES = frozenset({401, 403, 408, 425, 429})
 _OUTCOME = "OperationOutcome"
@@ -38,21 +52,24 @@ def classify_bundle(
     *,
     destination: Destination,
     version: FhirVersion,
-) -> list[Response]:
+) -> BundleResponse:
     """Classify the response to a Bundle of these entries, in their order.
 
     https://hl7.org/fhir/R4/http.html#transaction-response
     """
     if not 200 <= status < 300:
-        return [_of_all(status, headers, entries[0], destination)] * len(entries)
+        whole = _of_all(status, headers, entries[0], destination)
+        return BundleResponse.of_all(whole, entries)
     answered = _answered(headers, body)
     if answered is None:
-        return [Response(ResponseKind.UNKNOWN, "not_a_bundle", status)] * len(entries)
+        unknown = Response(ResponseKind.UNKNOWN, "not_a_bundle", status)
+        return BundleResponse.of_all(unknown, entries)
     answers = [_answer(each) for each in answered]
     pairs = list(zip(entries, answers, strict=False))
     if len(answers) != len(entries) or any(_is_of_another(*pair) for pair in pairs):
-        return [Response(ResponseKind.UNKNOWN, "bundle_does_not_fit", status)] * len(entries)
-    return [_of_one(entry, answer, destination, version) for entry, answer in pairs]
+        unknown = Response(ResponseKind.UNKNOWN, "bundle_does_not_fit", status)
+        return BundleResponse.of_all(unknown, entries)
+    return BundleResponse([_of_one(entry, answer, destination, version) for entry, answer in pairs])
 
 
 def _of_all(

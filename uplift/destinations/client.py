@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 import httpx
 
-from uplift.destinations.bundle_responses import classify_bundle
+from uplift.destinations.bundle_responses import BundleResponse, classify_bundle
 from uplift.destinations.contents import read_content
 from uplift.destinations.destination import Destination, Mode
 from uplift.destinations.refusals import refusal_issues
@@ -140,7 +140,7 @@ class FhirClient:
         version: FhirVersion,
         deadline: float,
         may_send: Callable[[], bool] = lambda: True,
-    ) -> list[Response]:
+    ) -> BundleResponse:
         """Send several resources as one Bundle; the response to each, in their order.
 
         `deadline` and `may_send` as in `write`, and so is what it raises.
@@ -150,14 +150,15 @@ class FhirClient:
             self._destination, version=version, authorization=authorization, body_bytes=len(body)
         )
         if not fits_a_header(authorization):
-            return [_UNUSABLE_TOKEN] * len(entries)
+            return BundleResponse.of_all(_UNUSABLE_TOKEN, entries)
         if prepared is None:
-            return [Response(ResponseKind.HOLD, "version_not_taken")] * len(entries)
+            not_taken = Response(ResponseKind.HOLD, "version_not_taken")
+            return BundleResponse.of_all(not_taken, entries)
         # What is stored comes back, with what servers add to each.
         limit = self._max_response + 2 * len(body)
         response = await self._send(prepared, body, deadline, may_send, limit)
         if isinstance(response, Response):
-            return [response] * len(entries)
+            return BundleResponse.of_all(response, entries)
         status, headers, content = response
         classify = partial(
             classify_bundle,

@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass
 
-from uplift.destinations.destination import Meaning, Mode, Subject
+from uplift.destinations.destination import BundleType, Meaning, Mode, Subject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +18,7 @@ class Preset:
     media_type: str
     on_conflict: Meaning
     on_precondition: Meaning
+    bundle: BundleType = BundleType.NONE
     bundle_entries: int = 1
 
 
