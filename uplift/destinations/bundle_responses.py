@@ -116,13 +116,13 @@ def _is_of_another(entry: Entry, answer: Answer | None) -> bool:
     shown = answer.resource
     if shown is not None and shown.get("resourceType") == _OUTCOME:
         shown = None
-    types = {place[0] if place else None, shown.get("resourceType") if shown else None}
-    if types - {None, entry.resource_type}:
+    types = (place[0] if place else None, shown.get("resourceType") if shown else None)
+    if any(each not in (None, entry.resource_type) for each in types):
         return True
     match entry.write:
         case Put(resource_id):
-            ids = {place[1] if place else None, shown.get("id") if shown else None}
-            return bool(ids - {None, resource_id})
+            ids = (place[1] if place else None, shown.get("id") if shown else None)
+            return any(each not in (None, resource_id) for each in ids)
         case Upsert() as upsert:
             return shown is not None and not _is_found_by(shown, upsert)
 

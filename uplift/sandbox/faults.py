@@ -10,6 +10,7 @@ from email.utils import format_datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
+import orjson
 from starlette.responses import Response
 
 from uplift.sandbox import responses, rules
@@ -185,8 +186,17 @@ class Faults:
                 return Reset()
             case rules.HalfOfAnswer():
                 return HalfAnswer(real or Response(exchange.body or b"{}", 200))
+            case rules.WrongEntries(order=order):
+                return _wrong_entries(real or Response(b"{}"), order)
             case rules.Stalled():
                 return Stall(ending.seconds, self.stopping)
+
+
+def _wrong_entries(real: Response, order: str) -> Response:
+    bundle = orjson.loads(real.body)
+    entries = bundle.get("entry", [])
+    bundle["entry"] = entries[:-1] if order == "missing" else entries[::-1]
+    return Response(orjson.dumps(bundle), real.status_code, media_type=real.media_type)
 
 
 def _retry_after(value: float | str, form: str) -> str:

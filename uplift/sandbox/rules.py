@@ -135,6 +135,14 @@ class LockConflict(_Reply):
     kind: Literal["lock_conflict"]
 
 
+class WrongEntries(_Reply):
+    """The response to a Bundle, with its entries in another order, or without the last one."""
+
+    kind: Literal["entries"]
+    commit: bool = True
+    order: Literal["shuffled", "missing"]
+
+
 class Slow(_Rule):
     """The right response, late."""
 
@@ -183,6 +191,7 @@ Reply = (
     | HalfOfAnswer
     | Stalled
     | LockConflict
+    | WrongEntries
 )
 LastingRule = Reply | Slow | IndexLag | RefuseRefresh | EndConsent
 Rule = Annotated[LastingRule | ExpireTokens, Field(discriminator="kind")]
