@@ -20,7 +20,7 @@ from uplift.tokens.person import AccessToken, Person
 from uplift.traces import part
 
 # What the login is told of a Bundle whose entries have responses of their own.
-_TAKEN = Response(ResponseKind.STORED, "bundle")
+_TAKEN = Response(ResponseKind.STORED, "http_200", 200)
 
 
 class Calls:

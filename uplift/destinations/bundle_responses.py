@@ -15,7 +15,7 @@ from uplift.destinations.receipts import place_in
 from uplift.destinations.refusals import issues_of
 from uplift.destinations.requests import Entry, Put, Upsert
 from uplift.destinations.responses import (
-    Answer,
+    Received,
     Response,
     ResponseKind,
     classify_failure,
@@ -90,7 +90,7 @@ def _answered(headers: httpx.Headers, body: bytes) -> list[Any] | None:
     return entries if isinstance(entries, list) else None
 
 
-def _answer(entry: Any) -> Answer | None:
+def _answer(entry: Any) -> Received | None:
     """What an entry of the response says; None if it cannot be read."""
     response = entry.get("response") if isinstance(entry, dict) else None
     if not isinstance(response, dict):
@@ -105,10 +105,10 @@ def _answer(entry: Any) -> Answer | None:
     # DSTU2 has no `outcome`: there it is the resource.
     came = [each for each in (entry.get("resource"), response.get("outcome")) if each is not None]
     resource = came[0] if came and isinstance(came[0], dict) else None
-    return Answer(int(words[0]), headers, resource, is_empty=not came)
+    return Received(int(words[0]), headers, resource, is_empty=not came)
 
 
-def _is_of_another(entry: Entry, answer: Answer | None) -> bool:
+def _is_of_another(entry: Entry, answer: Received | None) -> bool:
     """Whether an answer names another resource than that of its entry: the order is not ours."""
     if answer is None:
         return False
@@ -140,7 +140,7 @@ def _is_found_by(resource: dict[str, Any], upsert: Upsert) -> bool:
 
 
 def _of_one(
-    entry: Entry, answer: Answer | None, destination: Destination, version: FhirVersion
+    entry: Entry, answer: Received | None, destination: Destination, version: FhirVersion
 ) -> Response:
     if answer is None:
         return Response(ResponseKind.UNKNOWN, "entry_not_readable", 200)

@@ -134,13 +134,13 @@ def classify_write(
     ids that resources are created with.
     """
     if 200 <= status < 300:
-        answer = Answer(status, headers, fhir_object(headers, body), is_empty=not body)
+        answer = Received(status, headers, fhir_object(headers, body), is_empty=not body)
         return classify_success(answer, resource_type, write, sent, keeps_ids=keeps_ids)
     return classify_failure(status, headers, destination=destination, write=write)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Received:
     """What came for one write: by a response of its own, or by an entry of a Bundle.
 
     `resource` is the JSON object that came with it; None if none did. `is_empty`: nothing came.
@@ -190,7 +190,7 @@ def _classify_conflict(status: int, destination: Destination, write: Write) -> R
 
 
 def classify_success(
-    answer: Answer, resource_type: str, write: Write, sent: bytes, *, keeps_ids: bool = False
+    answer: Received, resource_type: str, write: Write, sent: bytes, *, keeps_ids: bool = False
 ) -> Response:
     """Classify the 2xx to a write of these bytes."""
     status, headers, stored = answer.status, answer.headers, answer.resource
@@ -223,7 +223,7 @@ def classify_success(
     return Response(ResponseKind.STORED, f"http_{status}", status, receipt=receipt, differs=differs)
 
 
-def _may_be_named_by_headers(write: Write, answer: Answer) -> bool:
+def _may_be_named_by_headers(write: Write, answer: Received) -> bool:
     """Whether a 2xx without the resource may still be one of a server that stored it.
 
     `Prefer: return=minimal` has no body, `return=OperationOutcome` has one that says that all is
