@@ -184,18 +184,18 @@ class Faults:
                 return Cut()
             case rules.ResetConnection():
                 return Reset()
-            case rules.HalfOfAnswer():
-                return HalfAnswer(real or Response(exchange.body or b"{}", 200))
-            case rules.WrongEntries(order=order):
-                return _wrong_entries(real or Response(b"{}"), order)
+            case rules.HalfOfAnswer() | rules.WrongEntries():
+                return _spoiled(ending, real or Response(exchange.body or b"{}", 200))
             case rules.Stalled():
                 return Stall(ending.seconds, self.stopping)
 
 
-def _wrong_entries(real: Response, order: str) -> Response:
+def _spoiled(rule: rules.HalfOfAnswer | rules.WrongEntries, real: Response) -> Response:
+    if isinstance(rule, rules.HalfOfAnswer):
+        return HalfAnswer(real)
     bundle = orjson.loads(real.body)
     entries = bundle.get("entry", [])
-    bundle["entry"] = entries[:-1] if order == "missing" else entries[::-1]
+    bundle["entry"] = entries[:-1] if rule.order == "missing" else entries[::-1]
     return Response(orjson.dumps(bundle), real.status_code, media_type=real.media_type)
 
 

@@ -85,6 +85,12 @@ def puts(hapi: SandboxServer) -> int:
     )
 
 
+def change_at(hapi: SandboxServer, resource: dict[str, Any], **elements: Any) -> None:
+    """Somebody else changes what is there."""
+    address = f"{hapi.url}/r4/Observation/{resource['id']}"
+    httpx.put(address, json={**resource, **elements}, trust_env=False).raise_for_status()
+
+
 async def limits(relay: Relay) -> list[int]:
     async with relay.database.transaction() as connection:
         rows = await connection.scalars(text("SELECT bundle_limit FROM uploads ORDER BY 1"))
@@ -205,9 +211,7 @@ async def test_one_stale_precondition_is_found_by_its_record_alone(
 ) -> None:
     await all_ended(relay, await accepted(relay, 12))
     somebody_elses = stored(hapi)[0]
-    address = f"{hapi.url}/r4/Observation/{somebody_elses['id']}"
-    changed = httpx.put(address, json=somebody_elses | {"status": "cancelled"}, trust_env=False)
-    changed.raise_for_status()
+    change_at(hapi, somebody_elses, status="cancelled")
     rows = await all_ended(relay, await accepted(relay, 12, status="amended"))
     reasons = [row.reason for row in rows]
     assert reasons.count(Reason.OVERWROTE_UPSTREAM) == 1

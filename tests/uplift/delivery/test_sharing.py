@@ -59,7 +59,8 @@ def test_where_no_bundle_is_taken_each_goes_alone() -> None:
 
 
 def test_a_bundle_has_one_fhir_version_and_one_login() -> None:
-    mixed = due(2) + [
+    mixed = [
+        *due(2),
         Candidate(upload_id=UUID(int=9), user_id=UUID(int=1), fhir_version="DSTU2", body_bytes=1),
         Candidate(upload_id=UUID(int=8), user_id=UUID(int=2), fhir_version="R4", body_bytes=1),
     ]
