@@ -74,7 +74,8 @@ def nothing_is_stuck(evidence: Evidence) -> list[str]:
 
 
 def every_upload_reached_the_right_state(evidence: Evidence) -> list[str]:
-    """Valid records are delivered and invalid ones rejected, unless a newer one superseded them."""
+    """Valid records are delivered, invalid ones rejected and poisonous ones refused, unless a newer
+    one superseded them."""
     rows = {row.id: row for row in evidence.rows}
     newest: dict[tuple[str, str], int] = {}
     for each in evidence.accepted:
@@ -86,6 +87,8 @@ def every_upload_reached_the_right_state(evidence: Evidence) -> list[str]:
         if row is None or row.state in set(UNFINISHED):
             continue  # other checks find these
         allowed = {State.DELIVERED if version.valid else State.REJECTED}
+        if version.poisonous:
+            allowed = {State.REFUSED}
         if version.number < newest[version.user, version.record]:
             allowed.add(State.SUPERSEDED)
         if row.state not in allowed:

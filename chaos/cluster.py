@@ -16,7 +16,7 @@ import redis
 
 from chaos.lasting import LASTING
 from chaos.options import Options
-from chaos.scenario import API, FIRST, Fault, kind_of
+from chaos.scenario import API, FIRST, Fault, always, kind_of
 from chaos.told import Examination, failures
 from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
 from uplift.cli.local.ports import HOST, free_port
@@ -38,6 +38,7 @@ class Cluster:
 
     def __init__(self, folder: Path, options: Options, processes: tuple[str, ...]) -> None:
         self._processes = processes
+        self._always = always(options)
         self.system = System(
             folder,
             options.environment(),
@@ -65,6 +66,7 @@ class Cluster:
                     self._start_second(name)
             assert system.sandbox_url is not None  # noqa: S101  the only upstream here
             self.sandbox = SandboxControl(system.sandbox_url, system.sandbox_token)
+            self.sandbox.faults(*self._always)
         except BaseException:
             system.__exit__(*sys.exc_info())
             raise
@@ -108,7 +110,7 @@ class Cluster:
             case "flush":
                 happened = self._flush()
             case _:
-                self.sandbox.faults(*fault.rules)
+                self.sandbox.faults(*self._always, *fault.rules)
                 self.upstream, happened = fault.target, True
         if happened and fault.kind not in ("start", "thaw", "end"):
             self.done[f"{fault.kind} {kind_of(fault.target)}"] += 1
@@ -123,7 +125,7 @@ class Cluster:
 
     def heal(self) -> None:
         """End every fault and start each process that is down."""
-        self.sandbox.clear_faults()
+        self.sandbox.faults(*self._always)
         self.upstream = "healthy"
         self._end_all()
         self._thaw_all()

@@ -50,7 +50,9 @@ def collect(
         shown=_shown(api_url, key, sorted({row.user for row in rows})),
         attempts=attempts,
         stored=held.stored,
-        requests=[_request(each, held.sent) for each in upstream.requests(api="fhir")],
+        requests=[
+            one for each in upstream.requests(api="fhir") for one in _requests(each, held.sent)
+        ],
         patients=held.patients,
     )
 
@@ -96,3 +98,8 @@ def _request(entry: dict[str, Any], sent: Mapping[str, str]) -> Request:
         answered=entry["status"] is not None and entry["fault"] in (None, "slow"),
         if_match=entry["if_match"] is not None,
     )
+
+
+def _requests(entry: dict[str, Any], sent: Mapping[str, str]) -> list[Request]:
+    """A Bundle is one request for each of its records."""
+    return [_request({**entry, **one}, sent) for one in entry["entries"] or [{}]]

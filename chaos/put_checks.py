@@ -1,6 +1,7 @@
 """What must be true after a chaos run where Uplift puts records to ids of its own. Pure."""
 
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 
 from chaos import checks
 from chaos.checks import Check
@@ -10,6 +11,10 @@ from uplift.lifecycle import State
 
 # So often at most a record says that it may be overwritten, for each one that had a reason to.
 _MAX_SAID = 3
+
+# n records, then an eighth of them.
+_MAX_REFUSED = 2
+_REFUSED_BUNDLE = re.compile(r"bundle_http_4(?!01|03|08|25|29)\d\d")
 
 # The outcome of an attempt whose worker did not come back.
 _LOST = "lease_expired"
@@ -69,6 +74,25 @@ def few_say_that_they_may_be_overwritten(evidence: Evidence) -> list[str]:
     return [f"{len(said)} records say that they may be overwritten, and {len(had)} had a reason"]
 
 
+def what_is_poisonous_ends_alone(evidence: Evidence) -> list[str]:
+    """No upload was in more than two Bundles that were refused, and none was refused by one."""
+    refused: Counter[str] = Counter()
+    last: dict[str, str | None] = {}
+    for attempt in sorted(evidence.attempts, key=lambda attempt: attempt.opened_at):
+        last[attempt.upload_id] = attempt.outcome
+        refused[attempt.upload_id] += bool(_REFUSED_BUNDLE.fullmatch(attempt.outcome or ""))
+    findings = [
+        f"{upload_id} was in {times} Bundles that were refused"
+        for upload_id, times in refused.items()
+        if times > _MAX_REFUSED
+    ]
+    return findings + [
+        f"{row.id} is refused, and its last attempt came to {last.get(row.id)}"
+        for row in evidence.rows
+        if row.state == State.REFUSED and last.get(row.id) != "http_400"
+    ]
+
+
 CHECKS: tuple[Check, ...] = (
     checks.every_202_is_in_exactly_one_state,
     checks.every_version_is_one_upload,
@@ -84,6 +108,7 @@ CHECKS: tuple[Check, ...] = (
     nothing_is_marked_as_a_copy,
     the_last_delivered_version_is_there,
     few_say_that_they_may_be_overwritten,
+    what_is_poisonous_ends_alone,
 )
 
 

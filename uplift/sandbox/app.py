@@ -19,6 +19,7 @@ from uplift.sandbox.exchange import Api, Exchange
 from uplift.sandbox.gate import Gate
 from uplift.sandbox.hapi import login as hapi_login
 from uplift.sandbox.hapi import routes as hapi
+from uplift.sandbox.hapi.bundles import written_by
 from uplift.sandbox.responses import message
 from uplift.sandbox.sockets import NoAnswer
 from uplift.sandbox.state import LogEntry, Sandbox
@@ -98,6 +99,8 @@ def _endpoint(
             entry.id = exchange.resource_id
             entry.size = len(body)
             entry.sha256 = hashlib.sha256(body).hexdigest() if body else None
+            if sandbox.config.like == "hapi" and request.method == "POST" and not entry.type:
+                entry.entries = written_by(exchange.json)
         elif api == "token":
             entry.grant_type = exchange.params.get("grant_type")
         entry.user = exchange.account.oneup_user_id if exchange.account else None

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from tests import factories
 from tests.uplift.delivery.at_hapi import ended, relay_of, report, stored
-from tests.uplift.delivery.delivering import deliver_only
+from tests.uplift.delivery.delivering import deliver_only, until
 from uplift.intake.accept import Accepted
 from uplift.ledger import users
 from uplift.ledger.database import Database
@@ -179,6 +179,19 @@ async def test_a_bundle_of_unknown_outcome_is_sent_again_once_then_smaller(
     assert (rows[0].state, rows[0].last_response) == (State.QUEUED, "http_500"), "it is alone"
     assert max(row.attempts for row in rows[1:]) <= 4
     assert len(stored(hapi)) == 15
+
+
+async def test_what_a_kill_leaves_behind_is_written_before_the_send(
+    relay: Relay, hapi: SandboxServer
+) -> None:
+    await all_ended(relay, [await factories.accepted(relay, id="first")])
+    hapi.faults({"kind": "slow", "seconds": 0.4, "match": OF_BUNDLES})
+    uploads = await accepted(relay, 6)
+    delivering = asyncio.create_task(attempted(relay, uploads))
+    await until(lambda: bundles(hapi) != [])
+    assert await limits(relay) == [0, *[6] * 6]
+    await delivering
+    assert await limits(relay) == [0] * 7, "it is known that they were stored"
 
 
 @pytest.mark.parametrize(
