@@ -20,11 +20,9 @@ from uplift.settings import Settings
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("database")]
 
-# Uplift delivers a date with a time with a warning. HAPI's parser does not take it.
-_POISON = {
-    "contained": [{"resourceType": "Patient", "id": "p", "birthDate": "1970-01-01T00:00:00Z"}],
-    "performer": [{"reference": "#p"}],
-}
+# Uplift delivers a broken narrative with a warning. HAPI's parser does not take it (HAPI-1755), and
+# refuses a whole batch as well.
+_POISON = {"text": {"status": "generated", "div": "<div>broken"}}
 
 
 def _are_there(hapi: Hapi, kind: str) -> int:
