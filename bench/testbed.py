@@ -67,7 +67,10 @@ class Testbed:
         self._destination = environment.get("UPLIFT_DESTINATION", ONEUP)
         id_key = Settings(id_key=SecretStr(environment["UPLIFT_ID_KEY"]))
         self._id_key = read_id_key(id_key) if self._destination != ONEUP else None
-        self.ledger = psycopg.connect(environment["UPLIFT_DATABASE_URL"], autocommit=True)
+        self.superuser_url = (
+            system.postgres.url if system.postgres else environment["UPLIFT_DATABASE_URL"]
+        )
+        self.ledger = psycopg.connect(self.superuser_url, autocommit=True)
         self._key_ring = KeyRing.parse(environment["UPLIFT_MASTER_KEYS"])
         self.key = asyncio.run(self._add_key())
         self._people = 0
