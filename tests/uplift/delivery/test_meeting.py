@@ -62,7 +62,7 @@ async def test_those_who_are_ready_go_together_once_nobody_is_awaited() -> None:
     await asyncio.sleep(0.01)
     assert calls.sent == [], "one is awaited"
     met.leave(IDS[2])
-    assert await asyncio.gather(first, second) == [("u0", 2), ("u1", 2)]
+    assert list(await asyncio.gather(first, second)) == [("u0", 2), ("u1", 2)]
     assert calls.sent == [["u0", "u1"]]
 
 
@@ -78,7 +78,7 @@ async def test_who_is_late_goes_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meetings, "_PATIENCE", 0.05)
     calls = FakeCalls()
     met = meeting(calls, 3)
-    assert await asyncio.gather(write(met, 0), write(met, 1)) == [("u0", 2), ("u1", 2)]
+    assert list(await asyncio.gather(write(met, 0), write(met, 1))) == [("u0", 2), ("u1", 2)]
     assert await write(met, 2) == ("http_201", 1)
     assert calls.sent == [["u0", "u1"], "u2"]
 
