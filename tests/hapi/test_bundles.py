@@ -25,14 +25,14 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("database")]
 _POISON = {"text": {"status": "generated", "div": "<div>broken"}}
 
 
-def _are_there(hapi: Hapi, kind: str) -> int:
+def _count(hapi: Hapi) -> int:
     found = httpx.get(
-        f"{hapi.base}/Observation?_count=200",
+        f"{hapi.base}/Observation?_summary=count",
         headers={"Cache-Control": "no-cache"},
         trust_env=False,
         timeout=60,
     )
-    return sum(entry["resource"]["code"]["text"] == kind for entry in found.json()["entry"])
+    return int(found.json()["total"])
 
 
 def _body(kind: str, number: int, **elements: Any) -> bytes:
@@ -64,6 +64,7 @@ async def test_one_poisonous_record_among_fifty_ends_alone_and_the_others_arrive
         }
     )
     labels = Labels(fhir_version=hapi.version.upper(), source=kind)
+    before = _count(hapi)
     async with relay_of(at_hapi) as relay:
         bodies = [_body(kind, 0, **_POISON), *(_body(kind, number) for number in range(1, 50))]
         accepted = [await relay.acceptor.accept("alice", parse(each, labels)) for each in bodies]
@@ -90,5 +91,5 @@ async def test_one_poisonous_record_among_fifty_ends_alone_and_the_others_arrive
     poisonous, *others = (rows[id_] for id_ in ids)
     assert (poisonous.state, poisonous.reason) == (State.REFUSED, Reason.UPSTREAM_REFUSED)
     assert {(row.state, row.attempts) for row in others} == {(State.DELIVERED, 1)}
-    assert max(times) == 2
-    assert _are_there(hapi, kind) == 49
+    assert 1 <= max(times) <= 2
+    assert _count(hapi) - before == 49
