@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from chaos.evidence import Evidence, Request, Row, Stored
 from chaos.records import SYSTEM, Version
-from uplift.lifecycle import UNFINISHED, State
+from uplift.lifecycle import UNFINISHED, Reason, State
 
 Check = Callable[[Evidence], list[str]]
 
@@ -77,18 +77,20 @@ def every_upload_reached_the_right_state(evidence: Evidence) -> list[str]:
     """Valid records are delivered and invalid ones rejected, unless a newer one superseded them."""
     rows = {row.id: row for row in evidence.rows}
     newest: dict[tuple[str, str], int] = {}
-    for each in evidence.accepted:
+    for each in evidence.ever_accepted:
         record = (each.version.user, each.version.record)
         newest[record] = max(newest.get(record, 0), each.version.number)
     findings = []
-    for upload_id, version in _versions(evidence).items():
+    for upload_id, version in _accepted_versions(evidence).items():
         row = rows.get(upload_id)
         if row is None or row.state in set(UNFINISHED):
             continue  # other checks find these
         allowed = {State.DELIVERED if version.valid else State.REJECTED}
         if version.number < newest[version.user, version.record]:
             allowed.add(State.SUPERSEDED)
-        if row.state not in allowed:
+        # The ledger went back in time, and the destination has a newer version than it knew.
+        is_newer_there = row.reason == Reason.NEWER_UPSTREAM and State.SUPERSEDED in allowed
+        if row.state not in allowed and not is_newer_there:
             findings.append(
                 f"{upload_id} of {row.user} is {row.state} ({row.reason}), not"
                 f" {' or '.join(sorted(allowed))}"
@@ -99,7 +101,7 @@ def every_upload_reached_the_right_state(evidence: Evidence) -> list[str]:
 def everything_delivered_is_upstream(evidence: Evidence) -> list[str]:
     """With the same bytes that the device sent."""
     upstream = {(each.user, each.sha256) for each in evidence.stored}
-    versions = _versions(evidence)
+    versions = _accepted_versions(evidence)
     return [
         f"{row.id} of {row.user} is delivered, and its bytes are not upstream"
         for row in evidence.rows
@@ -132,7 +134,7 @@ def nothing_is_upstream_twice(evidence: Evidence) -> list[str]:
 
 def everything_upstream_was_accepted(evidence: Evidence) -> list[str]:
     """Everything upstream was sent by a device, with the same bytes."""
-    sent = {(each.version.user, each.version.sha256) for each in evidence.accepted}
+    sent = {(each.version.user, each.version.sha256) for each in evidence.ever_accepted}
     return [
         f"{each.user} {each.resource_id} is upstream with bytes for which no device got a 202"
         for each in evidence.stored
@@ -145,7 +147,7 @@ def no_older_version_came_after_a_newer_one(evidence: Evidence) -> list[str]:
     if evidence.options.beyond:
         return []
     version_of = {
-        (each.version.user, each.version.sha256): each.version for each in evidence.accepted
+        (each.version.user, each.version.sha256): each.version for each in evidence.ever_accepted
     }
     last: dict[tuple[str, str], tuple[Stored, Version]] = {}
     newest: dict[tuple[str, str], int] = {}
@@ -174,7 +176,7 @@ def every_request_belongs_to_an_attempt(evidence: Evidence) -> list[str]:
             of_content[version.user, version.sha256].append(attempt.opened_at)
             of_record[version.record].append(attempt.opened_at)
             of_any.append(attempt.opened_at)
-    users = {each.version.sha256: each.version.user for each in evidence.accepted}
+    users = {each.version.sha256: each.version.user for each in evidence.ever_accepted}
     records = _records_by_upstream_id(evidence)
     findings = []
     for request in evidence.requests:
@@ -221,7 +223,11 @@ CHECKS: tuple[Check, ...] = (
 
 
 def _versions(evidence: Evidence) -> dict[str, Version]:
-    """The version that each upload carries."""
+    """The version that each upload carries, also those that the ledger lost."""
+    return {each.upload_id: each.version for each in evidence.ever_accepted}
+
+
+def _accepted_versions(evidence: Evidence) -> dict[str, Version]:
     return {each.upload_id: each.version for each in evidence.accepted}
 
 
@@ -237,9 +243,10 @@ def _rows_by_content(evidence: Evidence) -> dict[tuple[str, str], list[tuple[Row
 def _records_by_upstream_id(evidence: Evidence) -> dict[str, str]:
     """The record that 1upHealth stores under an id: the record's own id where ids are kept."""
     record_of = {
-        (each.version.user, each.version.sha256): each.version.record for each in evidence.accepted
+        (each.version.user, each.version.sha256): each.version.record
+        for each in evidence.ever_accepted
     }
-    records = {each.version.record: each.version.record for each in evidence.accepted}
+    records = {each.version.record: each.version.record for each in evidence.ever_accepted}
     return records | {
         each.resource_id: record_of[each.user, each.sha256]
         for each in evidence.stored

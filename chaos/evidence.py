@@ -77,6 +77,8 @@ class Evidence:
 
     options: Options
     accepted: list[Accepted] = field(default_factory=list)
+    lost: list[Accepted] = field(default_factory=list)
+    """What devices got a 202 for from a ledger that is there no more."""
     unexpected: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     shown: dict[str, str] = field(default_factory=dict)
@@ -86,3 +88,8 @@ class Evidence:
     patients: list[int] = field(default_factory=list)
     not_told: list[str] = field(default_factory=list)
     """Faults of which the doctor said nothing while they lasted, and what it still says at last."""
+
+    @property
+    def ever_accepted(self) -> list[Accepted]:
+        """All for which a device got a 202."""
+        return [*self.lost, *self.accepted]
