@@ -14,6 +14,21 @@ from uplift.lifecycle import UNFINISHED, Reason, State
 
 Check = Callable[[Evidence], list[str]]
 
+# So many uploads may be marked for each copy.
+_MAX_MARKS = 3
+
+# The outcomes of attempts that sent nothing, or whose record was not stored.
+_NOTHING_SENT = (
+    "search_empty",
+    "look_up_",
+    "handed_back",
+    "no_token",
+    "awaiting_",
+    "http_4",
+    "unauthorized",
+    "forbidden",
+)
+
 # Between the last time at which a worker may send and the time at which the sandbox notices.
 _SLACK = 2.0  # seconds
 
@@ -170,7 +185,8 @@ def every_request_belongs_to_an_attempt(evidence: Evidence) -> list[str]:
     of_record: dict[str, list[float]] = defaultdict(list)
     of_any: list[float] = []
     versions = _versions(evidence)
-    for attempt in sorted(evidence.attempts, key=lambda attempt: attempt.opened_at):
+    attempts = [*evidence.attempts, *evidence.lost_attempts]
+    for attempt in sorted(attempts, key=lambda attempt: attempt.opened_at):
         version = versions.get(attempt.upload_id)
         if version is not None:
             of_content[version.user, version.sha256].append(attempt.opened_at)
@@ -202,6 +218,39 @@ def every_request_belongs_to_an_attempt(evidence: Evidence) -> list[str]:
     return findings
 
 
+def a_ledger_that_went_back_marks_few(evidence: Evidence) -> list[str]:
+    """Not more than three times as many as there are copies, and those that no look-up can tell."""
+    marked, copies = marked_by_restores(evidence), copies_of(evidence)
+    if len(marked) <= _MAX_MARKS * copies:
+        return []
+    return [f"{upload_id} is marked, and there are {copies} copies" for upload_id in marked]
+
+
+def marked_by_restores(evidence: Evidence) -> list[str]:
+    """The uploads that are marked only because the ledger went back, although a look-up can tell.
+
+    Of the others an attempt had an unknown outcome, by the ledger that is there.
+    """
+    in_doubt = {
+        upload_id
+        for upload_id, outcomes in _outcomes(evidence).items()
+        if any(not (outcome or "").startswith(_NOTHING_SENT) for outcome in outcomes[:-1])
+    }
+    return [
+        row.id
+        for row in evidence.rows
+        if row.marked
+        and row.restored
+        and row.reason != Reason.CANNOT_LOOK_UP
+        and row.id not in in_doubt
+    ]
+
+
+def copies_of(evidence: Evidence) -> int:
+    """How much is at the destination a second time."""
+    return sum(each.copy is not None for each in evidence.stored)
+
+
 def the_doctor_told_every_fault_and_is_well_at_last(evidence: Evidence) -> list[str]:
     """It failed because of each lasting fault while that lasted, and of none when all is over."""
     return list(evidence.not_told)
@@ -218,6 +267,7 @@ CHECKS: tuple[Check, ...] = (
     everything_upstream_was_accepted,
     no_older_version_came_after_a_newer_one,
     every_request_belongs_to_an_attempt,
+    a_ledger_that_went_back_marks_few,
     the_doctor_told_every_fault_and_is_well_at_last,
 )
 
@@ -225,6 +275,14 @@ CHECKS: tuple[Check, ...] = (
 def _versions(evidence: Evidence) -> dict[str, Version]:
     """The version that each upload carries, also those that the ledger lost."""
     return {each.upload_id: each.version for each in evidence.ever_accepted}
+
+
+def _outcomes(evidence: Evidence) -> dict[str, list[str | None]]:
+    """Those of each upload's attempts, in their order."""
+    found: dict[str, list[str | None]] = defaultdict(list)
+    for attempt in sorted(evidence.attempts, key=lambda attempt: attempt.opened_at):
+        found[attempt.upload_id].append(attempt.outcome)
+    return found
 
 
 def _accepted_versions(evidence: Evidence) -> dict[str, Version]:

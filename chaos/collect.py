@@ -22,7 +22,7 @@ _PAGE = 500
 _ROWS = """
     SELECT u.id::text, p.app_user_id, u.version, u.state, u.reason, u.attempts, u.maybe_sent,
         u.possible_duplicate, extract(epoch FROM u.delivered_at - u.created_at)::float8,
-        u.maybe_overwritten
+        u.maybe_overwritten, u.restored OR u.maybe_lost
     FROM uploads AS u JOIN users AS p ON p.id = u.user_id
 """
 _ATTEMPTS = "SELECT upload_id::text, extract(epoch FROM opened_at)::float8, outcome FROM attempts"
@@ -41,10 +41,11 @@ def collect(
     """Everything that the checks read, as it is now."""
     with psycopg.connect(database_url) as connection:
         rows = [Row(*row) for row in connection.execute(_ROWS)]
-        attempts = {Attempt(*row) for row in connection.execute(_ATTEMPTS)}
+        attempts = [Attempt(*row) for row in connection.execute(_ATTEMPTS)]
+    lost_attempts: set[Attempt] = set()
     for restored in restores.done:
         with psycopg.connect(restores.url_of_lost(restored)) as connection:
-            attempts |= {Attempt(*row) for row in connection.execute(_ATTEMPTS)}
+            lost_attempts |= {Attempt(*row) for row in connection.execute(_ATTEMPTS)}
     accepted, lost = told_apart(log.accepted, restores.done)
     if options.like == "hapi":
         held = put_evidence.held_by(upstream, [each.version for each in log.accepted])
@@ -59,6 +60,7 @@ def collect(
         rows=rows,
         shown=_shown(api_url, key, sorted({row.user for row in rows})),
         attempts=[without_jump(each) for each in attempts],
+        lost_attempts=[without_jump(each) for each in lost_attempts],
         stored=held.stored,
         requests=[_request(each, held.sent) for each in upstream.requests(api="fhir")],
         patients=held.patients,

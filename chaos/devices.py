@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -209,7 +210,8 @@ class Devices(threading.Thread):
                 self._count(f"http_{response.status_code}")
                 if response.status_code not in _RETRY and not self._is_unknown(response, step):
                     problem = (
-                        f"{step.versions[0].record}: {response.status_code} {response.text[:300]}"
+                        f"{datetime.now(UTC):%H:%M:%S} {step.versions[0].user}"
+                        f" {step.versions[0].record}: {response.status_code} {response.text[:300]}"
                     )
                     self.log.unexpected.append(problem)
                     return

@@ -4,11 +4,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
 
+from chaos.checks import copies_of, marked_by_restores
 from chaos.clocks import AHEAD_SECONDS
 from chaos.evidence import Evidence, Row
 from chaos.options import Options
 from chaos.put_checks import stale_records
 from chaos.scenario import HEAVY_PERSON
+from uplift.lifecycle import Reason
 
 _SHOWN = 12  # findings of one check
 
@@ -52,6 +54,11 @@ def lines(
         f" {sum(each.copy is not None for each in evidence.stored)} of them copies;"
         f" {sum(row.marked for row in evidence.rows)} uploads are marked as possible duplicates,"
         f" {sum(row.maybe_overwritten for row in evidence.rows)} as maybe overwritten"
+    )
+    blind = sum(row.marked and row.reason == Reason.CANNOT_LOOK_UP for row in evidence.rows)
+    yield (
+        f"marked          {len(marked_by_restores(evidence))} only as the ledger went back, for"
+        f" {copies_of(evidence)} copies; {blind} more that no look-up can tell"
     )
     if options.like == "hapi":
         yield f"stale           {len(stale_records(evidence))} records"

@@ -5,7 +5,7 @@ A promoted standby is a copy of the ledger of a few seconds ago, which takes its
 nothing else is different, and it needs no second server.
 """
 
-import os
+import asyncio
 import subprocess
 import time
 from collections.abc import Mapping
@@ -17,13 +17,18 @@ import psycopg
 from psycopg import sql
 from psycopg.errors import ObjectInUse
 
+from chaos.told import settings_of
 from uplift.cli.local.embedded import EmbeddedPostgres
 from uplift.cli.local.embedded.programs import find_programs
-from uplift.cli.local.system import command
+from uplift.ledger import migrate
+from uplift.ledger.database import Database
+from uplift.ledger.migrate import owner_settings
+from uplift.maintenance.restore import Restorer
 
 _LEDGER = "uplift"
 _OWNER = "uplift_owner"
 _SWITCH_SECONDS = 20.0
+_LOOK_SECONDS = 7 * 86_400.0
 # Somebody was not sure when the backup began.
 _EARLIER = timedelta(minutes=2)
 
@@ -46,7 +51,7 @@ class Restores:
     ) -> None:
         self._folder = folder
         self._server = server
-        self._environment = {**os.environ, **environment}
+        self._settings = settings_of(environment)
         self._began: dict[str, datetime] = {}
         self.done: list[Restored] = []
 
@@ -74,7 +79,7 @@ class Restores:
         """Restore the backup by docs/operations.md, and mark what may have been sent since."""
         self._make(name, "--exit-on-error", f"--role={_OWNER}", "--no-owner", "--no-privileges")
         self._switch(name)
-        self._uplift("migrate")
+        asyncio.run(self._migrate())
         self._mark(self._began[name] - _EARLIER)
         self._note()
 
@@ -120,8 +125,27 @@ class Restores:
             ):
                 connection.execute(statement)
 
+    async def _migrate(self) -> None:
+        """What `uplift migrate` does."""
+        database = Database.connect(owner_settings(self._settings))
+        try:
+            await migrate.upgrade(database)
+        finally:
+            await database.close()
+
     def _mark(self, since: datetime) -> None:
-        self._uplift("restore", "--since", f"{since:%Y-%m-%dT%H:%M:%S}")
+        """What `uplift restore` does, until no upload is locked."""
+
+        async def mark() -> bool:
+            database = Database.connect(self._settings)
+            try:
+                restorer = Restorer(database, self._settings)
+                return not (await restorer.mark(since, look_seconds=_LOOK_SECONDS)).locked
+            finally:
+                await database.close()
+
+        while not asyncio.run(mark()):
+            time.sleep(0.5)
 
     def _note(self) -> None:
         with psycopg.connect(self._server.url) as connection:
@@ -141,9 +165,4 @@ class Restores:
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(  # noqa: S603  PostgreSQL's own, with addresses of ours
             [str(find_programs(None) / program), *arguments], check=True, capture_output=True
-        )
-
-    def _uplift(self, *words: str) -> None:
-        subprocess.run(  # noqa: S603  a command of our own
-            command(*words), env=self._environment, check=True, capture_output=True
         )

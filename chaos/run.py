@@ -207,7 +207,7 @@ def _redriven(cluster: Cluster) -> bool:
     if not _counts(cluster).get(State.REFUSED):
         return False
     subprocess.run(  # noqa: S603  a command of our own
-        command(*_REDRIVE.split()[1:], "--status", "refused"),
+        command(*_REDRIVE.split()[1:], "--status", "refused", "--yes"),
         env={**os.environ, **cluster.environment},
         check=False,  # exit code 1: some stay as they are, and the checks find them
         capture_output=True,
