@@ -184,6 +184,8 @@ def every_request_belongs_to_an_attempt(evidence: Evidence) -> list[str]:
     of_content: dict[tuple[str, str], list[float]] = defaultdict(list)
     of_record: dict[str, list[float]] = defaultdict(list)
     of_any: list[float] = []
+    # The ledger lost them before a device knew that they were accepted.
+    of_unknown: list[float] = []
     versions = _versions(evidence)
     attempts = [*evidence.attempts, *evidence.lost_attempts]
     for attempt in sorted(attempts, key=lambda attempt: attempt.opened_at):
@@ -192,6 +194,8 @@ def every_request_belongs_to_an_attempt(evidence: Evidence) -> list[str]:
             of_content[version.user, version.sha256].append(attempt.opened_at)
             of_record[version.record].append(attempt.opened_at)
             of_any.append(attempt.opened_at)
+        else:
+            of_unknown.append(attempt.opened_at)
     users = {each.version.sha256: each.version.user for each in evidence.ever_accepted}
     records = _records_by_upstream_id(evidence)
     findings = []
@@ -208,14 +212,19 @@ def every_request_belongs_to_an_attempt(evidence: Evidence) -> list[str]:
             record = _record_looked_up(request, records)
             opened = of_record[record] if record is not None else of_any
             allowed_seconds = float("inf")
-        before = bisect_right(opened, request.at)
-        if not before or request.at - opened[before - 1] > allowed_seconds:
-            since = f"{request.at - opened[before - 1]:.1f} s after" if before else "without"
+        since = min(_since(request, opened), _since(request, of_unknown))
+        if since > allowed_seconds or since == float("inf"):
             findings.append(
-                f"request {request.number} ({request.method} {request.path}) came {since} an"
-                " attempt that was opened before it"
+                f"request {request.number} ({request.method} {request.path}) came"
+                f" {since:.1f} s after the last attempt that was opened before it"
             )
     return findings
+
+
+def _since(request: Request, opened: list[float]) -> float:
+    """How long before the request the last of these attempts was opened."""
+    before = bisect_right(opened, request.at)
+    return request.at - opened[before - 1] if before else float("inf")
 
 
 def a_ledger_that_went_back_marks_few(evidence: Evidence) -> list[str]:

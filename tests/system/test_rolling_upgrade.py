@@ -137,7 +137,7 @@ def test_the_version_before_works_while_the_ledger_is_newer(
             # A process that starts, or starts again, works on it as well.
             system.processes.restart("worker")
             load.more(20)
-        assert load.others == []
+        assert load.others == [], load.others
         for location in load.accepted:
             settled = load.client.get(location, params={"wait": 30}).json()
             assert settled["status"] == "delivered", settled
