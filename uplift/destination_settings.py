@@ -24,8 +24,9 @@ class DestinationSettings(BaseModel):
 
     destination_preset: str = Field(
         default="",
-        description="What kind of server the destination is: oneup or hapi. If it is empty, the"
-        " destination's name is the preset.",
+        description="What kind of server the destination is: oneup, hapi, smile, azure, google,"
+        " healthlake, aidbox, firely or medplum. If it is empty, the destination's name is the"
+        " preset.",
     )
     destination_r4: _Base = Field(
         default="",
@@ -68,7 +69,9 @@ class DestinationSettings(BaseModel):
         default=None, description="Login client_credentials: the client's secret."
     )
     destination_scope: str = Field(
-        default="", description="Login client_credentials: the scope to ask for."
+        default="",
+        description="Login client_credentials: the scope to ask for. {base} in it stands for the"
+        " destination's base.",
     )
     destination_client_style: Literal["basic", "post"] = Field(
         default="basic",
@@ -85,7 +88,9 @@ class DestinationSettings(BaseModel):
         default="", description="The HTTP proxy to the destination: http://host:port."
     )
     destination_media_type: str = Field(
-        default="", description="The media type of what is sent and wanted."
+        default="",
+        description="The media type of what is sent and wanted. {fhirVersion} in it stands for the"
+        " base's version, as 4.0.",
     )
     destination_headers: dict[str, str] = Field(
         default={}, description='Headers of each request, as a JSON object: {"X-Name": "value"}.'

@@ -131,13 +131,14 @@ def _destination(name: str, own: DestinationSettings, settings: Settings) -> Des
             f" (UPLIFT_DESTINATION_PRESET) to one of: {', '.join(PRESETS)}."
         )
     preset = PRESETS[kind]
-    limit = own.destination_max_attempts_per_second
+    limit = own.destination_max_attempts_per_second or preset.max_attempts_per_second
+    bases = _bases(name, kind, own, settings)
     return Destination(
         name=name,
-        bases=_bases(name, kind, own, settings),
+        bases=bases,
         mode=Mode(own.destination_mode or preset.mode),
         subject=Subject(own.destination_subject or preset.subject),
-        login=_login(name, own, preset),
+        login=_login(name, own, preset, bases),
         media_type=own.destination_media_type or preset.media_type,
         headers=own.destination_headers,
         tenant=own.destination_tenant,
@@ -171,7 +172,9 @@ def _bases(
     return bases
 
 
-def _login(name: str, own: DestinationSettings, preset: Preset) -> Login:
+def _login(
+    name: str, own: DestinationSettings, preset: Preset, bases: Mapping[FhirVersion, str]
+) -> Login:
     match own.destination_login or preset.login:
         case "oneup":
             return OneUpLogin()
@@ -184,13 +187,18 @@ def _login(name: str, own: DestinationSettings, preset: Preset) -> Login:
             )
         case "client_credentials":
             return ClientCredentialsLogin(
-                token_url=_needed(own.destination_token_url, "token_url", name),
+                token_url=_needed(own.destination_token_url or preset.token_url, "token_url", name),
                 client_id=_needed(own.destination_client_id, "client_id", name),
                 secret=_needed(own.destination_client_secret, "client_secret", name),
-                scope=own.destination_scope,
+                scope=_scope(own.destination_scope or preset.scope, bases),
                 style=ClientStyle(own.destination_client_style),
             )
     return NoLogin()
+
+
+def _scope(scope: str, bases: Mapping[FhirVersion, str]) -> str:
+    """The scope to ask for. One service has one audience, so its first base names it."""
+    return scope.replace("{base}", next(iter(bases.values())))
 
 
 def _needed(value: _Value | None, key: str, name: str) -> _Value:

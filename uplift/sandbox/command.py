@@ -6,10 +6,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.journal import UnreadableJournalError
 from uplift.sandbox.server import LOOPBACK, serve
+from uplift.sandbox.servers.profile import Auth
+from uplift.sandbox.servers.profiles import PROFILES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,17 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add(
         "--like",
-        choices=["oneup-recorded", "hapi"],
+        choices=["oneup-recorded", *PROFILES],
         default=default.like,
-        help="a server to be like: 1upHealth as its recorded responses are (ids of its own, and "
-        "additions), or HAPI FHIR JPA with /r4 and /dstu2",
+        help="a server to be like: oneup-recorded is 1upHealth as its recorded responses are (ids "
+        "of its own, and additions); each other has a base for each of its FHIR versions",
     )
     add(
         "--auth",
-        choices=["none", "basic", "bearer", "client_credentials"],
+        choices=get_args(Auth),
         default=default.auth,
-        help="how to log in at --like hapi: by client id and secret, by the secret as a bearer "
-        "token, or by a token for them",
+        help="how to log in there: by client id and secret, by the secret as a bearer token, or "
+        "by a token for them; otherwise as such a server does",
     )
     add(
         "--state",
@@ -124,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = SandboxConfig(**chosen)
 
     def say_where(url: str) -> None:
-        name = "HAPI FHIR" if config.like == "hapi" else "1upHealth"
+        name = config.profile.title if config.profile else "1upHealth"
         sys.stdout.write(f"Sandbox of {name} on {url}\n")
         if not token:
             sys.stdout.write(f"The token of {url}/_sandbox/ is {config.control_token}\n")

@@ -1,4 +1,4 @@
-"""Who may call, by `SandboxConfig.auth`. HAPI itself has no login; what is put before it has."""
+"""Who may call, by `SandboxConfig.login`. HAPI itself has none; what is put before it has."""
 
 import base64
 import binascii
@@ -19,7 +19,7 @@ def caller(sandbox: Sandbox, exchange: Exchange) -> Account | None:
     """The deployment, if the request may pass."""
     headers, config = exchange.request.headers, sandbox.config
     scheme, _, given = headers.get("authorization", "").partition(" ")
-    match config.auth, scheme.lower():
+    match config.login, scheme.lower():
         case "none", _:
             return _client(sandbox)
         case "basic", "basic" if _is_client(sandbox, given):
