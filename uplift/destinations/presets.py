@@ -17,8 +17,8 @@ class Preset:
     """The fields of a destination that a kind of server decides. `login` names one of `logins`.
 
     `media_type` may have `{fhirVersion}` in it. `token_url` and `scope` are of its login; `{base}`
-    in the scope is the destination's base. `max_attempts_per_second` is None where the deployment's
-    limit is right.
+    in the scope stands for the destination's only base. `max_attempts_per_second` is None where the
+    deployment's limit is right.
     """
 
     mode: Mode = Mode.PUT
@@ -58,8 +58,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             scope="{base}/.default",
         ),
         "google": Preset(
+            login="jwt_bearer",
             bundle_entries=4500,
-            token_url="https://oauth2.googleapis.com/token",  # noqa: S106
             scope="https://www.googleapis.com/auth/cloud-healthcare",
         ),
         "healthlake": Preset(on_precondition=Meaning.RETRY, bundle_entries=160),

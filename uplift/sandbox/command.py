@@ -47,6 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "by a token for them; otherwise as such a server does",
     )
     add(
+        "--service-account",
+        type=Path,
+        default=default.service_account,
+        help="the file of the service account's key, for --like google; made if it is not there",
+    )
+    add(
         "--state",
         dest="state_file",
         type=Path,
@@ -125,6 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if token:
         chosen["control_token"] = token
     config = SandboxConfig(**chosen)
+    if config.login == "jwt_bearer" and config.service_account is None:
+        parser.error("this login needs --service-account FILE")
 
     def say_where(url: str) -> None:
         name = config.profile.title if config.profile else "1upHealth"

@@ -22,7 +22,11 @@ class SandboxConfig:
 
     auth: Auth | None = None
     """How the deployment logs in at one of `PROFILES`: not at all, by the client's id and secret,
-    by the secret as a bearer token, or by a token from `/oauth2/token`. None: as its row says."""
+    by the secret as a bearer token, or by a token from `/oauth2/token` for the client's secret or
+    for an assertion of its service account. None: as its row says."""
+
+    service_account: Path | None = None
+    """The file of the service account's key. It is made if it is not there."""
 
     search_cache_seconds: float = 60.0
     """How long a search of HAPI gives what it gave before, in seconds."""

@@ -12,6 +12,7 @@ from uplift.sandbox.faults import Faults
 from uplift.sandbox.journal import Event, Journal
 from uplift.sandbox.servers.profile import Profile
 from uplift.sandbox.servers.searches import SearchCache
+from uplift.sandbox.servers.service_account import ServiceAccount
 from uplift.sandbox.store import Store
 
 
@@ -53,6 +54,9 @@ class Sandbox:
     def __init__(self, config: SandboxConfig) -> None:
         self.config = config
         self.faults = Faults(config.profile)
+        self.service_account = (
+            ServiceAccount(config.service_account) if config.service_account else None
+        )
         self._journal: Journal | None = None
         self._begin()
         if config.state_file is not None:

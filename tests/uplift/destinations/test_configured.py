@@ -118,17 +118,17 @@ def test_a_preset_decides_what_no_setting_does_and_a_setting_overrides_it() -> N
 
 @pytest.mark.parametrize("name", sorted(PRESETS.keys() - {"oneup"}))
 def test_each_preset_needs_a_base_and_what_its_login_asks_for(name: str) -> None:
-    settings = Settings(
-        destination=name,
-        id_key=KEY,
-        destination_r4="https://a.example.org/fhir",
-        destination_token_url="" if PRESETS[name].token_url else "https://a.example.org/token",
-        destination_client_id="uplift",
-        destination_client_secret=SecretStr("s"),
-    )
-    found = configured_destinations(settings)[name]
-    assert found.derives_ids
-    assert isinstance(found.login, ClientCredentialsLogin | NoLogin)
+    logins: dict[str, dict[str, Any]] = {
+        "none": {},
+        "client_credentials": {
+            "destination_client_id": "uplift",
+            "destination_client_secret": SecretStr("s"),
+        },
+        "jwt_bearer": {"destination_service_account_file": Path("account.json")},
+    }
+    given = {"destination_r4": "https://a.example.org/fhir", **logins[PRESETS[name].login]}
+    settings = Settings(destination=name, id_key=KEY).model_copy(update=given)
+    assert configured_destinations(settings)[name].derives_ids
     pages = Path(__file__).parents[3] / "docs" / "destinations"
     assert f"`{name}`" in (pages / "README.md").read_text()
 
@@ -137,7 +137,8 @@ def test_a_preset_knows_the_scope_the_limit_and_the_media_type() -> None:
     def made(name: str, **own: Any) -> Destination:
         login = {"destination_client_id": "c", "destination_client_secret": SecretStr("s")}
         given = {"destination_token_url": "https://t", "destination_r4": "https://a/f"}
-        settings = Settings(destination=name, id_key=KEY, **(given | login | own))
+        settings = Settings(destination=name, id_key=KEY)
+        settings = settings.model_copy(update=given | login | own)
         return configured_destinations(settings)[name]
 
     azure, medplum = made("azure").login, made("medplum")
@@ -223,7 +224,7 @@ def test_an_address_names_what_makes_it_another_server() -> None:
         settings = Settings(destination="hapi", id_key=KEY, destination_r4="https://a")
         return configured_destinations(settings.model_copy(update=changed))["hapi"].address
 
-    assert address() == address(destination_subject="as_is", destination_scope="x")
+    assert address() == address(destination_subject="as_is", destination_proxy="http://p")
     different = [
         address(destination_r4="https://b"),
         address(destination_dstu2="https://a"),

@@ -275,7 +275,7 @@ class System:
         # In the environment, because every user of the machine can see the arguments of a process.
         secret = self.environment["SANDBOX_CLIENT_SECRET"] = secrets.token_urlsafe(16)
         # What the person who starts it has set stays, such as a limit of their own.
-        for name, value in _addresses(self._like, url, secret).items():
+        for name, value in self._addresses(url).items():
             self.environment.setdefault(name, value)
         if self._like == "oneup":
             self.environment |= {
@@ -291,6 +291,7 @@ class System:
                 # The ledger goes on with what it delivered, so the sandbox must as well.
                 *("--state", str(self._data_dir / "sandbox_state")),
                 *(("--like", self._like) if self._like != "oneup" else ()),
+                *("--service-account", str(self._service_account)),
                 *self._sandbox_options,
             ],
             SANDBOX_CONTROL_TOKEN=self.sandbox_token,
@@ -319,14 +320,37 @@ class System:
 
         Without this, nothing is sent to it until a person decides.
         """
-        addresses = _addresses(self._like, url, self.environment["SANDBOX_CLIENT_SECRET"])
-        given = {"UPLIFT_ID_KEY": self.environment["UPLIFT_ID_KEY"], **addresses}
+        given = {"UPLIFT_ID_KEY": self.environment["UPLIFT_ID_KEY"], **self._addresses(url)}
         named = {name.removeprefix("UPLIFT_").lower(): value for name, value in given.items()}
         found = configured_destinations(Settings.model_validate(named)).get(self._like)
         if found is None:
             return
         async with database.transaction() as connection:
             await destinations.change_address(connection, found.name, found.address, by=SYSTEM)
+
+    def _addresses(self, url: str) -> dict[str, str]:
+        """The settings that say where the sandbox is, and how it is logged in to."""
+        if self._like == "oneup":
+            return {"UPLIFT_ONEUP_FHIR_URL": url}
+        profile = PROFILES[self._like]
+        # A token of Azure's is good for one base.
+        versions = profile.versions[:1] if self._like == "azure" else profile.versions
+        bases = {f"UPLIFT_DESTINATION_{each.upper()}": f"{url}/{each}" for each in versions}
+        login = {"UPLIFT_DESTINATION_TOKEN_URL": f"{url}/oauth2/token"}
+        match profile.auth:
+            case "client_credentials":
+                login["UPLIFT_DESTINATION_CLIENT_ID"] = "sandbox-client"
+                secret = self.environment["SANDBOX_CLIENT_SECRET"]
+                login["UPLIFT_DESTINATION_CLIENT_SECRET"] = secret
+            case "jwt_bearer":
+                login["UPLIFT_DESTINATION_SERVICE_ACCOUNT_FILE"] = str(self._service_account)
+            case _:
+                login = {}
+        return {"UPLIFT_DESTINATION": self._like, **bases, **login}
+
+    @property
+    def _service_account(self) -> Path:
+        return self._data_dir / "service_account.json"
 
     def _await(self, url: str, name: str, *, status: int = httpx.codes.OK) -> None:
         for _ in range(_READY_SECONDS * 10):
@@ -353,17 +377,3 @@ class System:
             file.touch(mode=0o600)
             file.write_text(make())
         return file.read_text()
-
-
-def _addresses(like: Like, url: str, secret: str) -> dict[str, str]:
-    """The settings that say where the sandbox is, and how it is logged in to."""
-    if like == "oneup":
-        return {"UPLIFT_ONEUP_FHIR_URL": url}
-    profile = PROFILES[like]
-    bases = {f"UPLIFT_DESTINATION_{each.upper()}": f"{url}/{each}" for each in profile.versions}
-    login = {
-        "UPLIFT_DESTINATION_TOKEN_URL": f"{url}/oauth2/token",
-        "UPLIFT_DESTINATION_CLIENT_ID": "sandbox-client",
-        "UPLIFT_DESTINATION_CLIENT_SECRET": secret,
-    }
-    return {"UPLIFT_DESTINATION": like, **bases, **({} if profile.auth == "none" else login)}

@@ -43,6 +43,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
         "google": Profile(
             title="Google Cloud Healthcare API",
             versions=("r4", "stu3", "dstu2"),
+            auth="jwt_bearer",
             opaque_versions=True,
             equal_put_is_a_version=True,
             integrity="always",

@@ -21,7 +21,7 @@ class Server(SandboxServer):
     """A sandbox that is like one of them, and a client that is logged in to its R4 base."""
 
     def __init__(self, like: str) -> None:
-        super().__init__(SandboxConfig(like=like))
+        super().__init__(SandboxConfig(like=like, auth="client_credentials"))
         self.like = like
         self.client = httpx.Client(
             base_url=f"{self.url}/r4",
