@@ -11,6 +11,7 @@ from typing import get_args
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.journal import UnreadableJournalError
 from uplift.sandbox.server import LOOPBACK, serve
+from uplift.sandbox.servers.assertions import write_account
 from uplift.sandbox.servers.profile import Auth
 from uplift.sandbox.servers.profiles import PROFILES
 
@@ -43,14 +44,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--auth",
         choices=get_args(Auth),
         default=default.auth,
-        help="how to log in there: by client id and secret, by the secret as a bearer token, or "
-        "by a token for them; otherwise as such a server does",
+        help="how to log in there: by client id and secret, by the secret as a bearer token, or by "
+        "a token for them, for an assertion signed by a key of --jwks, or for one of "
+        "--service-account; otherwise as such a server does",
+    )
+    add(
+        "--jwks",
+        type=Path,
+        default=default.jwks,
+        help="the client's public keys, as `uplift destinations jwks` prints them",
     )
     add(
         "--service-account",
         type=Path,
         default=default.service_account,
-        help="the file of the service account's key, for --like google; made if it is not there",
+        help="the file of a Google service account; if it is not there, one is made",
     )
     add(
         "--state",
@@ -133,9 +141,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = SandboxConfig(**chosen)
     if config.login == "jwt_bearer" and config.service_account is None:
         parser.error("this login needs --service-account FILE")
+    if config.service_account is not None and not config.service_account.parent.is_dir():
+        parser.error(f"--service-account: there is no folder {config.service_account.parent}")
 
     def say_where(url: str) -> None:
         name = config.profile.title if config.profile else "1upHealth"
+        if config.service_account is not None:
+            write_account(config.service_account, f"{url}/oauth2/token")
         sys.stdout.write(f"Sandbox of {name} on {url}\n")
         if not token:
             sys.stdout.write(f"The token of {url}/_sandbox/ is {config.control_token}\n")

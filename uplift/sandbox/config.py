@@ -22,11 +22,15 @@ class SandboxConfig:
 
     auth: Auth | None = None
     """How the deployment logs in at one of `PROFILES`: not at all, by the client's id and secret,
-    by the secret as a bearer token, or by a token from `/oauth2/token` for the client's secret or
-    for an assertion of its service account. None: as its row says."""
+    by the secret as a bearer token, or by a token from `/oauth2/token`: for id and secret, for an
+    assertion that a key of `jwks` signed, or for one of `service_account`. None: as its row says.
+    """
+
+    jwks: Path | None = None
+    """The client's public keys, with `auth="private_key_jwt"`. Read for each request."""
 
     service_account: Path | None = None
-    """The file of the service account's key. It is made if it is not there."""
+    """The file of the service account, with `auth="jwt_bearer"`. Read for each request."""
 
     search_cache_seconds: float = 60.0
     """How long a search of HAPI gives what it gave before, in seconds."""

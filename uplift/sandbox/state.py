@@ -10,9 +10,9 @@ from uplift.sandbox.accounts import Accounts
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.faults import Faults
 from uplift.sandbox.journal import Event, Journal
+from uplift.sandbox.servers.assertions import Assertions
 from uplift.sandbox.servers.profile import Profile
 from uplift.sandbox.servers.searches import SearchCache
-from uplift.sandbox.servers.service_account import ServiceAccount
 from uplift.sandbox.store import Store
 
 
@@ -54,9 +54,6 @@ class Sandbox:
     def __init__(self, config: SandboxConfig) -> None:
         self.config = config
         self.faults = Faults(config.profile)
-        self.service_account = (
-            ServiceAccount(config.service_account) if config.service_account else None
-        )
         self._journal: Journal | None = None
         self._begin()
         if config.state_file is not None:
@@ -81,6 +78,7 @@ class Sandbox:
 
     def _begin(self) -> None:
         self.accounts = Accounts(self.config, partial(self._note, "accounts"))
+        self.assertions = Assertions()
         self.store = Store(
             like_recorded=self.config.like == "oneup-recorded",
             opaque_versions=self.config.profile is not None and self.config.profile.opaque_versions,

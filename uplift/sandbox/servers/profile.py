@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Auth = Literal["none", "basic", "bearer", "client_credentials", "jwt_bearer"]
+Auth = Literal["none", "basic", "bearer", "client_credentials", "private_key_jwt", "jwt_bearer"]
 """How the deployment logs in: see `login`."""
 
 Integrity = Literal["always", "single", "never"]

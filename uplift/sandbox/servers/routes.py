@@ -179,14 +179,10 @@ def _metadata(sandbox: Sandbox, exchange: Exchange) -> Response:
 
 ROUTES: list[tuple[str, Api, _Handler]] = [
     ("/oauth2/token", "token", login.token),
+    ("/{version}/.well-known/smart-configuration", "none", login.smart_configuration),
     ("/{version}", "fhir", _fhir(_bases)),
     ("/{version}/", "fhir", _fhir(_bases)),
     ("/{version}/metadata", "fhir", _fhir(_metadata, public=True)),
-    (
-        "/{version}/.well-known/smart-configuration",
-        "fhir",
-        _fhir(login.smart_configuration, public=True),
-    ),
     ("/{version}/{type}", "fhir", _fhir(_types)),
     ("/{version}/{type}/_search", "fhir", _fhir(_searches)),
     ("/{version}/{type}/{id}", "fhir", _fhir(_instances)),

@@ -1,22 +1,14 @@
 """How the deployment logs in at a sandbox that is like HAPI."""
 
-import json
-import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Literal
 
 import httpx
-from joserfc import jwt
-from joserfc.jwk import RSAKey
 
 from uplift.sandbox.config import SandboxConfig
-from uplift.sandbox.servers.service_account import EMAIL
 from uplift.sandbox.testing import SandboxServer
 
-JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 SECRET = ("sandbox-client", "sandbox-secret")
 
 
@@ -61,34 +53,3 @@ def test_a_token_is_given_for_the_secret_in_the_header_or_in_the_form() -> None:
         assert (wrong.status_code, wrong.json()["error"]) == (401, "invalid_client")
         other = client.post("/oauth2/token", data={"grant_type": "code"}, auth=SECRET)
         assert other.json()["error"] == "unsupported_grant_type"
-
-
-def test_a_token_is_given_for_an_assertion_of_the_service_account(tmp_path: Path) -> None:
-    file = tmp_path / "account.json"
-    with (
-        SandboxServer(SandboxConfig(like="google", service_account=file)) as server,
-        httpx.Client(base_url=server.url, trust_env=False) as client,
-    ):
-        assert client.get("/r4/Patient").status_code == 401
-        assert stat.S_IMODE(file.stat().st_mode) == 0o600
-        account = json.loads(file.read_bytes())
-        now = int(time.time())
-        claims = {"iss": EMAIL, "scope": "s", "aud": server.token_url, "iat": now}
-        key = RSAKey.import_key(account["private_key"])
-        for ends, status in ((now + 60, 200), (now - 1, 400), (now + 7200, 400)):
-            assertion = jwt.encode({"alg": "RS256"}, {**claims, "exp": ends}, key)
-            form = {"grant_type": JWT_BEARER, "assertion": assertion}
-            answer = client.post("/oauth2/token", data=form)
-            assert answer.status_code == status
-            if status == 200:
-                headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
-                assert client.get("/r4/Patient", headers=headers).status_code == 200
-        other = jwt.encode({"alg": "RS256"}, {**claims, "exp": now + 60}, RSAKey.generate_key(2048))
-        refused = client.post("/oauth2/token", data=form | {"assertion": other})
-        assert refused.json()["error"] == "invalid_grant"
-
-
-def test_the_token_endpoint_is_named() -> None:
-    with asking("client_credentials") as client:
-        found = client.get("/r4/.well-known/smart-configuration").json()
-        assert found["token_endpoint"] == f"{client.base_url}/oauth2/token"
