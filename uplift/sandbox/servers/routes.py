@@ -265,8 +265,8 @@ def _search(sandbox: Sandbox, exchange: Exchange, query: Query) -> Response:
     version, type_ = exchange.version or "", exchange.resource_type or ""
     require_type(version, type_)
     # Only HAPI keeps what a search found.
-    asks_anew = "no-cache" in exchange.request.headers.get("cache-control", "")
-    fresh = asks_anew or not sandbox.profile.is_hapi
+    asks_for_now = "no-cache" in exchange.request.headers.get("cache-control", "")
+    fresh = asks_for_now or not sandbox.profile.is_hapi
     url = f"{exchange.base}/{type_}"
     shelf = shelf_of(sandbox.store, version, type_)
     try:
