@@ -28,8 +28,8 @@ from uplift.sandbox.testing import SandboxControl
 
 _READY_SECONDS = 60.0
 _ENDS = ("start", "thaw", "end", "back up")
-# Uplift rewrites records for HAPI, so the bytes are needed to know which one it was.
-_SANDBOX_OPTIONS = {"hapi": ("--show-bytes",)}
+# Uplift rewrites records that it puts, so the bytes are needed to know which one it was.
+_SHOW_BYTES = ("--show-bytes",)
 _ADDRESSES = {"redis": "UPLIFT_REDIS_URL", "postgres": "UPLIFT_DATABASE_URL"}
 _SERVERS = tuple(_ADDRESSES)
 
@@ -50,7 +50,7 @@ class Cluster:
             options.environment(),
             processes=FIRST,
             like=options.like,
-            sandbox_options=_SANDBOX_OPTIONS.get(options.like, ("--ids", options.ids)),
+            sandbox_options=_SHOW_BYTES if options.puts else ("--ids", options.ids),
             any_port=True,
             server_environments={name: clocks[name].environment() for name in _SERVERS},
         )

@@ -47,7 +47,7 @@ def collect(
         with psycopg.connect(restores.url_of_lost(restored)) as connection:
             lost_attempts |= {Attempt(*row) for row in connection.execute(_ATTEMPTS)}
     accepted, lost = told_apart(log.accepted, restores.done)
-    if options.like == "hapi":
+    if options.puts:
         held = put_evidence.held_by(upstream, [each.version for each in log.accepted])
     else:
         resources = upstream.resources()

@@ -60,7 +60,7 @@ def lines(
         f"marked          {len(marked_by_restores(evidence))} only as the ledger went back, for"
         f" {copies_of(evidence)} copies; {blind} more that no look-up can tell"
     )
-    if options.like == "hapi":
+    if options.puts:
         yield f"stale           {len(stale_records(evidence))} records"
     methods = Counter(each.method for each in evidence.requests)
     yield (

@@ -87,9 +87,7 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Result:
         evidence.not_told.extend(not_told)
         if devices.failure is not None:
             evidence.unexpected.append(f"the devices stopped with {devices.failure!r}")
-        findings = checks.run(
-            evidence, put_checks.CHECKS if options.like == "hapi" else checks.CHECKS
-        )
+        findings = checks.run(evidence, put_checks.CHECKS if options.puts else checks.CHECKS)
         report = list(
             figures.lines(
                 evidence,
