@@ -32,6 +32,7 @@ from bench import (
     latency,
     memory,
     push_memory,
+    stalled,
     validation,
     workers,
 )
@@ -47,6 +48,7 @@ _PAIRS: dict[str, Callable[[Path, Plan], list[Figure]]] = {
     "latency": latency.main,
     "growth": growth.main,
     "fairness": fairness.main,
+    "stalled": stalled.main,
     "memory": memory.main,
     "workers": workers.main,
 }

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from uplift.cli.local.system import Like
+
 Ids = Literal["kept", "assigned"]
-Like = Literal["oneup", "hapi"]
 Bundle = Literal["none", "transaction", "batch"]
 
 
@@ -12,13 +13,14 @@ Bundle = Literal["none", "transaction", "batch"]
 class Options:
     """One chaos run. Times are in seconds.
 
-    `like`: the destination is a simulated 1upHealth, or a simulated HAPI, where Uplift puts records
-    to ids of its own, and several in a `bundle`. `beyond`: it finishes later than `settle` and
-    indexes later than `index_lag`. Then copies are allowed at 1upHealth, but each must be marked as
-    a possible duplicate; at HAPI older content may win, but its record must say so. `heavy`: one
-    person has nine tenths of all uploads, and sends them in the first fifth of the run. An upload
-    that has not changed for `patience` is stuck; `patience` is longer than every time limit here.
-    The run waits no longer than `give_up_waiting` for the last upload.
+    `like`: the destination is a simulated 1upHealth, or a server of another kind, where Uplift puts
+    records to ids of its own; at HAPI several in a `bundle`. `beyond`: it finishes later than
+    `settle` and indexes later than `index_lag`. Then copies are allowed at 1upHealth, but each must
+    be marked as a possible duplicate; at HAPI older content may win, but its record must say so.
+    `heavy`: one person has nine tenths of all uploads, and sends them in the first fifth of the
+    run. `restores`: the ledger goes back in time twice; `late_users` people come after the backup.
+    An upload that has not changed for `patience` is stuck; `patience` is longer than every time
+    limit here. The run waits no longer than `give_up_waiting` for the last upload.
     """
 
     uploads: int = 10_000
@@ -32,7 +34,9 @@ class Options:
     kill_every: float = 4.0
     users: int = 10
     devices: int = 60
+    late_users: int = 2
     second_processes: bool = True
+    restores: bool = True
     attempt: float = 4.0
     lease: float = 8.0
     silence: float = 5.0
@@ -45,6 +49,16 @@ class Options:
     def has_bundles(self) -> bool:
         """Whether several records go with one request."""
         return self.like == "hapi" and self.bundle != "none"
+
+    @property
+    def people(self) -> tuple[str, ...]:
+        """The backend's names of those whose devices send."""
+        return tuple(f"person-{number}" for number in range(self.users))
+
+    @property
+    def puts(self) -> bool:
+        """Whether Uplift puts records, so that nothing is stored twice."""
+        return self.like != "oneup"
 
     @property
     def seconds(self) -> float:
@@ -87,4 +101,6 @@ class Options:
             "UPLIFT_ONEUP_KEEPS_IDS": "true" if self.ids == "kept" else "false",
             "UPLIFT_DESTINATION_BUNDLE": self.bundle if self.has_bundles else "none",
             "UPLIFT_DESTINATION_BUNDLE_ENTRIES": "20",
+            # The sandbox has no limit of its own.
+            **({"UPLIFT_DESTINATION_MAX_ATTEMPTS_PER_SECOND": "500"} if self.puts else {}),
         }

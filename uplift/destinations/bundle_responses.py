@@ -78,7 +78,8 @@ def _of_all(
     code = f"bundle_http_{status}"
     if 400 <= status < 500 and status not in _NOT_ABOUT_ENTRIES:
         return Response(ResponseKind.BUNDLE_REFUSED, code, status, retry_after(headers))
-    failure = classify_failure(status, headers, destination=destination, write=entry.write)
+    answer = Received(status, headers, None)
+    failure = classify_failure(answer, destination=destination, write=entry.write)
     return replace(failure, code=code)
 
 
@@ -146,9 +147,7 @@ def _of_one(
         return Response(ResponseKind.UNKNOWN, "entry_not_readable", 200)
     if 200 <= answer.status < 300:
         return classify_success(answer, entry.resource_type, entry.write, entry.body)
-    failure = classify_failure(
-        answer.status, answer.headers, destination=destination, write=entry.write
-    )
+    failure = classify_failure(answer, destination=destination, write=entry.write)
     if failure.kind is not ResponseKind.REFUSED:
         return failure
     return replace(failure, refusal=issues_of(answer.resource, version, entry.resource_type))

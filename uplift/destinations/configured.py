@@ -124,7 +124,7 @@ def _destination(name: str, own: DestinationSettings, settings: Settings) -> Des
             f" (UPLIFT_DESTINATION_PRESET) to one of: {', '.join(PRESETS)}."
         )
     preset = PRESETS[kind]
-    limit = own.destination_max_attempts_per_second
+    limit = own.destination_max_attempts_per_second or preset.max_attempts_per_second
     mode = Mode(own.destination_mode or preset.mode)
     bundle = BundleType(own.destination_bundle or preset.bundle)
     if mode is Mode.ONEUP and bundle is not BundleType.NONE:

@@ -11,6 +11,9 @@ from pydantic import SecretStr
 
 from uplift.fhir.versions import FhirVersion
 
+# https://hl7.org/fhir/R4/http.html#version-parameter
+_PARAMETERS = {FhirVersion.DSTU2: "1.0", FhirVersion.STU3: "3.0", FhirVersion.R4: "4.0"}
+
 
 class Mode(StrEnum):
     """How a record is written."""
@@ -25,6 +28,10 @@ class Subject(StrEnum):
 
     AS_IS = "as_is"  # they stay
     PATIENT = "patient"  # they lead to a Patient that Uplift makes
+
+
+MAX_TOGETHER = 100
+"""So many records go with one request at most, however many a server takes."""
 
 
 class BundleType(StrEnum):
@@ -152,6 +159,7 @@ class Destination:
     `bases` has the full base of each version that the server takes, without a slash at its end: a
     version without one is not taken. `tenant` is a path segment behind each base, or empty.
     `bundle_entries` is how many records one Bundle may hold, and `bundle_bytes` how many bytes.
+    `{fhirVersion}` in `media_type` stands for the version of the base.
     """
 
     name: str
@@ -178,6 +186,10 @@ class Destination:
         base = self.bases.get(version)
         return f"{base}/{self.tenant}" if base and self.tenant else base
 
+    def media_type_of(self, version: FhirVersion) -> str:
+        """The media type of what is sent to the base of that version, and wanted there."""
+        return self.media_type.replace("{fhirVersion}", _PARAMETERS[version])
+
     @property
     def first_base(self) -> str:
         """The base of the newest version that it takes: what the server says of itself is there."""
@@ -197,7 +209,7 @@ class Destination:
     @property
     def max_together(self) -> int:
         """How many records go there in one request at most."""
-        return 1 if self.bundle is BundleType.NONE else self.bundle_entries
+        return 1 if self.bundle is BundleType.NONE else min(self.bundle_entries, MAX_TOGETHER)
 
     @property
     def address(self) -> str:

@@ -17,10 +17,9 @@ from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.control import Control
 from uplift.sandbox.exchange import Api, Exchange
 from uplift.sandbox.gate import Gate
-from uplift.sandbox.hapi import login as hapi_login
-from uplift.sandbox.hapi import routes as hapi
-from uplift.sandbox.hapi.bundles import written_by
 from uplift.sandbox.responses import message
+from uplift.sandbox.servers import login, routes
+from uplift.sandbox.servers.bundles import written_by
 from uplift.sandbox.sockets import NoAnswer
 from uplift.sandbox.state import LogEntry, Sandbox
 
@@ -35,8 +34,8 @@ def create_app(config: SandboxConfig | None = None) -> Starlette:
     def route(path: str, api: Api, handler: _Handler) -> Route:
         return Route(path, _endpoint(sandbox, api, handler), methods=_METHODS)
 
-    if sandbox.config.like == "hapi":
-        served: list[BaseRoute] = [route(*each) for each in hapi.ROUTES]
+    if sandbox.config.profile is not None:
+        served: list[BaseRoute] = [route(*each) for each in routes.ROUTES]
     else:
         served = [
             route("/user-management/v1/user", "user-management", oauth.user),
@@ -99,7 +98,7 @@ def _endpoint(
             entry.id = exchange.resource_id
             entry.size = len(body)
             entry.sha256 = hashlib.sha256(body).hexdigest() if body else None
-            if sandbox.config.like == "hapi" and request.method == "POST" and not entry.type:
+            if sandbox.config.profile is not None and request.method == "POST" and not entry.type:
                 entry.entries = written_by(exchange.json)
         elif api == "token":
             entry.grant_type = exchange.params.get("grant_type")
@@ -120,8 +119,8 @@ def _endpoint(
 
 def _account(sandbox: Sandbox, exchange: Exchange) -> Account | None:
     match exchange.api:
-        case "fhir" | "token" if sandbox.config.like == "hapi":
-            return hapi_login.caller(sandbox, exchange)
+        case "fhir" | "token" if sandbox.config.profile is not None:
+            return login.caller(sandbox, exchange)
         case "fhir":
             return fhir.caller(sandbox, exchange)
         case "token":

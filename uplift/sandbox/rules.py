@@ -130,7 +130,7 @@ class Stalled(_Reply):
 
 
 class LockConflict(_Reply):
-    """409 as HAPI answers one of two that write the same resource at once."""
+    """409 as a server answers one of two that write the same resource at once."""
 
     kind: Literal["lock_conflict"]
 
@@ -141,6 +141,13 @@ class WrongEntries(_Reply):
     kind: Literal["entries"]
     commit: bool = True
     order: Literal["shuffled", "missing"]
+
+
+class EmptyAnswer(_Reply):
+    """The right status and headers, and no body, as if `return=minimal` was asked for."""
+
+    kind: Literal["empty_answer"]
+    commit: bool = True
 
 
 class Slow(_Rule):
@@ -192,6 +199,7 @@ Reply = (
     | Stalled
     | LockConflict
     | WrongEntries
+    | EmptyAnswer
 )
 LastingRule = Reply | Slow | IndexLag | RefuseRefresh | EndConsent
 Rule = Annotated[LastingRule | ExpireTokens, Field(discriminator="kind")]
