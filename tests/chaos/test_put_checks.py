@@ -79,7 +79,10 @@ BAD: dict[str, tuple[checks.Check, Evidence]] = {
     "a Bundle that was refused is a verdict": (
         put_checks.what_is_poisonous_ends_alone,
         held(
-            rows=[row("u1", state="refused"), *good().rows[1:]],
+            rows=[
+                replace(row("u1", state="refused"), reason="upstream_refused"),
+                *good().rows[1:],
+            ],
             attempts=[Attempt("u1", NOW, "bundle_http_400")],
         ),
     ),
