@@ -76,15 +76,20 @@ class InFlightLimit:
 
         While only a few are free, it waits for some more: a claim of a few uploads costs almost as
         much as a claim of dozens. Where `together` go with one request it waits for as many, but
-        never for more than half of the slots.
+        never for more than half of the destination's share: some of it may hang for long.
         """
-        enough = min(limit, max(self._few, min(together, self._slots // 2)))
+        few = min(limit, self._few)
+
+        def has_enough() -> bool:
+            many = min(limit, together, self._share(destination) // 2)
+            return self._has_free(max(few, many), destination)
+
         async with self._freed:
-            self._wanted.append(enough)
+            self._wanted.append(few)
             try:
-                await self._freed.wait_for(lambda: self._has_free(enough, destination))
+                await self._freed.wait_for(has_enough)
             finally:
-                self._wanted.remove(enough)
+                self._wanted.remove(few)
             acquired = min(limit, self._free_slots(destination))
             self._uses[destination].slots += acquired
             slots_free.set(self._slots - self.in_flight)
