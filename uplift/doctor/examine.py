@@ -23,6 +23,7 @@ from uplift.doctor import (
     keys,
     ledger,
     logins,
+    processes,
     queues,
     servers,
     upstream,
@@ -38,6 +39,7 @@ from uplift.ledger.backlog import backlog, overdue
 from uplift.ledger.credentials import forged_credentials
 from uplift.ledger.database import Database, Patience
 from uplift.ledger.master_keys import in_use_since, key_lives
+from uplift.ledger.processes import living
 from uplift.ledger.recent_calls import dead_letters, latest_statuses
 from uplift.ledger.roles import may_write
 from uplift.ledger.server import server_facts, write_nothing
@@ -126,6 +128,7 @@ async def _postgres(settings: Settings) -> list[Finding]:
                 found += calls.judge_held(waiting.held, statuses)
                 ended = await dead_letters(connection, days=_DEAD_LETTER_DAYS, limit=_MAX_ENDED)
                 found += calls.judge_dead_letters(ended, statuses)
+                found += processes.judge_processes(await living(connection))
                 late = await retention.lag(connection, retention.windows(settings))
                 found.append(work.judge_retention(late))
         return found
@@ -173,7 +176,8 @@ async def _redis(settings: Settings) -> list[Finding]:
         return []
     url = settings.redis_url.get_secret_value()
     try:
-        found = queues.judge_redis(await queues.redis_info(url))
+        info = await queues.redis_info(url)
+        found = [*queues.judge_redis(info), *queues.judge_clock(info, time.time())]
     except Exception as error:  # noqa: BLE001  redis-py raises its own, sockets' and URLs' errors
         return [
             fail(
