@@ -90,7 +90,7 @@ class Options:
             "UPLIFT_HOLD_SECONDS": "1",
             "UPLIFT_MAX_IN_FLIGHT": "40",
             "UPLIFT_DATABASE_CONNECTIONS": "5",
-            "UPLIFT_SECOND_OPINION": "false",
+            "UPLIFT_SECOND_OPINION": "0",
             "UPLIFT_ONEUP_KEEPS_IDS": "true" if self.ids == "kept" else "false",
             # The sandbox has no limit of its own.
             **({"UPLIFT_DESTINATION_MAX_ATTEMPTS_PER_SECOND": "500"} if self.puts else {}),
