@@ -24,8 +24,8 @@ from uplift.cli.local.system import System, command
 from uplift.sandbox.testing import SandboxControl
 
 _READY_SECONDS = 60.0
-# Uplift rewrites records for HAPI, so the bytes are needed to know which one it was.
-_SANDBOX_OPTIONS = {"hapi": ("--show-bytes",)}
+# Uplift rewrites records that it puts, so the bytes are needed to know which one it was.
+_SHOW_BYTES = ("--show-bytes",)
 _SERVERS = ("redis", "postgres")
 
 
@@ -43,7 +43,7 @@ class Cluster:
             options.environment(),
             processes=FIRST,
             like=options.like,
-            sandbox_options=_SANDBOX_OPTIONS.get(options.like, ("--ids", options.ids)),
+            sandbox_options=_SHOW_BYTES if options.puts else ("--ids", options.ids),
             any_port=True,
         )
         self._down: set[str] = set()

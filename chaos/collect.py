@@ -37,7 +37,7 @@ def collect(
     with psycopg.connect(database_url) as connection:
         rows = [Row(*row) for row in connection.execute(_ROWS)]
         attempts = [Attempt(*row) for row in connection.execute(_ATTEMPTS)]
-    if options.like == "hapi":
+    if options.puts:
         held = put_evidence.held_by(upstream, [each.version for each in log.accepted])
     else:
         resources = upstream.resources()

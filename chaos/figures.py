@@ -49,7 +49,7 @@ def lines(
         f" {sum(row.marked for row in evidence.rows)} uploads are marked as possible duplicates,"
         f" {sum(row.maybe_overwritten for row in evidence.rows)} as maybe overwritten"
     )
-    if options.like == "hapi":
+    if options.puts:
         yield f"stale           {len(stale_records(evidence))} records"
     methods = Counter(each.method for each in evidence.requests)
     yield (

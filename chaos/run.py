@@ -77,9 +77,7 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Result:
         evidence.not_told.extend([*cluster.not_told, *_doctor_at_last(cluster)])
         if devices.failure is not None:
             evidence.unexpected.append(f"the devices stopped with {devices.failure!r}")
-        findings = checks.run(
-            evidence, put_checks.CHECKS if options.like == "hapi" else checks.CHECKS
-        )
+        findings = checks.run(evidence, put_checks.CHECKS if options.puts else checks.CHECKS)
         report = list(
             figures.lines(
                 evidence,

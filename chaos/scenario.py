@@ -13,6 +13,8 @@ from typing import Any
 from chaos.lasting import LASTING
 from chaos.options import Options
 from chaos.records import Version
+from uplift.destinations.destination import Meaning
+from uplift.destinations.presets import PRESETS
 
 API = "api"
 FIRST = (API, "worker", "bulk", "beat")
@@ -218,7 +220,7 @@ def _seeded(dice: random.Random, rules: tuple[dict[str, Any], ...]) -> Iterator[
 
 def upstream_faults(options: Options) -> dict[str, tuple[dict[str, Any], ...]]:
     """How the destination can fail for a while, by name. docs/sandbox.md has the rules."""
-    method = "PUT" if options.like == "hapi" else "POST"
+    method = "PUT" if options.puts else "POST"
     write, any_fhir = {"api": "fhir", "method": method}, {"api": "fhir"}
 
     def sometimes(probability: float, kind: str, **fields: Any) -> dict[str, Any]:
@@ -268,8 +270,11 @@ def upstream_faults(options: Options) -> dict[str, tuple[dict[str, Any], ...]]:
         ),
         "down": ({"kind": "status", "status": 503, "match": any_fhir},),
     }
-    if options.like == "hapi":
-        return {**both, "lock conflicts": (sometimes(0.3, "lock_conflict"),)}
+    if options.puts:
+        both["empty responses"] = (sometimes(0.4, "empty_answer"),)
+        if PRESETS[options.like].on_conflict is not Meaning.REFUSED:
+            both["lock conflicts"] = (sometimes(0.3, "lock_conflict"),)
+        return both
     return {
         **both,
         "searches lag": (

@@ -1,12 +1,14 @@
 """The scenario of a chaos run."""
 
 from collections import Counter
+from typing import get_args
 
 import pytest
 
 from chaos import scenario
-from chaos.options import Like, Options
+from chaos.options import Options
 from chaos.scenario import Scenario
+from uplift.cli.local.system import Like
 from uplift.sandbox import rules
 
 OPTIONS = Options(uploads=1000, kills=27, seed=7)
@@ -87,7 +89,7 @@ def test_a_heavy_person_has_nine_tenths_of_all_uploads_and_sends_them_first() ->
     assert max(at for at, user in sent if user != scenario.HEAVY_PERSON) > options.seconds / 2
 
 
-@pytest.mark.parametrize("like", ["oneup", "hapi"])
+@pytest.mark.parametrize("like", get_args(Like))
 @pytest.mark.parametrize("beyond", [False, True])
 def test_the_sandbox_accepts_the_rules_of_every_upstream_fault(like: Like, beyond: bool) -> None:
     for faults in scenario.upstream_faults(Options(like=like, beyond=beyond)).values():

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from chaos.options import Like, Options
+from chaos.options import Options
 from chaos.run import run
+from uplift.cli.local.system import Like
 
 SHORT = Options(
     uploads=120,
