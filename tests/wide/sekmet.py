@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -46,11 +47,11 @@ def sekmet_to_be() -> Sekmet:
 
 @contextmanager
 def run_sekmet(
-    folder: Path, server: Sekmet | None = None, *, token_seconds: int = 3600, **client: str
+    folder: Path, server: Sekmet | None = None, *, token_seconds: int = 3600, **client: Any
 ) -> Iterator[Sekmet]:
     """An empty server for one `with` block, which wants a login by client_credentials.
 
-    `client` is what it knows of Uplift beside the secret: `jwks_url`.
+    `client` is what it knows of Uplift beside the secret: `jwks` or `jwks_url`.
     """
     server = server or sekmet_to_be()
     known = {"client_id": CLIENT_ID, "client_secret": SECRET, "scopes": "system/*.*", **client}

@@ -1,6 +1,8 @@
 """The example export arrives at a strict R4 server that wants a login, each record once, though
 every third answer is spoiled: with a secret, and with keys that sign."""
 
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,11 @@ from tests.real_server import (
     write_exports,
 )
 from tests.wide.sekmet import CLIENT_ID, SECRET, run_sekmet, sekmet_to_be
-from uplift.tokens.signing_keys import new_key, read_key, write_key
+from uplift.destinations.destination import PrivateKeyLogin
+from uplift.destinations.http_client import open_http
+from uplift.errors import LoginFailed
+from uplift.tokens.ask_for_token import ask_for_token
+from uplift.tokens.signing_keys import key_set, new_key, read_key, write_key
 
 _SETTINGS = {
     "UPLIFT_DESTINATION": "sekmet",
@@ -45,8 +51,9 @@ def test_so_it_is_with_smart_backend_services_while_the_keys_rotate(tmp_path: Pa
     """The server says where tokens are, and reads the keys where Uplift serves them."""
     exports = write_exports(tmp_path)
     signs, other = tmp_path / "signs.pem", tmp_path / "other.pem"
+    # Of one kind: it tries each key that it knows, and fails at one of another kind.
     write_key(new_key("ES384"), signs)
-    write_key(new_key("RS384"), other)
+    write_key(new_key("ES384"), other)
     first = read_key(signs)
 
     def rotate() -> None:
@@ -73,3 +80,33 @@ def test_so_it_is_with_smart_backend_services_while_the_keys_rotate(tmp_path: Pa
                 assert set(proxy.spoiled) == set(SPOILINGS)
                 assert_each_is_there_once(sekmet.base, exports, "r4", sekmet.headers())
     assert read_key(signs).kid != first.kid
+
+
+@pytest.mark.parametrize("algorithm", ["RS384", "ES384"])
+async def test_it_takes_what_a_key_of_either_kind_signs(tmp_path: Path, algorithm: str) -> None:
+    file = tmp_path / "key.pem"
+    write_key(new_key(algorithm), file)
+    jwks = key_set([read_key(file)])
+    login = PrivateKeyLogin(CLIENT_ID, file, scope="system/*.cruds")
+    with run_sekmet(tmp_path, jwks=jwks) as sekmet:
+        async with open_http(connections=1) as http:
+            token = await ask_for_token(http, login, sekmet.base, now=time.time())
+            headers = {"Authorization": f"Bearer {token.access_token}"}
+            answer = await http.get(f"{sekmet.base}/Patient", headers=headers)
+            assert answer.status_code == 200
+            for changed, code in (
+                (replace(login, client_id="another"), "invalid_client"),
+                (replace(login, scope="user/*.rs"), "invalid_scope"),
+            ):
+                with pytest.raises(LoginFailed) as raised:
+                    await ask_for_token(http, changed, sekmet.base, now=time.time())
+                assert raised.value.code == code
+            for now in (time.time() - 600, time.time() + 600):
+                with pytest.raises(LoginFailed) as raised:
+                    await ask_for_token(http, login, sekmet.base, now=now)
+                assert raised.value.code == "clock_skew"
+            file.unlink()
+            write_key(new_key(algorithm), file)
+            with pytest.raises(LoginFailed) as raised:
+                await ask_for_token(http, login, sekmet.base, now=time.time())
+            assert raised.value.code == "unknown_key"
