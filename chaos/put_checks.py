@@ -104,7 +104,9 @@ def stale_records(evidence: Evidence) -> set[Record]:
 
 
 def _version_of(evidence: Evidence) -> dict[tuple[str, str], Version]:
-    return {(each.version.user, each.version.sha256): each.version for each in evidence.accepted}
+    return {
+        (each.version.user, each.version.sha256): each.version for each in evidence.ever_accepted
+    }
 
 
 def _content_now(evidence: Evidence) -> dict[Record, int]:
@@ -140,10 +142,10 @@ def _records_that_say_so(evidence: Evidence) -> set[Record]:
 
 def _records_in_doubt(evidence: Evidence) -> set[Record]:
     """Those of which an older version was sent without a precondition, with an unknown outcome."""
-    upload_of = {each.version.sha256: each for each in evidence.accepted}
+    upload_of = {each.version.sha256: each for each in evidence.ever_accepted}
     lost = {each.upload_id for each in evidence.attempts if each.outcome in (None, _LOST)}
     newest: dict[Record, int] = defaultdict(int)
-    for each in evidence.accepted:
+    for each in evidence.ever_accepted:
         record = (each.version.user, each.version.record)
         newest[record] = max(newest[record], each.version.number)
     found: set[Record] = set()

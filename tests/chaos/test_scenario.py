@@ -6,6 +6,7 @@ from typing import get_args
 import pytest
 
 from chaos import scenario
+from chaos.lasting import LASTING
 from chaos.options import Options
 from chaos.scenario import Scenario
 from uplift.cli.local.system import Like
@@ -100,3 +101,29 @@ def test_delays_are_within_settle_and_index_lag_unless_beyond_is_asked_for() -> 
     within, beyond = Options(), Options(beyond=True)
     assert within.late < within.settle < beyond.late
     assert within.lag < within.index_lag < beyond.lag
+
+
+def test_the_ledger_goes_back_twice_and_people_are_added_between(written: Scenario) -> None:
+    kinds = ("back up", "promote", "restore", "add people")
+    order = [
+        (fault.kind, fault.target)
+        for fault in sorted(written.faults, key=lambda fault: fault.at)
+        if fault.kind in kinds
+    ]
+    assert order == [
+        ("back up", "standby"),
+        ("promote", "standby"),
+        ("back up", "backup"),
+        ("add people", ""),
+        ("restore", "backup"),
+        ("add people", ""),
+    ]
+    assert written.late == ("person-8", "person-9")
+
+
+def test_a_long_run_draws_every_fault(written: Scenario) -> None:
+    options = Options(uploads=100)
+    faults = scenario.write(options).faults
+    assert {fault.target for fault in faults if fault.kind == "begin"} == set(LASTING)
+    upstream = {fault.target for fault in faults if fault.kind == "upstream"} - {"healthy"}
+    assert upstream == set(scenario.upstream_faults(options))

@@ -19,6 +19,7 @@ SHORT = Options(
     users=3,
     devices=12,
     second_processes=False,
+    restores=False,
     attempt=2.0,
     lease=4.0,
     settle=2.0,

@@ -310,7 +310,11 @@ def _after_write(response: Response, policy: Policy, *, overwrote: bool) -> _Nex
         ):
             return _Retry(Reason.RETRY, response.code, floor)
         case (
-            ResponseKind.UNAUTHORIZED | ResponseKind.HOLD | ResponseKind.ABSENT | ResponseKind.FOUND
+            ResponseKind.UNAUTHORIZED
+            | ResponseKind.HOLD
+            | ResponseKind.ABSENT
+            | ResponseKind.FOUND
+            | ResponseKind.DELETED
         ):
             # Something is wrong with the deployment rather than with the record.
             return _Retry(Reason.HELD, response.code, max(policy.hold_seconds, floor))

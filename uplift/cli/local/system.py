@@ -97,7 +97,8 @@ class System:
     `settings` are environment variables for every process, such as UPLIFT_SWEEP_SECONDS. Where
     they hold no UPLIFT_DATABASE_URL, no UPLIFT_REDIS_URL or no destination, an embedded server or
     the sandbox is started. What the sandbox is `like` then is the destination of new users.
-    Root runs PostgreSQL under `account`.
+    Root runs PostgreSQL under `account`. `server_environments` are more variables of the embedded
+    servers, by their names.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class System:
         sandbox_options: tuple[str, ...] = (),
         any_port: bool = False,
         account: str = NOBODY,
+        server_environments: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         self._data_dir = data_dir.absolute()
         self._say = say
@@ -120,6 +122,7 @@ class System:
         self._sandbox_options = sandbox_options
         self._any_port = any_port
         self._account = account
+        self._server_environments = server_environments or {}
         self._stack = ExitStack()
         self._lock = FolderLock(self._data_dir / "system.lock")
         self.processes = Processes(self._data_dir / "logs", echo=echo)
@@ -209,7 +212,9 @@ class System:
             self._start_postgres()
         if "UPLIFT_REDIS_URL" not in environment:
             self._say("Starting Redis")
-            self.redis = self._stack.enter_context(EmbeddedRedis(self._data_dir))
+            self.redis = self._stack.enter_context(
+                EmbeddedRedis(self._data_dir, environment=self._server_environments.get("redis"))
+            )
             environment["UPLIFT_REDIS_URL"] = self.redis.url
         if "UPLIFT_MASTER_KEYS_DIR" not in environment:
             environment.setdefault(
@@ -247,7 +252,11 @@ class System:
         else:
             self._say("Starting PostgreSQL")
         self.postgres = self._stack.enter_context(
-            EmbeddedPostgres(self._data_dir, account=self._account)
+            EmbeddedPostgres(
+                self._data_dir,
+                account=self._account,
+                environment=self._server_environments.get("postgres"),
+            )
         )
         self.environment["UPLIFT_DATABASE_URL"] = self.postgres.app_url
         self.environment["UPLIFT_MIGRATION_DATABASE_URL"] = self.postgres.owner_url
