@@ -41,7 +41,7 @@ class Options:
     settle: float = 4.0
     index_lag: float = 3.0
     patience: float = 60.0
-    give_up_waiting: float = 300.0
+    give_up_waiting: float = 1800.0
 
     @property
     def people(self) -> tuple[str, ...]:
