@@ -43,7 +43,7 @@ class Options:
     settle: float = 4.0
     index_lag: float = 3.0
     patience: float = 60.0
-    give_up_waiting: float = 300.0
+    give_up_waiting: float = 1800.0
 
     @property
     def has_bundles(self) -> bool:
@@ -97,7 +97,7 @@ class Options:
             "UPLIFT_HOLD_SECONDS": "1",
             "UPLIFT_MAX_IN_FLIGHT": "40",
             "UPLIFT_DATABASE_CONNECTIONS": "5",
-            "UPLIFT_SECOND_OPINION": "false",
+            "UPLIFT_SECOND_OPINION": "0",
             "UPLIFT_ONEUP_KEEPS_IDS": "true" if self.ids == "kept" else "false",
             "UPLIFT_DESTINATION_BUNDLE": self.bundle if self.has_bundles else "none",
             "UPLIFT_DESTINATION_BUNDLE_ENTRIES": "20",

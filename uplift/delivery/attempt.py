@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import structlog
 
+from uplift.clocks import LedgerClock
 from uplift.delivery.calls import Calls
 from uplift.delivery.derived import DerivedDelivery
 from uplift.delivery.heartbeats import Heartbeats
@@ -28,6 +29,7 @@ from uplift.delivery.rate_limiter import RateLimiter
 from uplift.delivery.results import (
     Cancelled,
     CannotOpen,
+    ClockStepped,
     Collides,
     Failed,
     Invalid,
@@ -52,6 +54,7 @@ from uplift.errors import (
     WriteFailed,
 )
 from uplift.fhir.issues import Report
+from uplift.fhir.second_opinion import is_chosen
 from uplift.fhir.tolerances import chosen_tolerances
 from uplift.fhir.validate import validate
 from uplift.identity import receipt_key
@@ -96,6 +99,9 @@ class Attempter:
         self._tolerances = chosen_tolerances(settings)
         self._second_opinion = settings.second_opinion
         self._max_values = settings.max_resource_values
+        self._ledger_clock = LedgerClock()
+        # By then what was sent before a step of the ledger's clock has arrived, or never will.
+        self._settled_seconds = settings.attempt_seconds + settings.settle_seconds
 
     def stop(self) -> None:
         """Send nothing more: attempts that have not sent yet hand their upload back."""
@@ -154,6 +160,7 @@ class Attempter:
         self, opened: Opened, meeting: Meeting | None, *, derives_ids: bool
     ) -> Result:
         claim = opened.claim
+        clock_right_for = self._ledger_clock.note(claim.claimed_at, claim.ledger_at, time.time())
         issues: dict[str, Any] | None = None
         in_doubt, can_tell = False, True
         try:
@@ -167,6 +174,8 @@ class Attempter:
                 last, sent = await self._derived.deliver(opened, meeting)
                 return Result(last, issues, sent=sent)
             if claim.maybe_sent:
+                if clock_right_for < self._settled_seconds:
+                    return Result(ClockStepped(), issues)
                 ended, can_tell = await self._oneup.look_up(opened)
                 if ended is not None:
                     return Result(ended, issues)
@@ -183,7 +192,7 @@ class Attempter:
             opened.body,
             opened.claim.fhir_version,
             tolerances=self._tolerances,
-            second_opinion=self._second_opinion,
+            second_opinion=is_chosen(opened.body, self._second_opinion),
             max_values=self._max_values,
         )
         count_findings((issue.code, issue.severity) for issue in report.issues)

@@ -43,7 +43,8 @@ class ResponseKind(StrEnum):
     UNAUTHORIZED = "unauthorized"
     HOLD = "hold"  # the deployment is at fault rather than the record
     FOUND = "found"  # a look-up found a resource
-    ABSENT = "absent"  # a look-up, a search or an update found no resource
+    ABSENT = "absent"  # a look-up, a search, an update or a deletion found no resource
+    DELETED = "deleted"  # it is gone, as the destination says
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +276,29 @@ def of_assigned_id(response: Response, found: Response, sent: bytes) -> Response
     return replace(response, kind=ResponseKind.STORED, receipt=receipt)
 
 
+def classify_delete(status: int, headers: httpx.Headers) -> Response:
+    """Classify the response to a deletion: DELETED, or ABSENT if there is nothing to delete.
+
+    A server that keeps references whole answers CONFLICT while something refers to the resource:
+    https://hl7.org/fhir/R4/http.html#delete. REFUSED says that the deployment may not delete.
+    Neither says anything about what is written there.
+    """
+    code = f"http_{status}"
+    if 200 <= status < 300:
+        return Response(ResponseKind.DELETED, code, status)
+    if status in (404, 410):
+        return Response(ResponseKind.ABSENT, code, status)
+    if status == 401:
+        return Response(ResponseKind.UNAUTHORIZED, code, status)
+    if status in _CONFLICTS:
+        return Response(ResponseKind.CONFLICT, code, status, retry_after(headers))
+    if status in _NOT_STORED:
+        return Response(ResponseKind.BUSY, code, status, retry_after(headers))
+    if status == 408 or (status >= 500 and status not in _ABOUT_TYPE):
+        return Response(ResponseKind.UNKNOWN, code, status, retry_after(headers))
+    return Response(ResponseKind.REFUSED, code, status, retry_after(headers))
+
+
 def classify_look_up(
     status: int, headers: httpx.Headers, body: bytes, resource_type: str
 ) -> Response:
@@ -365,19 +389,21 @@ def classify_search(
 def classify_metadata(
     status: int, headers: httpx.Headers, body: bytes, version: FhirVersion
 ) -> Response:
-    """Classify the response to a read of `/metadata`: FOUND if the server is of that version.
+    """Classify the response to a read of `/metadata`: FOUND if the server is of that version, with
+    what it says of itself.
 
     HAPI takes DSTU2 at a base of R4 and drops what it does not know, the person among it. So
     nothing is sent where the version is another one, or is not declared.
     """
     code = f"http_{status}"
     if status == 200:
-        declared = (fhir_object(headers, body) or {}).get("fhirVersion")
+        statement = fhir_object(headers, body) or {}
+        declared = statement.get("fhirVersion")
         if not isinstance(declared, str):
             return Response(ResponseKind.HOLD, "no_fhir_version", status)
         if FhirVersion.parse(declared) is not version:
             return Response(ResponseKind.HOLD, "wrong_fhir_version", status)
-        return Response(ResponseKind.FOUND, code, status)
+        return Response(ResponseKind.FOUND, code, status, resource=statement)
     if status == 401:
         return Response(ResponseKind.UNAUTHORIZED, code, status)
     if status in _NOT_STORED:
