@@ -169,8 +169,18 @@ def read_options(arguments: Sequence[str] | None = None) -> tuple[str, int, Sand
     if token:
         chosen["control_token"] = token
     config = SandboxConfig(**chosen)
-    if config.login == "jwt_bearer" and config.service_account is None:
-        parser.error("this login needs --service-account FILE")
-    if config.service_account is not None and not config.service_account.parent.is_dir():
-        parser.error(f"--service-account: there is no folder {config.service_account.parent}")
+    if (missing := _missing(config)) is not None:
+        parser.error(missing)
     return host, port, config
+
+
+def _missing(config: SandboxConfig) -> str | None:
+    """What the login needs and the options do not have, or None."""
+    if config.login == "private_key_jwt" and not (config.jwks and config.jwks.is_file()):
+        return "this login needs --jwks FILE: what `uplift destinations jwks` prints"
+    account = config.service_account
+    if config.login == "jwt_bearer" and account is None:
+        return "this login needs --service-account FILE"
+    if account is not None and not account.parent.is_dir():
+        return f"--service-account: there is no folder {account.parent}"
+    return None
