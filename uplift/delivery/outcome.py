@@ -206,6 +206,7 @@ def receipt_of(opened: Opened, result: Result, now: datetime) -> bytes | None:
     if receipt is None:
         return None
     known = {
+        "type": f"{opened.claim.fhir_version}/{opened.claim.resource_type}",
         "id": receipt.id,
         "version": receipt.version,
         "stored_at": (receipt.stored_at or now).isoformat(),
@@ -310,7 +311,11 @@ def _after_write(response: Response, policy: Policy, *, overwrote: bool) -> _Nex
         ):
             return _Retry(Reason.RETRY, response.code, floor)
         case (
-            ResponseKind.UNAUTHORIZED | ResponseKind.HOLD | ResponseKind.ABSENT | ResponseKind.FOUND
+            ResponseKind.UNAUTHORIZED
+            | ResponseKind.HOLD
+            | ResponseKind.ABSENT
+            | ResponseKind.FOUND
+            | ResponseKind.DELETED
         ):
             # Something is wrong with the deployment rather than with the record.
             return _Retry(Reason.HELD, response.code, max(policy.hold_seconds, floor))

@@ -19,6 +19,10 @@ class Preset:
     on_conflict: Meaning
     on_precondition: Meaning
     bundle_entries: int = 1
+    history: str = (
+        "Servers may keep earlier versions and deleted resources as history. Its manual says how"
+        " that is removed."
+    )
 
 
 PRESETS = {
@@ -39,5 +43,8 @@ PRESETS = {
         on_conflict=Meaning.LOOK,  # of two PUTs at once the loser gets it, and so does If-Match
         on_precondition=Meaning.REFUSED,
         bundle_entries=50,
+        history="HAPI keeps every version and each deletion as history, which only a request for"
+        " that version shows. An operator of HAPI removes it with $expunge: see"
+        " docs/destinations/hapi.md.",
     ),
 }

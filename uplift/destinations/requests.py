@@ -118,6 +118,20 @@ def prepare_read(
     return Prepared("GET", url, headers)
 
 
+def prepare_delete(
+    destination: Destination,
+    *,
+    version: FhirVersion,
+    resource_type: str,
+    resource_id: str,
+    authorization: str,
+) -> Prepared | None:
+    """The request of a deletion; None if no URL can address it."""
+    base = type_url(destination, version, resource_type)
+    url = resource_url(base, resource_id) if base else None
+    return Prepared("DELETE", url, _headers(destination, authorization)) if url else None
+
+
 def type_url(destination: Destination, version: FhirVersion, resource_type: str) -> str | None:
     """The address of a type; None if the destination does not take the version."""
     base = destination.base(version)

@@ -38,7 +38,8 @@ class ResponseKind(StrEnum):
     UNAUTHORIZED = "unauthorized"
     HOLD = "hold"  # the deployment is at fault rather than the record
     FOUND = "found"  # a look-up found a resource
-    ABSENT = "absent"  # a look-up, a search or an update found no resource
+    ABSENT = "absent"  # a look-up, a search, an update or a deletion found no resource
+    DELETED = "deleted"  # it is gone, as the destination says
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +241,29 @@ def of_assigned_id(response: Response, found: Response, sent: bytes) -> Response
         return response
     receipt = replace(found.receipt, assigned=True)
     return replace(response, kind=ResponseKind.STORED, receipt=receipt)
+
+
+def classify_delete(status: int, headers: httpx.Headers) -> Response:
+    """Classify the response to a deletion: DELETED, or ABSENT if there is nothing to delete.
+
+    A server that keeps references whole answers CONFLICT while something refers to the resource:
+    https://hl7.org/fhir/R4/http.html#delete. REFUSED says that the deployment may not delete.
+    Neither says anything about what is written there.
+    """
+    code = f"http_{status}"
+    if 200 <= status < 300:
+        return Response(ResponseKind.DELETED, code, status)
+    if status in (404, 410):
+        return Response(ResponseKind.ABSENT, code, status)
+    if status == 401:
+        return Response(ResponseKind.UNAUTHORIZED, code, status)
+    if status in _CONFLICTS:
+        return Response(ResponseKind.CONFLICT, code, status, retry_after(headers))
+    if status in _NOT_STORED:
+        return Response(ResponseKind.BUSY, code, status, retry_after(headers))
+    if status == 408 or (status >= 500 and status not in _ABOUT_TYPE):
+        return Response(ResponseKind.UNKNOWN, code, status, retry_after(headers))
+    return Response(ResponseKind.REFUSED, code, status, retry_after(headers))
 
 
 def classify_look_up(
