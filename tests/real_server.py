@@ -5,9 +5,11 @@ Between them is a proxy that spoils every third answer.
 
 import asyncio
 import json
+import threading
+import time
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +42,7 @@ _BRISK = {
     "UPLIFT_MAX_IN_FLIGHT": "8",
 }
 _PUSH_SECONDS = 400.0
+_ERASE_SECONDS = 300.0
 _CHANGED = "en-US"
 
 Resource = dict[str, Any]
@@ -57,6 +60,25 @@ class Uplift:
             timeout=60,
             trust_env=False,
         )
+
+    def erase_upstream(self, user: str, *, during: Callable[[], object], kills: bool) -> None:
+        """Erase the user at their destinations too, while `during` goes on and, if `kills`,
+        processes are killed; until they are gone here."""
+        url = f"/v1/users/{user}"
+        sending = threading.Thread(target=during)
+        sending.start()
+        time.sleep(2)  # some of it is under way
+        begun = self.api.delete(url, params={"upstream": "delete", "wait": 0})
+        assert begun.status_code == httpx.codes.ACCEPTED, begun.text
+        if kills:
+            for name in ("worker", "beat"):
+                self._system.processes.kill(name)
+                self._system.restart(name)
+        sending.join()
+        ends = time.monotonic() + _ERASE_SECONDS
+        while (found := self.api.get(url)).status_code != httpx.codes.NOT_FOUND:
+            assert time.monotonic() < ends, found.text
+            time.sleep(0.5)
 
     def push(self, export: Path, user: str) -> PushResult:
         """Push an export and wait for the outcome of each record."""
@@ -147,6 +169,33 @@ def assert_each_is_there_once(
         if reference.startswith("Patient/")
     }
     assert about == {f"Patient/{person['id']}"}
+
+
+def assert_nothing_is_there(
+    base: str, ids: Mapping[str, set[str]], headers: Mapping[str, str] | None = None
+) -> None:
+    """No search finds anything of these types, and no read finds any of these ids."""
+    assert held_by(base, set(ids), headers or {}) == []
+    with httpx.Client(
+        headers={"Accept": "application/fhir+json", **(headers or {})}, timeout=60, trust_env=False
+    ) as client:
+        answers = {
+            f"{type_}/{id_}": client.get(f"{base}/{type_}/{id_}").status_code
+            for type_, those in ids.items()
+            for id_ in those
+        }
+    assert set(answers.values()) <= {404, 410}, answers
+
+
+def ids_at(
+    base: str, exports: Exports, fhir_version: str, headers: Mapping[str, str] | None = None
+) -> dict[str, set[str]]:
+    """The ids that the server has, by their types: of the export's types and of Patient."""
+    types = {each.resource_type for each in exports.valid(fhir_version)} | {"Patient"}
+    found: dict[str, set[str]] = {type_: set() for type_ in types}
+    for each in held_by(base, types, headers or {}):
+        found[each["resourceType"]].add(each["id"])
+    return found
 
 
 def held_by(base: str, types: set[str], headers: Mapping[str, str]) -> list[Resource]:

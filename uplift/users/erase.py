@@ -68,13 +68,13 @@ class Eraser:
         self,
         database: Database,
         key_ring: KeyRing,
-        destinations: Mapping[str, Destination],
         settings: Settings,
+        destinations: Mapping[str, Destination] | None = None,
         id_key: bytes | None = None,
     ) -> None:
         self._database = database
         self._key_ring = key_ring
-        self._destinations = destinations
+        self._destinations = destinations or {}
         self._id_key = id_key
         self._rotation_days = settings.master_key_rotation_days
         self._kept_days = settings.backups_kept_days

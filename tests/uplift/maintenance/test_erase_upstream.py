@@ -12,12 +12,12 @@ from tests.uplift.delivery.delivering import deliver, until
 from tests.uplift.users.test_erase import nothing_is_left
 from uplift.errors import Conflict, NotFound
 from uplift.ledger.database import Database
+from uplift.ledger.token_pair import TokenPair
 from uplift.lifecycle import State
 from uplift.problem_types import ProblemType
 from uplift.queues import UPLOADS
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
-from uplift.tokens.obtain import exchange
 from uplift.users.erase import Erasure, Upstream
 from uplift.wiring import Relay
 
@@ -289,8 +289,8 @@ async def test_at_oneup_without_consent_it_waits_for_a_new_grant(
     await begin(relay)
     await until(lambda: told_by(relay, "needs_authorization"))
     upstream.clear_faults()
-    code = await relay.provisioner._tokens.auth_code("alice", new_user=False)
-    tokens = await exchange(relay.provisioner._tokens, code.code)
+    given = upstream.grant("alice")
+    tokens = TokenPair(given["access_token"], given["refresh_token"], 7200.0)
     await relay.provisioner.bring_grant("alice", tokens)
     await go_on(relay)
     assert at_oneup(upstream) == []
