@@ -4,12 +4,13 @@ Between them is a proxy that spoils every third answer.
 """
 
 import asyncio
+import itertools
 import json
 import threading
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,24 +62,37 @@ class Uplift:
             trust_env=False,
         )
 
-    def erase_upstream(self, user: str, *, during: Callable[[], object], kills: bool) -> None:
-        """Erase the user at their destinations too, while `during` goes on and, if `kills`,
-        processes are killed; until they are gone here."""
+    def erase_upstream(self, user: str, fhir_version: str) -> None:
+        """Erase the user at their destinations too, while their app sends and processes are killed,
+        until they are gone here."""
         url = f"/v1/users/{user}"
-        sending = threading.Thread(target=during)
+        sending = threading.Thread(target=self._send_until_refused, args=(user, fhir_version))
         sending.start()
         time.sleep(2)  # some of it is under way
         begun = self.api.delete(url, params={"upstream": "delete", "wait": 0})
         assert begun.status_code == httpx.codes.ACCEPTED, begun.text
-        if kills:
-            for name in ("worker", "beat"):
-                self._system.processes.kill(name)
-                self._system.restart(name)
+        for name in ("worker", "beat"):
+            self._system.processes.kill(name)
+            self._system.restart(name)
         sending.join()
         ends = time.monotonic() + _ERASE_SECONDS
         while (found := self.api.get(url)).status_code != httpx.codes.NOT_FOUND:
             assert time.monotonic() < ends, found.text
             time.sleep(0.5)
+
+    def _send_until_refused(self, user: str, fhir_version: str) -> None:
+        params = {"user": user, "fhirVersion": fhir_version.upper(), "source": "flow"}
+        for number in itertools.count():
+            body = {
+                "resourceType": "Observation",
+                "id": f"flow-{number}",
+                "status": "final",
+                "code": {"text": "pulse"},
+                "valueQuantity": {"value": number},
+            }
+            if not self.api.post("/v1/uploads", params=params, json=body).is_success:
+                return
+            time.sleep(0.05)
 
     def push(self, export: Path, user: str) -> PushResult:
         """Push an export and wait for the outcome of each record."""
