@@ -47,8 +47,19 @@ class DestinationSettings(BaseModel):
         description="What becomes of references to the person. patient: they lead to a Patient"
         " that Uplift makes. as_is: they stay.",
     )
-    destination_login: Literal["", "none", "oneup", "bearer", "basic", "client_credentials"] = (
-        Field(default="", description="How the deployment logs in. oneup: a token a person.")
+    destination_login: Literal[
+        "",
+        "none",
+        "oneup",
+        "bearer",
+        "basic",
+        "client_credentials",
+        "private_key_jwt",
+        "jwt_bearer",
+    ] = Field(
+        default="",
+        description="How the deployment logs in. oneup: a token a person. private_key_jwt: SMART"
+        " Backend Services. jwt_bearer: a Google service account.",
     )
     destination_token_file: Path | None = Field(
         default=None,
@@ -59,16 +70,41 @@ class DestinationSettings(BaseModel):
         default=None, description="Login basic: the password."
     )
     destination_token_url: _Base = Field(
-        default="", description="Login client_credentials: the token endpoint."
+        default="",
+        description="The token endpoint, for the logins client_credentials, private_key_jwt and"
+        " jwt_bearer. If it is empty, the first two read it from the base's"
+        " .well-known/smart-configuration, and the last from the service account's file.",
     )
     destination_client_id: str = Field(
-        default="", description="Login client_credentials: the client's id."
+        default="", description="Logins client_credentials, private_key_jwt: the client's id."
     )
     destination_client_secret: SecretStr | None = Field(
         default=None, description="Login client_credentials: the client's secret."
     )
+    destination_key_file: Path | None = Field(
+        default=None,
+        description="Login private_key_jwt: the file of the key that signs, PEM or JWK. `uplift"
+        " destinations new-key` makes one. It is read again for each token.",
+    )
+    destination_other_key_file: Path | None = Field(
+        default=None,
+        description="Login private_key_jwt: while keys rotate, the next key or the last one. It is"
+        " in the JWKS too, and signs nothing.",
+    )
+    destination_jwks_url: _Base = Field(
+        default="",
+        description="Login private_key_jwt: the address at which the server reads the JWKS, if it"
+        " was registered with one. Assertions name it (jku).",
+    )
+    destination_service_account_file: Path | None = Field(
+        default=None,
+        description="Login jwt_bearer: the JSON file of the service account's key. It is read again"
+        " for each token.",
+    )
     destination_scope: str = Field(
-        default="", description="Login client_credentials: the scope to ask for."
+        default="",
+        description="The scope to ask for, where a token endpoint is asked. If it is empty, the"
+        " preset's.",
     )
     destination_client_style: Literal["basic", "post"] = Field(
         default="basic",

@@ -2,6 +2,7 @@
 
 UpliftError
 ├── ConfigurationError          a setting is missing or wrong
+│   └── UnusableKey             a file has no key that can sign
 ├── SealError                   a sealed value does not open with the keys of this process
 ├── KeyNeeded                   a master key may not be retired: something may need it
 ├── RequestError                a caller's request cannot be done; it says which problem this is
@@ -48,6 +49,14 @@ class UpliftError(Exception):
 
 class ConfigurationError(UpliftError):
     """A setting is missing or wrong. Somebody must change it before a start makes sense."""
+
+
+class UnusableKey(ConfigurationError):
+    """A file has no key that can sign. `code` says in one word what is wrong with it."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class SealError(UpliftError):
@@ -202,7 +211,10 @@ class TokenUnavailable(UpliftError):
 
 
 class LoginFailed(TokenUnavailable):
-    """The deployment cannot log in at a destination: this says nothing about any person."""
+    """The deployment cannot log in at a destination: this says nothing about any person.
+
+    `docs/errors.md` lists the codes; `uplift doctor` says what to do about each.
+    """
 
 
 class TokenPending(TokenUnavailable):

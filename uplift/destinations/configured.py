@@ -3,30 +3,24 @@
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import SecretStr, ValidationError
 
 from uplift.destination_settings import PREFIX, DestinationSettings, check_names
+from uplift.destinations.configured_login import configured_login
 from uplift.destinations.derived_ids import read_id_key
 from uplift.destinations.destination import (
-    BasicLogin,
-    BearerLogin,
     ClientCertificate,
-    ClientCredentialsLogin,
-    ClientStyle,
     Destination,
     Destinations,
-    Login,
     Meaning,
     Mode,
-    NoLogin,
     OnDeleted,
-    OneUpLogin,
     OnForeign,
     Subject,
 )
-from uplift.destinations.presets import PRESETS, Preset
+from uplift.destinations.presets import PRESETS
 from uplift.errors import ConfigurationError
 from uplift.fhir.versions import FhirVersion
 from uplift.secret_files import read_secret
@@ -34,8 +28,6 @@ from uplift.settings import Settings
 
 ONEUP = "oneup"
 """The name of 1upHealth, which needs no other setting than UPLIFT_ONEUP_…"""
-
-_Value = TypeVar("_Value")
 
 _NAMES = frozenset(name.removeprefix(PREFIX) for name in DestinationSettings.model_fields)
 _SECRETS = frozenset(
@@ -132,12 +124,13 @@ def _destination(name: str, own: DestinationSettings, settings: Settings) -> Des
         )
     preset = PRESETS[kind]
     limit = own.destination_max_attempts_per_second
+    bases = _bases(name, kind, own, settings)
     return Destination(
         name=name,
-        bases=_bases(name, kind, own, settings),
+        bases=bases,
         mode=Mode(own.destination_mode or preset.mode),
         subject=Subject(own.destination_subject or preset.subject),
-        login=_login(name, own, preset),
+        login=configured_login(name, own, preset, bases),
         media_type=own.destination_media_type or preset.media_type,
         headers=own.destination_headers,
         tenant=own.destination_tenant,
@@ -170,37 +163,6 @@ def _bases(
             " UPLIFT_DESTINATION_R4 and so on)."
         )
     return bases
-
-
-def _login(name: str, own: DestinationSettings, preset: Preset) -> Login:
-    match own.destination_login or preset.login:
-        case "oneup":
-            return OneUpLogin()
-        case "bearer":
-            return BearerLogin(_needed(own.destination_token_file, "token_file", name))
-        case "basic":
-            return BasicLogin(
-                _needed(own.destination_user, "user", name),
-                _needed(own.destination_password, "password", name),
-            )
-        case "client_credentials":
-            return ClientCredentialsLogin(
-                token_url=_needed(own.destination_token_url, "token_url", name),
-                client_id=_needed(own.destination_client_id, "client_id", name),
-                secret=_needed(own.destination_client_secret, "client_secret", name),
-                scope=own.destination_scope,
-                style=ClientStyle(own.destination_client_style),
-            )
-    return NoLogin()
-
-
-def _needed(value: _Value | None, key: str, name: str) -> _Value:
-    if not value:
-        raise ConfigurationError(
-            f"The login of the destination {name!r} needs {key} (in the environment"
-            f" UPLIFT_DESTINATION_{key.upper()})."
-        )
-    return value
 
 
 def _certificate(own: DestinationSettings) -> ClientCertificate | None:

@@ -83,7 +83,10 @@ class BasicLogin:
 
 @dataclass(frozen=True, slots=True)
 class ClientCredentialsLogin:
-    """A token of the deployment by the client credentials grant: RFC 6749, 4.4."""
+    """A token of the deployment by the client credentials grant: RFC 6749, 4.4.
+
+    An empty `token_url` is the one that the server's `.well-known/smart-configuration` names.
+    """
 
     token_url: str
     client_id: str
@@ -92,7 +95,38 @@ class ClientCredentialsLogin:
     style: ClientStyle = ClientStyle.BASIC
 
 
-Login = NoLogin | OneUpLogin | BearerLogin | BasicLogin | ClientCredentialsLogin
+@dataclass(frozen=True, slots=True)
+class PrivateKeyLogin:
+    """The same grant, for an assertion that the deployment signs: SMART Backend Services.
+
+    `other_key_file` is in the JWKS too, and signs nothing: the next key, or the last one.
+    `jwks_url` is where the server finds the JWKS, if it does. `token_url` is as above.
+    """
+
+    client_id: str
+    key_file: Path
+    other_key_file: Path | None = None
+    jwks_url: str = ""
+    token_url: str = ""
+    scope: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAccountLogin:
+    """A token of the deployment for a JWT that a Google service account's key signs: RFC 7523, 2.1.
+
+    An empty `token_url` is that of the account's file.
+    """
+
+    file: Path
+    scope: str
+    token_url: str = ""
+
+
+TokenLogin = ClientCredentialsLogin | PrivateKeyLogin | ServiceAccountLogin
+"""The logins that ask a token endpoint for the deployment's token."""
+
+Login = NoLogin | OneUpLogin | BearerLogin | BasicLogin | TokenLogin
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +169,12 @@ class Destination:
         """The address below which resources of that version are; None if it is not taken."""
         base = self.bases.get(version)
         return f"{base}/{self.tenant}" if base and self.tenant else base
+
+    @property
+    def first_base(self) -> str:
+        """The base of the newest version that it takes: what the server says of itself is there."""
+        newest = max(self.bases, key=list(FhirVersion).index)
+        return self.base(newest) or ""
 
     @property
     def needs_grant(self) -> bool:

@@ -10,11 +10,15 @@ from uplift.destinations.destination import Meaning, Mode, Subject
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """The fields of a destination that a kind of server decides. `login` names one of `logins`."""
+    """The fields of a destination that a kind of server decides. `login` names one of `logins`.
+
+    `{base}` in `scope` stands for the destination's only base.
+    """
 
     mode: Mode
     subject: Subject
     login: str
+    scope: str = ""
     media_type: str
     on_conflict: Meaning
     on_precondition: Meaning

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from uplift.sandbox.config import SandboxConfig
+from uplift.sandbox.hapi.assertions import write_account
 from uplift.sandbox.journal import UnreadableJournalError
 from uplift.sandbox.server import LOOPBACK, serve
 
@@ -38,10 +39,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add(
         "--auth",
-        choices=["none", "basic", "bearer", "client_credentials"],
+        choices=[
+            "none",
+            "basic",
+            "bearer",
+            "client_credentials",
+            "private_key_jwt",
+            "jwt_bearer",
+        ],
         default=default.auth,
         help="how to log in at --like hapi: by client id and secret, by the secret as a bearer "
-        "token, or by a token for them",
+        "token, or by a token for them, for an assertion signed by a key of --jwks, or for one of "
+        "--service-account",
+    )
+    add(
+        "--jwks",
+        type=Path,
+        default=default.jwks,
+        help="the client's public keys, as `uplift destinations jwks` prints them",
+    )
+    add(
+        "--service-account",
+        type=Path,
+        default=default.service_account,
+        help="the file of a Google service account; if it is not there, one is made",
     )
     add(
         "--state",
@@ -122,9 +143,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if token:
         chosen["control_token"] = token
     config = SandboxConfig(**chosen)
+    if config.service_account is not None and not config.service_account.parent.is_dir():
+        parser.error(f"--service-account: there is no folder {config.service_account.parent}")
 
     def say_where(url: str) -> None:
         name = "HAPI FHIR" if config.like == "hapi" else "1upHealth"
+        if config.service_account is not None:
+            write_account(config.service_account, f"{url}/oauth2/token")
         sys.stdout.write(f"Sandbox of {name} on {url}\n")
         if not token:
             sys.stdout.write(f"The token of {url}/_sandbox/ is {config.control_token}\n")

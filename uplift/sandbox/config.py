@@ -16,9 +16,18 @@ class SandboxConfig:
     like: Literal["oneup-recorded", "hapi"] | None = None
     """A server to be like: 1upHealth as its recorded responses are, or HAPI FHIR JPA."""
 
-    auth: Literal["none", "basic", "bearer", "client_credentials"] = "none"
-    """How the deployment logs in, with `like="hapi"`: not at all, by the client's id and secret, by
-    the secret as a bearer token, or by a token from `/oauth2/token`."""
+    auth: Literal[
+        "none", "basic", "bearer", "client_credentials", "private_key_jwt", "jwt_bearer"
+    ] = "none"
+    """How the deployment logs in, where it does so once: not at all, by the client's id and secret,
+    by the secret as a bearer token, or by a token from `/oauth2/token`: for id and secret, for an
+    assertion that a key of `jwks` signed, or for one of `service_account`."""
+
+    jwks: Path | None = None
+    """The client's public keys, with `auth="private_key_jwt"`. Read for each request."""
+
+    service_account: Path | None = None
+    """The file of the service account, with `auth="jwt_bearer"`. Read for each request."""
 
     search_cache_seconds: float = 60.0
     """How long a search gives what it gave before, with `like="hapi"`, in seconds."""

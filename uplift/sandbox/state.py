@@ -9,6 +9,7 @@ from typing import Any
 from uplift.sandbox.accounts import Accounts
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.faults import Faults
+from uplift.sandbox.hapi.assertions import Assertions
 from uplift.sandbox.hapi.searches import SearchCache
 from uplift.sandbox.journal import Event, Journal
 from uplift.sandbox.store import Store
@@ -69,6 +70,7 @@ class Sandbox:
 
     def _begin(self) -> None:
         self.accounts = Accounts(self.config, partial(self._note, "accounts"))
+        self.assertions = Assertions()
         self.store = Store(
             like_recorded=self.config.like == "oneup-recorded", note=partial(self._note, "store")
         )

@@ -15,13 +15,18 @@ from uplift.destinations.destination import (
     Destinations,
     NoLogin,
     OneUpLogin,
+    PrivateKeyLogin,
+    ServiceAccountLogin,
+    TokenLogin,
 )
 from uplift.destinations.http_client import open_http
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 from uplift.tokens.access import TokenAccess
-from uplift.tokens.client_credentials import ClientCredentials
+from uplift.tokens.ask_for_token import ask_for_token
+from uplift.tokens.login_keys import check_keys
 from uplift.tokens.logins import Access, DeploymentAccess, FileLogin, FixedLogin, LoginSource
+from uplift.tokens.shared_token import SharedToken
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,7 @@ class Channels(Mapping[str, Channel]):
     A destination has connections of its own, some more than sends, so that no other waits for
     them and a token refresh never does. Build it on the running loop.
 
-    Raises ConfigurationError for a certificate that cannot be used.
+    Raises ConfigurationError for a certificate or a key file that cannot be used.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class Channels(Mapping[str, Channel]):
     ) -> None:
         self._clients: list[httpx.AsyncClient] = []
         self._channels: dict[str, Channel] = {}
+        check_keys(destinations)
         for name, destination in destinations.items():
             http = open_http(
                 connections=settings.max_in_flight + 10,
@@ -98,5 +104,23 @@ def login_source(
             return FixedLogin.basic(login)
         case BearerLogin(file):
             return FileLogin(file)
-        case ClientCredentialsLogin() as login:
-            return ClientCredentials(destination.name, login, http, redis_client, key_ring)
+        case ClientCredentialsLogin() | PrivateKeyLogin() | ServiceAccountLogin() as login:
+            base = destination.first_base
+            return SharedToken(
+                whose_token(destination.name, login, base),
+                lambda now: ask_for_token(http, login, base, now=now),
+                redis_client,
+                key_ring,
+            )
+
+
+def whose_token(name: str, login: TokenLogin, base: str) -> tuple[str, ...]:
+    """What a deployment's token is good for. With another of these it is another token."""
+    where = login.token_url or base
+    match login:
+        case ClientCredentialsLogin():
+            return (name, where, login.client_id, login.scope)
+        case PrivateKeyLogin():
+            return (name, where, login.client_id, login.scope, "private_key_jwt")
+        case ServiceAccountLogin():
+            return (name, where, str(login.file), login.scope, "jwt_bearer")

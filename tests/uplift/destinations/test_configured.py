@@ -185,7 +185,7 @@ def test_an_address_names_what_makes_it_another_server() -> None:
         settings = Settings(destination="hapi", id_key=KEY, destination_r4="https://a")
         return configured_destinations(settings.model_copy(update=changed))["hapi"].address
 
-    assert address() == address(destination_subject="as_is", destination_scope="x")
+    assert address() == address(destination_subject="as_is", destination_proxy="http://p")
     different = [
         address(destination_r4="https://b"),
         address(destination_dstu2="https://a"),

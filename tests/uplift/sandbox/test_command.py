@@ -1,3 +1,4 @@
+import json
 import signal
 import socket
 import subprocess
@@ -35,6 +36,17 @@ def test_the_command_prints_its_address_serves_and_stops(stop: signal.Signals) -
         sandbox.close()
         process.send_signal(stop)
         assert process.wait(10) == 0
+
+
+def test_a_service_account_is_made_for_who_has_none(tmp_path: Path) -> None:
+    file = tmp_path / "account.json"
+    options = ("--like", "hapi", "--auth", "jwt_bearer", "--service-account", str(file))
+    with running(*options) as (url, _):
+        account = json.loads(file.read_text())
+        assert account["token_uri"] == f"{url}/oauth2/token"
+        assert file.stat().st_mode & 0o777 == 0o600
+    with running(*options):
+        assert json.loads(file.read_text()) == account
 
 
 def test_a_state_without_its_key_is_a_clear_message(

@@ -3,11 +3,13 @@
 import base64
 import binascii
 import hmac
+from typing import Any
 
 from starlette.responses import Response
 
 from uplift.sandbox.accounts import Account
 from uplift.sandbox.exchange import Exchange
+from uplift.sandbox.hapi.assertions import CLIENT_ALGORITHMS, NotAcceptedError
 from uplift.sandbox.responses import message, oauth_error, response
 from uplift.sandbox.state import Sandbox
 
@@ -26,24 +28,19 @@ def caller(sandbox: Sandbox, exchange: Exchange) -> Account | None:
             return _client(sandbox)
         case "bearer", "bearer" if hmac.compare_digest(given, config.client_secret):
             return _client(sandbox)
-        case "client_credentials", "bearer":
+        case (("client_credentials" | "private_key_jwt" | "jwt_bearer"), "bearer"):
             return sandbox.accounts.holder_of_access(given)
     return None
 
 
 def token(sandbox: Sandbox, exchange: Exchange) -> Response:
-    """`POST /oauth2/token`: an access token for client_credentials, by secret basic or post."""
-    params, config = exchange.params, sandbox.config
-    scheme, _, given = exchange.request.headers.get("authorization", "").partition(" ")
+    """`POST /oauth2/token`: an access token for who logs in as `SandboxConfig.auth` wants it."""
     if exchange.method != "POST":
         return message(405, "Method Not Allowed")
-    in_form = (params.get("client_id"), params.get("client_secret"))
-    if in_form != (config.client_id, config.client_secret) and not (
-        scheme.lower() == "basic" and _is_client(sandbox, given)
-    ):
-        return oauth_error("invalid_client", "Client authentication failed", 401)
-    if params.get("grant_type") != "client_credentials":
-        return oauth_error("unsupported_grant_type", "Unknown or missing grant_type")
+    try:
+        _check(sandbox, exchange)
+    except NotAcceptedError as why:
+        return oauth_error(why.error, why.description, why.status)
     pair = sandbox.accounts.issue_tokens(_client(sandbox).oneup_user_id)
     body = {
         "access_token": pair.access_token,
@@ -51,6 +48,60 @@ def token(sandbox: Sandbox, exchange: Exchange) -> Response:
         "expires_in": pair.expires_in,
     }
     return response(body, headers={"Cache-Control": "no-store"})
+
+
+def smart_configuration(sandbox: Sandbox, exchange: Exchange) -> Response:
+    """`/{version}/.well-known/smart-configuration`, where SMART's logins are asked for."""
+    if sandbox.config.auth not in ("client_credentials", "private_key_jwt"):
+        return message(404, "Not Found")
+    said: dict[str, Any] = {
+        "token_endpoint": _token_url(exchange),
+        "grant_types_supported": ["client_credentials"],
+        "scopes_supported": ["system/*.cruds"],
+        "capabilities": ["client-confidential-symmetric"],
+        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+    }
+    if sandbox.config.auth == "private_key_jwt":
+        said |= {
+            "capabilities": ["client-confidential-asymmetric"],
+            "token_endpoint_auth_methods_supported": ["private_key_jwt"],
+            "token_endpoint_auth_signing_alg_values_supported": list(CLIENT_ALGORITHMS),
+        }
+    return response(said)
+
+
+def _check(sandbox: Sandbox, exchange: Exchange) -> None:
+    """Raise NotAcceptedError unless the client may have a token."""
+    params, config = exchange.params, sandbox.config
+    grant = "client_credentials"
+    if config.auth == "jwt_bearer":
+        grant = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+    if config.auth == "client_credentials":
+        _check_secret(sandbox, exchange)
+    if params.get("grant_type") != grant:
+        raise NotAcceptedError("unsupported_grant_type", "Unknown or missing grant_type")
+    url = _token_url(exchange)
+    match config.auth:
+        case "private_key_jwt":
+            sandbox.assertions.check_client(params, config.client_id, config.jwks, url)
+        case "jwt_bearer":
+            sandbox.assertions.check_account(params, config.service_account, url)
+
+
+def _check_secret(sandbox: Sandbox, exchange: Exchange) -> None:
+    params, config = exchange.params, sandbox.config
+    scheme, _, given = exchange.request.headers.get("authorization", "").partition(" ")
+    in_form = (params.get("client_id"), params.get("client_secret"))
+    if in_form != (config.client_id, config.client_secret) and not (
+        scheme.lower() == "basic" and _is_client(sandbox, given)
+    ):
+        raise NotAcceptedError("invalid_client", "Client authentication failed", 401)
+
+
+def _token_url(exchange: Exchange) -> str:
+    """As the client named it: what is signed for another one is not taken."""
+    host = exchange.request.headers.get("host", "localhost")
+    return f"{exchange.request.scope['scheme']}://{host}/oauth2/token"
 
 
 def _client(sandbox: Sandbox) -> Account:

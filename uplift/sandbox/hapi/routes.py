@@ -168,6 +168,7 @@ def _metadata(_: Sandbox, exchange: Exchange) -> Response:
 
 ROUTES: list[tuple[str, Api, _Handler]] = [
     ("/oauth2/token", "token", login.token),
+    ("/{version}/.well-known/smart-configuration", "none", login.smart_configuration),
     ("/{version}", "fhir", _fhir(_bases)),
     ("/{version}/", "fhir", _fhir(_bases)),
     ("/{version}/metadata", "fhir", _fhir(_metadata, public=True)),

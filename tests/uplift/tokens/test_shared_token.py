@@ -17,8 +17,9 @@ from tests.uplift.destinations.remote import Connection, Remote, serve
 from uplift.destinations.destination import ClientCredentialsLogin, ClientStyle
 from uplift.destinations.http_client import open_http
 from uplift.errors import LoginFailed, TokenUnavailable
-from uplift.tokens import client_credentials
-from uplift.tokens.client_credentials import ClientCredentials
+from uplift.tokens import shared_token
+from uplift.tokens.ask_for_token import ask_for_token
+from uplift.tokens.shared_token import SharedToken
 
 
 class Clock:
@@ -54,10 +55,10 @@ class Process:
     ) -> None:
         given = {"client_id": "up lift", "secret": SecretStr("s:e/c"), "scope": "system/*.write"}
         self.http = open_http(connections=2)
-        self.login = ClientCredentials(
-            "hapi",
-            ClientCredentialsLogin(token_url=f"{remote.url}/token", **{**given, **login}),
-            self.http,
+        own = ClientCredentialsLogin(token_url=f"{remote.url}/token", **{**given, **login})
+        self.login = SharedToken(
+            ("hapi",),
+            lambda now: ask_for_token(self.http, own, remote.url, now=now),
             redis,
             KEY_RING,
             now=clock,
@@ -160,10 +161,10 @@ async def test_while_the_endpoint_is_away_the_old_token_serves_until_its_end(
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 302])
-async def test_an_endpoint_that_refuses_the_client_is_the_deployments_fault(
+async def test_an_endpoint_that_refuses_is_the_deployments_fault(
     redis: FakeAsyncRedis, status: int
 ) -> None:
-    async with serve(Endpoint(status=status, error="invalid_client")) as remote:
+    async with serve(Endpoint(status=status, said="no")) as remote:
         process = Process(remote, redis, Clock())
         for _ in range(20):
             with pytest.raises(LoginFailed) as raised:
@@ -191,7 +192,7 @@ async def test_without_redis_each_process_fetches_its_own() -> None:
 async def test_a_mark_that_lasts_stops_nobody_for_long(
     redis: FakeAsyncRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_credentials, "_WAIT_SECONDS", 0.3)
+    monkeypatch.setattr(shared_token, "_WAIT_SECONDS", 0.3)
     async with serve(Endpoint()) as remote:
         process = Process(remote, redis, Clock())
         assert await process.login._may_fetch()

@@ -1,4 +1,4 @@
-"""The deployment's own token by the client credentials grant: one for all processes.
+"""The deployment's own token at one destination: one for all processes.
 
 Redis has it, sealed under the master key in use, until it ends. One process fetches it and the
 others wait for that; without Redis each fetches its own. It is fetched again before it ends.
@@ -8,25 +8,21 @@ import asyncio
 import base64
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from urllib.parse import quote
 
-import httpx
 import orjson
 import redis.asyncio
 import structlog
 from redis.exceptions import RedisError
 
-from uplift.destinations.destination import ClientCredentialsLogin, ClientStyle
-from uplift.errors import LoginFailed, SealError, TokenError, TokenUnavailable, Trouble
+from uplift.errors import SealError, TokenUnavailable
+from uplift.ledger.token_pair import TokenPair
 from uplift.sealing import KeyRing, UserKey, WrappedKey
 from uplift.tokens.person import AccessToken
-from uplift.tokens.token_request import post_form, token_pair
 
 _log = structlog.get_logger(__name__)
 
-_SECONDS = 20.0
 # How long the mark of a fetch lasts if the process that set it dies, and how long others wait.
 _FETCH_SECONDS = 30.0
 _WAIT_SECONDS = 10.0
@@ -36,28 +32,31 @@ _PAUSE_SECONDS = 5.0
 # A token is fetched again when it is good for less than this, or less than half its life.
 _MARGIN_SECONDS = 300.0
 
+Ask = Callable[[float], Awaitable[TokenPair]]
+"""Asks for a new token at a time (seconds since 1970). Raises LoginFailed, TokenUnavailable."""
 
-class ClientCredentials:
-    """Gives the token of one destination's login. `now` is the time in seconds since 1970."""
+
+class SharedToken:
+    """Gives the token that `ask` fetches. `now` is the time in seconds since 1970.
+
+    `of` says whose token it is, and for what: with another client or scope, the token of before is
+    not found.
+    """
 
     def __init__(
         self,
-        name: str,
-        login: ClientCredentialsLogin,
-        http: httpx.AsyncClient,
+        of: tuple[str, ...],
+        ask: Ask,
         redis_client: "redis.asyncio.Redis",
         key_ring: KeyRing,
         *,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._login = login
-        self._http = http
+        self._ask = ask
         self._redis = redis_client
         self._key_ring = key_ring
         self._now = now
-        # With another client or scope, the token of before is not found.
-        parts = (name, login.token_url, login.client_id, login.scope)
-        self._key = f"uplift:login:{hashlib.sha256(orjson.dumps(parts)).hexdigest()[:32]}"
+        self._key = f"uplift:login:{hashlib.sha256(orjson.dumps(of)).hexdigest()[:32]}"
         self._lock = asyncio.Lock()
         self._token: AccessToken | None = None
         self._renew_at = 0.0
@@ -108,27 +107,13 @@ class ClientCredentials:
     async def _fetch(self) -> AccessToken:
         if self._failed is not None and time.monotonic() - self._failed_at < _PAUSE_SECONDS:
             raise self._failed
-        form = {"grant_type": "client_credentials"}
-        headers = {}
-        if self._login.scope:
-            form["scope"] = self._login.scope
-        secret = self._login.secret.get_secret_value()
-        if self._login.style is ClientStyle.BASIC:
-            # RFC 6749, 2.3.1: both are form-encoded first.
-            pair = f"{quote(self._login.client_id, safe='')}:{quote(secret, safe='')}"
-            headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
-        else:
-            form |= {"client_id": self._login.client_id, "client_secret": secret}
         asked_at = self._now()
         try:
-            status, response, received = await post_form(
-                self._http, self._login.token_url, form, headers, seconds=_SECONDS
-            )
-            tokens = token_pair(status, response, received)
-        except TokenError as error:
-            self._failed, self._failed_at = _failure(error), time.monotonic()
+            tokens = await self._ask(asked_at)
+        except TokenUnavailable as error:
+            self._failed, self._failed_at = error, time.monotonic()
             _log.warning("login_failed", code=error.code)
-            raise self._failed from None
+            raise
         self._failed = None
         self._token = AccessToken(tokens.access_token, 0)
         self._set_times(asked_at, tokens.expires_in)
@@ -181,11 +166,3 @@ class ClientCredentials:
     async def _release(self) -> None:
         with suppress(RedisError, OSError):  # the mark ends by itself
             await self._redis.delete(f"{self._key}:fetching")
-
-
-def _failure(error: TokenError) -> TokenUnavailable:
-    """The endpoint's answer blames the deployment, or it did not answer."""
-    blames_us = error.trouble is Trouble.REFUSED or error.code.startswith(("http_40", "http_3"))
-    if blames_us and error.code != "http_408":
-        return LoginFailed(error.code)
-    return TokenUnavailable(error.code, retry_after=error.retry_after)
