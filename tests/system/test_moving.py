@@ -1,5 +1,6 @@
 """docs/moving.md: 20 people move from 1upHealth to a server like HAPI, by the page's commands."""
 
+import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 _PEOPLE = [f"person-{number}" for number in range(1, 21)]
-_RECORDS = 2
+_RECORDS = 1
 _THERE = "https://fhir.example.org/fhir"
 
 
@@ -55,7 +56,13 @@ def hapi() -> Iterator[SandboxServer]:
 
 
 @pytest.fixture
-def both(tmp_path: Path, hapi: SandboxServer) -> Iterator[Running]:
+def oneup() -> Iterator[SandboxServer]:
+    with SandboxServer(SandboxConfig(client_secret=secrets.token_urlsafe(8))) as server:
+        yield server
+
+
+@pytest.fixture
+def both(tmp_path: Path, hapi: SandboxServer, oneup: SandboxServer) -> Iterator[Running]:
     """A system with both destinations, by the page's own file."""
     file = tmp_path / "destinations.toml"
     (toml,) = [text for text in blocks("toml") if "[hapi]" in text]
@@ -65,10 +72,16 @@ def both(tmp_path: Path, hapi: SandboxServer) -> Iterator[Running]:
         "UPLIFT_DESTINATIONS_FILE": str(file),
         "UPLIFT_DESTINATION": "oneup",
         "UPLIFT_ID_KEY": new_id_key(),
+        "UPLIFT_ONEUP_FHIR_URL": oneup.fhir_url,
+        "UPLIFT_ONEUP_TOKEN_URL": oneup.token_url,
+        "UPLIFT_ONEUP_USERS_URL": oneup.users_url,
+        "UPLIFT_ONEUP_CLIENT_ID": oneup.config.client_id,
+        "UPLIFT_ONEUP_CLIENT_SECRET": oneup.config.client_secret,
     }
     data = tmp_path / "data"
     processes = ("api", "worker", "bulk", "beat")
     with System(data, settings, processes=processes, any_port=True) as system:
+        system.sandbox_url, system.sandbox_token = oneup.url, oneup.config.control_token
         running = Running(system, data)
         yield running
         running.close()

@@ -1,6 +1,6 @@
 """What is to be deleted at destinations: who may ask for each resource, and what came of it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -163,17 +163,16 @@ _GO_ON = text(f"""
 """)  # noqa: S608  our own text
 
 
-async def record(connection: AsyncConnection, done: Sequence[Done]) -> None:
-    """Record what these requests came to."""
-    for each in sorted(done, key=lambda each: (each.claimed.user_id, each.claimed.key)):
-        mine = {
-            "user_id": each.claimed.user_id,
-            "destination": each.claimed.destination,
-            "key": each.claimed.key,
-            "due_at": each.claimed.due_at,
-        }
-        if each.gone:
-            await connection.execute(_REMOVE, mine)
-        else:
-            more = {"seconds": each.seconds, "deleted": each.deleted, "problem": each.problem}
-            await connection.execute(_GO_ON, {**mine, **more})
+async def record(connection: AsyncConnection, done: Done) -> None:
+    """Record what a request came to, unless another has the row meanwhile."""
+    mine = {
+        "user_id": done.claimed.user_id,
+        "destination": done.claimed.destination,
+        "key": done.claimed.key,
+        "due_at": done.claimed.due_at,
+    }
+    if done.gone:
+        await connection.execute(_REMOVE, mine)
+        return
+    more = {"seconds": done.seconds, "deleted": done.deleted, "problem": done.problem}
+    await connection.execute(_GO_ON, {**mine, **more})

@@ -123,24 +123,38 @@ class UpstreamEraser:
     # --- the requests ------------------------------------------------------------------------
 
     async def _delete_at(self, name: str) -> None:
-        """Delete what is due at one destination, as fast as its rate limiter lets it."""
+        """Delete what is due at one destination, as fast as its rate limiter lets it.
+
+        A request that stalls keeps no other waiting.
+        """
         until = time.monotonic() + _ROUND_SECONDS
-        while time.monotonic() < until:
-            async with self._database.reading() as connection:
-                due = await upstream_deletions.count_due(connection, name, limit=_MAX_AT_ONCE)
-            permits = await self._rate_limiters[name].acquire(due) if due else 0
-            if not permits:
-                return
-            async with self._database.transaction() as connection:
-                claims = await upstream_deletions.claim(
-                    connection,
-                    name,
-                    limit=min(permits, due),
-                    seconds=_CLAIM_ATTEMPTS * self._attempt_seconds,
-                )
-            done = await asyncio.gather(*(self._ask(name, each) for each in claims))
-            async with self._database.transaction() as connection:
-                await upstream_deletions.record(connection, done)
+        running: set[asyncio.Task[None]] = set()
+        async with asyncio.TaskGroup() as requests:
+            while time.monotonic() < until:
+                claims = await self._claim(name, limit=_MAX_AT_ONCE - len(running))
+                running |= {requests.create_task(self._do(name, each)) for each in claims}
+                if not running:
+                    return
+                _, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _claim(self, name: str, *, limit: int) -> list[Claimed]:
+        async with self._database.reading() as connection:
+            due = await upstream_deletions.count_due(connection, name, limit=limit)
+        permits = await self._rate_limiters[name].acquire(due) if due else 0
+        if not permits:
+            return []
+        async with self._database.transaction() as connection:
+            return await upstream_deletions.claim(
+                connection,
+                name,
+                limit=min(permits, due),
+                seconds=_CLAIM_ATTEMPTS * self._attempt_seconds,
+            )
+
+    async def _do(self, name: str, claimed: Claimed) -> None:
+        done = await self._ask(name, claimed)
+        async with self._database.transaction() as connection:
+            await upstream_deletions.record(connection, done)
 
     async def _ask(self, name: str, claimed: Claimed) -> Done:
         """Delete the resource; or read it, if the destination has said that it is gone."""

@@ -1,4 +1,4 @@
-"""The FHIR API: create, read, update, delete, search, `$everything`, each user on their own data."""
+"""The FHIR API: what each user may do with their own data, `$everything` among it."""
 
 import time
 from collections.abc import Callable
