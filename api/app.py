@@ -59,6 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ):
             async with open_relay(settings, FOR_A_CALLER) as relay:
                 app.state.relay = relay
+                relay.heartbeats.begin("api")
                 app.state.admission = Admission(settings)
                 app.state.readiness = Remembered(lambda: health.check(relay), late=health.LATE)
                 app.state.rate_limits = RateLimits(settings)

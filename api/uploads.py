@@ -47,7 +47,7 @@ router = APIRouter(tags=["uploads"])
 
 _READERS = (Scope.SUBMIT, Scope.OPERATOR, Scope.DEVICE)
 _MAX_RETRY_AFTER = 60
-_ROWS_AT_ONCE = 50
+_ROWS_AT_ONCE = 20
 
 
 @router.post(

@@ -45,8 +45,8 @@ class UpstreamErasing(Camel):
         examples=[12],
     )
     problem: str | None = Field(
-        description="The last response that kept something from being deleted, as a code. Null: none"
-        " did.",
+        description="The last response that kept something from being deleted, as a code. Null:"
+        " none did.",
         examples=["http_403"],
     )
 
@@ -147,8 +147,8 @@ class UserSummary(Camel):
 
 
 class ErasureStatus(Camel):
-    """How far an erasure is. With the `upstream` `keep`, the data cannot be read any more as soon as
-    this is answered."""
+    """How far an erasure is. With the `upstream` `keep`, the data cannot be read any more as soon
+    as this is answered."""
 
     status: Literal["erased", "erasing"] = Field(
         description="`erased`: nothing is left, and nothing is sent any more. `erasing`: workers"
@@ -177,8 +177,8 @@ class ErasureStatus(Camel):
         examples=[0],
     )
     problem: str | None = Field(
-        description="The last response that kept something from being deleted, as a code. Null: none"
-        " did.",
+        description="The last response that kept something from being deleted, as a code. Null:"
+        " none did.",
         examples=["http_403"],
     )
     history: list[str] = Field(

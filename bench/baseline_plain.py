@@ -33,7 +33,7 @@ class Baseline:
     def __init__(self, testbed: Testbed) -> None:
         environment = testbed.system.environment
         self._testbed = testbed
-        self._url = beside(environment["UPLIFT_DATABASE_URL"], "baseline")
+        self._url = beside(testbed.superuser_url, "baseline")
         self._redis_url = environment["UPLIFT_REDIS_URL"].rpartition("/")[0] + "/2"
         self.environment = {
             **os.environ,

@@ -31,7 +31,7 @@ def main(folder: Path, plan: Plan) -> list[Figure]:
         stand_in = stack.enter_context(upstream(folder))
         empty = stack.enter_context(open_testbed(folder / "empty", stand_in))
         urls = {
-            "UPLIFT_DATABASE_URL": beside(empty.system.environment["UPLIFT_DATABASE_URL"], "grown"),
+            "UPLIFT_DATABASE_URL": beside(empty.superuser_url, "grown"),
             "UPLIFT_REDIS_URL": (
                 empty.system.environment["UPLIFT_REDIS_URL"].rpartition("/")[0] + "/1"
             ),

@@ -287,7 +287,7 @@ def main(rows: int = ROWS) -> dict[str, Any]:
             oneup_client_secret=SecretStr(client.client_secret),
             oneup_keeps_ids=True,
             # The lighter a delivery is for its worker, the more of it is PostgreSQL's work.
-            second_opinion=False,
+            second_opinion=0.0,
             log_level="error",
         )
         configure_logs(settings)

@@ -62,7 +62,10 @@ class Testbed:
             master_keys=SecretStr(environment["UPLIFT_MASTER_KEYS"]),
             max_queued_messages=1_000_000,
         )
-        self.ledger = psycopg.connect(environment["UPLIFT_DATABASE_URL"], autocommit=True)
+        self.superuser_url = (
+            system.postgres.url if system.postgres else environment["UPLIFT_DATABASE_URL"]
+        )
+        self.ledger = psycopg.connect(self.superuser_url, autocommit=True)
         self._key_ring = KeyRing.parse(environment["UPLIFT_MASTER_KEYS"])
         self.key = asyncio.run(self._add_key())
         self._people = 0

@@ -26,11 +26,10 @@ import psycopg
 from chaos.cluster import Cluster
 from chaos.lasting import LASTING
 from chaos.options import Options
-from chaos.run import add_key, add_users
+from chaos.run import add_key, add_people
 from chaos.scenario import processes_of
 from chaos.told import Examination, examined, failures
 from uplift.cli.local.processes import interrupted_by_signals
-from uplift.cli.local.system import System
 
 # Silence as in a deployment. The other times are short, so that they can be told from it.
 OPTIONS = Options(users=1, attempt=10.0, lease=120.0, silence=15.0, settle=5.0)
@@ -151,8 +150,7 @@ def _upstream(**rule: Any) -> Lasts:
 
 def _server(name: str) -> Lasts:
     def lasts(cluster: Cluster) -> AbstractContextManager[None]:
-        system: System = cluster.system
-        return LASTING[name].lasts(system)
+        return LASTING[name].lasts(cluster.ground)
 
     return lasts
 
@@ -269,7 +267,7 @@ def run(folder: Path, say: Callable[[str], None], only: str) -> bool:
     with Cluster(folder, OPTIONS, processes_of(OPTIONS)) as cluster:
         cluster.until_ready()
         key = asyncio.run(add_key(cluster))
-        add_users(cluster, key, OPTIONS)
+        add_people(cluster, key, OPTIONS.people)
         _slow(cluster)
         device = Device(cluster.api_urls, key)
         device.start()

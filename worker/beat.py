@@ -65,6 +65,7 @@ def _stop(stopped: asyncio.Event) -> None:
 async def run(relay: Relay, stopped: asyncio.Event) -> None:
     """Run the loops until `stopped` is set. Raises ConfigurationError if the port is taken."""
     settings = relay.settings
+    relay.heartbeats.begin("beat")
     heartbeat = Heartbeat(max(60.0, MAX_SILENCE_SWEEPS * settings.sweep_seconds))
 
     async def sweep() -> float:

@@ -1,5 +1,7 @@
 """`uplift destinations`: where records go, and what to do when an address has changed."""
 
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -7,18 +9,28 @@ import orjson
 import typer
 from rich.table import Table
 
-from uplift.cli.output import echo, print_json, print_table
+from uplift.cli.output import echo, json_text, print_json, print_table
 from uplift.cli.session import actor, errors, read_settings, run_on_ledger
 from uplift.destinations.configured import configured_destinations
+from uplift.errors import ConfigurationError
 from uplift.ledger import destinations
 from uplift.ledger.database import Database
 from uplift.ledger.destinations import DestinationRow
+from uplift.tokens.login_keys import shown_keys
+from uplift.tokens.signing_keys import key_set, new_key, write_key
 
 destinations_commands = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Where records go."
 )
 
 _MAX_ROWS = 10_000  # in one transaction
+
+
+class _Algorithm(StrEnum):
+    """typer wants choices as an enumeration."""
+
+    ES384 = "ES384"
+    RS384 = "RS384"
 
 
 def _addresses() -> dict[str, Any]:
@@ -109,6 +121,51 @@ def moved(
     echo(f"{name} has a new address. Processes send to it within seconds.")
     if empty:
         echo(f"What was delivered is forgotten. {users} user(s) have a new sync token.")
+
+
+@destinations_commands.command("new-key")
+def new_key_(
+    file: Annotated[Path, typer.Argument(help="Where to write it. It must not be there yet.")],
+    algorithm: Annotated[
+        _Algorithm, typer.Option(help="ES384: a P-384 key. RS384: an RSA key of 3072 bits.")
+    ] = _Algorithm.ES384,
+) -> None:
+    """Make a key for the login private_key_jwt, and print the JWKS to register at the server."""
+    made = new_key(algorithm.value)
+    try:
+        write_key(made, file)
+    except OSError as error:
+        errors.print(f"{file}: {error.strerror}.")
+        raise typer.Exit(2) from None
+    errors.print(f"{file} has the private key. Only its owner can read it: it must be the account")
+    errors.print("that runs Uplift. Register this at the server:")
+    echo(json_text(key_set([made]), indent=True))
+
+
+@destinations_commands.command()
+def jwks(
+    name: Annotated[
+        str, typer.Argument(help="The destination's name; the one of new users if not given.")
+    ] = "",
+) -> None:
+    """Print the public keys of a destination's login, for its server: they are no secret.
+
+    While keys rotate these are two: key_file, which signs, and other_key_file.
+    """
+    try:
+        found = configured_destinations(read_settings())
+        destination = found.get(name or found.default)
+        if destination is None:
+            errors.print(f"There is no such destination. There are: {', '.join(found)}.")
+            raise typer.Exit(2)
+        keys = shown_keys([destination])
+    except ConfigurationError as error:
+        errors.print(str(error), style="red", markup=False)
+        raise typer.Exit(2) from None
+    if not keys:
+        errors.print(f"The login of {destination.name} is not private_key_jwt: it has no keys.")
+        raise typer.Exit(1)
+    echo(json_text(key_set(keys), indent=True))
 
 
 async def _forget(database: Database, name: str) -> None:

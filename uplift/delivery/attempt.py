@@ -51,6 +51,7 @@ from uplift.errors import (
     WriteFailed,
 )
 from uplift.fhir.issues import Report
+from uplift.fhir.second_opinion import is_chosen
 from uplift.fhir.tolerances import chosen_tolerances
 from uplift.fhir.validate import validate
 from uplift.identity import receipt_key
@@ -166,7 +167,7 @@ class Attempter:
             opened.body,
             opened.claim.fhir_version,
             tolerances=self._tolerances,
-            second_opinion=self._second_opinion,
+            second_opinion=is_chosen(opened.body, self._second_opinion),
             max_values=self._max_values,
         )
         count_findings((issue.code, issue.severity) for issue in report.issues)

@@ -123,7 +123,7 @@ def _destination(name: str, own: DestinationSettings, settings: Settings) -> Des
             f" (UPLIFT_DESTINATION_PRESET) to one of: {', '.join(PRESETS)}."
         )
     preset = PRESETS[kind]
-    limit = own.destination_max_attempts_per_second
+    limit = own.destination_max_attempts_per_second or preset.max_attempts_per_second
     bases = _bases(name, kind, own, settings)
     return Destination(
         name=name,

@@ -21,6 +21,8 @@ from uplift.doctor import (
     configuration,
     keys,
     ledger,
+    logins,
+    processes,
     queues,
     servers,
     upstream,
@@ -36,6 +38,7 @@ from uplift.ledger.backlog import backlog, overdue
 from uplift.ledger.credentials import forged_credentials
 from uplift.ledger.database import Database, Patience
 from uplift.ledger.master_keys import in_use_since, key_lives
+from uplift.ledger.processes import living
 from uplift.ledger.recent_calls import dead_letters, latest_statuses
 from uplift.ledger.roles import may_write
 from uplift.ledger.server import server_facts, write_nothing
@@ -120,6 +123,7 @@ async def _postgres(settings: Settings) -> list[Finding]:
                 found += calls.judge_held(waiting.held, statuses)
                 ended = await dead_letters(connection, days=_DEAD_LETTER_DAYS, limit=_MAX_ENDED)
                 found += calls.judge_dead_letters(ended, statuses)
+                found += processes.judge_processes(await living(connection))
                 late = await retention.lag(connection, retention.windows(settings))
                 found.append(work.judge_retention(late))
         return found
@@ -167,7 +171,8 @@ async def _redis(settings: Settings) -> list[Finding]:
         return []
     url = settings.redis_url.get_secret_value()
     try:
-        found = queues.judge_redis(await queues.redis_info(url))
+        info = await queues.redis_info(url)
+        found = [*queues.judge_redis(info), *queues.judge_clock(info, time.time())]
     except Exception as error:  # noqa: BLE001  redis-py raises its own, sockets' and URLs' errors
         return [
             fail(
@@ -220,5 +225,6 @@ _EXAMINATIONS: tuple[tuple[str, Callable[[Settings], Awaitable[list[Finding]]]],
     (ledger.PART, _postgres),
     (queues.REDIS, _redis),
     (upstream.PART, upstream.ask),
+    (logins.PART, logins.ask),
     (servers.PART, servers.ask),
 )

@@ -1,6 +1,7 @@
 """What the library fhir.resources says about a resource."""
 
 import importlib
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -45,6 +46,12 @@ def _model(version: FhirVersion, resource_type: str) -> _Model | None:
             raise
         return None  # R4B dropped some types of R4
     return cast("_Model", getattr(module, resource_type))
+
+
+def is_chosen(body: bytes, share: float) -> bool:
+    """Whether a body is in this share (0 to 1) of all bodies, by its bytes: on any machine, and at
+    each attempt, the same ones are."""
+    return zlib.crc32(body) < share * 2**32
 
 
 def objection(body: bytes, version: FhirVersion, resource_type: str) -> Objection | None:

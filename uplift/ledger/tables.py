@@ -458,9 +458,11 @@ def state_is(column: SQLColumnExpression[str], *states: State) -> ColumnElement[
 
 
 class Process(Table):
-    """A process that claims uploads, from its first claim until a day after its end.
+    """A process, until a day after its end. Those that claim uploads are there before they do.
 
-    It ended when `ended_at` is set. `crashed`: not by itself, so its supervisor noted it.
+    It ended when `ended_at` is set. `crashed`: not by itself, so its supervisor noted it. `kind` is
+    the command that runs it. With its last heartbeat, `machine_at` is the time by the clock of its
+    machine; `no_files_at` is the same as `heartbeat_at` if it could open no file.
     """
 
     __tablename__ = "processes"
@@ -471,6 +473,9 @@ class Process(Table):
     heartbeat_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     ended_at: Mapped[datetime | None]
     crashed: Mapped[bool] = mapped_column(server_default=_FALSE)
+    kind: Mapped[str | None]
+    machine_at: Mapped[datetime | None]
+    no_files_at: Mapped[datetime | None]
 
 
 class Attempt(Table):

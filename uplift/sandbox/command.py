@@ -6,11 +6,14 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from uplift.sandbox.config import SandboxConfig
-from uplift.sandbox.hapi.assertions import write_account
 from uplift.sandbox.journal import UnreadableJournalError
 from uplift.sandbox.server import LOOPBACK, serve
+from uplift.sandbox.servers.assertions import write_account
+from uplift.sandbox.servers.profile import Auth
+from uplift.sandbox.servers.profiles import PROFILES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,25 +35,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add(
         "--like",
-        choices=["oneup-recorded", "hapi"],
+        choices=["oneup-recorded", *PROFILES],
         default=default.like,
-        help="a server to be like: 1upHealth as its recorded responses are (ids of its own, and "
-        "additions), or HAPI FHIR JPA with /r4 and /dstu2",
+        help="a server to be like: oneup-recorded is 1upHealth as its recorded responses are (ids "
+        "of its own, and additions); each other has a base for each of its FHIR versions",
     )
     add(
         "--auth",
-        choices=[
-            "none",
-            "basic",
-            "bearer",
-            "client_credentials",
-            "private_key_jwt",
-            "jwt_bearer",
-        ],
+        choices=get_args(Auth),
         default=default.auth,
-        help="how to log in at --like hapi: by client id and secret, by the secret as a bearer "
-        "token, or by a token for them, for an assertion signed by a key of --jwks, or for one of "
-        "--service-account",
+        help="how to log in there: by client id and secret, by the secret as a bearer token, or by "
+        "a token for them, for an assertion signed by a key of --jwks, or for one of "
+        "--service-account; otherwise as such a server does",
     )
     add(
         "--jwks",
@@ -143,11 +139,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if token:
         chosen["control_token"] = token
     config = SandboxConfig(**chosen)
+    if config.login == "jwt_bearer" and config.service_account is None:
+        parser.error("this login needs --service-account FILE")
     if config.service_account is not None and not config.service_account.parent.is_dir():
         parser.error(f"--service-account: there is no folder {config.service_account.parent}")
 
     def say_where(url: str) -> None:
-        name = "HAPI FHIR" if config.like == "hapi" else "1upHealth"
+        name = config.profile.title if config.profile else "1upHealth"
         if config.service_account is not None:
             write_account(config.service_account, f"{url}/oauth2/token")
         sys.stdout.write(f"Sandbox of {name} on {url}\n")

@@ -2,7 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 
-from uplift.destinations.destination import Destination, PrivateKeyLogin, ServiceAccountLogin
+from uplift.destinations.destination import (
+    Destination,
+    Login,
+    PrivateKeyLogin,
+    ServiceAccountLogin,
+)
 from uplift.tokens.service_account import read_service_account
 from uplift.tokens.signing_keys import SigningKey, read_key
 
@@ -10,11 +15,18 @@ from uplift.tokens.signing_keys import SigningKey, read_key
 def check_keys(destinations: Mapping[str, Destination]) -> None:
     """Read the key files of every login. Raises UnusableKey for the first that cannot be used."""
     for destination in destinations.values():
-        match destination.login:
-            case PrivateKeyLogin():
-                shown_keys([destination])
-            case ServiceAccountLogin(file):
-                read_service_account(file)
+        signing_key(destination.login)
+    shown_keys(destinations.values())
+
+
+def signing_key(login: Login) -> SigningKey | None:
+    """The key that signs for a login; None if nothing is signed. Raises UnusableKey."""
+    match login:
+        case PrivateKeyLogin():
+            return read_key(login.key_file)
+        case ServiceAccountLogin(file):
+            return read_service_account(file).key
+    return None
 
 
 def shown_keys(destinations: Iterable[Destination]) -> list[SigningKey]:

@@ -4,10 +4,11 @@ SMART App Launch 2.2, "Client Authentication: Asymmetric", has two algorithms: R
 2048 bits or more, and ES384 with the curve P-384. The key decides which of them signs.
 """
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -18,8 +19,6 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
 
 from uplift.errors import UnusableKey
-
-Algorithm = Literal["ES384", "RS384"]
 
 _MIN_RSA_BITS = 2048
 _RSA_BITS = 3072  # of new keys: as strong as AES-128 (NIST SP 800-57)
@@ -52,11 +51,21 @@ def key_set(keys: Iterable[SigningKey]) -> dict[str, Any]:
     return {"keys": list({key.kid: key.public for key in keys}.values())}
 
 
-def new_key(algorithm: Algorithm) -> SigningKey:
-    """A new key pair."""
+def new_key(algorithm: str) -> SigningKey:
+    """A new key pair for RS384 or ES384."""
     made: RSAKey | ECKey
     made = RSAKey.generate_key(_RSA_BITS) if algorithm == "RS384" else ECKey.generate_key(_CURVE)
     return SigningKey(made, algorithm, made.thumbprint())
+
+
+def write_key(key: SigningKey, file: Path) -> None:
+    """Write a key as PEM into a new file that only its owner can read.
+
+    Raises OSError, also if there is such a file: a key that is in use is not lost.
+    """
+    opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(opened, "wb") as stream:
+        stream.write(key.key.as_pem(private=True))
 
 
 def read_key(file: Path, *, signs: bool = True) -> SigningKey:

@@ -1,7 +1,11 @@
 """`uplift destinations`, `uplift users move` and `uplift users resend`, on a real ledger."""
 
-import orjson
+from pathlib import Path
 
+import orjson
+import pytest
+
+from tests.keys import ID_KEY
 from tests.uplift.cli.command import Cli
 from uplift.ledger import destinations
 from uplift.ledger.audit import SYSTEM
@@ -44,3 +48,37 @@ def test_an_address_that_changed_is_listed_and_decided_about(cli: Cli) -> None:
     assert orjson.loads(cli("users", "show", "alice", "--json").stdout)["syncToken"] == before
     assert "1 user(s)" in cli("destinations", "moved", "oneup", "--empty").stdout
     assert orjson.loads(cli("users", "show", "alice", "--json").stdout)["syncToken"] != before
+
+
+def test_a_new_key_is_written_once_and_shown_for_the_server(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "key.pem"
+    made = cli("destinations", "new-key", str(file))
+    (key,) = orjson.loads(made.stdout)["keys"]
+    assert (key["alg"], "d" in key) == ("ES384", False)
+    assert "File exists" in cli("destinations", "new-key", str(file), code=2).stderr
+    assert "No such file" in cli("destinations", "new-key", str(tmp_path / "a/b"), code=2).stderr
+
+
+def test_the_keys_of_a_login_are_shown_by_its_destination(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "has no keys" in cli("destinations", "jwks", code=1).stderr
+    assert "There are: oneup" in cli("destinations", "jwks", "clinic", code=2).stderr
+    signs, other = tmp_path / "signs.pem", tmp_path / "other.pem"
+    made = [
+        orjson.loads(cli("destinations", "new-key", str(file)).stdout)["keys"][0]
+        for file in (signs, other)
+    ]
+    for name, value in {
+        "UPLIFT_DESTINATION": "hapi",
+        "UPLIFT_ID_KEY": ID_KEY,
+        "UPLIFT_DESTINATION_R4": "https://fhir.example.org/r4",
+        "UPLIFT_DESTINATION_LOGIN": "private_key_jwt",
+        "UPLIFT_DESTINATION_CLIENT_ID": "uplift",
+        "UPLIFT_DESTINATION_KEY_FILE": str(signs),
+        "UPLIFT_DESTINATION_OTHER_KEY_FILE": str(other),
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert orjson.loads(cli("destinations", "jwks").stdout) == {"keys": made}
+    other.write_text("")
+    assert str(other) in cli("destinations", "jwks", "hapi", code=2).stderr

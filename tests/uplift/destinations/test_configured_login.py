@@ -1,6 +1,5 @@
 """The logins of the settings: each by the environment alone, and what a wrong setting says."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ from uplift.destinations.destination import (
     PrivateKeyLogin,
     ServiceAccountLogin,
 )
-from uplift.destinations.presets import PRESETS
 from uplift.errors import ConfigurationError
 from uplift.settings import Settings
 
@@ -137,9 +135,7 @@ def test_a_wrong_setting_says_what_to_change(
 def test_a_preset_may_have_a_scope_that_follows_from_the_base(
     monkeypatch: pytest.MonkeyPatch, own: str, scope: str
 ) -> None:
-    azure = replace(PRESETS["hapi"], login="client_credentials", scope="{base}/.default")
-    monkeypatch.setitem(PRESETS, "hapi", azure)
-    settings = {"client_id": "u", "client_secret": "s", "scope": own}
+    settings = {"preset": "azure", "client_id": "u", "client_secret": "s", "scope": own}
     found = login_of(monkeypatch, **settings)
     assert isinstance(found, ClientCredentialsLogin)
     assert found.scope == scope

@@ -1,6 +1,6 @@
 import orjson
 
-from uplift.fhir.second_opinion import objection
+from uplift.fhir.second_opinion import is_chosen, objection
 from uplift.fhir.validate import SECOND_OPINION_BYTES, validate
 from uplift.fhir.versions import FhirVersion
 
@@ -56,3 +56,13 @@ def test_a_crash_of_the_library_is_an_objection_and_no_error() -> None:
 def test_an_objection_holds_no_value_of_the_record() -> None:
     body = orjson.dumps({"resourceType": "Patient", "birthDate": "secret", "gender": {"secret": 1}})
     assert "secret" not in repr(objection(body, FhirVersion.R4, "Patient"))
+
+
+def test_a_share_of_the_bodies_is_chosen_always_the_same_ones() -> None:
+    bodies = [orjson.dumps({"resourceType": "Patient", "id": str(n)}) for n in range(2000)]
+    chosen = {share: {each for each in bodies if is_chosen(each, share)} for share in (0.05, 0.5)}
+    assert 60 < len(chosen[0.05]) < 140
+    assert 900 < len(chosen[0.5]) < 1100
+    assert chosen[0.05] < chosen[0.5]
+    assert all(is_chosen(each, 1.0) for each in bodies)
+    assert not any(is_chosen(each, 0.0) for each in bodies)

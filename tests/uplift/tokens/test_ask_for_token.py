@@ -1,5 +1,6 @@
 """The requests by which a deployment asks for its token with something that it signs."""
 
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -20,7 +21,10 @@ from tests.uplift.tokens.login_keys import (
 from uplift.destinations.destination import PrivateKeyLogin, ServiceAccountLogin, TokenLogin
 from uplift.destinations.http_client import open_http
 from uplift.errors import LoginFailed
+from uplift.sandbox.config import SandboxConfig
+from uplift.sandbox.testing import SandboxServer
 from uplift.tokens.ask_for_token import ask_for_token
+from uplift.tokens.signing_keys import key_set, read_key
 
 NOW = 1_790_000_000.9
 SCOPE = "system/*.cruds"
@@ -151,3 +155,20 @@ async def test_a_key_file_is_read_again_for_each_token(key_file: Path) -> None:
             await asked(remote, login)
     assert raised.value.code == "key_file_unreadable"
     assert len(remote.requests) == 2, "without a key nothing is asked"
+
+
+@pytest.mark.parametrize("ahead", [-600, 600])
+async def test_a_wrong_clock_is_told_from_a_wrong_key(
+    key_file: Path, tmp_path: Path, ahead: float
+) -> None:
+    jwks = tmp_path / "jwks.json"
+    put(jwks, orjson.dumps(key_set([read_key(key_file)])))
+    config = SandboxConfig(like="hapi", auth="private_key_jwt", jwks=jwks)
+    with SandboxServer(config) as server:
+        async with open_http(connections=1) as http:
+            login = PrivateKeyLogin(config.client_id, key_file, scope=SCOPE)
+            base = f"{server.url}/r4"
+            assert (await ask_for_token(http, login, base, now=time.time())).access_token
+            with pytest.raises(LoginFailed) as raised:
+                await ask_for_token(http, login, base, now=time.time() + ahead)
+    assert raised.value.code == "clock_skew"

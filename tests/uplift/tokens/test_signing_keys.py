@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -13,7 +13,7 @@ from joserfc.jwk import ECKey, KeySet, RSAKey
 
 from tests.uplift.tokens.login_keys import ec_private, pem, public_pem, rsa_private
 from uplift.errors import UnusableKey
-from uplift.tokens.signing_keys import key_set, new_key, read_key
+from uplift.tokens.signing_keys import key_set, new_key, read_key, write_key
 
 
 def written(tmp_path: Path, content: bytes | dict[str, Any]) -> Path:
@@ -117,9 +117,11 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["ES384", "RS384"])
-def test_a_new_key_can_be_kept_in_a_file(
-    tmp_path: Path, algorithm: Literal["ES384", "RS384"]
-) -> None:
-    made = new_key(algorithm)
-    kept = read_key(written(tmp_path, made.key.as_pem(private=True)))
+def test_a_new_key_is_written_where_only_its_owner_reads_it(tmp_path: Path, algorithm: str) -> None:
+    made, file = new_key(algorithm), tmp_path / "new"
+    write_key(made, file)
+    assert file.stat().st_mode & 0o777 == 0o600
+    kept = read_key(file)
     assert (kept.algorithm, kept.kid, kept.public) == (algorithm, made.kid, made.public)
+    with pytest.raises(FileExistsError):
+        write_key(made, file)
