@@ -371,19 +371,21 @@ def classify_search(
 def classify_metadata(
     status: int, headers: httpx.Headers, body: bytes, version: FhirVersion
 ) -> Response:
-    """Classify the response to a read of `/metadata`: FOUND if the server is of that version.
+    """Classify the response to a read of `/metadata`: FOUND if the server is of that version, with
+    what it says of itself.
 
     HAPI takes DSTU2 at a base of R4 and drops what it does not know, the person among it. So
     nothing is sent where the version is another one, or is not declared.
     """
     code = f"http_{status}"
     if status == 200:
-        declared = (fhir_object(headers, body) or {}).get("fhirVersion")
+        statement = fhir_object(headers, body) or {}
+        declared = statement.get("fhirVersion")
         if not isinstance(declared, str):
             return Response(ResponseKind.HOLD, "no_fhir_version", status)
         if FhirVersion.parse(declared) is not version:
             return Response(ResponseKind.HOLD, "wrong_fhir_version", status)
-        return Response(ResponseKind.FOUND, code, status)
+        return Response(ResponseKind.FOUND, code, status, resource=statement)
     if status == 401:
         return Response(ResponseKind.UNAUTHORIZED, code, status)
     if status in _NOT_STORED:

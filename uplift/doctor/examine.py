@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 import orjson
 import redis.asyncio
@@ -45,6 +46,8 @@ from uplift.ledger.server import server_facts, write_nothing
 from uplift.ledger.suitable import check_suitable
 from uplift.settings import Settings
 
+_Examination = Callable[[Settings], Awaitable[list[Finding]]]
+
 _MAX_FORGED = 100
 _PART_SECONDS = 40.0  # longer than every time-out inside a part
 # Some counts read all that is unfinished.
@@ -53,16 +56,18 @@ _DEAD_LETTER_DAYS = 7.0
 _MAX_ENDED = 10_000
 
 
-async def examine(settings: Settings) -> AsyncIterator[Finding]:
-    """Every finding, in the order in which an operator checks."""
-    for part, examination in _EXAMINATIONS:
+async def examine(settings: Settings, *, write: bool = False) -> AsyncIterator[Finding]:
+    """Every finding, in the order in which an operator checks.
+
+    `write`: destinations are tried with a test Patient, which is deleted again.
+    """
+    at_servers: _Examination = partial(servers.ask, write=write)
+    for part, examination in (*_EXAMINATIONS, (servers.PART, at_servers)):
         for finding in await _examined(part, examination, settings):
             yield finding
 
 
-async def _examined(
-    part: str, examination: Callable[[Settings], Awaitable[list[Finding]]], settings: Settings
-) -> list[Finding]:
+async def _examined(part: str, examination: _Examination, settings: Settings) -> list[Finding]:
     try:
         async with asyncio.timeout(_PART_SECONDS):
             return await examination(settings)
@@ -119,7 +124,7 @@ async def _postgres(settings: Settings) -> list[Finding]:
                 found += work.judge_work(await overdue(connection), busy=calls.is_busy(statuses))
                 waiting = await backlog(connection)
                 found += work.judge_backlog(waiting, settings.max_backlog)
-                found += calls.judge_calls(statuses)
+                found += calls.judge_calls(statuses, oneup=configuration.only_oneup(settings))
                 found += calls.judge_held(waiting.held, statuses)
                 ended = await dead_letters(connection, days=_DEAD_LETTER_DAYS, limit=_MAX_ENDED)
                 found += calls.judge_dead_letters(ended, statuses)
@@ -220,11 +225,10 @@ def _about(destination: str, finding: Finding) -> Finding:
     return replace(finding, what=f"{destination}: {finding.what}")
 
 
-_EXAMINATIONS: tuple[tuple[str, Callable[[Settings], Awaitable[list[Finding]]]], ...] = (
+_EXAMINATIONS: tuple[tuple[str, _Examination], ...] = (
     (configuration.PART, _configuration),
     (ledger.PART, _postgres),
     (queues.REDIS, _redis),
     (upstream.PART, upstream.ask),
     (logins.PART, logins.ask),
-    (servers.PART, servers.ask),
 )

@@ -1,4 +1,5 @@
-"""Do the destinations respond, do they take the login, and are they of the versions of their bases?
+"""Do the destinations respond, do they take the login, are they of the versions of their bases, and
+can they do what is needed?
 
 1upHealth has its own part: there each person logs in.
 """
@@ -14,7 +15,9 @@ from uplift.destinations.destination import Destination
 from uplift.destinations.http_client import open_http
 from uplift.destinations.responses import Response, ResponseKind
 from uplift.doctor.findings import Finding, fail, ok, warn
+from uplift.doctor.manual import judge_manual
 from uplift.doctor.queues import FAST
+from uplift.doctor.trial import Tester, judge_trial
 from uplift.errors import ConfigurationError, LoginFailed, TokenUnavailable
 from uplift.fhir.versions import FhirVersion
 from uplift.sealing import KeyRing
@@ -26,8 +29,11 @@ PART = "destinations"
 _SECONDS = 10.0
 
 
-async def ask(settings: Settings) -> list[Finding]:
-    """Each base of each destination that the deployment logs in to."""
+async def ask(settings: Settings, *, write: bool = False) -> list[Finding]:
+    """Each base of each destination that the deployment logs in to.
+
+    `write`: it is tried with a test Patient.
+    """
     try:
         destinations = configured_destinations(settings)
     except ConfigurationError:
@@ -35,11 +41,11 @@ async def ask(settings: Settings) -> list[Finding]:
     found = []
     for destination in destinations.values():
         if not destination.needs_grant:
-            found += await _ask(destination, settings)
+            found += await _ask(destination, settings, write=write)
     return found
 
 
-async def _ask(destination: Destination, settings: Settings) -> list[Finding]:
+async def _ask(destination: Destination, settings: Settings, *, write: bool) -> list[Finding]:
     if settings.redis_url is None or settings.master_keys is None:
         return []
     http = open_http(
@@ -51,29 +57,42 @@ async def _ask(destination: Destination, settings: Settings) -> list[Finding]:
         source = login_source(destination, http, client, key_ring)
         assert source is not None  # noqa: S101  it needs no grant
         fhir = FhirClient(http, destination, settings)
-        asked = [_seen(fhir, source, version) for version in destination.bases]
-        seen = await asyncio.gather(*asked)
-        return [
-            judge_server(destination.name, version, response)
-            for version, response in zip(destination.bases, seen, strict=True)
+        asked = [
+            _of_base(fhir, source, destination, each, write=write) for each in destination.bases
         ]
+        return [finding for found in await asyncio.gather(*asked) for finding in found]
     finally:
         await http.aclose()
         await client.aclose()
 
 
-async def _seen(fhir: FhirClient, source: LoginSource, version: FhirVersion) -> Response:
+async def _of_base(
+    fhir: FhirClient,
+    source: LoginSource,
+    destination: Destination,
+    version: FhirVersion,
+    *,
+    write: bool,
+) -> list[Finding]:
     try:
-        token = await source.token()
+        authorization = (await source.token()).authorization
+        response = await fhir.check_version(
+            authorization=authorization, version=version, deadline=time.monotonic() + _SECONDS
+        )
     except LoginFailed as error:
-        return Response(ResponseKind.UNAUTHORIZED, error.code)
+        response = Response(ResponseKind.UNAUTHORIZED, error.code)
     except TokenUnavailable as error:
-        return Response(ResponseKind.UNKNOWN, error.code)
-    return await fhir.check_version(
-        authorization=token.authorization,
-        version=version,
-        deadline=time.monotonic() + _SECONDS,
-    )
+        response = Response(ResponseKind.UNKNOWN, error.code)
+    found = [judge_server(destination.name, version, response)]
+    if response.kind is not ResponseKind.FOUND:
+        return found
+    proven: frozenset[str] = frozenset()
+    tried: list[Finding] = []
+    if write:
+        done = await Tester(fhir, destination, version, authorization).run()
+        proven = done.proven
+        tried = judge_trial(f"{destination.name}, base of {version}", destination.mode, done)
+    return [*found, *judge_manual(destination, version, response.resource or {}, proven), *tried]
 
 
 def judge_server(name: str, version: FhirVersion, response: Response) -> Finding:

@@ -181,6 +181,7 @@ RETRIES: list[tuple[LastStep, Reason, str, float]] = [
     (sent(ResponseKind.HOLD, 900), Reason.HELD, "http_599", 900),
     (sent(ResponseKind.ABSENT), Reason.HELD, "http_599", 256),
     (sent(ResponseKind.FOUND), Reason.HELD, "http_599", 256),
+    (sent(ResponseKind.DELETED), Reason.HELD, "http_599", 256),
     (NoToken(TokenUnavailable("no_answer")), Reason.NO_TOKEN, "no_token", BACKOFF),
     (NoToken(TokenUnavailable("no_answer", retry_after=90)), Reason.NO_TOKEN, "no_token", 90),
     (
