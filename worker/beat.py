@@ -1,4 +1,4 @@
-"""`uplift beat`: sweeps, erases upstream, seals, retains and measures, each in a loop of this one process.
+"""`uplift beat`: sweeps, erases upstream, seals, retains, measures, each in a loop of one process.
 
 Several may run at once: every step of a sweep or of retention locks the rows that it changes.
 """
