@@ -41,7 +41,7 @@ class Options:
     settle: float = 4.0
     index_lag: float = 3.0
     patience: float = 60.0
-    give_up_waiting: float = 300.0
+    give_up_waiting: float = 1800.0
 
     @property
     def people(self) -> tuple[str, ...]:
@@ -90,7 +90,7 @@ class Options:
             "UPLIFT_HOLD_SECONDS": "1",
             "UPLIFT_MAX_IN_FLIGHT": "40",
             "UPLIFT_DATABASE_CONNECTIONS": "5",
-            "UPLIFT_SECOND_OPINION": "false",
+            "UPLIFT_SECOND_OPINION": "0",
             "UPLIFT_ONEUP_KEEPS_IDS": "true" if self.ids == "kept" else "false",
             # The sandbox has no limit of its own.
             **({"UPLIFT_DESTINATION_MAX_ATTEMPTS_PER_SECOND": "500"} if self.puts else {}),

@@ -52,7 +52,8 @@ class Case:
     """A fault, how long it lasts, and until when what was in flight may wait, in seconds.
 
     `asked_after` is when the doctor is asked while it lasts; 0: not at all, since a supervisor
-    starts again what has ended.
+    starts again what has ended. It is asked again until it fails for a part of `told`, on the
+    second machine if `cut_off`.
     """
 
     name: str
@@ -60,6 +61,8 @@ class Case:
     seconds: float = 6.0
     in_flight: float = NEW_SECONDS + OPTIONS.settle
     asked_after: float = 0.0
+    told: frozenset[str] = frozenset()
+    cut_off: bool = False
 
 
 @dataclass(slots=True)
@@ -182,7 +185,10 @@ def cases() -> list[Case]:
         Case("an API process is killed", _killed("api")),
         Case("PostgreSQL is killed", _killed("postgres"), 15, asked_after=3),
         Case("Redis is killed", _killed("redis"), 15, asked_after=3),
-        *(Case(name, _server(name), 25, asked_after=3) for name in LASTING),
+        *(
+            Case(name, _server(name), 25, asked_after=3, told=each.told, cut_off=each.cut_off)
+            for name, each in LASTING.items()
+        ),
         *(
             Case(f"1upHealth {what}", _upstream(**rule), 30, asked_after=20)
             for what, rule in _UPSTREAM.items()
@@ -202,11 +208,13 @@ def measure(cluster: Cluster, device: Device, case: Case) -> tuple[str, bool]:
     with case.lasts(cluster):
         began = time.monotonic()
         time.sleep(case.asked_after or case.seconds)
-        examination = Examination(cluster.environment)
+        environment = cluster.second_environment if case.cut_off else cluster.environment
+        examination = Examination(environment, until=case.told)
         if case.asked_after:
             examination.start()
         time.sleep(max(0.0, began + case.seconds - time.monotonic()))
         told = _told(examination) if case.asked_after else "not asked"
+        examination.end()
     ended = time.time()
     if case.asked_after:
         examination.join()

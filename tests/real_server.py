@@ -10,7 +10,7 @@ import threading
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,9 +153,17 @@ def _changed(content: bytes) -> bytes:
     return json.dumps({**resource, "language": _CHANGED}).encode()
 
 
-def push_both(uplift: Uplift, exports: Exports, fhir_version: str) -> None:
+def push_both(
+    uplift: Uplift,
+    exports: Exports,
+    fhir_version: str,
+    *,
+    between: Callable[[], object] = lambda: None,
+) -> None:
     """Push the export, and then the changed one. Each record of the version must be delivered."""
     for export in (exports.first, exports.changed):
+        if export is exports.changed:
+            between()
         totals = uplift.push(export, "alice").totals()
         assert totals[ResponseKind.DELIVERED] == len(exports.valid(fhir_version))
         assert totals[ResponseKind.VERSION_NOT_TAKEN] == exports.other_versions(fhir_version)

@@ -12,6 +12,7 @@ from uplift.delivery.results import (
     AwaitsReference,
     Cancelled,
     CannotOpen,
+    ClockStepped,
     Collides,
     DeletedFound,
     Failed,
@@ -120,7 +121,7 @@ _STORED_UNSEEN = _Next(State.DELIVERED, Reason.CANNOT_LOOK_UP, "stored")
 _STORED_DIFFERENTLY = _Next(State.DELIVERED, Reason.STORED_DIFFERENTLY, "stored_differently")
 
 # After one of these, nobody knows more about whether the record crashes its worker.
-_BEFORE_SENDING = SearchEmpty | LookUpFailed | NoToken | Stopped
+_BEFORE_SENDING = SearchEmpty | ClockStepped | LookUpFailed | NoToken | Stopped
 
 # Only these responses leave open or prove that it was stored.
 _ARRIVED = frozenset({ResponseKind.STORED, ResponseKind.UNKNOWN})
@@ -276,6 +277,8 @@ def _then(last: LastStep, policy: Policy, jitter: float) -> _Next | _Retry | _Wa
             return _NEWER_FOUND
         case SearchEmpty():
             return _Retry(Reason.SETTLING, "search_empty", policy.index_lag_seconds)
+        case ClockStepped():
+            return _Retry(Reason.SETTLING, "clock_stepped", policy.settle_seconds)
         case LookUpFailed(response):
             code = f"look_up_{response.code}"
             return _Retry(Reason.SETTLING, code, response.retry_after or 0.0)

@@ -1,7 +1,7 @@
 """Do the destinations respond, do they take the login, are they of the versions of their bases, and
 can they do what is needed?
 
-1upHealth has its own part: there each person logs in.
+Where each person logs in, as at 1upHealth, only what a base says of itself is read.
 """
 
 import asyncio
@@ -30,9 +30,9 @@ _SECONDS = 10.0
 
 
 async def ask(settings: Settings, *, write: bool = False) -> list[Finding]:
-    """Each base of each destination that the deployment logs in to.
+    """Each base of each destination: what it says of itself, and whether it takes the login.
 
-    `write`: it is tried with a test Patient.
+    `write`: those that the deployment logs in to are tried with a test Patient.
     """
     try:
         destinations = configured_destinations(settings)
@@ -40,7 +40,9 @@ async def ask(settings: Settings, *, write: bool = False) -> list[Finding]:
         return []  # the settings' own part says it
     found = []
     for destination in destinations.values():
-        if not destination.needs_grant:
+        if destination.needs_grant:
+            found += await _read_manuals(destination, settings)
+        else:
             found += await _ask(destination, settings, write=write)
     return found
 
@@ -64,6 +66,29 @@ async def _ask(destination: Destination, settings: Settings, *, write: bool) -> 
     finally:
         await http.aclose()
         await client.aclose()
+
+
+async def _read_manuals(destination: Destination, settings: Settings) -> list[Finding]:
+    """What the bases say of themselves to somebody without a token; nothing where they do not.
+
+    Whether they respond at all is said by `upstream`.
+    """
+    async with open_http(
+        connections=2, proxy=destination.proxy, certificate=destination.client_certificate
+    ) as http:
+        fhir = FhirClient(http, destination, settings)
+        asked = [
+            fhir.check_version(authorization="", version=each, deadline=time.monotonic() + _SECONDS)
+            for each in destination.bases
+        ]
+        seen = dict(zip(destination.bases, await asyncio.gather(*asked), strict=True))
+    found: list[Finding] = []
+    for version, response in seen.items():
+        if response.kind is ResponseKind.FOUND:
+            found += judge_manual(destination, version, response.resource or {})
+        elif response.code == "wrong_fhir_version":
+            found.append(judge_server(destination.name, version, response))
+    return found
 
 
 async def _of_base(

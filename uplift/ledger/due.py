@@ -206,6 +206,7 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
             Record.source_key,
             func.extract("epoch", func.now() - upload.waiting_since).label("waited_seconds"),
             func.extract("epoch", func.now() - upload.next_attempt_at).label("due_seconds"),
+            func.extract("epoch", func.now()).label("ledger_at"),
             and_(
                 User.erased_at.is_(None),
                 # Of who is erased upstream nothing is sent, but what may be there is looked up.

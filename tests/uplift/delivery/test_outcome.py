@@ -16,6 +16,7 @@ from uplift.delivery.results import (
     AwaitsReference,
     Cancelled,
     CannotOpen,
+    ClockStepped,
     Collides,
     DeletedFound,
     Failed,
@@ -158,6 +159,7 @@ RETRIES: list[tuple[LastStep, Reason, str, float]] = [
     (sent(ResponseKind.CONFLICT), Reason.RETRY, "http_599", BACKOFF),
     (NoToken(LoginFailed("http_401")), Reason.HELD, "login_http_401", 256),
     (SearchEmpty(), Reason.SETTLING, "search_empty", 128),
+    (ClockStepped(), Reason.SETTLING, "clock_stepped", 64),
     (
         LookUpFailed(response(ResponseKind.UNKNOWN)),
         Reason.SETTLING,

@@ -82,6 +82,11 @@ def _check(sandbox: Sandbox, exchange: Exchange) -> None:
         raise NotAcceptedError("unsupported_grant_type", "Unknown or missing grant_type")
     url = _token_url(exchange)
     match config.login:
+        case "client_credentials" if config.profile is not None and config.profile.scope:
+            bases = [url.replace("oauth2/token", version) for version in config.profile.versions]
+            taken = [config.profile.scope.replace("{base}", base) for base in bases]
+            if params.get("scope") not in taken:
+                raise NotAcceptedError("invalid_scope", f"The scope must be {' or '.join(taken)}")
         case "private_key_jwt":
             sandbox.assertions.check_client(params, config.client_id, config.jwks, url)
         case "jwt_bearer":

@@ -23,6 +23,9 @@ class Profile:
     """The bases: `r4`, `stu3`, `dstu2`."""
     auth: Auth = "client_credentials"
     """The login, where the sandbox's options name none."""
+    scope: str = ""
+    """The scope that a token must be asked for by client_credentials, `{base}` being one of its
+    bases; empty if any will do."""
     is_hapi: bool = False
     """Whether it is HAPI: its codes, `meta.source`, the DSTU2 base's own ways."""
 

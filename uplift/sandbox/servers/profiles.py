@@ -34,6 +34,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
         "azure": Profile(
             title="Azure FHIR service",
             versions=("r4", "stu3"),
+            scope="{base}/.default",
             checks_ids_of_posts=True,
             if_match_without=404,
             throttle="retry_after",

@@ -32,7 +32,7 @@ class Server(SandboxServer):
     def log_in(self) -> None:
         answer = httpx.post(
             self.token_url,
-            data={"grant_type": "client_credentials"},
+            data={"grant_type": "client_credentials", "scope": f"{self.url}/r4/.default"},
             auth=("sandbox-client", "sandbox-secret"),
             trust_env=False,
         )
