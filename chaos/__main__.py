@@ -31,6 +31,7 @@ def main() -> int:
     add("--like", choices=get_args(Like), default=default.like, help="which destination")
     add("--beyond", action="store_true", help="delays longer than settle and index_lag")
     add("--heavy", action="store_true", help="one person has nine tenths of all uploads")
+    add("--no-restores", dest="restores", action="store_false", help="the ledger never goes back")
     add("--devices", type=int, default=default.devices, help="devices that send at once")
     add("--folder", type=Path, help="keeps logs and ledger; default: a new one, kept on failure")
     asked = vars(parser.parse_args())
