@@ -182,6 +182,10 @@ class DerivedDelivery:
             case Next.SEND_AGAIN | Next.READ_AGAIN:
                 return sent
 
+    async def _lost_person(self, opened: Opened) -> bool:
+        by_patient = self._calls.destination(opened).subject is Subject.PATIENT
+        return by_patient and await self._persons.is_missing(opened)
+
     async def _read_and_send(self, opened: Opened, form: _Form) -> LastStep:
         """The first send after a restore: the ledger may not know what is there."""
         claim = opened.claim
@@ -215,6 +219,9 @@ class DerivedDelivery:
             response, together = await meeting.write(opened, entry, form.resource)
             return Sent(response, conditional=bool(if_match), together=together)
         response = await self._calls.write(opened, write, form.body)
+        if response.kind is ResponseKind.REFUSED and await self._lost_person(opened):
+            # Somebody deleted the Patient: the next attempt makes it again.
+            response = replace(response, kind=ResponseKind.LOCKED)
         return Sent(response, conditional=bool(if_match))
 
     async def _read(self, opened: Opened, form: _Form) -> Response:

@@ -152,6 +152,7 @@ def _destination(name: str, own: DestinationSettings, settings: Settings) -> Des
         bundle=bundle,
         bundle_entries=own.destination_bundle_entries or preset.bundle_entries,
         bundle_bytes=own.destination_bundle_bytes,
+        history=preset.history,
     )
 
 

@@ -160,6 +160,7 @@ class Destination:
     version without one is not taken. `tenant` is a path segment behind each base, or empty.
     `bundle_entries` is how many records one Bundle may hold, and `bundle_bytes` how many bytes.
     `{fhirVersion}` in `media_type` stands for the version of the base.
+    `history` says what the server keeps of what was deleted, and how that is removed.
     """
 
     name: str
@@ -180,6 +181,7 @@ class Destination:
     bundle: BundleType = BundleType.NONE
     bundle_entries: int = 1
     bundle_bytes: int = 1_000_000
+    history: str = ""
 
     def base(self, version: FhirVersion) -> str | None:
         """The address below which resources of that version are; None if it is not taken."""

@@ -1,13 +1,13 @@
 """the largest Bundle that an upload may still join
 
-Revision: 0003, after 0002, 2026-11-30 16:00:00
+Revision: 0004, after 0003, 2026-11-30 16:00:00
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
