@@ -9,7 +9,8 @@ In the order in which a request passes them:
 * `rate_limits`, `idempotency`, `admission`: whether the request may enter; `turnstile`, `spacing`:
   when it goes on.
 * `bodies`, `gzip_bodies`, `batch_bodies`: the body.
-* `uploads`, `batches`, `control`, `users`, `device_tokens`, `reading`, `health`: the routes.
+* `uploads`, `batches`, `control`, `users`, `device_tokens`, `reading`, `health`, `jwks`: the
+  routes.
 * `schemas`, `batch_schemas`, `control_schemas`, `user_schemas`, `pages`: the JSON of the answers.
 * `problems`: the answers that are errors.
 * `openapi`, `upload_openapi`, `batch_openapi`, `reading_openapi`: the description of it all.

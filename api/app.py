@@ -17,6 +17,7 @@ from uplift.api import (
     docs_page,
     error_handlers,
     health,
+    jwks,
     reading,
     request_ids,
     uploads,
@@ -59,8 +60,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ):
             async with open_relay(settings, FOR_A_CALLER) as relay:
                 app.state.relay = relay
+                relay.heartbeats.begin("api")
                 app.state.admission = Admission(settings)
                 app.state.readiness = Remembered(lambda: health.check(relay), late=health.LATE)
+                app.state.jwks = Remembered(lambda: jwks.read_jwks(relay), late=jwks.LATE)
                 app.state.rate_limits = RateLimits(settings)
                 yield
 
@@ -104,6 +107,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         device_tokens.router,
         reading.router,
         health.router,
+        jwks.router,
         docs_page.router,
     ):
         app.include_router(router)

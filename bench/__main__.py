@@ -31,6 +31,7 @@ from bench import (
     latency,
     memory,
     push_memory,
+    stalled,
     validation,
     workers,
 )
@@ -45,6 +46,7 @@ _PAIRS: dict[str, Callable[[Path, Plan], list[Figure]]] = {
     "latency": latency.main,
     "growth": growth.main,
     "fairness": fairness.main,
+    "stalled": stalled.main,
     "memory": memory.main,
     "workers": workers.main,
 }

@@ -6,10 +6,12 @@ import sys
 import tempfile
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 from chaos.options import Options
 from chaos.run import run
 from uplift.cli.local.processes import interrupted_by_signals
+from uplift.cli.local.system import Like
 
 
 def main() -> int:
@@ -26,9 +28,10 @@ def main() -> int:
     add("--kill-every", type=float, default=default.kill_every, help="seconds between two kills")
     add("--seed", type=int, default=default.seed, help="decides what happens when")
     add("--ids", choices=["kept", "assigned"], default=default.ids, help="who names resources")
-    add("--like", choices=["oneup", "hapi"], default=default.like, help="which destination")
+    add("--like", choices=get_args(Like), default=default.like, help="which destination")
     add("--beyond", action="store_true", help="delays longer than settle and index_lag")
     add("--heavy", action="store_true", help="one person has nine tenths of all uploads")
+    add("--no-restores", dest="restores", action="store_false", help="the ledger never goes back")
     add("--devices", type=int, default=default.devices, help="devices that send at once")
     add("--folder", type=Path, help="keeps logs and ledger; default: a new one, kept on failure")
     asked = vars(parser.parse_args())

@@ -10,9 +10,24 @@ from urllib.parse import unquote
 
 from chaos.evidence import Evidence, Request, Row, Stored
 from chaos.records import SYSTEM, Version
-from uplift.lifecycle import UNFINISHED, State
+from uplift.lifecycle import UNFINISHED, Reason, State
 
 Check = Callable[[Evidence], list[str]]
+
+# So many uploads may be marked for each copy.
+_MAX_MARKS = 3
+
+# The outcomes of attempts that sent nothing, or whose record was not stored.
+_NOTHING_SENT = (
+    "search_empty",
+    "look_up_",
+    "handed_back",
+    "no_token",
+    "awaiting_",
+    "http_4",
+    "unauthorized",
+    "forbidden",
+)
 
 # Between the last time at which a worker may send and the time at which the sandbox notices.
 _SLACK = 2.0  # seconds
@@ -77,18 +92,20 @@ def every_upload_reached_the_right_state(evidence: Evidence) -> list[str]:
     """Valid records are delivered and invalid ones rejected, unless a newer one superseded them."""
     rows = {row.id: row for row in evidence.rows}
     newest: dict[tuple[str, str], int] = {}
-    for each in evidence.accepted:
+    for each in evidence.ever_accepted:
         record = (each.version.user, each.version.record)
         newest[record] = max(newest.get(record, 0), each.version.number)
     findings = []
-    for upload_id, version in _versions(evidence).items():
+    for upload_id, version in _accepted_versions(evidence).items():
         row = rows.get(upload_id)
         if row is None or row.state in set(UNFINISHED):
             continue  # other checks find these
         allowed = {State.DELIVERED if version.valid else State.REJECTED}
         if version.number < newest[version.user, version.record]:
             allowed.add(State.SUPERSEDED)
-        if row.state not in allowed:
+        # The ledger went back in time, and the destination has a newer version than it knew.
+        is_newer_there = row.reason == Reason.NEWER_UPSTREAM and State.SUPERSEDED in allowed
+        if row.state not in allowed and not is_newer_there:
             findings.append(
                 f"{upload_id} of {row.user} is {row.state} ({row.reason}), not"
                 f" {' or '.join(sorted(allowed))}"
@@ -99,7 +116,7 @@ def every_upload_reached_the_right_state(evidence: Evidence) -> list[str]:
 def everything_delivered_is_upstream(evidence: Evidence) -> list[str]:
     """With the same bytes that the device sent."""
     upstream = {(each.user, each.sha256) for each in evidence.stored}
-    versions = _versions(evidence)
+    versions = _accepted_versions(evidence)
     return [
         f"{row.id} of {row.user} is delivered, and its bytes are not upstream"
         for row in evidence.rows
@@ -132,7 +149,7 @@ def nothing_is_upstream_twice(evidence: Evidence) -> list[str]:
 
 def everything_upstream_was_accepted(evidence: Evidence) -> list[str]:
     """Everything upstream was sent by a device, with the same bytes."""
-    sent = {(each.version.user, each.version.sha256) for each in evidence.accepted}
+    sent = {(each.version.user, each.version.sha256) for each in evidence.ever_accepted}
     return [
         f"{each.user} {each.resource_id} is upstream with bytes for which no device got a 202"
         for each in evidence.stored
@@ -145,7 +162,7 @@ def no_older_version_came_after_a_newer_one(evidence: Evidence) -> list[str]:
     if evidence.options.beyond:
         return []
     version_of = {
-        (each.version.user, each.version.sha256): each.version for each in evidence.accepted
+        (each.version.user, each.version.sha256): each.version for each in evidence.ever_accepted
     }
     last: dict[tuple[str, str], tuple[Stored, Version]] = {}
     newest: dict[tuple[str, str], int] = {}
@@ -167,14 +184,19 @@ def every_request_belongs_to_an_attempt(evidence: Evidence) -> list[str]:
     of_content: dict[tuple[str, str], list[float]] = defaultdict(list)
     of_record: dict[str, list[float]] = defaultdict(list)
     of_any: list[float] = []
+    # The ledger lost them before a device knew that they were accepted.
+    of_unknown: list[float] = []
     versions = _versions(evidence)
-    for attempt in sorted(evidence.attempts, key=lambda attempt: attempt.opened_at):
+    attempts = [*evidence.attempts, *evidence.lost_attempts]
+    for attempt in sorted(attempts, key=lambda attempt: attempt.opened_at):
         version = versions.get(attempt.upload_id)
         if version is not None:
             of_content[version.user, version.sha256].append(attempt.opened_at)
             of_record[version.record].append(attempt.opened_at)
             of_any.append(attempt.opened_at)
-    users = {each.version.sha256: each.version.user for each in evidence.accepted}
+        else:
+            of_unknown.append(attempt.opened_at)
+    users = {each.version.sha256: each.version.user for each in evidence.ever_accepted}
     records = _records_by_upstream_id(evidence)
     findings = []
     for request in evidence.requests:
@@ -190,14 +212,52 @@ def every_request_belongs_to_an_attempt(evidence: Evidence) -> list[str]:
             record = _record_looked_up(request, records)
             opened = of_record[record] if record is not None else of_any
             allowed_seconds = float("inf")
-        before = bisect_right(opened, request.at)
-        if not before or request.at - opened[before - 1] > allowed_seconds:
-            since = f"{request.at - opened[before - 1]:.1f} s after" if before else "without"
+        since = min(_since(request, opened), _since(request, of_unknown))
+        if since > allowed_seconds or since == float("inf"):
             findings.append(
-                f"request {request.number} ({request.method} {request.path}) came {since} an"
-                " attempt that was opened before it"
+                f"request {request.number} ({request.method} {request.path}) came"
+                f" {since:.1f} s after the last attempt that was opened before it"
             )
     return findings
+
+
+def _since(request: Request, opened: list[float]) -> float:
+    """How long before the request the last of these attempts was opened."""
+    before = bisect_right(opened, request.at)
+    return request.at - opened[before - 1] if before else float("inf")
+
+
+def a_ledger_that_went_back_marks_few(evidence: Evidence) -> list[str]:
+    """Not more than three times as many as there are copies, and those that no look-up can tell."""
+    marked, copies = marked_by_restores(evidence), copies_of(evidence)
+    if len(marked) <= _MAX_MARKS * copies:
+        return []
+    return [f"{upload_id} is marked, and there are {copies} copies" for upload_id in marked]
+
+
+def marked_by_restores(evidence: Evidence) -> list[str]:
+    """The uploads that are marked only because the ledger went back, although a look-up can tell.
+
+    Of the others an attempt had an unknown outcome, by the ledger that is there.
+    """
+    in_doubt = {
+        upload_id
+        for upload_id, outcomes in _outcomes(evidence).items()
+        if any(not (outcome or "").startswith(_NOTHING_SENT) for outcome in outcomes[:-1])
+    }
+    return [
+        row.id
+        for row in evidence.rows
+        if row.marked
+        and row.restored
+        and row.reason != Reason.CANNOT_LOOK_UP
+        and row.id not in in_doubt
+    ]
+
+
+def copies_of(evidence: Evidence) -> int:
+    """How much is at the destination a second time."""
+    return sum(each.copy is not None for each in evidence.stored)
 
 
 def the_doctor_told_every_fault_and_is_well_at_last(evidence: Evidence) -> list[str]:
@@ -216,12 +276,25 @@ CHECKS: tuple[Check, ...] = (
     everything_upstream_was_accepted,
     no_older_version_came_after_a_newer_one,
     every_request_belongs_to_an_attempt,
+    a_ledger_that_went_back_marks_few,
     the_doctor_told_every_fault_and_is_well_at_last,
 )
 
 
 def _versions(evidence: Evidence) -> dict[str, Version]:
-    """The version that each upload carries."""
+    """The version that each upload carries, also those that the ledger lost."""
+    return {each.upload_id: each.version for each in evidence.ever_accepted}
+
+
+def _outcomes(evidence: Evidence) -> dict[str, list[str | None]]:
+    """Those of each upload's attempts, in their order."""
+    found: dict[str, list[str | None]] = defaultdict(list)
+    for attempt in sorted(evidence.attempts, key=lambda attempt: attempt.opened_at):
+        found[attempt.upload_id].append(attempt.outcome)
+    return found
+
+
+def _accepted_versions(evidence: Evidence) -> dict[str, Version]:
     return {each.upload_id: each.version for each in evidence.accepted}
 
 
@@ -237,9 +310,10 @@ def _rows_by_content(evidence: Evidence) -> dict[tuple[str, str], list[tuple[Row
 def _records_by_upstream_id(evidence: Evidence) -> dict[str, str]:
     """The record that 1upHealth stores under an id: the record's own id where ids are kept."""
     record_of = {
-        (each.version.user, each.version.sha256): each.version.record for each in evidence.accepted
+        (each.version.user, each.version.sha256): each.version.record
+        for each in evidence.ever_accepted
     }
-    records = {each.version.record: each.version.record for each in evidence.accepted}
+    records = {each.version.record: each.version.record for each in evidence.ever_accepted}
     return records | {
         each.resource_id: record_of[each.user, each.sha256]
         for each in evidence.stored

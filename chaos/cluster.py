@@ -14,9 +14,12 @@ from typing import Self
 import httpx
 import redis
 
-from chaos.lasting import LASTING
+from chaos.clocks import Clock
+from chaos.lasting import LASTING, SECOND, Ground
 from chaos.options import Options
-from chaos.scenario import API, FIRST, Fault, kind_of
+from chaos.restores import Restores
+from chaos.scenario import API, FIRST, STANDBY, Fault, kind_of
+from chaos.swallowing_proxy import SwallowingProxy
 from chaos.told import Examination, failures
 from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
 from uplift.cli.local.ports import HOST, free_port
@@ -24,9 +27,11 @@ from uplift.cli.local.system import System, command
 from uplift.sandbox.testing import SandboxControl
 
 _READY_SECONDS = 60.0
-# Uplift rewrites records for HAPI, so the bytes are needed to know which one it was.
-_SANDBOX_OPTIONS = {"hapi": ("--show-bytes",)}
-_SERVERS = ("redis", "postgres")
+_ENDS = ("start", "thaw", "end", "back up")
+# Uplift rewrites records that it puts, so the bytes are needed to know which one it was.
+_SHOW_BYTES = ("--show-bytes",)
+_ADDRESSES = {"redis": "UPLIFT_REDIS_URL", "postgres": "UPLIFT_DATABASE_URL"}
+_SERVERS = tuple(_ADDRESSES)
 
 
 class Cluster:
@@ -37,22 +42,43 @@ class Cluster:
     """
 
     def __init__(self, folder: Path, options: Options, processes: tuple[str, ...]) -> None:
+        self._folder = folder
         self._processes = processes
+        clocks = {name: Clock(folder / "clocks", name) for name in (*_SERVERS, SECOND)}
         self.system = System(
             folder,
             options.environment(),
             processes=FIRST,
             like=options.like,
-            sandbox_options=_SANDBOX_OPTIONS.get(options.like, ("--ids", options.ids)),
+            sandbox_options=_SHOW_BYTES if options.puts else ("--ids", options.ids),
             any_port=True,
+            server_environments={name: clocks[name].environment() for name in _SERVERS},
         )
+        self._proxies: dict[str, SwallowingProxy] = {}
+        self.ground = Ground(self.system, self._proxies, clocks)
+        self._stack = ExitStack()
         self._down: set[str] = set()
         self._frozen: dict[str, int] = {}
         self.api_urls: list[str] = []
         self.done: Counter[str] = Counter()
         self.upstream = "healthy"
+        self._causes: dict[str, Callable[[Fault], bool]] = {
+            "kill": lambda fault: self._kill(fault.target),
+            "start": lambda fault: self._start(fault.target),
+            "freeze": lambda fault: self.freeze(fault.target),
+            "thaw": lambda fault: self.thaw(fault.target),
+            "begin": lambda fault: self._begin(fault.target),
+            "end": lambda fault: self._end(fault.target),
+            "flush": lambda _: self._flush(),
+            "back up": lambda fault: self._back_up(fault.target),
+            "promote": self._go_back,
+            "restore": self._go_back,
+            "add people": lambda _: False,  # the backend does that
+            "upstream": self._change_upstream,
+        }
         self._lasting: dict[str, ExitStack] = {}
-        self._examinations: dict[str, Examination] = {}
+        # Each with the process that was up as it began.
+        self._examinations: dict[str, tuple[int | None, Examination]] = {}
         self.not_told: list[str] = []
         """Faults of which the doctor said nothing while they lasted."""
 
@@ -60,12 +86,19 @@ class Cluster:
         system = self.system.__enter__()
         try:
             self.api_urls.append(system.api_url)
+            for name in _SERVERS:
+                server = self.server(name)
+                assert server is not None  # noqa: S101  embedded here
+                self._proxies[name] = self._stack.enter_context(SwallowingProxy(server.port))
+            assert system.postgres is not None  # noqa: S101  embedded here
+            self.restores = Restores(self._folder, system.postgres, self.environment)
             for name in self._processes:
                 if name not in FIRST:
                     self._start_second(name)
             assert system.sandbox_url is not None  # noqa: S101  the only upstream here
             self.sandbox = SandboxControl(system.sandbox_url, system.sandbox_token)
         except BaseException:
+            self._stack.close()
             system.__exit__(*sys.exc_info())
             raise
         return self
@@ -80,11 +113,24 @@ class Cluster:
         self._thaw_all()
         self.sandbox.close()
         self.system.__exit__(exc_type, exc, traceback)
+        self._stack.close()
 
     @property
     def environment(self) -> Mapping[str, str]:
         """The settings that the processes run with."""
         return self.system.environment
+
+    @property
+    def second_environment(self) -> dict[str, str]:
+        """Those of the second machine: it reaches the servers by the proxies."""
+        environment = dict(self.system.environment)
+        for name, variable in _ADDRESSES.items():
+            server = self.server(name)
+            assert server is not None  # noqa: S101  embedded here
+            environment[variable] = environment[variable].replace(
+                f":{server.port}/", f":{self._proxies[name].port}/"
+            )
+        return environment
 
     def log(self, process: str) -> str:
         """What a process has logged."""
@@ -92,27 +138,15 @@ class Cluster:
 
     def cause(self, fault: Fault) -> bool:
         """Cause it; False if its target is down, or in that state already."""
-        match fault.kind:
-            case "kill":
-                happened = self._kill(fault.target)
-            case "start":
-                happened = self._start(fault.target)
-            case "freeze":
-                happened = self.freeze(fault.target)
-            case "thaw":
-                happened = self.thaw(fault.target)
-            case "begin":
-                happened = self._begin(fault.target)
-            case "end":
-                happened = self._end(fault.target)
-            case "flush":
-                happened = self._flush()
-            case _:
-                self.sandbox.faults(*fault.rules)
-                self.upstream, happened = fault.target, True
-        if happened and fault.kind not in ("start", "thaw", "end"):
+        happened = self._causes[fault.kind](fault)
+        if happened and fault.kind not in _ENDS:
             self.done[f"{fault.kind} {kind_of(fault.target)}"] += 1
         return happened
+
+    def _change_upstream(self, fault: Fault) -> bool:
+        self.sandbox.faults(*fault.rules)
+        self.upstream = fault.target
+        return True
 
     def restart_ended(self) -> None:
         """Start again each process that ended by itself, as a supervisor does."""
@@ -154,34 +188,40 @@ class Cluster:
 
     def _begin(self, name: str) -> bool:
         fault = LASTING[name]
-        if self._pid(fault.target) is None or self._is_busy(fault.target):
+        if self._is_out_of_order(fault.target):
             return False
         stack = ExitStack()
         try:
-            stack.enter_context(fault.lasts(self.system))
+            stack.enter_context(fault.lasts(self.ground))
         except Exception:  # noqa: BLE001  the server is just starting, or has no memory left
             return False
         self._lasting[name] = stack
         if fault.told:
-            self._examinations[name] = Examination(self.environment)
-            self._examinations[name].start()
+            environment = self.second_environment if fault.cut_off else self.environment
+            examination = Examination(environment, until=fault.told)
+            self._examinations[name] = (self._pid(fault.target), examination)
+            examination.start()
         return True
 
     def _end(self, name: str) -> bool:
         stack = self._lasting.get(name)
         if stack is None:
             return False
-        examination = self._examinations.pop(name, None)
-        if examination is not None:
-            parts = {finding.part for finding in failures(examination.findings)}
-            if parts & LASTING[name].told:
-                self.done["told by the doctor"] += 1
-            elif not examination.is_alive():
-                self.not_told.append(f"{name}: the doctor fails only {sorted(parts)}")
-            # One that has not ended may wait for the end of the fault.
+        if name in self._examinations:
+            self._note_told(name, *self._examinations.pop(name))
         stack.close()
         del self._lasting[name]
         return True
+
+    def _note_told(self, name: str, pid: int | None, examination: Examination) -> None:
+        """Whether the doctor said so. If it could not end one examination, it may have waited for
+        the end of the fault; and the fault ends with its process."""
+        examination.end()
+        if examination.told:
+            self.done["told by the doctor"] += 1
+        elif examination.examined and self._pid(LASTING[name].target) == pid:
+            parts = sorted({finding.part for finding in failures(examination.findings)})
+            self.not_told.append(f"{name}: the doctor fails only {parts}")
 
     def _end_all(self) -> None:
         for name in list(self._lasting):
@@ -224,6 +264,36 @@ class Cluster:
         else:
             self.system.processes.restart(name)
 
+    def _back_up(self, name: str) -> bool:
+        """Keep the ledger as it is now; a standby follows at once."""
+        if self._is_out_of_order("postgres"):
+            return False
+        self.restores.back_up(name)
+        if name == STANDBY:
+            self.restores.copy(name)
+        return True
+
+    def _go_back(self, fault: Fault) -> bool:
+        """The ledger goes back to that backup, by the steps of docs/operations.md. For a promotion
+        the API goes on."""
+        if self._is_out_of_order("postgres") or not self.restores.has(fault.target):
+            return False
+        stopped = [
+            name for name in self._processes if fault.kind == "restore" or kind_of(name) != API
+        ]
+        for name in stopped:
+            self._kill(name)
+        if fault.kind == "promote":
+            self.restores.promote(fault.target)
+        else:
+            self.restores.restore(fault.target)
+        for name in stopped:
+            self._start(name)
+        return True
+
+    def _is_out_of_order(self, target: str) -> bool:
+        return self._pid(target) is None or self._is_busy(target)
+
     def _flush(self) -> bool:
         try:
             with redis.Redis.from_url(
@@ -249,7 +319,7 @@ class Cluster:
 
     def _start_second(self, name: str) -> None:
         kind = kind_of(name)
-        environment = dict(self.system.environment)
+        environment = {**self.second_environment, **self.ground.clocks[SECOND].environment()}
         if kind == API:
             port = free_port()
             environment["UPLIFT_API_PORT"] = str(port)

@@ -1,6 +1,8 @@
 """Collects the evidence: from the ledger, from the API, from the simulated 1upHealth."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -8,17 +10,19 @@ import httpx
 import psycopg
 
 from chaos import put_evidence
-from chaos.devices import DeviceLog
+from chaos.clocks import AHEAD_SECONDS
+from chaos.devices import Accepted, DeviceLog
 from chaos.evidence import Attempt, Evidence, Request, Row, Stored
 from chaos.options import Options
 from chaos.put_evidence import Held
+from chaos.restores import Restored, Restores
 from uplift.sandbox.testing import SandboxControl
 
 _PAGE = 500
 _ROWS = """
     SELECT u.id::text, p.app_user_id, u.version, u.state, u.reason, u.attempts, u.maybe_sent,
         u.possible_duplicate, extract(epoch FROM u.delivered_at - u.created_at)::float8,
-        u.maybe_overwritten
+        u.maybe_overwritten, u.restored OR u.maybe_lost
     FROM uploads AS u JOIN users AS p ON p.id = u.user_id
 """
 _ATTEMPTS = "SELECT upload_id::text, extract(epoch FROM opened_at)::float8, outcome FROM attempts"
@@ -32,27 +36,54 @@ def collect(
     api_url: str,
     key: str,
     upstream: SandboxControl,
+    restores: Restores,
 ) -> Evidence:
     """Everything that the checks read, as it is now."""
     with psycopg.connect(database_url) as connection:
         rows = [Row(*row) for row in connection.execute(_ROWS)]
         attempts = [Attempt(*row) for row in connection.execute(_ATTEMPTS)]
-    if options.like == "hapi":
+    lost_attempts: set[Attempt] = set()
+    for restored in restores.done:
+        with psycopg.connect(restores.url_of_lost(restored)) as connection:
+            lost_attempts |= {Attempt(*row) for row in connection.execute(_ATTEMPTS)}
+    accepted, lost = told_apart(log.accepted, restores.done)
+    if options.puts:
         held = put_evidence.held_by(upstream, [each.version for each in log.accepted])
     else:
         resources = upstream.resources()
         held = Held([_stored(each, one) for each in resources for one in each["versions"]])
     return Evidence(
         options=options,
-        accepted=list(log.accepted),
+        accepted=accepted,
+        lost=lost,
         unexpected=list(log.unexpected),
         rows=rows,
         shown=_shown(api_url, key, sorted({row.user for row in rows})),
-        attempts=attempts,
+        attempts=[without_jump(each) for each in attempts],
+        lost_attempts=[without_jump(each) for each in lost_attempts],
         stored=held.stored,
         requests=[_request(each, held.sent) for each in upstream.requests(api="fhir")],
         patients=held.patients,
     )
+
+
+def told_apart(
+    accepted: Iterable[Accepted], restores: Sequence[Restored]
+) -> tuple[list[Accepted], list[Accepted]]:
+    """What is accepted still, and what the ledger lost as it went back in time."""
+    kept: list[Accepted] = []
+    lost: list[Accepted] = []
+    for each in accepted:
+        is_lost = any(each.at < one.at and each.upload_id not in one.kept for one in restores)
+        (lost if is_lost else kept).append(each)
+    return kept, lost
+
+
+def without_jump(attempt: Attempt) -> Attempt:
+    """With the time that it was, if PostgreSQL's clock was ahead."""
+    if attempt.opened_at < time.time() + AHEAD_SECONDS / 2:
+        return attempt
+    return replace(attempt, opened_at=attempt.opened_at - AHEAD_SECONDS)
 
 
 def _shown(api_url: str, key: str, users: list[str]) -> dict[str, str]:

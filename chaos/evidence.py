@@ -11,7 +11,8 @@ class Row:
     """An upload in the ledger. `marked`: it carries the mark `possible_duplicate`.
     `maybe_overwritten`: it says that an older version may have gone over it.
 
-    `waited` is how many seconds it took from accepted to delivered, if it is delivered.
+    `waited` is how many seconds it took from accepted to delivered, if it is delivered. `restored`:
+    it was there as the ledger went back in time, or it came soon after.
     """
 
     id: str
@@ -24,6 +25,7 @@ class Row:
     marked: bool
     waited: float | None = None
     maybe_overwritten: bool = False
+    restored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +79,21 @@ class Evidence:
 
     options: Options
     accepted: list[Accepted] = field(default_factory=list)
+    lost: list[Accepted] = field(default_factory=list)
+    """What devices got a 202 for from a ledger that is there no more."""
     unexpected: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     shown: dict[str, str] = field(default_factory=dict)
     attempts: list[Attempt] = field(default_factory=list)
+    lost_attempts: list[Attempt] = field(default_factory=list)
+    """Those of ledgers that are there no more."""
     stored: list[Stored] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     patients: list[int] = field(default_factory=list)
     not_told: list[str] = field(default_factory=list)
     """Faults of which the doctor said nothing while they lasted, and what it still says at last."""
+
+    @property
+    def ever_accepted(self) -> list[Accepted]:
+        """All for which a device got a 202."""
+        return [*self.lost, *self.accepted]

@@ -4,10 +4,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
 
+from chaos.checks import copies_of, marked_by_restores
+from chaos.clocks import AHEAD_SECONDS
 from chaos.evidence import Evidence, Row
 from chaos.options import Options
 from chaos.put_checks import stale_records
 from chaos.scenario import HEAVY_PERSON
+from uplift.lifecycle import Reason
 
 _SHOWN = 12  # findings of one check
 
@@ -39,6 +42,9 @@ def lines(
         f"accepted        {len(evidence.accepted)} times 202, for {len(accepted)} uploads;"
         f" {_listed(states)}"
     )
+    if evidence.lost:
+        lost = {each.upload_id for each in evidence.lost}
+        yield f"lost by design  {len(lost)} uploads, as the ledger went back in time"
     yield f"kills           {sum(kills.values())}: {_listed(kills, 'kill ')}"
     yield f"other faults    {_listed({k: v for k, v in done.items() if k not in kills})}"
     yield f"devices got     {_listed(errors)}"
@@ -49,7 +55,12 @@ def lines(
         f" {sum(row.marked for row in evidence.rows)} uploads are marked as possible duplicates,"
         f" {sum(row.maybe_overwritten for row in evidence.rows)} as maybe overwritten"
     )
-    if options.like == "hapi":
+    blind = sum(row.marked and row.reason == Reason.CANNOT_LOOK_UP for row in evidence.rows)
+    yield (
+        f"marked          {len(marked_by_restores(evidence))} only as the ledger went back, for"
+        f" {copies_of(evidence)} copies; {blind} more that no look-up can tell"
+    )
+    if options.puts:
         yield f"stale           {len(stale_records(evidence))} records"
     methods = Counter(each.method for each in evidence.requests)
     yield (
@@ -73,7 +84,8 @@ def _waits(evidence: Evidence) -> Iterator[str]:
     """How long it took from accepted to delivered; where one person is heavy, apart from theirs."""
     waits: dict[str, list[float]] = defaultdict(list)
     for row in evidence.rows:
-        if row.waited is not None:
+        # PostgreSQL's clock may have jumped meanwhile.
+        if row.waited is not None and 0 <= row.waited < AHEAD_SECONDS / 2:
             waits[_whose(row, evidence.options)].append(row.waited)
     for whose, seconds in sorted(waits.items()):
         p50, p95 = (ranked(seconds, share) for share in (0.5, 0.95))

@@ -3,19 +3,21 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from uplift.cli.local.system import Like
+
 Ids = Literal["kept", "assigned"]
-Like = Literal["oneup", "hapi"]
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """One chaos run. Times are in seconds.
 
-    `like`: the destination is a simulated 1upHealth, or a simulated HAPI, where Uplift puts records
-    to ids of its own. `beyond`: it finishes later than `settle` and indexes later than
+    `like`: the destination is a simulated 1upHealth, or a server of another kind, where Uplift puts
+    records to ids of its own. `beyond`: it finishes later than `settle` and indexes later than
     `index_lag`. Then copies are allowed at 1upHealth, but each must be marked as a possible
     duplicate; at HAPI older content may win, but its record must say so. `heavy`:
-    one person has nine tenths of all uploads, and sends them in the first fifth of the run. An
+    one person has nine tenths of all uploads, and sends them in the first fifth of the run.
+    `restores`: the ledger goes back in time twice; `late_users` people come after the backup. An
     upload that has not changed for `patience` is stuck; `patience` is longer than every time limit
     here. The run waits no longer than `give_up_waiting` for the last upload.
     """
@@ -30,14 +32,26 @@ class Options:
     kill_every: float = 4.0
     users: int = 10
     devices: int = 60
+    late_users: int = 2
     second_processes: bool = True
+    restores: bool = True
     attempt: float = 4.0
     lease: float = 8.0
     silence: float = 5.0
     settle: float = 4.0
     index_lag: float = 3.0
     patience: float = 60.0
-    give_up_waiting: float = 300.0
+    give_up_waiting: float = 1800.0
+
+    @property
+    def people(self) -> tuple[str, ...]:
+        """The backend's names of those whose devices send."""
+        return tuple(f"person-{number}" for number in range(self.users))
+
+    @property
+    def puts(self) -> bool:
+        """Whether Uplift puts records, so that nothing is stored twice."""
+        return self.like != "oneup"
 
     @property
     def seconds(self) -> float:
@@ -76,6 +90,8 @@ class Options:
             "UPLIFT_HOLD_SECONDS": "1",
             "UPLIFT_MAX_IN_FLIGHT": "40",
             "UPLIFT_DATABASE_CONNECTIONS": "5",
-            "UPLIFT_SECOND_OPINION": "false",
+            "UPLIFT_SECOND_OPINION": "0",
             "UPLIFT_ONEUP_KEEPS_IDS": "true" if self.ids == "kept" else "false",
+            # The sandbox has no limit of its own.
+            **({"UPLIFT_DESTINATION_MAX_ATTEMPTS_PER_SECOND": "500"} if self.puts else {}),
         }

@@ -6,6 +6,8 @@ from chaos import checks
 from chaos.checks import Check
 from chaos.evidence import Evidence
 from chaos.records import Version
+from uplift.destinations.destination import Subject
+from uplift.destinations.presets import PRESETS
 from uplift.lifecycle import State
 
 # So often at most a record says that it may be overwritten, for each one that had a reason to.
@@ -34,10 +36,14 @@ def each_record_is_one_resource(evidence: Evidence) -> list[str]:
 
 
 def each_person_is_one_patient(evidence: Evidence) -> list[str]:
-    """Uplift makes a Patient for each person of whom it delivers something. It never changes it."""
+    """Uplift makes a Patient for each person of whom it delivers something, where references to
+    the person lead to one. It never changes it.
+    """
+    if PRESETS[evidence.options.like].subject is not Subject.PATIENT:
+        return [f"there are {len(evidence.patients)} Patients"] if evidence.patients else []
     delivered = {row.user for row in evidence.rows if row.state == State.DELIVERED}
     findings = [
-        f"a Patient has {versions} versions" for versions in evidence.patients if versions != 1
+        f"a Patient has {contents} contents" for contents in evidence.patients if contents != 1
     ]
     # A person whose only deliveries never ended has one as well.
     if not len(delivered) <= len(evidence.patients) <= len({row.user for row in evidence.rows}):
@@ -98,7 +104,9 @@ def stale_records(evidence: Evidence) -> set[Record]:
 
 
 def _version_of(evidence: Evidence) -> dict[tuple[str, str], Version]:
-    return {(each.version.user, each.version.sha256): each.version for each in evidence.accepted}
+    return {
+        (each.version.user, each.version.sha256): each.version for each in evidence.ever_accepted
+    }
 
 
 def _content_now(evidence: Evidence) -> dict[Record, int]:
@@ -134,10 +142,10 @@ def _records_that_say_so(evidence: Evidence) -> set[Record]:
 
 def _records_in_doubt(evidence: Evidence) -> set[Record]:
     """Those of which an older version was sent without a precondition, with an unknown outcome."""
-    upload_of = {each.version.sha256: each for each in evidence.accepted}
+    upload_of = {each.version.sha256: each for each in evidence.ever_accepted}
     lost = {each.upload_id for each in evidence.attempts if each.outcome in (None, _LOST)}
     newest: dict[Record, int] = defaultdict(int)
-    for each in evidence.accepted:
+    for each in evidence.ever_accepted:
         record = (each.version.user, each.version.record)
         newest[record] = max(newest[record], each.version.number)
     found: set[Record] = set()

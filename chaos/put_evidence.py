@@ -1,4 +1,4 @@
-"""What a server like HAPI holds, told in the devices' own versions.
+"""What a server holds where Uplift puts records, told in the devices' own versions.
 
 Uplift rewrites records for it: the id, references, an identifier. So bytes cannot be compared. The
 rest of a record says which version it is.
@@ -25,7 +25,7 @@ class Held:
     """What the destination holds.
 
     `sent` leads from the digest of what Uplift sent to that of what a device sent; it is empty
-    where they are the same. `patients` has the number of versions of each Patient.
+    where they are the same. `patients` has the number of different contents of each Patient.
     """
 
     stored: list[Stored] = field(default_factory=list)
@@ -41,7 +41,7 @@ def held_by(upstream: SandboxControl, versions: Iterable[Version]) -> Held:
     patients: list[int] = []
     for resource in upstream.resources(bytes="1"):
         if resource["type"] == _PATIENT:
-            patients.append(len(resource["versions"]))
+            patients.append(len({one["sha256"] for one in resource["versions"]}))
             continue
         for one in resource["versions"]:
             version = known.get(_rest(orjson.loads(base64.b64decode(one["bytes"]))))

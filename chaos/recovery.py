@@ -26,11 +26,10 @@ import psycopg
 from chaos.cluster import Cluster
 from chaos.lasting import LASTING
 from chaos.options import Options
-from chaos.run import add_key, add_users
+from chaos.run import add_key, add_people
 from chaos.scenario import processes_of
 from chaos.told import Examination, examined, failures
 from uplift.cli.local.processes import interrupted_by_signals
-from uplift.cli.local.system import System
 
 # Silence as in a deployment. The other times are short, so that they can be told from it.
 OPTIONS = Options(users=1, attempt=10.0, lease=120.0, silence=15.0, settle=5.0)
@@ -53,7 +52,8 @@ class Case:
     """A fault, how long it lasts, and until when what was in flight may wait, in seconds.
 
     `asked_after` is when the doctor is asked while it lasts; 0: not at all, since a supervisor
-    starts again what has ended.
+    starts again what has ended. It is asked again until it fails for a part of `told`, on the
+    second machine if `cut_off`.
     """
 
     name: str
@@ -61,6 +61,8 @@ class Case:
     seconds: float = 6.0
     in_flight: float = NEW_SECONDS + OPTIONS.settle
     asked_after: float = 0.0
+    told: frozenset[str] = frozenset()
+    cut_off: bool = False
 
 
 @dataclass(slots=True)
@@ -151,8 +153,7 @@ def _upstream(**rule: Any) -> Lasts:
 
 def _server(name: str) -> Lasts:
     def lasts(cluster: Cluster) -> AbstractContextManager[None]:
-        system: System = cluster.system
-        return LASTING[name].lasts(system)
+        return LASTING[name].lasts(cluster.ground)
 
     return lasts
 
@@ -184,7 +185,10 @@ def cases() -> list[Case]:
         Case("an API process is killed", _killed("api")),
         Case("PostgreSQL is killed", _killed("postgres"), 15, asked_after=3),
         Case("Redis is killed", _killed("redis"), 15, asked_after=3),
-        *(Case(name, _server(name), 25, asked_after=3) for name in LASTING),
+        *(
+            Case(name, _server(name), 25, asked_after=3, told=each.told, cut_off=each.cut_off)
+            for name, each in LASTING.items()
+        ),
         *(
             Case(f"1upHealth {what}", _upstream(**rule), 30, asked_after=20)
             for what, rule in _UPSTREAM.items()
@@ -204,11 +208,13 @@ def measure(cluster: Cluster, device: Device, case: Case) -> tuple[str, bool]:
     with case.lasts(cluster):
         began = time.monotonic()
         time.sleep(case.asked_after or case.seconds)
-        examination = Examination(cluster.environment)
+        environment = cluster.second_environment if case.cut_off else cluster.environment
+        examination = Examination(environment, until=case.told)
         if case.asked_after:
             examination.start()
         time.sleep(max(0.0, began + case.seconds - time.monotonic()))
         told = _told(examination) if case.asked_after else "not asked"
+        examination.end()
     ended = time.time()
     if case.asked_after:
         examination.join()
@@ -269,7 +275,7 @@ def run(folder: Path, say: Callable[[str], None], only: str) -> bool:
     with Cluster(folder, OPTIONS, processes_of(OPTIONS)) as cluster:
         cluster.until_ready()
         key = asyncio.run(add_key(cluster))
-        add_users(cluster, key, OPTIONS)
+        add_people(cluster, key, OPTIONS.people)
         _slow(cluster)
         device = Device(cluster.api_urls, key)
         device.start()

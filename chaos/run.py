@@ -2,8 +2,10 @@
 
 import asyncio
 import heapq
+import os
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,16 +21,19 @@ from chaos.evidence import Evidence
 from chaos.options import Options
 from chaos.scenario import Fault
 from chaos.told import examined, failures
+from uplift.cli.local.system import command
 from uplift.ledger import credentials
 from uplift.ledger.credentials import BACKEND
 from uplift.ledger.database import Database
-from uplift.lifecycle import UNFINISHED
+from uplift.lifecycle import UNFINISHED, State
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 
 _SAY_EVERY = 5.0
+_MUST_HAPPEN = {"kill", "back up", "promote", "restore", "add people"}
 _RESTART_EVERY = 0.5
 _WELL_SECONDS = 30.0
+_REDRIVE = "uplift uploads redrive"
 _COUNT = "SELECT state, count(*) FROM uploads GROUP BY state ORDER BY state"
 
 
@@ -57,15 +62,19 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Result:
     with Cluster(folder, options, plan.processes) as cluster:
         cluster.until_ready()
         key = asyncio.run(add_key(cluster))
-        add_users(cluster, key, options)
-        devices = Devices(cluster.api_urls, key, plan.devices, options.seed)
+        backend = Backend(cluster, key, plan.late)
+        add_people(cluster, key, [each for each in options.people if each not in plan.late])
+        devices = Devices(cluster.api_urls, key, plan.devices, options.seed, plan.late)
         devices.start()
-        _inject(cluster, devices, plan.faults, say)
+        _inject(cluster, backend, devices, plan.faults, say)
         cluster.heal()
         cluster.until_api_answers()
         healed = time.monotonic()
         _await_settled(cluster, devices, options, say)
         settling = time.monotonic() - healed
+        not_told = [*cluster.not_told, *_doctor_at_last(cluster)]
+        if _redriven(cluster):
+            _await_settled(cluster, devices, options, say)
         evidence = collect(
             options,
             devices.log,
@@ -73,13 +82,12 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Result:
             api_url=cluster.api_urls[0],
             key=key,
             upstream=cluster.sandbox,
+            restores=cluster.restores,
         )
-        evidence.not_told.extend([*cluster.not_told, *_doctor_at_last(cluster)])
+        evidence.not_told.extend(not_told)
         if devices.failure is not None:
             evidence.unexpected.append(f"the devices stopped with {devices.failure!r}")
-        findings = checks.run(
-            evidence, put_checks.CHECKS if options.like == "hapi" else checks.CHECKS
-        )
+        findings = checks.run(evidence, put_checks.CHECKS if options.puts else checks.CHECKS)
         report = list(
             figures.lines(
                 evidence,
@@ -93,8 +101,31 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Result:
     return Result(evidence, findings, report)
 
 
+class Backend:
+    """The apps' backend: it adds people, also again those whom a restore has forgotten."""
+
+    def __init__(self, cluster: Cluster, key: str, late: Collection[str]) -> None:
+        self._cluster = cluster
+        self._key = key
+        self._late = late
+
+    def cause(self, fault: Fault) -> bool:
+        """Add the people who come late, if that is asked; whether it was done."""
+        if fault.kind != "add people":
+            return False
+        try:
+            add_people(self._cluster, self._key, self._late)
+        except httpx.HTTPError:
+            return False
+        return True
+
+
 def _inject(
-    cluster: Cluster, devices: Devices, faults: tuple[Fault, ...], say: Callable[[str], None]
+    cluster: Cluster,
+    backend: Backend,
+    devices: Devices,
+    faults: tuple[Fault, ...],
+    say: Callable[[str], None],
 ) -> None:
     """Cause every fault at its time; start again each process that ends by itself."""
     began = time.monotonic()
@@ -102,13 +133,20 @@ def _inject(
     queue = [(fault.at, number, fault) for number, fault in enumerate(faults)]
     heapq.heapify(queue)
     restarted = said = 0.0
+    put_off: set[int] = set()
     while queue:
         now = time.monotonic() - began
         if queue[0][0] <= now:
             _, number, fault = heapq.heappop(queue)
-            if not cluster.cause(fault) and fault.kind == "kill":
-                # The process is down already: only a kill of a running process counts.
+            happened = backend.cause(fault) or cluster.cause(fault)
+            if not happened and fault.kind in _MUST_HAPPEN:
+                # Such as a kill: only that of a running process counts.
+                put_off.add(number)
                 heapq.heappush(queue, (now + 1.0, number, fault))
+            elif fault.kind == "kill" and number in put_off:
+                # The start that follows it has passed.
+                start = Fault(now + 1.0, "start", fault.target)
+                heapq.heappush(queue, (start.at, len(faults) + number, start))
         if now >= restarted + _RESTART_EVERY:
             restarted = now
             cluster.restart_ended()
@@ -147,13 +185,33 @@ def _await_settled(
 
 
 def _doctor_at_last(cluster: Cluster) -> list[str]:
-    """What the doctor still fails for when calls have succeeded for so long."""
+    """What the doctor still fails for when calls have succeeded for so long. What the faults left
+    behind is a line that does not fail, with the command that sends it again.
+    """
     until = time.monotonic() + _WELL_SECONDS
-    while found := failures(examined(cluster.environment)):
+    while failed := failures(found := examined(cluster.environment)):
         if time.monotonic() > until:
-            return [f"at last, the doctor says of {each.part}: {each.what}" for each in found]
+            return [f"at last, the doctor says of {each.part}: {each.what}" for each in failed]
         time.sleep(1.0)
+    if _counts(cluster).get(State.REFUSED) and not any(
+        _REDRIVE in (each.do or "") for each in found
+    ):
+        return ["at last, the doctor names no command for what was refused"]
     return []
+
+
+def _redriven(cluster: Cluster) -> bool:
+    """Do what the doctor says about what was refused; whether there was something."""
+    if not _counts(cluster).get(State.REFUSED):
+        return False
+    subprocess.run(  # noqa: S603  a command of our own
+        command(*_REDRIVE.split()[1:], "--status", "refused", "--yes"),
+        env={**os.environ, **cluster.environment},
+        check=False,  # exit code 1: some stay as they are, and the checks find them
+        capture_output=True,
+    )
+    cluster.done["redrive"] += 1
+    return True
 
 
 def _counts(cluster: Cluster) -> dict[str, int]:
@@ -187,12 +245,10 @@ async def add_key(cluster: Cluster) -> str:
         await database.close()
 
 
-def add_users(cluster: Cluster, key: str, options: Options) -> None:
-    """The people whose devices send."""
+def add_people(cluster: Cluster, key: str, people: Iterable[str]) -> None:
+    """These are the people whose devices send. Raises httpx.HTTPError if one cannot be added."""
     with httpx.Client(headers={"Authorization": f"Bearer {key}"}, trust_env=False) as api:
-        for number in range(options.users):
+        for person in people:
             api.post(
-                f"{cluster.api_urls[0]}/v1/users",
-                json={"appUserId": f"person-{number}"},
-                timeout=30,
+                f"{cluster.api_urls[0]}/v1/users", json={"appUserId": person}, timeout=30
             ).raise_for_status()

@@ -13,8 +13,11 @@ from typing import Any
 from chaos.lasting import LASTING
 from chaos.options import Options
 from chaos.records import Version
+from uplift.destinations.destination import Meaning
+from uplift.destinations.presets import PRESETS
 
 API = "api"
+STANDBY, DUMP = "standby", "backup"
 FIRST = (API, "worker", "bulk", "beat")
 """One process of each kind, by their names in `uplift.cli.local.system.PROCESSES`."""
 
@@ -48,8 +51,8 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is done to the system at a time: kill, start, freeze, thaw, flush, upstream; or the
-    begin or end of a fault of `chaos.lasting`.
+    """What is done to the system at a time: kill, start, freeze, thaw, flush, upstream; back up,
+    promote, restore, add people; or the begin or end of a fault of `chaos.lasting`.
 
     `upstream`: the simulated 1upHealth behaves by `rules` from then on, and `target` names them.
     """
@@ -62,11 +65,15 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A whole run: what each device sends, which faults happen, and which processes run."""
+    """A whole run: what each device sends, which faults happen, and which processes run.
+
+    `late` are the people who are added after the backup that is restored.
+    """
 
     devices: tuple[tuple[Step, ...], ...]
     faults: tuple[Fault, ...]
     processes: tuple[str, ...] = ()
+    late: tuple[str, ...] = ()
 
 
 def write(options: Options) -> Scenario:
@@ -78,7 +85,8 @@ def write(options: Options) -> Scenario:
     )
     processes = processes_of(options)
     faults = sorted(_faults(dice, options, processes), key=lambda fault: fault.at)
-    return Scenario(devices, tuple(faults), processes)
+    late = options.people[-options.late_users :] if options.restores else ()
+    return Scenario(devices, tuple(faults), processes, late)
 
 
 HEAVY_PERSON = "person-0"
@@ -190,6 +198,8 @@ def _faults(dice: random.Random, options: Options, processes: tuple[str, ...]) -
     for at, name in _at_times(dice, options, _LASTING_EVERY, list(LASTING)):
         yield Fault(at, "begin", name)
         yield Fault(at + dice.uniform(*_LASTING_SECONDS), "end", name)
+    if options.restores:
+        yield from _restores(dice, options)
     upstream = upstream_faults(options)
     if options.beyond:
         upstream = {name: upstream[name] for name in _DELAYS if name in upstream}
@@ -199,6 +209,20 @@ def _faults(dice: random.Random, options: Options, processes: tuple[str, ...]) -
         yield Fault(at, "upstream", name, tuple(_seeded(dice, upstream[name])))
         # While the upstream fails, little is sent, and only what is sent can be lost or doubled.
         yield Fault(at + dice.uniform(0.3, 0.8) * every, "upstream", "healthy")
+
+
+def _restores(dice: random.Random, options: Options) -> Iterator[Fault]:
+    """A standby without the last seconds is promoted. Later a backup is restored, from before some
+    people were added."""
+    at = dice.uniform(0.2, 0.3) * options.seconds
+    yield Fault(at, "back up", STANDBY)
+    yield Fault(at + dice.uniform(2.0, 5.0), "promote", STANDBY)
+    at = dice.uniform(0.45, 0.5) * options.seconds
+    yield Fault(at, "back up", DUMP)
+    yield Fault(at + 1.0, "add people")
+    at = dice.uniform(0.6, 0.7) * options.seconds
+    yield Fault(at, "restore", DUMP)
+    yield Fault(at + 0.1, "add people")
 
 
 def _at_times(
@@ -218,7 +242,7 @@ def _seeded(dice: random.Random, rules: tuple[dict[str, Any], ...]) -> Iterator[
 
 def upstream_faults(options: Options) -> dict[str, tuple[dict[str, Any], ...]]:
     """How the destination can fail for a while, by name. docs/sandbox.md has the rules."""
-    method = "PUT" if options.like == "hapi" else "POST"
+    method = "PUT" if options.puts else "POST"
     write, any_fhir = {"api": "fhir", "method": method}, {"api": "fhir"}
 
     def sometimes(probability: float, kind: str, **fields: Any) -> dict[str, Any]:
@@ -258,6 +282,7 @@ def upstream_faults(options: Options) -> dict[str, tuple[dict[str, Any], ...]]:
         "a login page": (sometimes(0.3, "html"), sometimes(0.2, "error_body", commit=True)),
         "unauthorized": (sometimes(0.5, "status", status=401),),
         "forbidden": (sometimes(0.5, "status", status=403),),
+        "refusing": (sometimes(0.4, "status", status=400),),
         "always busy": (sometimes(0.9, "too_many_requests"),),
         "large headers": (
             sometimes(0.4, "status", status=503, headers={"X-Long": "x" * 20_000}),
@@ -268,8 +293,11 @@ def upstream_faults(options: Options) -> dict[str, tuple[dict[str, Any], ...]]:
         ),
         "down": ({"kind": "status", "status": 503, "match": any_fhir},),
     }
-    if options.like == "hapi":
-        return {**both, "lock conflicts": (sometimes(0.3, "lock_conflict"),)}
+    if options.puts:
+        both["empty responses"] = (sometimes(0.4, "empty_answer"),)
+        if PRESETS[options.like].on_conflict is not Meaning.REFUSED:
+            both["lock conflicts"] = (sometimes(0.3, "lock_conflict"),)
+        return both
     return {
         **both,
         "searches lag": (

@@ -2,11 +2,13 @@
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from uplift.doctor.examine import examine
 from uplift.doctor.findings import Finding, Verdict
 from uplift.settings import Settings
+
+_PAUSE = 0.5
 
 
 def settings_of(environment: Mapping[str, str]) -> Settings:
@@ -32,12 +34,29 @@ def failures(findings: list[Finding]) -> list[Finding]:
 
 
 class Examination(threading.Thread):
-    """One examination beside everything else; `findings` are those so far."""
+    """One examination beside everything else; `findings` are those so far.
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    With `until`, it is repeated until the doctor fails for one of these parts, or nobody asks any
+    more: a process tells what it lacks every few seconds.
+    """
+
+    def __init__(self, environment: Mapping[str, str], until: Collection[str] = ()) -> None:
         super().__init__(name="doctor", daemon=True)
         self._environment = dict(environment)
+        self._until = frozenset(until)
+        self._over = threading.Event()
         self.findings: list[Finding] = []
+        self.examined = 0
+        """How many examinations have ended."""
+
+    @property
+    def told(self) -> bool:
+        """Whether it failed for one of the parts."""
+        return any(each.part in self._until for each in failures(list(self.findings)))
+
+    def end(self) -> None:
+        """Begin no other examination."""
+        self._over.set()
 
     def run(self) -> None:
         """Examine every part."""
@@ -45,5 +64,11 @@ class Examination(threading.Thread):
         async def every() -> None:
             async for finding in examine(settings_of(self._environment)):
                 self.findings.append(finding)
+                if self._until and (self.told or self._over.is_set()):
+                    return
 
         asyncio.run(every())
+        self.examined += 1
+        while self._until and not self.told and not self._over.wait(_PAUSE):
+            asyncio.run(every())
+            self.examined += 1

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 MAX_APART_SECONDS = 30.0
 """Clocks that differ by more do not agree, and one that moves by more has jumped."""
 
+_STEP_SECONDS = 5.0
+
 DISTRUST_SECONDS = 3600.0
 """So long after a jump nothing expires."""
 
@@ -84,3 +86,29 @@ class Steadiness:
         passed = elapsed - elapsed_before
         step = abs(ledger - ledger_before - passed)
         return max(passed, step) > self._max_break_seconds
+
+
+class LedgerClock:
+    """Since when the ledger's clock runs like ours, as a process sees it with each claim.
+
+    Just after a step, a wait may have ended that has not passed.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[float, float] | None = None
+        self._stepped_at = -math.inf
+
+    def note(self, elapsed: float, ledger: float, machine: float) -> float:
+        """The ledger and this machine show these times. For how many seconds the ledger's is right.
+
+        To begin with, it is if both agree. `elapsed` as in `Reading`.
+        """
+        if self._last is None:
+            stepped = abs(ledger - machine) > MAX_APART_SECONDS
+        else:
+            passed, passed_there = elapsed - self._last[0], ledger - self._last[1]
+            stepped = abs(passed_there - passed) > _STEP_SECONDS
+        if stepped:
+            self._stepped_at = elapsed
+        self._last = (elapsed, ledger)
+        return elapsed - self._stepped_at

@@ -24,8 +24,9 @@ class DestinationSettings(BaseModel):
 
     destination_preset: str = Field(
         default="",
-        description="What kind of server the destination is: oneup or hapi. If it is empty, the"
-        " destination's name is the preset.",
+        description="What kind of server the destination is: oneup, hapi, smile, azure, google,"
+        " healthlake, aidbox, firely or medplum. If it is empty, the destination's name is the"
+        " preset.",
     )
     destination_r4: _Base = Field(
         default="",
@@ -121,7 +122,9 @@ class DestinationSettings(BaseModel):
         default="", description="The HTTP proxy to the destination: http://host:port."
     )
     destination_media_type: str = Field(
-        default="", description="The media type of what is sent and wanted."
+        default="",
+        description="The media type of what is sent and wanted. {fhirVersion} in it stands for the"
+        " base's version, as 4.0.",
     )
     destination_headers: dict[str, str] = Field(
         default={}, description='Headers of each request, as a JSON object: {"X-Name": "value"}.'

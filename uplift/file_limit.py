@@ -1,5 +1,7 @@
 """How many files a process may open at once: each connection is one."""
 
+import errno
+import os
 import resource
 
 from uplift.errors import ConfigurationError
@@ -37,3 +39,12 @@ def raise_file_limit(wanted: int) -> None:
         )
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+
+
+def lacks_files() -> bool:
+    """Whether this process can open no file now."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return False

@@ -51,7 +51,9 @@ def main(queue: Queue, name: str = "") -> None:
             bridge = stack.enter_context(open_bridge(settings))
             check = _check(bridge)
             stack.enter_context(served(settings, check))
-            stack.enter_context(tracing(settings, "worker" if queue == "uploads" else queue))
+            kind = "worker" if queue == "uploads" else queue
+            bridge.loop.call_soon_threadsafe(bridge.relay.heartbeats.begin, kind)
+            stack.enter_context(tracing(settings, kind))
         except ConfigurationError as error:
             sys.exit(f"The worker does not start: {error}")
         except Exception as error:  # noqa: BLE001

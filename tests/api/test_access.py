@@ -90,6 +90,7 @@ _RULES: dict[tuple[str, str], _Rule] = {
     ("DELETE", "/v1/users/{user}/device-tokens/{token_id}"): _Rule(204, "users", 403, 403),
     ("GET", "/healthz"): _PUBLIC,
     ("GET", "/readyz"): _PUBLIC,
+    ("GET", "/.well-known/jwks.json"): _PUBLIC,
     ("GET", "/openapi.json"): _PUBLIC,
     ("GET", "/docs"): _PUBLIC,
     ("GET", "/docs/errors.md"): _PUBLIC,

@@ -10,10 +10,10 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
+from chaos.postgres_faults import frozen, make_read_only, standby_away
 from tests import factories
 from tests.api.calls import assert_problem, bearer, make_keys
 from tests.factories import resource
-from tests.postgres_faults import frozen, make_read_only, standby_away
 from uplift.api.app import create_app
 from uplift.cli.local.embedded import EmbeddedPostgres
 from uplift.ledger import migrate, users

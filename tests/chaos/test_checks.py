@@ -1,15 +1,19 @@
 """Each check fails on a system that breaks the promise of that check."""
 
+import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from chaos import checks, figures
+from chaos.clocks import AHEAD_SECONDS
+from chaos.collect import told_apart, without_jump
 from chaos.devices import Accepted
 from chaos.evidence import Attempt, Evidence, Request, Row, Stored
 from chaos.options import Options
 from chaos.records import SYSTEM, Version
+from chaos.restores import Restored
 
 FIRST = Version("alice", "r1", 1)
 SECOND = Version("alice", "r1", 2)
@@ -114,6 +118,21 @@ BAD: dict[str, tuple[checks.Check, Evidence]] = {
     "an upload stays with a worker that is gone": (
         checks.nothing_is_stuck,
         good(rows=[row("u1", "sending"), *without_first()]),
+    ),
+    "a restore marked what a look-up can tell": (
+        checks.a_ledger_that_went_back_marks_few,
+        good(rows=[row("u1", marked=True, restored=True), *without_first()]),
+    ),
+    "a search that found nothing is no doubt": (
+        checks.a_ledger_that_went_back_marks_few,
+        good(
+            rows=[row("u1", marked=True, restored=True), *without_first()],
+            attempts=[Attempt("u1", NOW, "search_empty"), Attempt("u1", NOW + 1, "stored")],
+        ),
+    ),
+    "the newest version is refused as older after a restore": (
+        checks.every_upload_reached_the_right_state,
+        good(rows=[row("u2", "refused", reason="newer_upstream")]),
     ),
     "a valid record is refused": (
         checks.every_upload_reached_the_right_state,
@@ -263,3 +282,54 @@ def test_the_report_ends_with_the_verdict() -> None:
     assert (
         last_line(good(rows=without_first())) == f"seed 1: 1 of {len(checks.CHECKS)} checks FAILED"
     )
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        # Another fault put it in doubt.
+        good(
+            rows=[row("u1", marked=True, restored=True), *without_first()],
+            attempts=[Attempt("u1", NOW, "connection_lost"), Attempt("u1", NOW + 1, "stored")],
+        ),
+        good(
+            rows=[row("u4", marked=True, restored=True, reason="cannot_look_up"), *without_first()]
+        ),
+        good(rows=[row("u1", marked=True, restored=True)], stored=copies_of(FIRST)),
+    ],
+)
+def test_other_marks_are_counted_apart(evidence: Evidence) -> None:
+    assert checks.a_ledger_that_went_back_marks_few(evidence) == []
+
+
+def test_after_a_restore_an_older_version_may_be_refused_for_a_newer_one_that_is_there() -> None:
+    refused = row("u1", "refused", reason="newer_upstream")
+    evidence = good(rows=[refused, *without_first()])
+    assert checks.every_upload_reached_the_right_state(evidence) == []
+
+
+def test_what_a_lost_ledger_accepted_and_sent_is_known() -> None:
+    lost = [each for each in good().accepted if each.upload_id == "u1"]
+    evidence = good(
+        accepted=[each for each in good().accepted if each.upload_id != "u1"],
+        lost=lost,
+        rows=without_first(),
+        attempts=good().attempts[1:],
+        lost_attempts=good().attempts[:1],
+    )
+    assert not any(checks.run(evidence).values())
+
+
+def test_202s_of_a_ledger_that_went_back_are_lost_if_it_does_not_know_them() -> None:
+    first, second, third, fourth = good().accepted
+    later = replace(fourth, at=NOW + 10)
+    restored = Restored(NOW + 5, frozenset({"u1"}), "lost_0")
+    kept, lost = told_apart([first, second, third, later], [restored])
+    assert (kept, lost) == ([first, later], [second, third])
+
+
+def test_an_attempt_of_a_clock_that_was_ahead_has_the_time_that_it_was() -> None:
+    now = time.time()
+    ahead = Attempt("u1", now + AHEAD_SECONDS)
+    assert without_jump(ahead).opened_at == pytest.approx(now)
+    assert without_jump(Attempt("u1", now)).opened_at == now

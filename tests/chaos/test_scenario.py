@@ -1,12 +1,15 @@
 """The scenario of a chaos run."""
 
 from collections import Counter
+from typing import get_args
 
 import pytest
 
 from chaos import scenario
-from chaos.options import Like, Options
+from chaos.lasting import LASTING
+from chaos.options import Options
 from chaos.scenario import Scenario
+from uplift.cli.local.system import Like
 from uplift.sandbox import rules
 
 OPTIONS = Options(uploads=1000, kills=27, seed=7)
@@ -87,7 +90,7 @@ def test_a_heavy_person_has_nine_tenths_of_all_uploads_and_sends_them_first() ->
     assert max(at for at, user in sent if user != scenario.HEAVY_PERSON) > options.seconds / 2
 
 
-@pytest.mark.parametrize("like", ["oneup", "hapi"])
+@pytest.mark.parametrize("like", get_args(Like))
 @pytest.mark.parametrize("beyond", [False, True])
 def test_the_sandbox_accepts_the_rules_of_every_upstream_fault(like: Like, beyond: bool) -> None:
     for faults in scenario.upstream_faults(Options(like=like, beyond=beyond)).values():
@@ -98,3 +101,29 @@ def test_delays_are_within_settle_and_index_lag_unless_beyond_is_asked_for() -> 
     within, beyond = Options(), Options(beyond=True)
     assert within.late < within.settle < beyond.late
     assert within.lag < within.index_lag < beyond.lag
+
+
+def test_the_ledger_goes_back_twice_and_people_are_added_between(written: Scenario) -> None:
+    kinds = ("back up", "promote", "restore", "add people")
+    order = [
+        (fault.kind, fault.target)
+        for fault in sorted(written.faults, key=lambda fault: fault.at)
+        if fault.kind in kinds
+    ]
+    assert order == [
+        ("back up", "standby"),
+        ("promote", "standby"),
+        ("back up", "backup"),
+        ("add people", ""),
+        ("restore", "backup"),
+        ("add people", ""),
+    ]
+    assert written.late == ("person-8", "person-9")
+
+
+def test_a_long_run_draws_every_fault(written: Scenario) -> None:
+    options = Options(uploads=100)
+    faults = scenario.write(options).faults
+    assert {fault.target for fault in faults if fault.kind == "begin"} == set(LASTING)
+    upstream = {fault.target for fault in faults if fault.kind == "upstream"} - {"healthy"}
+    assert upstream == set(scenario.upstream_faults(options))

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from tests.hapi.conftest import Hapi
-from tests.uplift.sandbox.hapi.exchanges import STORIES, differences
+from tests.uplift.sandbox.servers.exchanges import STORIES, differences
 
 pytestmark = pytest.mark.timeout(900)  # seconds: the first one waits for the build
 

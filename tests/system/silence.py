@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from tests import postgres_faults
+from chaos import postgres_faults
 from tests.factories import resource
 from tests.system.conftest import Running
 from uplift.cli.local.system import System, command

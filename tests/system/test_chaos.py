@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from chaos.options import Like, Options
+from chaos.options import Options
 from chaos.run import run
+from uplift.cli.local.system import Like
 
 SHORT = Options(
     uploads=120,
@@ -18,6 +19,7 @@ SHORT = Options(
     users=3,
     devices=12,
     second_processes=False,
+    restores=False,
     attempt=2.0,
     lease=4.0,
     settle=2.0,

@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.exc import SQLAlchemyError
 
-from tests import postgres_faults, redis_faults
+from chaos import postgres_faults, redis_faults
 from uplift.api.app import create_app
 from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
 from uplift.cli.local.embedded.server import Server

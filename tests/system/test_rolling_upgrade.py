@@ -24,9 +24,12 @@ pytestmark = pytest.mark.xdist_group("rolling_upgrade")
 
 SECONDS = 60.0
 
-EXPAND = """
+HEAD = int(migrate.head() or 0)
+KNOWN, EXPANDED, CONTRACTED = (f"{HEAD + number:04}" for number in range(3))
+
+EXPAND = f"""
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+revision, down_revision, branch_labels, depends_on = "{EXPANDED}", "{KNOWN}", None, None
 
 
 def upgrade() -> None:
@@ -35,14 +38,14 @@ def upgrade() -> None:
     op.execute("CREATE TABLE made_up (id bigint PRIMARY KEY)")
     op.execute("CREATE INDEX made_up_index ON uploads (made_up)")
 """
-CONTRACT = """
+CONTRACT = f"""
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "0003", "0002", None, None
+revision, down_revision, branch_labels, depends_on = "{CONTRACTED}", "{EXPANDED}", None, None
 
 
 def upgrade() -> None:
-    op.execute("UPDATE alembic_version SET oldest_revision = '0002'")
-"""
+    op.execute("UPDATE alembic_version SET oldest_revision = '{EXPANDED}'")
+"""  # noqa: S608  names of ours
 
 
 class Load:
@@ -96,7 +99,7 @@ class Load:
 def newer_version(folder: Path, monkeypatch: pytest.MonkeyPatch, *migrations: str) -> None:
     """Let this process, and no other, have further migrations."""
     shutil.copytree(Path(migrate.__file__).parent / "migrations", folder / "migrations")
-    for number, source in enumerate(migrations, start=2):
+    for number, source in enumerate(migrations, start=HEAD + 1):
         (folder / "migrations" / "versions" / f"{number:04}_made_up.py").write_text(source)
     monkeypatch.setattr(migrate, "__file__", str(folder / "migrate.py"))
 
@@ -129,22 +132,22 @@ def test_the_version_before_works_while_the_ledger_is_newer(
         newer_version(tmp_path / "newer", monkeypatch, EXPAND, CONTRACT)
         with load.running():
             load.more(5)
-            upgrade(owner, "0002")
+            upgrade(owner, EXPANDED)
             load.more(20)
             # A process that starts, or starts again, works on it as well.
             system.processes.restart("worker")
             load.more(20)
-        assert load.others == []
+        assert load.others == [], load.others
         for location in load.accepted:
             settled = load.client.get(location, params={"wait": 30}).json()
             assert settled["status"] == "delivered", settled
         again = uplift(system, "migrate")
         assert (again.returncode, again.stderr) == (0, "")
-        assert "at revision 0002" in again.stdout
+        assert f"at revision {EXPANDED}" in again.stdout
         assert "works on it" in again.stdout
         assert "a newer version of Uplift migrated the ledger" in uplift(system, "doctor").stdout
 
-        upgrade(owner, "0003")
+        upgrade(owner, CONTRACTED)
         until = time.monotonic() + SECONDS
         while (ready := load.client.get("/readyz")).status_code != 503:
             assert time.monotonic() < until
@@ -153,5 +156,5 @@ def test_the_version_before_works_while_the_ledger_is_newer(
         refused = uplift(system, "migrate")
         assert refused.returncode == 2
         assert "Traceback" not in refused.stderr
-        assert "this one knows 0001: deploy the newer version" in refused.stderr
+        assert f"this one knows {KNOWN}: deploy the newer version" in refused.stderr
         load.client.close()

@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 from pydantic import SecretStr
 
+from chaos.postgres_faults import frozen
 from tests import factories
-from tests.postgres_faults import frozen
 from tests.worker.entries import BEAT, WORKER, command, environment
 from tests.worker.waiting import until_logged
 from uplift.cli.local.child_process import ChildProcess

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from uplift.clocks import Clocks, Reading, Steadiness
+from uplift.clocks import Clocks, LedgerClock, Reading, Steadiness
 
 DAY = 86_400.0
 T = 1_700_000_000.0
@@ -62,3 +62,23 @@ def test_for_how_long_the_ledger_is_written_without_a_break(
 ) -> None:
     steadiness = Steadiness(7.0)
     assert [steadiness.note(elapsed, T + ledger) for elapsed, ledger in notes][-1] == steady_for
+
+
+@pytest.mark.parametrize(
+    ("notes", "right_for"),
+    [
+        ([(0, 0)], math.inf),
+        ([(0, 29), (2, 31), (600, 629)], math.inf),  # they may differ, if they run alike
+        ([(0, DAY)], 0),  # nobody knows since when
+        ([(0, 0), (2, DAY)], 0),
+        ([(0, 0), (600, 612)], 0),
+        ([(0, DAY), (2, 2), (14, 14)], 12),
+        ([(5, 5), (3, 3), (7, 7)], math.inf),  # claims end in another order
+    ],
+)
+def test_since_when_the_clock_of_the_ledger_runs_like_ours(
+    notes: list[tuple[float, float]], right_for: float
+) -> None:
+    clock = LedgerClock()
+    found = [clock.note(elapsed, T + ledger, T + elapsed) for elapsed, ledger in notes]
+    assert found[-1] == right_for

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -33,24 +34,37 @@ class Sekmet:
         return f"{self.url}/auth/token"
 
     def headers(self) -> dict[str, str]:
-        """A login, for the test itself."""
+        """A login by the secret, for the test itself."""
         form = {"grant_type": "client_credentials"}
         answer = httpx.post(self.token_url, data=form, auth=(CLIENT_ID, SECRET), trust_env=False)
         return {"Authorization": f"Bearer {answer.raise_for_status().json()['access_token']}"}
 
 
+def sekmet_to_be() -> Sekmet:
+    """Where a server will be: what it must know may be there first."""
+    return Sekmet(f"http://{HOST}:{free_port()}")
+
+
 @contextmanager
-def run_sekmet(folder: Path) -> Iterator[Sekmet]:
-    """An empty server for one `with` block, which wants a login by client_credentials."""
-    port = free_port()
-    server = Sekmet(f"http://{HOST}:{port}")
-    client = {"client_id": CLIENT_ID, "client_secret": SECRET, "scopes": "system/*.*"}
+def run_sekmet(
+    folder: Path, server: Sekmet | None = None, *, token_seconds: int = 3600, **client: Any
+) -> Iterator[Sekmet]:
+    """An empty server for one `with` block, which wants a login by client_credentials.
+
+    `client` is what it knows of Uplift beside the secret: `jwks` or `jwks_url`.
+    """
+    server = server or sekmet_to_be()
+    known = {"client_id": CLIENT_ID, "client_secret": SECRET, "scopes": "system/*.*", **client}
     settings = {
         "base_url": server.base,
         "host": HOST,
-        "port": port,
+        "port": httpx.URL(server.url).port,
         "data_dir": str(folder / "data"),
-        "server_auth": {"types": ["smart"], "smart_clients": [client]},
+        "server_auth": {
+            "types": ["smart"],
+            "smart_clients": [known],
+            "token_lifetime": token_seconds,
+        },
         # It would answer orders with resources of its own.
         "simulator": {"enabled": False},
     }

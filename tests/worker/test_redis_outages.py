@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from chaos.redis_faults import FAULTS, Fault
 from tests import factories
-from tests.redis_faults import FAULTS, Fault
 from tests.worker.entries import WORKER, command, environment
 from tests.worker.waiting import until_logged
 from uplift.cli.local.child_process import ChildProcess

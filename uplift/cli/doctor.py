@@ -21,13 +21,22 @@ _STYLES = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"
 def doctor(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="For programs, as one object.")] = False,
+    write: Annotated[
+        bool,
+        typer.Option(
+            "--write",
+            help="Make, read, change and delete a test Patient at each base of each destination"
+            " that the deployment logs in to, and say which promise holds.",
+        ),
+    ] = False,
 ) -> None:
-    """Examine settings, keys, PostgreSQL, Redis, 1upHealth and workers, and say what to do.
+    """Examine settings, keys, PostgreSQL, Redis, destinations and workers, and say what to do.
 
-    It changes nothing. Exit code 0 if all works (warnings allowed), 1 if anything fails.
+    It changes nothing, but for the test Patient of --write.
+    Exit code 0 if all works (warnings allowed), 1 if anything fails.
     """
     with Terminal(stderr=True).status("Examining"):
-        findings = asyncio.run(_findings())
+        findings = asyncio.run(_findings(write=write))
     verdict = worst(findings)
     if as_json:
         response = {"verdict": verdict, "findings": [asdict(finding) for finding in findings]}
@@ -37,12 +46,12 @@ def doctor(
     raise typer.Exit(int(verdict is Verdict.FAIL))
 
 
-async def _findings() -> list[Finding]:
+async def _findings(*, write: bool) -> list[Finding]:
     try:
         settings = Settings()
     except ValidationError as error:
         return configuration.refused(error)
-    return [finding async for finding in examine(settings)]
+    return [finding async for finding in examine(settings, write=write)]
 
 
 def _table(findings: list[Finding]) -> Table:

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import structlog
 
+from uplift.clocks import LedgerClock
 from uplift.delivery.calls import Calls
 from uplift.delivery.derived import DerivedDelivery
 from uplift.delivery.heartbeats import Heartbeats
@@ -27,6 +28,7 @@ from uplift.delivery.rate_limiter import RateLimiter
 from uplift.delivery.results import (
     Cancelled,
     CannotOpen,
+    ClockStepped,
     Collides,
     Failed,
     Invalid,
@@ -96,6 +98,9 @@ class Attempter:
         self._tolerances = chosen_tolerances(settings)
         self._second_opinion = settings.second_opinion
         self._max_values = settings.max_resource_values
+        self._ledger_clock = LedgerClock()
+        # By then what was sent before a step of the ledger's clock has arrived, or never will.
+        self._settled_seconds = settings.attempt_seconds + settings.settle_seconds
 
     def stop(self) -> None:
         """Send nothing more: attempts that have not sent yet hand their upload back."""
@@ -138,6 +143,7 @@ class Attempter:
 
     async def _deliver(self, opened: Opened, *, derives_ids: bool) -> Result:
         claim = opened.claim
+        clock_right_for = self._ledger_clock.note(claim.claimed_at, claim.ledger_at, time.time())
         issues: dict[str, Any] | None = None
         in_doubt, can_tell = False, True
         try:
@@ -151,6 +157,8 @@ class Attempter:
                 last, sent = await self._derived.deliver(opened)
                 return Result(last, issues, sent=sent)
             if claim.maybe_sent:
+                if clock_right_for < self._settled_seconds:
+                    return Result(ClockStepped(), issues)
                 ended, can_tell = await self._oneup.look_up(opened)
                 if ended is not None:
                     return Result(ended, issues)

@@ -15,6 +15,7 @@ import structlog
 from uuid_utils.compat import uuid4
 
 from uplift.errors import HeartbeatMissing
+from uplift.file_limit import lacks_files
 from uplift.ledger import processes
 from uplift.ledger.database import Database
 from uplift.settings import Settings
@@ -28,7 +29,9 @@ _CLOSE_SECONDS = 5.0
 
 
 class Heartbeats:
-    """One for all claims of a process. They begin before its first claim, and end with `close`.
+    """One for a process. They begin before its first claim, or with `begin`, and end with `close`.
+
+    With each, the process says what it lacks, for the doctor.
 
     `clock` counts seconds, as time.monotonic does.
     """
@@ -45,6 +48,8 @@ class Heartbeats:
         self._last_seconds = _LAST_PART * settings.max_silence_seconds
         self._clock = clock
         self._beating: asyncio.Task[None] | None = None
+        self._kind: str | None = None
+        self._registered = False
         self._lock = asyncio.Lock()
         # From before the last heartbeat that the ledger confirmed, and since when none was late.
         self._confirmed_at = -math.inf
@@ -52,6 +57,15 @@ class Heartbeats:
         self.process_id = settings.process_id or uuid4()
         self.noted_as_ended = False
         """Whether the ledger has this process as one that ended: it must end, then."""
+
+    def begin(self, kind: str) -> None:
+        """Let the ledger hear of this process from now on. `kind` is the command that runs it."""
+        self._kind = kind
+        self._start()
+
+    def _start(self) -> None:
+        if self._beating is None:
+            self._beating = asyncio.create_task(self._beat_on())
 
     async def ready(self) -> None:
         """Return when the ledger has just heard of this process, so that it may claim.
@@ -61,11 +75,9 @@ class Heartbeats:
         if self._is_fresh():
             return
         async with self._lock:
-            if self._beating is None:
-                await self._register()
-                self._beating = asyncio.create_task(self._beat_on())
-            elif not self._is_fresh():
+            if not self._is_fresh():
                 await self._beat()
+            self._start()
         if not self._is_fresh():
             raise HeartbeatMissing
 
@@ -81,6 +93,8 @@ class Heartbeats:
         self._beating.cancel()
         with suppress(asyncio.CancelledError):
             await self._beating
+        if not self._registered:
+            return
         try:
             async with (
                 asyncio.timeout(_CLOSE_SECONDS),
@@ -96,25 +110,39 @@ class Heartbeats:
     async def _register(self) -> None:
         began = self._clock()
         async with self._database.transaction() as connection:
-            if not await processes.register(connection, self.process_id):
+            process_id = self.process_id
+            if not await processes.register(connection, process_id, self._kind):
                 # Two processes with one name would vouch for each other.
-                self.process_id = uuid4()
-                await processes.register(connection, self.process_id)
+                process_id = uuid4()
+                await processes.register(connection, process_id, self._kind)
+        self.process_id, self._registered = process_id, True
         self._confirm(began)
 
     async def _beat_on(self) -> None:
         while not self.noted_as_ended:
-            await asyncio.sleep(self._pause)
+            if self._registered:
+                await asyncio.sleep(self._pause)
             try:
                 async with self._lock:
                     await self._beat()
             except Exception as error:  # noqa: BLE001
                 _log.warning("heartbeat_failed", error=type(error).__name__)
+                if not self._registered:
+                    await asyncio.sleep(self._pause)
 
     async def _beat(self) -> None:
+        if not self._registered:
+            await self._register()
+            return
         began = self._clock()
         async with self._database.transaction() as connection:
-            lives = await processes.beat(connection, self.process_id)
+            lives = await processes.beat(
+                connection,
+                self.process_id,
+                kind=self._kind,
+                machine=time.time(),
+                lacks_files=lacks_files(),
+            )
         if lives:
             self._confirm(began)
         elif not self.noted_as_ended:

@@ -12,6 +12,7 @@ from uplift.delivery.results import (
     AwaitsReference,
     Cancelled,
     CannotOpen,
+    ClockStepped,
     Collides,
     DeletedFound,
     Failed,
@@ -120,7 +121,7 @@ _STORED_UNSEEN = _Next(State.DELIVERED, Reason.CANNOT_LOOK_UP, "stored")
 _STORED_DIFFERENTLY = _Next(State.DELIVERED, Reason.STORED_DIFFERENTLY, "stored_differently")
 
 # After one of these, nobody knows more about whether the record crashes its worker.
-_BEFORE_SENDING = SearchEmpty | LookUpFailed | NoToken | Stopped
+_BEFORE_SENDING = SearchEmpty | ClockStepped | LookUpFailed | NoToken | Stopped
 
 # Only these responses leave open or prove that it was stored.
 _ARRIVED = frozenset({ResponseKind.STORED, ResponseKind.UNKNOWN})
@@ -206,6 +207,7 @@ def receipt_of(opened: Opened, result: Result, now: datetime) -> bytes | None:
     if receipt is None:
         return None
     known = {
+        "type": f"{opened.claim.fhir_version}/{opened.claim.resource_type}",
         "id": receipt.id,
         "version": receipt.version,
         "stored_at": (receipt.stored_at or now).isoformat(),
@@ -275,6 +277,8 @@ def _then(last: LastStep, policy: Policy, jitter: float) -> _Next | _Retry | _Wa
             return _NEWER_FOUND
         case SearchEmpty():
             return _Retry(Reason.SETTLING, "search_empty", policy.index_lag_seconds)
+        case ClockStepped():
+            return _Retry(Reason.SETTLING, "clock_stepped", policy.settle_seconds)
         case LookUpFailed(response):
             code = f"look_up_{response.code}"
             return _Retry(Reason.SETTLING, code, response.retry_after or 0.0)
@@ -310,7 +314,11 @@ def _after_write(response: Response, policy: Policy, *, overwrote: bool) -> _Nex
         ):
             return _Retry(Reason.RETRY, response.code, floor)
         case (
-            ResponseKind.UNAUTHORIZED | ResponseKind.HOLD | ResponseKind.ABSENT | ResponseKind.FOUND
+            ResponseKind.UNAUTHORIZED
+            | ResponseKind.HOLD
+            | ResponseKind.ABSENT
+            | ResponseKind.FOUND
+            | ResponseKind.DELETED
         ):
             # Something is wrong with the deployment rather than with the record.
             return _Retry(Reason.HELD, response.code, max(policy.hold_seconds, floor))

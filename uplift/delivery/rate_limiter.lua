@@ -64,8 +64,11 @@ local function rate_or_all(rate)
 end
 local limit = rate_or_all(s.limit)
 local slow_start_threshold = rate_or_all(s.slow_start_threshold)
--- If Redis' clock was ahead before, these times are in the future: no wait is longer for it.
-local suspended, probe = math.min(s.suspended or 0, now + LONGEST), math.min(s.probe or 0, now + probe_every)
+-- If Redis' clock was ahead before, these times are in the future: no wait is longer for it. By how
+-- much it went back, the time of the last step shows.
+local back = math.max(0, (s.at or now) - now)
+local suspended = math.min(math.max(0, (s.suspended or 0) - back), now + LONGEST)
+local probe = math.min(s.probe or 0, now + probe_every)
 local probing, changed = math.min(s.probing or 0, now), math.min(s.changed or 0, now)
 local raised, at = math.min(s.raised or 0, now), math.min(s.at or now, now)
 local used, rate = math.min(s.used or 0, max_rate), math.min(s.rate or 0, max_rate)

@@ -85,6 +85,12 @@ class SearchEmpty:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockStepped:
+    """The ledger's clock stepped, so what it may have sent may not have had its time to arrive:
+    nothing was looked up."""
+
+
+@dataclass(frozen=True, slots=True)
 class LookUpFailed:
     """A look-up got no reliable response. That never permits a send."""
 
@@ -171,6 +177,7 @@ LastStep = (
     | Found
     | NewerFound
     | SearchEmpty
+    | ClockStepped
     | LookUpFailed
     | PastDeadline
     | DeletedFound

@@ -19,6 +19,7 @@ from uplift.destinations.requests import (
     Upsert,
     Write,
     fits_a_header,
+    prepare_delete,
     prepare_read,
     prepare_write,
     resource_url,
@@ -26,6 +27,7 @@ from uplift.destinations.requests import (
 from uplift.destinations.responses import (
     Response,
     ResponseKind,
+    classify_delete,
     classify_error,
     classify_look_up,
     classify_match,
@@ -143,6 +145,32 @@ class FhirClient:
             return classified
         refusal = refusal_issues(headers, content, version, resource_type)
         return replace(classified, refusal=refusal)
+
+    async def delete(
+        self,
+        *,
+        authorization: str,
+        version: FhirVersion,
+        resource_type: str,
+        resource_id: str,
+        deadline: float,
+    ) -> Response:
+        """Delete a resource by id: DELETED, ABSENT if it is not there. `deadline` as in `write`."""
+        if not fits_a_header(authorization):
+            return _UNUSABLE_TOKEN
+        prepared = prepare_delete(
+            self._destination,
+            version=version,
+            resource_type=resource_type,
+            resource_id=resource_id,
+            authorization=authorization,
+        )
+        if prepared is None:
+            return Response(ResponseKind.REFUSED, "unaddressable_id")
+        response = await self._exchange(self._request(prepared), deadline)
+        if isinstance(response, Response):
+            return response
+        return classify_delete(*response[:2])
 
     async def look_up(
         self,

@@ -123,7 +123,7 @@ def _destination(name: str, own: DestinationSettings, settings: Settings) -> Des
             f" (UPLIFT_DESTINATION_PRESET) to one of: {', '.join(PRESETS)}."
         )
     preset = PRESETS[kind]
-    limit = own.destination_max_attempts_per_second
+    limit = own.destination_max_attempts_per_second or preset.max_attempts_per_second
     bases = _bases(name, kind, own, settings)
     return Destination(
         name=name,
@@ -142,6 +142,7 @@ def _destination(name: str, own: DestinationSettings, settings: Settings) -> Des
         on_deleted=OnDeleted(own.destination_on_deleted),
         max_attempts_per_second=limit or settings.max_attempts_per_second,
         bundle_entries=preset.bundle_entries,
+        history=preset.history,
     )
 
 

@@ -62,7 +62,7 @@ def configured_login(
             )
         case "client_credentials":
             return ClientCredentialsLogin(
-                token_url=own.destination_token_url,
+                token_url=own.destination_token_url or preset.token_url,
                 client_id=_needed(own.destination_client_id, "client_id", name),
                 secret=_needed(own.destination_client_secret, "client_secret", name),
                 scope=_scope(name, own, preset, bases),
@@ -74,7 +74,7 @@ def configured_login(
                 key_file=_needed(own.destination_key_file, "key_file", name),
                 other_key_file=own.destination_other_key_file,
                 jwks_url=own.destination_jwks_url,
-                token_url=own.destination_token_url,
+                token_url=own.destination_token_url or preset.token_url,
                 scope=_scope(name, own, preset, bases),
             )
         case "jwt_bearer":

@@ -11,6 +11,9 @@ from pydantic import SecretStr
 
 from uplift.fhir.versions import FhirVersion
 
+# https://hl7.org/fhir/R4/http.html#version-parameter
+_PARAMETERS = {FhirVersion.DSTU2: "1.0", FhirVersion.STU3: "3.0", FhirVersion.R4: "4.0"}
+
 
 class Mode(StrEnum):
     """How a record is written."""
@@ -143,7 +146,9 @@ class Destination:
 
     `bases` has the full base of each version that the server takes, without a slash at its end: a
     version without one is not taken. `tenant` is a path segment behind each base, or empty.
-    `bundle_entries` is how many records one Bundle may hold.
+    `bundle_entries` is how many records one Bundle may hold. `{fhirVersion}` in `media_type` stands
+    for the version of the base. `history` says what the server keeps of what was deleted, and how
+    that is removed.
     """
 
     name: str
@@ -162,11 +167,16 @@ class Destination:
     on_deleted: OnDeleted = OnDeleted.KEEP
     max_attempts_per_second: float
     bundle_entries: int = 1
+    history: str = ""
 
     def base(self, version: FhirVersion) -> str | None:
         """The address below which resources of that version are; None if it is not taken."""
         base = self.bases.get(version)
         return f"{base}/{self.tenant}" if base and self.tenant else base
+
+    def media_type_of(self, version: FhirVersion) -> str:
+        """The media type of what is sent to the base of that version, and wanted there."""
+        return self.media_type.replace("{fhirVersion}", _PARAMETERS[version])
 
     @property
     def first_base(self) -> str:

@@ -79,8 +79,8 @@ def prepare_write(
     base = type_url(destination, version, resource_type)
     if base is None:
         return None
-    headers = _headers(destination, authorization) | {
-        "Content-Type": destination.media_type,
+    headers = _headers(destination, version, authorization) | {
+        "Content-Type": destination.media_type_of(version),
         "Content-Length": str(body_bytes),
     }
     if destination.mode is not Mode.ONEUP:
@@ -110,12 +110,26 @@ def prepare_read(
     base = destination.base(version)
     if base is None:
         return None
-    headers = _headers(destination, authorization)
+    headers = _headers(destination, version, authorization)
     if destination.mode is not Mode.ONEUP:
         headers["Cache-Control"] = "no-cache"  # HAPI keeps an empty search for a minute
     # Without a path it is a page that the server keeps, and links to at the base itself.
     url = f"{base}{address}" if address.startswith("?") else f"{base}/{address}"
     return Prepared("GET", url, headers)
+
+
+def prepare_delete(
+    destination: Destination,
+    *,
+    version: FhirVersion,
+    resource_type: str,
+    resource_id: str,
+    authorization: str,
+) -> Prepared | None:
+    """The request of a deletion; None if no URL can address it."""
+    base = type_url(destination, version, resource_type)
+    url = resource_url(base, resource_id) if base else None
+    return Prepared("DELETE", url, _headers(destination, version, authorization)) if url else None
 
 
 def type_url(destination: Destination, version: FhirVersion, resource_type: str) -> str | None:
@@ -139,8 +153,8 @@ def fits_a_header(authorization: str) -> bool:
     return authorization.isascii() and authorization.isprintable()
 
 
-def _headers(destination: Destination, authorization: str) -> dict[str, str]:
-    headers = {**destination.headers, "Accept": destination.media_type}
+def _headers(destination: Destination, version: FhirVersion, authorization: str) -> dict[str, str]:
+    headers = {**destination.headers, "Accept": destination.media_type_of(version)}
     if authorization:
         headers["Authorization"] = authorization
     return headers

@@ -4,6 +4,7 @@ Every HTTP response and every failure becomes one `Response` with one `ResponseK
 only ids are kept, and the resource that a look-up compares: texts may contain health data.
 """
 
+import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -23,6 +24,8 @@ from uplift.fhir.versions import FhirVersion
 
 # A server that asks for a longer wait has a wrong clock.
 _MAX_RETRY_AFTER = 24 * 3600.0
+_RATE_LIMIT = re.compile(r";\s*r=(\d{1,9})\s*;\s*t=(\d{1,9})", re.ASCII)
+_MAX_RATE_LIMIT = 1024  # characters of the field
 
 
 class ResponseKind(StrEnum):
@@ -38,7 +41,8 @@ class ResponseKind(StrEnum):
     UNAUTHORIZED = "unauthorized"
     HOLD = "hold"  # the deployment is at fault rather than the record
     FOUND = "found"  # a look-up found a resource
-    ABSENT = "absent"  # a look-up, a search or an update found no resource
+    ABSENT = "absent"  # a look-up, a search, an update or a deletion found no resource
+    DELETED = "deleted"  # it is gone, as the destination says
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,7 @@ _ABOUT_TYPE = {
 }
 _NOT_STORED = {425: "too early, RFC 8470", 429: "too many requests, RFC 6585"}
 _CONFLICTS = {409: "conflict", 412: "precondition failed"}  # what they mean, a preset says
+_NOT_THERE = {404: "not found", 410: "gone"}
 _REFUSED = {
     400: "bad request: R4 bodies are validated",
     410: "gone",
@@ -141,6 +146,8 @@ def classify_write(
     if status in _CONFLICTS:
         kind = _classify_conflict(status, destination, write)
         return Response(kind, code, status, retry_after(headers))
+    if status in _NOT_THERE and _is_said_to_precondition(headers, body, write):
+        return Response(ResponseKind.CONFLICT, code, status)
     if status in _REFUSED:
         return Response(ResponseKind.REFUSED, code, status)
     if status == 408 or status >= 500:
@@ -164,6 +171,15 @@ def _classify_conflict(status: int, destination: Destination, write: Write) -> R
             return ResponseKind.LOCKED
         case Meaning.REFUSED:
             return ResponseKind.REFUSED
+
+
+def _is_said_to_precondition(headers: httpx.Headers, body: bytes, write: Write) -> bool:
+    """Whether a server itself says, in FHIR, that the version to update is not there.
+
+    Azure's is a 404 where the resource is gone without a trace.
+    """
+    conditional = isinstance(write, Put | Upsert) and bool(write.if_match)
+    return conditional and fhir_object(headers, body) is not None
 
 
 def _classify_success(
@@ -240,6 +256,29 @@ def of_assigned_id(response: Response, found: Response, sent: bytes) -> Response
         return response
     receipt = replace(found.receipt, assigned=True)
     return replace(response, kind=ResponseKind.STORED, receipt=receipt)
+
+
+def classify_delete(status: int, headers: httpx.Headers) -> Response:
+    """Classify the response to a deletion: DELETED, or ABSENT if there is nothing to delete.
+
+    A server that keeps references whole answers CONFLICT while something refers to the resource:
+    https://hl7.org/fhir/R4/http.html#delete. REFUSED says that the deployment may not delete.
+    Neither says anything about what is written there.
+    """
+    code = f"http_{status}"
+    if 200 <= status < 300:
+        return Response(ResponseKind.DELETED, code, status)
+    if status in (404, 410):
+        return Response(ResponseKind.ABSENT, code, status)
+    if status == 401:
+        return Response(ResponseKind.UNAUTHORIZED, code, status)
+    if status in _CONFLICTS:
+        return Response(ResponseKind.CONFLICT, code, status, retry_after(headers))
+    if status in _NOT_STORED:
+        return Response(ResponseKind.BUSY, code, status, retry_after(headers))
+    if status == 408 or (status >= 500 and status not in _ABOUT_TYPE):
+        return Response(ResponseKind.UNKNOWN, code, status, retry_after(headers))
+    return Response(ResponseKind.REFUSED, code, status, retry_after(headers))
 
 
 def classify_look_up(
@@ -332,19 +371,21 @@ def classify_search(
 def classify_metadata(
     status: int, headers: httpx.Headers, body: bytes, version: FhirVersion
 ) -> Response:
-    """Classify the response to a read of `/metadata`: FOUND if the server is of that version.
+    """Classify the response to a read of `/metadata`: FOUND if the server is of that version, with
+    what it says of itself.
 
     HAPI takes DSTU2 at a base of R4 and drops what it does not know, the person among it. So
     nothing is sent where the version is another one, or is not declared.
     """
     code = f"http_{status}"
     if status == 200:
-        declared = (fhir_object(headers, body) or {}).get("fhirVersion")
+        statement = fhir_object(headers, body) or {}
+        declared = statement.get("fhirVersion")
         if not isinstance(declared, str):
             return Response(ResponseKind.HOLD, "no_fhir_version", status)
         if FhirVersion.parse(declared) is not version:
             return Response(ResponseKind.HOLD, "wrong_fhir_version", status)
-        return Response(ResponseKind.FOUND, code, status)
+        return Response(ResponseKind.FOUND, code, status, resource=statement)
     if status == 401:
         return Response(ResponseKind.UNAUTHORIZED, code, status)
     if status in _NOT_STORED:
@@ -388,8 +429,13 @@ def classify_error(error: Exception) -> Response:
 
 
 def retry_after(headers: httpx.Headers, *, now: datetime | None = None) -> float | None:
-    """The seconds of a Retry-After. RFC 9110, 10.2.3 allows a number or a date."""
+    """The seconds of a Retry-After. RFC 9110, 10.2.3 allows a number or a date.
+
+    Without one, those until a limit is full again of which nothing is left: Medplum says only this.
+    """
     text = headers.get("retry-after", "").strip()
+    if not text:
+        return _until_more_is_left(headers.get("ratelimit", ""))
     if text.isascii() and text.isdigit():
         return min(float(text), _MAX_RETRY_AFTER)
     try:
@@ -400,6 +446,17 @@ def retry_after(headers: httpx.Headers, *, now: datetime | None = None) -> float
         at = at.replace(tzinfo=UTC)
     seconds = (at - (now or datetime.now(UTC))).total_seconds()
     return min(max(seconds, 0.0), _MAX_RETRY_AFTER)
+
+
+def _until_more_is_left(text: str) -> float | None:
+    """The seconds of a RateLimit field: `"name";r=0;t=30, "other";r=49894;t=60`.
+
+    https://www.ietf.org/archive/id/draft-ietf-httpapi-ratelimit-headers-10.html#section-4.1
+    """
+    waits = [
+        float(found[2]) for found in _RATE_LIMIT.finditer(text[:_MAX_RATE_LIMIT]) if found[1] == "0"
+    ]
+    return min(max(waits), _MAX_RETRY_AFTER) if waits else None
 
 
 def fhir_object(headers: httpx.Headers, body: bytes) -> dict[str, Any] | None:

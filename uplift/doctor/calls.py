@@ -1,4 +1,4 @@
-"""Does 1upHealth take what is sent? Told from the latest calls that the ledger remembers."""
+"""Do the destinations take what is sent? Told from the latest calls that the ledger remembers."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,6 +17,14 @@ _PAST_AFTER = 20
 
 _BUSY = 429
 _CURES = {
+    401: "A destination does not accept the login: the parts login and destinations say more.",
+    403: "A destination forbids it: its page in docs/destinations/ has the least rights.",
+    404: "The address of a destination is wrong, or it has not such a type: the lines of the part"
+    " destinations say more.",
+    400: "A destination refuses the records: `uplift uploads list --status refused`, then `uplift"
+    " uploads show ID` names the elements.",
+}
+_CURES_ONEUP = {
     401: "1upHealth does not accept the tokens: check UPLIFT_ONEUP_CLIENT_ID, the secret and"
     " UPLIFT_ONEUP_TOKEN_URL.",
     403: "1upHealth forbids it: ask 1upHealth what your application may write.",
@@ -48,12 +56,22 @@ def _telling(statuses: Sequence[int]) -> Sequence[int]:
     return refused if len(refused) >= _MIN_CALLS else statuses
 
 
-def judge_calls(statuses: Sequence[int]) -> list[Finding]:
-    """What the latest calls say, the newest first."""
-    return list(_calls(statuses))
+def _none_succeeds(statuses: Sequence[int]) -> bool:
+    """Whether no call of so many succeeded, and it is not that there are too many."""
+    return (
+        len(statuses) >= _MIN_CALLS
+        and not any(200 <= each < 300 for each in statuses)
+        and any(each != _BUSY for each in statuses)
+    )
 
 
-def _calls(statuses: Sequence[int]) -> Iterator[Finding]:
+def judge_calls(statuses: Sequence[int], *, oneup: bool = True) -> list[Finding]:
+    """What the latest calls say, the newest first. `oneup`: 1upHealth is the only destination."""
+    return list(_calls(statuses, oneup=oneup))
+
+
+def _calls(statuses: Sequence[int], *, oneup: bool) -> Iterator[Finding]:
+    who, cures = ("1upHealth", _CURES_ONEUP) if oneup else ("the destinations", _CURES)
     telling = _telling(statuses)
     share = refused_share(telling, frozenset(_CURES))
     if share > _MAX_SHARE:
@@ -62,7 +80,15 @@ def _calls(statuses: Sequence[int]) -> Iterator[Finding]:
         yield fail(
             PART,
             f"{share:.0%} of the last {len(telling)} calls were refused: {said}",
-            " ".join(_CURES[code] for code, _ in codes.most_common()),
+            " ".join(cures[code] for code, _ in codes.most_common()),
+        )
+    elif _none_succeeds(statuses):
+        said = ", ".join(f"{count} of {code}" for code, count in Counter(statuses).most_common())
+        yield fail(
+            PART,
+            f"none of the last {len(statuses)} calls succeeded: {said}",
+            "`uplift uploads list --status queued` shows what is answered. 5xx: a destination or"
+            " something before it has a problem. Uploads wait meanwhile.",
         )
     if is_busy(statuses):
         busy = statuses.count(_BUSY)
@@ -70,11 +96,12 @@ def _calls(statuses: Sequence[int]) -> Iterator[Finding]:
             PART,
             f"{busy} of the last {len(statuses)} calls were answered 429: too many requests",
             "More workers do not help. The rate limiter sends less by itself. If it lasts, ask"
-            " 1upHealth for a higher limit, or lower UPLIFT_MAX_ATTEMPTS_PER_SECOND and run fewer"
+            f" {who} for a higher limit, or lower UPLIFT_MAX_ATTEMPTS_PER_SECOND and run fewer"
             " workers.",
         )
-    if share <= _MAX_SHARE:
-        yield ok(PART, f"1upHealth takes what is sent, by the last {len(statuses)} calls")
+    if share <= _MAX_SHARE and not _none_succeeds(statuses):
+        takes = "takes" if oneup else "take"
+        yield ok(PART, f"{who} {takes} what is sent, by the last {len(statuses)} calls")
 
 
 def judge_held(held: int, statuses: Sequence[int]) -> list[Finding]:

@@ -62,6 +62,14 @@ def with_oneup(settings: Settings) -> bool:
         return settings.destinations_file is None and settings.destination == ONEUP
 
 
+def only_oneup(settings: Settings) -> bool:
+    """Whether 1upHealth is the only destination. So it is if nobody can tell."""
+    try:
+        return all(each.needs_grant for each in configured_destinations(settings).values())
+    except ConfigurationError:
+        return with_oneup(settings)
+
+
 def _oneup(settings: Settings) -> Iterator[Finding]:
     for name, value in (
         ("oneup_client_id", settings.oneup_client_id),

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 import orjson
 import redis.asyncio
@@ -22,6 +23,7 @@ from uplift.doctor import (
     keys,
     ledger,
     logins,
+    processes,
     queues,
     servers,
     upstream,
@@ -37,11 +39,14 @@ from uplift.ledger.backlog import backlog, overdue
 from uplift.ledger.credentials import forged_credentials
 from uplift.ledger.database import Database, Patience
 from uplift.ledger.master_keys import in_use_since, key_lives
+from uplift.ledger.processes import living
 from uplift.ledger.recent_calls import dead_letters, latest_statuses
 from uplift.ledger.roles import may_write
 from uplift.ledger.server import server_facts, write_nothing
 from uplift.ledger.suitable import check_suitable
 from uplift.settings import Settings
+
+_Examination = Callable[[Settings], Awaitable[list[Finding]]]
 
 _MAX_FORGED = 100
 _PART_SECONDS = 40.0  # longer than every time-out inside a part
@@ -51,16 +56,18 @@ _DEAD_LETTER_DAYS = 7.0
 _MAX_ENDED = 10_000
 
 
-async def examine(settings: Settings) -> AsyncIterator[Finding]:
-    """Every finding, in the order in which an operator checks."""
-    for part, examination in _EXAMINATIONS:
+async def examine(settings: Settings, *, write: bool = False) -> AsyncIterator[Finding]:
+    """Every finding, in the order in which an operator checks.
+
+    `write`: destinations are tried with a test Patient, which is deleted again.
+    """
+    at_servers: _Examination = partial(servers.ask, write=write)
+    for part, examination in (*_EXAMINATIONS, (servers.PART, at_servers)):
         for finding in await _examined(part, examination, settings):
             yield finding
 
 
-async def _examined(
-    part: str, examination: Callable[[Settings], Awaitable[list[Finding]]], settings: Settings
-) -> list[Finding]:
+async def _examined(part: str, examination: _Examination, settings: Settings) -> list[Finding]:
     try:
         async with asyncio.timeout(_PART_SECONDS):
             return await examination(settings)
@@ -117,10 +124,11 @@ async def _postgres(settings: Settings) -> list[Finding]:
                 found += work.judge_work(await overdue(connection), busy=calls.is_busy(statuses))
                 waiting = await backlog(connection)
                 found += work.judge_backlog(waiting, settings.max_backlog)
-                found += calls.judge_calls(statuses)
+                found += calls.judge_calls(statuses, oneup=configuration.only_oneup(settings))
                 found += calls.judge_held(waiting.held, statuses)
                 ended = await dead_letters(connection, days=_DEAD_LETTER_DAYS, limit=_MAX_ENDED)
                 found += calls.judge_dead_letters(ended, statuses)
+                found += processes.judge_processes(await living(connection))
                 late = await retention.lag(connection, retention.windows(settings))
                 found.append(work.judge_retention(late))
         return found
@@ -168,7 +176,8 @@ async def _redis(settings: Settings) -> list[Finding]:
         return []
     url = settings.redis_url.get_secret_value()
     try:
-        found = queues.judge_redis(await queues.redis_info(url))
+        info = await queues.redis_info(url)
+        found = [*queues.judge_redis(info), *queues.judge_clock(info, time.time())]
     except Exception as error:  # noqa: BLE001  redis-py raises its own, sockets' and URLs' errors
         return [
             fail(
@@ -216,11 +225,10 @@ def _about(destination: str, finding: Finding) -> Finding:
     return replace(finding, what=f"{destination}: {finding.what}")
 
 
-_EXAMINATIONS: tuple[tuple[str, Callable[[Settings], Awaitable[list[Finding]]]], ...] = (
+_EXAMINATIONS: tuple[tuple[str, _Examination], ...] = (
     (configuration.PART, _configuration),
     (ledger.PART, _postgres),
     (queues.REDIS, _redis),
     (upstream.PART, upstream.ask),
     (logins.PART, logins.ask),
-    (servers.PART, servers.ask),
 )

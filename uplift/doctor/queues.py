@@ -10,6 +10,7 @@ from celery import Celery
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from uplift.clocks import MAX_APART_SECONDS
 from uplift.doctor.findings import Finding, fail, ok, warn
 from uplift.queues import BULK, SWEPT_KEY, UPLOADS
 from uplift.redis_connection import refusal
@@ -79,6 +80,24 @@ def _judged(info: Mapping[str, Any]) -> Iterator[Finding]:
             "Raise maxmemory, or find out what else uses this Redis. When it is full, it takes no"
             " messages.",
         )
+
+
+def judge_clock(info: Mapping[str, Any], machine: float) -> list[Finding]:
+    """Whether Redis' clock is that of this `machine`, in seconds since 1970; nothing if it does
+    not say."""
+    if "server_time_usec" not in info:
+        return []
+    ahead = int(info["server_time_usec"]) / 1e6 - machine
+    if abs(ahead) <= MAX_APART_SECONDS:
+        return []
+    way = "ahead of" if ahead > 0 else "behind"
+    return [
+        fail(
+            REDIS,
+            f"its clock is {abs(ahead):.0f} s {way} this machine's",
+            "Run NTP on both. While they differ, nothing expires.",
+        )
+    ]
 
 
 _REFUSED: Mapping[str, tuple[str, str]] = {

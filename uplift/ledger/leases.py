@@ -33,6 +33,7 @@ class Claim:
     time to give up has passed, `cancel_requested` whether its owner withdrew it, and `collides`
     whether another record is at the destination under its type and id. An upload that is withdrawn
     or collides must not be sent.
+    `ledger_at` is the ledger's time at the claim, in seconds since 1970.
     `derived_id` is its record's id wherever Uplift derives ids, and `source_key` its source, as
     `identity.source_key`. `due_seconds` is how long it was due. `newer_since` is when the upload
     was accepted, if the ledger went back in time since: what was written there later may be newer,
@@ -68,6 +69,7 @@ class Claim:
     newer_since: datetime | None = None
     maybe_lost: bool = False
     due_seconds: float = 0.0
+    ledger_at: float = 0.0
     older_in_doubt: bool = False
     derived_id: str | None = None
     source_key: bytes | None = None
@@ -192,6 +194,7 @@ async def lease(
             wrapped_key=WrappedKey(row.master_key_id or "", row.wrapped_key or b""),
             record_receipt=row.record_receipt,
             due_seconds=float(row.due_seconds),
+            ledger_at=float(row.ledger_at),
             newer_since=row.created_at if row.restored else None,
             maybe_lost=row.maybe_lost and not row.older_in_doubt,
             older_in_doubt=row.older_in_doubt,

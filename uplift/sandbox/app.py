@@ -17,9 +17,8 @@ from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.control import Control
 from uplift.sandbox.exchange import Api, Exchange
 from uplift.sandbox.gate import Gate
-from uplift.sandbox.hapi import login as hapi_login
-from uplift.sandbox.hapi import routes as hapi
 from uplift.sandbox.responses import message
+from uplift.sandbox.servers import login, routes
 from uplift.sandbox.sockets import NoAnswer
 from uplift.sandbox.state import LogEntry, Sandbox
 
@@ -34,8 +33,8 @@ def create_app(config: SandboxConfig | None = None) -> Starlette:
     def route(path: str, api: Api, handler: _Handler) -> Route:
         return Route(path, _endpoint(sandbox, api, handler), methods=_METHODS)
 
-    if sandbox.config.like == "hapi":
-        served: list[BaseRoute] = [route(*each) for each in hapi.ROUTES]
+    if sandbox.config.profile is not None:
+        served: list[BaseRoute] = [route(*each) for each in routes.ROUTES]
     else:
         served = [
             route("/user-management/v1/user", "user-management", oauth.user),
@@ -117,8 +116,8 @@ def _endpoint(
 
 def _account(sandbox: Sandbox, exchange: Exchange) -> Account | None:
     match exchange.api:
-        case "fhir" | "token" if sandbox.config.like == "hapi":
-            return hapi_login.caller(sandbox, exchange)
+        case "fhir" | "token" if sandbox.config.profile is not None:
+            return login.caller(sandbox, exchange)
         case "fhir":
             return fhir.caller(sandbox, exchange)
         case "token":

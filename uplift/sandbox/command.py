@@ -6,15 +6,48 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from uplift.sandbox.config import SandboxConfig
-from uplift.sandbox.hapi.assertions import write_account
 from uplift.sandbox.journal import UnreadableJournalError
 from uplift.sandbox.server import LOOPBACK, serve
+from uplift.sandbox.servers.assertions import write_account
+from uplift.sandbox.servers.profile import Auth
+from uplift.sandbox.servers.profiles import PROFILES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the options and serve until SIGINT or SIGTERM. Returns the exit code."""
+    host, port, config = read_options(arguments)
+
+    def say_where(url: str) -> None:
+        name = config.profile.title if config.profile else "1upHealth"
+        if config.service_account is not None:
+            write_account(config.service_account, f"{url}/oauth2/token")
+        sys.stdout.write(f"Sandbox of {name} on {url}\n")
+        if not os.environ.get("SANDBOX_CONTROL_TOKEN"):
+            sys.stdout.write(f"The token of {url}/_sandbox/ is {config.control_token}\n")
+        sys.stdout.flush()
+
+    # uvicorn raises a signal again once it has stopped; for a server SIGTERM is an ordinary end.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        serve(host, port, config, ready=say_where)
+    except OSError as wrong:
+        sys.stderr.write(f"Cannot listen on {host}:{port}: {wrong.strerror}. Try --port 0.\n")
+        return 1
+    except UnreadableJournalError as wrong:
+        sys.stderr.write(f"{wrong}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return 0
+
+
+def read_options(arguments: Sequence[str] | None = None) -> tuple[str, int, SandboxConfig]:
+    """The address, the port and the choices that a command line asks for."""
     default = SandboxConfig()
     parser = argparse.ArgumentParser(
         prog="uplift sandbox",
@@ -32,25 +65,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add(
         "--like",
-        choices=["oneup-recorded", "hapi"],
+        choices=["oneup-recorded", *PROFILES],
         default=default.like,
-        help="a server to be like: 1upHealth as its recorded responses are (ids of its own, and "
-        "additions), or HAPI FHIR JPA with /r4 and /dstu2",
+        help="a server to be like: oneup-recorded is 1upHealth as its recorded responses are (ids "
+        "of its own, and additions); each other has a base for each of its FHIR versions",
     )
     add(
         "--auth",
-        choices=[
-            "none",
-            "basic",
-            "bearer",
-            "client_credentials",
-            "private_key_jwt",
-            "jwt_bearer",
-        ],
+        choices=get_args(Auth),
         default=default.auth,
-        help="how to log in at --like hapi: by client id and secret, by the secret as a bearer "
-        "token, or by a token for them, for an assertion signed by a key of --jwks, or for one of "
-        "--service-account",
+        help="how to log in there: by client id and secret, by the secret as a bearer token, or by "
+        "a token for them, for an assertion signed by a key of --jwks, or for one of "
+        "--service-account; otherwise as such a server does",
     )
     add(
         "--jwks",
@@ -143,30 +169,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if token:
         chosen["control_token"] = token
     config = SandboxConfig(**chosen)
-    if config.service_account is not None and not config.service_account.parent.is_dir():
-        parser.error(f"--service-account: there is no folder {config.service_account.parent}")
+    if (missing := _missing(config)) is not None:
+        parser.error(missing)
+    return host, port, config
 
-    def say_where(url: str) -> None:
-        name = "HAPI FHIR" if config.like == "hapi" else "1upHealth"
-        if config.service_account is not None:
-            write_account(config.service_account, f"{url}/oauth2/token")
-        sys.stdout.write(f"Sandbox of {name} on {url}\n")
-        if not token:
-            sys.stdout.write(f"The token of {url}/_sandbox/ is {config.control_token}\n")
-        sys.stdout.flush()
 
-    # uvicorn raises a signal again once it has stopped; for a server SIGTERM is an ordinary end.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    try:
-        serve(host, port, config, ready=say_where)
-    except OSError as wrong:
-        sys.stderr.write(f"Cannot listen on {host}:{port}: {wrong.strerror}. Try --port 0.\n")
-        return 1
-    except UnreadableJournalError as wrong:
-        sys.stderr.write(f"{wrong}\n")
-        return 1
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    return 0
+def _missing(config: SandboxConfig) -> str | None:
+    """What the login needs and the options do not have, or None."""
+    if config.login == "private_key_jwt" and not (config.jwks and config.jwks.is_file()):
+        return "this login needs --jwks FILE: what `uplift destinations jwks` prints"
+    account = config.service_account
+    if config.login == "jwt_bearer" and account is None:
+        return "this login needs --service-account FILE"
+    if account is not None and not account.parent.is_dir():
+        return f"--service-account: there is no folder {account.parent}"
+    return None

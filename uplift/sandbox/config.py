@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from uplift.sandbox.servers.profile import Auth, Profile
+from uplift.sandbox.servers.profiles import PROFILES
+
 
 @dataclass(frozen=True, slots=True)
 class SandboxConfig:
@@ -13,15 +16,15 @@ class SandboxConfig:
     ids: Literal["kept", "assigned"] = "kept"
     """Whether a new resource is stored under the id it came with, or under one of the server's."""
 
-    like: Literal["oneup-recorded", "hapi"] | None = None
-    """A server to be like: 1upHealth as its recorded responses are, or HAPI FHIR JPA."""
+    like: str | None = None
+    """A server to be like: `oneup-recorded` is 1upHealth as its recorded responses are, the others
+    are those of `PROFILES`."""
 
-    auth: Literal[
-        "none", "basic", "bearer", "client_credentials", "private_key_jwt", "jwt_bearer"
-    ] = "none"
-    """How the deployment logs in, where it does so once: not at all, by the client's id and secret,
+    auth: Auth | None = None
+    """How the deployment logs in at one of `PROFILES`: not at all, by the client's id and secret,
     by the secret as a bearer token, or by a token from `/oauth2/token`: for id and secret, for an
-    assertion that a key of `jwks` signed, or for one of `service_account`."""
+    assertion that a key of `jwks` signed, or for one of `service_account`. None: as its row says.
+    """
 
     jwks: Path | None = None
     """The client's public keys, with `auth="private_key_jwt"`. Read for each request."""
@@ -30,7 +33,7 @@ class SandboxConfig:
     """The file of the service account, with `auth="jwt_bearer"`. Read for each request."""
 
     search_cache_seconds: float = 60.0
-    """How long a search gives what it gave before, with `like="hapi"`, in seconds."""
+    """How long a search of HAPI gives what it gave before, in seconds."""
 
     state_file: Path | None = None
     """Where users, tokens and resources are kept, sealed; in memory alone without it."""
@@ -87,3 +90,13 @@ class SandboxConfig:
     def keeps_ids(self) -> bool:
         """Whether new resources keep the id that they came with."""
         return self.ids == "kept" and self.like is None
+
+    @property
+    def profile(self) -> Profile | None:
+        """The server that it is like; None if that is 1upHealth."""
+        return PROFILES.get(self.like or "")
+
+    @property
+    def login(self) -> Auth:
+        """How the deployment logs in at that server."""
+        return self.auth or (self.profile.auth if self.profile else "none")

@@ -15,7 +15,10 @@ from starlette.responses import Response
 from uplift.sandbox import responses, rules
 from uplift.sandbox.accounts import Account
 from uplift.sandbox.exchange import Exchange
-from uplift.sandbox.hapi.outcomes import LOCK_CONFLICT
+from uplift.sandbox.servers.outcomes import LOCK_CONFLICT, Refusal, refused
+from uplift.sandbox.servers.profile import Profile
+from uplift.sandbox.servers.profiles import PROFILES
+from uplift.sandbox.servers.throttling import throttle_headers
 from uplift.sandbox.sockets import Cut, HalfAnswer, Reset, Stall
 
 Handler = Callable[[Exchange], Response]
@@ -73,9 +76,10 @@ def _matches(match: rules.Match, exchange: Exchange) -> bool:
 
 
 class Faults:
-    """The rules in force."""
+    """The rules in force. `profile` is the server that the sandbox is like; None is 1upHealth."""
 
-    def __init__(self) -> None:
+    def __init__(self, profile: Profile | None = None) -> None:
+        self._profile = profile
         self.armed: list[ArmedRule] = []
         self.stopping = asyncio.Event()
         self._consented_again: set[str] = set()
@@ -167,18 +171,15 @@ class Faults:
     def _answer(self, ending: rules.Reply, exchange: Exchange, real: Response | None) -> Response:
         match ending:
             case rules.TooManyRequests() | rules.RateLimit():
-                refusal = responses.for_status(429)
-                if ending.retry_after is not None:
-                    refusal.headers["Retry-After"] = _retry_after(
-                        ending.retry_after, ending.retry_after_form
-                    )
-                return refusal
-            case rules.Status() | rules.LockConflict():
+                return self._throttled(ending)
+            case rules.Status() | rules.ErrorBody():
                 return _status(ending)
+            case rules.LockConflict():
+                return self._locked()
+            case rules.EmptyAnswer():
+                return _without_body(real or Response(status_code=201))
             case rules.Html():
                 return Response(responses.LOGIN_PAGE, media_type="text/html")
-            case rules.ErrorBody():
-                return responses.response({"error": ending.error})
             case rules.CutConnection():
                 return Cut()
             case rules.ResetConnection():
@@ -187,6 +188,38 @@ class Faults:
                 return HalfAnswer(real or Response(exchange.body or b"{}", 200))
             case rules.Stalled():
                 return Stall(ending.seconds, self.stopping)
+
+    def _locked(self) -> Response:
+        profile = self._profile or PROFILES["hapi"]
+        why = Refusal(profile.lock_conflict, LOCK_CONFLICT)
+        return responses.response(refused(why, profile), why.status, fhir=True)
+
+    def _throttled(self, ending: rules.TooManyRequests | rules.RateLimit) -> Response:
+        asked = ending.retry_after
+        if self._profile is None:
+            refusal = responses.for_status(429)
+        else:
+            outcome = refused(Refusal(429, "Too many requests"), self._profile)
+            refusal = responses.response(outcome, 429, fhir=True)
+            refusal.headers.update(
+                throttle_headers(
+                    self._profile, 429, asked if isinstance(asked, float | int) else None
+                )
+            )
+            if self._profile.throttle == "rate_limit":
+                return refusal
+        if asked is not None:
+            refusal.headers["Retry-After"] = _retry_after(asked, ending.retry_after_form)
+        return refusal
+
+
+def _without_body(real: Response) -> Response:
+    kept = {
+        name: value
+        for name, value in real.headers.items()
+        if name not in ("content-length", "content-type")
+    }
+    return Response(status_code=real.status_code, headers=kept)
 
 
 def _retry_after(value: float | str, form: str) -> str:
@@ -197,9 +230,9 @@ def _retry_after(value: float | str, form: str) -> str:
     return f"{value:g}"
 
 
-def _status(rule: rules.Status | rules.LockConflict) -> Response:
-    if isinstance(rule, rules.LockConflict):
-        return responses.response(LOCK_CONFLICT, 409, fhir=True)
+def _status(rule: rules.Status | rules.ErrorBody) -> Response:
+    if isinstance(rule, rules.ErrorBody):
+        return responses.response({"error": rule.error})
     body: Any = rule.body
     if body is None:
         made = responses.for_status(rule.status)

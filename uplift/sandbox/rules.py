@@ -130,9 +130,16 @@ class Stalled(_Reply):
 
 
 class LockConflict(_Reply):
-    """409 as HAPI answers one of two that write the same resource at once."""
+    """409 as a server answers one of two that write the same resource at once."""
 
     kind: Literal["lock_conflict"]
+
+
+class EmptyAnswer(_Reply):
+    """The right status and headers, and no body, as if `return=minimal` was asked for."""
+
+    kind: Literal["empty_answer"]
+    commit: bool = True
 
 
 class Slow(_Rule):
@@ -183,6 +190,7 @@ Reply = (
     | HalfOfAnswer
     | Stalled
     | LockConflict
+    | EmptyAnswer
 )
 LastingRule = Reply | Slow | IndexLag | RefuseRefresh | EndConsent
 Rule = Annotated[LastingRule | ExpireTokens, Field(discriminator="kind")]

@@ -9,9 +9,10 @@ from typing import Any
 from uplift.sandbox.accounts import Accounts
 from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.faults import Faults
-from uplift.sandbox.hapi.assertions import Assertions
-from uplift.sandbox.hapi.searches import SearchCache
 from uplift.sandbox.journal import Event, Journal
+from uplift.sandbox.servers.assertions import Assertions
+from uplift.sandbox.servers.profile import Profile
+from uplift.sandbox.servers.searches import SearchCache
 from uplift.sandbox.store import Store
 
 
@@ -52,7 +53,7 @@ class Sandbox:
 
     def __init__(self, config: SandboxConfig) -> None:
         self.config = config
-        self.faults = Faults()
+        self.faults = Faults(config.profile)
         self._journal: Journal | None = None
         self._begin()
         if config.state_file is not None:
@@ -60,6 +61,13 @@ class Sandbox:
             for event in journal.read():
                 self._repeat(event)
             self._journal = journal
+
+    @property
+    def profile(self) -> Profile:
+        """The server that it is like, if it is not 1upHealth."""
+        profile = self.config.profile
+        assert profile is not None  # noqa: S101  only the routes of such a server ask
+        return profile
 
     def reset(self) -> None:
         """Forget users, tokens, resources, rules and the request log."""
@@ -72,7 +80,9 @@ class Sandbox:
         self.accounts = Accounts(self.config, partial(self._note, "accounts"))
         self.assertions = Assertions()
         self.store = Store(
-            like_recorded=self.config.like == "oneup-recorded", note=partial(self._note, "store")
+            like_recorded=self.config.like == "oneup-recorded",
+            opaque_versions=self.config.profile is not None and self.config.profile.opaque_versions,
+            note=partial(self._note, "store"),
         )
         self.searches = SearchCache(self.config.search_cache_seconds)
         self.log: deque[LogEntry] = deque(maxlen=self.config.request_log)

@@ -40,8 +40,6 @@ class StoredVersion:
     """The ids of the patients whom it is about."""
     stored: bytes
     """The resource as the server keeps it, without its own `id` and stamps."""
-    source: str | None = None
-    """What the server puts into `meta.source`, if it does."""
     deleted: bool = False
     """Whether this version says that the resource is deleted. It has no content."""
 
@@ -81,8 +79,6 @@ class StoredResource:
                 "+00:00", "Z"
             ),
         }
-        if version.source is not None:
-            stamp["source"] = version.source
         return {
             **resource,
             "id": self.id,
@@ -114,10 +110,12 @@ class Store:
         self,
         *,
         like_recorded: bool = False,
+        opaque_versions: bool = False,
         note: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> None:
         self._shelves: dict[ShelfKey, Shelf] = {}
         self._like_recorded = like_recorded
+        self._opaque_versions = opaque_versions
         self._note = note
 
     def shelf(self, user: str, version: str, resource_type: str) -> Shelf:
@@ -144,10 +142,11 @@ class Store:
         request: int,
         index_lag: float = 0.0,
         at: datetime | None = None,
-        source: str | None = None,
+        kept: dict[str, Any] | None = None,
     ) -> StoredResource:
         """Commit one write: a new resource, or one more version of the one with this id.
 
+        `kept` is what the server makes of the resource, where it adds something.
         Raises orjson.JSONEncodeError for JSON that is nested too deeply to be written again.
         """
         content = content_sha256(resource)
@@ -163,18 +162,16 @@ class Store:
             copy = "version"
         elif shelf.first_with_content.setdefault(content, id_) != id_:
             copy = "resource"
-        kept, kept_bytes = resource, received
         if self._like_recorded:
             kept = self._as_recorded(resource, user, version, id_)
-            kept_bytes = orjson.dumps(kept)
-        identifiers = frozenset(_identifiers(kept))
+        kept_bytes = received if kept is None else orjson.dumps(kept)
+        identifiers = frozenset(_identifiers(kept or resource))
         for token in identifiers:
             shelf.by_identifier.setdefault(token, set()).add(id_)
         at = at or datetime.now(UTC)
-        number = len(stored.versions) + 1
         stored.versions.append(
             StoredVersion(
-                version_id=recorded.version_id(number) if self._like_recorded else str(number),
+                version_id=self._next_version_id(stored),
                 received=received,
                 last_updated=at,
                 interaction=interaction,
@@ -183,9 +180,8 @@ class Store:
                 copy=copy,
                 searchable_at=time.monotonic() + index_lag,
                 identifiers=identifiers,
-                patients=frozenset(_patients(kept)),
+                patients=frozenset(_patients(kept or resource)),
                 stored=kept_bytes,
-                source=source,
             )
         )
         self._note(
@@ -197,7 +193,7 @@ class Store:
                 "request": request,
                 "at": at.isoformat(),
                 "received": base64.b64encode(received).decode(),
-                "source": source,
+                "kept": None if self._like_recorded else kept,
             }
         )
         return stored
@@ -217,7 +213,7 @@ class Store:
         at = at or datetime.now(UTC)
         stored.versions.append(
             StoredVersion(
-                version_id=str(len(stored.versions) + 1),
+                version_id=self._next_version_id(stored),
                 received=b"",
                 last_updated=at,
                 interaction="delete",
@@ -265,8 +261,17 @@ class Store:
             update=noted["update"],
             request=noted["request"],
             at=datetime.fromisoformat(noted["at"]),
-            source=noted["source"],
+            kept=noted["kept"],
         )
+
+    def _next_version_id(self, stored: StoredResource) -> str:
+        number = len(stored.versions) + 1
+        if self._like_recorded:
+            return recorded.version_id(number)
+        if self._opaque_versions:
+            # The same after the journal is read again.
+            return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{stored.id}/{number}"))
+        return str(number)
 
     def _as_recorded(
         self, resource: dict[str, Any], user: str, version: str, id_: str

@@ -158,8 +158,13 @@ class SharedToken:
 
     async def _may_fetch(self) -> bool:
         try:
-            mark = f"{self._key}:fetching"
-            return bool(await self._redis.set(mark, 1, nx=True, px=int(_FETCH_SECONDS * 1000)))
+            mark, longest = f"{self._key}:fetching", int(_FETCH_SECONDS * 1000)
+            if await self._redis.set(mark, 1, nx=True, px=longest):
+                return True
+            # Redis' clock was ahead as it was set, and its process ended.
+            if await self._redis.pttl(mark) > longest:
+                await self._redis.delete(mark)
+            return False
         except (RedisError, OSError):
             return True
 

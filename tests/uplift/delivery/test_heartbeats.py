@@ -1,5 +1,9 @@
 """What a process may send, by what the ledger has heard of it."""
 
+import asyncio
+import resource
+import time
+
 import pytest
 from sqlalchemy import text
 
@@ -101,6 +105,60 @@ async def test_a_name_is_of_one_process_only(database: Database, ledger_settings
     await heartbeats.ready()
     assert heartbeats.process_id != taken
     assert len(await _rows(database)) == 2
+    await heartbeats.close()
+
+
+async def test_a_process_that_claims_nothing_is_heard_of_once_it_begins(
+    database: Database, heartbeats: Heartbeats
+) -> None:
+    heartbeats.begin("api")
+    seen: list[processes.Seen] = []
+    while not seen:
+        await asyncio.sleep(0.01)
+        async with database.reading() as connection:
+            seen = await processes.living(connection)
+    assert [(each.kind, each.lacks_files) for each in seen] == [("api", False)]
+    assert abs(seen[0].ahead) < 5
+    await heartbeats.close()
+    async with database.reading() as connection:
+        assert await processes.living(connection) == []
+
+
+async def test_a_heartbeat_says_that_files_are_missing_and_which_time_the_machine_has(
+    database: Database, heartbeats: Heartbeats, clock: Clock
+) -> None:
+    heartbeats.begin("worker")
+    await heartbeats.ready()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        clock.now += 11
+        await heartbeats.ready()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    async with database.transaction() as connection:
+        (seen,) = await processes.living(connection)
+        assert seen.lacks_files
+        await processes.beat(
+            connection, heartbeats.process_id, kind="worker", machine=time.time() + 86_400
+        )
+        (seen,) = await processes.living(connection)
+    assert not seen.lacks_files
+    assert abs(seen.ahead - 86_400) < 5
+    await heartbeats.close()
+
+
+async def test_a_process_that_another_clock_forgot_is_there_again(
+    database: Database, heartbeats: Heartbeats, clock: Clock
+) -> None:
+    await heartbeats.ready()
+    async with database.transaction() as connection:
+        # PostgreSQL's clock is a day ahead, and another process starts.
+        await connection.execute(text("DELETE FROM processes"))
+    clock.now += 11
+    await heartbeats.ready()
+    assert not heartbeats.noted_as_ended
+    assert await _rows(database) == [(False, False)]
     await heartbeats.close()
 
 

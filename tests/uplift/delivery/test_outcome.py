@@ -16,6 +16,7 @@ from uplift.delivery.results import (
     AwaitsReference,
     Cancelled,
     CannotOpen,
+    ClockStepped,
     Collides,
     DeletedFound,
     Failed,
@@ -158,6 +159,7 @@ RETRIES: list[tuple[LastStep, Reason, str, float]] = [
     (sent(ResponseKind.CONFLICT), Reason.RETRY, "http_599", BACKOFF),
     (NoToken(LoginFailed("http_401")), Reason.HELD, "login_http_401", 256),
     (SearchEmpty(), Reason.SETTLING, "search_empty", 128),
+    (ClockStepped(), Reason.SETTLING, "clock_stepped", 64),
     (
         LookUpFailed(response(ResponseKind.UNKNOWN)),
         Reason.SETTLING,
@@ -181,6 +183,7 @@ RETRIES: list[tuple[LastStep, Reason, str, float]] = [
     (sent(ResponseKind.HOLD, 900), Reason.HELD, "http_599", 900),
     (sent(ResponseKind.ABSENT), Reason.HELD, "http_599", 256),
     (sent(ResponseKind.FOUND), Reason.HELD, "http_599", 256),
+    (sent(ResponseKind.DELETED), Reason.HELD, "http_599", 256),
     (NoToken(TokenUnavailable("no_answer")), Reason.NO_TOKEN, "no_token", BACKOFF),
     (NoToken(TokenUnavailable("no_answer", retry_after=90)), Reason.NO_TOKEN, "no_token", 90),
     (

@@ -196,21 +196,30 @@ async def test_retry_after_suspends_all_processes_and_ends_by_itself(
 async def test_nothing_suspends_for_more_than_an_hour(
     client: "redis.asyncio.Redis", make_limiter: MakeLimiter
 ) -> None:
-    """A date judged by a clock a day behind, then a Redis whose clock was a day ahead."""
+    """A date judged by a clock a day behind, or written by somebody else."""
     day = 86_400.0
     one, other = make_limiter(), make_limiter()
     found = await report(one, Response(ResponseKind.BUSY, "http_429", 429, retry_after=day))
     assert found.phase == "suspended"
     assert found.wait <= MAX_SUSPENDED_SECONDS
-    now = 1000 * (await client.time())[0] + 1000 * day
-    await client.hset(
-        "uplift:rate_limiter:oneup",
-        mapping=dict.fromkeys(("suspended", "changed", "raised", "at", "second"), now),
-    )
+    ahead = 1000 * (await client.time())[0] + 1000 * day
+    await client.hset("uplift:rate_limiter:oneup", mapping={"suspended": ahead})
     found = await state(other)
     assert found.phase == "suspended"
     assert found.wait <= MAX_SUSPENDED_SECONDS
     assert found.stalled_seconds < day
+
+
+async def test_a_redis_whose_clock_went_back_suspends_no_longer_than_it_was_asked_to(
+    client: "redis.asyncio.Redis", make_limiter: MakeLimiter
+) -> None:
+    """Written while it was a day ahead: a Retry-After of two seconds."""
+    ahead = 1000 * (await client.time())[0] + 86_400_000
+    written: dict[Any, Any] = dict.fromkeys(("changed", "raised", "at", "second"), ahead)
+    await client.hset("uplift:rate_limiter:oneup", mapping={**written, "suspended": ahead + 2000})
+    found = await state(make_limiter())
+    assert (found.phase, found.wait > 0, found.wait <= 2.0) == ("suspended", True, True)
+    assert (await state(make_limiter())).wait <= 2.0
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -14,6 +16,7 @@ from tests.uplift.delivery.delivering import against, deliver, writes
 from uplift.intake.accept import Accepted
 from uplift.intake.labels import Labels
 from uplift.intake.submission import parse
+from uplift.ledger import leases
 from uplift.ledger.tables import Upload
 from uplift.ledger.uploads import UploadRow, receipt_context
 from uplift.ledger.users import key_context
@@ -117,6 +120,33 @@ async def test_an_upload_that_two_searches_did_not_find_is_sent_again_and_marked
     assert (row.state, row.possible_duplicate) == (State.DELIVERED, True)
     assert (searches(assigning), len(writes(assigning))) == (2, 2)
     assert assigning.counts()["total"]["versions"] == 1
+
+
+async def test_after_a_step_of_the_ledgers_clock_nothing_counts_as_settled(
+    unsure: Relay, assigning: SandboxServer
+) -> None:
+    accepted = await factories.accepted(unsure, identifier=IDENTIFIER)
+    assigning.faults(_NOT_STORED)
+    await deliver(unsure, accepted)
+    async with unsure.database.transaction() as connection:
+        await connection.execute(update(Upload).values(next_attempt_at=func.now()))
+        (claim,) = await leases.claim(
+            connection,
+            [accepted.upload.id],
+            since=time.monotonic(),
+            attempt_seconds=60,
+            lease_seconds=120,
+            give_up_seconds=900,
+        )
+    attempter = unsure.deliverer._attempter
+    for since in (0.0, 1.0):
+        ahead = replace(
+            claim, ledger_at=claim.ledger_at + 86_400 + since, claimed_at=claim.claimed_at + since
+        )
+        outcome = await attempter.attempt(ahead)
+        assert (outcome.code, outcome.change.reason) == ("clock_stepped", Reason.SETTLING)
+        assert outcome.change.delay >= unsure.settings.settle_seconds
+    assert searches(assigning) == 0
 
 
 async def test_an_empty_search_is_repeated_after_the_index_lag(

@@ -1,6 +1,7 @@
 """The destinations of the settings: one by the environment alone, or several by a file."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr, ValidationError
@@ -12,11 +13,13 @@ from uplift.destinations.destination import (
     BearerLogin,
     ClientCredentialsLogin,
     ClientStyle,
+    Destination,
     Mode,
     NoLogin,
     OneUpLogin,
     Subject,
 )
+from uplift.destinations.presets import PRESETS
 from uplift.errors import ConfigurationError
 from uplift.fhir.versions import FhirVersion
 from uplift.settings import Settings
@@ -111,6 +114,42 @@ def test_a_preset_decides_what_no_setting_does_and_a_setting_overrides_it() -> N
     own = configured_destinations(settings.model_copy(update=changed))["hapi"]
     assert (preset.subject, preset.media_type) == (Subject.PATIENT, "application/fhir+json")
     assert (own.subject, own.media_type) == (Subject.AS_IS, "application/json")
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS.keys() - {"oneup"}))
+def test_each_preset_needs_a_base_and_what_its_login_asks_for(name: str) -> None:
+    logins: dict[str, dict[str, Any]] = {
+        "none": {},
+        "client_credentials": {
+            "destination_client_id": "uplift",
+            "destination_client_secret": SecretStr("s"),
+        },
+        "jwt_bearer": {"destination_service_account_file": Path("account.json")},
+    }
+    given = {"destination_r4": "https://a.example.org/fhir", **logins[PRESETS[name].login]}
+    settings = Settings(destination=name, id_key=KEY).model_copy(update=given)
+    assert configured_destinations(settings)[name].derives_ids
+    pages = Path(__file__).parents[3] / "docs" / "destinations"
+    assert f"`{name}`" in (pages / "README.md").read_text()
+
+
+def test_a_preset_knows_the_scope_the_limit_and_the_media_type() -> None:
+    def made(name: str, **own: Any) -> Destination:
+        login = {"destination_client_id": "c", "destination_client_secret": SecretStr("s")}
+        given = {"destination_token_url": "https://t", "destination_r4": "https://a/f"}
+        settings = Settings(destination=name, id_key=KEY)
+        settings = settings.model_copy(update=given | login | own)
+        return configured_destinations(settings)[name]
+
+    azure, medplum = made("azure").login, made("medplum")
+    assert isinstance(azure, ClientCredentialsLogin)
+    assert azure.scope == "https://a/f/.default"
+    assert medplum.max_attempts_per_second == 8
+    own = made("medplum", destination_max_attempts_per_second=50.0)
+    assert own.max_attempts_per_second == 50
+    firely = made("firely", destination_stu3="https://a/3")
+    assert firely.media_type_of(R4) == "application/fhir+json; fhirVersion=4.0"
+    assert firely.media_type_of(FhirVersion.STU3) == "application/fhir+json; fhirVersion=3.0"
 
 
 def test_each_login_has_what_it_needs(tmp_path: Path) -> None:

@@ -131,6 +131,13 @@ def test_each_other_status_means_what_it_does_for_a_create(status: int, kind: Re
     assert put(status, BAD).kind is kind
 
 
+@pytest.mark.parametrize("status", [404, 410])
+def test_that_nothing_is_there_is_a_conflict_with_a_precondition(status: int) -> None:
+    assert put(status, BAD, write=Put("u1", "1")).kind is ResponseKind.CONFLICT
+    page = put(status, b"<html>", {"Content-Type": "text/html"}, write=Put("u1", "1"))
+    assert page.kind is put(status).kind, "a gateway's page says nothing of the resource"
+
+
 def test_a_create_without_a_body_is_stored_where_its_location_says() -> None:
     """Prefer: return=minimal. It was unknown once, and sent again: two copies."""
     response = classify_write(

@@ -242,6 +242,25 @@ def test_retry_after_is_a_number_or_a_date(text: str, seconds: float | None) -> 
     assert retry_after(headers, now=NOW) == seconds
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ('"fhirInteractions";r=0;t=30', 30.0),
+        ('"requests";r=59999;t=60, "fhirInteractions";r=0;t=42', 42.0),
+        ('"a";r=0;t=7, "b"; r=0; t=9', 9.0),
+        ('"requests";r=59999;t=60', None),
+        ('"a";r=0;t=999999999', 86400.0),
+        ("r=0", None),
+        ("", None),
+    ],
+)
+def test_a_rate_limit_of_which_nothing_is_left_says_how_long(
+    text: str, seconds: float | None
+) -> None:
+    assert retry_after(httpx.Headers({"RateLimit": text})) == seconds
+    assert retry_after(httpx.Headers({"RateLimit": text, "Retry-After": "5"})) == 5
+
+
 def test_no_retry_after_is_none() -> None:
     assert retry_after(httpx.Headers()) is None
 

@@ -30,6 +30,10 @@ OK, WARN, FAIL = Verdict.OK, Verdict.WARN, Verdict.FAIL
         ([401] * 4 + [201] * 196, OK, "the last 200 calls"),
         ([201] * 20 + [401] * 180, OK, "the last 200 calls"),  # it is past
         ([201] * 19 + [401] * 180, FAIL, "were refused"),
+        ([503] * 6, FAIL, "none of the last 6 calls succeeded: 6 of 503"),
+        ([422] * 3 + [409] * 3, FAIL, "none of the last 6 calls succeeded"),
+        ([503] * 199 + [201], OK, "the last 200 calls"),
+        ([503] * 4, OK, "the last 4 calls"),  # too few to say so
         ([429] * 50 + [201] * 50, WARN, "50 of the last 100 calls were answered 429"),
         ([429] * 5 + [201] * 95, OK, "the last 100 calls"),
     ],
@@ -38,6 +42,13 @@ def test_the_latest_calls(statuses: list[int], verdict: Verdict, said: str) -> N
     found = calls.judge_calls(statuses)
     assert worst(found) is verdict
     assert said in " ".join(finding.what for finding in found)
+
+
+def test_other_destinations_are_not_called_1uphealth() -> None:
+    for statuses in ([401] * 9, [404] * 9, [201] * 9, [429] * 9, [400] * 9, [403] * 9):
+        for finding in calls.judge_calls(statuses, oneup=False):
+            assert "1upHealth" not in f"{finding.what} {finding.do}"
+            assert "ONEUP" not in f"{finding.what} {finding.do}"
 
 
 def test_nobody_is_told_to_start_workers_against_a_429() -> None:

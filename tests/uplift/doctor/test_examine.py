@@ -52,13 +52,13 @@ async def test_all_is_well_but_for_the_workers_that_nobody_started(
     assert "migrated, revision" in str(of(found, "postgres"))
     assert "knows the client" in str(of(found, "1upHealth"))
     assert {finding.part for finding in found} == {
-        "configuration", "postgres", "keys", "work", "calls", "retention", "redis", "workers",
-        "rate limiter", "FHIR types", "1upHealth", "destinations",
+        "configuration", "postgres", "keys", "work", "calls", "processes", "retention", "redis",
+        "workers", "rate limiter", "FHIR types", "1upHealth", "destinations",
     }  # fmt: skip
     # No call of user management, which is limited, and nothing sent twice.
     asked = upstream.requests()[before:]
     assert [each["api"] for each in asked].count("user-management") == 0
-    assert len(asked) == 2
+    assert len(asked) == 2 + 3  # the last: each base says what it can do
 
 
 async def test_a_wrong_client_is_told_without_its_secret(

@@ -6,11 +6,12 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from uplift.delivery.rate_limiter import RateLimiterState
-from uplift.doctor import configuration, findings, keys, ledger, queues, upstream, work
+from uplift.doctor import configuration, findings, keys, ledger, processes, queues, upstream, work
 from uplift.doctor.findings import Finding, Verdict
 from uplift.doctor.upstream import Reply
 from uplift.key_check import KeyUse
 from uplift.ledger.backlog import Backlog, Overdue, Waiting
+from uplift.ledger.processes import Seen
 from uplift.ledger.revisions import Revisions
 from uplift.ledger.server import ServerFacts
 from uplift.ledger.set_aside import FhirType
@@ -355,3 +356,34 @@ def test_only_a_line_that_is_ok_says_nothing_to_do() -> None:
     for make, expected in ((findings.warn, WARN), (findings.fail, FAIL)):
         assert make("p", "w", "d") == Finding("p", expected, "w", "d")
     assert findings.ok("p", "w") == Finding("p", OK, "w", None)
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        ([], None),
+        ([Seen("api", 0.5, False), Seen("worker", -29.0, False)], None),
+        ([Seen("api", 0.0, True)], "api: 1 process(es) can open no more files"),
+        ([Seen("worker", 86_400.0, False)], "worker: the clock of a machine is 86400 s ahead of"),
+        ([Seen("bulk", -31.0, False)], "bulk: the clock of a machine is 31 s behind"),
+    ],
+)
+def test_what_processes_lack_needs_a_person(seen: list[Seen], said: str | None) -> None:
+    (found,) = processes.judge_processes(seen)
+    assert found.verdict is (OK if said is None else FAIL)
+    assert said is None or said in found.what
+
+
+@pytest.mark.parametrize(
+    ("info", "fails"),
+    [
+        ({}, False),
+        ({"server_time_usec": 1_700_000_010_000_000}, False),
+        ({"server_time_usec": 1_700_086_400_000_000}, True),
+        ({"server_time_usec": 1_699_999_960_000_000}, True),
+    ],
+)
+def test_the_clock_of_redis_is_compared_with_the_machines(
+    info: dict[str, int], fails: bool
+) -> None:
+    assert bool(queues.judge_clock(info, 1_700_000_000.0)) is fails

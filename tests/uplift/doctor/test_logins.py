@@ -133,3 +133,21 @@ async def test_a_service_account_is_tried_too(tmp_path: Path) -> None:
 
 async def test_other_logins_have_no_token_endpoint() -> None:
     assert await logins.ask(Settings(oneup_client_id="app")) == []
+
+
+@pytest.mark.parametrize(
+    ("scope", "verdict"), [("", Verdict.OK), ("https://elsewhere/.default", Verdict.FAIL)]
+)
+async def test_azures_scope_follows_from_the_base(scope: str, verdict: Verdict) -> None:
+    with SandboxServer(SandboxConfig(like="azure")) as server:
+        settings = Settings(
+            destination="azure",
+            id_key=SecretStr(ID_KEY),
+            destination_r4=f"{server.url}/r4",
+            destination_client_id=server.config.client_id,
+            destination_client_secret=SecretStr(server.config.client_secret),
+            destination_scope=scope,
+        )
+        (found,) = await logins.ask(settings)
+    assert found.verdict is verdict
+    assert ("(invalid_scope)" in found.what) is (verdict is Verdict.FAIL)

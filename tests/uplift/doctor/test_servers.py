@@ -48,7 +48,11 @@ async def test_each_base_of_a_server_is_asked_with_its_login(settings: Settings)
             }
         )
         found = await servers.ask(at_hapi)
-        assert [finding.verdict for finding in found] == [Verdict.FAIL, Verdict.OK]
+        assert [finding.verdict for finding in found] == [
+            Verdict.FAIL,  # the base of STU3 is of DSTU2
+            Verdict.OK,
+            Verdict.WARN,  # HAPI does not declare updateCreate
+        ]
         wrong = at_hapi.model_copy(update={"destination_client_secret": SecretStr("canary")})
         refused = await servers.ask(
             wrong.model_copy(update={"destination_scope": "another", "destination_stu3": ""})
@@ -58,8 +62,15 @@ async def test_each_base_of_a_server_is_asked_with_its_login(settings: Settings)
         assert await upstream.ask(at_hapi) == [], "nobody has a grant there"
 
 
-async def test_with_1uphealth_alone_there_is_nothing_to_ask(settings: Settings) -> None:
-    assert await servers.ask(settings) == []
+async def test_of_1uphealth_only_what_it_says_of_itself_is_read(
+    settings: Settings, upstream: SandboxServer
+) -> None:
+    found = await servers.ask(settings, write=True)
+    assert [finding.verdict for finding in found] == [Verdict.OK] * 3
+    assert all("what mode oneup needs" in finding.what for finding in found)
+    assert {each["path"][-9:] for each in upstream.requests()} == {"/metadata"}
+    away = settings.model_copy(update={"oneup_fhir_url": "http://127.0.0.1:1"})
+    assert await servers.ask(away) == [], "another part says that it does not respond"
 
 
 def test_without_1uphealth_its_client_is_not_missed() -> None:

@@ -49,6 +49,17 @@ def test_a_service_account_is_made_for_who_has_none(tmp_path: Path) -> None:
         assert json.loads(file.read_text()) == account
 
 
+def test_a_login_without_its_file_is_a_clear_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option in ("--jwks", "--service-account"):
+        login = "private_key_jwt" if option == "--jwks" else "jwt_bearer"
+        for file in ([], [option, str(tmp_path / "none" / "file")]):
+            with pytest.raises(SystemExit):
+                main(["--like", "hapi", "--auth", login, *file])
+            assert option in capsys.readouterr().err
+
+
 def test_a_state_without_its_key_is_a_clear_message(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

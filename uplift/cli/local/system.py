@@ -35,6 +35,7 @@ from uplift.errors import UpliftError
 from uplift.ledger import destinations, migrate, processes
 from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import FOR_A_CALLER, Database
+from uplift.sandbox.servers.profiles import PROFILES
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
 
@@ -50,11 +51,13 @@ ADMIN_PORTS: Mapping[str, int] = {"api": 9801, "worker": 9802, "bulk": 9803, "be
 """The port of each for metrics and health checks. The Procfile has the same."""
 
 
-Like = Literal["oneup", "hapi"]
-"""What the sandbox is like."""
+Like = Literal["oneup", "hapi", "azure", "google", "healthlake", "aidbox", "firely", "medplum"]
+"""What the sandbox is like: 1upHealth, or one of `PROFILES`."""
 
-NAMES: Mapping[Like, str] = {"oneup": "1upHealth", "hapi": "HAPI FHIR server"}
-"""What each is called."""
+
+def name_of(like: Like) -> str:
+    """What it is called."""
+    return "1upHealth" if like == "oneup" else PROFILES[like].title
 
 
 class NotReady(UpliftError):
@@ -93,8 +96,9 @@ class System:
 
     `settings` are environment variables for every process, such as UPLIFT_SWEEP_SECONDS. Where
     they hold no UPLIFT_DATABASE_URL, no UPLIFT_REDIS_URL or no destination, an embedded server or
-    the sandbox is started. The sandbox is `like` 1upHealth or HAPI, which then is the
-    destination of new users. Root runs PostgreSQL under `account`.
+    the sandbox is started. What the sandbox is `like` then is the destination of new users.
+    Root runs PostgreSQL under `account`. `server_environments` are more variables of the embedded
+    servers, by their names.
     """
 
     def __init__(
@@ -109,6 +113,7 @@ class System:
         sandbox_options: tuple[str, ...] = (),
         any_port: bool = False,
         account: str = NOBODY,
+        server_environments: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         self._data_dir = data_dir.absolute()
         self._say = say
@@ -117,6 +122,7 @@ class System:
         self._sandbox_options = sandbox_options
         self._any_port = any_port
         self._account = account
+        self._server_environments = server_environments or {}
         self._stack = ExitStack()
         self._lock = FolderLock(self._data_dir / "system.lock")
         self.processes = Processes(self._data_dir / "logs", echo=echo)
@@ -206,7 +212,9 @@ class System:
             self._start_postgres()
         if "UPLIFT_REDIS_URL" not in environment:
             self._say("Starting Redis")
-            self.redis = self._stack.enter_context(EmbeddedRedis(self._data_dir))
+            self.redis = self._stack.enter_context(
+                EmbeddedRedis(self._data_dir, environment=self._server_environments.get("redis"))
+            )
             environment["UPLIFT_REDIS_URL"] = self.redis.url
         if "UPLIFT_MASTER_KEYS_DIR" not in environment:
             environment.setdefault(
@@ -244,7 +252,11 @@ class System:
         else:
             self._say("Starting PostgreSQL")
         self.postgres = self._stack.enter_context(
-            EmbeddedPostgres(self._data_dir, account=self._account)
+            EmbeddedPostgres(
+                self._data_dir,
+                account=self._account,
+                environment=self._server_environments.get("postgres"),
+            )
         )
         self.environment["UPLIFT_DATABASE_URL"] = self.postgres.app_url
         self.environment["UPLIFT_MIGRATION_DATABASE_URL"] = self.postgres.owner_url
@@ -266,12 +278,14 @@ class System:
         return any(name in self.environment for name in named)
 
     def _start_sandbox(self) -> None:
-        self._say(f"Starting the sandbox, a simulated {NAMES[self._like]}")
+        self._say(f"Starting the sandbox, a simulated {name_of(self._like)}")
         port = self._port(8090)
         self.sandbox_url = url = f"http://{HOST}:{port}"
         # In the environment, because every user of the machine can see the arguments of a process.
         secret = self.environment["SANDBOX_CLIENT_SECRET"] = secrets.token_urlsafe(16)
-        self.environment |= _addresses(self._like, url)
+        # What the person who starts it has set stays, such as a limit of their own.
+        for name, value in self._addresses(url).items():
+            self.environment.setdefault(name, value)
         if self._like == "oneup":
             self.environment |= {
                 "UPLIFT_ONEUP_TOKEN_URL": f"{url}/oauth2/token",
@@ -286,6 +300,7 @@ class System:
                 # The ledger goes on with what it delivered, so the sandbox must as well.
                 *("--state", str(self._data_dir / "sandbox_state")),
                 *(("--like", self._like) if self._like != "oneup" else ()),
+                *("--service-account", str(self._service_account)),
                 *self._sandbox_options,
             ],
             SANDBOX_CONTROL_TOKEN=self.sandbox_token,
@@ -314,13 +329,37 @@ class System:
 
         Without this, nothing is sent to it until a person decides.
         """
-        given = {"UPLIFT_ID_KEY": self.environment["UPLIFT_ID_KEY"], **_addresses(self._like, url)}
+        given = {"UPLIFT_ID_KEY": self.environment["UPLIFT_ID_KEY"], **self._addresses(url)}
         named = {name.removeprefix("UPLIFT_").lower(): value for name, value in given.items()}
         found = configured_destinations(Settings.model_validate(named)).get(self._like)
         if found is None:
             return
         async with database.transaction() as connection:
             await destinations.change_address(connection, found.name, found.address, by=SYSTEM)
+
+    def _addresses(self, url: str) -> dict[str, str]:
+        """The settings that say where the sandbox is, and how it is logged in to."""
+        if self._like == "oneup":
+            return {"UPLIFT_ONEUP_FHIR_URL": url}
+        profile = PROFILES[self._like]
+        # A token of Azure's is good for one base.
+        versions = profile.versions[:1] if self._like == "azure" else profile.versions
+        bases = {f"UPLIFT_DESTINATION_{each.upper()}": f"{url}/{each}" for each in versions}
+        login = {"UPLIFT_DESTINATION_TOKEN_URL": f"{url}/oauth2/token"}
+        match profile.auth:
+            case "client_credentials":
+                login["UPLIFT_DESTINATION_CLIENT_ID"] = "sandbox-client"
+                secret = self.environment["SANDBOX_CLIENT_SECRET"]
+                login["UPLIFT_DESTINATION_CLIENT_SECRET"] = secret
+            case "jwt_bearer":
+                login["UPLIFT_DESTINATION_SERVICE_ACCOUNT_FILE"] = str(self._service_account)
+            case _:
+                login = {}
+        return {"UPLIFT_DESTINATION": self._like, **bases, **login}
+
+    @property
+    def _service_account(self) -> Path:
+        return self._data_dir / "service_account.json"
 
     def _await(self, url: str, name: str, *, status: int = httpx.codes.OK) -> None:
         for _ in range(_READY_SECONDS * 10):
@@ -347,14 +386,3 @@ class System:
             file.touch(mode=0o600)
             file.write_text(make())
         return file.read_text()
-
-
-def _addresses(like: Like, url: str) -> dict[str, str]:
-    """The settings that say where the sandbox is."""
-    if like == "hapi":
-        return {
-            "UPLIFT_DESTINATION": like,
-            "UPLIFT_DESTINATION_R4": f"{url}/r4",
-            "UPLIFT_DESTINATION_DSTU2": f"{url}/dstu2",
-        }
-    return {"UPLIFT_ONEUP_FHIR_URL": url}

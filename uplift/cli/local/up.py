@@ -33,7 +33,7 @@ console = Terminal(highlight=False)
 
 
 LikeOption = Annotated[
-    Like, typer.Option(help="Which server the sandbox is like: 1upHealth, or HAPI FHIR.")
+    Like, typer.Option(help="Which server the sandbox is like: 1upHealth, or another.")
 ]
 
 

@@ -52,6 +52,7 @@ class EmbeddedPostgres(Server):
         port: on loopback; None for any free one.
         settings: PostgreSQL's own (for tests: `{"fsync": "off"}`, which a SIGKILL cannot hurt).
         account: the account under which root runs it. An ordinary user runs it as itself.
+        environment: more variables of its environment.
     """
 
     name = "postgres"
@@ -67,8 +68,9 @@ class EmbeddedPostgres(Server):
         port: int | None = None,
         settings: Mapping[str, str] | None = None,
         account: str = NOBODY,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(data_dir, port=port)
+        super().__init__(data_dir, port=port, environment=environment)
         self._settings = dict(settings or {})
         self._account_name = account
         self._runs_as: Account | None = None

@@ -10,6 +10,7 @@ web page in a browser on it, can reach a loopback port. Settings and password ar
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import redis
@@ -29,8 +30,14 @@ class EmbeddedRedis(Server):
     name = "redis"
     title = "Redis"
 
-    def __init__(self, data_dir: Path, *, port: int | None = None) -> None:
-        super().__init__(data_dir, port=port)
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        port: int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(data_dir, port=port, environment=environment)
         self._password = secrets.token_urlsafe(32)
         self._program: Path | None = None
 

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
@@ -25,7 +26,8 @@ class Server(ABC):
     """A server of ours on loopback, with its data in one folder.
 
     The port is chosen when it first starts and kept for the life of this object, so that clients
-    find a server that was killed and started again. `start` and `restart` raise FolderInUse,
+    find a server that was killed and started again. `environment` are variables that it gets beside
+    a few of ours. `start` and `restart` raise FolderInUse,
     ServerFailed, or ConfigurationError.
     """
 
@@ -35,8 +37,15 @@ class Server(ABC):
     passing_troubles: ClassVar[tuple[str, ...]] = ()
     """Log lines of a failed start whose reason goes away by itself."""
 
-    def __init__(self, data_dir: Path, *, port: int | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        port: int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.data_dir = data_dir.absolute()
+        self._environment = dict(environment or {})
         self._fixed_port = port
         self._port: int | None = None
         self._lock = FolderLock(self.data_dir / f"{self.name}.lock")
@@ -184,7 +193,8 @@ class Server(ABC):
             self._argv(),
             log=self.data_dir / "logs" / f"{self.name}.log",
             env={name: os.environ[name] for name in kept if name in os.environ}
-            | {"LC_ALL": "C", "TZ": "UTC"},
+            | {"LC_ALL": "C", "TZ": "UTC"}
+            | self._environment,
             cwd=self.folder,
             stop_signal=self.stop_signal,
             account=self._account(),

@@ -1,4 +1,4 @@
-"""Who may call, by `SandboxConfig.auth`. HAPI itself has no login; what is put before it has."""
+"""Who may call, by `SandboxConfig.login`. HAPI itself has none; what is put before it has."""
 
 import base64
 import binascii
@@ -9,8 +9,8 @@ from starlette.responses import Response
 
 from uplift.sandbox.accounts import Account
 from uplift.sandbox.exchange import Exchange
-from uplift.sandbox.hapi.assertions import CLIENT_ALGORITHMS, NotAcceptedError
 from uplift.sandbox.responses import message, oauth_error, response
+from uplift.sandbox.servers.assertions import CLIENT_ALGORITHMS, NotAcceptedError
 from uplift.sandbox.state import Sandbox
 
 _CLIENT = "client"
@@ -21,7 +21,7 @@ def caller(sandbox: Sandbox, exchange: Exchange) -> Account | None:
     """The deployment, if the request may pass."""
     headers, config = exchange.request.headers, sandbox.config
     scheme, _, given = headers.get("authorization", "").partition(" ")
-    match config.auth, scheme.lower():
+    match config.login, scheme.lower():
         case "none", _:
             return _client(sandbox)
         case "basic", "basic" if _is_client(sandbox, given):
@@ -34,7 +34,7 @@ def caller(sandbox: Sandbox, exchange: Exchange) -> Account | None:
 
 
 def token(sandbox: Sandbox, exchange: Exchange) -> Response:
-    """`POST /oauth2/token`: an access token for who logs in as `SandboxConfig.auth` wants it."""
+    """`POST /oauth2/token`: an access token for who logs in as `SandboxConfig.login` wants it."""
     if exchange.method != "POST":
         return message(405, "Method Not Allowed")
     try:
@@ -52,7 +52,7 @@ def token(sandbox: Sandbox, exchange: Exchange) -> Response:
 
 def smart_configuration(sandbox: Sandbox, exchange: Exchange) -> Response:
     """`/{version}/.well-known/smart-configuration`, where SMART's logins are asked for."""
-    if sandbox.config.auth not in ("client_credentials", "private_key_jwt"):
+    if sandbox.config.login not in ("client_credentials", "private_key_jwt"):
         return message(404, "Not Found")
     said: dict[str, Any] = {
         "token_endpoint": _token_url(exchange),
@@ -61,7 +61,7 @@ def smart_configuration(sandbox: Sandbox, exchange: Exchange) -> Response:
         "capabilities": ["client-confidential-symmetric"],
         "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
     }
-    if sandbox.config.auth == "private_key_jwt":
+    if sandbox.config.login == "private_key_jwt":
         said |= {
             "capabilities": ["client-confidential-asymmetric"],
             "token_endpoint_auth_methods_supported": ["private_key_jwt"],
@@ -74,14 +74,19 @@ def _check(sandbox: Sandbox, exchange: Exchange) -> None:
     """Raise NotAcceptedError unless the client may have a token."""
     params, config = exchange.params, sandbox.config
     grant = "client_credentials"
-    if config.auth == "jwt_bearer":
+    if config.login == "jwt_bearer":
         grant = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-    if config.auth == "client_credentials":
+    if config.login == "client_credentials":
         _check_secret(sandbox, exchange)
     if params.get("grant_type") != grant:
         raise NotAcceptedError("unsupported_grant_type", "Unknown or missing grant_type")
     url = _token_url(exchange)
-    match config.auth:
+    match config.login:
+        case "client_credentials" if config.profile is not None and config.profile.scope:
+            bases = [url.replace("oauth2/token", version) for version in config.profile.versions]
+            taken = [config.profile.scope.replace("{base}", base) for base in bases]
+            if params.get("scope") not in taken:
+                raise NotAcceptedError("invalid_scope", f"The scope must be {' or '.join(taken)}")
         case "private_key_jwt":
             sandbox.assertions.check_client(params, config.client_id, config.jwks, url)
         case "jwt_bearer":

@@ -13,7 +13,7 @@ from uplift.cli.local.embedded import EmbeddedPostgres
 @contextmanager
 def frozen(server: EmbeddedPostgres) -> Iterator[None]:
     """Its connections stay open, and nothing answers."""
-    assert server.pid is not None
+    assert server.pid is not None  # noqa: S101  only what runs can be frozen
     postmaster = psutil.Process(server.pid)
     # The postmaster first, so that it starts no further process.
     stopped = [postmaster]

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from uplift.sandbox.hapi.outcomes import Refusal
+from uplift.sandbox.servers.outcomes import Refusal
+from uplift.sandbox.servers.profile import Profile
 
 _LITERAL = re.compile(r"([A-Z][A-Za-z]*)/([A-Za-z0-9\-.]{1,64})(?:/_history/[^/]+)?")
 _NOT_LOOKED_AT = ("contained", "extension", "modifierExtension")
@@ -20,10 +21,14 @@ Matches = Callable[[str, str], int]
 """From a type and a query to how many resources it finds."""
 
 
-def check_references(resource: dict[str, Any], state: State, matches: Matches) -> None:
-    """Raise Refusal for the first reference that HAPI does not take."""
+def check_references(
+    resource: dict[str, Any], state: State, matches: Matches, profile: Profile
+) -> None:
+    """Raise Refusal for the first reference that the server does not take."""
     for path, name, reference in _references(resource, resource["resourceType"]):
         if reference.startswith("#"):
+            continue
+        if profile.external_references and ":" in reference:
             continue
         if reference.startswith(("http://", "https://")):
             raise Refusal(
@@ -39,14 +44,7 @@ def check_references(resource: dict[str, Any], state: State, matches: Matches) -
                     f'HAPI-1091: Invalid match URL "{reference}" - No resources match this search',
                 )
             continue
-        literal = _LITERAL.fullmatch(reference)
-        if literal is None:
-            raise Refusal(
-                400,
-                f"HAPI-0505: Invalid resource reference found at path[{path}] - "
-                f"Does not contain resource type - {reference}",
-            )
-        type_, id_ = literal.groups()
+        type_, id_ = _target(path, reference)
         if type_ not in _TARGETS.get(name, {type_}):
             raise Refusal(
                 422,
@@ -56,14 +54,25 @@ def check_references(resource: dict[str, Any], state: State, matches: Matches) -
         match state(type_, id_):
             case "unknown":
                 raise Refusal(
-                    400,
+                    profile.dangling,
                     f"HAPI-1094: Resource {type_}/{id_} not found, specified in path: {path}",
                 )
             case "deleted":
                 raise Refusal(
-                    400,
+                    profile.dangling,
                     f"HAPI-1096: Resource {type_}/{id_} is deleted, specified in path: {path}",
                 )
+
+
+def _target(path: str, reference: str) -> tuple[str, str]:
+    literal = _LITERAL.fullmatch(reference)
+    if literal is None:
+        raise Refusal(
+            400,
+            f"HAPI-0505: Invalid resource reference found at path[{path}] - "
+            f"Does not contain resource type - {reference}",
+        )
+    return literal[1], literal[2]
 
 
 def leads_to(resource: dict[str, Any], target: str) -> bool:

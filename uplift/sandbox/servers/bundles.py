@@ -9,9 +9,11 @@ from typing import Any
 
 import orjson
 
-from uplift.sandbox.hapi.outcomes import Refusal, refused, succeeded
-from uplift.sandbox.hapi.parsing import check_resource
-from uplift.sandbox.hapi.writes import NOBODY, Plan, Write, Written, plan
+from uplift.sandbox.servers.limits import check_entries, check_limits
+from uplift.sandbox.servers.outcomes import Refusal, refused, succeeded
+from uplift.sandbox.servers.parsing import check_resource
+from uplift.sandbox.servers.profile import Profile
+from uplift.sandbox.servers.writes import NOBODY, Plan, Write, Written, plan
 from uplift.sandbox.store import Store
 
 CarryOut = Callable[[Plan], Written]
@@ -22,6 +24,7 @@ def answer_bundle(
     bundle: dict[str, Any],
     version: str,
     carry_out: CarryOut,
+    profile: Profile,
     *,
     representation: bool,
 ) -> dict[str, Any]:
@@ -30,15 +33,16 @@ def answer_bundle(
     `representation`: whether each entry shows its resource (`Prefer: return=representation`).
     """
     kind = bundle.get("type")
-    if kind not in ("batch", "transaction"):
+    if kind not in profile.bundles:
         raise Refusal(
             400, f"HAPI-0527: Unable to process transaction where incoming Bundle.type = {kind}"
         )
     entries = [entry for entry in bundle.get("entry", []) if isinstance(entry, dict)]
+    check_entries(len(entries), profile)
     for entry in entries:
         if isinstance(entry.get("resource"), dict):
             check_resource(entry["resource"], version)
-    show = _Entries(version, representation=representation)
+    show = _Entries(version, profile, representation=representation)
     if kind == "batch":
         answers = [_one_of_batch(store, entry, version, carry_out, show) for entry in entries]
     else:
@@ -47,17 +51,20 @@ def answer_bundle(
 
 
 class _Entries:
-    """How a version of HAPI shows the result of an entry."""
+    """How a server shows the result of an entry."""
 
-    def __init__(self, version: str, *, representation: bool) -> None:
+    def __init__(self, version: str, profile: Profile, *, representation: bool) -> None:
+        self.profile = profile
         self._dstu2 = version == "dstu2"
         self._representation = representation
 
     def written(self, done: Written) -> dict[str, Any]:
         response: dict[str, Any] = {"status": _status_line(done.plan.status)}
         if done.version is not None:
-            # A bare number, unlike the header of a single request.
-            response |= {"location": done.path, "etag": done.version.version_id}
+            tag = done.version.version_id
+            # HAPI's is a bare number, unlike the header of a single request.
+            etag = tag if self.profile.is_hapi else f'W/"{tag}"'
+            response |= {"location": done.path, "etag": etag}
         if done.plan.status == HTTPStatus.CREATED and done.version is not None:
             response["lastModified"] = done.version.last_updated.isoformat(timespec="milliseconds")
         outcome = succeeded(done.plan.code, f'Successfully processed resource "{done.path}".')
@@ -65,7 +72,7 @@ class _Entries:
         return self._entry(response, outcome, shown)
 
     def refusal(self, why: Refusal) -> dict[str, Any]:
-        outcome = refused(why.diagnostics, "exception")
+        outcome = refused(why, self.profile, in_bundle=True)
         return self._entry({"status": _status_line(why.status)}, outcome, None)
 
     def _entry(
@@ -84,7 +91,7 @@ def _one_of_batch(
     try:
         if entry.get("request", {}).get("method") == "GET":
             return _read(store, str(entry["request"].get("url", "")), version)
-        return show.written(carry_out(plan(store, _write(entry, version))))
+        return show.written(carry_out(_plan(store, entry, version, show.profile)))
     except Refusal as why:
         return show.refusal(why)
 
@@ -108,8 +115,21 @@ def _transaction(
         for write in writes
         if write.method == "PUT" and write.id
     )
-    plans = [plan(store, write, coming) for write in writes]
+    for write in writes:
+        _check(write, show.profile)
+    plans = [plan(store, write, show.profile, coming) for write in writes]
     return [show.written(carry_out(each)) for each in plans]
+
+
+def _plan(store: Store, entry: dict[str, Any], version: str, profile: Profile) -> Plan:
+    write = _write(entry, version)
+    _check(write, profile)
+    return plan(store, write, profile)
+
+
+def _check(write: Write, profile: Profile) -> None:
+    if write.resource is not None:
+        check_limits(write.resource, len(write.received), profile)
 
 
 def _write(entry: dict[str, Any], version: str) -> Write:

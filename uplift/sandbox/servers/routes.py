@@ -13,12 +13,16 @@ import orjson
 from starlette.responses import Response
 
 from uplift.sandbox.exchange import Api, Exchange
-from uplift.sandbox.hapi import login
-from uplift.sandbox.hapi.bundles import answer_bundle
-from uplift.sandbox.hapi.metadata import statement
-from uplift.sandbox.hapi.outcomes import Refusal, refused, succeeded
-from uplift.sandbox.hapi.parsing import parse
-from uplift.sandbox.hapi.writes import (
+from uplift.sandbox.responses import message
+from uplift.sandbox.search import Query, everything
+from uplift.sandbox.servers import login
+from uplift.sandbox.servers.bundles import answer_bundle
+from uplift.sandbox.servers.limits import check_limits, check_media_type
+from uplift.sandbox.servers.metadata import statement
+from uplift.sandbox.servers.outcomes import Refusal, refused, succeeded
+from uplift.sandbox.servers.parsing import parse
+from uplift.sandbox.servers.throttling import throttle_headers
+from uplift.sandbox.servers.writes import (
     NOBODY,
     Plan,
     Write,
@@ -28,32 +32,31 @@ from uplift.sandbox.hapi.writes import (
     require_type,
     shelf_of,
 )
-from uplift.sandbox.responses import message
-from uplift.sandbox.search import Query, everything
 from uplift.sandbox.state import Sandbox
 from uplift.sandbox.store import StoredResource, StoredVersion
 
-VERSIONS = ("r4", "dstu2")
-"""The bases that were seen."""
-
 _Handler = Callable[[Sandbox, Exchange], Response]
-_MEDIA_TYPES = {"dstu2": "application/json+fhir", "r4": "application/fhir+json"}
+_MEDIA_TYPE = "application/fhir+json"
+_MEDIA_TYPES = {"dstu2": "application/json+fhir"}
 
 
 def _fhir(handler: _Handler, *, public: bool = False) -> _Handler:
     """A handler behind the login, whose refusals become responses."""
 
     def handle(sandbox: Sandbox, exchange: Exchange) -> Response:
-        if exchange.version not in VERSIONS:
+        profile = sandbox.profile
+        if exchange.version not in profile.versions:
             return message(404, "Not Found")
         if exchange.account is None and not public:
-            refusal = refused("Unauthorized", "login")
-            challenge = "Basic" if sandbox.config.auth == "basic" else "Bearer"
+            refusal = refused(Refusal(401, "Unauthorized"), profile)
+            challenge = "Basic" if sandbox.config.login == "basic" else "Bearer"
             return _json(exchange, refusal, 401, {"WWW-Authenticate": challenge})
         try:
-            return handler(sandbox, exchange)
+            answer = handler(sandbox, exchange)
         except Refusal as why:
-            return _json(exchange, refused(why.diagnostics), why.status)
+            answer = _json(exchange, refused(why, profile), why.status)
+        answer.headers.update(throttle_headers(profile, answer.status_code))
+        return answer
 
     return handle
 
@@ -63,6 +66,7 @@ def _bases(sandbox: Sandbox, exchange: Exchange) -> Response:
     if exchange.method != "POST":
         raise Refusal(400, f"HAPI-0446: {exchange.method} of the base is not simulated")
     version = exchange.version or ""
+    check_media_type(exchange.request.headers.get("content-type", ""), sandbox.profile)
     bundle = parse(_body(exchange), version, "Bundle")
     places: list[str] = []
 
@@ -77,6 +81,7 @@ def _bases(sandbox: Sandbox, exchange: Exchange) -> Response:
         bundle,
         version,
         carry_out_and_note,
+        sandbox.profile,
         representation=_preferred(exchange) == "representation",
     )
     exchange.stored = " ".join(places) or None
@@ -88,6 +93,7 @@ def _types(sandbox: Sandbox, exchange: Exchange) -> Response:
     """`/{version}/{type}`: GET searches, POST creates, PUT updates what a query finds."""
     version, type_ = exchange.version or "", exchange.resource_type or ""
     query = exchange.request.url.query
+    if_match = None
     match exchange.method:
         case "GET":
             return _search(sandbox, exchange, exchange.request.query_params.multi_items())
@@ -95,9 +101,12 @@ def _types(sandbox: Sandbox, exchange: Exchange) -> Response:
             criteria = exchange.request.headers.get("if-none-exist")
         case "PUT" if query:
             criteria = query
+            if sandbox.profile.searches_with_if_match:
+                if_match = exchange.request.headers.get("if-match")
         case _:
             raise Refusal(400, f"HAPI-0445: {exchange.method} of {type_} is not simulated")
-    return _write(sandbox, exchange, partial(Write, version=version, criteria=criteria))
+    asked = partial(Write, version=version, criteria=criteria, if_match=if_match)
+    return _write(sandbox, exchange, asked)
 
 
 def _instances(sandbox: Sandbox, exchange: Exchange) -> Response:
@@ -114,12 +123,14 @@ def _instances(sandbox: Sandbox, exchange: Exchange) -> Response:
             )
         case "DELETE":
             write = Write("DELETE", version, type_, id_)
-            done = _carry_out(sandbox, exchange, plan(sandbox.store, write))
+            done = _carry_out(sandbox, exchange, plan(sandbox.store, write, sandbox.profile))
             if done.plan.action == "delete":
                 exchange.stored = done.path
+            if done.plan.status == 204:
+                return Response(status_code=204)
             outcome = succeeded(done.plan.code, f"Delete of {done.path}")
             where = {"Content-Location": f"{exchange.base}/{done.path}"}
-            return _json(exchange, outcome, 200, where)
+            return _json(exchange, outcome, done.plan.status, where)
         case "POST":
             raise Refusal(
                 400,
@@ -158,12 +169,12 @@ def _everything(sandbox: Sandbox, exchange: Exchange) -> Response:
     return _json(exchange, everything([patient, *rest], query, url, exchange.base), 200)
 
 
-def _metadata(_: Sandbox, exchange: Exchange) -> Response:
+def _metadata(sandbox: Sandbox, exchange: Exchange) -> Response:
     """`/{version}/metadata`, without credentials."""
     version = exchange.version or ""
     place = f"{exchange.base}/CapabilityStatement/{secrets.token_hex(16)}"
     headers = {} if version == "dstu2" else {"Content-Location": place}
-    return _json(exchange, statement(version, exchange.base), 200, headers)
+    return _json(exchange, statement(version, exchange.base, sandbox.profile), 200, headers)
 
 
 ROUTES: list[tuple[str, Api, _Handler]] = [
@@ -183,16 +194,18 @@ ROUTES: list[tuple[str, Api, _Handler]] = [
 
 def _write(sandbox: Sandbox, exchange: Exchange, write: Callable[..., Write]) -> Response:
     version, type_ = exchange.version or "", exchange.resource_type or ""
+    check_media_type(exchange.request.headers.get("content-type", ""), sandbox.profile)
     body = _body(exchange)
     require_type(version, type_)
     resource = parse(body, version, type_)
+    check_limits(resource, len(body), sandbox.profile)
     asked = write(method=exchange.method, resource_type=type_, resource=resource, received=body)
-    done = _carry_out(sandbox, exchange, plan(sandbox.store, asked))
+    done = _carry_out(sandbox, exchange, plan(sandbox.store, asked, sandbox.profile))
     if done.plan.action != "nothing":
         exchange.stored = done.path
     url = f"{exchange.base}/{done.path}"
     headers = {"Content-Location": url}
-    if exchange.method == "POST":
+    if exchange.method == "POST" or not sandbox.profile.is_hapi:
         headers["Location"] = url
     if done.version is not None:
         headers |= _stamps(done.version)
@@ -209,6 +222,7 @@ def _carry_out(sandbox: Sandbox, exchange: Exchange, planned: Plan) -> Written:
     return carry_out(
         sandbox.store,
         planned,
+        sandbox.profile,
         request=exchange.number,
         request_id=exchange.request.headers.get("x-request-id") or secrets.token_urlsafe(12),
         index_lag=max(sandbox.config.index_lag_seconds, sandbox.faults.index_lag(exchange)),
@@ -240,14 +254,19 @@ def _found(sandbox: Sandbox, exchange: Exchange) -> StoredResource:
     if stored is None:
         raise Refusal(404, f"HAPI-2001: Resource {type_}/{id_} is not known")
     if stored.latest.deleted and "vid" not in exchange.request.path_params:
-        raise Refusal(410, f"Resource was deleted at {stored.latest.last_updated.isoformat()}")
+        raise Refusal(
+            sandbox.profile.gone,
+            f"Resource was deleted at {stored.latest.last_updated.isoformat()}",
+        )
     return stored
 
 
 def _search(sandbox: Sandbox, exchange: Exchange, query: Query) -> Response:
     version, type_ = exchange.version or "", exchange.resource_type or ""
     require_type(version, type_)
-    fresh = "no-cache" in exchange.request.headers.get("cache-control", "")
+    # Only HAPI keeps what a search found.
+    asks_for_now = "no-cache" in exchange.request.headers.get("cache-control", "")
+    fresh = asks_for_now or not sandbox.profile.is_hapi
     url = f"{exchange.base}/{type_}"
     shelf = shelf_of(sandbox.store, version, type_)
     try:
@@ -287,5 +306,5 @@ def _json(
         orjson.dumps(content),
         status,
         headers,
-        media_type=f"{_MEDIA_TYPES[exchange.version or '']};charset=utf-8",
+        media_type=f"{_MEDIA_TYPES.get(exchange.version or '', _MEDIA_TYPE)};charset=utf-8",
     )

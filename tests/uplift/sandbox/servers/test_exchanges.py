@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from tests.uplift.sandbox.hapi.exchanges import STORIES, differences
+from tests.uplift.sandbox.servers.exchanges import STORIES, differences
 from uplift.sandbox.testing import SandboxServer
 
 

@@ -1,9 +1,12 @@
-"""`/metadata`: as HAPI, it names neither `updateCreate` nor `batch`, and has both."""
+"""`/metadata`: what a server says of itself. HAPI names neither `updateCreate` nor `batch`, and has
+both.
+"""
 
 from datetime import UTC, datetime
 from typing import Any
 
 from uplift.sandbox import capabilities
+from uplift.sandbox.servers.profile import Profile
 
 _INTERACTIONS = (
     "search-type",
@@ -20,7 +23,7 @@ _SEARCH_PARAMS = [
 ]
 
 
-def statement(version: str, base: str) -> dict[str, Any]:
+def statement(version: str, base: str, profile: Profile) -> dict[str, Any]:
     """The capability statement of a base."""
     dstu2 = version == "dstu2"
     return {
@@ -29,26 +32,25 @@ def statement(version: str, base: str) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "publisher": "Not provided",
         "kind": "instance",
-        "software": {"name": "Simulated HAPI FHIR Server", "version": "8.8.0"},
-        "implementation": {"description": "Simulated HAPI FHIR", "url": base},
+        "software": {"name": f"Simulated {profile.title}", "version": "1"},
+        "implementation": {"description": f"Simulated {profile.title}", "url": base},
         "fhirVersion": capabilities.FHIR_VERSIONS[version],
         "format": ["application/json+fhir" if dstu2 else "application/fhir+json"],
         "rest": [
             {
                 "mode": "server",
-                "resource": [_type(name) for name in sorted(capabilities.TYPES[version])],
+                "resource": [_type(name, profile) for name in sorted(capabilities.TYPES[version])],
                 "interaction": [{"code": "transaction"}, {"code": "history-system"}],
             }
         ],
     }
 
 
-def _type(name: str) -> dict[str, Any]:
+def _type(name: str, profile: Profile) -> dict[str, Any]:
     return {
         "type": name,
         "interaction": [{"code": code} for code in _INTERACTIONS],
         "versioning": "versioned-update",
-        "conditionalCreate": True,
-        "conditionalUpdate": True,
+        **dict.fromkeys(sorted(profile.declares), True),
         "searchParam": _SEARCH_PARAMS,
     }

@@ -1,8 +1,25 @@
-"""OperationOutcomes in HAPI's shape: of refusals, and of successes."""
+"""OperationOutcomes: of refusals, and of successes. HAPI's have its codes, others' FHIR's."""
 
+import re
 from typing import Any
 
+from uplift.sandbox.servers.profile import Profile
+
 _STORAGE_CODES = "https://hapifhir.io/fhir/CodeSystem/hapi-fhir-storage-response-code"
+_HAPI_CODE = re.compile(r"HAPI-\d{4}: ")
+_ISSUE_TYPES = {
+    400: "invalid",
+    401: "login",
+    404: "not-found",
+    409: "conflict",
+    410: "deleted",
+    412: "conflict",
+    413: "too-long",
+    415: "not-supported",
+    422: "invariant",
+    429: "throttled",
+}
+"""https://hl7.org/fhir/R4/valueset-issue-type.html"""
 
 
 class Refusal(Exception):
@@ -14,9 +31,11 @@ class Refusal(Exception):
         self.diagnostics = diagnostics
 
 
-def refused(diagnostics: str, code: str = "processing") -> dict[str, Any]:
-    """Why not. Of a single request the code is always `processing`, of an entry `exception`."""
-    return _outcome({"severity": "error", "code": code, "diagnostics": diagnostics})
+def refused(why: Refusal, profile: Profile, *, in_bundle: bool = False) -> dict[str, Any]:
+    """Why not. HAPI's code is always `processing`, and `exception` of an entry."""
+    if profile.is_hapi:
+        return _error("exception" if in_bundle else "processing", why.diagnostics)
+    return _error(_ISSUE_TYPES.get(why.status, "processing"), _HAPI_CODE.sub("", why.diagnostics))
 
 
 def succeeded(code: str, diagnostics: str) -> dict[str, Any]:
@@ -36,9 +55,13 @@ def _outcome(issue: dict[str, Any]) -> dict[str, Any]:
     return {"resourceType": "OperationOutcome", "issue": [issue]}
 
 
-LOCK_CONFLICT = refused(
+def _error(code: str, diagnostics: str) -> dict[str, Any]:
+    return _outcome({"severity": "error", "code": code, "diagnostics": diagnostics})
+
+
+LOCK_CONFLICT = (
     "HAPI-0550: HAPI-0823: The operation has failed with a version constraint failure. This "
     "generally means that two clients/threads were trying to update the same resource at the same "
     "time, and this request was chosen as the failing request."
 )
-"""The body of the 409 for one of two that write the same resource at once."""
+"""What one of two is told that write the same resource at once."""

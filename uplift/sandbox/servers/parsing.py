@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from uplift.sandbox import capabilities
-from uplift.sandbox.hapi.outcomes import Refusal
+from uplift.sandbox.servers.outcomes import Refusal
 
 _DATE = re.compile(
     r"\d{4}(-\d\d(-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?)?)?",

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from uplift.sandbox.config import SandboxConfig
-from uplift.sandbox.hapi.searches import SearchCache
+from uplift.sandbox.servers.searches import SearchCache
 from uplift.sandbox.store import Store
 from uplift.sandbox.testing import SandboxServer
 
