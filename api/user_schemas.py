@@ -9,10 +9,11 @@ from pydantic import ConfigDict, Field
 
 from uplift.api.schemas import PRINTABLE, AppUserId, Camel, NextPage
 from uplift.ledger.credentials import ListedCredential
+from uplift.ledger.erasing_upstream import Progress
 from uplift.ledger.summary import Summary
 from uplift.ledger.users import GrantState, UserRow
 from uplift.lifecycle import State
-from uplift.users.erase import Erasure
+from uplift.users.erase import Erasure, Upstream
 
 # What a header can carry: RFC 6749, appendix A.12, without the space.
 _VISIBLE = r"^[!-~]+$"
@@ -33,6 +34,21 @@ SYNC_TOKEN = Field(
     " HealthKit anchors and send everything again.",
     examples=["0199c5a4-4d10-4c6b-8f55-7f9d2f3f4f11"],
 )
+
+
+class UpstreamErasing(Camel):
+    """A user who is being erased at their destinations too. Nothing of theirs is taken or sent."""
+
+    since: datetime = Field(description="When it began.")
+    left_upstream: int = Field(
+        description="How many records and resources are not gone yet, or may be left for good.",
+        examples=[12],
+    )
+    problem: str | None = Field(
+        description="The last response that kept something from being deleted, as a code. Null:"
+        " none did.",
+        examples=["http_403"],
+    )
 
 
 class UserStatus(Camel):
@@ -59,10 +75,17 @@ class UserStatus(Camel):
     )
     created_at: datetime = Field(description="When the user was added.")
     sync_token: UUID = SYNC_TOKEN
+    erasing_since: datetime | None = Field(
+        description="Since when the user is being erased at their destinations too. Null: they are"
+        " not."
+    )
+    erasing: UpstreamErasing | None = Field(
+        description="How far that is. Null in lists, and in answers to what changes a user."
+    )
 
     @classmethod
-    def of(cls, row: UserRow) -> "UserStatus":
-        """The status of a row."""
+    def of(cls, row: UserRow, progress: Progress | None = None) -> "UserStatus":
+        """The status of a row; `progress` is how far the user's erasing upstream is."""
         return cls(
             app_user_id=row.app_user_id,
             oneup_user_id=row.oneup_user_id,
@@ -72,6 +95,14 @@ class UserStatus(Camel):
             paused=row.paused,
             created_at=row.created_at,
             sync_token=row.sync_token,
+            erasing_since=row.erasing_upstream_since,
+            erasing=None
+            if progress is None
+            else UpstreamErasing(
+                since=progress.since,
+                left_upstream=progress.left + progress.lost,
+                problem=progress.problem,
+            ),
         )
 
 
@@ -116,11 +147,12 @@ class UserSummary(Camel):
 
 
 class ErasureStatus(Camel):
-    """How far an erasure is. The data cannot be read any more, as soon as this is answered."""
+    """How far an erasure is. With the `upstream` `keep`, the data cannot be read any more as soon
+    as this is answered."""
 
     status: Literal["erased", "erasing"] = Field(
         description="`erased`: nothing is left, and nothing is sent any more. `erasing`: workers"
-        " still send some.",
+        " still send some, or something is still at a destination.",
         examples=["erased"],
     )
     sending: int = Field(
@@ -131,8 +163,28 @@ class ErasureStatus(Camel):
     unreadable_by: datetime | None = Field(
         description="By this time nobody can read what backups and PostgreSQL's files still have of"
         " the user: the rotation period and the age of the oldest backup from now, at the latest."
-        " Null if UPLIFT_BACKUPS_KEPT_DAYS is not set.",
+        " Null if UPLIFT_BACKUPS_KEPT_DAYS is not set, and while something is deleted upstream.",
         examples=["2027-03-30T10:00:00Z"],
+    )
+    upstream: Upstream = Field(
+        description="`delete`: what the user has at destinations is deleted first. `keep`: it"
+        " stays.",
+        examples=["delete"],
+    )
+    left_upstream: int = Field(
+        description="With `delete`: how many records and resources are not gone yet. When it is"
+        " `erased`: how many may be left at a destination.",
+        examples=[0],
+    )
+    problem: str | None = Field(
+        description="The last response that kept something from being deleted, as a code. Null:"
+        " none did.",
+        examples=["http_403"],
+    )
+    history: list[str] = Field(
+        description="What the destinations keep as history of what is deleted, and how that is"
+        " removed.",
+        examples=[["hapi: HAPI keeps every version and each deletion as history…"]],
     )
 
     @classmethod
@@ -142,6 +194,10 @@ class ErasureStatus(Camel):
             status="erased" if erasure.done else "erasing",
             sending=erasure.sending,
             unreadable_by=erasure.unreadable_by,
+            upstream=erasure.upstream,
+            left_upstream=erasure.left_upstream,
+            problem=erasure.problem,
+            history=list(erasure.history),
         )
 
 

@@ -21,12 +21,13 @@ from uplift.api.user_schemas import (
     UserSummary,
 )
 from uplift.api.work import resume_as_large, resume_for, work_of
-from uplift.ledger import users
+from uplift.ledger import erasing_upstream, users
 from uplift.ledger.credentials import Scope
 from uplift.ledger.pages import Order
 from uplift.ledger.summary import summarize
 from uplift.ledger.token_pair import TokenPair
 from uplift.ledger.users import GrantState
+from uplift.users.erase import Upstream
 
 router = APIRouter(tags=["users"], prefix="/v1/users")
 
@@ -105,7 +106,8 @@ async def get_user(user: UserInPath, relay: RelayDep, caller: CallerDep) -> User
     """The user, and the state of the grant."""
     caller.require(Scope.USERS, Scope.OPERATOR)
     async with relay.database.transaction() as connection:
-        return UserStatus.of(await named_user(connection, user))
+        found = await named_user(connection, user)
+        return UserStatus.of(found, await erasing_upstream.progress(connection, user))
 
 
 @router.get(
@@ -187,8 +189,8 @@ async def resend_user(user: UserInPath, relay: RelayDep, caller: CallerDep) -> U
     responses={
         202: {
             "model": ErasureStatus,
-            "description": "The user's data cannot be read any more. Workers are still sending some"
-            " of it",
+            "description": "It goes on by itself: workers are still sending, or something is still"
+            " at a destination",
             "headers": {
                 "Retry-After": {
                     "schema": {"type": "integer"},
@@ -207,16 +209,24 @@ async def erase_user(
     wait: Annotated[
         float, Query(ge=0, description="Seconds to wait for uploads that workers are sending.")
     ] = 10.0,
+    upstream: Annotated[
+        Upstream | None,
+        Query(
+            description="What becomes of what the user has at destinations. `delete`: it is deleted"
+            " there first, and then the user is erased here. `keep`: it stays, also if it was being"
+            " deleted. Without it: `keep`, or what an earlier request began."
+        ),
+    ] = None,
 ) -> Response:
     """Destroys all data of the user: key, grant, device tokens, records and uploads.
 
-    200: nothing is left, and nothing is sent any more. 202: a worker is still sending. That ends by
-    itself, at the latest with the worker's lease. Repeat the request to see when.
+    200: nothing is left, and nothing is sent any more. 202: a worker is still sending, or something
+    is still at a destination. That ends by itself. Repeat the request to see when.
     """
     caller.require(Scope.ERASE)
     seconds = min(wait, relay.settings.max_wait_seconds)
     work_of(request).pause()  # it waits for workers
-    erasure = await relay.eraser.erase(user, wait=seconds, by=caller.actor)
+    erasure = await relay.eraser.erase(user, wait=seconds, upstream=upstream, by=caller.actor)
     body = ErasureStatus.of(erasure).model_dump(mode="json", by_alias=True)
     if erasure.done:
         return JSONResponse(body)

@@ -4,7 +4,10 @@ Between them is a proxy that spoils every third answer.
 """
 
 import asyncio
+import itertools
 import json
+import threading
+import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -40,6 +43,7 @@ _BRISK = {
     "UPLIFT_MAX_IN_FLIGHT": "8",
 }
 _PUSH_SECONDS = 400.0
+_ERASE_SECONDS = 300.0
 _CHANGED = "en-US"
 
 Resource = dict[str, Any]
@@ -57,6 +61,38 @@ class Uplift:
             timeout=60,
             trust_env=False,
         )
+
+    def erase_upstream(self, user: str, fhir_version: str) -> None:
+        """Erase the user at their destinations too, while their app sends and processes are killed,
+        until they are gone here."""
+        url = f"/v1/users/{user}"
+        sending = threading.Thread(target=self._send_until_refused, args=(user, fhir_version))
+        sending.start()
+        time.sleep(2)  # some of it is under way
+        begun = self.api.delete(url, params={"upstream": "delete", "wait": 0})
+        assert begun.status_code == httpx.codes.ACCEPTED, begun.text
+        for name in ("worker", "beat"):
+            self._system.processes.kill(name)
+            self._system.restart(name)
+        sending.join()
+        ends = time.monotonic() + _ERASE_SECONDS
+        while (found := self.api.get(url)).status_code != httpx.codes.NOT_FOUND:
+            assert time.monotonic() < ends, found.text
+            time.sleep(0.5)
+
+    def _send_until_refused(self, user: str, fhir_version: str) -> None:
+        params = {"user": user, "fhirVersion": fhir_version.upper(), "source": "flow"}
+        for number in itertools.count():
+            body = {
+                "resourceType": "Observation",
+                "id": f"flow-{number}",
+                "status": "final",
+                "code": {"text": "pulse"},
+                "valueQuantity": {"value": number},
+            }
+            if not self.api.post("/v1/uploads", params=params, json=body).is_success:
+                return
+            time.sleep(0.05)
 
     def push(self, export: Path, user: str) -> PushResult:
         """Push an export and wait for the outcome of each record."""
@@ -155,6 +191,33 @@ def assert_each_is_there_once(
         if reference.startswith("Patient/")
     }
     assert about == {f"Patient/{person['id']}"}
+
+
+def assert_nothing_is_there(
+    base: str, ids: Mapping[str, set[str]], headers: Mapping[str, str] | None = None
+) -> None:
+    """No search finds anything of these types, and no read finds any of these ids."""
+    assert held_by(base, set(ids), headers or {}) == []
+    with httpx.Client(
+        headers={"Accept": "application/fhir+json", **(headers or {})}, timeout=60, trust_env=False
+    ) as client:
+        answers = {
+            f"{type_}/{id_}": client.get(f"{base}/{type_}/{id_}").status_code
+            for type_, those in ids.items()
+            for id_ in those
+        }
+    assert set(answers.values()) <= {404, 410}, answers
+
+
+def ids_at(
+    base: str, exports: Exports, fhir_version: str, headers: Mapping[str, str] | None = None
+) -> dict[str, set[str]]:
+    """The ids that the server has, by their types: of the export's types and of Patient."""
+    types = {each.resource_type for each in exports.valid(fhir_version)} | {"Patient"}
+    found: dict[str, set[str]] = {type_: set() for type_ in types}
+    for each in held_by(base, types, headers or {}):
+        found[each["resourceType"]].add(each["id"])
+    return found
 
 
 def held_by(base: str, types: set[str], headers: Mapping[str, str]) -> list[Resource]:

@@ -30,7 +30,7 @@ FIELDS = OF_EVERY_LINE | {
     "credential", "queue", "state", "outcome", "attempt", "recorded", "error", "why",
     "refused", "lease_expired", "released", "retried", "expired", "dispatched", "erased",
     "thinned", "shredded", "removed", "batches", "tokens", "keys", "moved",
-    "unfinished", "ended", "locked",
+    "unfinished", "ended", "locked", "left",
     "status", "method", "route", "unlogged", "peer",
     "destination", "type", "code", "task", "seal", "events", "begins",
 }  # fmt: skip

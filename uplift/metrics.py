@@ -126,6 +126,11 @@ delivery_duration = Histogram(
     buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400, 259200),
 )
 
+erasures_left_upstream = Counter(
+    "uplift_erasures_left_upstream",
+    "Users who were erased with upstream=delete, although something of them may be left at a"
+    " destination: it was not deleted in UPLIFT_ERASE_UPSTREAM_DAYS, or nobody knows where it is.",
+)
 sweep_work = Counter(
     "uplift_sweep_work_total",
     "What sweeps did. Uploads: refused because they crash workers, queued because their lease"

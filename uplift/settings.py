@@ -455,6 +455,13 @@ class Settings(DestinationSettings, BaseSettings):
         " none of their uploads is left; 0 keeps them.",
     )
 
+    # --- erasing ------------------------------------------------------------------------------
+    erase_upstream_days: Days = Field(
+        default=30,
+        description="For how many days an erasure with upstream=delete is tried. Then the user is "
+        "erased here, whatever is left there; 0 tries for ever.",
+    )
+
     # --- admin port and logs ------------------------------------------------------------------
     admin_host: str = Field(default="127.0.0.1", description="Address of the admin port.")
     admin_port: int | None = Field(

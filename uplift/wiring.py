@@ -29,6 +29,7 @@ from uplift.key_check import KeyCheck
 from uplift.key_source import follow_folder, read_key_ring
 from uplift.ledger.database import FOR_NOBODY, Database, Patience
 from uplift.ledger.suitable import check_at_start
+from uplift.maintenance.erase_upstream import UpstreamEraser
 from uplift.maintenance.measure import Measurer
 from uplift.maintenance.retain import Retainer
 from uplift.maintenance.retry_collisions import CollisionRetrier
@@ -73,6 +74,7 @@ class Relay:
     measurer: Measurer
     sealer: Sealer
     eraser: Eraser
+    upstream_eraser: UpstreamEraser
     mover: Mover
     reader: Reader
     redriver: Redriver
@@ -111,7 +113,8 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
     heartbeats = Heartbeats(database, settings)
     attempter = Attempter(key_ring, channels, rate_limiters, heartbeats, database, settings)
     long_poll = LongPoll(database)
-    eraser = Eraser(database, key_ring, settings)
+    id_key = read_id_key(settings)
+    eraser = Eraser(database, key_ring, settings, destinations, id_key)
     addresses = AddressCheck(database, destinations)
     mover = Mover(database, destinations)
     retrier = CollisionRetrier(database, key_ring)
@@ -132,9 +135,7 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
             dispatcher=dispatcher,
             rate_limiters=rate_limiters,
             authenticator=Authenticator(database, key_ring),
-            acceptor=Acceptor(
-                database, key_ring, dispatcher, pressure, destinations, read_id_key(settings)
-            ),
+            acceptor=Acceptor(database, key_ring, dispatcher, pressure, destinations, id_key),
             batch_acceptor=BatchAcceptor(
                 database, key_ring, dispatcher, pressure, destinations, settings
             ),
@@ -150,8 +151,11 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
             sealer=Sealer(database, key_ring),
             retainer=Retainer(database, settings),
             eraser=eraser,
+            upstream_eraser=UpstreamEraser(
+                database, key_ring, channels, addresses, rate_limiters, settings
+            ),
             mover=mover,
-            reader=Reader(database, key_ring, channels, settings, read_id_key(settings)),
+            reader=Reader(database, key_ring, channels, settings, id_key),
             redriver=Redriver(database, settings, dispatcher),
             try_now=TryNow(database, settings),
             canceller=Canceller(database),

@@ -1,4 +1,4 @@
-"""`uplift beat`: sweeps, seals, retains and measures, each in a loop of this one process.
+"""`uplift beat`: sweeps, erases upstream, seals, retains, measures, each in a loop of one process.
 
 Several may run at once: every step of a sweep or of retention locks the rows that it changes.
 """
@@ -81,6 +81,10 @@ async def run(relay: Relay, stopped: asyncio.Event) -> None:
         await relay.retainer.retain(seconds=RETAIN_SECONDS)
         return max(0.0, until - time.monotonic())
 
+    async def erase_upstream() -> float:
+        await relay.upstream_eraser.go_on()
+        return settings.sweep_seconds
+
     check = health_check(asyncio.get_running_loop(), heartbeat, "no sweep ends")
     with served(settings, check), ended_when_failing(check):
         sweeping = asyncio.create_task(
@@ -89,6 +93,14 @@ async def run(relay: Relay, stopped: asyncio.Event) -> None:
         others = [
             asyncio.create_task(
                 _repeat(retain, stopped, failed="retention_failed", pause=RETAIN_SECONDS)
+            ),
+            asyncio.create_task(
+                _repeat(
+                    erase_upstream,
+                    stopped,
+                    failed="erasing_upstream_failed",
+                    pause=settings.sweep_seconds,
+                )
             ),
             asyncio.create_task(
                 _repeat(relay.sealer.seal, stopped, failed="sealing_failed", pause=SEAL_SECONDS)

@@ -35,6 +35,8 @@ async def test_a_user_is_made_at_1uphealth_with_a_grant(
         "destination": "oneup",
         "paused": False,
         "createdAt": made["createdAt"],
+        "erasingSince": None,
+        "erasing": None,
         "syncToken": made["syncToken"],
     }
     assert made["oneupUserId"]

@@ -164,7 +164,8 @@ async def test_an_erased_user_is_gone_and_may_come_back(
     token = bearer(await device_token(database, "carol"))
 
     response = await client.delete("/v1/users/carol")
-    gone = {"status": "erased", "sending": 0, "unreadableBy": None}
+    kept = {"upstream": "keep", "leftUpstream": 0, "problem": None, "history": []}
+    gone = {"status": "erased", "sending": 0, "unreadableBy": None, **kept}
     assert (response.status_code, response.json()) == (200, gone)
     for path in ("/v1/users/carol", "/v1/users/carol/summary", status["statusUrl"]):
         assert_problem(await client.get(path), 404)
@@ -199,7 +200,15 @@ async def test_while_a_worker_sends_erasing_is_a_202_that_says_when_to_ask_again
     response = await client.delete("/v1/users/carol", params={"wait": 0})
     assert (response.status_code, response.json()) == (
         202,
-        {"status": "erasing", "sending": 1, "unreadableBy": None},
+        {
+            "status": "erasing",
+            "sending": 1,
+            "unreadableBy": None,
+            "upstream": "keep",
+            "leftUpstream": 0,
+            "problem": None,
+            "history": [],
+        },
     )
     assert int(response.headers["retry-after"]) >= 1
     assert_problem(await client.get(status["statusUrl"]), 404)

@@ -1,4 +1,5 @@
-"""Every record of the example export arrives at HAPI once, though every third answer is spoiled."""
+"""Every record of the example export arrives at HAPI once, though every third answer is spoiled. A
+person who is erased there is found nowhere, and everything is there once when they are back."""
 
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from tests.real_server import (
     LATE,
     Exports,
     assert_each_is_there_once,
+    assert_nothing_is_there,
+    ids_at,
     push_both,
     run_uplift,
     write_exports,
@@ -23,7 +26,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
     return write_exports(tmp_path_factory.mktemp("exports"))
 
 
-def test_each_record_is_there_once_in_its_last_version(
+def test_each_record_is_there_once_and_after_an_erasure_none(
     hapi: Hapi, exports: Exports, tmp_path: Path
 ) -> None:
     with CuttingProxy(hapi.base, late_seconds=LATE) as proxy:
@@ -33,5 +36,10 @@ def test_each_record_is_there_once_in_its_last_version(
         }
         with run_uplift(tmp_path, settings) as uplift:
             push_both(uplift, exports, hapi.version)
-        assert set(proxy.spoiled) == set(SPOILINGS)
+            assert set(proxy.spoiled) == set(SPOILINGS)
+            assert_each_is_there_once(hapi.base, exports, hapi.version)
+            there = ids_at(hapi.base, exports, hapi.version)
+            uplift.erase_upstream("alice", hapi.version)
+            assert_nothing_is_there(hapi.base, there)
+            uplift.push(exports.changed, "alice")
     assert_each_is_there_once(hapi.base, exports, hapi.version)

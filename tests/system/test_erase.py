@@ -1,6 +1,8 @@
 """A person is erased while real workers send for them: nothing of them is left anywhere."""
 
+import threading
 import time
+from collections.abc import Callable
 
 import redis
 from sqlalchemy import text
@@ -71,3 +73,83 @@ def test_an_erased_person_is_nowhere_although_workers_were_sending(running: Runn
     running.sandbox.clear_faults()
     time.sleep(3)
     assert running.sandbox.counts(user=_NAME)["total"]["resources"] == sent
+
+
+_GONE = "gone-person"
+
+
+def _submit(running: Running, number: int) -> int:
+    return running.api.post(
+        "/v1/uploads",
+        params={"user": _GONE, "fhirVersion": "R4", "source": "gone-hospital"},
+        json=resource(id=f"gone-{number}"),
+    ).status_code
+
+
+def _left(running: Running) -> list[str]:
+    """What the sandbox has of the person and was not deleted."""
+    return [
+        each["id"]
+        for each in running.sandbox.resources(user=_GONE)
+        if each["versions"][-1]["interaction"] != "delete"
+    ]
+
+
+def _until(is_so: Callable[[], bool], seconds: float = 60.0) -> None:
+    ends = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+
+
+def test_erased_upstream_during_kills_nothing_of_the_person_is_found(running: Running) -> None:
+    running.add_user(_GONE)
+    running.sandbox.faults(
+        {
+            "kind": "cut",
+            "commit_after": 0.5,
+            "probability": 0.3,
+            "match": {"api": "fhir", "method": "POST"},
+        },
+        {"kind": "cut", "commit": True, "probability": 0.2, "match": {"method": "DELETE"}},
+        {"kind": "slow", "seconds": 0.3, "match": {"api": "fhir"}},
+    )
+    for number in range(20):
+        assert _submit(running, number) == 202
+    answered: set[int] = set()
+    ended = threading.Event()
+
+    def go_on() -> None:
+        for number in range(20, 1000):
+            if ended.is_set():
+                return
+            answered.add(_submit(running, number))
+
+    app = threading.Thread(target=go_on)
+    app.start()
+    try:
+        url = f"/v1/users/{_GONE}"
+        _until(lambda: len(_left(running)) > 3)
+        begun = running.api.delete(url, params={"upstream": "delete", "wait": 0})
+        assert begun.status_code == 202
+        assert begun.json()["upstream"] == "delete"
+        running.system.processes.kill("worker")
+        running.system.restart("worker")
+        erasing = running.api.get(url).json()["erasing"]
+        assert erasing["leftUpstream"] > 0
+        running.system.processes.kill("beat")
+        running.system.restart("beat")
+    finally:
+        ended.set()
+        app.join()
+    assert 409 in answered
+    _until(lambda: running.api.get(url).status_code == 404)
+    running.sandbox.clear_faults()
+    assert _left(running) == []
+    assert len(running.sandbox.resources(user=_GONE)) > 3
+
+    running.add_user(_GONE)
+    for number in range(5):
+        assert _submit(running, number) == 202
+    there = {f"gone-{number}" for number in range(5)}
+    _until(lambda: set(_left(running)) == there)

@@ -1,5 +1,6 @@
 """The example export arrives at a strict R4 server that wants a login, each record once, though
-every third answer is spoiled: with a secret, and with keys that sign."""
+every third answer is spoiled: with a secret, and with keys that sign. A person who is erased
+there is found nowhere."""
 
 import time
 from dataclasses import replace
@@ -11,6 +12,8 @@ from tests.cutting_proxy import SPOILINGS, CuttingProxy
 from tests.real_server import (
     LATE,
     assert_each_is_there_once,
+    assert_nothing_is_there,
+    ids_at,
     push_both,
     run_uplift,
     write_exports,
@@ -30,7 +33,7 @@ _SETTINGS = {
 
 
 @pytest.mark.timeout(900)  # seconds, for a machine that does much else
-def test_each_record_is_there_once_in_its_last_version(tmp_path: Path) -> None:
+def test_each_record_is_there_once_and_after_an_erasure_none(tmp_path: Path) -> None:
     exports = write_exports(tmp_path)
     with run_sekmet(tmp_path) as sekmet:
         with CuttingProxy(sekmet.base, late_seconds=LATE) as proxy:
@@ -42,7 +45,12 @@ def test_each_record_is_there_once_in_its_last_version(tmp_path: Path) -> None:
             }
             with run_uplift(tmp_path / "uplift", _SETTINGS | settings) as uplift:
                 push_both(uplift, exports, "r4")
-            assert set(proxy.spoiled) == set(SPOILINGS)
+                assert set(proxy.spoiled) == set(SPOILINGS)
+                assert_each_is_there_once(sekmet.base, exports, "r4", sekmet.headers())
+                there = ids_at(sekmet.base, exports, "r4", sekmet.headers())
+                uplift.erase_upstream("alice", "r4")
+                assert_nothing_is_there(sekmet.base, there, sekmet.headers())
+                uplift.push(exports.changed, "alice")
         assert_each_is_there_once(sekmet.base, exports, "r4", sekmet.headers())
 
 

@@ -13,11 +13,12 @@ from uplift.cli.output import echo, print_json, print_table
 from uplift.cli.paging import read_pages
 from uplift.cli.session import actor, errors, run
 from uplift.ledger import credentials, users
+from uplift.ledger.erasing_upstream import Progress
 from uplift.ledger.summary import Summary, summarize
 from uplift.ledger.token_pair import TokenPair
 from uplift.ledger.users import GrantState, UserRow
 from uplift.lifecycle import State
-from uplift.users.erase import Erasure
+from uplift.users.erase import Erasure, Upstream
 from uplift.wiring import Relay
 
 users_commands = typer.Typer(
@@ -32,7 +33,7 @@ _PAGE = 500
 _TOKEN = re.compile(r"[\x21-\x7e]{1,8192}", re.ASCII)
 
 
-def _show(user: UserRow) -> None:
+def _show(user: UserRow, progress: Progress | None = None) -> None:
     echo(f"user    {user.app_user_id}")
     echo(f"1upHealth user  {user.oneup_user_id or 'unknown'}")
     brought = ", from your backend" if user.grant_origin == "backend" else ""
@@ -40,11 +41,22 @@ def _show(user: UserRow) -> None:
     echo(f"destination  {user.destination}")
     echo(f"paused  {'yes' if user.paused else 'no'}")
     echo(f"since   {user.created_at:%Y-%m-%d %H:%M} UTC")
+    if progress is not None:
+        echo(f"erasing at destinations  since {progress.since:%Y-%m-%d %H:%M} UTC")
+        echo(f"left upstream  {progress.left + progress.lost}")
+        if progress.problem:
+            echo(f"last problem  {progress.problem}")
 
 
-def _json(user: UserRow) -> dict[str, Any]:
+def _json(user: UserRow, progress: Progress | None = None) -> dict[str, Any]:
     """The API's names."""
+    erasing = None
+    if progress is not None:
+        left = progress.left + progress.lost
+        erasing = {"since": progress.since, "leftUpstream": left, "problem": progress.problem}
     return {
+        "erasingSince": user.erasing_upstream_since,
+        "erasing": erasing,
         "appUserId": user.app_user_id,
         "oneupUserId": user.oneup_user_id,
         "grant": user.grant_state or GrantState.NONE,
@@ -142,16 +154,16 @@ def resend(name: _Name) -> None:
 
 @users_commands.command()
 def show(name: _Name, json: _Json = False) -> None:
-    """Show the person, and whether their grant works."""
+    """Show the person, whether their grant works, and how far their erasing is."""
 
-    async def use(relay: Relay) -> UserRow:
-        return await _find(relay, name)
+    async def use(relay: Relay) -> tuple[UserRow, Progress | None]:
+        return await _find(relay, name), await relay.eraser.progress(name)
 
-    user = run(use)
+    user, progress = run(use)
     if json:
-        print_json(_json(user))
+        print_json(_json(user, progress))
     else:
-        _show(user)
+        _show(user, progress)
 
 
 @users_commands.command()
@@ -313,21 +325,41 @@ def revoke_device_tokens(
 @users_commands.command()
 def erase(
     name: _Name,
+    upstream: Annotated[
+        Upstream | None,
+        typer.Option(
+            help="delete: what they have at their destinations is deleted first. keep: it stays,"
+            " also if it was being deleted. Without it: keep, or what was begun."
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete all that Uplift stores about the person. 1upHealth keeps what it has."""
+    """Delete all that Uplift stores about the person, and if asked what their destinations have."""
     if not yes:
+        also = " and at their destinations" if upstream is Upstream.DELETE else ""
         typer.confirm(
-            f"Erase {name}? This deletes their records, tokens and statuses here for good,"
+            f"Erase {name}? This deletes their records, tokens and statuses here{also} for good,"
             " including records that are not delivered yet.",
             abort=True,
         )
 
     async def use(relay: Relay) -> Erasure:
         # Longer than any lease: after that, a killed worker sends no more.
-        return await relay.eraser.erase(name, wait=relay.settings.lease_seconds + 10, by=actor())
+        return await relay.eraser.erase(
+            name, wait=relay.settings.lease_seconds + 10, upstream=upstream, by=actor()
+        )
 
     erasure = run(use)
+    for line in erasure.history:
+        echo(line)
+    if not erasure.done and erasure.upstream is Upstream.DELETE:
+        why = f" The last problem: {erasure.problem}." if erasure.problem else ""
+        errors.print(
+            f"Nothing of theirs is sent any more. At their destinations {erasure.left_upstream}"
+            f" records and resources are not gone yet.{why} `uplift beat` goes on with it. Run this"
+            " again to check, or `uplift users show`."
+        )
+        raise typer.Exit(1)
     if not erasure.done:
         errors.print(
             f"Nobody can read their data any more, but workers are still sending {erasure.sending}"
@@ -335,5 +367,7 @@ def erase(
         )
         raise typer.Exit(1)
     echo("Erased.")
+    if erasure.left_upstream:
+        echo(f"Left at their destinations, or perhaps left there: {erasure.left_upstream}.")
     if erasure.unreadable_by is not None:
         echo(f"Nobody can read what backups have of them after {erasure.unreadable_by:%Y-%m-%d}.")

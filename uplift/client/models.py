@@ -160,6 +160,14 @@ class Pause(Model, frozen=True):
     user: str | None = None
 
 
+class UpstreamErasing(Model, frozen=True):
+    """A user who is being erased at their destinations too: since when, and what is not gone."""
+
+    since: datetime
+    left_upstream: int
+    problem: str | None = None
+
+
 class User(Model, frozen=True):
     """A user, and the state of the grant at 1upHealth."""
 
@@ -171,6 +179,8 @@ class User(Model, frozen=True):
     oneup_user_id: str | None = None
     grant_origin: str | None = None
     destination: str = ""
+    erasing_since: datetime | None = None
+    erasing: UpstreamErasing | None = None
 
 
 class UserSummary(Model, frozen=True):
@@ -215,11 +225,17 @@ class Erasure(Model, frozen=True):
     """How far an erasure is: `erased`, or `erasing` while workers send so many uploads.
 
     `unreadable_by`: when nobody can read what backups still have of the user; None if nobody knows.
+    `upstream` is `keep` or `delete`, and then `left_upstream` is how much is not gone at
+    destinations. `problem` is why, and `history` is what these keep of it.
     """
 
     status: str
     sending: int
     unreadable_by: datetime | None
+    upstream: str = "keep"
+    left_upstream: int = 0
+    problem: str | None = None
+    history: list[str] = []
 
 
 class FieldError(Model, frozen=True):

@@ -64,10 +64,16 @@ def resend_user(app_user_id: str) -> Call[User]:
     return Call(Request("POST", f"{_user_path(app_user_id)}/resend"), json_of(User))
 
 
-def erase_user(app_user_id: str, *, wait: float = 10.0) -> Call[Erasure]:
-    """Destroy all data of a user. While it is `erasing`, call it again to see when it ends."""
-    request = Request("DELETE", f"{_user_path(app_user_id)}?wait={wait:.3f}")
-    return Call(request, json_of(Erasure))
+def erase_user(
+    app_user_id: str, *, wait: float = 10.0, upstream: str | None = None
+) -> Call[Erasure]:
+    """Destroy all data of a user. While it is `erasing`, call it again to see when it ends.
+
+    With the upstream `delete`, what they have at destinations is deleted first; with `keep` it
+    stays.
+    """
+    target = f"{_user_path(app_user_id)}{query(wait=f'{wait:.3f}', upstream=upstream)}"
+    return Call(Request("DELETE", target), json_of(Erasure))
 
 
 def device_tokens(app_user_id: str) -> Call[list[ListedDeviceToken]]:

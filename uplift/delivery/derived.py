@@ -177,6 +177,10 @@ class DerivedDelivery:
             case Next.SEND_AGAIN | Next.READ_AGAIN:
                 return sent
 
+    async def _lost_person(self, opened: Opened) -> bool:
+        by_patient = self._calls.destination(opened).subject is Subject.PATIENT
+        return by_patient and await self._persons.is_missing(opened)
+
     async def _read_and_send(self, opened: Opened, form: _Form) -> LastStep:
         """The first send after a restore: the ledger may not know what is there."""
         claim = opened.claim
@@ -204,6 +208,9 @@ class DerivedDelivery:
             case Upsert(value, parameter):
                 write = Upsert(value, parameter, if_match=if_match)
         response = await self._calls.write(opened, write, form.body)
+        if response.kind is ResponseKind.REFUSED and await self._lost_person(opened):
+            # Somebody deleted the Patient: the next attempt makes it again.
+            response = replace(response, kind=ResponseKind.LOCKED)
         return Sent(response, conditional=bool(if_match))
 
     async def _read(self, opened: Opened, form: _Form) -> Response:

@@ -207,6 +207,7 @@ def receipt_of(opened: Opened, result: Result, now: datetime) -> bytes | None:
     if receipt is None:
         return None
     known = {
+        "type": f"{opened.claim.fhir_version}/{opened.claim.resource_type}",
         "id": receipt.id,
         "version": receipt.version,
         "stored_at": (receipt.stored_at or now).isoformat(),

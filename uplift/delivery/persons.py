@@ -32,6 +32,24 @@ class Persons:
         self._known: OrderedDict[_Key, str] = OrderedDict()
         self._asking: WeakValueDictionary[_Key, asyncio.Lock] = WeakValueDictionary()
 
+    async def is_missing(self, opened: Opened) -> bool:
+        """Whether the Patient that this process remembers is not there any more.
+
+        Then it is remembered no longer: `reference` makes it again. Raises what `Calls` raises.
+        """
+        claim = opened.claim
+        key = (claim.user_id, claim.destination, claim.fhir_version)
+        known = self._known.get(key)
+        if known is None:
+            return False
+        resource_id = known.partition("/")[2]
+        found = await self._calls.look_up(opened, resource_id, resource_type=PATIENT)
+        if found.kind is not ResponseKind.ABSENT:
+            return False
+        if self._known.get(key) == known:
+            del self._known[key]
+        return True
+
     async def reference(self, opened: Opened) -> str | Response:
         """The reference to the person's Patient, which is there now.
 

@@ -55,7 +55,7 @@ which may be wrong. `rate_limiter.lua` has the same limit."""
 
 _GOOD = frozenset(
     {ResponseKind.STORED, ResponseKind.FOUND, ResponseKind.ABSENT, ResponseKind.REFUSED}
-    | {ResponseKind.LOCKED, ResponseKind.CONFLICT}
+    | {ResponseKind.LOCKED, ResponseKind.CONFLICT, ResponseKind.DELETED}
 )
 # UNAUTHORIZED is only reported after a refresh that worked.
 _BAD = frozenset({ResponseKind.UNKNOWN, ResponseKind.NOT_SENT, ResponseKind.UNAUTHORIZED})

@@ -142,6 +142,7 @@ def _destination(name: str, own: DestinationSettings, settings: Settings) -> Des
         on_deleted=OnDeleted(own.destination_on_deleted),
         max_attempts_per_second=limit or settings.max_attempts_per_second,
         bundle_entries=preset.bundle_entries,
+        history=preset.history,
     )
 
 

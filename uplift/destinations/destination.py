@@ -147,7 +147,8 @@ class Destination:
     `bases` has the full base of each version that the server takes, without a slash at its end: a
     version without one is not taken. `tenant` is a path segment behind each base, or empty.
     `bundle_entries` is how many records one Bundle may hold. `{fhirVersion}` in `media_type` stands
-    for the version of the base.
+    for the version of the base. `history` says what the server keeps of what was deleted, and how
+    that is removed.
     """
 
     name: str
@@ -166,6 +167,7 @@ class Destination:
     on_deleted: OnDeleted = OnDeleted.KEEP
     max_attempts_per_second: float
     bundle_entries: int = 1
+    history: str = ""
 
     def base(self, version: FhirVersion) -> str | None:
         """The address below which resources of that version are; None if it is not taken."""

@@ -31,12 +31,18 @@ class Preset:
     token_url: str = ""
     scope: str = ""
     max_attempts_per_second: float | None = None
+    history: str = (
+        "Servers may keep earlier versions and deleted resources as history. Their manual says how"
+        " that is removed."
+    )
 
 
 _HAPI = Preset(
     login="none",
     on_conflict=Meaning.LOOK,  # of two PUTs at once the loser gets it, and so does If-Match
     bundle_entries=50,
+    history="HAPI keeps every version and each deletion as history, which only a request for that"
+    " version shows. An operator of HAPI removes it with $expunge: see docs/destinations/hapi.md.",
 )
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(

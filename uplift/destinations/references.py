@@ -34,6 +34,7 @@ _NO_REFERENCE = frozenset({"education"})
 _SUBJECTS = ("patient", "subject", "beneficiary", "subscriber")
 _TO_PATIENT = re.compile(r"/Reference\((?:.*,)?Patient(?:,.*)?\)$")
 _OF_NOBODY = frozenset({"Device", "Group", "Account", "Contract", "List", "Patient"})
+_IDENTIFIER = "#/definitions/Identifier"
 _URI_SYSTEM = "urn:ietf:rfc:3986"
 
 _DECODER = msgspec.json.Decoder(float_hook=Decimal)
@@ -107,6 +108,16 @@ def found_by(resource: Resource, record_identifier: str) -> str:
     listed = identifiers if isinstance(identifiers, list) else [identifiers]
     ours = {"system": RECORD_SYSTEM, "value": record_identifier}
     return "identifier" if ours in listed else "_tag"
+
+
+def may_be_found_by(version: FhirVersion, resource_type: str) -> tuple[str, ...]:
+    """Which search parameters `found_by` may give for a resource of that type."""
+    if resource_type not in resource_types(version):
+        return ()
+    element = definition(version, resource_type)["properties"].get("identifier", {})
+    if element.get("items", {}).get("$ref") == _IDENTIFIER:
+        return ("identifier",)
+    return ("identifier", "_tag") if element.get("$ref") == _IDENTIFIER else ("_tag",)
 
 
 def subject_element(version: FhirVersion, resource_type: str) -> str | None:
@@ -192,8 +203,8 @@ def _name(resource: Resource, version: FhirVersion, identifier: dict[str, str]) 
     """Add an identifier: to a list, or where there is room for one, else as a tag."""
     properties = definition(version, resource["resourceType"])["properties"]
     element = properties.get("identifier", {})
-    is_list = element.get("items", {}).get("$ref") == "#/definitions/Identifier"
-    is_one = element.get("$ref") == "#/definitions/Identifier"
+    is_list = element.get("items", {}).get("$ref") == _IDENTIFIER
+    is_one = element.get("$ref") == _IDENTIFIER
     if is_list:
         _append(resource, "identifier", identifier)
     elif is_one and "identifier" not in resource:

@@ -181,6 +181,8 @@ class BatchAcceptor:
             user = await users.get_user(connection, batch.user.id, lock=True)
             if user is None:
                 raise users.no_such_user()
+            if user.erasing_upstream_since is not None:
+                raise users.being_erased()
             if user.destination != batch.user.destination:
                 group = group.moved(user.destination, self._destinations)
             kept = await accepting.put_in_unread(connection, list(group.new.values()))

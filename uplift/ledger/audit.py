@@ -28,6 +28,7 @@ class Action(StrEnum):
 
     USER_ADDED = "user_added"
     USER_ERASED = "user_erased"
+    UPSTREAM_ERASURE_REQUESTED = "upstream_erasure_requested"  # at the destinations too
     USER_MOVED = "user_moved"  # to another destination
     RESEND_REQUESTED = "resend_requested"
     GRANT_OBTAINED = "grant_obtained"  # from 1upHealth's user management, on somebody's request

@@ -209,6 +209,8 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
             func.extract("epoch", func.now()).label("ledger_at"),
             and_(
                 User.erased_at.is_(None),
+                # Of who is erased upstream nothing is sent, but what may be there is looked up.
+                or_(User.erasing_upstream_since.is_(None), upload.cancel_requested),
                 _may_go_there(upload),
                 _older_had_time(upload),
                 *_may_be_sent(upload),

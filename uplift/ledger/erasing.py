@@ -25,6 +25,7 @@ from uplift.ledger.tables import (
     SourceAlias,
     Tombstone,
     Upload,
+    UpstreamDeletion,
     User,
 )
 
@@ -122,6 +123,19 @@ async def remove_some(connection: AsyncConnection, user_id: UUID, *, limit: int)
     )
     if left:
         return Removal(done=False, moved=False, sending=left)
+    deletions = select(UpstreamDeletion.key).where(UpstreamDeletion.user_id == user_id).limit(limit)
+    keys = (
+        await connection.scalars(
+            delete(UpstreamDeletion)
+            .where(
+                UpstreamDeletion.user_id == user_id,
+                UpstreamDeletion.key.in_(deletions.scalar_subquery()),
+            )
+            .returning(UpstreamDeletion.key)
+        )
+    ).all()
+    if keys:
+        return Removal(done=False, moved=True)
     left_over = select(Tombstone.upload_id).where(Tombstone.user_id == user_id).limit(limit)
     removed = (
         await connection.scalars(
@@ -152,8 +166,13 @@ async def remove_some(connection: AsyncConnection, user_id: UUID, *, limit: int)
 
 async def _remove_access(connection: AsyncConnection, user_id: UUID) -> None:
     """Remove the grant, the pause, and the device tokens with their idempotency keys."""
-    await connection.execute(delete(Pause).where(Pause.user_id == user_id))
     await connection.execute(delete(Grant).where(Grant.user_id == user_id))
+    await remove_devices(connection, user_id)
+
+
+async def remove_devices(connection: AsyncConnection, user_id: UUID) -> None:
+    """Remove the user's pause, and their device tokens with the tokens' idempotency keys."""
+    await connection.execute(delete(Pause).where(Pause.user_id == user_id))
     theirs = select(Credential.id).where(Credential.user_id == user_id).scalar_subquery()
     # First, so that no idempotency key is added between the two removals.
     await connection.execute(

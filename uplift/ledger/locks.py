@@ -32,6 +32,7 @@ _LOCK_FREE_USERS = text("""
     SELECT u.id, u.app_user_id, u.master_key_id, u.wrapped_key, u.destination
     FROM users AS u
     WHERE u.app_user_id = ANY(CAST(:names AS text[])) AND u.erased_at IS NULL
+        AND u.erasing_upstream_since IS NULL
     FOR KEY SHARE OF u SKIP LOCKED
 """)
 

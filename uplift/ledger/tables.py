@@ -84,6 +84,12 @@ class User(Table):
         Index("ix_users_moving", "id", postgresql_where=text("moving")),
         # Whose erasing has begun and not ended: the row goes after the last that refers to it.
         Index("ix_users_erasing", "erased_at", postgresql_where=text("erased_at IS NOT NULL")),
+        # Who lives on until what they have at destinations is deleted.
+        Index(
+            "ix_users_erasing_upstream",
+            "erasing_upstream_since",
+            postgresql_where=text("erasing_upstream_since IS NOT NULL"),
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -99,6 +105,11 @@ class User(Table):
     sync_token: Mapped[UUID] = mapped_column(server_default=text("gen_random_uuid()"))
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     erased_at: Mapped[datetime | None]
+    # Since when they are erased at their destinations too. Nothing of theirs is taken or sent then,
+    # but their key and grant are still needed.
+    erasing_upstream_since: Mapped[datetime | None]
+    # How many resources may be at a destination, and nobody knows where.
+    lost_upstream: Mapped[int] = mapped_column(server_default=_ZERO)
 
 
 class Grant(Table):
@@ -193,6 +204,33 @@ class Delivery(Table):
     # stored late, over a newer one. Until that time a newer one waits for it.
     in_doubt_version: Mapped[int | None]
     in_doubt_until: Mapped[datetime | None]
+
+
+class UpstreamDeletion(Table):
+    """A resource that is to be deleted at a destination, since its user is erased there too.
+
+    The row goes when a read found the resource gone, after what was under way had time to arrive.
+    """
+
+    __tablename__ = "upstream_deletions"
+    __table_args__ = (Index("ix_upstream_deletions_due", "destination", "due_at"),)
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"), primary_key=True)
+    destination: Mapped[str] = mapped_column(primary_key=True)
+    # Keyed hash of what is sealed in the target: each resource has one row.
+    key: Mapped[bytes] = mapped_column(primary_key=True)
+    fhir_version: Mapped[str]
+    resource_type: Mapped[str]
+    # Sealed JSON {"id"} or {"system", "value", "parameter"}: where it is, or how it is found.
+    sealed_target: Mapped[bytes]
+    # The Patient that stands for the user: it goes after everything that refers to it.
+    is_person: Mapped[bool] = mapped_column(server_default=_FALSE)
+    # When the destination said that it is gone; a read must still find it so.
+    deleted_at: Mapped[datetime | None]
+    # When the next request is due. Whoever makes it moves this first: so it is one at a time.
+    due_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    tries: Mapped[int] = mapped_column(server_default=_ZERO)
+    last_response: Mapped[str | None]
 
 
 class Destination(Table):

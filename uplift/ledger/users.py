@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid4, uuid7
 
-from uplift.errors import NotFound
+from uplift.errors import Conflict, NotFound
 from uplift.ledger import locks
 from uplift.ledger.audit import SYSTEM, Action, Actor, note
 from uplift.ledger.pages import Order
@@ -64,6 +64,7 @@ class UserRow(LockedUser):
     grant_origin: str | None
     paused: bool
     sync_token: UUID
+    erasing_upstream_since: datetime | None = None
 
 
 def key_context(user_id: UUID) -> bytes:
@@ -90,13 +91,25 @@ def no_such_user() -> NotFound:
     )
 
 
+def being_erased() -> Conflict:
+    """The error about a user of whom something is left at a destination, and is deleted now."""
+    return Conflict(
+        ProblemType.BEING_ERASED,
+        "The user is being erased, at their destination too. Nothing of theirs is taken until that"
+        " ends: DELETE /v1/users/NAME tells how far it is.",
+    )
+
+
 async def require_user(
     connection: AsyncConnection, app_user_id: str, *, lock: bool = False
 ) -> UserRow:
-    """`find_user`. Raises NotFound if there is no such user."""
+    """`find_user`. Raises NotFound if there is no such user, Conflict while they are erased at
+    their destination."""
     user = await find_user(connection, app_user_id, lock=lock)
     if user is None:
         raise no_such_user()
+    if user.erasing_upstream_since is not None:
+        raise being_erased()
     return user
 
 
@@ -144,6 +157,7 @@ def _living() -> Select[Any]:
             Grant.origin,
             is_paused().label("paused"),
             User.sync_token,
+            User.erasing_upstream_since,
         )
         .outerjoin(Grant, Grant.user_id == User.id)
         .where(User.erased_at.is_(None))
@@ -164,9 +178,10 @@ async def lock_users(
     }
 
 
-_ERASED = text(
-    "SELECT id FROM users WHERE id = ANY(CAST(:ids AS uuid[])) AND erased_at IS NOT NULL"
-)
+_ERASED = text("""
+    SELECT id FROM users WHERE id = ANY(CAST(:ids AS uuid[]))
+        AND (erased_at IS NOT NULL OR erasing_upstream_since IS NOT NULL)
+""")
 
 
 async def find_erased(connection: AsyncConnection, ids: Collection[UUID]) -> set[UUID]:
@@ -196,6 +211,7 @@ def _read(row: Row[Any]) -> UserRow:
         grant_origin=row.origin,
         paused=row.paused,
         sync_token=row.sync_token,
+        erasing_upstream_since=row.erasing_upstream_since,
     )
 
 

@@ -1,4 +1,4 @@
-"""The FHIR API: create, read, update, search and `$everything`, each user on their own data."""
+"""The FHIR API: what each user may do with their own data, `$everything` among it."""
 
 import time
 from collections.abc import Callable
@@ -45,8 +45,9 @@ def searches(sandbox: Sandbox, exchange: Exchange) -> Response:
 
 
 def instances(sandbox: Sandbox, exchange: Exchange) -> Response:
-    """`/{version}/{type}/{id}`: GET reads, POST and PUT update."""
-    return _act(sandbox, exchange, {"GET": _read, "POST": _update, "PUT": _update})
+    """`/{version}/{type}/{id}`: GET reads, POST and PUT update, DELETE deletes."""
+    actions: dict[str, _Action] = {"GET": _read, "POST": _update, "PUT": _update}
+    return _act(sandbox, exchange, {**actions, "DELETE": _delete})
 
 
 def versions(sandbox: Sandbox, exchange: Exchange) -> Response:
@@ -93,6 +94,18 @@ def _update(sandbox: Sandbox, exchange: Exchange, account: Account) -> Response:
     if known is None and not sandbox.config.update_creates:
         return _not_found(exchange)
     return _commit(sandbox, exchange, account, id_, update=True)
+
+
+def _delete(sandbox: Sandbox, exchange: Exchange, account: Account) -> Response:
+    version, resource_type = exchange.version or "", exchange.resource_type or ""
+    id_ = str(exchange.request.path_params["id"])
+    known = sandbox.store.find(*_key(exchange, account), id_)
+    if known is None:
+        return _not_found(exchange)
+    if not known.latest.deleted:
+        owner = account.oneup_user_id
+        sandbox.store.delete(owner, version, resource_type, id_, request=exchange.number)
+    return Response(status_code=204)
 
 
 def _refuse_body(exchange: Exchange) -> Response | None:
@@ -146,6 +159,8 @@ def _read(sandbox: Sandbox, exchange: Exchange, account: Account) -> Response:
         return _not_found(exchange)
     asked = params.get("vid", stored.latest.version_id)
     for version in stored.versions:
+        if version.version_id == asked and version.deleted:
+            return operation_outcome(410, "deleted", f"{stored.resource_type} is deleted")
         if version.version_id == asked:
             return _resource(sandbox, stored, version, 200, {})
     return _not_found(exchange)
@@ -195,14 +210,14 @@ def _everything(sandbox: Sandbox, exchange: Exchange, account: Account) -> Respo
     id_ = exchange.request.path_params["id"]
     user, version, _ = _key(exchange, account)
     patient = sandbox.store.find(user, version, "Patient", id_)
-    if patient is None:
+    if patient is None or patient.latest.deleted:
         return _not_found(exchange)
     rest = (
         resource
         for (owner, of_version, _), shelf in sandbox.store.shelves()
         if (owner, of_version) == (user, version)
         for resource in shelf.resources.values()
-        if resource is not patient
+        if resource is not patient and not resource.latest.deleted
     )
     url = f"{exchange.base}/Patient/{id_}/$everything"
     query = exchange.request.query_params.multi_items()

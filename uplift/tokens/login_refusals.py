@@ -29,9 +29,9 @@ _LATER = frozenset({"server_error", "temporarily_unavailable", "slow_down"})
 _TRY_AGAIN = frozenset({408, 425, 429})
 # An assertion is good for four minutes, and some servers allow no more than five.
 _MAX_SKEW_SECONDS = 45.0
+# Not "expired", which is said of clients and secrets too.
 _OF_TIME = re.compile(
-    r"\b(exp|iat|nbf|expired|expiration|not yet valid|in the future|timeframe|clock)\b",
-    re.IGNORECASE,
+    r"\b(exp|iat|nbf|not yet valid|in the future|timeframe|clock)\b", re.IGNORECASE
 )
 _OF_KEY = re.compile(r"\b(kid|jwks?|jku|key ?id|keys?|signature)\b", re.IGNORECASE)
 

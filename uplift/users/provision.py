@@ -40,12 +40,14 @@ class Provisioner:
         needs no grant. It is safe to repeat.
         Raises UpstreamUnavailable if 1upHealth gives no tokens now: the user stays, and the next
         call continues. Raises Conflict if 1upHealth wants the person to authorise again, or if the
-        user is erased meanwhile.
+        user is being erased.
         """
         await self._keys.ensure()
         async with self._database.transaction() as connection:
             known = await users.find_user(connection, app_user_id)
             user = await self._add(connection, app_user_id, by)
+        if user.erasing_upstream_since is not None:
+            raise users.being_erased()
         if not self._needs_grant(user):
             return user, known is None
         if user.grant_state == "active":
@@ -107,7 +109,8 @@ class Provisioner:
     async def bring_grant(
         self, app_user_id: str, tokens: TokenPair, *, by: Actor = SYSTEM
     ) -> UserRow:
-        """Keep a grant that the backend obtained itself. Create the user if there is none.
+        """Keep a grant that the backend obtained itself. Create the user if there is none. For one
+        who is erased upstream, the deletions need it.
 
         Uploads that are parked or wait for a token are released in the same transaction.
         """

@@ -339,11 +339,12 @@ export type DeviceTokenList = {
 /**
  * ErasureStatus
  *
- * How far an erasure is. The data cannot be read any more, as soon as this is answered.
+ * How far an erasure is. With the `upstream` `keep`, the data cannot be read any more as soon
+ * as this is answered.
  */
 export type ErasureStatus = {
     /**
-     * `erased`: nothing is left, and nothing is sent any more. `erasing`: workers still send some.
+     * `erased`: nothing is left, and nothing is sent any more. `erasing`: workers still send some, or something is still at a destination.
      */
     status: 'erased' | 'erasing';
     /**
@@ -351,9 +352,25 @@ export type ErasureStatus = {
      */
     sending: number;
     /**
-     * By this time nobody can read what backups and PostgreSQL's files still have of the user: the rotation period and the age of the oldest backup from now, at the latest. Null if UPLIFT_BACKUPS_KEPT_DAYS is not set.
+     * By this time nobody can read what backups and PostgreSQL's files still have of the user: the rotation period and the age of the oldest backup from now, at the latest. Null if UPLIFT_BACKUPS_KEPT_DAYS is not set, and while something is deleted upstream.
      */
     unreadableBy: string | null;
+    /**
+     * `delete`: what the user has at destinations is deleted first. `keep`: it stays.
+     */
+    upstream: Upstream;
+    /**
+     * With `delete`: how many records and resources are not gone yet. When it is `erased`: how many may be left at a destination.
+     */
+    leftUpstream: number;
+    /**
+     * The last response that kept something from being deleted, as a code. Null: none did.
+     */
+    problem: string | null;
+    /**
+     * What the destinations keep as history of what is deleted, and how that is removed.
+     */
+    history: Array<string>;
 };
 
 /**
@@ -732,6 +749,33 @@ export type UploadStatus = {
 };
 
 /**
+ * Upstream
+ *
+ * What becomes of what the user has at destinations.
+ */
+export type Upstream = 'keep' | 'delete';
+
+/**
+ * UpstreamErasing
+ *
+ * A user who is being erased at their destinations too. Nothing of theirs is taken or sent.
+ */
+export type UpstreamErasing = {
+    /**
+     * When it began.
+     */
+    since: string;
+    /**
+     * How many records and resources are not gone yet, or may be left for good.
+     */
+    leftUpstream: number;
+    /**
+     * The last response that kept something from being deleted, as a code. Null: none did.
+     */
+    problem: string | null;
+};
+
+/**
  * UserList
  *
  * One page of users, in the order in which they were added.
@@ -785,6 +829,14 @@ export type UserStatus = {
      * Remember it. When it changes, Uplift may lack what you sent: reset the app's HealthKit anchors and send everything again.
      */
     syncToken: string;
+    /**
+     * Since when the user is being erased at their destinations too. Null: they are not.
+     */
+    erasingSince: string | null;
+    /**
+     * How far that is. Null in lists, and in answers to what changes a user.
+     */
+    erasing: UpstreamErasing | null;
 };
 
 /**
@@ -2206,6 +2258,10 @@ export type EraseUserData = {
          * Seconds to wait for uploads that workers are sending.
          */
         wait?: number;
+        /**
+         * What becomes of what the user has at destinations. `delete`: it is deleted there first, and then the user is erased here. `keep`: it stays, also if it was being deleted. Without it: `keep`, or what an earlier request began.
+         */
+        upstream?: Upstream;
     };
     url: '/v1/users/{user}';
 };
@@ -2241,7 +2297,7 @@ export type EraseUserResponses = {
      */
     200: ErasureStatus;
     /**
-     * The user's data cannot be read any more. Workers are still sending some of it
+     * It goes on by itself: workers are still sending, or something is still at a destination
      */
     202: ErasureStatus;
 };

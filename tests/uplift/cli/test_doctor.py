@@ -59,7 +59,7 @@ def test_json_has_a_verdict_and_a_line_for_each_part(
     assert told["verdict"] == "fail"
     assert {each["part"] for each in told["findings"]} == {
         "configuration", "postgres", "keys", "work", "retention", "redis", "workers",
-        "rate limiter", "FHIR types", "calls",
+        "rate limiter", "FHIR types", "calls", "processes",
         "1upHealth", "destinations",
     }  # fmt: skip
     for each in told["findings"]:

@@ -76,3 +76,9 @@ async def ended(relay: Relay, upload: Accepted, attempts: int = 40) -> UploadRow
 def delete_at(hapi: SandboxServer, resource_id: str) -> None:
     """Somebody else deletes what is there."""
     httpx.delete(f"{hapi.url}/r4/Observation/{resource_id}", trust_env=False).raise_for_status()
+
+
+def put_at(hapi: SandboxServer, resource: dict[str, Any]) -> None:
+    """Somebody else writes an R4 resource under its own id."""
+    address = f"{hapi.url}/r4/{resource['resourceType']}/{resource['id']}"
+    httpx.put(address, json=resource, trust_env=False).raise_for_status()

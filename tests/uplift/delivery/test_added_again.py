@@ -82,3 +82,25 @@ async def test_erased_and_deleted_by_hand_everything_is_there_again_under_the_sa
     await push(relay)
     assert there(hapi).keys() == before.keys()
     assert all(int(version) > 1 for version in there(hapi).values())
+
+
+async def test_a_patient_deleted_by_hand_is_made_again_for_the_next_record(
+    relay: Relay, hapi: SandboxServer
+) -> None:
+    await push(relay)
+    before = there(hapi)
+    delete_everything(hapi)
+    row = await ended(relay, await factories.accepted(relay, id="obs-4"))
+    assert (row.state, row.reason) == (State.DELIVERED, None)
+    (person,) = (name for name in before if name.startswith("Patient/"))
+    assert {each["subject"]["reference"] for each in stored(hapi)} == {person}
+
+
+async def test_a_refused_record_stays_refused_while_its_patient_is_there(
+    relay: Relay, hapi: SandboxServer
+) -> None:
+    await push(relay)
+    hapi.faults({"kind": "status", "status": 422, "match": {"api": "fhir", "method": "PUT"}})
+    row = await ended(relay, await factories.accepted(relay, id="obs-4"))
+    hapi.clear_faults()
+    assert row.state is State.REFUSED

@@ -131,6 +131,31 @@ def test_a_wrong_setting_says_what_to_change(
     assert "'clinic'" in str(raised.value)
 
 
+def test_a_table_of_the_file_has_the_same_settings(tmp_path: Path) -> None:
+    file = tmp_path / "destinations.toml"
+    file.write_text(
+        f'''
+        [clinic]
+        preset = "hapi"
+        r4 = "{BASE}"
+        login = "private_key_jwt"
+        client_id = "u"
+        key_file = "/k"
+        other_key_file = "/o"
+        [store]
+        preset = "google"
+        r4 = "{BASE}"
+        service_account_file = "/sa"
+        '''
+    )
+    found = configured_destinations(
+        Settings(destination="clinic", destinations_file=file, id_key=SecretStr(ID_KEY))
+    )
+    assert found["clinic"].login == PrivateKeyLogin("u", Path("/k"), Path("/o"))
+    scope = "https://www.googleapis.com/auth/cloud-healthcare"
+    assert found["store"].login == ServiceAccountLogin(Path("/sa"), scope)
+
+
 @pytest.mark.parametrize(("own", "scope"), [("", f"{BASE}/.default"), ("own", "own")])
 def test_a_preset_may_have_a_scope_that_follows_from_the_base(
     monkeypatch: pytest.MonkeyPatch, own: str, scope: str

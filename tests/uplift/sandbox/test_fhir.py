@@ -170,9 +170,18 @@ def test_what_r4_only_reads_cannot_be_created(alice: Client, resource_type: str)
     assert alice.create(resource, "stu3").status_code == 201
 
 
+def test_a_deleted_resource_is_gone_from_reads_and_searches(alice: Client) -> None:
+    alice.create(observation())
+    assert alice.http.delete("/r4/Observation/o1").status_code == 204
+    assert alice.http.delete("/r4/Observation/o1").status_code == 204
+    assert alice.get("/r4/Observation/o1").status_code == 410
+    assert alice.get("/r4/Observation").json()["entry"] == []
+    assert alice.http.delete("/r4/Observation/o2").status_code == 404
+
+
 def test_other_methods_are_not_allowed(alice: Client) -> None:
     alice.create(observation())
-    assert alice.http.delete("/r4/Observation/o1").status_code == 405
+    assert alice.http.delete("/r4/Observation").status_code == 405
     assert alice.http.put("/r4/Observation", json=observation()).status_code == 405
 
 

@@ -61,7 +61,7 @@ def test_a_status_and_an_error_say_who_must_do_something(
         ("JWKS has no such key", "unknown_key"),
         ("exp must be no more than 5 minutes in the future", "clock_skew"),
         ("Token must be in a reasonable timeframe. Check your iat and exp", "clock_skew"),
-        ("Token is expired", "clock_skew"),
+        ("The client has expired", "invalid_client"),
         ("Unknown client_id 'uplift'", "invalid_client"),
         ("monkey business", "invalid_client"),
         ("", "invalid_client"),

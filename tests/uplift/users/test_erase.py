@@ -273,6 +273,7 @@ async def test_an_upload_in_flight_ends_without_leaving_anything(
         "sync_token",
         "created_at",
         "erased_at",
+        "lost_upstream",
     }
     with pytest.raises(KeyError):
         await factories.status(relay, accepted)

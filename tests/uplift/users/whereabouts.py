@@ -12,6 +12,7 @@ from uplift.errors import SealError
 from uplift.ledger.database import Database
 from uplift.ledger.tables import Table, User
 from uplift.ledger.uploads import body_context, delivery_context, receipt_context
+from uplift.ledger.upstream_deletions import target_context
 from uplift.ledger.users import key_context
 from uplift.ledger.watermarks import watermark_context
 from uplift.sealing import KeyRing, UserKey, WrappedKey
@@ -22,6 +23,9 @@ _CONTEXTS: dict[tuple[str, str], Callable[[Any], bytes]] = {
     ("deliveries", "sealed_receipt"): lambda row: delivery_context(row.record_id, row.destination),
     ("records", "sealed_watermark"): lambda row: watermark_context(row.id),
     ("tombstones", "sealed_receipt"): lambda row: receipt_context(row.upload_id),
+    ("upstream_deletions", "sealed_target"): lambda row: target_context(
+        row.user_id, bytes(row.key)
+    ),
     ("grants", "sealed_tokens"): lambda row: b"grant " + row.user_id.bytes,
 }
 """What each sealed column is bound to."""

@@ -1,0 +1,275 @@
+"""Deletes what erased users have at destinations, before they are erased here.
+
+Beat goes on with it, whoever asked. What is to be done stands in the ledger: after a kill another
+process goes on, and at worst a request is repeated. No transaction is open during a request.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from uuid import UUID
+
+import orjson
+import structlog
+
+from uplift.address_check import AddressCheck
+from uplift.delivery.rate_limiter import RateLimiter
+from uplift.destinations.destination import Mode
+from uplift.destinations.requests import Upsert
+from uplift.destinations.responses import Response, ResponseKind
+from uplift.errors import NeedsAuthorization, SealError, TokenUnavailable
+from uplift.fhir.versions import FhirVersion
+from uplift.ledger import erasing, erasing_upstream, upstream_deletions
+from uplift.ledger.audit import SYSTEM
+from uplift.ledger.database import Database, is_away
+from uplift.ledger.upstream_deletions import Claimed, Done, target_context
+from uplift.ledger.users import key_context
+from uplift.metrics import erasures_left_upstream
+from uplift.sealing import KeyRing
+from uplift.settings import Settings
+from uplift.tokens.channels import Channel, Channels
+from uplift.tokens.person import AccessToken, Person
+from uplift.users.targets import Targets
+
+_log = structlog.get_logger(__name__)
+
+_MAX_USERS = 100  # in one round
+_MAX_RECORDS = 500  # in one transaction
+_MAX_AT_ONCE = 20  # requests
+_ROUND_SECONDS = 20.0
+# A row that is claimed is another's after so many attempts' time.
+_CLAIM_ATTEMPTS = 2
+_HELD = (ResponseKind.REFUSED, ResponseKind.UNAUTHORIZED, ResponseKind.HOLD)
+
+
+class UpstreamEraser:
+    """Goes on with every erasure that is upstream too."""
+
+    def __init__(
+        self,
+        database: Database,
+        key_ring: KeyRing,
+        channels: Channels,
+        addresses: AddressCheck,
+        rate_limiters: Mapping[str, RateLimiter],
+        settings: Settings,
+    ) -> None:
+        self._database = database
+        self._key_ring = key_ring
+        self._channels = channels
+        self._destinations = {name: each.destination for name, each in channels.items()}
+        self._addresses = addresses
+        self._rate_limiters = rate_limiters
+        self._settle_seconds = settings.settle_seconds
+        self._attempt_seconds = settings.attempt_seconds
+        self._hold_seconds = settings.hold_seconds
+        self._backoff_first_seconds = settings.backoff_first_seconds
+        self._max_backoff_seconds = settings.max_backoff_seconds
+        self._days = settings.erase_upstream_days
+
+    async def go_on(self) -> int:
+        """One round over all of them; of how many users it ended.
+
+        If a user's things cannot be listed, that is logged, and the others go on.
+        """
+        async with self._database.transaction() as connection:
+            user_ids = await erasing_upstream.some(connection, limit=_MAX_USERS)
+        if not user_ids:
+            return 0
+        for user_id in user_ids:
+            try:
+                while await self._list_some(user_id):
+                    pass
+            except Exception as error:
+                if is_away(error):
+                    raise
+                # Only the type: an error's text may quote data.
+                _log.error("erasing_upstream_failed", error=type(error).__name__)
+        usable = await self._addresses.usable()
+        await asyncio.gather(*(self._delete_at(name) for name in usable))
+        return sum([await self._end(user_id) for user_id in user_ids])
+
+    # --- what is there -----------------------------------------------------------------------
+
+    async def _list_some(self, user_id: UUID) -> bool:
+        """List what some of the user's records became; whether there is more to list now."""
+        async with self._database.transaction() as connection:
+            user = await erasing_upstream.lock(connection, user_id)
+            if user is None:
+                return False
+            if not await erasing_upstream.is_settled(
+                connection,
+                user_id,
+                look_up_at=[n for n, d in self._destinations.items() if d.mode is Mode.ONEUP],
+                settle_seconds=self._settle_seconds,
+                attempt_seconds=self._attempt_seconds,
+                limit=_MAX_RECORDS,
+            ):
+                return False
+            targets = Targets(user_id, user.key(self._key_ring), self._destinations)
+            records = await erasing_upstream.some_records(connection, user_id, limit=_MAX_RECORDS)
+            for record in records:
+                targets.add_record(record)
+            await erasing_upstream.remove_records(connection, records)
+            thinned = await erasing_upstream.take_tombstones(
+                connection, user_id, limit=_MAX_RECORDS
+            )
+            for row in thinned:
+                targets.add_tombstone(row)
+            await upstream_deletions.add(connection, user_id, targets.new)
+            await erasing_upstream.add_lost(connection, user_id, targets.lost)
+            return bool(records or thinned)
+
+    # --- the requests ------------------------------------------------------------------------
+
+    async def _delete_at(self, name: str) -> None:
+        """Delete what is due at one destination, as fast as its rate limiter lets it.
+
+        A request that stalls keeps no other waiting.
+        """
+        until = time.monotonic() + _ROUND_SECONDS
+        running: set[asyncio.Task[None]] = set()
+        async with asyncio.TaskGroup() as requests:
+            while time.monotonic() < until:
+                claims = await self._claim(name, limit=_MAX_AT_ONCE - len(running))
+                running |= {requests.create_task(self._do(name, each)) for each in claims}
+                if not running:
+                    return
+                _, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _claim(self, name: str, *, limit: int) -> list[Claimed]:
+        async with self._database.reading() as connection:
+            due = await upstream_deletions.count_due(connection, name, limit=limit)
+        permits = await self._rate_limiters[name].acquire(due) if due else 0
+        if not permits:
+            return []
+        async with self._database.transaction() as connection:
+            return await upstream_deletions.claim(
+                connection,
+                name,
+                limit=min(permits, due),
+                seconds=_CLAIM_ATTEMPTS * self._attempt_seconds,
+            )
+
+    async def _do(self, name: str, claimed: Claimed) -> None:
+        done = await self._ask(name, claimed)
+        async with self._database.transaction() as connection:
+            await upstream_deletions.record(connection, done)
+
+    async def _ask(self, name: str, claimed: Claimed) -> Done:
+        """Delete the resource; or read it, if the destination has said that it is gone."""
+        channel = self._channels[name]
+        try:
+            key = self._key_ring.unwrap(claimed.wrapped_key, key_context(claimed.user_id))
+            sealed = key.open(claimed.sealed_target, target_context(claimed.user_id, claimed.key))
+            person = Person(claimed.user_id, claimed.app_user_id, key)
+            response = await self._call(channel, person, claimed, orjson.loads(sealed))
+        except NeedsAuthorization:
+            return self._later(claimed, "needs_authorization", self._hold_seconds)
+        except TokenUnavailable as error:
+            return self._later(claimed, error.code, error.retry_after or 0.0)
+        except SealError:
+            return self._later(claimed, "sealed", self._hold_seconds)
+        except Exception as error:  # noqa: BLE001  one resource must not keep the others
+            _log.error("upstream_deletion_failed", error=type(error).__name__)
+            return self._later(claimed, f"failed_{type(error).__name__}")
+        return self._after(claimed, response)
+
+    async def _call(
+        self, channel: Channel, person: Person, claimed: Claimed, target: dict[str, str]
+    ) -> Response:
+        deadline = time.monotonic() + self._attempt_seconds
+        asked_at = time.monotonic()
+
+        async def ask(token: AccessToken) -> Response:
+            nonlocal asked_at
+            asked_at = time.monotonic()
+            found = await self._find(channel, token, claimed, target, deadline)
+            if claimed.deleted or not isinstance(found, str):
+                return found if isinstance(found, Response) else Response(ResponseKind.FOUND, "")
+            return await channel.fhir.delete(
+                authorization=token.authorization,
+                version=FhirVersion(claimed.fhir_version),
+                resource_type=claimed.resource_type,
+                resource_id=found,
+                deadline=deadline,
+            )
+
+        response = await channel.access.with_token(person, ask)
+        # That it may not delete says nothing about what is written there.
+        if response.kind is not ResponseKind.REFUSED:
+            self._rate_limiters[claimed.destination].answered(
+                response,
+                asked_at,
+                fhir_type=claimed.fhir_type,
+                upload_id=UUID(bytes=claimed.key[:16]),
+                user_id=claimed.user_id,
+            )
+        return response
+
+    async def _find(
+        self,
+        channel: Channel,
+        token: AccessToken,
+        claimed: Claimed,
+        target: dict[str, str],
+        deadline: float,
+    ) -> Response | str:
+        """The id of the resource to delete. A response: what a read or a search found instead."""
+        version = FhirVersion(claimed.fhir_version)
+        if "id" in target and not claimed.deleted:
+            return target["id"]
+        if "id" in target:
+            return await channel.fhir.look_up(
+                authorization=token.authorization,
+                version=version,
+                resource_type=claimed.resource_type,
+                resource_id=target["id"],
+                deadline=deadline,
+            )
+        found = await channel.fhir.match(
+            authorization=token.authorization,
+            version=version,
+            resource_type=claimed.resource_type,
+            upsert=Upsert(target["value"], target["parameter"], target["system"]),
+            deadline=deadline,
+        )
+        there = found.receipt.id if found.receipt is not None else None
+        return there if there and not claimed.deleted else found
+
+    # --- what follows ------------------------------------------------------------------------
+
+    def _after(self, claimed: Claimed, response: Response) -> Done:
+        match response.kind:
+            case ResponseKind.ABSENT if claimed.deleted:
+                return Done(claimed, gone=True)
+            case ResponseKind.FOUND if claimed.deleted:
+                # What was under way arrived after the deletion.
+                return Done(claimed, problem="found_again")
+            case ResponseKind.DELETED | ResponseKind.ABSENT:
+                return Done(claimed, deleted=True, seconds=self._settle_seconds)
+        floor = self._hold_seconds if response.kind in _HELD else 0.0
+        return self._later(claimed, response.code, max(floor, response.retry_after or 0.0))
+
+    def _later(self, claimed: Claimed, problem: str, floor: float = 0.0) -> Done:
+        pause = self._backoff_first_seconds * 2.0 ** min(claimed.tries, 20)
+        seconds = max(floor, min(pause, self._max_backoff_seconds))
+        return Done(claimed, deleted=claimed.deleted, seconds=seconds, problem=problem)
+
+    async def _end(self, user_id: UUID) -> bool:
+        """Erase the user here, if nothing is left to be deleted or it took too long; whether."""
+        async with self._database.transaction() as connection:
+            user = await erasing_upstream.lock(connection, user_id)
+            if user is None or not await erasing_upstream.has_ended(
+                connection, user_id, days=self._days
+            ):
+                return False
+            progress = await erasing_upstream.progress(connection, user.app_user_id)
+            await erasing.begin(connection, user.app_user_id, SYSTEM)
+        left = progress.left + progress.lost if progress is not None else 0
+        if left:
+            erasures_left_upstream.inc()
+            _log.warning("erased_here_only", left=left)
+        else:
+            _log.info("erased_upstream")
+        return True
