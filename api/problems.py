@@ -133,8 +133,8 @@ def problem_of(error: Exception, method: str) -> Problem:
                 ProblemType.COMMIT_UNKNOWN,
                 f"The database did not say whether the request was accepted. {_SAME_AGAIN}",
             )
-        case DBAPIError() | PoolTimeout() | ConfigurationError() | SealError() if not isinstance(
-            error, DataError | IntegrityError
+        case DBAPIError() | PoolTimeout() | ConfigurationError() | SealError() if not _is_ours(
+            error
         ):
             return _unavailable(error, method)
         case OSError(errno=errno.EMFILE | errno.ENFILE):
@@ -151,6 +151,9 @@ def problem_of(error: Exception, method: str) -> Problem:
             )
 
 
+# SQLSTATE foreign_key_violation (PostgreSQL, appendix A).
+_FOREIGN_KEY_VIOLATION = "23503"
+
 _SAME_AGAIN = (
     "Send it again later with the same Idempotency-Key, or with the same content: what was accepted"
     " is not accepted twice."
@@ -165,6 +168,17 @@ def cut_off(method: str) -> Problem:
             f"The API stopped before it knew whether the request was accepted. {_SAME_AGAIN}",
         )
     return try_later(ProblemType.STOPPING, "The API stopped before it could answer. Ask again.")
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether the database answered as it should, so what was asked of it is wrong.
+
+    Not if what the request wrote or found just now is there no more: then a standby without the
+    last commits was promoted meanwhile. No content of a request leads there.
+    """
+    if isinstance(error, IntegrityError):
+        return getattr(error.orig, "sqlstate", None) != _FOREIGN_KEY_VIOLATION
+    return isinstance(error, DataError)
 
 
 def _unavailable(error: Exception, method: str) -> Problem:

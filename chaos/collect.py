@@ -1,6 +1,5 @@
 """Collects the evidence: from the ledger, from the API, from the simulated 1upHealth."""
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -10,7 +9,7 @@ import httpx
 import psycopg
 
 from chaos import put_evidence
-from chaos.clocks import AHEAD_SECONDS
+from chaos.clocks import without_jump
 from chaos.devices import Accepted, DeviceLog
 from chaos.evidence import Attempt, Evidence, Request, Row, Stored
 from chaos.options import Options
@@ -59,8 +58,8 @@ def collect(
         unexpected=list(log.unexpected),
         rows=rows,
         shown=_shown(api_url, key, sorted({row.user for row in rows})),
-        attempts=[without_jump(each) for each in attempts],
-        lost_attempts=[without_jump(each) for each in lost_attempts],
+        attempts=[_at_its_time(each) for each in attempts],
+        lost_attempts=[_at_its_time(each) for each in lost_attempts],
         stored=held.stored,
         requests=[_request(each, held.sent) for each in upstream.requests(api="fhir")],
         patients=held.patients,
@@ -79,11 +78,8 @@ def told_apart(
     return kept, lost
 
 
-def without_jump(attempt: Attempt) -> Attempt:
-    """With the time that it was, if PostgreSQL's clock was ahead."""
-    if attempt.opened_at < time.time() + AHEAD_SECONDS / 2:
-        return attempt
-    return replace(attempt, opened_at=attempt.opened_at - AHEAD_SECONDS)
+def _at_its_time(attempt: Attempt) -> Attempt:
+    return replace(attempt, opened_at=without_jump(attempt.opened_at))
 
 
 def _shown(api_url: str, key: str, users: list[str]) -> dict[str, str]:

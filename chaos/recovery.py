@@ -23,6 +23,7 @@ from typing import Any
 import httpx
 import psycopg
 
+from chaos.clocks import without_jump
 from chaos.cluster import Cluster
 from chaos.lasting import LASTING
 from chaos.options import Options
@@ -251,7 +252,7 @@ def _seconds_until(cluster: Cluster, ended: float, ids: Callable[[], list[str]])
             rows = connection.execute(_STATES, (wanted,)).fetchall()
             over = [row for row in rows if row[1] not in ("queued", "sending", "parked")]
             if wanted and len(over) == len(wanted) and (ids() == wanted):
-                return max(0.0, max(row[2] or 0.0 for row in over) - ended)
+                return max(0.0, max(without_jump(row[2] or 0.0) for row in over) - ended)
             if not wanted and time.time() > ended + _GIVE_UP / 4:
                 return 0.0
         time.sleep(0.2)

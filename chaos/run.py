@@ -216,7 +216,9 @@ def _redriven(cluster: Cluster) -> bool:
 
 def _counts(cluster: Cluster) -> dict[str, int]:
     url = cluster.environment["UPLIFT_DATABASE_URL"]
-    with psycopg.connect(url, connect_timeout=2, options="-c statement_timeout=5000") as connection:
+    with psycopg.connect(
+        url, connect_timeout=10, options="-c statement_timeout=30000"
+    ) as connection:
         return dict(connection.execute(_COUNT).fetchall())
 
 

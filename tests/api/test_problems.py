@@ -7,6 +7,7 @@ import orjson
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
+from psycopg.errors import ForeignKeyViolation
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
@@ -46,6 +47,8 @@ _DATABASE_AWAY = OperationalError("canary", None, Exception("canary"))
         (_DATABASE_AWAY, 503),
         (PoolTimeout("canary"), 503),
         (IntegrityError("canary", None, Exception("canary")), 500),
+        # Its batch is gone: a standby without the last commits was promoted.
+        (IntegrityError("canary", None, ForeignKeyViolation("canary")), 503),
         (DataError("canary", None, Exception("canary")), 500),
         (HTTPException(418, "Canary"), 400),
         (LookupError("canary"), 500),

@@ -1,14 +1,12 @@
 """Each check fails on a system that breaks the promise of that check."""
 
-import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from chaos import checks, figures
-from chaos.clocks import AHEAD_SECONDS
-from chaos.collect import told_apart, without_jump
+from chaos.collect import told_apart
 from chaos.devices import Accepted
 from chaos.evidence import Attempt, Evidence, Request, Row, Stored
 from chaos.options import Options
@@ -326,10 +324,3 @@ def test_202s_of_a_ledger_that_went_back_are_lost_if_it_does_not_know_them() -> 
     restored = Restored(NOW + 5, frozenset({"u1"}), "lost_0")
     kept, lost = told_apart([first, second, third, later], [restored])
     assert (kept, lost) == ([first, later], [second, third])
-
-
-def test_an_attempt_of_a_clock_that_was_ahead_has_the_time_that_it_was() -> None:
-    now = time.time()
-    ahead = Attempt("u1", now + AHEAD_SECONDS)
-    assert without_jump(ahead).opened_at == pytest.approx(now)
-    assert without_jump(Attempt("u1", now)).opened_at == now

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.clocks import AHEAD_SECONDS, Clock, can_jump
+from chaos.clocks import AHEAD_SECONDS, Clock, can_jump, without_jump
 
 _SHOW = "import time; input(); print(time.time(), time.monotonic(), flush=True); "
 
@@ -37,3 +37,9 @@ def test_a_running_process_sees_its_clock_jump_ahead_and_back(tmp_path: Path) ->
         with clock.ahead():
             assert abs(ahead() - AHEAD_SECONDS) < 5
         assert abs(ahead()) < 5
+
+
+def test_a_time_that_was_written_while_the_clock_was_ahead_is_known() -> None:
+    now = time.time()
+    assert without_jump(now + AHEAD_SECONDS) == pytest.approx(now)
+    assert without_jump(now) == now

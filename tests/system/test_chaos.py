@@ -34,7 +34,9 @@ SHORT = Options(
 def test_a_short_chaos_run_leaves_nothing_lost_duplicated_or_unreported(
     like: Like, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    result = run(replace(SHORT, like=like), tmp_path / "chaos", lambda _: None)
+    # The restore is in the run with the fewest look-ups.
+    options = replace(SHORT, like=like, restores=like == "hapi", late_users=1)
+    result = run(options, tmp_path / "chaos", lambda _: None)
     report = "\n".join(result.report)
     record_property("table", report)
     assert result.holds, report
