@@ -82,6 +82,29 @@ def _log_warning(
     structlog.get_logger("py.warnings").warning("python_warned", error=category.__name__, why=where)
 
 
+def _warnings_only(
+    _: Any, level: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    if level in ("debug", "info"):
+        raise structlog.DropEvent
+    return event
+
+
+def configure_logs_of_commands() -> None:
+    """Send structlog's warnings and errors to standard error: a command's output is its own."""
+    structlog.configure(
+        processors=[
+            _warnings_only,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _allow_listed,
+            structlog.dev.ConsoleRenderer(colors=False),
+        ],
+        # Asked for at each event: a test replaces standard error.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+    )
+
+
 def configure_logs(settings: Settings) -> None:
     """Send structlog's events, the standard library's records and warnings to standard error."""
     warnings.showwarning = _log_warning

@@ -104,6 +104,9 @@ def _of_a_system(settings: Settings) -> Settings:
 def _run(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
     from sqlalchemy.exc import DBAPIError
 
+    from uplift.logs import configure_logs_of_commands
+
+    configure_logs_of_commands()
     try:
         return asyncio.run(work())
     except UpliftError as error:

@@ -62,25 +62,57 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             on_precondition=Meaning.RETRY,
             bundle_entries=500,
             scope="{base}/.default",
+            history=(
+                "Azure keeps earlier versions, and what is deleted, as history. Who has the"
+                " role FHIR Data Contributor removes it with ?_hardDelete=true or"
+                " $purge-history: see docs/destinations/azure.md."
+            ),
         ),
         "google": Preset(
             login="jwt_bearer",
             bundle_entries=4500,
             scope="https://www.googleapis.com/auth/cloud-healthcare",
+            history=(
+                "Google keeps earlier versions, and what is deleted, as history. $purge removes"
+                " it, and needs the permission healthcare.fhirResources.purge: see"
+                " docs/destinations/google.md."
+            ),
         ),
-        "healthlake": Preset(on_precondition=Meaning.RETRY, bundle_entries=160),
-        "aidbox": Preset(bundle_entries=50),
+        "healthlake": Preset(
+            on_precondition=Meaning.RETRY,
+            bundle_entries=160,
+            history=(
+                "HealthLake keeps every version as history. $erase removes that of a resource,"
+                " and $purge that of a Patient: see docs/destinations/healthlake.md."
+            ),
+        ),
+        "aidbox": Preset(
+            bundle_entries=50,
+            history=(
+                "Aidbox keeps earlier versions, and what is deleted, in history tables. Its"
+                " operator removes them in PostgreSQL: see docs/destinations/aidbox.md."
+            ),
+        ),
         "firely": Preset(
             subject=Subject.AS_IS,
             media_type=f"{_FHIR_JSON}; fhirVersion={{fhirVersion}}",
             on_conflict=Meaning.REFUSED,
             bundle_entries=150,
+            history=(
+                "Firely Server keeps what is deleted in its database. $erase removes it with"
+                " all versions: see docs/destinations/firely.md."
+            ),
         ),
         "medplum": Preset(
             mode=Mode.UPSERT,
             token_url="https://api.medplum.com/oauth2/token",  # noqa: S106
             bundle_entries=50,
             max_attempts_per_second=8.0,  # an update costs 100 of 50,000 points a minute
+            history=(
+                "Medplum keeps earlier versions, and what is deleted, as history. An"
+                " administrator of the project removes it with $expunge: see"
+                " docs/destinations/medplum.md."
+            ),
         ),
     }
 )

@@ -19,6 +19,7 @@ from uplift.ledger.audit import SYSTEM, Action, Actor, note
 from uplift.ledger.parameters import is_among
 from uplift.ledger.tables import Delivery, IdempotencyKey, Record, Tombstone, Upload, User
 from uplift.ledger.users import key_context
+from uplift.lifecycle import State
 from uplift.sealing import KeyRing, UserKey, WrappedKey
 
 
@@ -193,7 +194,10 @@ async def is_settled(
 async def some_records(
     connection: AsyncConnection, user_id: UUID, *, limit: int
 ) -> list[RecordRows]:
-    """Up to `limit` records of the user, locked, with what there is of them."""
+    """Up to `limit` records of the user, locked, with what there is of them.
+
+    None of them if a worker has just claimed an upload of theirs: it is sent yet.
+    """
     records = (
         await connection.execute(
             select(Record.id, Record.derived_id)
@@ -204,10 +208,12 @@ async def some_records(
         )
     ).all()
     ids = {"ids": [record.id for record in records]}
-    uploads = await connection.execute(
+    # A claim that is not committed yet is waited for here: it began before the user's erasing.
+    found = await connection.execute(
         select(
             Upload.id,
             Upload.record_id,
+            Upload.state,
             Upload.destination,
             Upload.fhir_version,
             Upload.resource_type,
@@ -216,16 +222,22 @@ async def some_records(
             Upload.attempts,
             Upload.possible_duplicate,
             Upload.last_response,
-        ).where(is_among(Upload.record_id)),
+        )
+        .where(is_among(Upload.record_id))
+        .order_by(Upload.id)
+        .with_for_update(),
         ids,
     )
+    uploads = found.all()
+    if any(upload.state == State.SENDING for upload in uploads):
+        return []
     deliveries = await connection.execute(
         select(Delivery.record_id, Delivery.destination, Delivery.sealed_receipt).where(
             is_among(Delivery.record_id), Delivery.sealed_receipt.is_not(None)
         ),
         ids,
     )
-    uploads_of, deliveries_of = _by_record(uploads.all()), _by_record(deliveries.all())
+    uploads_of, deliveries_of = _by_record(uploads), _by_record(deliveries.all())
     return [
         RecordRows(
             record.derived_id,

@@ -369,6 +369,7 @@ def test_the_receipt_has_what_the_destination_calls_it_and_the_digest_of_the_bod
     receipt = receipt_of(OPENED, Result(last), NOW)
     assert receipt is not None
     assert orjson.loads(receipt) == {
+        "type": "R4/Observation",
         "id": "id-1",
         "version": "2",
         "stored_at": "2025-01-01T00:00:00+00:00",

@@ -131,6 +131,8 @@ def test_each_preset_needs_a_base_and_what_its_login_asks_for(name: str) -> None
     assert configured_destinations(settings)[name].derives_ids
     pages = Path(__file__).parents[3] / "docs" / "destinations"
     assert f"`{name}`" in (pages / "README.md").read_text()
+    page = "hapi" if name == "smile" else name
+    assert PRESETS[name].history.endswith(f": see docs/destinations/{page}.md.")
 
 
 def test_a_preset_knows_the_scope_the_limit_and_the_media_type() -> None:

@@ -70,10 +70,11 @@ def kinds_found(body: bytes, version: FhirVersion) -> set[Kind]:
     return {finding.kind for finding in findings(resource, version)}
 
 
-def tally(version: FhirVersion) -> Tally:
-    """Judge every mutant of every example of the version that is strictly valid itself."""
+def tally(version: FhirVersion, *, every: int = 1) -> Tally:
+    """Judge every mutant of every example of the version that is strictly valid itself; or of each
+    second, third and so on."""
     counted = Tally(version)
-    for file, body in examples(version).items():
+    for file, body in list(examples(version).items())[::every]:
         if kinds_found(body, version):
             continue
         for mutant in mutants(version, file, body):

@@ -9,8 +9,10 @@ from sqlalchemy import text
 from tests import factories
 from tests.uplift.delivery.at_hapi import delete_at, ended, put_at, relay_of, report, stored
 from tests.uplift.delivery.delivering import deliver, until
+from tests.uplift.ledger import rows
 from tests.uplift.users.test_erase import nothing_is_left
 from uplift.errors import Conflict, NotFound
+from uplift.ledger import leases
 from uplift.ledger.database import Database
 from uplift.ledger.token_pair import TokenPair
 from uplift.lifecycle import State
@@ -138,6 +140,23 @@ async def test_what_was_in_flight_is_deleted_too(at: Relay, hapi: SandboxServer)
     await sending
     await go_on(at)
     assert there(hapi) == set()
+
+
+async def test_a_claim_that_was_on_its_way_does_not_escape(at: Relay, hapi: SandboxServer) -> None:
+    late = await factories.accepted(at, id="late")
+    async with at.database.transaction() as connection:
+        claims = await leases.claim(
+            connection, [late.upload.id], **rows.terms(lease_seconds=60.0, give_up_seconds=60)
+        )
+        assert claims
+        await begin(at)
+        # Not committed yet: it is waited for, and not passed over.
+        going_on = asyncio.create_task(at.upstream_eraser.go_on())
+        await asyncio.sleep(0.5)
+    assert not await going_on
+    progress = await at.eraser.progress("alice")
+    assert progress is not None
+    assert progress.sending == 1
 
 
 async def test_a_write_that_arrives_after_the_deletion_is_found_and_deleted(

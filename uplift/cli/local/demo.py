@@ -118,7 +118,7 @@ def _show(system: System, folder: Path, like: Like) -> int:
     url = f"{system.sandbox_url}/_sandbox/counts"
     headers = {"Authorization": f"Bearer {system.sandbox_token}"}
     counts = httpx.get(url, headers=headers, timeout=30, trust_env=False).json()["total"]
-    expected = _Expected.of(manifest, export, like)
+    expected = Expected.of(manifest, export, like)
     wrong = expected.differences(result, counts)
     console.print()
     print_addresses(system, None)
@@ -144,7 +144,7 @@ async def _push(api_url: str, key: str, export: Path) -> PushResult:
 
 
 @dataclass(frozen=True, slots=True)
-class _Expected:
+class Expected:
     """What the export must come to at a server.
 
     `patients` are the resources that Uplift makes beside the records: there is no Patient in
