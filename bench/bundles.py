@@ -27,7 +27,7 @@ def main(folder: Path, plan: Plan) -> list[Figure]:
             "UPLIFT_DESTINATION_SUBJECT": "as_is",  # no person's Patient comes first
             "UPLIFT_DESTINATION_BUNDLE": "transaction",
             "UPLIFT_DESTINATION_BUNDLE_ENTRIES": str(ENTRIES),
-            "UPLIFT_SECOND_OPINION": "false",
+            "UPLIFT_SECOND_OPINION": "0.05",
         }
         with open_testbed(folder / "uplift", stand_in, settings=settings) as testbed:
             testbed.start_worker("worker", max_in_flight=ENTRIES * BUNDLES_IN_FLIGHT)
