@@ -190,7 +190,7 @@ async def lease(
             sealed_body=contents[row.id][0],
             body_bytes=row.body_bytes,
             attempts=row.attempts + 1,
-            maybe_sent=row.maybe_sent or row.older_in_doubt,
+            maybe_sent=row.maybe_sent or row.older_lost is not None,
             empty_searches=row.empty_searches,
             validated=row.validated,
             past_deadline=row.past_deadline,
@@ -202,8 +202,8 @@ async def lease(
             due_seconds=float(row.due_seconds),
             ledger_at=float(row.ledger_at),
             newer_since=row.created_at if row.restored else None,
-            maybe_lost=row.maybe_lost and not row.older_in_doubt,
-            older_in_doubt=row.older_in_doubt,
+            maybe_lost=_is_only_lost(row),
+            older_in_doubt=row.older_lost is not None,
             read_first=row.read_first,
             derived_id=row.derived_id,
             source_key=row.source_key,
@@ -215,6 +215,13 @@ async def lease(
         for row in rows
         if row.id in claimed
     ]
+
+
+def _is_only_lost(row: Row[Any]) -> bool:
+    own = (row.maybe_lost,) if row.maybe_sent else ()
+    older = (row.older_lost,) if row.older_lost is not None else ()
+    reasons = own + older
+    return bool(reasons) and all(reasons)
 
 
 def _claimed(rows: Sequence[Row[Any]]) -> list[Claimed]:
