@@ -81,7 +81,8 @@ class Story:
         return str(answer.raise_for_status().json()["syncToken"])
 
     def move(self, user: str) -> None:
-        """Let the user's records go to HAPI from now on."""
+        """Let the user's records go to HAPI from now on. New people are at 1upHealth."""
+        self.uplift.api.post("/v1/users", json={"appUserId": user}).raise_for_status()
         url = f"/v1/users/{user}/destination"
         self.uplift.api.put(url, json={"destination": "hapi"}).raise_for_status()
 
@@ -102,7 +103,6 @@ class Story:
     def send_bobs(self) -> None:
         """Add Bob, and send his records to HAPI until they are there."""
         api = self.uplift.api
-        api.post("/v1/users", json={"appUserId": BOB}).raise_for_status()
         self.move(BOB)
         params = {"user": BOB, "fhirVersion": self._hapi.version.upper(), "source": "late"}
         for body in BOBS:

@@ -59,5 +59,6 @@ def test_each_record_is_there_once_as_it_was_sent_whatever_happens(
         assert counted["resources"] == counted["versions"] == len(exports.manifest.valid)
 
         story.erase()
+        story.move(ALICE)
         uplift.push(exports.changed, ALICE)
         story.assert_alices_are_there_once()
