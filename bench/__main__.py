@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import (
+    bundles,
     delivery,
     fairness,
     growth,
@@ -43,6 +44,7 @@ from bench.plan import AGAINST, FULL, QUICK, Plan
 _PAIRS: dict[str, Callable[[Path, Plan], list[Figure]]] = {
     "intake": intake.main,
     "delivery": delivery.main,
+    "bundles": bundles.main,
     "latency": latency.main,
     "growth": growth.main,
     "fairness": fairness.main,

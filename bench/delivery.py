@@ -100,13 +100,15 @@ def _at(
     ]
 
 
-def post_loop(testbed: Testbed, count: int) -> float:
-    """The rate of baseline_loop."""
-    testbed.upstream.reset(testbed.upstream_ms)
+def post_loop(
+    testbed: Testbed, count: int, *, in_flight: int = IN_FLIGHT, entries: int = 1
+) -> float:
+    """The rate of baseline_loop, in records."""
+    testbed.upstream.reset(testbed.upstream_ms, testbed.entry_ms)
     subprocess.run(
         [
             *(sys.executable, "-m", "bench.baseline_loop", "--url", testbed.upstream.url),
-            *("--count", str(count), "--in-flight", str(IN_FLIGHT)),
+            *("--count", str(count), "--in-flight", str(in_flight), "--entries", str(entries)),
         ],
         check=True,
     )

@@ -23,6 +23,8 @@ from uplift.cli.local.child_process import ChildProcess
 from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.processes import Processes
 from uplift.cli.local.system import System, command
+from uplift.destinations.configured import ONEUP
+from uplift.destinations.derived_ids import read_id_key
 from uplift.dispatch import Dispatcher
 from uplift.intake.labels import Labels
 from uplift.intake.sealed import sealed
@@ -62,6 +64,9 @@ class Testbed:
             master_keys=SecretStr(environment["UPLIFT_MASTER_KEYS"]),
             max_queued_messages=1_000_000,
         )
+        self._destination = environment.get("UPLIFT_DESTINATION", ONEUP)
+        id_key = Settings(id_key=SecretStr(environment["UPLIFT_ID_KEY"]))
+        self._id_key = read_id_key(id_key) if self._destination != ONEUP else None
         self.superuser_url = (
             system.postgres.url if system.postgres else environment["UPLIFT_DATABASE_URL"]
         )
@@ -104,7 +109,12 @@ class Testbed:
             async with database.transaction() as connection:
                 people = []
                 for number in range(first, first + count):
-                    user = await users.add_user(connection, f"user-{number}", self._key_ring)
+                    user = await users.add_user(
+                        connection,
+                        f"user-{number}",
+                        self._key_ring,
+                        destination=self._destination,
+                    )
                     await grants.put_grant(
                         connection,
                         user.id,
@@ -141,7 +151,7 @@ class Testbed:
         for number, (version, _, body) in enumerate(resources):
             user, key = keys[number % len(keys)]
             submission = parse(body, Labels(fhir_version=version, source="bench"))
-            new.append(sealed(submission, user, key, queue=queue))
+            new.append(sealed(submission, user, key, queue=queue, id_key=self._id_key))
         return new
 
     def put_in(
@@ -208,7 +218,7 @@ class Testbed:
         # Nothing is claimed before all are there.
         self.ledger.execute("INSERT INTO pauses (id) VALUES (gen_random_uuid())")
         ids = self.put_in(resources)
-        self.upstream.reset(self.upstream_ms)
+        self.upstream.reset(self.upstream_ms, self.entry_ms)
         self.ledger.execute("DELETE FROM pauses")
         self.dispatch(ids)
         counts = self.upstream.wait(count, seconds)
@@ -220,6 +230,8 @@ class Testbed:
 
     upstream_ms: float = 0.0
     """The latency of the stand-in in milliseconds, from the next round on."""
+    entry_ms: float = 0.0
+    """What each record adds to it."""
 
     def wait_recorded(self, ids: Sequence[UUID], seconds: float) -> None:
         """Return once all are delivered. Raises TimeoutError after `seconds`."""

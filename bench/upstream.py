@@ -2,8 +2,9 @@
 
     python -m bench.upstream --port 8099
 
-It stores nothing: a create gets 201 and the resource with an id, after the latency. Only benchmarks
-use GET /_bench (its counts) and POST /_bench?latency_ms=… (sets the latency, and the counts to
+It stores nothing: a create gets 201 and the resource with an id, after the latency; a PUT keeps a
+derived id; a Bundle gets an answer for each entry, after a time for each more. Only benchmarks use
+GET /_bench (its counts) and POST /_bench?latency_ms=…&entry_ms=… (sets the times, and the counts to
 zero). Raw asyncio on uvloop, so that the stand-in is never the slowest part.
 """
 
@@ -13,7 +14,7 @@ import itertools
 import json
 import time
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -24,20 +25,23 @@ _NOT_FOUND = (
     b'{"resourceType":"OperationOutcome","issue":[{"severity":"error","code":"not-found"}]}'
 )
 
+_STATEMENT = b'{"resourceType":"CapabilityStatement","fhirVersion":"4.0.1"}'
+
 
 @dataclass(slots=True)
 class Counts:
     """What came since the last reset. Times are of the machine's monotonic clock."""
 
     latency: float = 0.0  # seconds
+    entry_seconds: float = 0.0  # more, for each record
     arrived: int = 0
     responses: int = 0
     in_flight: int = 0
     max_in_flight: int = 0
     first_arrival: float = 0.0
     last_response: float = 0.0
-    own_seconds: float = 0.0  # between arrival and response, of all creates together
-    other_requests: int = 0  # all but creates
+    own_seconds: float = 0.0  # between arrival and response, of all records together
+    other_requests: int = 0  # all but creates, and reads of what the server is
 
 
 @dataclass(slots=True)
@@ -78,35 +82,59 @@ class Connection(asyncio.Protocol):
         counts = self._state.counts
         if target.startswith("/_bench"):
             if method == "POST":
-                latency = parse_qs(urlsplit(target).query)["latency_ms"][0]
-                self._state.counts = counts = Counts(latency=float(latency) / 1000)
+                asked = parse_qs(urlsplit(target).query)
+                self._state.counts = counts = Counts(
+                    latency=float(asked["latency_ms"][0]) / 1000,
+                    entry_seconds=float(asked.get("entry_ms", ["0"])[0]) / 1000,
+                )
             self._respond(b"200 OK", json.dumps({n: getattr(counts, n) for n in _NAMES}).encode())
-        elif method == "POST":
-            now = time.monotonic()
-            counts.arrived += 1
-            counts.in_flight += 1
-            counts.max_in_flight = max(counts.max_in_flight, counts.in_flight)
-            if counts.arrived == 1:
-                counts.first_arrival = now
-            if counts.latency:
-                self._loop.call_later(counts.latency, self._create, body, counts, now)
-            else:
-                self._create(body, counts, now)
+        elif method in ("POST", "PUT"):
+            self._write(body, counts)
+        elif target.endswith("/metadata"):
+            self._respond(b"200 OK", _STATEMENT)
         else:
             counts.other_requests += 1
             self._respond(b"404 Not Found", _NOT_FOUND)
 
-    def _create(self, body: bytes, counts: Counts, arrived: float) -> None:
-        stored = orjson.loads(body)
-        stored["id"] = f"up-{next(self._state.ids)}"
-        stored["meta"] = {"versionId": "1"}
-        location = f"/{stored['resourceType']}/{stored['id']}/_history/1"
-        self._respond(b"201 Created", orjson.dumps(stored), f"Location: {location}\r\n".encode())
+    def _write(self, body: bytes, counts: Counts) -> None:
         now = time.monotonic()
-        counts.in_flight -= 1
-        counts.responses += 1
-        counts.last_response = now
-        counts.own_seconds += now - arrived
+        sent = orjson.loads(body)
+        is_bundle = sent["resourceType"] == "Bundle"
+        records = len(sent["entry"]) if is_bundle else 1
+        if not counts.arrived:
+            counts.first_arrival = now
+        counts.arrived += records
+        counts.in_flight += records
+        counts.max_in_flight = max(counts.max_in_flight, counts.in_flight)
+
+        def answer() -> None:
+            if is_bundle:
+                answers = [self._entry(entry["resource"]) for entry in sent["entry"]]
+                whole = {"resourceType": "Bundle", "type": "transaction-response", "entry": answers}
+                self._respond(b"200 OK", orjson.dumps(whole))
+            else:
+                entry = self._entry(sent)
+                where = f"Location: /{entry['response']['location']}\r\n"
+                self._respond(b"201 Created", orjson.dumps(entry["resource"]), where.encode())
+            ended = time.monotonic()
+            counts.in_flight -= records
+            counts.responses += records
+            counts.last_response = ended
+            counts.own_seconds += records * (ended - now)
+
+        if delay := counts.latency + counts.entry_seconds * records:
+            self._loop.call_later(delay, answer)
+        else:
+            answer()
+
+    def _entry(self, resource: dict[str, Any]) -> dict[str, Any]:
+        """What is answered for a record. Derived ids are kept."""
+        if not str(resource.get("id", "")).startswith("u"):
+            resource["id"] = f"up-{next(self._state.ids)}"
+        resource["meta"] = {"versionId": "1"}
+        location = f"{resource['resourceType']}/{resource['id']}/_history/1"
+        response = {"status": "201 Created", "location": location, "etag": "1"}
+        return {"resource": resource, "response": response}
 
     def _respond(self, status: bytes, body: bytes, extra: bytes = b"") -> None:
         assert self._transport is not None  # noqa: S101
@@ -135,11 +163,10 @@ class Upstream:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def reset(self, latency_ms: float) -> None:
-        """Set the counts to zero, and the latency, in milliseconds."""
-        httpx.post(
-            f"{self.url}/_bench", params={"latency_ms": latency_ms}, timeout=10
-        ).raise_for_status()
+    def reset(self, latency_ms: float, entry_ms: float = 0.0) -> None:
+        """Set the counts to zero, and the latency and what each record adds, in milliseconds."""
+        times = {"latency_ms": latency_ms, "entry_ms": entry_ms}
+        httpx.post(f"{self.url}/_bench", params=times, timeout=10).raise_for_status()
 
     def counts(self) -> Counts:
         """What came since the last reset."""

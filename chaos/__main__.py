@@ -29,6 +29,8 @@ def main() -> int:
     add("--seed", type=int, default=default.seed, help="decides what happens when")
     add("--ids", choices=["kept", "assigned"], default=default.ids, help="who names resources")
     add("--like", choices=get_args(Like), default=default.like, help="which destination")
+    bundles = ["none", "transaction", "batch"]
+    add("--bundle", choices=bundles, default=default.bundle, help="of records, like hapi")
     add("--beyond", action="store_true", help="delays longer than settle and index_lag")
     add("--heavy", action="store_true", help="one person has nine tenths of all uploads")
     add("--no-restores", dest="restores", action="store_false", help="the ledger never goes back")

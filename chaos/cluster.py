@@ -18,7 +18,7 @@ from chaos.clocks import Clock
 from chaos.lasting import LASTING, SECOND, Ground
 from chaos.options import Options
 from chaos.restores import Restores
-from chaos.scenario import API, FIRST, STANDBY, Fault, kind_of
+from chaos.scenario import API, FIRST, STANDBY, Fault, always, kind_of
 from chaos.swallowing_proxy import SwallowingProxy
 from chaos.told import Examination, failures
 from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
@@ -44,6 +44,7 @@ class Cluster:
     def __init__(self, folder: Path, options: Options, processes: tuple[str, ...]) -> None:
         self._folder = folder
         self._processes = processes
+        self._always = always(options)
         clocks = {name: Clock(folder / "clocks", name) for name in (*_SERVERS, SECOND)}
         self.system = System(
             folder,
@@ -97,6 +98,7 @@ class Cluster:
                     self._start_second(name)
             assert system.sandbox_url is not None  # noqa: S101  the only upstream here
             self.sandbox = SandboxControl(system.sandbox_url, system.sandbox_token)
+            self.sandbox.faults(*self._always)
         except BaseException:
             self._stack.close()
             system.__exit__(*sys.exc_info())
@@ -144,7 +146,7 @@ class Cluster:
         return happened
 
     def _change_upstream(self, fault: Fault) -> bool:
-        self.sandbox.faults(*fault.rules)
+        self.sandbox.faults(*self._always, *fault.rules)
         self.upstream = fault.target
         return True
 
@@ -157,7 +159,7 @@ class Cluster:
 
     def heal(self) -> None:
         """End every fault and start each process that is down."""
-        self.sandbox.clear_faults()
+        self.sandbox.faults(*self._always)
         self.upstream = "healthy"
         self._end_all()
         self._thaw_all()

@@ -61,7 +61,9 @@ def collect(
         attempts=[_at_its_time(each) for each in attempts],
         lost_attempts=[_at_its_time(each) for each in lost_attempts],
         stored=held.stored,
-        requests=[_request(each, held.sent) for each in upstream.requests(api="fhir")],
+        requests=[
+            one for each in upstream.requests(api="fhir") for one in _requests(each, held.sent)
+        ],
         patients=held.patients,
     )
 
@@ -123,3 +125,8 @@ def _request(entry: dict[str, Any], sent: Mapping[str, str]) -> Request:
         answered=entry["status"] is not None and entry["fault"] in (None, "slow"),
         if_match=entry["if_match"] is not None,
     )
+
+
+def _requests(entry: dict[str, Any], sent: Mapping[str, str]) -> list[Request]:
+    """A Bundle is one request for each of its records."""
+    return [_request({**entry, **one}, sent) for one in entry["entries"] or [{}]]

@@ -6,6 +6,7 @@ from typing import Literal
 from uplift.cli.local.system import Like
 
 Ids = Literal["kept", "assigned"]
+Bundle = Literal["none", "transaction", "batch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,13 +14,13 @@ class Options:
     """One chaos run. Times are in seconds.
 
     `like`: the destination is a simulated 1upHealth, or a server of another kind, where Uplift puts
-    records to ids of its own. `beyond`: it finishes later than `settle` and indexes later than
-    `index_lag`. Then copies are allowed at 1upHealth, but each must be marked as a possible
-    duplicate; at HAPI older content may win, but its record must say so. `heavy`:
-    one person has nine tenths of all uploads, and sends them in the first fifth of the run.
-    `restores`: the ledger goes back in time twice; `late_users` people come after the backup. An
-    upload that has not changed for `patience` is stuck; `patience` is longer than every time limit
-    here. The run waits no longer than `give_up_waiting` for the last upload.
+    records to ids of its own; at HAPI several in a `bundle`. `beyond`: it finishes later than
+    `settle` and indexes later than `index_lag`. Then copies are allowed at 1upHealth, but each must
+    be marked as a possible duplicate; at HAPI older content may win, but its record must say so.
+    `heavy`: one person has nine tenths of all uploads, and sends them in the first fifth of the
+    run. `restores`: the ledger goes back in time twice; `late_users` people come after the backup.
+    An upload that has not changed for `patience` is stuck; `patience` is longer than every time
+    limit here. The run waits no longer than `give_up_waiting` for the last upload.
     """
 
     uploads: int = 10_000
@@ -27,6 +28,7 @@ class Options:
     seed: int = 1
     ids: Ids = "kept"
     like: Like = "oneup"
+    bundle: Bundle = "transaction"
     beyond: bool = False
     heavy: bool = False
     kill_every: float = 4.0
@@ -42,6 +44,11 @@ class Options:
     index_lag: float = 3.0
     patience: float = 60.0
     give_up_waiting: float = 1800.0
+
+    @property
+    def has_bundles(self) -> bool:
+        """Whether several records go with one request."""
+        return self.like == "hapi" and self.bundle != "none"
 
     @property
     def people(self) -> tuple[str, ...]:
@@ -92,6 +99,8 @@ class Options:
             "UPLIFT_DATABASE_CONNECTIONS": "5",
             "UPLIFT_SECOND_OPINION": "0",
             "UPLIFT_ONEUP_KEEPS_IDS": "true" if self.ids == "kept" else "false",
+            "UPLIFT_DESTINATION_BUNDLE": self.bundle if self.has_bundles else "none",
+            "UPLIFT_DESTINATION_BUNDLE_ENTRIES": "20",
             # The sandbox has no limit of its own.
             **({"UPLIFT_DESTINATION_MAX_ATTEMPTS_PER_SECOND": "500"} if self.puts else {}),
         }

@@ -1,6 +1,7 @@
 """What must be true after a chaos run where Uplift puts records to ids of its own. Pure."""
 
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 
 from chaos import checks
 from chaos.checks import Check
@@ -8,10 +9,15 @@ from chaos.evidence import Evidence
 from chaos.records import Version
 from uplift.destinations.destination import Subject
 from uplift.destinations.presets import PRESETS
-from uplift.lifecycle import State
+from uplift.lifecycle import Reason, State
 
 # So often at most a record says that it may be overwritten, for each one that had a reason to.
 _MAX_SAID = 3
+
+# n records, then an eighth of them.
+_MAX_REFUSED = 2
+_REFUSED_ALONE = "http_400"
+_REFUSED_BUNDLE = re.compile(r"bundle_http_4(?!01|03|08|25|29)\d\d")
 
 # The outcome of an attempt whose worker did not come back.
 _LOST = "lease_expired"
@@ -75,6 +81,33 @@ def few_say_that_they_may_be_overwritten(evidence: Evidence) -> list[str]:
     return [f"{len(said)} records say that they may be overwritten, and {len(had)} had a reason"]
 
 
+def what_is_poisonous_ends_alone(evidence: Evidence) -> list[str]:
+    """No upload was in more than two Bundles that were refused, and none was refused by one.
+
+    What was refused alone may be redriven, and starts from zero.
+    """
+    refused: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+    last: dict[str, str | None] = {}
+    for attempt in sorted(evidence.attempts, key=lambda attempt: attempt.opened_at):
+        id_, outcome = attempt.upload_id, attempt.outcome
+        last[id_] = outcome
+        refused[id_] += bool(_REFUSED_BUNDLE.fullmatch(outcome or ""))
+        if outcome == _REFUSED_ALONE:
+            refused[id_] = 0
+        most[id_] = max(most[id_], refused[id_])
+    findings = [
+        f"{upload_id} was in {times} Bundles that were refused"
+        for upload_id, times in most.items()
+        if times > _MAX_REFUSED
+    ]
+    return findings + [
+        f"{row.id} is refused, and its last attempt came to {last.get(row.id)}"
+        for row in evidence.rows
+        if row.reason == Reason.UPSTREAM_REFUSED and last.get(row.id) != _REFUSED_ALONE
+    ]
+
+
 CHECKS: tuple[Check, ...] = (
     checks.every_202_is_in_exactly_one_state,
     checks.every_version_is_one_upload,
@@ -90,6 +123,7 @@ CHECKS: tuple[Check, ...] = (
     nothing_is_marked_as_a_copy,
     the_last_delivered_version_is_there,
     few_say_that_they_may_be_overwritten,
+    what_is_poisonous_ends_alone,
 )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from chaos.lasting import LASTING
 from chaos.options import Options
-from chaos.records import Version
+from chaos.records import POISON, Version
 from uplift.destinations.destination import Meaning
 from uplift.destinations.presets import PRESETS
 
@@ -21,6 +21,7 @@ STANDBY, DUMP = "standby", "backup"
 FIRST = (API, "worker", "bulk", "beat")
 """One process of each kind, by their names in `uplift.cli.local.system.PROCESSES`."""
 
+_POISONOUS = 0.01  # of the records, where one refuses a whole Bundle
 _MAX_BATCH = 30
 _BATCHES = 0.05  # of the steps: nearly half of the uploads
 _HEAVY = 0.9  # of all uploads
@@ -166,6 +167,7 @@ def _planned(
             valid = dice.random() > 0.03
             # A look-up finds a record without identifier only where 1upHealth keeps ids.
             identified = dice.random() > 0.1
+            poisonous = options.has_bundles and valid and dice.random() < _POISONOUS
         version, left = version + 1, left - 1
         yield (
             at,
@@ -176,6 +178,7 @@ def _planned(
                 valid=valid,
                 identified=identified,
                 findable=identified or options.ids == "kept",
+                poisonous=poisonous,
             ),
         )
         # The next version comes while this one is being sent, or long after its delivery.
@@ -297,7 +300,7 @@ def upstream_faults(options: Options) -> dict[str, tuple[dict[str, Any], ...]]:
         both["empty responses"] = (sometimes(0.4, "empty_answer"),)
         if PRESETS[options.like].on_conflict is not Meaning.REFUSED:
             both["lock conflicts"] = (sometimes(0.3, "lock_conflict"),)
-        return both
+        return _of_bundles_too(both, write) if options.has_bundles else both
     return {
         **both,
         "searches lag": (
@@ -306,3 +309,26 @@ def upstream_faults(options: Options) -> dict[str, tuple[dict[str, Any], ...]]:
         ),
         "tokens end": ({"kind": "expire_tokens"},),
     }
+
+
+def _of_bundles_too(
+    faults: dict[str, tuple[dict[str, Any], ...]], write: dict[str, Any]
+) -> dict[str, tuple[dict[str, Any], ...]]:
+    """What happens to a write happens to a Bundle of them, which is posted."""
+    bundle = {**write, "method": "POST"}
+    return {
+        name: (*rules, *({**rule, "match": bundle} for rule in rules if rule.get("match") == write))
+        for name, rules in faults.items()
+    } | {
+        "entries out of order": (
+            {"kind": "entries", "order": "shuffled", "match": bundle, "probability": 0.4},
+            {"kind": "entries", "order": "missing", "match": bundle, "probability": 0.4},
+        )
+    }
+
+
+def always(options: Options) -> tuple[dict[str, Any], ...]:
+    """The rules of the destination that hold all the time."""
+    if not options.has_bundles:
+        return ()
+    return ({"kind": "status", "status": 400, "match": {"api": "fhir", "contains": POISON}},)

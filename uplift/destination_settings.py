@@ -8,7 +8,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, SecretStr, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    field_validator,
+)
 from pydantic_core import ErrorDetails
 
 from uplift.errors import ConfigurationError
@@ -158,6 +166,18 @@ class DestinationSettings(BaseModel):
         default="keep",
         description="What is done where a delivered resource was deleted. keep: it stays so, and"
         " the newer version is refused. create: that creates it again.",
+    )
+    destination_bundle: Literal["", "none", "transaction", "batch"] = Field(
+        default="",
+        description="What several records that are due go in: a Bundle of PUTs. transaction: all or"
+        " nothing. batch: each by itself. none: each has a request of its own. Modes put and"
+        " upsert only.",
+    )
+    destination_bundle_entries: int | None = Field(
+        default=None, ge=1, le=100, description="How many records a Bundle has at most."
+    )
+    destination_bundle_bytes: PositiveInt = Field(
+        default=1_000_000, description="How many bytes the records of a Bundle have at most."
     )
     destination_max_attempts_per_second: PositiveFloat | None = Field(
         default=None,

@@ -91,6 +91,7 @@ class Reason(StrEnum):
     LEASE_EXPIRED = "lease_expired"  # its worker vanished: wait, then look it up
     RESTORED = "restored"  # the ledger came back from a backup: wait, then look it up
     HANDED_BACK = "handed_back"  # a stopping worker had not sent it yet
+    SMALLER_BUNDLE = "smaller_bundle"  # the one that it was in was refused, and names no record
     NO_TOKEN = "no_token"  # noqa: S105  the token endpoint did not answer
     AWAITING_TOKEN = "awaiting_token"  # noqa: S105  another process fetches a token, or the quota is spent
     AWAITING_REFERENCE = "awaiting_reference"  # what it refers to is on its way, and goes first

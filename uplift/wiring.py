@@ -144,7 +144,7 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
             statuses=StatusOpener(key_ring),
             heartbeats=heartbeats,
             deliverer=Deliverer(
-                database, attempter, addresses, rate_limiters, heartbeats, settings
+                database, attempter, addresses, rate_limiters, destinations, heartbeats, settings
             ),
             sweeper=sweeper,
             measurer=Measurer(database, dispatcher, quota, sweeper, key_ring, settings),

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from chaos import checks, put_checks
-from chaos.evidence import Evidence, Request, Row, Stored
+from chaos.evidence import Attempt, Evidence, Request, Row, Stored
 from chaos.options import Options
 from chaos.put_evidence import held_by
 from chaos.records import Version
@@ -71,6 +71,20 @@ BAD: dict[str, tuple[checks.Check, Evidence]] = {
     "within settle an older version is there, though its record says so": (
         put_checks.the_last_delivered_version_is_there,
         held(stored=STALE, rows=saying("u2")),
+    ),
+    "a Bundle refuses an upload for the third time": (
+        put_checks.what_is_poisonous_ends_alone,
+        held(attempts=[Attempt("u1", NOW + n, "bundle_http_400") for n in range(3)]),
+    ),
+    "a Bundle that was refused is a verdict": (
+        put_checks.what_is_poisonous_ends_alone,
+        held(
+            rows=[
+                replace(row("u1", state="refused"), reason="upstream_refused"),
+                *good().rows[1:],
+            ],
+            attempts=[Attempt("u1", NOW, "bundle_http_400")],
+        ),
     ),
     "a record says so without a reason": (
         put_checks.few_say_that_they_may_be_overwritten,

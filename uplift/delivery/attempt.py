@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +15,7 @@ from uplift.clocks import LedgerClock
 from uplift.delivery.calls import Calls
 from uplift.delivery.derived import DerivedDelivery
 from uplift.delivery.heartbeats import Heartbeats
+from uplift.delivery.meeting import Meeting
 from uplift.delivery.oneup import OneUpDelivery
 from uplift.delivery.outcome import (
     Policy,
@@ -106,16 +107,30 @@ class Attempter:
         """Send nothing more: attempts that have not sent yet hand their upload back."""
         self._calls.stop()
 
-    async def attempt(self, claim: Claim) -> Outcome:
-        """Try to deliver a claimed upload, until `claim.deadline`.
+    def meeting(self, group: Sequence[Claim]) -> Meeting | None:
+        """Where the attempts of this group meet; None if nobody is with it."""
+        channel = self._channels.get(group[0].destination)
+        if channel is None or len(group) == 1:
+            return None
+        ids = [claim.upload_id for claim in group]
+        return Meeting(self._calls, ids, max_bytes=channel.destination.bundle_bytes)
+
+    async def attempt(self, claim: Claim, meeting: Meeting | None = None) -> Outcome:
+        """Try to deliver a claimed upload, until `claim.deadline`; with others, if they meet.
 
         Raises nothing: whatever goes wrong is an outcome.
         """
         started = time.monotonic()
-        opened, result = await self._open_and_deliver(claim)
+        try:
+            opened, result = await self._open_and_deliver(claim, meeting)
+        finally:
+            if meeting is not None:
+                meeting.leave(claim.upload_id)
         return self._outcome(claim, opened, result, started)
 
-    async def _open_and_deliver(self, claim: Claim) -> tuple[Opened | None, Result]:
+    async def _open_and_deliver(
+        self, claim: Claim, meeting: Meeting | None
+    ) -> tuple[Opened | None, Result]:
         channel = self._channels.get(claim.destination)
         if claim.cancel_requested and not claim.maybe_sent:
             return None, Result(Cancelled())
@@ -128,7 +143,7 @@ class Attempter:
             opened = self._open(claim)
         except Exception as error:  # noqa: BLE001  one upload must not take the others with it
             return None, Result(_stopped_by(error, claim))
-        return opened, await self._deliver(opened, derives_ids=derives_ids)
+        return opened, await self._deliver(opened, meeting, derives_ids=derives_ids)
 
     def _open(self, claim: Claim) -> Opened:
         """Decrypt everything of the claim. What does not decrypt holds it, whatever its body is."""
@@ -141,7 +156,9 @@ class Attempter:
         )
         return Opened(claim, key, body, receipt["id"] or None, receipt["version"])
 
-    async def _deliver(self, opened: Opened, *, derives_ids: bool) -> Result:
+    async def _deliver(
+        self, opened: Opened, meeting: Meeting | None, *, derives_ids: bool
+    ) -> Result:
         claim = opened.claim
         clock_right_for = self._ledger_clock.note(claim.claimed_at, claim.ledger_at, time.time())
         issues: dict[str, Any] | None = None
@@ -154,7 +171,7 @@ class Attempter:
                 if not report.valid:
                     return Result(Unvalidated() if report.too_complex else Invalid(), issues)
             if derives_ids:
-                last, sent = await self._derived.deliver(opened)
+                last, sent = await self._derived.deliver(opened, meeting)
                 return Result(last, issues, sent=sent)
             if claim.maybe_sent:
                 if clock_right_for < self._settled_seconds:

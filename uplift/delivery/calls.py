@@ -1,21 +1,26 @@
 """Calls to an upload's destination: logged in there, and reported to the limiter."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from uplift.delivery.heartbeats import Heartbeats
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.delivery.results import Opened
+from uplift.destinations.bundle_responses import BundleResponse
 from uplift.destinations.destination import Destination
-from uplift.destinations.requests import Upsert, Write
+from uplift.destinations.requests import Entry, Upsert, Write
 from uplift.destinations.responses import Response, ResponseKind
 from uplift.errors import HeartbeatMissing, Stopping, WriteFailed
 from uplift.fhir.versions import FhirVersion
+from uplift.ledger.leases import Claim
 from uplift.tokens.channels import Channel, Channels
 from uplift.tokens.person import AccessToken, Person
 from uplift.traces import part
+
+# What the login is told of a Bundle whose entries have responses of their own.
+_TAKEN = Response(ResponseKind.STORED, "http_200", 200)
 
 
 class Calls:
@@ -81,6 +86,55 @@ class Calls:
                 raise WriteFailed(error) from error
             raise
 
+    async def write_bundle(self, members: Sequence[tuple[Opened, Entry]]) -> list[Response]:
+        """Write these resources with one request; the response to each, in their order.
+
+        They go to one base with one login. Raises what `write` raises.
+        """
+        first = members[0][0]
+        claims = [opened.claim for opened, _ in members]
+        fhir = self._channel(first).fhir
+        answer = BundleResponse([])
+        writing = False
+
+        async def ask(token: AccessToken) -> Response:
+            nonlocal writing, answer
+            if self._stopping:
+                raise Stopping
+            writing = True
+            answer = await fhir.write_bundle(
+                [entry for _, entry in members],
+                authorization=token.authorization,
+                version=FhirVersion(first.claim.fhir_version),
+                deadline=min(claim.deadline for claim in claims),
+                may_send=lambda: self._heartbeats.may_send(min(c.claimed_at for c in claims)),
+            )
+            # A token that was refused for one entry was taken for the Bundle.
+            of_token = answer.each[0] if answer.is_of_all else _TAKEN
+            writing = of_token.kind is not ResponseKind.UNAUTHORIZED
+            return of_token
+
+        try:
+            asked_at = (await self._with_token(first, ask))[1]
+            self._report_bundle(claims, answer, asked_at)
+        except HeartbeatMissing:
+            raise
+        except Exception as error:
+            if writing:
+                raise WriteFailed(error) from error
+            raise
+        return answer.each
+
+    def _report_bundle(
+        self, claims: Sequence[Claim], answer: BundleResponse, asked_at: float
+    ) -> None:
+        """What speaks of all is one failure, and of no type: it is one request."""
+        if answer.is_of_all:
+            self._report(claims[0], answer.each[0], asked_at, of_type=False)
+            return
+        for claim, response in zip(claims, answer.each, strict=True):
+            self._report(claim, response, asked_at)
+
     async def look_up(
         self, opened: Opened, resource_id: str, *, resource_type: str | None = None
     ) -> Response:
@@ -137,6 +191,15 @@ class Calls:
     async def _call(
         self, opened: Opened, call: Callable[[AccessToken], Awaitable[Response]]
     ) -> Response:
+        response, asked_at = await self._with_token(opened, call)
+        # Only the last response counts: a 401 that a fresh token cures is no failure.
+        self._report(opened.claim, response, asked_at)
+        return response
+
+    async def _with_token(
+        self, opened: Opened, call: Callable[[AccessToken], Awaitable[Response]]
+    ) -> tuple[Response, float]:
+        """The response, and when it was asked for, on time.monotonic."""
         claim = opened.claim
         asked_at = 0.0
 
@@ -151,13 +214,15 @@ class Calls:
             return response
 
         person = Person(claim.user_id, claim.app_user_id, opened.key)
-        response = await self._channel(opened).access.with_token(person, timed)
-        # Only the last response counts: a 401 that a fresh token cures is no failure.
+        return await self._channel(opened).access.with_token(person, timed), asked_at
+
+    def _report(
+        self, claim: Claim, response: Response, asked_at: float, *, of_type: bool = True
+    ) -> None:
         self._rate_limiters[claim.destination].answered(
             response,
             asked_at,
-            fhir_type=claim.fhir_type,
+            fhir_type=claim.fhir_type if of_type else None,
             upload_id=claim.upload_id,
             user_id=claim.user_id,
         )
-        return response

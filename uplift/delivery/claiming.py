@@ -6,13 +6,17 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 from uuid import UUID
 
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uplift.delivery.heartbeats import Heartbeats
 from uplift.delivery.in_flight import InFlightLimit
 from uplift.delivery.rate_limiter import RateLimiter
+from uplift.delivery.sharing import Candidate, groups, limits_at_claim
+from uplift.destinations.destination import Destination
 from uplift.ledger import due, fair_queue, leases, set_aside
 from uplift.ledger.database import Database
 from uplift.ledger.due import Due
@@ -33,9 +37,10 @@ _LOOK_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What is claimed, what must be attempted alone, and of how many it was found out."""
+    """What is claimed, in groups that are attempted together; what must be attempted while nothing
+    else is; and of how many it was found out."""
 
-    claims: list[Claim]
+    groups: list[list[Claim]]
     suspects: list[UUID]
     found: int
 
@@ -59,7 +64,7 @@ class Claimer:
     def __init__(
         self,
         database: Database,
-        destination: str,
+        destination: Destination,
         rate_limiter: RateLimiter,
         in_flight: InFlightLimit,
         heartbeats: Heartbeats,
@@ -67,7 +72,9 @@ class Claimer:
         stopping: asyncio.Event,
     ) -> None:
         self._database = database
-        self._destination = destination
+        self._destination = destination.name
+        self._together = destination.max_together
+        self._to = destination
         self._rate_limiter = rate_limiter
         self._in_flight = in_flight
         self._heartbeats = heartbeats
@@ -104,7 +111,8 @@ class Claimer:
 
         What another caller attempts alone, `elsewhere`, is left to it.
         """
-        async with self._acquire(limit) as acquired:
+        leased: list[list[Claim]] = []
+        async with self._acquire(limit, together=self._together) as acquired:
             acquired.permits = await self._permits(acquired.slots)
             if not acquired.permits:
                 return None
@@ -125,12 +133,12 @@ class Claimer:
                 ]
                 others = {id_: each for id_, each in front.due.items() if id_ not in suspects}
                 leased = await self._lease_fitting(connection, others, acquired, since)
-            acquired.claims = claims = leased
+            acquired.claims = [claim for group in leased for claim in group]
         alone = [id_ for id_ in suspects if id_ not in elsewhere]
         passed = front.found - len(front.due)
         if not (others or alone or passed):
             return None
-        return Claimed(claims, alone, len(claims) + len(alone) + passed)
+        return Claimed(leased, alone, len(acquired.claims) + len(alone) + passed)
 
     async def claim_alone(self, upload_id: UUID) -> list[Claim] | None:
         """Claim this one, if it is due; None without a permit. Acquires no slot."""
@@ -182,13 +190,15 @@ class Claimer:
                     connection, [upload_id], stalled_seconds=self._rate_limiter.stalled_seconds
                 )
                 leased = await self._lease_fitting(connection, found, acquired, since)
-            acquired.claims = leased
+            acquired.claims = [claim for group in leased for claim in group]
         return acquired.claims
 
     @asynccontextmanager
-    async def _acquire(self, limit: int) -> AsyncIterator[_Acquired]:
+    async def _acquire(self, limit: int, *, together: int = 1) -> AsyncIterator[_Acquired]:
         """Within it, up to so many slots are acquired. Afterwards what is not used is released."""
-        acquired = _Acquired(await self._in_flight.acquire(limit, self._destination))
+        acquired = _Acquired(
+            await self._in_flight.acquire(limit, self._destination, together=together)
+        )
         try:
             yield acquired
         finally:
@@ -205,12 +215,23 @@ class Claimer:
         found: Mapping[UUID, Due],
         acquired: _Acquired,
         since: float,
-    ) -> list[Claim]:
-        """Lease those of these that fit. The others stay at the front."""
+    ) -> list[list[Claim]]:
+        """Lease those of these that fit, in groups. The others stay at the front."""
         count = self._in_flight.fit([each.body_bytes for each in found.values()], self._destination)
         fitting = dict(islice(found.items(), count))
         acquired.body_bytes = sum(each.body_bytes for each in fitting.values())
-        return await leases.lease(connection, fitting, since=since, **self._terms())
+        planned = groups([_candidate(each.row) for each in fitting.values()], self._to)
+        limits = {id_: each.row.bundle_limit for id_, each in fitting.items()}
+        claims = await leases.lease(
+            connection,
+            fitting,
+            since=since,
+            bundle_limits=limits_at_claim(planned, limits),
+            **self._terms(),
+        )
+        leased = {claim.upload_id: claim for claim in claims}
+        found_of = ([leased[id_] for id_ in group if id_ in leased] for group in planned)
+        return [group for group in found_of if group]
 
     def _terms(self) -> LeaseTerms:
         return LeaseTerms(
@@ -234,3 +255,15 @@ class Claimer:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), wait)
         return 0
+
+
+def _candidate(row: Row[Any]) -> Candidate:
+    return Candidate(
+        upload_id=row.id,
+        user_id=row.user_id,
+        fhir_version=row.fhir_version,
+        body_bytes=row.body_bytes,
+        limit=row.bundle_limit,
+        # These read first, or do not send: nobody should wait for them.
+        alone=row.cancel_requested or row.past_deadline or row.read_first,
+    )

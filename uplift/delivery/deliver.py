@@ -16,7 +16,9 @@ from uplift.delivery.attempt import Attempter
 from uplift.delivery.claiming import MAX_CLAIM, Claimer
 from uplift.delivery.heartbeats import Heartbeats
 from uplift.delivery.in_flight import InFlightLimit
+from uplift.delivery.meeting import Meeting
 from uplift.delivery.rate_limiter import RateLimiter
+from uplift.destinations.destination import Destination
 from uplift.destinations.responses import WRONG_RESOURCES
 from uplift.ledger import leases, receipts
 from uplift.ledger.database import Database, is_away
@@ -50,6 +52,7 @@ class Deliverer:
         attempter: Attempter,
         addresses: AddressCheck,
         rate_limiters: Mapping[str, RateLimiter],
+        destinations: Mapping[str, Destination],
         heartbeats: Heartbeats,
         settings: Settings,
     ) -> None:
@@ -71,7 +74,7 @@ class Deliverer:
         self._claimers = {
             name: Claimer(
                 database,
-                name,
+                destinations[name],
                 rate_limiter,
                 self._in_flight,
                 heartbeats,
@@ -133,9 +136,11 @@ class Deliverer:
                 claimed = await claimer.claim(queue, ready, elsewhere=self._suspects)
             if claimed is None:
                 return
-            for claim in claimed.claims:
-                waiting_duration.labels(queue).observe(claim.due_seconds)
-                sends.create_task(self._deliver_in_flight(claim))
+            for group in claimed.groups:
+                meeting = self._attempter.meeting(group)
+                for claim in group:
+                    waiting_duration.labels(queue).observe(claim.due_seconds)
+                    sends.create_task(self._deliver_in_flight(claim, meeting))
             for upload_id in claimed.suspects:
                 if not await self._deliver_alone(upload_id, claimer):
                     return
@@ -155,13 +160,13 @@ class Deliverer:
             self._suspects.discard(upload_id)
         return True
 
-    async def _deliver_in_flight(self, claim: Claim) -> None:
+    async def _deliver_in_flight(self, claim: Claim, meeting: Meeting | None = None) -> None:
         try:
-            await self._deliver_one(claim)
+            await self._deliver_one(claim, meeting)
         finally:
             await self._in_flight.release(1, claim.body_bytes, destination=claim.destination)
 
-    async def _deliver_one(self, claim: Claim) -> None:
+    async def _deliver_one(self, claim: Claim, meeting: Meeting | None = None) -> None:
         try:
             upload = str(claim.upload_id)
             with (
@@ -170,7 +175,7 @@ class Deliverer:
                     "attempt", parent=claim.trace_parent, upload=upload, attempt=claim.attempts
                 ) as span,
             ):
-                outcome = await self._attempter.attempt(claim)
+                outcome = await self._attempter.attempt(claim, meeting)
                 span.note(state=outcome.change.target.value, outcome=outcome.code)
             await self._record(outcome)
         except Exception as error:  # noqa: BLE001  one upload must not take the others with it

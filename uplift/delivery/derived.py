@@ -12,6 +12,7 @@ import orjson
 
 from uplift.delivery.after_conflict import Next, Refused, after_conflict, after_deletion
 from uplift.delivery.calls import Calls
+from uplift.delivery.meeting import Meeting
 from uplift.delivery.persons import Persons
 from uplift.delivery.reconcile import needs_equal_content, written_after
 from uplift.delivery.results import (
@@ -40,7 +41,7 @@ from uplift.destinations.references import (
     rewritten,
     write,
 )
-from uplift.destinations.requests import Put, Upsert
+from uplift.destinations.requests import Entry, Put, Upsert
 from uplift.destinations.responses import Response, ResponseKind
 from uplift.destinations.same_content import same_content
 from uplift.fhir.versions import FhirVersion
@@ -65,10 +66,12 @@ class DerivedDelivery:
         self._versions: set[tuple[str, str]] = set()  # that a destination was seen to be of
         self._asking: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def deliver(self, opened: Opened) -> tuple[LastStep, bytes | None]:
+    async def deliver(
+        self, opened: Opened, meeting: Meeting | None = None
+    ) -> tuple[LastStep, bytes | None]:
         """One attempt: its last step, and the body that was sent or looked for.
 
-        Raises what `Calls` raises.
+        Its first write is that of the `meeting`, if there is one. Raises what `Calls` raises.
         """
         claim = opened.claim
         ending = _ending(opened)
@@ -81,7 +84,7 @@ class DerivedDelivery:
             return await self._end(opened, form, ending), form.body
         if claim.read_first:
             return await self._read_and_send(opened, form), form.body
-        return await self._send(opened, form, opened.delivered_version), form.body
+        return await self._send(opened, form, opened.delivered_version, meeting), form.body
 
     async def _end(self, opened: Opened, form: _Form, ending: Cancelled | PastDeadline) -> LastStep:
         """It ends without another send. If it has arrived, it is delivered."""
@@ -146,8 +149,10 @@ class DerivedDelivery:
 
     # --- the requests ------------------------------------------------------------------------
 
-    async def _send(self, opened: Opened, form: _Form, if_match: str | None) -> LastStep:
-        sent = await self._write(opened, form, if_match)
+    async def _send(
+        self, opened: Opened, form: _Form, if_match: str | None, meeting: Meeting | None = None
+    ) -> LastStep:
+        sent = await self._write(opened, form, if_match, meeting)
         if sent.response.kind is not ResponseKind.CONFLICT:
             return sent
         found = await self._read(opened, form)
@@ -201,12 +206,18 @@ class DerivedDelivery:
                 return await self._send(opened, form, None)
         return LookUpFailed(found)
 
-    async def _write(self, opened: Opened, form: _Form, if_match: str | None) -> Sent:
+    async def _write(
+        self, opened: Opened, form: _Form, if_match: str | None, meeting: Meeting | None = None
+    ) -> Sent:
         match form.write:
             case Put(resource_id):
                 write: Put | Upsert = Put(resource_id, if_match)
             case Upsert(value, parameter):
                 write = Upsert(value, parameter, if_match=if_match)
+        if meeting is not None:
+            entry = Entry(opened.claim.resource_type, write, form.body)
+            response, together = await meeting.write(opened, entry, form.resource)
+            return Sent(response, conditional=bool(if_match), together=together)
         response = await self._calls.write(opened, write, form.body)
         if response.kind is ResponseKind.REFUSED and await self._lost_person(opened):
             # Somebody deleted the Patient: the next attempt makes it again.

@@ -71,19 +71,25 @@ class InFlightLimit:
             use.works_until > now for name, use in self._uses.items() if name != destination
         )
 
-    async def acquire(self, limit: int, destination: str = "") -> int:
+    async def acquire(self, limit: int, destination: str = "", *, together: int = 1) -> int:
         """Wait for free slots, and use at least one and at most `limit` of them.
 
         While only a few are free, it waits for some more: a claim of a few uploads costs almost as
-        much as a claim of dozens.
+        much as a claim of dozens. Where `together` go with one request it waits for as many, but
+        never for more than half of the destination's share: some of it may hang for long.
         """
-        enough = min(limit, self._few)
+        few = min(limit, self._few)
+
+        def has_enough() -> bool:
+            many = min(limit, together, self._share(destination) // 2)
+            return self._has_free(max(few, many), destination)
+
         async with self._freed:
-            self._wanted.append(enough)
+            self._wanted.append(few)
             try:
-                await self._freed.wait_for(lambda: self._has_free(enough, destination))
+                await self._freed.wait_for(has_enough)
             finally:
-                self._wanted.remove(enough)
+                self._wanted.remove(few)
             acquired = min(limit, self._free_slots(destination))
             self._uses[destination].slots += acquired
             slots_free.set(self._slots - self.in_flight)

@@ -33,6 +33,7 @@ from uplift.delivery.results import (
     Unprepared,
     Unvalidated,
 )
+from uplift.delivery.sharing import after_refused
 from uplift.destinations.responses import Response, ResponseKind
 from uplift.errors import LoginFailed, NeedsAuthorization, TokenPending, TokenUnavailable
 from uplift.fhir.issues import ISSUES_KEPT
@@ -165,6 +166,7 @@ def change_of(
         maybe_sent=then.state is not State.DELIVERED
         and (unknown or result.in_doubt or claim.maybe_sent),
         empty_searches=empty_searches,
+        bundle_limit=_bundle_limit(claim, last),
         possible_duplicate=True if result.in_doubt and arrived else None,
         last_response=response.code if response is not None else then.code,
         issues=_issues(result, response),
@@ -182,6 +184,15 @@ def _issues(result: Result, response: Response | None) -> dict[str, Any] | None:
         "total": own["total"] + len(response.refusal),
         "issue": [*response.refusal, *own["issue"]][:ISSUES_KEPT],
     }
+
+
+def _bundle_limit(claim: Claim, last: LastStep) -> int | None:
+    """The largest Bundle that it may join from now on; None: as the claim has written it."""
+    if isinstance(last, Sent) and last.response.kind is ResponseKind.BUNDLE_REFUSED:
+        return after_refused(last.together, last.response.status_code)
+    if _is_unknown(last) and not (isinstance(last, Sent) and last.together == 1):
+        return None
+    return claim.bundle_limit
 
 
 def response_of(last: LastStep) -> Response | None:
@@ -294,13 +305,15 @@ def _then(last: LastStep, policy: Policy, jitter: float) -> _Next | _Retry | _Wa
             return _Retry(Reason.RETRY, f"failed_{error}")
 
 
-def _after_write(response: Response, policy: Policy, *, overwrote: bool) -> _Next | _Retry:
+def _after_write(response: Response, policy: Policy, *, overwrote: bool) -> _Next | _Retry | _Wait:
     floor = response.retry_after or 0.0
     match response.kind:
         case ResponseKind.STORED if overwrote:
             return _OVERWROTE
         case ResponseKind.STORED:
             return _STORED_DIFFERENTLY if response.differs else _STORED
+        case ResponseKind.BUNDLE_REFUSED:
+            return _Wait(Reason.SMALLER_BUNDLE, response.code, floor)
         case ResponseKind.REFUSED:
             return _Next(State.REFUSED, Reason.UPSTREAM_REFUSED, response.code)
         case ResponseKind.UNKNOWN if not policy.repeats:

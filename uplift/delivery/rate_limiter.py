@@ -55,7 +55,8 @@ which may be wrong. `rate_limiter.lua` has the same limit."""
 
 _GOOD = frozenset(
     {ResponseKind.STORED, ResponseKind.FOUND, ResponseKind.ABSENT, ResponseKind.REFUSED}
-    | {ResponseKind.LOCKED, ResponseKind.CONFLICT, ResponseKind.DELETED}
+    | {ResponseKind.LOCKED, ResponseKind.CONFLICT, ResponseKind.BUNDLE_REFUSED}
+    | {ResponseKind.DELETED}
 )
 # UNAUTHORIZED is only reported after a refresh that worked.
 _BAD = frozenset({ResponseKind.UNKNOWN, ResponseKind.NOT_SENT, ResponseKind.UNAUTHORIZED})
@@ -186,14 +187,18 @@ class RateLimiter:
         response: Response,
         asked_at: float,
         *,
-        fhir_type: FhirType,
+        fhir_type: FhirType | None,
         upload_id: UUID,
         user_id: UUID,
     ) -> None:
-        """Report the response about this upload to a request of that time, on time.monotonic."""
-        self.types.answered(
-            response, asked_at, fhir_type=fhir_type, upload_id=upload_id, user_id=user_id
-        )
+        """Report the response about this upload to a request of that time, on time.monotonic.
+
+        Without a type it speaks of none: it is that of a whole Bundle.
+        """
+        if fhir_type is not None:
+            self.types.answered(
+                response, asked_at, fhir_type=fhir_type, upload_id=upload_id, user_id=user_id
+            )
         report = self._report
         if response.status_code == _TOO_MANY_REQUESTS or response.kind is ResponseKind.BUSY:
             report.busy_asked = max(report.busy_asked, asked_at)

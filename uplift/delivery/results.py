@@ -133,12 +133,14 @@ class Sent:
     """A write was tried, and this is the response.
 
     `overwrote` is whether it went over somebody else's content. `conditional` is whether it asked
-    for a version: then a late commit cannot go over a newer one.
+    for a version: then a late commit cannot go over a newer one. `together` is how many records
+    went with the same request.
     """
 
     response: Response
     overwrote: bool = False
     conditional: bool = False
+    together: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,14 +11,18 @@ from urllib.parse import quote, urlencode
 import aiohttp
 import httpx
 
+from uplift.destinations.bundle_responses import BundleResponse, classify_bundle
 from uplift.destinations.contents import read_content
 from uplift.destinations.destination import Destination, Mode
 from uplift.destinations.refusals import refusal_issues
 from uplift.destinations.requests import (
+    Entry,
     Prepared,
     Upsert,
     Write,
+    bundle_body,
     fits_a_header,
+    prepare_bundle,
     prepare_delete,
     prepare_read,
     prepare_write,
@@ -106,24 +110,8 @@ class FhirClient:
         )
         if prepared is None:
             return Response(ResponseKind.HOLD, "unaddressable_id")
-        started = silent = False
-
-        async def stream() -> AsyncIterator[bytes]:
-            # A process that was frozen after its decision to send must not send late: meanwhile
-            # another worker may have claimed the upload.
-            nonlocal started, silent
-            silent = not may_send()
-            if silent or time.monotonic() >= deadline:
-                raise DeadlinePassed
-            started = True
-            yield body
-
-        response = await self._exchange(self._request(prepared, stream()), deadline)
-        if silent:
-            raise HeartbeatMissing
+        response = await self._send(prepared, body, deadline, may_send)
         if isinstance(response, Response):
-            if not started:
-                return Response(ResponseKind.NOT_SENT, response.code)
             return response
         status, headers, content = response
         classify = partial(
@@ -145,6 +133,47 @@ class FhirClient:
             return classified
         refusal = refusal_issues(headers, content, version, resource_type)
         return replace(classified, refusal=refusal)
+
+    async def write_bundle(
+        self,
+        entries: Sequence[Entry],
+        *,
+        authorization: str,
+        version: FhirVersion,
+        deadline: float,
+        may_send: Callable[[], bool] = lambda: True,
+    ) -> BundleResponse:
+        """Send several resources as one Bundle; the response to each, in their order.
+
+        `deadline` and `may_send` as in `write`, and so is what it raises.
+        """
+        body = bundle_body(self._destination.bundle, entries)
+        prepared = prepare_bundle(
+            self._destination, version=version, authorization=authorization, body_bytes=len(body)
+        )
+        if not fits_a_header(authorization):
+            return BundleResponse.of_all(_UNUSABLE_TOKEN, entries)
+        if prepared is None:
+            not_taken = Response(ResponseKind.HOLD, "version_not_taken")
+            return BundleResponse.of_all(not_taken, entries)
+        # What is stored comes back, with what servers add to each.
+        limit = self._max_response + 2 * len(body)
+        response = await self._send(prepared, body, deadline, may_send, limit)
+        if isinstance(response, Response):
+            return BundleResponse.of_all(response, entries)
+        status, headers, content = response
+        classify = partial(
+            classify_bundle,
+            status,
+            headers,
+            content,
+            entries,
+            destination=self._destination,
+            version=version,
+        )
+        if len(body) + len(content) > _MAX_INLINE_BYTES:
+            return await asyncio.to_thread(classify)
+        return classify()
 
     async def delete(
         self,
@@ -290,6 +319,33 @@ class FhirClient:
         return self._http.build_request(
             prepared.method, prepared.url, content=content, headers=prepared.headers
         )
+
+    async def _send(
+        self,
+        prepared: Prepared,
+        body: bytes,
+        deadline: float,
+        may_send: Callable[[], bool],
+        limit: int | None = None,
+    ) -> tuple[int, httpx.Headers, bytes] | Response:
+        started = silent = False
+
+        async def stream() -> AsyncIterator[bytes]:
+            # A process that was frozen after its decision to send must not send late: meanwhile
+            # another worker may have claimed the upload.
+            nonlocal started, silent
+            silent = not may_send()
+            if silent or time.monotonic() >= deadline:
+                raise DeadlinePassed
+            started = True
+            yield body
+
+        response = await self._exchange(self._request(prepared, stream()), deadline, limit)
+        if silent:
+            raise HeartbeatMissing
+        if isinstance(response, Response) and not started:
+            return Response(ResponseKind.NOT_SENT, response.code)
+        return response
 
     async def _get(
         self,

@@ -12,6 +12,7 @@ from uplift.destination_settings import PREFIX, DestinationSettings, check_names
 from uplift.destinations.configured_login import configured_login
 from uplift.destinations.derived_ids import read_id_key
 from uplift.destinations.destination import (
+    BundleType,
     ClientCertificate,
     Destination,
     Destinations,
@@ -125,11 +126,18 @@ def _destination(name: str, own: DestinationSettings, settings: Settings) -> Des
         )
     preset = PRESETS[kind]
     limit = own.destination_max_attempts_per_second or preset.max_attempts_per_second
+    mode = Mode(own.destination_mode or preset.mode)
+    bundle = BundleType(own.destination_bundle or preset.bundle)
+    if mode is Mode.ONEUP and bundle is not BundleType.NONE:
+        raise ConfigurationError(
+            f"The destination {name!r} has mode oneup and bundle {bundle}: Bundles need mode put or"
+            " upsert, where a record that is sent twice is stored once."
+        )
     bases = _bases(name, kind, own, settings)
     return Destination(
         name=name,
         bases=bases,
-        mode=Mode(own.destination_mode or preset.mode),
+        mode=mode,
         subject=Subject(own.destination_subject or preset.subject),
         login=configured_login(name, own, preset, bases),
         media_type=own.destination_media_type or preset.media_type,
@@ -142,7 +150,9 @@ def _destination(name: str, own: DestinationSettings, settings: Settings) -> Des
         on_foreign=OnForeign(own.destination_on_foreign),
         on_deleted=OnDeleted(own.destination_on_deleted),
         max_attempts_per_second=limit or settings.max_attempts_per_second,
-        bundle_entries=preset.bundle_entries,
+        bundle=bundle,
+        bundle_entries=own.destination_bundle_entries or preset.bundle_entries,
+        bundle_bytes=own.destination_bundle_bytes,
         history=preset.history,
     )
 

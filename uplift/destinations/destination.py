@@ -30,6 +30,18 @@ class Subject(StrEnum):
     PATIENT = "patient"  # they lead to a Patient that Uplift makes
 
 
+MAX_TOGETHER = 100
+"""So many records go with one request at most, however many a server takes."""
+
+
+class BundleType(StrEnum):
+    """In what kind of Bundle a destination takes several records at once."""
+
+    NONE = "none"  # in none: each record has a request of its own
+    TRANSACTION = "transaction"  # all or nothing
+    BATCH = "batch"  # each entry by itself
+
+
 class Meaning(StrEnum):
     """What a 409 or a 412 says at this destination, where no precondition was sent."""
 
@@ -146,9 +158,9 @@ class Destination:
 
     `bases` has the full base of each version that the server takes, without a slash at its end: a
     version without one is not taken. `tenant` is a path segment behind each base, or empty.
-    `bundle_entries` is how many records one Bundle may hold. `{fhirVersion}` in `media_type` stands
-    for the version of the base. `history` says what the server keeps of what was deleted, and how
-    that is removed.
+    `bundle_entries` is how many records one Bundle may hold, and `bundle_bytes` how many bytes.
+    `{fhirVersion}` in `media_type` stands for the version of the base.
+    `history` says what the server keeps of what was deleted, and how that is removed.
     """
 
     name: str
@@ -166,7 +178,9 @@ class Destination:
     on_foreign: OnForeign = OnForeign.OVERWRITE
     on_deleted: OnDeleted = OnDeleted.KEEP
     max_attempts_per_second: float
+    bundle: BundleType = BundleType.NONE
     bundle_entries: int = 1
+    bundle_bytes: int = 1_000_000
     history: str = ""
 
     def base(self, version: FhirVersion) -> str | None:
@@ -193,6 +207,11 @@ class Destination:
     def derives_ids(self) -> bool:
         """Whether a record is known there by an id that Uplift derives."""
         return self.mode is not Mode.ONEUP
+
+    @property
+    def max_together(self) -> int:
+        """How many records go there in one request at most."""
+        return 1 if self.bundle is BundleType.NONE else min(self.bundle_entries, MAX_TOGETHER)
 
     @property
     def address(self) -> str:

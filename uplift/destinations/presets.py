@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from uplift.destinations.destination import Meaning, Mode, Subject
+from uplift.destinations.destination import BundleType, Meaning, Mode, Subject
 
 _FHIR_JSON = "application/fhir+json"
 
@@ -27,6 +27,7 @@ class Preset:
     media_type: str = _FHIR_JSON
     on_conflict: Meaning = Meaning.RETRY
     on_precondition: Meaning = Meaning.REFUSED
+    bundle: BundleType = BundleType.NONE
     bundle_entries: int = 1
     token_url: str = ""
     scope: str = ""

@@ -57,6 +57,12 @@ def receipt_in(headers: httpx.Headers, resource_type: str) -> Receipt:
     return Receipt(unquote(located[2]), tag or located[3])
 
 
+def place_in(headers: httpx.Headers) -> tuple[str, str] | None:
+    """The type and the id that a `Location` names; None if it names none."""
+    located = _LOCATION.search(headers.get("location", ""))
+    return (located[1], unquote(located[2])) if located else None
+
+
 def _instant(text: Any) -> datetime | None:
     """A FHIR instant; None if the text is not one, or has no zone."""
     try:

@@ -21,11 +21,18 @@ _SERVER_CODE = re.compile(r"HAPI-[0-9]{4}(?=:)", re.ASCII)
 def refusal_issues(
     headers: httpx.Headers, body: bytes, version: FhirVersion, resource_type: str
 ) -> tuple[dict[str, Any], ...]:
+    """The issues in the body of a response, as `issues_of` has them."""
+    return issues_of(fhir_object(headers, body), version, resource_type)
+
+
+def issues_of(
+    outcome: dict[str, Any] | None, version: FhirVersion, resource_type: str
+) -> tuple[dict[str, Any], ...]:
     """The issues of an OperationOutcome: FHIR's issue types, and paths of elements that exist.
 
     Each is as `issues` of an upload's status shows it. Empty if the response has none.
     """
-    outcome = fhir_object(headers, body) or {}
+    outcome = outcome or {}
     listed = outcome.get("issue")
     if outcome.get("resourceType") != "OperationOutcome" or not isinstance(listed, list):
         return ()

@@ -1,9 +1,12 @@
 """The requests that write and read at a destination: method, address and headers. Pure."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from urllib.parse import quote, urlencode
 
-from uplift.destinations.destination import Destination, Mode
+import orjson
+
+from uplift.destinations.destination import BundleType, Destination, Mode
 from uplift.fhir.versions import FhirVersion
 
 RECORD_SYSTEM = "urn:uplift:record"
@@ -58,6 +61,24 @@ Write = Create | Update | Put | Upsert
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """A write as a part of a Bundle, with the resource's bytes."""
+
+    resource_type: str
+    write: Put | Upsert
+    body: bytes = field(repr=False)
+
+    @property
+    def url(self) -> str:
+        """Its address below the base."""
+        match self.write:
+            case Put(resource_id):
+                return f"{self.resource_type}/{quote(resource_id, safe='')}"
+            case Upsert():
+                return f"{self.resource_type}?{self.write.query}"
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """A request but for its body."""
 
@@ -97,6 +118,49 @@ def prepare_write(
         case Upsert():
             url = f"{base}?{write.query}"
             return Prepared("PUT", url, headers | _precondition(write.if_match))
+
+
+def prepare_bundle(
+    destination: Destination,
+    *,
+    version: FhirVersion,
+    authorization: str,
+    body_bytes: int,
+) -> Prepared | None:
+    """The request of a Bundle: POST to the base. None if the version is not taken.
+
+    https://hl7.org/fhir/R4/http.html#transaction
+    """
+    base = destination.base(version)
+    if base is None:
+        return None
+    return Prepared(
+        "POST",
+        base,
+        _headers(destination, version, authorization)
+        | {
+            "Content-Type": destination.media_type_of(version),
+            "Content-Length": str(body_bytes),
+            "Prefer": "return=representation",
+        },
+    )
+
+
+def bundle_body(kind: BundleType, entries: Sequence[Entry]) -> bytes:
+    """The Bundle of these entries, in their order. The resources' bytes stay as they are."""
+    parts = (
+        b'{"resource":%b,"request":%b}' % (entry.body, orjson.dumps(_request_of(entry)))
+        for entry in entries
+    )
+    head = b'{"resourceType":"Bundle","type":"%b","entry":[' % kind.value.encode()
+    return head + b",".join(parts) + b"]}"
+
+
+def _request_of(entry: Entry) -> dict[str, str]:
+    request = {"method": "PUT", "url": entry.url}
+    if entry.write.if_match:
+        request["ifMatch"] = f'W/"{entry.write.if_match}"'
+    return request
 
 
 def prepare_read(

@@ -38,6 +38,8 @@ class ResponseKind(StrEnum):
     LOCKED = "locked"  # not stored: another request was at the same resource
     CONFLICT = "conflict"  # not stored: another version is there, or LOCKED: a read tells
     REFUSED = "refused"  # this record will never be accepted as it is
+    # Not stored: one record of its Bundle, and nobody knows which, is not accepted as it is.
+    BUNDLE_REFUSED = "bundle_refused"
     UNAUTHORIZED = "unauthorized"
     HOLD = "hold"  # the deployment is at fault rather than the record
     FOUND = "found"  # a look-up found a resource
@@ -136,9 +138,29 @@ def classify_write(
     `sent` is the body of the request. `keeps_ids` is whether the destination is known to keep the
     ids that resources are created with.
     """
-    code = f"http_{status}"
+    answer = Received(status, headers, fhir_object(headers, body), is_empty=not body)
     if 200 <= status < 300:
-        return _classify_success(status, headers, body, resource_type, write, sent, keeps_ids)
+        return classify_success(answer, resource_type, write, sent, keeps_ids=keeps_ids)
+    return classify_failure(answer, destination=destination, write=write)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What came for one write: by a response of its own, or by an entry of a Bundle.
+
+    `resource` is the JSON object that came with it; None if none did. `is_empty`: nothing came.
+    """
+
+    status: int
+    headers: httpx.Headers
+    resource: dict[str, Any] | None
+    is_empty: bool = False
+
+
+def classify_failure(answer: Received, *, destination: Destination, write: Write) -> Response:
+    """Classify the response to a write that has no 2xx."""
+    status, headers = answer.status, answer.headers
+    code = f"http_{status}"
     if status in _NOT_STORED:
         return Response(ResponseKind.BUSY, code, status, retry_after(headers))
     if status == 401:
@@ -146,7 +168,7 @@ def classify_write(
     if status in _CONFLICTS:
         kind = _classify_conflict(status, destination, write)
         return Response(kind, code, status, retry_after(headers))
-    if status in _NOT_THERE and _is_said_to_precondition(headers, body, write):
+    if status in _NOT_THERE and _is_said_to_precondition(answer, write):
         return Response(ResponseKind.CONFLICT, code, status)
     if status in _REFUSED:
         return Response(ResponseKind.REFUSED, code, status)
@@ -173,24 +195,20 @@ def _classify_conflict(status: int, destination: Destination, write: Write) -> R
             return ResponseKind.REFUSED
 
 
-def _is_said_to_precondition(headers: httpx.Headers, body: bytes, write: Write) -> bool:
+def _is_said_to_precondition(answer: Received, write: Write) -> bool:
     """Whether a server itself says, in FHIR, that the version to update is not there.
 
     Azure's is a 404 where the resource is gone without a trace.
     """
     conditional = isinstance(write, Put | Upsert) and bool(write.if_match)
-    return conditional and fhir_object(headers, body) is not None
+    return conditional and answer.resource is not None
 
 
-def _classify_success(
-    status: int,
-    headers: httpx.Headers,
-    body: bytes,
-    resource_type: str,
-    write: Write,
-    sent: bytes,
-    keeps_ids: bool,
+def classify_success(
+    answer: Received, resource_type: str, write: Write, sent: bytes, *, keeps_ids: bool = False
 ) -> Response:
+    """Classify the 2xx to a write of these bytes."""
+    status, headers, stored = answer.status, answer.headers, answer.resource
     ours = _object(sent) or {}
     own_id = ours.get("id")
     match write:
@@ -198,10 +216,9 @@ def _classify_success(
             known_id: str | None = resource_id
         case _:
             known_id = own_id if keeps_ids and isinstance(own_id, str) else None
-    stored = fhir_object(headers, body)
     if stored is not None and stored.get("resourceType") == resource_type:
         receipt, differs = receipt_of(headers, stored), not same_content(ours, stored)
-    elif _may_be_named_by_headers(write, body, stored):
+    elif _may_be_named_by_headers(write, answer):
         receipt, differs = receipt_in(headers, resource_type), False
     else:
         receipt, differs = Receipt(None, None), False
@@ -221,7 +238,7 @@ def _classify_success(
     return Response(ResponseKind.STORED, f"http_{status}", status, receipt=receipt, differs=differs)
 
 
-def _may_be_named_by_headers(write: Write, body: bytes, stored: dict[str, Any] | None) -> bool:
+def _may_be_named_by_headers(write: Write, answer: Received) -> bool:
     """Whether a 2xx without the resource may still be one of a server that stored it.
 
     `Prefer: return=minimal` has no body, `return=OperationOutcome` has one that says that all is
@@ -229,9 +246,10 @@ def _may_be_named_by_headers(write: Write, body: bytes, stored: dict[str, Any] |
     """
     if isinstance(write, Create | Update):
         # Sent again, it might be stored twice: only an empty answer to a create says enough.
-        return not body and isinstance(write, Create)
-    if not body:
+        return answer.is_empty and isinstance(write, Create)
+    if answer.is_empty:
         return True
+    stored = answer.resource
     return (
         stored is not None
         and stored.get("resourceType") == "OperationOutcome"

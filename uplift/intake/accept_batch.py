@@ -23,7 +23,7 @@ from uplift.intake.version_taken import check_version
 from uplift.ledger import accepting, batches, users
 from uplift.ledger.audit import SYSTEM, Actor
 from uplift.ledger.batches import BatchRow, NewLine
-from uplift.ledger.database import Database
+from uplift.ledger.database import CommitUnknown, Database
 from uplift.ledger.new_uploads import NewUpload
 from uplift.ledger.users import UserRow
 from uplift.metrics import submissions
@@ -197,6 +197,10 @@ class BatchAcceptor:
         async with self._database.transaction() as connection:
             await batches.close_batch(connection, batch.id, broken=broken)
             row = await batches.get_batch(connection, batch.id)
+            lives = row is not None or await users.get_user(connection, batch.user.id)
+        if row is None and lives:
+            # A standby without the last commits was promoted meanwhile, and this batch with them.
+            raise CommitUnknown(None, None, LookupError())
         if row is None:
             raise users.no_such_user()  # erased meanwhile
         _log.info(

@@ -96,12 +96,12 @@ def _restored_since(upload: Any) -> ColumnElement[bool]:
     return select(1).select_from(Restore).where(since_delivered | never_delivered).exists()
 
 
-def _older_in_doubt(upload: Any) -> ColumnElement[bool]:
-    """Whether an older version may be at the destination, whose outcome stayed unknown, and nothing
-    was delivered there since."""
+def _older_lost(upload: Any) -> Any:
+    """Whether older versions may be at the destination only because the ledger lost commits; NULL
+    if none may be, or something was delivered there since."""
     older = aliased(Upload)
     return (
-        select(1)
+        select(func.bool_and(older.maybe_lost))
         .where(
             older.record_id == upload.record_id,
             older.version < upload.version,
@@ -110,7 +110,7 @@ def _older_in_doubt(upload: Any) -> ColumnElement[bool]:
             older.maybe_sent,
             state_is(older.state, *sorted(ENDED_UNDELIVERED)),
         )
-        .exists()
+        .scalar_subquery()
     )
 
 
@@ -146,6 +146,7 @@ _COLUMNS = (
     Upload.restored,
     Upload.empty_searches,
     Upload.cancel_requested,
+    Upload.bundle_limit,
     Upload.issues.is_not(None).label("validated"),
     Upload.next_attempt_at,
     Upload.give_up_at,
@@ -170,6 +171,7 @@ _READ = (
     "restored",
     "empty_searches",
     "cancel_requested",
+    "bundle_limit",
     "validated",
     "created_at",
     "reason",
@@ -186,7 +188,7 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
     return (
         select(
             *(upload[name] for name in _READ),
-            _older_in_doubt(upload).label("older_in_doubt"),
+            _older_lost(upload).label("older_lost"),
             _is_newer_than_doubt(upload).label("maybe_overwritten"),
             _restored_since(upload).label("read_first"),
             func.coalesce(

@@ -119,10 +119,19 @@ async def _next_versions(
         else:
             # What was delivered last may still be there, after a version that never arrived. The
             # same content that is under way may soon be there.
-            maybe_sent = standing is not None and (
-                standing.maybe_sent or same_as_delivered or new.digest in (standing.under_way or ())
+            known = standing is not None and (
+                same_as_delivered or new.digest in (standing.under_way or ())
             )
-            versions.append(Version(new, record.id, record.versions + 1, maybe_sent))
+            only_lost = standing.only_lost if standing is not None else None
+            versions.append(
+                Version(
+                    new,
+                    record.id,
+                    record.versions + 1,
+                    maybe_sent=known or only_lost is not None,
+                    maybe_lost=bool(only_lost) and not known,
+                )
+            )
     return versions, gone_back
 
 
@@ -247,11 +256,11 @@ _STANDINGS = _AT.statement("""
         (SELECT array_agg(digest) FROM uploads
          WHERE record_id = a.record_id AND destination = a.destination
             AND state IN ('parked', 'queued', 'sending')) AS under_way,
-        EXISTS (SELECT FROM uploads
+        (SELECT bool_and(maybe_lost) FROM uploads
             WHERE record_id = a.record_id AND destination = a.destination
                 AND version > coalesce(d.version, 0) AND maybe_sent
                 AND state IN ('rejected', 'refused', 'expired', 'cancelled', 'superseded')
-        ) AS maybe_sent,
+        ) AS only_lost,
         (SELECT id FROM uploads
          WHERE record_id = a.record_id AND destination = a.destination AND version = d.version
             AND digest = d.digest AND state = 'delivered') AS delivered_upload_id
@@ -280,5 +289,5 @@ def _is_as_delivered(standing: Row[Any]) -> bool:
     return (
         standing.delivered_upload_id is not None
         and not standing.under_way
-        and not standing.maybe_sent
+        and standing.only_lost is None
     )

@@ -41,7 +41,7 @@ class Claim:
     `maybe_sent`.
     `waited_seconds` is how long it has waited for a reference; None if it has not. `read_first` is
     whether a restore came since its record was last delivered. `redriven` is whether a person sends
-    it again.
+    it again. `bundle_limit` is the largest Bundle that it could join before this claim; 0: any.
     """
 
     upload_id: UUID
@@ -76,6 +76,7 @@ class Claim:
     waited_seconds: float | None = None
     read_first: bool = False
     redriven: bool = False
+    bundle_limit: int = 0
     trace_parent: str | None = None
 
     @property
@@ -132,9 +133,13 @@ async def lease(
     due: Mapping[UUID, Due],
     *,
     since: float,
+    bundle_limits: Mapping[UUID, int] | None = None,
     **terms: Unpack[LeaseTerms],
 ) -> list[Claim]:
     """Lease these uploads, which `due` found in the same transaction. Opens their attempts.
+
+    `bundle_limits` are of those that will share a Bundle: what they may join after an unknown
+    outcome.
 
     `since` is on `time.monotonic`, from before the transaction began: the times of the claims
     count from then, so they end before the lease in the ledger does. A leased upload counts as
@@ -163,6 +168,7 @@ async def lease(
                 clock=terms["give_up_seconds"],
                 maybe_sent=(None if row.cancel_requested or _place(row) in collisions else True),
                 maybe_overwritten=row.maybe_overwritten or None,
+                bundle_limit=(bundle_limits or {}).get(row.id),
             )
             for row in rows
         ],
@@ -184,7 +190,7 @@ async def lease(
             sealed_body=contents[row.id][0],
             body_bytes=row.body_bytes,
             attempts=row.attempts + 1,
-            maybe_sent=row.maybe_sent or row.older_in_doubt,
+            maybe_sent=row.maybe_sent or row.older_lost is not None,
             empty_searches=row.empty_searches,
             validated=row.validated,
             past_deadline=row.past_deadline,
@@ -196,18 +202,26 @@ async def lease(
             due_seconds=float(row.due_seconds),
             ledger_at=float(row.ledger_at),
             newer_since=row.created_at if row.restored else None,
-            maybe_lost=row.maybe_lost and not row.older_in_doubt,
-            older_in_doubt=row.older_in_doubt,
+            maybe_lost=_is_only_lost(row),
+            older_in_doubt=row.older_lost is not None,
             read_first=row.read_first,
             derived_id=row.derived_id,
             source_key=row.source_key,
             waited_seconds=None if row.waited_seconds is None else float(row.waited_seconds),
             redriven=row.reason == Reason.REDRIVEN,
+            bundle_limit=row.bundle_limit,
             trace_parent=contents[row.id][1],
         )
         for row in rows
         if row.id in claimed
     ]
+
+
+def _is_only_lost(row: Row[Any]) -> bool:
+    own = (row.maybe_lost,) if row.maybe_sent else ()
+    older = (row.older_lost,) if row.older_lost is not None else ()
+    reasons = own + older
+    return bool(reasons) and all(reasons)
 
 
 def _claimed(rows: Sequence[Row[Any]]) -> list[Claimed]:

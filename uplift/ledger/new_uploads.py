@@ -59,13 +59,15 @@ class NewUpload:
 class Version:
     """A new upload as the next version of its record.
 
-    `maybe_sent` is whether 1upHealth may have its content already.
+    `maybe_sent` is whether 1upHealth may have its content already, and `maybe_lost` whether that
+    is only because the ledger lost commits.
     """
 
     new: NewUpload
     record_id: UUID
     number: int
     maybe_sent: bool
+    maybe_lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ _NEW = Rows(
     record_id="uuid",
     version="int",
     maybe_sent="bool",
+    maybe_lost="bool",
     user_id="uuid",
     identity="bytea",
     upstream_key="bytea",
@@ -118,7 +121,8 @@ _ADD = """
             new.destination, new.fhir_version, new.resource_type, new.digest, new.body_bytes,
             substring(CAST(:bodies AS bytea) FROM new.body_begins FOR new.body_length),
             new.trace_parent,
-            new.maybe_sent OR lost.maybe, lost.maybe AND NOT new.maybe_sent,
+            new.maybe_sent OR lost.maybe,
+            CASE WHEN new.maybe_sent THEN new.maybe_lost ELSE lost.maybe END,
             :state, :reason, lost.settled_at,
             last.finish_tag + sum({cost}) OVER (
                 PARTITION BY new.user_id, new.queue ORDER BY new.body_begins)
@@ -181,6 +185,7 @@ def _row(version: Version, body_begins: int) -> dict[str, Any]:
         "record_id": version.record_id,
         "version": version.number,
         "maybe_sent": version.maybe_sent,
+        "maybe_lost": version.maybe_lost,
         "user_id": new.user_id,
         "identity": new.identity,
         "upstream_key": new.upstream_key,

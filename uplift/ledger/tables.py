@@ -425,6 +425,8 @@ class Upload(Table):
     # Complete searches that found nothing since it may have been sent last.
     empty_searches: Mapped[int] = mapped_column(server_default=_ZERO)
     cancel_requested: Mapped[bool] = mapped_column(server_default=_FALSE)
+    # The largest Bundle that it may still join; 0: any.
+    bundle_limit: Mapped[int] = mapped_column(server_default=_ZERO)
     possible_duplicate: Mapped[bool] = mapped_column(server_default=_FALSE)
     maybe_overwritten: Mapped[bool] = mapped_column(server_default=_FALSE)
     last_response: Mapped[str | None]

@@ -36,6 +36,7 @@ class Change:
     # Whole searches that found nothing since it may have been sent last. A lease that expired, and
     # a return to the queue from another state than sending, reset the count.
     empty_searches: int | None = None
+    bundle_limit: int | None = None  # the largest Bundle that it may still join; 0: any
     possible_duplicate: bool | None = None
     maybe_overwritten: bool | None = None
     # Its worker vanished with it; `crashed_alone`: and with nothing else.
@@ -78,6 +79,7 @@ class Change:
             "maybe_sent": self.maybe_sent,
             "sent_itself": self.sent_itself,
             "empty_searches": self.empty_searches,
+            "bundle_limit": self.bundle_limit,
             "possible_duplicate": self.possible_duplicate,
             "maybe_overwritten": self.maybe_overwritten,
             "crashed": self.crashed,
@@ -107,6 +109,7 @@ _CHANGES = Rows(
     maybe_sent="bool",
     sent_itself="bool",
     empty_searches="int",
+    bundle_limit="int",
     possible_duplicate="bool",
     maybe_overwritten="bool",
     crashed="bool",
@@ -137,7 +140,8 @@ _CHANGE = _CHANGES.statement("""
                              ELSE u.crashes_alone END,
         next_attempt_at = CASE WHEN c.target = 'queued'
                                THEN now() + make_interval(secs => c.delay) END,
-        finish_tag = CASE WHEN c.target = 'sending' OR c.reason = 'handed_back'
+        finish_tag = CASE WHEN c.target = 'sending'
+                               OR c.reason IN ('handed_back', 'smaller_bundle')
                           THEN u.finish_tag END,
         give_up_at = CASE
             WHEN c.target = 'sending'
@@ -160,6 +164,8 @@ _CHANGE = _CHANGES.statement("""
             WHEN c.reason = 'lease_expired' OR (c.target = 'queued' AND c.source <> 'sending')
                 THEN 0
             ELSE coalesce(c.empty_searches, u.empty_searches) END,
+        bundle_limit = CASE WHEN c.reset THEN 0
+                            ELSE coalesce(c.bundle_limit, u.bundle_limit) END,
         possible_duplicate = coalesce(c.possible_duplicate, u.possible_duplicate),
         maybe_overwritten = coalesce(c.maybe_overwritten, u.maybe_overwritten),
         last_response = coalesce(c.last_response, u.last_response),

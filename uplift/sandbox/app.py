@@ -19,6 +19,7 @@ from uplift.sandbox.exchange import Api, Exchange
 from uplift.sandbox.gate import Gate
 from uplift.sandbox.responses import message
 from uplift.sandbox.servers import login, routes
+from uplift.sandbox.servers.bundles import written_by
 from uplift.sandbox.sockets import NoAnswer
 from uplift.sandbox.state import LogEntry, Sandbox
 
@@ -97,6 +98,8 @@ def _endpoint(
             entry.id = exchange.resource_id
             entry.size = len(body)
             entry.sha256 = hashlib.sha256(body).hexdigest() if body else None
+            if sandbox.config.profile is not None and request.method == "POST" and not entry.type:
+                entry.entries = written_by(exchange.json)
         elif api == "token":
             entry.grant_type = exchange.params.get("grant_type")
         entry.user = exchange.account.oneup_user_id if exchange.account else None

@@ -10,6 +10,7 @@ from email.utils import format_datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
+import orjson
 from starlette.responses import Response
 
 from uplift.sandbox import responses, rules
@@ -184,8 +185,8 @@ class Faults:
                 return Cut()
             case rules.ResetConnection():
                 return Reset()
-            case rules.HalfOfAnswer():
-                return HalfAnswer(real or Response(exchange.body or b"{}", 200))
+            case rules.HalfOfAnswer() | rules.WrongEntries():
+                return _spoiled(ending, real or Response(exchange.body or b"{}", 200))
             case rules.Stalled():
                 return Stall(ending.seconds, self.stopping)
 
@@ -220,6 +221,15 @@ def _without_body(real: Response) -> Response:
         if name not in ("content-length", "content-type")
     }
     return Response(status_code=real.status_code, headers=kept)
+
+
+def _spoiled(rule: rules.HalfOfAnswer | rules.WrongEntries, real: Response) -> Response:
+    if isinstance(rule, rules.HalfOfAnswer):
+        return HalfAnswer(real)
+    bundle = orjson.loads(real.body)
+    entries = bundle.get("entry", [])
+    bundle["entry"] = entries[:-1] if rule.order == "missing" else entries[::-1]
+    return Response(orjson.dumps(bundle), real.status_code, media_type=real.media_type)
 
 
 def _retry_after(value: float | str, form: str) -> str:

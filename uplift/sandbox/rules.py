@@ -135,6 +135,14 @@ class LockConflict(_Reply):
     kind: Literal["lock_conflict"]
 
 
+class WrongEntries(_Reply):
+    """The response to a Bundle, with its entries in another order, or without the last one."""
+
+    kind: Literal["entries"]
+    commit: bool = True
+    order: Literal["shuffled", "missing"]
+
+
 class EmptyAnswer(_Reply):
     """The right status and headers, and no body, as if `return=minimal` was asked for."""
 
@@ -190,6 +198,7 @@ Reply = (
     | HalfOfAnswer
     | Stalled
     | LockConflict
+    | WrongEntries
     | EmptyAnswer
 )
 LastingRule = Reply | Slow | IndexLag | RefuseRefresh | EndConsent

@@ -1,7 +1,7 @@
 """The whole state of one sandbox, in memory; what must outlive it is in its journal too."""
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -33,6 +33,8 @@ class LogEntry:
     user: str | None = None
     grant_type: str | None = None
     if_match: str | None = None
+    entries: list[dict[str, str | None]] = field(default_factory=list)
+    """The digest and the precondition of each resource of a Bundle that is written."""
     size: int = 0
     sha256: str | None = None
     status: int | None = None

@@ -560,7 +560,7 @@ export type Readiness = {
  *
  * Only one decision depends on it: a new token ends the waits for a token.
  */
-export type Reason = 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'awaiting_reference' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'version_not_taken' | 'deleted_upstream' | 'changed_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'cannot_look_up' | 'stored_differently' | 'overwrote_upstream' | 'older_version';
+export type Reason = 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'smaller_bundle' | 'no_token' | 'awaiting_token' | 'awaiting_reference' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'version_not_taken' | 'deleted_upstream' | 'changed_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'cannot_look_up' | 'stored_differently' | 'overwrote_upstream' | 'older_version';
 
 /**
  * Receipt
@@ -995,7 +995,7 @@ export type RedriveRequest = {
     /**
      * Only uploads with this reason.
      */
-    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'awaiting_reference' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'version_not_taken' | 'deleted_upstream' | 'changed_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'cannot_look_up' | 'stored_differently' | 'overwrote_upstream' | 'older_version' | null;
+    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'smaller_bundle' | 'no_token' | 'awaiting_token' | 'awaiting_reference' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'version_not_taken' | 'deleted_upstream' | 'changed_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'cannot_look_up' | 'stored_differently' | 'overwrote_upstream' | 'older_version' | null;
     /**
      * Only resources of this type.
      */
@@ -1043,7 +1043,7 @@ export type TryNowRequest = {
     /**
      * Only uploads with this reason.
      */
-    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'no_token' | 'awaiting_token' | 'awaiting_reference' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'version_not_taken' | 'deleted_upstream' | 'changed_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'cannot_look_up' | 'stored_differently' | 'overwrote_upstream' | 'older_version' | null;
+    reason?: 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | 'restored' | 'handed_back' | 'smaller_bundle' | 'no_token' | 'awaiting_token' | 'awaiting_reference' | 'redriven' | 'released' | 'needs_authorization' | 'invalid' | 'too_complex' | 'upstream_refused' | 'crashes_worker' | 'id_collision' | 'newer_upstream' | 'version_not_taken' | 'deleted_upstream' | 'changed_upstream' | 'cancelled_by_owner' | 'gave_up' | 'newer_version' | 'cannot_look_up' | 'stored_differently' | 'overwrote_upstream' | 'older_version' | null;
     /**
      * Only resources of this type.
      */

@@ -154,3 +154,23 @@ async def test_a_cancelled_alone_makes_nobody_wait() -> None:
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     assert await asyncio.wait_for(in_flight.acquire(1), 1) == 1
+
+
+async def test_a_bundle_waits_for_its_slots_but_never_for_more_than_half() -> None:
+    in_flight = InFlightLimit(slots=32, body_bytes=1000)
+    assert await in_flight.acquire(26, together=20) == 26
+    waiting = asyncio.create_task(in_flight.acquire(20, together=20))
+    await in_flight.release(9)
+    assert await waits(waiting), "15 are free"
+    await in_flight.release(1)
+    assert await waiting == 16
+    # What is due alone waits for nobody.
+    await in_flight.release(1)
+    assert await in_flight.acquire(1, together=20) == 1
+
+
+async def test_a_bundle_waits_for_half_of_what_its_destination_may_have() -> None:
+    in_flight = InFlightLimit(slots=32, body_bytes=1000, destinations=2)
+    in_flight.note_work("other")
+    assert await in_flight.acquire(8, "mine", together=20) == 8
+    assert await asyncio.wait_for(in_flight.acquire(20, "mine", together=20), 1) == 8

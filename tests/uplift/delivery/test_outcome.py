@@ -156,6 +156,8 @@ RETRIES: list[tuple[LastStep, Reason, str, float]] = [
     (Unprepared(response(ResponseKind.HOLD)), Reason.HELD, "http_599", 256),
     (Unprepared(response(ResponseKind.REFUSED)), Reason.HELD, "http_599", 256),
     (sent(ResponseKind.LOCKED), Reason.RETRY, "http_599", BACKOFF),
+    (sent(ResponseKind.BUNDLE_REFUSED), Reason.SMALLER_BUNDLE, "http_599", 0),
+    (sent(ResponseKind.BUNDLE_REFUSED, 90), Reason.SMALLER_BUNDLE, "http_599", 90),
     (sent(ResponseKind.CONFLICT), Reason.RETRY, "http_599", BACKOFF),
     (NoToken(LoginFailed("http_401")), Reason.HELD, "login_http_401", 256),
     (SearchEmpty(), Reason.SETTLING, "search_empty", 128),
@@ -242,7 +244,7 @@ def test_a_retry_waits_for_its_backoff_and_its_floor(
 ) -> None:
     made, said = change(last)
     assert (made.target, made.reason, said, made.delay) == (State.QUEUED, reason, code, delay)
-    waits = reason in (Reason.AWAITING_TOKEN, Reason.AWAITING_REFERENCE)
+    waits = reason in (Reason.AWAITING_TOKEN, Reason.AWAITING_REFERENCE, Reason.SMALLER_BUNDLE)
     assert (made.clock, made.free) == (None, waits)
 
 
@@ -398,3 +400,30 @@ DELIVERIES = (STORED, STORED_DIFFERENTLY, OVERWROTE, FOUND)
 @pytest.mark.parametrize("last", [step for step in STEPS if step not in DELIVERIES], ids=name)
 def test_only_a_delivered_upload_has_a_receipt(last: LastStep) -> None:
     assert receipt_of(OPENED, Result(last), NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "together", "limit"),
+    [
+        (ResponseKind.STORED, 50, 6),
+        (ResponseKind.BUSY, 50, 6),
+        (ResponseKind.NOT_SENT, 50, 6),
+        (ResponseKind.CONFLICT, 50, 6),
+        (ResponseKind.REFUSED, 50, 6),
+        (ResponseKind.UNKNOWN, 50, None),
+        (ResponseKind.UNKNOWN, 1, 6),
+        (ResponseKind.BUNDLE_REFUSED, 50, 6),
+        (ResponseKind.BUNDLE_REFUSED, 6, 1),
+    ],
+)
+def test_only_what_a_bundle_came_to_makes_the_next_one_smaller(
+    kind: ResponseKind, together: int, limit: int | None
+) -> None:
+    made, _ = change(replace(sent(kind), together=together), bundle_limit=6)
+    assert made.bundle_limit == limit, "None is what the claim has written"
+
+
+def test_a_write_that_broke_leaves_what_the_claim_wrote_and_all_else_takes_it_back() -> None:
+    assert change(BROKEN, bundle_limit=6)[0].bundle_limit is None
+    assert change(Stopped(), bundle_limit=6)[0].bundle_limit == 6
+    assert change(AwaitsReference(), bundle_limit=0)[0].bundle_limit == 0

@@ -11,6 +11,7 @@ from uplift.destinations.configured import configured_destinations
 from uplift.destinations.destination import (
     BasicLogin,
     BearerLogin,
+    BundleType,
     ClientCredentialsLogin,
     ClientStyle,
     Destination,
@@ -114,6 +115,34 @@ def test_a_preset_decides_what_no_setting_does_and_a_setting_overrides_it() -> N
     own = configured_destinations(settings.model_copy(update=changed))["hapi"]
     assert (preset.subject, preset.media_type) == (Subject.PATIENT, "application/fhir+json")
     assert (own.subject, own.media_type) == (Subject.AS_IS, "application/json")
+
+
+def test_bundles_are_a_choice_and_have_bounds(tmp_path: Path) -> None:
+    base = 'r4 = "https://hapi.example.org"\n'
+    table = 'bundle = "transaction"\nbundle_entries = 30\nbundle_bytes = 5000\n'
+    found = configured_destinations(_file(tmp_path, f"[hapi]\n{base}"))["hapi"]
+    assert (found.bundle, found.max_together) == (BundleType.NONE, 1)
+    found = configured_destinations(_file(tmp_path, f"[hapi]\n{base}{table}"))["hapi"]
+    assert (found.bundle, found.max_together) == (BundleType.TRANSACTION, 30)
+    assert found.bundle_bytes == 5000
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ('bundle = "batch"\nmode = "oneup"', "Bundles need mode put or upsert"),
+        ('bundle = "all"', "bundle"),
+        ("bundle_entries = 101", "bundle_entries"),
+        ("bundle_entries = 0", "bundle_entries"),
+    ],
+)
+def test_no_bundle_that_could_store_a_record_twice_or_has_no_bounds(
+    tmp_path: Path, table: str, said: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        configured_destinations(
+            _file(tmp_path, f'[hapi]\nr4 = "https://hapi.example.org"\n{table}')
+        )
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS.keys() - {"oneup"}))

@@ -22,7 +22,7 @@ from uplift.intake.back_pressure import BackPressure
 from uplift.intake.labels import Labels
 from uplift.ledger import batches
 from uplift.ledger.batches import BatchRow, LineRow
-from uplift.ledger.database import Database
+from uplift.ledger.database import CommitUnknown, Database
 from uplift.ledger.tables import Upload
 from uplift.ledger.uploads import body_context
 from uplift.ledger.users import UserRow
@@ -330,6 +330,18 @@ async def test_an_id_is_taken_once(acceptor: BatchAcceptor, alice: UserRow) -> N
         *(acceptor.open("alice", other, _R4) for other in [uuid4()] * 5), return_exceptions=True
     )
     assert sum(isinstance(each, Conflict) for each in twins) == 4
+
+
+async def test_of_a_batch_that_the_ledger_lost_nobody_knows_what_was_accepted(
+    acceptor: BatchAcceptor, alice: UserRow, database: Database
+) -> None:
+    """A standby without the last commits is promoted meanwhile."""
+    batch = await acceptor.open("alice", uuid4(), _R4)
+    async with database.transaction() as connection:
+        await connection.execute(text("DELETE FROM batches"))
+
+    with pytest.raises(CommitUnknown):
+        await acceptor.add_entries(batch, entries([]))
 
 
 async def test_a_user_who_is_erased_meanwhile_gets_nothing_more(

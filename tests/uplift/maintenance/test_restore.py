@@ -333,6 +333,30 @@ async def test_what_was_in_doubt_before_the_restore_stays_so(
         assert (row.maybe_sent, row.maybe_lost) == (True, not in_doubt)
 
 
+@pytest.mark.parametrize("in_doubt", [False, True])
+@pytest.mark.parametrize("accepted", ["before the restore", "after it"])
+async def test_a_later_version_is_in_doubt_for_the_same_reason_as_the_older_one(
+    database: Database, alice: UserRow, accepted: str, in_doubt: bool
+) -> None:
+    older = await rows.put(database, alice, identity=b"i")
+    await rows.bring_to(database, older, State.REFUSED, maybe_sent=in_doubt)
+    if accepted == "before the restore":
+        later = await rows.put(database, alice, identity=b"i")
+        # As if its own mark were not there yet: the older one's alone decides.
+        await mark(database)
+        await rows.bring_to(
+            database, later, State.QUEUED, maybe_sent=False, maybe_lost=False, restored=False
+        )
+    else:
+        await mark(database)
+        async with database.transaction() as connection:
+            past = "UPDATE restores SET settled_at = now(), look_until = now()"
+            await connection.execute(text(past))
+        later = await rows.put(database, alice, identity=b"i")
+    (claim,) = await rows.claim(database, later)
+    assert (claim.maybe_sent, claim.maybe_lost) == (True, not in_doubt)
+
+
 @pytest.mark.parametrize("since", [timedelta(minutes=2), timedelta(0), timedelta(days=300)])
 async def test_whatever_time_is_given_no_older_version_goes_over_a_newer_one(
     relay: Relay, settings: Settings, upstream: SandboxServer, since: timedelta

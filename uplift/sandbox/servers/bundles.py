@@ -3,6 +3,7 @@
 What the parser does not take in one entry is a 400 for the whole Bundle, which names no entry.
 """
 
+import hashlib
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -48,6 +49,21 @@ def answer_bundle(
     else:
         answers = _transaction(store, entries, version, carry_out, show)
     return {"resourceType": "Bundle", "type": f"{kind}-response", "entry": answers}
+
+
+def written_by(bundle: Any) -> list[dict[str, str | None]]:
+    """The digest of each resource in it, as of what is stored, and its precondition."""
+    entries = bundle.get("entry") if isinstance(bundle, dict) else None
+    return [
+        {
+            "sha256": hashlib.sha256(orjson.dumps(entry["resource"])).hexdigest(),
+            "if_match": entry["request"].get("ifMatch"),
+        }
+        for entry in (entries if isinstance(entries, list) else [])
+        if isinstance(entry, dict)
+        and isinstance(entry.get("resource"), dict)
+        and isinstance(entry.get("request"), dict)
+    ]
 
 
 class _Entries:

@@ -1,0 +1,77 @@
+"""Delivered a second in Bundles of 20, while one worker process drains a backlog.
+
+The stand-in takes 200 ms, and 2 ms for each record. Against a bare loop that posts the same
+Bundles, as many at a time, and against one that posts single resources.
+"""
+
+from pathlib import Path
+
+from bench.delivery import IN_FLIGHT, post_loop
+from bench.figures import Figure, Target
+from bench.plan import Plan
+from bench.testbed import Testbed, open_testbed, upstream
+from bench.upstream import rate
+
+ENTRIES = 20
+BUNDLES_IN_FLIGHT = 25
+_LATENCY, _ENTRY = 200.0, 2.0
+_OURS, _LOOP, _SINGLES = 6000, 12000, 4000
+
+
+def main(folder: Path, plan: Plan) -> list[Figure]:
+    """Measure both."""
+    with upstream(folder) as stand_in:
+        settings = {
+            "UPLIFT_DESTINATION": "hapi",
+            "UPLIFT_DESTINATION_R4": f"{stand_in.url}/r4",
+            "UPLIFT_DESTINATION_SUBJECT": "as_is",  # no person's Patient comes first
+            "UPLIFT_DESTINATION_BUNDLE": "transaction",
+            "UPLIFT_DESTINATION_BUNDLE_ENTRIES": str(ENTRIES),
+            "UPLIFT_SECOND_OPINION": "0.05",
+        }
+        with open_testbed(folder / "uplift", stand_in, settings=settings) as testbed:
+            testbed.start_worker("worker", max_in_flight=ENTRIES * BUNDLES_IN_FLIGHT)
+            testbed.deliver(200)  # imports and schemas
+            testbed.upstream_ms, testbed.entry_ms = _LATENCY, _ENTRY
+            return _measure(testbed, plan)
+
+
+def _measure(testbed: Testbed, plan: Plan) -> list[Figure]:
+    ours: list[float] = []
+    loop: list[float] = []
+    singles: list[float] = []
+    cpu: list[float] = []
+    database_cpu: list[float] = []
+    for _ in range(plan.rounds):
+        count = plan.of(_OURS)
+        before = testbed.cpu_seconds("worker"), testbed.cpu_seconds("postgres")
+        ours.append(rate(testbed.deliver(count)))
+        cpu.append((testbed.cpu_seconds("worker") - before[0]) / count * 1000)
+        database_cpu.append((testbed.cpu_seconds("postgres") - before[1]) / count * 1000)
+        loop.append(
+            post_loop(testbed, plan.of(_LOOP), in_flight=BUNDLES_IN_FLIGHT, entries=ENTRIES)
+        )
+        singles.append(post_loop(testbed, plan.of(_SINGLES)))
+    more = {"worker_cpu_ms": cpu, "postgres_cpu_ms": database_cpu}
+    what = f"delivered/s in Bundles of {ENTRIES}"
+    return [
+        Figure(
+            section="bundles",
+            what=what,
+            unit="/s",
+            against=f"a loop of the same Bundles, {BUNDLES_IN_FLIGHT} in flight",
+            ours=tuple(ours),
+            theirs=tuple(loop),
+            target=Target(0.5),
+            more=more,
+        ),
+        Figure(
+            section="bundles",
+            what=what,
+            unit="/s",
+            against=f"baseline_loop of singles, {IN_FLIGHT} in flight",
+            ours=tuple(ours),
+            theirs=tuple(singles),
+            target=Target(1.5),
+        ),
+    ]
