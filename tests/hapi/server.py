@@ -43,13 +43,17 @@ def build() -> str:
 
 
 @contextmanager
-def run_hapi(version: str, log: Path) -> Iterator[str]:
-    """A server of `r4` or `dstu2` for one `with` block, which gets its base. It begins empty."""
+def run_hapi(version: str, log: Path, *, validating: bool = False) -> Iterator[str]:
+    """A server of `r4` or `dstu2` for one `with` block, which gets its base. It begins empty.
+
+    `validating`: HL7's validator sees each request first, and what it calls an error is a 422.
+    """
     classpath = build()
+    heap, *options = ("-Xmx2g", "validating") if validating else ("-Xmx1g",)
     with log.open("wb") as errors:
         # It ends with its standard input, so also with this process, however that ends.
         process = subprocess.Popen(
-            ["java", "-Xmx1g", "-cp", classpath, "uplift.Main", version],
+            ["java", heap, "-cp", classpath, "uplift.Main", version, *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -27,8 +27,10 @@ import ca.uhn.fhir.jpa.term.api.ITermCodeSystemStorageSvc;
 import ca.uhn.fhir.jpa.term.api.ITermDeferredStorageSvc;
 import ca.uhn.fhir.model.dstu2.composite.MetaDt;
 import ca.uhn.fhir.rest.server.RestfulServer;
+import ca.uhn.fhir.rest.server.interceptor.RequestValidatingInterceptor;
 import ca.uhn.fhir.rest.server.provider.ResourceProviderFactory;
 import ca.uhn.fhir.rest.server.util.ISearchParamRegistry;
+import ca.uhn.fhir.validation.IInstanceValidatorModule;
 import jakarta.persistence.EntityManagerFactory;
 import java.util.Properties;
 import javax.sql.DataSource;
@@ -49,8 +51,9 @@ import org.springframework.orm.jpa.LocalContainerEntityManagerFactoryBean;
 
 /**
  * HAPI FHIR JPA on a free port of loopback, with the settings that HAPI has by default, over H2 in
- * memory. The argument is the FHIR version: {@code r4} or {@code dstu2}. Once it listens, it
- * prints {@code listening on} and its base. It ends when its standard input does.
+ * memory. The argument is the FHIR version: {@code r4} or {@code dstu2}. With {@code validating}
+ * behind it, HL7's validator sees each request first, and what it calls an error is a 422. Once it
+ * listens, it prints {@code listening on} and its base. It ends when its standard input does.
  */
 public final class Main {
   /** What both FHIR versions need. */
@@ -168,8 +171,14 @@ public final class Main {
     ServerConnector connector = new ServerConnector(jetty);
     connector.setHost("127.0.0.1");
     jetty.addConnector(connector);
+    RestfulServer server = servlet(context);
+    if (arguments.length > 1 && "validating".equals(arguments[1])) {
+      RequestValidatingInterceptor validating = new RequestValidatingInterceptor();
+      validating.addValidatorModule(context.getBean(IInstanceValidatorModule.class));
+      server.registerInterceptor(validating);
+    }
     ServletContextHandler handler = new ServletContextHandler("/");
-    handler.addServlet(new ServletHolder(servlet(context)), "/fhir/*");
+    handler.addServlet(new ServletHolder(server), "/fhir/*");
     jetty.setHandler(handler);
     jetty.start();
     System.out.println("listening on http://127.0.0.1:" + connector.getLocalPort() + "/fhir");
