@@ -71,11 +71,15 @@ def collect(
 def told_apart(
     accepted: Iterable[Accepted], restores: Sequence[Restored]
 ) -> tuple[list[Accepted], list[Accepted]]:
-    """What is accepted still, and what the ledger lost as it went back in time."""
+    """What is accepted still, and what the ledger lost as it went back in time.
+
+    The last time decides: a backup may hold what an earlier one lost.
+    """
+    last = max(restores, key=lambda one: one.at, default=None)
     kept: list[Accepted] = []
     lost: list[Accepted] = []
     for each in accepted:
-        is_lost = any(each.at < one.at and each.upload_id not in one.kept for one in restores)
+        is_lost = last is not None and each.at < last.at and each.upload_id not in last.kept
         (lost if is_lost else kept).append(each)
     return kept, lost
 

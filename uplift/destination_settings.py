@@ -17,10 +17,22 @@ from pydantic import (
     SecretStr,
     field_validator,
 )
+from pydantic_core import ErrorDetails
 
 from uplift.errors import ConfigurationError
 
 PREFIX = "destination_"
+
+_ADDRESS_BEGINS = ("^(https?://", "^https?://")
+
+
+def plainly(error: ErrorDetails) -> str:
+    """What pydantic says of one setting, for a person who does not read regular expressions."""
+    pattern = str(error.get("ctx", {}).get("pattern", ""))
+    if pattern.startswith(_ADDRESS_BEGINS):
+        return "It must be an address that begins with https:// or http://, without spaces"
+    return error["msg"].removeprefix("Value error, ")
+
 
 _Base = Annotated[str, Field(pattern=r"^(https?://\S+)?$")]
 

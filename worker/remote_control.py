@@ -13,10 +13,11 @@ from celery.worker.control import Panel
 from uplift.foreign import Foreign, note_foreign
 
 # What Flower asks (`inspect_methods` of flower/inspector.py), and its switch for events, which are
-# on. `ping` is what Celery's own tools ask.
+# on. `ping` is what Celery's own tools ask, `heartbeat` what whoever begins to listen to events
+# does (`EventReceiver` of celery/events/receiver.py).
 ANSWERED = frozenset({
-    "active", "active_queues", "conf", "enable_events", "ping", "registered", "reserved", "revoked",
-    "scheduled", "stats",
+    "active", "active_queues", "conf", "enable_events", "heartbeat", "ping", "registered",
+    "reserved", "revoked", "scheduled", "stats",
 })  # fmt: skip
 
 _Reply = Callable[..., object]

@@ -324,3 +324,7 @@ def test_202s_of_a_ledger_that_went_back_are_lost_if_it_does_not_know_them() -> 
     restored = Restored(NOW + 5, frozenset({"u1"}), "lost_0")
     kept, lost = told_apart([first, second, third, later], [restored])
     assert (kept, lost) == ([first, later], [second, third])
+    # What it lost may be in the backup that is restored afterwards.
+    again = Restored(NOW + 6, frozenset({"u1", "u2"}), "lost_1")
+    kept, lost = told_apart([first, second, third, later], [restored, again])
+    assert (kept, lost) == ([first, second, later], [third])

@@ -117,7 +117,7 @@ async def test_a_worker_answers_flower_and_obeys_nobody(
     async with _running(settings, tmp_path) as running:
 
         def ask(name: str, arguments: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-            told = running.celery.control.broadcast(name, arguments, reply=True, timeout=2)
+            told = running.celery.control.broadcast(name, arguments, reply=True, timeout=2, limit=1)
             return list(told or [])
 
         for order, arguments in orders:

@@ -39,7 +39,9 @@ COMMANDS = {
         "Send every record in a file to Uplift and report the outcome of each.",
         _RECORDS,
     ),
-    "users": Command("uplift.cli.users:users_commands", "People at 1upHealth.", _RECORDS),
+    "users": Command(
+        "uplift.cli.users:users_commands", "The people whose records are sent.", _RECORDS
+    ),
     "uploads": Command(
         "uplift.cli.uploads:uploads_commands",
         "Find uploads, redrive dead letters, try now, cancel. Never shows contents.",

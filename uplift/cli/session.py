@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from uplift.cli.environment import data_dir
 from uplift.cli.output import Terminal
+from uplift.destination_settings import plainly
 from uplift.errors import ConfigurationError, UpliftError
 from uplift.settings import Settings
 
@@ -43,7 +44,7 @@ def read_settings() -> Settings:
     except ValidationError as error:
         for each in error.errors(include_input=False, include_url=False):
             name = "_".join(str(part).upper() for part in each["loc"])
-            errors.print(f"UPLIFT_{name}: {each['msg']}" if name else each["msg"])
+            errors.print(f"UPLIFT_{name}: {plainly(each)}" if name else plainly(each))
         raise typer.Exit(2) from None
 
 

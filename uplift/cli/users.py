@@ -15,6 +15,7 @@ from uplift.cli.session import actor, errors, run
 from uplift.ledger import credentials, users
 from uplift.ledger.erasing_upstream import Progress
 from uplift.ledger.summary import Summary, summarize
+from uplift.ledger.tables import ONEUP
 from uplift.ledger.token_pair import TokenPair
 from uplift.ledger.users import GrantState, UserRow
 from uplift.lifecycle import State
@@ -22,7 +23,7 @@ from uplift.users.erase import Erasure, Upstream
 from uplift.wiring import Relay
 
 users_commands = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="People at 1upHealth."
+    no_args_is_help=True, add_completion=False, help="The people whose records are sent."
 )
 
 _Name = Annotated[str, typer.Argument(help="Your own name for the person.")]
@@ -35,7 +36,8 @@ _TOKEN = re.compile(r"[\x21-\x7e]{1,8192}", re.ASCII)
 
 def _show(user: UserRow, progress: Progress | None = None) -> None:
     echo(f"user    {user.app_user_id}")
-    echo(f"1upHealth user  {user.oneup_user_id or 'unknown'}")
+    if user.oneup_user_id or user.destination == ONEUP:
+        echo(f"1upHealth user  {user.oneup_user_id or 'unknown'}")
     brought = ", from your backend" if user.grant_origin == "backend" else ""
     echo(f"grant   {user.grant_state or 'none'}{brought}")
     echo(f"destination  {user.destination}")
@@ -114,7 +116,7 @@ def list_(
 
 @users_commands.command()
 def add(name: _Name) -> None:
-    """Create the person at 1upHealth, or use the one who exists there, and obtain a grant."""
+    """Add the person. At 1upHealth: create them, or use the one who exists, and obtain a grant."""
 
     async def use(relay: Relay) -> UserRow:
         return (await relay.provisioner.provision(name, by=actor()))[0]

@@ -4,10 +4,11 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr, ValidationError
 
-from uplift.destination_settings import PREFIX, DestinationSettings, check_names
+from uplift.destination_settings import PREFIX, DestinationSettings, check_names, plainly
 from uplift.destinations.configured_login import configured_login
 from uplift.destinations.derived_ids import read_id_key
 from uplift.destinations.destination import (
@@ -113,7 +114,7 @@ def _table(name: str, table: Any) -> DestinationSettings:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         key = str(first["loc"][0]).removeprefix(PREFIX) if first["loc"] else "a value"
-        raise ConfigurationError(f"{where}: {key}: {first['msg']}.") from None
+        raise ConfigurationError(f"{where}: {key}: {plainly(first)}.") from None
 
 
 def _destination(name: str, own: DestinationSettings, settings: Settings) -> Destination:
@@ -172,6 +173,14 @@ def _bases(
             f"The destination {name!r} has no base: set r4, stu3 or dstu2 (in the environment"
             " UPLIFT_DESTINATION_R4 and so on)."
         )
+    for version, base in bases.items():
+        # An address is kept in the ledger and shown.
+        if "@" in urlsplit(base).netloc:
+            raise ConfigurationError(
+                f"The base of {version.name} of the destination {name!r} has a user or a password"
+                " in its address. Set the login basic, user and password in their place (in the"
+                " environment UPLIFT_DESTINATION_LOGIN and so on)."
+            )
     return bases
 
 

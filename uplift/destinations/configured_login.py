@@ -50,6 +50,7 @@ def configured_login(
                 f" {' or '.join(sorted(logins))}, and its login is {login}. Set login (in the"
                 " environment UPLIFT_DESTINATION_LOGIN), or leave it out."
             )
+    _check_token_url(name, own.destination_token_url, bases)
     match login:
         case "oneup":
             return OneUpLogin()
@@ -84,6 +85,17 @@ def configured_login(
                 token_url=own.destination_token_url,
             )
     return NoLogin()
+
+
+def _check_token_url(name: str, token_url: str, bases: Mapping[FhirVersion, str]) -> None:
+    """A base with TLS says that the network is not trusted; a secret must not cross it either."""
+    with_tls = any(base.startswith("https://") for base in bases.values())
+    if with_tls and token_url.startswith("http://"):
+        raise ConfigurationError(
+            f"The token_url of the destination {name!r} begins with http://, and its base with"
+            " https://: the login would cross the network for everybody to read. Set the address"
+            " with https:// (in the environment UPLIFT_DESTINATION_TOKEN_URL)."
+        )
 
 
 def _scope(

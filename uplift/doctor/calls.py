@@ -101,6 +101,9 @@ def _calls(statuses: Sequence[int], *, oneup: bool) -> Iterator[Finding]:
         )
     if share <= _MAX_SHARE and not _none_succeeds(statuses):
         takes = "takes" if oneup else "take"
+        if not statuses:
+            yield ok(PART, "no call was answered in the last ten minutes")
+            return
         yield ok(PART, f"{who} {takes} what is sent, by the last {len(statuses)} calls")
 
 

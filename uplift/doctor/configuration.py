@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from uplift.destination_settings import plainly
 from uplift.destinations.configured import ONEUP, configured_destinations
 from uplift.doctor.findings import Finding, fail, ok, warn
 from uplift.errors import ConfigurationError
@@ -25,9 +26,9 @@ def refused(error: ValidationError) -> list[Finding]:
     return [
         fail(
             PART,
-            f"UPLIFT_{'_'.join(str(part).upper() for part in each['loc'])}: {each['msg']}"
+            f"UPLIFT_{'_'.join(str(part).upper() for part in each['loc'])}: {plainly(each)}"
             if each["loc"]
-            else each["msg"],
+            else plainly(each),
             _CORRECT,
         )
         for each in error.errors(include_input=False, include_url=False)

@@ -1,5 +1,7 @@
 """Migrates the ledger's schema with Alembic."""
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 from alembic import command
@@ -8,7 +10,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from uplift.errors import ConfigurationError
 from uplift.ledger import roles
@@ -20,6 +22,13 @@ from uplift.settings import Settings
 # Any fixed number: two processes that migrate at once go one after the other.
 _LOCK = 7_364_119
 _NOT_PERMITTED = "42501"  # SQLSTATE insufficient_privilege
+# SQLSTATE deadlock_detected and lock_not_available.
+_LOCKED = ("40P01", "55P03")
+# Behind a migration that waits for a lock everybody waits. And of two that wait for each other,
+# PostgreSQL ends the one that waited for a second (deadlock_timeout): so it is the migration.
+_LOCK_SECONDS = 0.5
+_TRIES = 120
+_PAUSE_SECONDS = 0.5
 
 
 def _config(connection: Connection | None = None) -> Config:
@@ -36,6 +45,7 @@ def _prepare(connection: Connection) -> None:
     connection.execute(text("SET LOCAL statement_timeout = 0"))
     connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'"))
 
 
 def owner_settings(settings: Settings) -> Settings:
@@ -53,7 +63,7 @@ async def upgrade(database: Database, revision: str = "head") -> None:
     """Migrate up to `revision`, and give the roles their rights.
 
     A ledger that a newer version migrated stays as it is. Raises ConfigurationError if this version
-    does not work on it, or the database's role does not own the ledger.
+    does not work on it, the database's role does not own the ledger, or somebody locks it.
     """
 
     def run(connection: Connection) -> None:
@@ -67,8 +77,7 @@ async def upgrade(database: Database, revision: str = "head") -> None:
         roles.grant(connection)
 
     try:
-        async with database.transaction(unlimited=True) as connection:
-            await connection.run_sync(run)
+        await with_its_locks(database, run)
     except ProgrammingError as error:
         if getattr(error.orig, "sqlstate", None) != _NOT_PERMITTED:
             raise
@@ -76,6 +85,27 @@ async def upgrade(database: Database, revision: str = "head") -> None:
             "This role of PostgreSQL may not migrate the ledger. Set UPLIFT_MIGRATION_DATABASE_URL"
             " to the address of the role that owns it."
         ) from None
+
+
+async def with_its_locks(database: Database, run: Callable[[Connection], None]) -> None:
+    """Run it in a transaction; again, while processes that work have what it wants to lock.
+
+    Raises ConfigurationError if one keeps it for minutes.
+    """
+    for _ in range(_TRIES):
+        try:
+            async with database.transaction(unlimited=True) as connection:
+                await connection.run_sync(run)
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) not in _LOCKED:
+                raise
+            await asyncio.sleep(_PAUSE_SECONDS)
+        else:
+            return
+    raise ConfigurationError(
+        "A transaction in this database keeps tables locked that the migration changes. Nothing is"
+        " changed. End it (`SELECT * FROM pg_stat_activity` shows it), and migrate again."
+    )
 
 
 async def downgrade(database: Database, revision: str) -> None:

@@ -205,7 +205,7 @@ def test_each_login_has_what_it_needs(tmp_path: Path) -> None:
         ('[hapi]\ntokenurl = "https://a"', "Is it token_url?"),
         ('[hapi]\nr4 = "https://a"\nclient_secret = "x"', "client_secret_file"),
         ('[hapi]\nr4 = "https://a"\nmode = "post"', "mode"),
-        ('[hapi]\nr4 = "fhir.example.org"', "r4"),
+        ('[hapi]\nr4 = "fhir.example.org"', "r4: It must be an address that begins with https://"),
         ("[hapi]", "no base"),
         ('[clinic]\nr4 = "https://a"', "no preset 'clinic'"),
         ('hapi = "https://a"', "not in a table"),

@@ -118,6 +118,9 @@ _SIGNED = {"login": "private_key_jwt", "client_id": "u", "key_file": "/k"}
         (_SIGNED | {"service_account_file": "/sa"}, "which is for the login jwt_bearer"),
         ({"login": "basic", "user": "u", "password": "p", "scope": "s"}, "has scope"),
         ({"login": "bearer", "token_file": "/t", "jwks_url": "https://u"}, "has jwks_url"),
+        # The secret would cross the network in the clear.
+        (_SIGNED | {"token_url": "http://login.example.org/token"}, "begins with http://"),
+        ({"r4": "https://u:secret@b"}, "has a user or a password in its address"),
         # One scope for two bases.
         (_SIGNED | {"scope": "{base}/.default", "dstu2": "https://b"}, "has 2 bases"),
     ],

@@ -18,7 +18,7 @@ OK, WARN, FAIL = Verdict.OK, Verdict.WARN, Verdict.FAIL
 @pytest.mark.parametrize(
     ("statuses", "verdict", "said"),
     [
-        ([], OK, "the last 0 calls"),
+        ([], OK, "no call was answered in the last ten minutes"),
         ([201] * 200, OK, "the last 200 calls"),
         ([401] * 200, FAIL, "100% of the last 200 calls were refused: 200 of 401"),
         ([403, 201] * 100, FAIL, "100 of 403"),

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import psycopg
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import inspect, make_url, text
+from sqlalchemy import Connection, inspect, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid4
 
@@ -65,6 +65,34 @@ async def test_migrating_what_is_there_already_changes_nothing(empty: Database) 
 async def test_two_processes_that_migrate_at_once_go_one_after_the_other(empty: Database) -> None:
     await asyncio.gather(*(migrate.upgrade(empty) for _ in range(3)))
     assert await migrate.current(empty) == migrate.head()
+
+
+async def test_a_process_that_locks_in_another_order_is_only_waited_for(
+    empty: Database,
+) -> None:
+    await migrate.upgrade(empty)
+    tries = 0
+
+    def lock_both(connection: Connection) -> None:
+        nonlocal tries
+        tries += 1
+        connection.execute(text("SET LOCAL lock_timeout = '0.5s'"))
+        connection.execute(text("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"))
+        connection.execute(text("LOCK TABLE uploads IN ACCESS EXCLUSIVE MODE"))
+
+    async def work() -> None:
+        async with empty.transaction() as connection:
+            await connection.execute(text("SELECT FROM uploads LIMIT 1"))
+            began.set()
+            await asyncio.sleep(0.3)
+            await connection.execute(text("SELECT FROM users LIMIT 1"))
+
+    began = asyncio.Event()
+    working = asyncio.create_task(work())
+    await began.wait()
+    await migrate.with_its_locks(empty, lock_both)
+    await working
+    assert tries == 2
 
 
 _DIFFERENCES = (

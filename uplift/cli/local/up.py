@@ -18,6 +18,8 @@ from uplift.cli.local.processes import interrupted_by_signals
 from uplift.cli.local.system import Like, System
 from uplift.cli.output import Terminal
 from uplift.cli.session import actor, read_settings
+from uplift.destinations.configured import configured_destinations
+from uplift.destinations.derived_ids import new_id_key
 from uplift.errors import UpliftError
 from uplift.key_source import read_key_ring
 from uplift.ledger import credentials
@@ -39,12 +41,13 @@ LikeOption = Annotated[
 
 def up(like: LikeOption = "oneup") -> None:
     """Run the whole system on this machine until Ctrl-C. Its data stays for the next time."""
-    read_settings()
-    raise typer.Exit(_run_up(data_dir(), like))
+    settings = read_settings()
+    raise typer.Exit(_run_up(data_dir(), like, settings))
 
 
-def _run_up(folder: Path, like: Like) -> int:
+def _run_up(folder: Path, like: Like, chosen: Settings) -> int:
     try:
+        check_destinations(chosen)
         settings = {"UPLIFT_LOG_FORMAT": "text", **_chosen()}
         if "UPLIFT_ONEUP_FHIR_URL" not in settings:
             # Our own sandbox keeps ids. Only then can an unknown outcome be looked up by id.
@@ -70,6 +73,15 @@ def _run_up(folder: Path, like: Like) -> int:
     except KeyboardInterrupt:
         console.print("Stopped. The data is kept; `uplift up` continues with it.")
     return 0
+
+
+def check_destinations(chosen: Settings) -> None:
+    """Says what is wrong with a destination at once: five processes would each say it, later.
+
+    Raises ConfigurationError. An id key is made if none is set.
+    """
+    id_key = chosen.id_key or SecretStr(new_id_key())
+    configured_destinations(chosen.model_copy(update={"id_key": id_key}))
 
 
 def _chosen() -> dict[str, str]:
