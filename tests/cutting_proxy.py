@@ -36,7 +36,7 @@ class CuttingProxy:
 
     Every `every`-th write is spoiled, in turn by each of `spoilings`; `late` commits come
     `late_seconds` after the request. `spoiled` counts them. Paths that hold one of `spared` are
-    left alone.
+    left alone. `put` has the body of the last PUT to each path.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class CuttingProxy:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cutting proxy", daemon=True)
         self.spoiled: Counter[Spoiling] = Counter()
+        self.put: dict[str, bytes] = {}
         self.url = ""
 
     def __enter__(self) -> Self:
@@ -104,6 +105,8 @@ class CuttingProxy:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
+        if request.method == "PUT":
+            self.put[request.path] = body
         spoiling = self._spoiling(request)
         if spoiling is None:
             return await self._forward(request, body)

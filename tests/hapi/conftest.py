@@ -7,6 +7,8 @@ import pytest
 
 from tests.hapi.server import run_hapi
 
+pytest.register_assert_rewrite("tests.hapi.story", "tests.held")
+
 
 @dataclass(frozen=True)
 class Hapi:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.factories import resource
-from tests.real_server import held_by
+from tests.held import held_by
 from tests.system.conftest import BRISK, Running
 from tests.system.pages import ROOT, SHELLS, run_page
 from uplift.cli.local.system import System

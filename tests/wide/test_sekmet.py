@@ -9,15 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.cutting_proxy import SPOILINGS, CuttingProxy
-from tests.real_server import (
-    LATE,
-    assert_each_is_there_once,
-    assert_nothing_is_there,
-    ids_at,
-    push_both,
-    run_uplift,
-    write_exports,
-)
+from tests.held import assert_each_is_there_once, assert_nothing_is_there, ids_at
+from tests.real_server import LATE, push_both, run_uplift, write_exports
 from tests.wide.sekmet import CLIENT_ID, SECRET, run_sekmet, sekmet_to_be
 from uplift.destinations.destination import PrivateKeyLogin
 from uplift.destinations.http_client import open_http
