@@ -17,7 +17,7 @@ from uplift.ledger.credentials import CredentialRow
 WORK = "uplift.work"
 """Where the scope of a request holds it."""
 _FEW_ROWS = 100
-_PAUSE_PART = 3
+_PAUSE_TIMES = 3
 
 
 class Work:
@@ -57,7 +57,7 @@ class Work:
         loop = asyncio.get_running_loop()
         if self._turnstile.is_shared:
             took = loop.time() - self._large_since
-            loop.call_later(_PAUSE_PART * took, large.release)
+            loop.call_later(_PAUSE_TIMES * took, large.release)
         else:
             large.release()
 

@@ -56,15 +56,9 @@ class Calls:
         """
         claim = opened.claim
         fhir = self._channel(opened).fhir
-        writing = False
 
-        async def ask(token: AccessToken) -> Response:
-            nonlocal writing
-            # To get the token may have taken a while.
-            if self._stopping:
-                raise Stopping
-            writing = True
-            response = await fhir.write(
+        async def send(token: AccessToken) -> Response:
+            return await fhir.write(
                 authorization=token.authorization,
                 version=FhirVersion(claim.fhir_version),
                 resource_type=resource_type or claim.resource_type,
@@ -73,18 +67,8 @@ class Calls:
                 deadline=claim.deadline,
                 may_send=lambda: self._heartbeats.may_send(claim.claimed_at),
             )
-            # A 401 stored nothing: while the token is refreshed, nothing is under way.
-            writing = response.kind is not ResponseKind.UNAUTHORIZED
-            return response
 
-        try:
-            return await self._call(opened, ask)
-        except HeartbeatMissing:
-            raise
-        except Exception as error:
-            if writing:
-                raise WriteFailed(error) from error
-            raise
+        return await self._write(opened, send, partial(self._report, claim))
 
     async def write_bundle(self, members: Sequence[tuple[Opened, Entry]]) -> list[Response]:
         """Write these resources with one request; the response to each, in their order.
@@ -95,13 +79,9 @@ class Calls:
         claims = [opened.claim for opened, _ in members]
         fhir = self._channel(first).fhir
         answer = BundleResponse([])
-        writing = False
 
-        async def ask(token: AccessToken) -> Response:
-            nonlocal writing, answer
-            if self._stopping:
-                raise Stopping
-            writing = True
+        async def send(token: AccessToken) -> Response:
+            nonlocal answer
             answer = await fhir.write_bundle(
                 [entry for _, entry in members],
                 authorization=token.authorization,
@@ -110,20 +90,44 @@ class Calls:
                 may_send=lambda: self._heartbeats.may_send(min(c.claimed_at for c in claims)),
             )
             # A token that was refused for one entry was taken for the Bundle.
-            of_token = answer.each[0] if answer.is_of_all else _TAKEN
-            writing = of_token.kind is not ResponseKind.UNAUTHORIZED
-            return of_token
+            return answer.each[0] if answer.is_of_all else _TAKEN
+
+        def report(_: Response, asked_at: float) -> None:
+            self._report_bundle(claims, answer, asked_at)
+
+        await self._write(first, send, report)
+        return answer.each
+
+    async def _write(
+        self,
+        opened: Opened,
+        send: Callable[[AccessToken], Awaitable[Response]],
+        report: Callable[[Response, float], None],
+    ) -> Response:
+        """Send what writes, and report the last response: it, and when it was asked for."""
+        writing = False
+
+        async def ask(token: AccessToken) -> Response:
+            nonlocal writing
+            # To get the token may have taken a while.
+            if self._stopping:
+                raise Stopping
+            writing = True
+            response = await send(token)
+            # A 401 stored nothing: while the token is refreshed, nothing is under way.
+            writing = response.kind is not ResponseKind.UNAUTHORIZED
+            return response
 
         try:
-            asked_at = (await self._with_token(first, ask))[1]
-            self._report_bundle(claims, answer, asked_at)
+            response, asked_at = await self._with_token(opened, ask)
+            report(response, asked_at)
         except HeartbeatMissing:
             raise
         except Exception as error:
             if writing:
                 raise WriteFailed(error) from error
             raise
-        return answer.each
+        return response
 
     def _report_bundle(
         self, claims: Sequence[Claim], answer: BundleResponse, asked_at: float
