@@ -46,6 +46,9 @@ from uplift.destinations.responses import Response, ResponseKind
 from uplift.destinations.same_content import same_content
 from uplift.fhir.versions import FhirVersion
 
+# A thread reads and rewrites what is larger: meanwhile nothing else could run on the loop.
+_MAX_INLINE_BYTES = 16 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class _Form:
@@ -112,8 +115,9 @@ class DerivedDelivery:
             if isinstance(found, Response):
                 return Unprepared(found)
             patient = found
-        resource = parse(opened.body)
-        names = literal_targets(resource, but_patient=True)
+        small = len(opened.body) <= _MAX_INLINE_BYTES
+        read = _read(opened.body) if small else await asyncio.to_thread(_read, opened.body)
+        resource, names = read
         targets = await self._targets.find(opened, names)
         if isinstance(targets, AwaitsReference):
             if _ending(opened) is None:
@@ -127,6 +131,8 @@ class DerivedDelivery:
             patient=patient,
             targets=targets,
         )
+        if small:
+            return _form(resource, rules, claim.derived_id)
         return await asyncio.to_thread(_form, resource, rules, claim.derived_id)
 
     async def _other_version(self, opened: Opened) -> Response | None:
@@ -232,14 +238,19 @@ class DerivedDelivery:
                 return await self._calls.match(opened, upsert)
 
 
+def _read(body: bytes) -> tuple[Resource, frozenset[str]]:
+    """The resource, and what it refers to."""
+    resource = parse(body)
+    return resource, literal_targets(resource, but_patient=True)
+
+
 def _form(resource: Resource, rules: Rewriting, derived_id: str) -> _Form:
     resource = rewritten(resource, rules)
     if rules.own_id is not None:
         target: Put | Upsert = Put(derived_id)
     else:
         target = Upsert(derived_id, found_by(resource, derived_id))
-    body = write(resource)
-    return _Form(orjson.loads(body), body, target)
+    return _Form(resource, write(resource), target)
 
 
 def _ending(opened: Opened) -> Cancelled | PastDeadline | None:
@@ -255,7 +266,7 @@ def _is_ours(opened: Opened, form: _Form, found: Response) -> bool:
         delivered_version=opened.delivered_version,
         older_without_receipt=opened.has_older_without_receipt,
     )
-    return same_content(form.resource, found.resource, exactly=exactly)
+    return same_content(orjson.loads(form.body), found.resource, exactly=exactly)
 
 
 def _is_newer(opened: Opened, found: Response) -> bool:

@@ -5,7 +5,7 @@ references. Numbers keep their digits, since FHIR's decimals have a precision.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -36,6 +36,8 @@ _TO_PATIENT = re.compile(r"/Reference\((?:.*,)?Patient(?:,.*)?\)$")
 _OF_NOBODY = frozenset({"Device", "Group", "Account", "Contract", "List", "Patient"})
 _IDENTIFIER = "#/definitions/Identifier"
 _URI_SYSTEM = "urn:ietf:rfc:3986"
+
+_HOLDERS = (dict, list)
 
 _DECODER = msgspec.json.Decoder(float_hook=Decimal)
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
@@ -140,24 +142,25 @@ def _own_name(resource: Resource) -> str | None:
     return f"{resource['resourceType']}/{own_id}" if isinstance(own_id, str) and own_id else None
 
 
-def _references(value: Any, name: str = "") -> Iterator[Resource]:
+def _references(resource: Resource) -> list[Resource]:
     """Every Reference in it that has a literal reference, also in contained resources."""
-    if isinstance(value, list):
-        for each in value:
-            yield from _references(each, name)
-        return
-    if not isinstance(value, dict):
-        return
-    reference = value.get("reference")
-    if (
-        isinstance(reference, str)
-        and value.keys() <= _OF_REFERENCE
-        and name not in _NO_REFERENCE
-        and not reference.startswith("#")
-    ):
-        yield value
-    for child, inner in value.items():
-        yield from _references(inner, child)
+    found: list[Resource] = []
+    pending: list[tuple[str, Any]] = [("", resource)]
+    while pending:
+        name, value = pending.pop()
+        if isinstance(value, list):
+            pending += [(name, each) for each in value if isinstance(each, _HOLDERS)]
+            continue
+        reference = value.get("reference")
+        if (
+            isinstance(reference, str)
+            and value.keys() <= _OF_REFERENCE
+            and name not in _NO_REFERENCE
+            and not reference.startswith("#")
+        ):
+            found.append(value)
+        pending += [pair for pair in value.items() if isinstance(pair[1], _HOLDERS)]
+    return found
 
 
 def _name_of(reference: str) -> str | None:
