@@ -136,10 +136,11 @@ class Deliverer:
                 claimed = await claimer.claim(queue, ready, elsewhere=self._suspects)
             if claimed is None:
                 return
+            waited = waiting_duration.labels(queue)
             for group in claimed.groups:
                 meeting = self._attempter.meeting(group)
                 for claim in group:
-                    waiting_duration.labels(queue).observe(claim.due_seconds)
+                    waited.observe(claim.due_seconds)
                     sends.create_task(self._deliver_in_flight(claim, meeting))
             for upload_id in claimed.suspects:
                 if not await self._deliver_alone(upload_id, claimer):

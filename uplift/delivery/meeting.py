@@ -9,6 +9,7 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from uplift import traces
 from uplift.delivery.calls import Calls
 from uplift.delivery.results import Opened
 from uplift.delivery.sharing import Member, apart
@@ -54,6 +55,7 @@ class Meeting:
             self._patience = loop.call_later(_PATIENCE, self._send_ready)
         self.leave(opened.claim.upload_id)
         if (answer := await ready.answer) is not None:
+            traces.note(uploads=answer[1])
             return answer
         return await self._calls.write(opened, entry.write, entry.body), 1
 
