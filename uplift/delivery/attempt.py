@@ -2,9 +2,10 @@
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -46,7 +47,7 @@ from uplift.delivery.results import (
 from uplift.delivery.targets import Targets
 from uplift.delivery.validation import Validation
 from uplift.destinations.derived_ids import read_id_key
-from uplift.destinations.responses import of_another_record
+from uplift.destinations.responses import Response, of_another_record
 from uplift.errors import (
     HeartbeatMissing,
     NeedsAuthorization,
@@ -209,7 +210,13 @@ class Attempter:
             sealed_receipt=upload_receipt,
         )
         response = response_of(result.last)
-        outcome = Outcome(
+        key: bytes | None = None
+        if_taken: Callable[[], Outcome] | None = None
+        if opened is not None and record_receipt and response is not None and response.receipt:
+            key = _receipt_key(opened, response.receipt.id)
+            if response.receipt.assigned:
+                if_taken = partial(self._if_taken, claim, opened, result, response, started)
+        return Outcome(
             claim=claim,
             change=change,
             code=code,
@@ -217,14 +224,15 @@ class Attempter:
             duration=time.monotonic() - started,
             record_receipt=record_receipt,
             may_be_late=may_be_late(result.last),
+            receipt_key=key,
+            if_taken=if_taken,
         )
-        if opened is None or response is None or response.receipt is None or not record_receipt:
-            return outcome
-        outcome = replace(outcome, receipt_key=_receipt_key(opened, response.receipt.id))
-        if not response.receipt.assigned:
-            return outcome
+
+    def _if_taken(
+        self, claim: Claim, opened: Opened, result: Result, response: Response, started: float
+    ) -> Outcome:
         other = replace(result, last=Sent(of_another_record(response)))
-        return replace(outcome, if_taken=self._outcome(claim, opened, other, started))
+        return self._outcome(claim, opened, other, started)
 
 
 def _receipt_key(opened: Opened, resource_id: str | None) -> bytes | None:
