@@ -176,7 +176,7 @@ def _spied(py_spy: str, pid: int, file: Path) -> Iterator[None]:
     """Within, py-spy looks at the process; afterwards the file has what it saw."""
     spy = subprocess.Popen(
         [
-            *(py_spy, "record", "--pid", str(pid), "--rate", str(_SAMPLES), "--function"),
+            *(py_spy, "record", "--pid", str(pid), "--rate", str(_SAMPLES), "--gil", "--function"),
             *("--format", "raw", "--output", str(file), "--duration", "600"),
         ],
         stdout=subprocess.DEVNULL,
