@@ -220,10 +220,11 @@ def _functions(found: Mapping[str, Found], top: int, *, by_whole: bool) -> Table
         whole[way] = {name: share * took for name, share in each.shares.whole.items()}
         for what in ("itself", "with what it calls"):
             shown.add_column(f"{way}: {what}", justify="right")
-    most = Counter[str]()
+    most: dict[str, float] = {}
     for times in (whole if by_whole else own).values():
-        most |= Counter(times)  # type: ignore[arg-type]  a Counter of floats
-    for name, _ in most.most_common(top):
+        for name, took in times.items():
+            most[name] = max(took, most.get(name, 0.0))
+    for name in sorted(most, key=most.__getitem__, reverse=True)[:top]:
         cells = [f"{each[way].get(name, 0.0):.0f}" for way in found for each in (own, whole)]
         shown.add_row(name, *cells)
     return shown

@@ -60,7 +60,8 @@ class Built:
 
     def __init__(self, statement: Select[Any], *names: str) -> None:
         compiled = statement.params(dict.fromkeys(names)).compile(
-            dialect=dialect(), compile_kwargs={"render_postcompile": True}
+            dialect=dialect(),  # type: ignore[no-untyped-call]
+            compile_kwargs={"render_postcompile": True},
         )
         self._sql = compiled.string
         self._constants = {
