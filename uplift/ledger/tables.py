@@ -110,6 +110,8 @@ class User(Table):
     erasing_upstream_since: Mapped[datetime | None]
     # How many resources may be at a destination, and nobody knows where.
     lost_upstream: Mapped[int] = mapped_column(server_default=_ZERO)
+    # Their Patients that the backend named, by destination: see `named_patients`.
+    sealed_patients: Mapped[bytes | None]
 
 
 class Grant(Table):
