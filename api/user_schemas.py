@@ -86,8 +86,8 @@ class UserStatus(Camel):
     )
 
     patients: dict[str, str] | None = Field(
-        description="The ids of the Patients that were named for the user, by destination. Null in"
-        " lists, and in answers to what changes something else.",
+        description="The ids of the Patients that were named for the user, by destination. Null if"
+        " none was, in lists, and in answers to what changes something else.",
         examples=[{"hapi": "1234"}],
     )
 
@@ -113,7 +113,7 @@ class UserStatus(Camel):
                 left_upstream=progress.left + progress.lost,
                 problem=progress.problem,
             ),
-            patients=None if patients is None else dict(patients),
+            patients=dict(patients) if patients else None,
         )
 
 

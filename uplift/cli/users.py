@@ -72,7 +72,7 @@ def _json(
         "grant": user.grant_state or GrantState.NONE,
         "grantOrigin": user.grant_origin,
         "destination": user.destination,
-        "patients": patients,
+        "patients": dict(patients) if patients else None,
         "paused": user.paused,
         "syncToken": user.sync_token,
         "createdAt": user.created_at,

@@ -1,4 +1,4 @@
-"""A backend names the Patient that its server has of a person: Uplift refers to it, and leaves it."""
+"""A backend names the Patient that its server has of a person. Uplift only refers to it."""
 
 from collections.abc import AsyncIterator
 
@@ -10,8 +10,10 @@ from tests.uplift.delivery.at_hapi import ended, put_at, relay_of, sends, stored
 from uplift.errors import Conflict, NotFound
 from uplift.fhir.interactions import parse_interaction
 from uplift.fhir.versions import FhirVersion
+from uplift.ledger import users
 from uplift.ledger.audit import Actor
 from uplift.ledger.database import Database
+from uplift.ledger.users import UserRow
 from uplift.lifecycle import State
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
@@ -108,15 +110,12 @@ async def test_a_read_is_confined_to_the_named_patient(relay: Relay, hapi: Sandb
     put_at(hapi, _PATIENT)
     await relay.patient_namer.name("alice", "alice-1", None)
     await delivered(relay, "obs-1")
-    hapi.forget_requests()
     everything = parse_interaction(FhirVersion.R4, "Observation", b"")
     page = await relay.reader.read("alice", everything, lambda _: "", by=Actor("test"))
     assert page.count(b'"Patient/alice-1"') == 1
 
 
-async def user(relay: Relay):  # type: ignore[no-untyped-def]
-    from uplift.ledger import users
-
+async def user(relay: Relay) -> UserRow:
     async with relay.database.transaction() as connection:
         return await users.require_user(connection, "alice")
 
