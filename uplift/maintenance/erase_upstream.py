@@ -19,7 +19,7 @@ from uplift.destinations.requests import Upsert
 from uplift.destinations.responses import Response, ResponseKind
 from uplift.errors import NeedsAuthorization, SealError, TokenUnavailable
 from uplift.fhir.versions import FhirVersion
-from uplift.ledger import erasing, erasing_upstream, upstream_deletions
+from uplift.ledger import erasing, erasing_upstream, leaving_records, upstream_deletions
 from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import Database, is_away
 from uplift.ledger.upstream_deletions import Claimed, Done, target_context
@@ -107,17 +107,15 @@ class UpstreamEraser:
             ):
                 return False
             targets = Targets(user_id, user.key(self._key_ring), self._destinations)
-            records = await erasing_upstream.some_records(connection, user_id, limit=_MAX_RECORDS)
+            records = await leaving_records.some_records(connection, user_id, limit=_MAX_RECORDS)
             for record in records:
                 targets.add_record(record)
-            await erasing_upstream.remove_records(connection, records)
-            thinned = await erasing_upstream.take_tombstones(
-                connection, user_id, limit=_MAX_RECORDS
-            )
+            await leaving_records.remove_records(connection, records)
+            thinned = await leaving_records.take_tombstones(connection, user_id, limit=_MAX_RECORDS)
             for row in thinned:
                 targets.add_tombstone(row)
             await upstream_deletions.add(connection, user_id, targets.new)
-            await erasing_upstream.add_lost(connection, user_id, targets.lost)
+            await leaving_records.add_lost(connection, user_id, targets.lost)
             return bool(records or thinned)
 
     # --- the requests ------------------------------------------------------------------------
