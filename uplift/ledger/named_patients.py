@@ -19,7 +19,8 @@ Patients = Mapping[str, str]
 """The id of a user's Patient, by the destination that has it."""
 
 
-def _context(user_id: UUID) -> bytes:
+def patients_context(user_id: UUID) -> bytes:
+    """What the named Patients of a user are bound to."""
     return b"patients " + user_id.bytes
 
 
@@ -48,7 +49,7 @@ async def write(
     connection: AsyncConnection, user_id: UUID, key: UserKey, patients: Patients, *, by: Actor
 ) -> None:
     """Store all named Patients of a user, whom `lock` locked."""
-    sealed = key.seal(orjson.dumps(dict(patients)), _context(user_id))
+    sealed = key.seal(orjson.dumps(dict(patients)), patients_context(user_id))
     await connection.execute(
         update(User)
         .where(User.id == user_id, User.erased_at.is_(None))
@@ -77,5 +78,5 @@ async def was_attempted(connection: AsyncConnection, user_id: UUID, destination:
 def _open(sealed: bytes | None, user_id: UUID, key: UserKey) -> dict[str, str]:
     if sealed is None:
         return {}
-    patients: dict[str, str] = orjson.loads(key.open(sealed, _context(user_id)))
+    patients: dict[str, str] = orjson.loads(key.open(sealed, patients_context(user_id)))
     return patients
