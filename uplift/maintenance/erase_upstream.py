@@ -15,15 +15,14 @@ import structlog
 from uplift.address_check import AddressCheck
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.destination import Mode
-from uplift.destinations.requests import Upsert
 from uplift.destinations.responses import Response, ResponseKind
 from uplift.errors import NeedsAuthorization, SealError, TokenUnavailable
-from uplift.fhir.versions import FhirVersion
 from uplift.ledger import erasing, erasing_upstream, leaving_records, upstream_deletions
 from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import Database, is_away
 from uplift.ledger.upstream_deletions import Claimed, Done, target_context
 from uplift.ledger.users import key_context
+from uplift.maintenance.upstream_requests import Target, delete_or_see_gone
 from uplift.metrics import erasures_left_upstream
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
@@ -174,7 +173,7 @@ class UpstreamEraser:
         return self._after(claimed, response)
 
     async def _call(
-        self, channel: Channel, person: Person, claimed: Claimed, target: dict[str, str]
+        self, channel: Channel, person: Person, claimed: Claimed, target: Target
     ) -> Response:
         deadline = time.monotonic() + self._attempt_seconds
         asked_at = time.monotonic()
@@ -182,16 +181,7 @@ class UpstreamEraser:
         async def ask(token: AccessToken) -> Response:
             nonlocal asked_at
             asked_at = time.monotonic()
-            found = await self._find(channel, token, claimed, target, deadline)
-            if claimed.deleted or not isinstance(found, str):
-                return found if isinstance(found, Response) else Response(ResponseKind.FOUND, "")
-            return await channel.fhir.delete(
-                authorization=token.authorization,
-                version=FhirVersion(claimed.fhir_version),
-                resource_type=claimed.resource_type,
-                resource_id=found,
-                deadline=deadline,
-            )
+            return await delete_or_see_gone(channel, token, claimed, target, deadline=deadline)
 
         response = await channel.access.with_token(person, ask)
         # That it may not delete says nothing about what is written there.
@@ -204,36 +194,6 @@ class UpstreamEraser:
                 user_id=claimed.user_id,
             )
         return response
-
-    async def _find(
-        self,
-        channel: Channel,
-        token: AccessToken,
-        claimed: Claimed,
-        target: dict[str, str],
-        deadline: float,
-    ) -> Response | str:
-        """The id of the resource to delete. A response: what a read or a search found instead."""
-        version = FhirVersion(claimed.fhir_version)
-        if "id" in target and not claimed.deleted:
-            return target["id"]
-        if "id" in target:
-            return await channel.fhir.look_up(
-                authorization=token.authorization,
-                version=version,
-                resource_type=claimed.resource_type,
-                resource_id=target["id"],
-                deadline=deadline,
-            )
-        found = await channel.fhir.match(
-            authorization=token.authorization,
-            version=version,
-            resource_type=claimed.resource_type,
-            upsert=Upsert(target["value"], target["parameter"], target["system"]),
-            deadline=deadline,
-        )
-        there = found.receipt.id if found.receipt is not None else None
-        return there if there and not claimed.deleted else found
 
     # --- what follows ------------------------------------------------------------------------
 

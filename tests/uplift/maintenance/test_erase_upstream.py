@@ -94,6 +94,18 @@ async def test_each_is_read_once_more_after_the_time_to_settle(
         assert last == "GET"
 
 
+async def test_two_that_refer_to_each_other_do_not_keep_each_other(
+    at: Relay, hapi: SandboxServer
+) -> None:
+    await push(at)
+    first, second, _ = stored(hapi)
+    put_at(hapi, {**first, "hasMember": [{"reference": f"Observation/{second['id']}"}]})
+    put_at(hapi, {**second, "hasMember": [{"reference": f"Observation/{first['id']}"}]})
+    await begin(at)
+    await go_on(at)
+    assert there(hapi) == set()
+
+
 async def test_added_again_and_pushed_everything_is_there_once(
     at: Relay, hapi: SandboxServer
 ) -> None:
