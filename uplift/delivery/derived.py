@@ -37,7 +37,7 @@ from uplift.destinations.references import (
     Rewriting,
     found_by,
     literal_targets,
-    parse,
+    parse_with_references,
     rewritten,
     write,
 )
@@ -54,9 +54,9 @@ _MAX_INLINE_BYTES = 16 * 1024
 class _Form:
     """A record as its destination gets it, and where it is written."""
 
-    resource: Resource
     body: bytes
     write: Put | Upsert
+    refers_to: frozenset[str]
 
 
 class DerivedDelivery:
@@ -116,8 +116,11 @@ class DerivedDelivery:
                 return Unprepared(found)
             patient = found
         small = len(opened.body) <= _MAX_INLINE_BYTES
-        read = _read(opened.body) if small else await asyncio.to_thread(_read, opened.body)
-        resource, names = read
+        if small:
+            resource, references = parse_with_references(opened.body)
+        else:
+            resource, references = await asyncio.to_thread(parse_with_references, opened.body)
+        names = literal_targets(resource, references, but_patient=True)
         targets = await self._targets.find(opened, names)
         if isinstance(targets, AwaitsReference):
             if _ending(opened) is None:
@@ -132,8 +135,8 @@ class DerivedDelivery:
             targets=targets,
         )
         if small:
-            return _form(resource, rules, claim.derived_id)
-        return await asyncio.to_thread(_form, resource, rules, claim.derived_id)
+            return _form(resource, references, rules, claim.derived_id)
+        return await asyncio.to_thread(_form, resource, references, rules, claim.derived_id)
 
     async def _other_version(self, opened: Opened) -> Response | None:
         """Why the server is not known to be of the record's FHIR version; None if it is.
@@ -222,7 +225,7 @@ class DerivedDelivery:
                 write = Upsert(value, parameter, if_match=if_match)
         if meeting is not None:
             entry = Entry(opened.claim.resource_type, write, form.body)
-            response, together = await meeting.write(opened, entry, form.resource)
+            response, together = await meeting.write(opened, entry, form.refers_to)
             return Sent(response, conditional=bool(if_match), together=together)
         response = await self._calls.write(opened, write, form.body)
         if response.kind is ResponseKind.REFUSED and await self._lost_person(opened):
@@ -238,19 +241,16 @@ class DerivedDelivery:
                 return await self._calls.match(opened, upsert)
 
 
-def _read(body: bytes) -> tuple[Resource, frozenset[str]]:
-    """The resource, and what it refers to."""
-    resource = parse(body)
-    return resource, literal_targets(resource, but_patient=True)
-
-
-def _form(resource: Resource, rules: Rewriting, derived_id: str) -> _Form:
-    resource = rewritten(resource, rules)
+def _form(
+    resource: Resource, references: list[Resource], rules: Rewriting, derived_id: str
+) -> _Form:
+    resource = rewritten(resource, rules, references)
     if rules.own_id is not None:
         target: Put | Upsert = Put(derived_id)
     else:
         target = Upsert(derived_id, found_by(resource, derived_id))
-    return _Form(resource, write(resource), target)
+    refers_to = literal_targets(resource, references, but_patient=False)
+    return _Form(write(resource), target, refers_to)
 
 
 def _ending(opened: Opened) -> Cancelled | PastDeadline | None:

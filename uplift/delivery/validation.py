@@ -4,6 +4,8 @@ A thread for each would cost almost as much as the validation itself.
 """
 
 import asyncio
+import gc
+import sys
 from dataclasses import dataclass, field
 
 from uplift.coalesce import Coalescer
@@ -48,7 +50,15 @@ class Validation:
         return report
 
     async def _validate_all(self, records: list[_Record]) -> list[Report]:
-        return await asyncio.to_thread(lambda: [self._report(each) for each in records])
+        return await asyncio.to_thread(self._reports, records)
+
+    def _reports(self, records: list[_Record]) -> list[Report]:
+        modules = len(sys.modules)
+        reports = [self._report(each) for each in records]
+        if len(sys.modules) > modules:
+            # The models that came with them stay. Each full collection would visit them all.
+            gc.freeze()
+        return reports
 
     def _report(self, record: _Record) -> Report:
         return validate(
