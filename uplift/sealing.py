@@ -51,7 +51,6 @@ class UserKey:
 
     def __init__(self, key: bytes) -> None:
         self._key = key
-        self._cipher = AESGCM(key)
 
     def __repr__(self) -> str:
         return "UserKey(…)"
@@ -71,6 +70,10 @@ class UserKey:
         Raises SealError if another key sealed the value, or if it is of another row, or altered.
         """
         return _open(self._cipher, sealed, context)
+
+    @cached_property
+    def _cipher(self) -> AESGCM:
+        return AESGCM(self._key)
 
     @cached_property
     def identity_key(self) -> bytes:
