@@ -47,7 +47,11 @@ class Rows:
 
     def statement(self, sql: str) -> TextClause:
         """The statement of that text, in which `{name}` stands for the rows as a subquery."""
-        return text(sql.replace(f"{{{self._name}}}", self._query))
+        return text(self.within(sql))
+
+    def within(self, sql: str) -> str:
+        """That text with the subquery, for a statement that takes rows of another kind, too."""
+        return sql.replace(f"{{{self._name}}}", self._query)
 
     def parameter(self, rows: Iterable[object]) -> dict[str, str]:
         """The parameter with these rows: mappings, or dataclasses. What a row lacks is null."""
