@@ -8,6 +8,8 @@ TOOLS := .venv-tools
 # The version is in these names: an environment is made again for another version of Python.
 READY := $(VENV)/.ready-$(VERSION)
 TOOLS_READY := $(TOOLS)/.ready-$(VERSION)
+# Each process would compile its modules for seconds, and `make test` starts hundreds.
+export PYTHONDONTWRITEBYTECODE :=
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
   --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
@@ -16,7 +18,7 @@ ARGS :=
 SBOM := sbom.json
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up python tools test test-wide test-hapi types check format fuzz bench chaos sbom lock clean
+.PHONY: help demo up python tools test test-wide test-hapi types check format fuzz bench profile chaos sbom lock clean
 
 help: ## Show these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,10 +74,13 @@ format: $(READY) ## Format, and fix what ruff can fix
 
 fuzz: $(READY) ## The API against its OpenAPI and push against bad exports, longer than `make test`
 	UPLIFT_FUZZ_EXAMPLES=2000 UPLIFT_FUZZ_PARTS=12 UPLIFT_MUTATIONS=2000 \
-	  $(BIN)/pytest --numprocesses 2 --dist loadgroup tests/api/test_openapi_fuzz.py tests/uplift/cli/push/test_mutations.py
+	  $(BIN)/pytest --numprocesses 2 --dist loadgroup --maxfail 1 tests/api/test_openapi_fuzz.py tests/uplift/cli/push/test_mutations.py
 
 bench: $(READY) ## Bounded benchmarks on loopback; ARGS="--help" lists the options
 	$(BIN)/python -m bench $(ARGS)
+
+profile: $(READY) $(TOOLS_READY) ## What a worker computes for each record, by function
+	$(BIN)/python -m bench.profile $(ARGS)
 
 chaos: $(READY) ## Kill and freeze every process while uploads come in, then count (about 5 minutes)
 	$(BIN)/python -m chaos $(CHAOS)
