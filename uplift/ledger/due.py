@@ -10,7 +10,7 @@ from sqlalchemy import (
     CTE,
     ColumnElement,
     Float,
-    Lateral,
+    FromClause,
     Row,
     Select,
     SQLColumnExpression,
@@ -184,7 +184,7 @@ def _locked(*conditions: ColumnElement[bool]) -> Select[Any]:
     return select(*_COLUMNS).where(*conditions).with_for_update(skip_locked=True)
 
 
-def _person_of(upload: Any) -> Lateral:
+def _person_of(upload: Any) -> FromClause:
     """Its user. They are looked up by their ids, one by one: PostgreSQL would rather read ten
     thousand users than look up a hundred. An offset keeps it from that."""
     columns = (
