@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 
 from uplift.api.admission import Admission, AdmissionDep
 from uplift.api.bodies import read_json_body
-from uplift.api.callers import CallerDep, RelayDep
+from uplift.api.callers import CallerDep, RelayDep, find_caller
 from uplift.api.fair_share import Receiving
 from uplift.api.idempotency import idempotency_key
 from uplift.api.named_user import id_of_user
@@ -97,6 +97,11 @@ async def submit_upload(request: Request, caller: CallerDep) -> Response:
     return Response(
         status.model_dump_json(by_alias=True), 202, headers, media_type="application/json"
     )
+
+
+async def serve_submission(request: Request) -> Response:
+    """`submit_upload`, as its route calls it."""
+    return await submit_upload(request, await find_caller(request))
 
 
 @router.get(
