@@ -10,15 +10,18 @@ data. One test compares the list with every line that logs, another looks for pl
 output.
 """
 
+import json
 import logging
 import logging.config
 import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+import orjson
 import structlog
 
 from uplift.settings import Settings
@@ -69,6 +72,43 @@ def _allow_listed(_: Any, __: str, event: structlog.typing.EventDict) -> structl
     return {name: value for name, value in event.items() if name in FIELDS}
 
 
+def _to_json(event: object, **_: object) -> str:
+    try:
+        return orjson.dumps(event, default=repr).decode()
+    except TypeError:  # half of a surrogate pair, or a number beyond 64 bits
+        return json.dumps(event, default=repr)
+
+
+class _Lines:
+    """Writes our own events to standard error: one write for each line.
+
+    The standard library would make a record of each first, and pass it through a formatter: three
+    times the work. Its loggers only decide which levels are logged.
+    """
+
+    def __init__(self) -> None:
+        self._stream = sys.stderr
+        self._render: structlog.typing.Processor = structlog.processors.JSONRenderer(_to_json)
+
+    def configure(self, stream: TextIO, render: structlog.typing.Processor) -> None:
+        """Write there from now on, and so."""
+        self._stream, self._render = stream, render
+
+    def __call__(
+        self, logger: Any, level: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        """Write the event, as the last processor."""
+        line = self._render(logger, level, _allow_listed(logger, level, event))
+        with suppress(OSError, ValueError):  # a closed stream must not end what is logged about
+            self._stream.write(f"{line}\n")
+            self._stream.flush()
+        raise structlog.DropEvent
+
+
+# One for the process: a logger that is cached has it as well, after logs are configured again.
+_lines = _Lines()
+
+
 def _log_warning(
     message: Warning | str,  # noqa: ARG001
     category: type[Warning],
@@ -116,15 +156,16 @@ def configure_logs(settings: Settings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
+        structlog.processors.JSONRenderer(_to_json)
         if format_ == "json"
         else structlog.dev.ConsoleRenderer(colors=False)
     )
+    _lines.configure(sys.stderr, renderer)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
             *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+            _lines,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,

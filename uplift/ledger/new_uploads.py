@@ -162,11 +162,10 @@ async def add(
     Returns what was added, by the uploads' ids.
     """
     bodies = [version.new.sealed_body for version in versions]
-    begins = accumulate(map(len, bodies), initial=1)
     added = await connection.execute(
         statement,
         {
-            **_NEW.parameter(map(_row, versions, begins)),
+            **_NEW.columns(len(versions), **_columns(versions, bodies)),
             "bodies": b"".join(bodies),
             "state": State.QUEUED,
             "reason": Reason.NEW,
@@ -176,32 +175,32 @@ async def add(
     return {row.id: Added(row.maybe_sent, row.created_at) for row in added}
 
 
-def _row(version: Version, body_begins: int) -> dict[str, Any]:
-    new = version.new
+def _columns(versions: Sequence[Version], bodies: Sequence[bytes]) -> dict[str, Sequence[Any]]:
+    new = [version.new for version in versions]
     return {
-        "body_begins": body_begins,
-        "body_length": len(new.sealed_body),
-        "id": new.id,
-        "record_id": version.record_id,
-        "version": version.number,
-        "maybe_sent": version.maybe_sent,
-        "maybe_lost": version.maybe_lost,
-        "user_id": new.user_id,
-        "identity": new.identity,
-        "upstream_key": new.upstream_key,
-        "derived_id": new.derived_id,
-        "watermark": new.sealed_watermark,
-        "source_key": new.source_key,
-        "server_key": new.server_key,
-        "batch_id": new.batch_id,
-        "queue": new.queue,
-        "destination": new.destination,
-        "fhir_version": new.fhir_version,
-        "resource_type": new.resource_type,
-        "digest": new.digest,
-        "body_bytes": new.body_bytes,
-        "trace_parent": new.trace_parent,
-        "actor": new.by,
+        "body_begins": list(accumulate(map(len, bodies), initial=1))[:-1],
+        "body_length": list(map(len, bodies)),
+        "id": [each.id for each in new],
+        "record_id": [version.record_id for version in versions],
+        "version": [version.number for version in versions],
+        "maybe_sent": [version.maybe_sent for version in versions],
+        "maybe_lost": [version.maybe_lost for version in versions],
+        "user_id": [each.user_id for each in new],
+        "identity": [each.identity for each in new],
+        "upstream_key": [each.upstream_key for each in new],
+        "derived_id": [each.derived_id for each in new],
+        "watermark": [each.sealed_watermark for each in new],
+        "source_key": [each.source_key for each in new],
+        "server_key": [each.server_key for each in new],
+        "batch_id": [each.batch_id for each in new],
+        "queue": [each.queue for each in new],
+        "destination": [each.destination for each in new],
+        "fhir_version": [each.fhir_version for each in new],
+        "resource_type": [each.resource_type for each in new],
+        "digest": [each.digest for each in new],
+        "body_bytes": [each.body_bytes for each in new],
+        "trace_parent": [each.trace_parent for each in new],
+        "actor": [each.by for each in new],
     }
 
 
