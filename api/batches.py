@@ -1,6 +1,6 @@
 """Batches over HTTP: many records of one person in one request."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Annotated
 from uuid import UUID
@@ -148,14 +148,16 @@ async def submit_batch(
     return StreamingResponse(result, 202, headers, media_type="application/json")
 
 
-async def _with_first(first: Entry, others: AsyncIterator[Entry]) -> AsyncGenerator[Entry, None]:
+async def _with_first(
+    first: Sequence[Entry], others: AsyncIterator[Sequence[Entry]]
+) -> AsyncGenerator[Sequence[Entry], None]:
     yield first
-    async for entry in others:
-        yield entry
+    async for part in others:
+        yield part
 
 
 async def _accept(
-    relay: Relay, opened: OpenBatch, entries: AsyncGenerator[Entry, None]
+    relay: Relay, opened: OpenBatch, entries: AsyncGenerator[Sequence[Entry], None]
 ) -> BatchRow:
     try:
         async with aclosing(entries):

@@ -122,8 +122,10 @@ class BatchAcceptor:
             self._id_key,
         )
 
-    async def add_entries(self, batch: "OpenBatch", entries: AsyncIterator[Entry]) -> BatchRow:
-        """Commit entries as they come, and close the batch; its row.
+    async def add_entries(
+        self, batch: "OpenBatch", entries: AsyncIterator[Sequence[Entry]]
+    ) -> BatchRow:
+        """Commit entries as they come, in parts of any size, and close the batch; its row.
 
         An entry that cannot be read is a problem of its line only, and so is one that comes while
         too much of the user waits. When `entries` raises, because the connection broke, what came
@@ -289,8 +291,8 @@ class OpenBatch:
 class _Groups:
     """Entries in groups of so many lines or bytes; `cut` when there were more than `limit`."""
 
-    def __init__(self, entries: AsyncIterator[Entry], limit: int) -> None:
-        self._entries = entries
+    def __init__(self, parts: AsyncIterator[Sequence[Entry]], limit: int) -> None:
+        self._parts = parts
         self._limit = limit
         self.cut = False
 
@@ -299,20 +301,21 @@ class _Groups:
         group: list[Entry] = []
         size = count = 0
         try:
-            async for entry in self._entries:
-                count += 1
-                if count > self._limit:
+            async for part in self._parts:
+                for entry in part[: self._limit - count]:
+                    if group and size + len(entry.body) > GROUP_BYTES:
+                        yield group
+                        group, size = [], 0
+                    group.append(entry)
+                    size += len(entry.body)
+                    if size >= GROUP_BYTES or len(group) >= _GROUP_LINES:
+                        yield group
+                        group, size = [], 0
+                if len(part) > self._limit - count:
                     self.cut = True
-                    group.append(_too_many(entry.line, self._limit))
+                    group.append(_too_many(part[self._limit - count].line, self._limit))
                     break
-                if group and size + len(entry.body) > GROUP_BYTES:
-                    yield group
-                    group, size = [], 0
-                group.append(entry)
-                size += len(entry.body)
-                if size >= GROUP_BYTES or len(group) >= _GROUP_LINES:
-                    yield group
-                    group, size = [], 0
+                count += len(part)
         except Exception:
             if group:
                 yield group
