@@ -26,6 +26,7 @@ from uplift.api.batch_schemas import (
     BatchResult,
     BatchStatus,
     BatchSummary,
+    dump_lines,
     line_of,
 )
 from uplift.api.bodies import JSON_TYPES, check_type, read_chunks, read_json_body
@@ -191,12 +192,9 @@ async def _result(relay: Relay, row: BatchRow, work: Work) -> AsyncGenerator[byt
             rows = await batches.list_lines(connection, row.id, after=after, limit=_LINES_PER_READ)
         if not rows:
             break
-        lines = [
-            line_of(each).model_dump(mode="json", by_alias=True, exclude_unset=True)
-            for each in rows
-        ]
+        lines = dump_lines(rows)
         work.pause()
-        yield comma + orjson.dumps(lines)[1:-1]
+        yield comma + lines
         after, comma = rows[-1].line, b","
     yield b"]}"
 
