@@ -80,6 +80,12 @@ def dump_lines(rows: Sequence[LineRow]) -> bytes:
     return orjson.dumps([_dumped(row) for row in rows])[1:-1]
 
 
+def dump_queued(lines: Sequence[tuple[int, str]]) -> bytes:
+    """`dump_lines` of new uploads: their line, and their id."""
+    rest = {"status": State.QUEUED, "duplicate": False}
+    return orjson.dumps([{"line": line, "id": id_, **rest} for line, id_ in lines])[1:-1]
+
+
 def _dumped(row: LineRow) -> dict[str, Any]:
     if row.upload_id is None:
         return line_of(row).model_dump(mode="json", by_alias=True, exclude_unset=True)

@@ -17,6 +17,7 @@ from uplift.dispatch import Dispatcher
 from uplift.errors import Conflict, UnreadableUpload, UserBacklogFull, VersionNotTaken
 from uplift.intake.back_pressure import BackPressure
 from uplift.intake.labels import Labels
+from uplift.intake.line_results import LineResults
 from uplift.intake.sealed import sealed
 from uplift.intake.submission import check_values, parse
 from uplift.intake.version_taken import check_version
@@ -24,6 +25,7 @@ from uplift.ledger import accepting, batches, users
 from uplift.ledger.audit import SYSTEM, Actor
 from uplift.ledger.batches import BatchRow, NewLine
 from uplift.ledger.database import CommitUnknown, Database
+from uplift.ledger.later_versions import Kept
 from uplift.ledger.new_uploads import NewUpload
 from uplift.ledger.users import UserRow
 from uplift.metrics import submissions
@@ -123,9 +125,14 @@ class BatchAcceptor:
         )
 
     async def add_entries(
-        self, batch: "OpenBatch", entries: AsyncIterator[Sequence[Entry]]
+        self,
+        batch: "OpenBatch",
+        entries: AsyncIterator[Sequence[Entry]],
+        results: LineResults | None = None,
     ) -> BatchRow:
         """Commit entries as they come, in parts of any size, and close the batch; its row.
+
+        What became of the lines is noted in `results`.
 
         An entry that cannot be read is a problem of its line only, and so is one that comes while
         too much of the user waits. When `entries` raises, because the connection broke, what came
@@ -135,7 +142,7 @@ class BatchAcceptor:
         """
         groups = _Groups(entries, self._max_lines)
         try:
-            await self._commit_groups(batch, groups)
+            await self._commit_groups(batch, groups, results or LineResults())
         except Exception:
             # If the ledger has failed, this fails too, and the batch stays open.
             with suppress(Exception):
@@ -143,7 +150,9 @@ class BatchAcceptor:
             raise
         return await self._close(batch, broken=groups.cut)
 
-    async def _commit_groups(self, batch: "OpenBatch", groups: "_Groups") -> None:
+    async def _commit_groups(
+        self, batch: "OpenBatch", groups: "_Groups", results: LineResults
+    ) -> None:
         """Commit the groups in their order, each while the next is parsed and sealed."""
         committing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         committing.set_result(None)
@@ -158,15 +167,24 @@ class BatchAcceptor:
                     # long for the event loop that all requests share.
                     sealed_group = await asyncio.to_thread(batch.seal, group)
                     await committing
-                    committing = asyncio.ensure_future(self._commit_group(batch, sealed_group))
+                    committing = asyncio.ensure_future(
+                        self._commit_group(batch, sealed_group, results)
+                    )
                     if sum(len(entry.body) for entry in group) > GROUP_BYTES:
                         await committing  # so that memory has one long line at a time
             finally:
                 await committing
 
-    async def _commit_group(self, batch: "OpenBatch", group: "_SealedGroup") -> None:
-        accepted, group = await self._commit(batch, group)
+    async def _commit_group(
+        self, batch: "OpenBatch", group: "_SealedGroup", results: LineResults
+    ) -> None:
+        kept, group = await self._commit(batch, group)
+        accepted = [each.id for each in kept if not each.duplicate]
         self._dispatcher.dispatch(BULK, accepted)
+        if group.problems or not all(each.first for each in kept):
+            results.note_others()
+        else:
+            results.note(list(group.new), accepted)
         for outcome, lines in (
             ("accepted", len(accepted)),
             ("duplicate", len(group.new) - len(accepted)),
@@ -177,8 +195,8 @@ class BatchAcceptor:
     @_retried
     async def _commit(
         self, batch: "OpenBatch", group: "_SealedGroup"
-    ) -> tuple[list[UUID], "_SealedGroup"]:
-        """Commit a group with its lines; the uploads that are new, and what the group became."""
+    ) -> tuple[list[Kept], "_SealedGroup"]:
+        """Commit a group with its lines; what became of its uploads, and of the group."""
         async with self._database.transaction() as connection:
             user = await users.get_user(connection, batch.user.id, lock=True)
             if user is None:
@@ -187,13 +205,13 @@ class BatchAcceptor:
                 raise users.being_erased()
             if user.destination != batch.user.destination:
                 group = group.moved(user.destination, self._destinations)
-            kept = await accepting.put_in_unread(connection, list(group.new.values()))
+            kept = await accepting.keep(connection, list(group.new.values()))
             lines = [
-                NewLine(line=line, upload_id=upload_id, duplicate=duplicate)
-                for line, (upload_id, duplicate) in zip(group.new, kept, strict=True)
+                NewLine(line=line, upload_id=each.id, duplicate=each.duplicate)
+                for line, each in zip(group.new, kept, strict=True)
             ]
             await batches.add_lines(connection, batch.id, lines + group.problems)
-            return [upload_id for upload_id, duplicate in kept if not duplicate], group
+            return kept, group
 
     async def _close(self, batch: "OpenBatch", *, broken: bool) -> BatchRow:
         async with self._database.transaction() as connection:

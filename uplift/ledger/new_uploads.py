@@ -135,18 +135,27 @@ _ADD = """
         FROM new JOIN added ON added.id = new.id JOIN users ON users.id = new.user_id
         ORDER BY new.id
     )
-    SELECT id, maybe_sent, created_at FROM added
+    {result}
+"""
+
+_READ = "SELECT id, maybe_sent, created_at FROM added"
+# Nearly always all of them are added: then there is nothing to send and to read.
+_UNREAD = """
+    SELECT CASE WHEN count(*) < CAST(:new AS int) THEN coalesce(array_agg(id), '{}') END AS ids
+    FROM added
 """
 
 
-def adding(source: str = "new", *, first: str = "") -> TextClause:
+def adding(source: str = "new", *, first: str = "", read: bool = True) -> TextClause:
     """The statement for `add`, which adds the uploads of `source`: of `new`, or a join with it.
 
-    `first` is a common table expression that runs before, with its name and its comma.
+    `first` is a common table expression that runs before, with its name and its comma. Without
+    `read`, it is for `add_unread`.
     """
     return _NEW.statement(
         _ADD.replace("{source}", source)
         .replace("{first}", first)
+        .replace("{result}", _READ if read else _UNREAD)
         .replace("{last}", fair_queue.behind("new"))
         .replace("{cost}", fair_queue.COST)
     )
@@ -161,18 +170,29 @@ async def add(
 
     Returns what was added, by the uploads' ids.
     """
-    bodies = [version.new.sealed_body for version in versions]
-    added = await connection.execute(
-        statement,
-        {
-            **_NEW.columns(len(versions), **_columns(versions, bodies)),
-            "bodies": b"".join(bodies),
-            "state": State.QUEUED,
-            "reason": Reason.NEW,
-            "action": Action.UPLOAD_ACCEPTED,
-        },
-    )
+    added = await connection.execute(statement, _values(versions))
     return {row.id: Added(row.maybe_sent, row.created_at) for row in added}
+
+
+async def add_unread(
+    connection: AsyncConnection,
+    statement: TextClause,
+    versions: Sequence[Version],
+) -> set[UUID]:
+    """`add`, but only which were added."""
+    ids = await connection.scalar(statement, _values(versions))
+    return {version.new.id for version in versions} if ids is None else set(ids)
+
+
+def _values(versions: Sequence[Version]) -> dict[str, object]:
+    bodies = [version.new.sealed_body for version in versions]
+    return {
+        **_NEW.columns(len(versions), **_columns(versions, bodies)),
+        "bodies": b"".join(bodies),
+        "state": State.QUEUED,
+        "reason": Reason.NEW,
+        "action": Action.UPLOAD_ACCEPTED,
+    }
 
 
 def _columns(versions: Sequence[Version], bodies: Sequence[bytes]) -> dict[str, Sequence[Any]]:
