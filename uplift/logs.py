@@ -17,7 +17,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -80,28 +79,36 @@ def _to_json(event: object, **_: object) -> str:
 
 
 class _Lines:
-    """Writes our own events to standard error: one write for each line.
+    """Writes our own events to the handler's stream: one write for each.
 
     The standard library would make a record of each first, and pass it through a formatter: three
     times the work. Its loggers only decide which levels are logged.
     """
 
     def __init__(self) -> None:
-        self._stream = sys.stderr
+        self._handler: logging.StreamHandler[TextIO] = logging.StreamHandler(sys.stderr)
         self._render: structlog.typing.Processor = structlog.processors.JSONRenderer(_to_json)
 
-    def configure(self, stream: TextIO, render: structlog.typing.Processor) -> None:
+    def configure(
+        self, handler: logging.StreamHandler[TextIO], render: structlog.typing.Processor
+    ) -> None:
         """Write there from now on, and so."""
-        self._stream, self._render = stream, render
+        self._handler, self._render = handler, render
 
     def __call__(
         self, logger: Any, level: str, event: structlog.typing.EventDict
     ) -> structlog.typing.EventDict:
         """Write the event, as the last processor."""
         line = self._render(logger, level, _allow_listed(logger, level, event))
-        with suppress(OSError, ValueError):  # a closed stream must not end what is logged about
-            self._stream.write(f"{line}\n")
-            self._stream.flush()
+        handler = self._handler
+        handler.acquire()
+        try:
+            handler.stream.write(f"{line}\n")
+            handler.stream.flush()
+        except (OSError, ValueError):  # a closed stream must not end what is logged about
+            pass
+        finally:
+            handler.release()
         raise structlog.DropEvent
 
 
@@ -160,7 +167,6 @@ def configure_logs(settings: Settings) -> None:
         if format_ == "json"
         else structlog.dev.ConsoleRenderer(colors=False)
     )
-    _lines.configure(sys.stderr, renderer)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -191,3 +197,6 @@ def configure_logs(settings: Settings) -> None:
             "loggers": {name: {"level": "WARNING"} for name in _TALKATIVE + _ROUTINE},
         }
     )
+    (handler,) = logging.getLogger().handlers
+    assert isinstance(handler, logging.StreamHandler)  # noqa: S101  the one above
+    _lines.configure(handler, renderer)
