@@ -2,11 +2,12 @@
 
 from bench.profile import Spent, by_function, by_package
 
+RUN = "run (/usr/lib/python3.11/asyncio/base_events.py:1)"
+TAKE = "take (/work/uplift/intake/accept.py:5)"
 STACKS = [
-    "run (/usr/lib/python3.11/asyncio/base_events.py:1);take (/work/uplift/intake/accept.py:5) 3",
-    "run (/usr/lib/python3.11/asyncio/base_events.py:1);take (/work/uplift/intake/accept.py:5);"
-    "execute (/e/lib/python3.11/site-packages/sqlalchemy/engine.py:7) 2",
-    "run (/usr/lib/python3.11/asyncio/base_events.py:1) 1",
+    f"{RUN};{TAKE} 3",
+    f"{RUN};{TAKE};execute (/e/lib/python3.11/site-packages/sqlalchemy/engine.py:7) 2",
+    f"{RUN} 1",
 ]
 
 
