@@ -10,7 +10,6 @@ data. One test compares the list with every line that logs, another looks for pl
 output.
 """
 
-import json
 import logging
 import logging.config
 import sys
@@ -20,7 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-import orjson
 import structlog
 
 from uplift.settings import Settings
@@ -71,51 +69,6 @@ def _allow_listed(_: Any, __: str, event: structlog.typing.EventDict) -> structl
     return {name: value for name, value in event.items() if name in FIELDS}
 
 
-def _to_json(event: object, **_: object) -> str:
-    try:
-        return orjson.dumps(event, default=repr).decode()
-    except TypeError:  # half of a surrogate pair, or a number beyond 64 bits
-        return json.dumps(event, default=repr)
-
-
-class _Lines:
-    """Writes our own events to the handler's stream: one write for each.
-
-    The standard library would make a record of each first, and pass it through a formatter: three
-    times the work. Its loggers only decide which levels are logged.
-    """
-
-    def __init__(self) -> None:
-        self._handler: logging.StreamHandler[TextIO] = logging.StreamHandler(sys.stderr)
-        self._render: structlog.typing.Processor = structlog.processors.JSONRenderer(_to_json)
-
-    def configure(
-        self, handler: logging.StreamHandler[TextIO], render: structlog.typing.Processor
-    ) -> None:
-        """Write there from now on, and so."""
-        self._handler, self._render = handler, render
-
-    def __call__(
-        self, logger: Any, level: str, event: structlog.typing.EventDict
-    ) -> structlog.typing.EventDict:
-        """Write the event, as the last processor."""
-        line = self._render(logger, level, _allow_listed(logger, level, event))
-        handler = self._handler
-        handler.acquire()
-        try:
-            handler.stream.write(f"{line}\n")
-            handler.stream.flush()
-        except (OSError, ValueError):  # a closed stream must not end what is logged about
-            pass
-        finally:
-            handler.release()
-        raise structlog.DropEvent
-
-
-# One for the process: a logger that is cached has it as well, after logs are configured again.
-_lines = _Lines()
-
-
 def _log_warning(
     message: Warning | str,  # noqa: ARG001
     category: type[Warning],
@@ -163,7 +116,7 @@ def configure_logs(settings: Settings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer(_to_json)
+        structlog.processors.JSONRenderer()
         if format_ == "json"
         else structlog.dev.ConsoleRenderer(colors=False)
     )
@@ -171,7 +124,7 @@ def configure_logs(settings: Settings) -> None:
         processors=[
             structlog.stdlib.filter_by_level,
             *shared,
-            _lines,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
@@ -197,6 +150,3 @@ def configure_logs(settings: Settings) -> None:
             "loggers": {name: {"level": "WARNING"} for name in _TALKATIVE + _ROUTINE},
         }
     )
-    (handler,) = logging.getLogger().handlers
-    assert isinstance(handler, logging.StreamHandler)  # noqa: S101  the one above
-    _lines.configure(handler, renderer)

@@ -1,6 +1,6 @@
 """What a profile makes of py-spy's stacks."""
 
-from bench.profile import Spent, by_function, by_package
+from bench.profile_api import Spent, by_function, by_package
 
 RUN = "run (/usr/lib/python3.11/asyncio/base_events.py:1)"
 TAKE = "take (/work/uplift/intake/accept.py:5)"
