@@ -38,7 +38,7 @@ from uplift.ledger.filters import Filter
 from uplift.ledger.pages import Order
 from uplift.ledger.uploads import UploadRow
 from uplift.lifecycle import Reason, State
-from uplift.metrics import submissions
+from uplift.metrics import of_submissions
 from uplift.wiring import Relay
 
 _log = structlog.get_logger(__name__)
@@ -88,7 +88,7 @@ async def submit_upload(request: Request, caller: CallerDep) -> Response:
             caller.user(submission.labels.user), submission, by=caller.actor, key=key
         )
     known = accepted.duplicate or accepted.replayed
-    submissions.labels("single", "duplicate" if known else "accepted").inc()
+    of_submissions("single", "duplicate" if known else "accepted").inc()
     _log.info("upload_accepted", upload=str(accepted.upload.id), duplicate=accepted.duplicate)
     status = UploadStatus.of(relay.statuses.open(accepted.upload), duplicate=accepted.duplicate)
     headers = {"Location": status.status_url, **rate_limits.headers(caller)}
