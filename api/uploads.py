@@ -26,6 +26,7 @@ from uplift.api.schemas import (
     ResourceType,
     UploadList,
     UploadStatus,
+    dump_status,
 )
 from uplift.api.upload_openapi import ACCEPTED, IF_NONE_MATCH, STATUS_READ, SUBMIT
 from uplift.api.work import resume_for, work_of
@@ -89,14 +90,13 @@ async def submit_upload(request: Request, caller: CallerDep) -> Response:
         )
     known = accepted.duplicate or accepted.replayed
     of_submissions("single", "duplicate" if known else "accepted").inc()
-    _log.info("upload_accepted", upload=str(accepted.upload.id), duplicate=accepted.duplicate)
-    status = UploadStatus.of(relay.statuses.open(accepted.upload), duplicate=accepted.duplicate)
-    headers = {"Location": status.status_url, **rate_limits.headers(caller)}
+    upload_id = str(accepted.upload.id)
+    _log.info("upload_accepted", upload=upload_id, duplicate=accepted.duplicate)
+    status = dump_status(relay.statuses.open(accepted.upload), duplicate=accepted.duplicate)
+    headers = {"Location": f"/v1/uploads/{upload_id}", **rate_limits.headers(caller)}
     if accepted.replayed:
         headers["Idempotent-Replayed"] = "true"
-    return Response(
-        status.model_dump_json(by_alias=True), 202, headers, media_type="application/json"
-    )
+    return Response(status, 202, headers, media_type="application/json")
 
 
 async def serve_submission(request: Request) -> Response:
@@ -268,9 +268,7 @@ async def list_uploads(
     for row in rows:
         if len(shown) % _ROWS_AT_ONCE == _ROWS_AT_ONCE - 1:
             await asyncio.sleep(0)
-        shown.append(
-            UploadStatus.of(relay.statuses.open(row)).model_dump_json(by_alias=True).encode()
-        )
+        shown.append(dump_status(relay.statuses.open(row)))
     content = b'{"uploads":[%b],"next":%b}' % (b",".join(shown), orjson.dumps(following))
     return Response(content, media_type="application/json")
 
