@@ -35,6 +35,7 @@ from bench.resources import bodies
 from bench.testbed import API, Testbed, open_testbed, upstream
 
 _RATE = 200  # samples a second
+_SETTINGS = {"UPLIFT_RATE_LIMIT_KEY_RECORDS": "10000000"}
 _WORKER = "worker"
 _A_SECOND = 400  # uploads that a worker delivers while it is sampled, to have enough of them
 
@@ -66,7 +67,8 @@ def by_package(stacks: Iterable[str]) -> list[Spent]:
 def _read(stacks: Iterable[str]) -> Iterator[tuple[str, int]]:
     for line in stacks:
         stack, _, count = line.rpartition(" ")
-        if stack:
+        # Where threads wait for work, py-spy takes some for busy.
+        if stack and not stack.rpartition(";")[2].startswith("_worker ("):
             yield stack, int(count)
 
 
@@ -189,7 +191,9 @@ def main() -> None:
         raw: Path = chosen.raw or folder / "stacks"
         with (
             upstream(folder) as stand_in,
-            open_testbed(folder / "uplift", stand_in, processes=(API,)) as testbed,
+            open_testbed(
+                folder / "uplift", stand_in, processes=(API,), settings=_SETTINGS
+            ) as testbed,
         ):
             if process == _WORKER:
                 testbed.start_worker(_WORKER, max_in_flight=IN_FLIGHT)

@@ -1,9 +1,10 @@
 """Accepts many resources of one user: in groups, each committed with what became of its lines."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -19,7 +20,7 @@ from uplift.intake.back_pressure import BackPressure
 from uplift.intake.labels import Labels
 from uplift.intake.line_results import LineResults
 from uplift.intake.sealed import sealed
-from uplift.intake.submission import check_values, parse
+from uplift.intake.submission import check_values, parse, run_unblocked
 from uplift.intake.version_taken import check_version
 from uplift.ledger import accepting, batches, users
 from uplift.ledger.audit import SYSTEM, Actor
@@ -39,6 +40,7 @@ _log = structlog.get_logger(__name__)
 GROUP_BYTES = 1024 * 1024
 """A group ends when its lines have this size together. A longer line is a group of its own."""
 _GROUP_LINES = 250
+_STEP_BYTES = 16 * 1024  # they take half a millisecond
 
 
 def _log_retry(state: RetryCallState) -> None:
@@ -163,9 +165,7 @@ class BatchAcceptor:
                         self._pressure.check(batch.user.app_user_id)
                     except UserBacklogFull as error:
                         group = [_refused(entry, error) for entry in group]
-                    # Takes some milliseconds a group, and up to a second for a large line: too
-                    # long for the event loop that all requests share.
-                    sealed_group = await asyncio.to_thread(batch.seal, group)
+                    sealed_group = await _sealed(batch, group)
                     await committing
                     committing = asyncio.ensure_future(
                         self._commit_group(batch, sealed_group, results)
@@ -198,13 +198,9 @@ class BatchAcceptor:
     ) -> tuple[list[Kept], "_SealedGroup"]:
         """Commit a group with its lines; what became of its uploads, and of the group."""
         async with self._database.transaction() as connection:
-            user = await users.get_user(connection, batch.user.id, lock=True)
-            if user is None:
-                raise users.no_such_user()
-            if user.erasing_upstream_since is not None:
-                raise users.being_erased()
-            if user.destination != batch.user.destination:
-                group = group.moved(user.destination, self._destinations)
+            destination = await users.require_destination(connection, batch.user.id)
+            if destination != batch.user.destination:
+                group = group.moved(destination, self._destinations)
             kept = await accepting.keep(connection, list(group.new.values()))
             lines = [
                 NewLine(line=line, upload_id=each.id, duplicate=each.duplicate)
@@ -231,6 +227,34 @@ class BatchAcceptor:
             problems=row.problems,
         )
         return row
+
+
+async def _sealed(batch: "OpenBatch", group: Sequence[Entry]) -> "_SealedGroup":
+    """Seal a group in steps, between which the event loop goes on.
+
+    In a thread, a group would compete for Python's lock with its predecessor's commit, which takes
+    longer then. A large line takes up to a second, so it goes to a thread nevertheless.
+    """
+    sealed_group = _SealedGroup({}, [])
+    for step in _steps(group):
+        size = sum(len(entry.body) for entry in step)
+        part = await run_unblocked(size, partial(batch.seal, step))
+        sealed_group.new.update(part.new)
+        sealed_group.problems.extend(part.problems)
+        await asyncio.sleep(0)
+    return sealed_group
+
+
+def _steps(group: Sequence[Entry]) -> Iterator[list[Entry]]:
+    step: list[Entry] = []
+    size = 0
+    for entry in group:
+        if step and size + len(entry.body) > _STEP_BYTES:
+            yield step
+            step, size = [], 0
+        step.append(entry)
+        size += len(entry.body)
+    yield step
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,27 @@ async def require_user(
     return user
 
 
+# As text: to compose it, and to look it up, takes longer than to run it.
+_DESTINATION = text("""
+    SELECT destination, erasing_upstream_since FROM users
+    WHERE id = :id AND erased_at IS NULL FOR KEY SHARE
+""")
+
+
+async def require_destination(connection: AsyncConnection, user_id: UUID) -> str:
+    """Where what a user brings goes now; they are locked as by `find_user`.
+
+    Raises as `require_user`.
+    """
+    row = (await connection.execute(_DESTINATION, {"id": user_id})).one_or_none()
+    if row is None:
+        raise no_such_user()
+    if row.erasing_upstream_since is not None:
+        raise being_erased()
+    destination: str = row.destination
+    return destination
+
+
 async def get_user(
     connection: AsyncConnection, user_id: UUID, *, lock: bool = False
 ) -> UserRow | None:
