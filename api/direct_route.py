@@ -19,8 +19,8 @@ class DirectRoute(BaseRoute):
     """Serves the requests of one route, whose address has no parameters, by `serve`."""
 
     def __init__(self, route: APIRoute, serve: Serve) -> None:
-        (self._method,) = route.methods
-        self._path = route.path
+        # What a list of all routes shows.
+        self.path, self.methods = route.path, route.methods
         # What else reads of a request's route.
         self._found: dict[str, Any] = {"route": route, "endpoint": route.endpoint}
         self._serve = serve
@@ -29,8 +29,8 @@ class DirectRoute(BaseRoute):
         """See BaseRoute."""
         if (
             scope["type"] == "http"
-            and scope["path"] == self._path
-            and scope["method"] == self._method
+            and scope["path"] == self.path
+            and scope["method"] in self.methods
         ):
             return Match.FULL, self._found
         return Match.NONE, {}
