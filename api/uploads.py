@@ -1,6 +1,5 @@
 """Uploads over HTTP: resources come in, statuses go out."""
 
-import asyncio
 from contextlib import suppress
 from typing import Annotated
 from uuid import UUID
@@ -222,6 +221,7 @@ async def list_uploads(
         user = caller.user(user)
     states = status or []
     await resume_for(request, limit)
+    work = work_of(request)
     async with relay.database.transaction() as connection:
         user_id = await id_of_user(connection, user)
         matching = Filter(
@@ -248,6 +248,7 @@ async def list_uploads(
             rows += part
             if len(part) < most:
                 break
+            await work.rest()
     following = next_page(
         "/v1/uploads",
         [row.id for row in rows],
@@ -267,7 +268,7 @@ async def list_uploads(
     shown: list[bytes] = []
     for row in rows:
         if len(shown) % _ROWS_AT_ONCE == _ROWS_AT_ONCE - 1:
-            await asyncio.sleep(0)
+            await work.rest()
         shown.append(dump_status(relay.statuses.open(row)))
     content = b'{"uploads":[%b],"next":%b}' % (b",".join(shown), orjson.dumps(following))
     return Response(content, media_type="application/json")

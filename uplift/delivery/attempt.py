@@ -88,7 +88,7 @@ class Attempter:
         self._oneup = OneUpDelivery(self._calls, keeps_ids=settings.oneup_keeps_ids)
         self._derived = DerivedDelivery(
             self._calls,
-            Persons(self._calls, read_id_key(settings) or b""),
+            Persons(database, self._calls, read_id_key(settings) or b""),
             Targets(database, wait_seconds=settings.reference_wait_seconds),
         )
         self._policies = {
