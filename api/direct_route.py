@@ -20,7 +20,7 @@ class DirectRoute(BaseRoute):
 
     def __init__(self, route: APIRoute, serve: Serve) -> None:
         # What a list of all routes shows.
-        self.path, self.methods = route.path, route.methods
+        self.path, self.methods = route.path, frozenset(route.methods or ())
         # What else reads of a request's route.
         self._found: dict[str, Any] = {"route": route, "endpoint": route.endpoint}
         self._serve = serve

@@ -170,7 +170,7 @@ class HttpProtocol(HttpToolsProtocol):
             super().data_received(head.data)
             if self._body.complete:
                 self._body = None
-                self.scope[WHOLE_BODY] = True  # type: ignore[typeddict-unknown-key]
+                self.scope[WHOLE_BODY] = True  # type: ignore[literal-required]
             elif rest:
                 rest = self._feed_body(rest)
             if self._body is not None:
@@ -210,7 +210,7 @@ class HttpProtocol(HttpToolsProtocol):
         if part:
             super().data_received(part)
         if complete:
-            self.scope[WHOLE_BODY] = True  # type: ignore[typeddict-unknown-key]
+            self.scope[WHOLE_BODY] = True  # type: ignore[literal-required]
         if complete and self.cycle.response_complete and not self.transport.is_closing():
             self._unset_deadline()
             if not rest:

@@ -1,8 +1,7 @@
-"""Where a process of Uplift spends its CPU time, by function.
+"""Where the API spends its CPU time, by function. `make profile` tells the worker's.
 
-    python -m bench.profile single
-    python -m bench.profile batch
-    python -m bench.profile delivery --seconds 10 --top 60
+    python -m bench.profile_api single
+    python -m bench.profile_api batch
 
 Prints tables by package and by function. `own` is the time in a function itself, with what it calls
 in C; `whole` is that with the functions that it calls. Each in per cent of the samples, and in
@@ -14,9 +13,9 @@ meanwhile, so the rates of such a run mean nothing. Not root, py-spy needs CAP_S
 
 import argparse
 import re
+import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -28,16 +27,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench.delivery import IN_FLIGHT
 from bench.intake import CONNECTIONS, LINES, post_batch
 from bench.load import load
 from bench.resources import bodies
 from bench.testbed import API, Testbed, open_testbed, upstream
 
+_TOOLS = Path(__file__).parents[1] / ".venv-tools" / "bin"
 _RATE = 200  # samples a second
 _SETTINGS = {"UPLIFT_RATE_LIMIT_KEY_RECORDS": "10000000"}
-_WORKER = "worker"
-_A_SECOND = 400  # uploads that a worker delivers while it is sampled, to have enough of them
 
 _FRAME = re.compile(r"(.*) \((.*)\)")
 _PACKAGE = re.compile(r".*site-packages/")
@@ -129,22 +126,14 @@ def _batch(testbed: Testbed, seconds: float) -> int:
     return records
 
 
-def _delivery(testbed: Testbed, seconds: float) -> int:
-    count = round(seconds * _A_SECOND)
-    testbed.deliver(count)
-    return count
-
-
-_WORKLOADS: dict[str, tuple[str, Callable[[Testbed, float], int]]] = {
-    "single": (API, _single),
-    "batch": (API, _batch),
-    "delivery": (_WORKER, _delivery),
-}
+_WORKLOADS: dict[str, Callable[[Testbed, float], int]] = {"single": _single, "batch": _batch}
 
 
 @contextmanager
 def _sampled(pid: int, file: Path) -> Iterator[None]:
-    program = str(Path(sys.executable).with_name("py-spy"))
+    program = shutil.which("py-spy") or shutil.which("py-spy", path=str(_TOOLS))
+    if program is None:
+        raise SystemExit("py-spy is not there: `make tools` installs it.")
     with subprocess.Popen(
         [
             *(program, "record", "--pid", str(pid), "--rate", str(_RATE), "--format", "raw"),
@@ -178,14 +167,14 @@ def _table(title: str, spent: list[Spent], total: int, microseconds: float) -> T
 
 
 def main() -> None:
-    """Profile one workload."""
-    parser = argparse.ArgumentParser(description="CPU time of a process by function.")
+    """Profile single uploads, or batches."""
+    parser = argparse.ArgumentParser(description="CPU time of the API by function.")
     parser.add_argument("workload", choices=_WORKLOADS)
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--top", type=int, default=50, help="how many functions are printed")
     parser.add_argument("--raw", type=Path, help="keep py-spy's stacks in this file")
     chosen = parser.parse_args()
-    process, run = _WORKLOADS[chosen.workload]
+    run = _WORKLOADS[chosen.workload]
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         raw: Path = chosen.raw or folder / "stacks"
@@ -195,18 +184,16 @@ def main() -> None:
                 folder / "uplift", stand_in, processes=(API,), settings=_SETTINGS
             ) as testbed,
         ):
-            if process == _WORKER:
-                testbed.start_worker(_WORKER, max_in_flight=IN_FLIGHT)
             run(testbed, 1.0)  # imports, connections, statements
-            with _sampled(testbed.pid(process), raw):
-                before = testbed.cpu_seconds(process)
+            with _sampled(testbed.pid(API), raw):
+                before = testbed.cpu_seconds(API)
                 records = run(testbed, chosen.seconds)
-                cpu = testbed.cpu_seconds(process) - before
+                cpu = testbed.cpu_seconds(API) - before
         stacks = raw.read_text().splitlines()
     functions = by_function(stacks)
     total = sum(each.own for each in functions)
     each_record = cpu / records * 1_000_000
-    title = f"{chosen.workload}: {process}, {each_record:.0f} µs of CPU a record, {total} samples"
+    title = f"{chosen.workload}: {each_record:.0f} µs of CPU a record, {total} samples"
     console = Console(width=120)
     console.print(_table(f"{title}, by package", by_package(stacks)[:20], total, each_record))
     console.print(_table(f"{title}, by function", functions[: chosen.top], total, each_record))
