@@ -7,13 +7,12 @@ from itertools import accumulate
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from uplift.ledger import fair_queue
 from uplift.ledger.audit import SYSTEM, Action, Actor
-from uplift.ledger.parameters import Rows
+from uplift.ledger.parameters import Rows, Written
 from uplift.ledger.uploads import UploadRow
 from uplift.ledger.users import LockedUser
 from uplift.lifecycle import Reason, State
@@ -146,13 +145,13 @@ _UNREAD = """
 """
 
 
-def adding(source: str = "new", *, first: str = "", read: bool = True) -> TextClause:
+def adding(source: str = "new", *, first: str = "", read: bool = True) -> Written:
     """The statement for `add`, which adds the uploads of `source`: of `new`, or a join with it.
 
     `first` is a common table expression that runs before, with its name and its comma. Without
     `read`, it is for `add_unread`.
     """
-    return _NEW.statement(
+    return _NEW.written(
         _ADD.replace("{source}", source)
         .replace("{first}", first)
         .replace("{result}", _READ if read else _UNREAD)
@@ -163,24 +162,24 @@ def adding(source: str = "new", *, first: str = "", read: bool = True) -> TextCl
 
 async def add(
     connection: AsyncConnection,
-    statement: TextClause,
+    statement: Written,
     versions: Sequence[Version],
 ) -> dict[UUID, Added]:
     """Add these uploads, and note them in the audit trail: one statement, made by `adding`.
 
     Returns what was added, by the uploads' ids.
     """
-    added = await connection.execute(statement, _values(versions))
+    added = await statement.execute(connection, _values(versions))
     return {row.id: Added(row.maybe_sent, row.created_at) for row in added}
 
 
 async def add_unread(
     connection: AsyncConnection,
-    statement: TextClause,
+    statement: Written,
     versions: Sequence[Version],
 ) -> set[UUID]:
     """`add`, but only which were added."""
-    ids = await connection.scalar(statement, _values(versions))
+    ids = (await statement.execute(connection, _values(versions))).scalar_one()
     return {version.new.id for version in versions} if ids is None else set(ids)
 
 
