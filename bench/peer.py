@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench import bundles
 from bench.baseline_plain import BATCHES_API, Baseline
 from bench.baseline_plain_tables import AT_ONCE
-from bench.bundles import BUNDLES_IN_FLIGHT, ENTRIES
+from bench.bundles import BUNDLES_IN_FLIGHT, ENTRIES, ENTRY, LATENCY
 from bench.figures import Figure, Target
 from bench.intake import LINES, clear, post_batch
 from bench.plan import Plan
@@ -23,7 +24,6 @@ from bench.testbed import API, Testbed, open_testbed, upstream
 _END_TO_END = 6000
 _CELERY_PROCESSES = (2, 4)
 _WAIT_SECONDS = 120.0
-_LATENCY, _ENTRY = 200.0, 2.0
 
 
 @dataclass
@@ -42,14 +42,7 @@ class _Side:
 def main(folder: Path, plan: Plan) -> list[Figure]:
     """Measure the door, then end to end."""
     with upstream(folder) as stand_in:
-        settings = {
-            "UPLIFT_DESTINATION": "hapi",
-            "UPLIFT_DESTINATION_R4": f"{stand_in.url}/r4",
-            "UPLIFT_DESTINATION_SUBJECT": "as_is",  # no person's Patient comes first
-            "UPLIFT_DESTINATION_BUNDLE": "transaction",
-            "UPLIFT_DESTINATION_BUNDLE_ENTRIES": str(ENTRIES),
-            "UPLIFT_SECOND_OPINION": "0.05",
-        }
+        settings = bundles.settings(stand_in) | {"UPLIFT_SECOND_OPINION": "0.05"}
         with open_testbed(folder / "uplift", stand_in, settings=settings) as testbed:
             baseline = Baseline(testbed)
             try:
@@ -98,7 +91,7 @@ def _door(testbed: Testbed, peer: _Peer, plan: Plan) -> list[Figure]:
 
 def _end_to_end(testbed: Testbed, peer: _Peer, plan: Plan) -> list[Figure]:
     testbed.start_worker("bulk", max_in_flight=ENTRIES * BUNDLES_IN_FLIGHT, queue="bulk")
-    testbed.upstream.reset(_LATENCY, _ENTRY)
+    testbed.upstream.reset(LATENCY, ENTRY)
     lines = plan.of(_END_TO_END)
     tables = peer.baseline.tables
 

@@ -18,6 +18,7 @@ from sqlalchemy import (
     ARRAY,
     ColumnElement,
     CursorResult,
+    Select,
     SQLColumnExpression,
     TextClause,
     Uuid,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     bindparam,
     text,
 )
+from sqlalchemy.dialects.postgresql.psycopg import dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 
@@ -156,6 +158,29 @@ def _element(encode: Callable[[Any], bytes], value: Any) -> bytes:
         return _NULL
     encoded = encode(value)
     return _int(len(encoded)) + encoded
+
+
+class Built:
+    """A composed statement whose text is made once: to look it up takes SQLAlchemy longer than
+    PostgreSQL to run it. `names` are those of its parameters."""
+
+    def __init__(self, statement: Select[Any], *names: str) -> None:
+        compiled = statement.params(dict.fromkeys(names)).compile(
+            dialect=dialect(),  # type: ignore[no-untyped-call]
+            compile_kwargs={"render_postcompile": True},
+        )
+        self._sql = compiled.string
+        self._constants = {
+            name: value
+            for name, value in compiled.params.items()
+            if f"%({name})s" in self._sql and name not in names
+        }
+
+    async def execute(
+        self, connection: AsyncConnection, values: Mapping[str, Any]
+    ) -> CursorResult[Any]:
+        """Run it with these parameters."""
+        return await connection.exec_driver_sql(self._sql, {**self._constants, **values})
 
 
 def is_among(column: SQLColumnExpression[UUID], name: str = "ids") -> ColumnElement[bool]:
