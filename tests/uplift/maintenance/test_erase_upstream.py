@@ -94,6 +94,19 @@ async def test_each_is_read_once_more_after_the_time_to_settle(
         assert last == "GET"
 
 
+async def test_one_round_goes_on_while_the_rate_limiter_gives_one_permit_after_the_other(
+    database: Database, at_hapi: Settings, hapi: SandboxServer
+) -> None:
+    slow = at_hapi.model_copy(update={"destination_max_attempts_per_second": 10.0})
+    async with relay_of(slow) as relay:
+        await ended(relay, await factories.accepted(relay, id="obs-1"))
+        await begin(relay)
+        await asyncio.sleep(0.3)  # the time to settle
+        await relay.upstream_eraser.go_on()
+    deleted = [each["path"] for each in hapi.requests() if each["method"] == "DELETE"]
+    assert len(deleted) == 3  # the Patient at each base
+
+
 async def test_two_that_refer_to_each_other_do_not_keep_each_other(
     at: Relay, hapi: SandboxServer
 ) -> None:
