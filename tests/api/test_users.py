@@ -84,8 +84,6 @@ _CHANGES = [
     ("PUT", "/v1/users/{user}/destination", {"destination": "oneup"}),
     ("PUT", "/v1/users/{user}/patient", {"id": "1234"}),
     ("POST", "/v1/users/{user}/resend", None),
-    ("PUT", "/v1/users/{user}/pause", None),
-    ("DELETE", "/v1/users/{user}/pause", None),
     ("POST", "/v1/users/{user}/device-tokens", {"expiresIn": 60}),
 ]
 
