@@ -8,6 +8,8 @@ TOOLS := .venv-tools
 # The version is in these names: an environment is made again for another version of Python.
 READY := $(VENV)/.ready-$(VERSION)
 TOOLS_READY := $(TOOLS)/.ready-$(VERSION)
+# Each process would compile its modules for seconds, and `make test` starts hundreds.
+export PYTHONDONTWRITEBYTECODE :=
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
   --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
@@ -72,7 +74,7 @@ format: $(READY) ## Format, and fix what ruff can fix
 
 fuzz: $(READY) ## The API against its OpenAPI and push against bad exports, longer than `make test`
 	UPLIFT_FUZZ_EXAMPLES=2000 UPLIFT_FUZZ_PARTS=12 UPLIFT_MUTATIONS=2000 \
-	  $(BIN)/pytest --numprocesses 2 --dist loadgroup tests/api/test_openapi_fuzz.py tests/uplift/cli/push/test_mutations.py
+	  $(BIN)/pytest --numprocesses 2 --dist loadgroup --maxfail 1 tests/api/test_openapi_fuzz.py tests/uplift/cli/push/test_mutations.py
 
 bench: $(READY) ## Bounded benchmarks on loopback; ARGS="--help" lists the options
 	$(BIN)/python -m bench $(ARGS)

@@ -144,9 +144,12 @@ _UNSETTLED = text("""
     SELECT count(*) FILTER (WHERE state = 'sending' OR (
             maybe_sent AND cancel_requested AND state IN ('queued', 'parked')
             AND destination = ANY(CAST(:destinations AS text[])))) AS under_way,
-        coalesce(bool_or(attempts > 0 AND updated_at > now() - make_interval(secs => :settle
-            + CASE WHEN maybe_sent AND state <> 'delivered' THEN :attempt ELSE 0 END)), false)
-            AS lately
+        coalesce(bool_or(attempts > 0 AND CASE
+            -- PostgreSQL's clock ran ahead: nobody knows when it was.
+            WHEN updated_at > now() THEN :watched < :settle + :attempt
+            ELSE updated_at > now() - make_interval(secs => :settle
+                + CASE WHEN maybe_sent AND state <> 'delivered' THEN :attempt ELSE 0 END)
+            END), false) AS lately
     FROM uploads WHERE user_id = :user_id
 """)
 
@@ -158,12 +161,13 @@ async def is_settled(
     look_up_at: Collection[str],
     settle_seconds: float,
     attempt_seconds: float,
+    watched_seconds: float,
     limit: int,
 ) -> bool:
     """Whether nothing of the user is sent or looked up any more, and what was sent has arrived.
 
     At the destinations `look_up_at`, only a look-up tells the id of what may be there: workers do
-    it for what is cancelled.
+    it for what is cancelled. For `watched_seconds` the caller has known that nothing new is sent.
     """
     names = list(look_up_at)
     parameters = {"user_id": user_id, "destinations": names}
@@ -172,7 +176,13 @@ async def is_settled(
         await cancelling.cancel(connection, asked, by=SYSTEM)
     row = (
         await connection.execute(
-            _UNSETTLED, {**parameters, "settle": settle_seconds, "attempt": attempt_seconds}
+            _UNSETTLED,
+            {
+                **parameters,
+                "settle": settle_seconds,
+                "attempt": attempt_seconds,
+                "watched": watched_seconds,
+            },
         )
     ).one()
     return len(asked) < limit and not row.under_way and not row.lately

@@ -189,6 +189,12 @@ class Delivery(Table):
             "receipt_key",
             postgresql_where=text("receipt_key IS NOT NULL"),
         ),
+        # Waits that a clock made longer than any can be.
+        Index(
+            "ix_deliveries_in_doubt",
+            "in_doubt_until",
+            postgresql_where=text("in_doubt_until IS NOT NULL"),
+        ),
     )
 
     # No foreign key: to lock the record could wait for one who waits for its uploads.

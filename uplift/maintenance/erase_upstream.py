@@ -66,6 +66,7 @@ class UpstreamEraser:
         self._backoff_first_seconds = settings.backoff_first_seconds
         self._max_backoff_seconds = settings.max_backoff_seconds
         self._days = settings.erase_upstream_days
+        self._watched_since: dict[UUID, float] = {}  # on time.monotonic
 
     async def go_on(self) -> int:
         """One round over all of them; of how many users it ended.
@@ -93,6 +94,7 @@ class UpstreamEraser:
 
     async def _list_some(self, user_id: UUID) -> bool:
         """List what some of the user's records became; whether there is more to list now."""
+        now = time.monotonic()
         async with self._database.transaction() as connection:
             user = await erasing_upstream.lock(connection, user_id)
             if user is None:
@@ -103,6 +105,7 @@ class UpstreamEraser:
                 look_up_at=[n for n, d in self._destinations.items() if d.mode is Mode.ONEUP],
                 settle_seconds=self._settle_seconds,
                 attempt_seconds=self._attempt_seconds,
+                watched_seconds=now - self._watched_since.setdefault(user_id, now),
                 limit=_MAX_RECORDS,
             ):
                 return False
@@ -243,6 +246,7 @@ class UpstreamEraser:
                 return False
             progress = await erasing_upstream.progress(connection, user.app_user_id)
             await erasing.begin(connection, user.app_user_id, SYSTEM)
+        self._watched_since.pop(user_id, None)
         left = progress.left + progress.lost if progress is not None else 0
         if left:
             erasures_left_upstream.inc()
