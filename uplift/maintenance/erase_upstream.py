@@ -87,6 +87,8 @@ class UpstreamEraser:
                 # Only the type: an error's text may quote data.
                 _log.error("erasing_upstream_failed", error=type(error).__name__)
         usable = await self._addresses.usable()
+        async with self._database.transaction() as connection:
+            await upstream_deletions.tell_unusable(connection, usable)
         await asyncio.gather(*(self._delete_at(name) for name in usable))
         return sum([await self._end(user_id) for user_id in user_ids])
 
@@ -245,9 +247,9 @@ class UpstreamEraser:
             ):
                 return False
             progress = await erasing_upstream.progress(connection, user.app_user_id)
-            await erasing.begin(connection, user.app_user_id, SYSTEM)
+            left = progress.left + progress.lost if progress is not None else 0
+            await erasing.begin(connection, user.app_user_id, SYSTEM, left_upstream=left)
         self._watched_since.pop(user_id, None)
-        left = progress.left + progress.lost if progress is not None else 0
         if left:
             erasures_left_upstream.inc()
             _log.warning("erased_here_only", left=left)

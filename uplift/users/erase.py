@@ -18,7 +18,13 @@ from uplift.destinations.derived_ids import patient_id
 from uplift.destinations.destination import Destination
 from uplift.errors import NotFound
 from uplift.key_life import unreadable_by
-from uplift.ledger import erasing, erasing_upstream, named_patients, upstream_deletions
+from uplift.ledger import (
+    erasing,
+    erasing_upstream,
+    leaving_records,
+    named_patients,
+    upstream_deletions,
+)
 from uplift.ledger.audit import SYSTEM, Actor
 from uplift.ledger.database import Database, is_away
 from uplift.ledger.erasing_upstream import Progress
@@ -100,9 +106,10 @@ class Eraser:
         until = time.monotonic() + wait
         progress = await self._begin_upstream(app_user_id, upstream, by)
         if progress is None or upstream is Upstream.KEEP:
-            left = progress.left + progress.lost if progress is not None else 0
             erasure = await self._erase_here(app_user_id, until, by)
-            return replace(erasure, left_upstream=left)
+            if progress is not None:
+                erasure = replace(erasure, left_upstream=progress.left + progress.lost)
+            return erasure
         history = await self._history(app_user_id)
         seen = progress
         while progress is not None and time.monotonic() < until:
@@ -149,6 +156,7 @@ class Eraser:
                         pseudonym = patient_id(self._id_key, app_user_id=app_user_id)
                         targets.add_patients(pseudonym, sorted(names))
                     await upstream_deletions.add(connection, user.id, targets.new)
+                    await leaving_records.add_lost(connection, user.id, targets.lost)
             return await erasing_upstream.progress(connection, app_user_id)
 
     async def _history(self, app_user_id: str) -> tuple[str, ...]:
@@ -175,6 +183,7 @@ class Eraser:
         async with self._database.transaction() as connection:
             began = await erasing.begin(connection, app_user_id, by)
             user_ids = await erasing.begun(connection, app_user_id)
+            ended = None if began else await erasing_upstream.left_by_ended(connection, app_user_id)
         by_then = await self._unreadable_by()
         if not user_ids:
             raise NotFound(
@@ -187,8 +196,11 @@ class Eraser:
         while True:
             erasure = await self._continue(user_ids)
             if erasure.done or time.monotonic() >= until:
-                return replace(erasure, unreadable_by=by_then)
+                break
             await asyncio.sleep(_PAUSE_SECONDS)
+        if ended is not None:
+            erasure = replace(erasure, upstream=Upstream.DELETE, left_upstream=ended)
+        return replace(erasure, unreadable_by=by_then)
 
     async def finish(self) -> int:
         """Continue every erasure that a process began and does not work on. How many are done now.

@@ -65,7 +65,10 @@ class Targets:
         """The Patient that Uplift made for the user, wherever it may have made one."""
         for name in names:
             destination = self.destinations.get(name)
-            if destination is None or not destination.derives_ids:
+            if destination is None:
+                self.lost += 1  # not in the settings any more
+                continue
+            if not destination.derives_ids:
                 continue
             if destination.subject is Subject.PATIENT:
                 by_search = {"system": USER_SYSTEM, "value": pseudonym, "parameter": "identifier"}

@@ -21,7 +21,7 @@ from uplift.queues import UPLOADS
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
 from uplift.users.erase import Erasure, Upstream
-from uplift.wiring import Relay
+from uplift.wiring import Relay, open_relay
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -285,6 +285,21 @@ async def test_after_so_many_days_they_are_erased_here_whatever_is_left(
     assert len(there(hapi)) == 5
 
 
+async def test_what_is_left_is_told_until_the_last_row_is_gone(
+    at: Relay, hapi: SandboxServer
+) -> None:
+    await ended(at, await factories.accepted(at, id="obs-1"))
+    hapi.faults({"kind": "status", "status": 403, "match": _DELETE})
+    await begin(at)
+    async with at.database.transaction() as connection:
+        earlier = "UPDATE users SET erasing_upstream_since = now() - interval '31 days'"
+        await connection.execute(text(earlier))
+    assert await at.upstream_eraser.go_on()
+    erasure = await at.eraser.erase("alice", wait=10)
+    assert (erasure.done, erasure.upstream) == (True, Upstream.DELETE)
+    assert erasure.left_upstream == 3
+
+
 async def test_keep_ends_what_was_being_deleted(at: Relay, hapi: SandboxServer) -> None:
     await push(at)
     await begin(at)
@@ -312,6 +327,25 @@ async def test_what_was_moved_away_from_is_deleted_there_too(
         await go_on(relay)
     assert there(hapi) == set()
     assert at_oneup(upstream) == []
+
+
+async def test_a_destination_that_left_the_settings_is_told_and_its_patient_counted(
+    database: Database, settings: Settings, hapi: SandboxServer
+) -> None:
+    here = f'[hapi]\nr4 = "{hapi.url}/r4"\n'
+    other = f'[other]\npreset = "hapi"\nr4 = "{hapi.url}/dstu2"\n'  # it has another Patient
+    file = settings.data_dir / "destinations.toml"
+    chosen = settings.model_copy(update={"destination": "other", "destinations_file": file})
+    file.write_text(here + other)
+    async with relay_of(chosen) as relay:
+        await relay.mover.move("alice", "hapi")
+        await ended(relay, await factories.accepted(relay, id="obs-1"))
+        await relay.mover.move("alice", "other")
+    file.write_text(other)
+    async with open_relay(chosen) as relay:
+        await begin(relay)
+        await until(lambda: told_by(relay, "destination_unusable"))
+        assert (await begin(relay)).left_upstream >= 2  # the record and the Patient
 
 
 def at_oneup(upstream: SandboxServer) -> list[str]:
