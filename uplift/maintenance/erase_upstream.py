@@ -17,6 +17,7 @@ from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.destination import Mode
 from uplift.destinations.responses import Response, ResponseKind
 from uplift.errors import NeedsAuthorization, SealError, TokenUnavailable
+from uplift.ledger import destinations as known_destinations
 from uplift.ledger import erasing, erasing_upstream, leaving_records, upstream_deletions
 from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import Database, is_away
@@ -111,7 +112,8 @@ class UpstreamEraser:
                 limit=_MAX_RECORDS,
             ):
                 return False
-            targets = Targets(user_id, user.key(self._key_ring), self._destinations)
+            addresses = await known_destinations.read_addresses(connection)
+            targets = Targets(user_id, user.key(self._key_ring), self._destinations, addresses)
             records = await leaving_records.some_records(connection, user_id, limit=_MAX_RECORDS)
             for record in records:
                 targets.add_record(record)

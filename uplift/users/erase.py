@@ -18,13 +18,8 @@ from uplift.destinations.derived_ids import patient_id
 from uplift.destinations.destination import Destination
 from uplift.errors import NotFound
 from uplift.key_life import unreadable_by
-from uplift.ledger import (
-    erasing,
-    erasing_upstream,
-    leaving_records,
-    named_patients,
-    upstream_deletions,
-)
+from uplift.ledger import destinations as known_destinations
+from uplift.ledger import erasing, erasing_upstream, named_patients, upstream_deletions
 from uplift.ledger.audit import SYSTEM, Actor
 from uplift.ledger.database import Database, is_away
 from uplift.ledger.erasing_upstream import Progress
@@ -148,7 +143,8 @@ class Eraser:
                 if user is not None:
                     _log.info("erasing_upstream_began")
                     key = user.key(self._key_ring)
-                    targets = Targets(user.id, key, self._destinations)
+                    addresses = await known_destinations.read_addresses(connection)
+                    targets = Targets(user.id, key, self._destinations, addresses)
                     if self._id_key is not None:
                         names = await erasing_upstream.destinations_of(connection, user.id)
                         # Uplift made none where the backend named one.
@@ -156,7 +152,6 @@ class Eraser:
                         pseudonym = patient_id(self._id_key, app_user_id=app_user_id)
                         targets.add_patients(pseudonym, sorted(names))
                     await upstream_deletions.add(connection, user.id, targets.new)
-                    await leaving_records.add_lost(connection, user.id, targets.lost)
             return await erasing_upstream.progress(connection, app_user_id)
 
     async def _history(self, app_user_id: str) -> tuple[str, ...]:

@@ -329,7 +329,7 @@ async def test_what_was_moved_away_from_is_deleted_there_too(
     assert at_oneup(upstream) == []
 
 
-async def test_a_destination_that_left_the_settings_is_told_and_its_patient_counted(
+async def test_a_destination_that_left_the_settings_is_told_and_waited_for(
     database: Database, settings: Settings, hapi: SandboxServer
 ) -> None:
     here = f'[hapi]\nr4 = "{hapi.url}/r4"\n'
@@ -345,7 +345,11 @@ async def test_a_destination_that_left_the_settings_is_told_and_its_patient_coun
     async with open_relay(chosen) as relay:
         await begin(relay)
         await until(lambda: told_by(relay, "destination_unusable"))
-        assert (await begin(relay)).left_upstream >= 2  # the record and the Patient
+        assert len(there(hapi)) == 2
+    file.write_text(here + other)
+    async with open_relay(chosen) as relay:
+        await go_on(relay)
+    assert there(hapi) == set()
 
 
 def at_oneup(upstream: SandboxServer) -> list[str]:
