@@ -73,8 +73,7 @@ def collect(
             if one.method != _DELETE and one.sha256 not in leavers
         ],
         patients=held.patients,
-        # What the destination stores later than anybody waits for may come after the last look.
-        leaver=[*leaver.findings, *([] if options.beyond else left)],
+        leaver=[*leaver.findings, *left],
     )
 
 

@@ -51,6 +51,10 @@ class Leaver(threading.Thread):
         with httpx.Client(headers=headers, timeout=_TIMEOUT, trust_env=False) as api:
             while time.monotonic() < until and not self._give_up.wait(_EVERY):
                 self.accepted += self._send(api) == _ACCEPTED
+            # Of what a restored ledger lacks nobody knows: an app sends it again, and then it does.
+            for version in list(self.sent):
+                while not self._give_up.is_set() and self._post(api, version) != _ACCEPTED:
+                    self._give_up.wait(_EVERY)
             while not self._give_up.is_set() and self._erase(api) not in (_OK, _ACCEPTED):
                 self._give_up.wait(_PAUSE)
             # An app does not know, and goes on.
@@ -65,6 +69,9 @@ class Leaver(threading.Thread):
     def _send(self, api: httpx.Client) -> int:
         version = Version(NAME, f"leaving-{len(self.sent)}", 1)
         self.sent.append(version)
+        return self._post(api, version)
+
+    def _post(self, api: httpx.Client, version: Version) -> int:
         return self._ask(
             api,
             "POST",
