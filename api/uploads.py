@@ -56,7 +56,7 @@ _ROWS_AT_ONCE = 20
     response_model=UploadStatus,
     summary="Submit a resource",
     openapi_extra=SUBMIT,
-    responses=ACCEPTED | documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 503),
+    responses=ACCEPTED | documented(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503),
 )
 async def submit_upload(request: Request, caller: CallerDep) -> Response:
     """Accepts a FHIR resource. 202 means that it is committed. Its status is at `Location`.

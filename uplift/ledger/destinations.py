@@ -62,6 +62,13 @@ def _known(addresses: Addresses) -> dict[str, object]:
     )
 
 
+async def read_addresses(connection: AsyncConnection) -> Addresses:
+    """The addresses of all destinations that the ledger knows, also of those that no settings have
+    any more."""
+    rows = await connection.execute(text("SELECT name, address FROM destinations"))
+    return {row.name: row.address for row in rows}
+
+
 _LIST = text("""
     SELECT name, address, since,
         (SELECT count(*) FROM users WHERE destination = d.name AND erased_at IS NULL) AS users,
