@@ -56,7 +56,7 @@ async def note_new(connection: AsyncConnection, addresses: Addresses) -> None:
     await connection.execute(_NOTE, _known(addresses))
 
 
-def _known(addresses: Addresses) -> dict[str, str]:
+def _known(addresses: Addresses) -> dict[str, object]:
     return _KNOWN.parameter(
         {"name": name, "address": address} for name, address in addresses.items()
     )
