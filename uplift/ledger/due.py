@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
 from uplift.ledger import fair_queue
-from uplift.ledger.parameters import is_among
+from uplift.ledger.parameters import Built, is_among
 from uplift.ledger.pauses import nobody_paused_all, not_paused
 from uplift.ledger.set_aside import FhirType, set_aside, waits
 from uplift.ledger.tables import Delivery, Record, Restore, Upload, User, state_is
@@ -254,9 +254,8 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
 # its planner: by an index of what is queued, each claim would read everything that waits.
 _STATE_OF_THESE = Upload.state.concat("")
 
-# Both are built once, since that takes two milliseconds.
 _NAMED = _locked(is_among(Upload.id), state_is(_STATE_OF_THESE, State.QUEUED)).cte("named")
-_DUE = _details(_NAMED).order_by(_NAMED.c.id)
+_DUE = Built(_details(_NAMED).order_by(_NAMED.c.id), "ids", "stalled_seconds", "machine")
 
 # Locked in the same select that finds them: the row that is read is the one that is locked.
 _AT_FRONT = (
@@ -271,8 +270,11 @@ _AT_FRONT = (
     .limit(bindparam("limit", literal_execute=False))
     .cte("front")
 )
-_FRONT = _details(_AT_FRONT, fair_queue.advanced(_AT_FRONT)).order_by(
-    _AT_FRONT.c.finish_tag, _AT_FRONT.c.id
+_FRONT = Built(
+    _details(_AT_FRONT, fair_queue.advanced(_AT_FRONT)).order_by(
+        _AT_FRONT.c.finish_tag, _AT_FRONT.c.id
+    ),
+    *("queue", "destination", "limit", "stalled_seconds", "machine"),
 )
 
 
@@ -297,7 +299,7 @@ async def due_among(
 
     For `stalled_seconds` nothing could be sent: their time to give up is later by as much.
     """
-    rows = await connection.execute(_DUE, {"ids": list(ids), **_clock(stalled_seconds)})
+    rows = await _DUE.execute(connection, {"ids": list(ids), **_clock(stalled_seconds)})
     return {row.id: Due(row.body_bytes, row.crashes, row) for row in rows if row.may}
 
 
@@ -326,8 +328,8 @@ async def front(
     `stalled_seconds` as in `due_among`.
     """
     rows = (
-        await connection.execute(
-            _FRONT,
+        await _FRONT.execute(
+            connection,
             {
                 "queue": queue,
                 "destination": destination,

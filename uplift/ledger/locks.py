@@ -17,7 +17,7 @@ from uuid import UUID
 from sqlalchemy import Row, Select, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from uplift.ledger.parameters import is_among
+from uplift.ledger.parameters import Built, Written, is_among
 from uplift.ledger.tables import Record, User
 
 
@@ -26,9 +26,7 @@ def share_lock(statement: Select[Any]) -> Select[Any]:
     return statement.with_for_update(of=User, read=True, key_share=True)
 
 
-# As text: SQLAlchemy takes longer to look up a statement that it composed than PostgreSQL to run
-# it.
-_LOCK_FREE_USERS = text("""
+_LOCK_FREE_USERS = Written("""
     SELECT u.id, u.app_user_id, u.master_key_id, u.wrapped_key, u.destination
     FROM users AS u
     WHERE u.app_user_id = ANY(CAST(:names AS text[])) AND u.erased_at IS NULL
@@ -44,21 +42,22 @@ async def lock_free_users(
     against it. Each row has `id`, `app_user_id`, `master_key_id`, `wrapped_key` and
     `destination`.
     """
-    found = await connection.execute(_LOCK_FREE_USERS, {"names": list(app_user_ids)})
+    found = await _LOCK_FREE_USERS.execute(connection, {"names": list(app_user_ids)})
     return found.all()
 
 
-_LOCK_RECORDS = (
+_LOCK_RECORDS = Built(
     select(Record.id)
     .where(is_among(Record.id))
     .order_by(Record.user_id, Record.identity)
-    .with_for_update()
+    .with_for_update(),
+    "ids",
 )
 
 
 async def lock_records(connection: AsyncConnection, record_ids: Collection[UUID]) -> None:
     """Lock these records."""
-    await connection.execute(_LOCK_RECORDS, {"ids": list(record_ids)})
+    await _LOCK_RECORDS.execute(connection, {"ids": list(record_ids)})
 
 
 _LOCK_RECORDS_OF = text("""

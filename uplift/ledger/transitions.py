@@ -64,7 +64,7 @@ class Change:
             raise ValueError("Only a dead letter that is queued can be reset.")
 
     def _row(self) -> dict[str, Any]:
-        row = {
+        return {
             "id": self.upload_id,
             "source": self.source,
             "target": self.target,
@@ -91,8 +91,6 @@ class Change:
             "receipt": self.sealed_receipt or None,
             "reset": self.reset,
         }
-        # What a row lacks is null, and costs PostgreSQL nothing.
-        return {name: value for name, value in row.items() if value is not None}
 
 
 _CHANGES = Rows(
