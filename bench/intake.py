@@ -175,7 +175,7 @@ def _batches(testbed: Testbed, plan: Plan) -> list[Figure]:
             target=target,
         )
         for name, against, target in (
-            ("executemany", "INSERT of sealed rows, executemany", Target(0.5)),
+            ("executemany", "INSERT of sealed rows, executemany", Target(0.6)),
             ("copy", "COPY of sealed rows", None),
         )
     ]

@@ -144,18 +144,20 @@ class BatchAcceptor:
         """
         groups = _Groups(entries, self._max_lines)
         try:
-            await self._commit_groups(batch, groups, results or LineResults())
+            lines = await self._commit_groups(batch, groups, results or LineResults())
         except Exception:
             # If the ledger has failed, this fails too, and the batch stays open.
             with suppress(Exception):
                 await self._close(batch, broken=True)
             raise
-        return await self._close(batch, broken=groups.cut)
+        return await self._close(batch, broken=groups.cut, lines=lines)
 
     async def _commit_groups(
         self, batch: "OpenBatch", groups: "_Groups", results: LineResults
-    ) -> None:
-        """Commit the groups in their order, each while the next is parsed and sealed."""
+    ) -> int:
+        """Commit the groups in their order, each while the next is parsed and sealed; how many
+        lines they have."""
+        lines = 0
         committing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         committing.set_result(None)
         async with aclosing(groups.read()) as read_groups:
@@ -165,6 +167,7 @@ class BatchAcceptor:
                         self._pressure.check(batch.user.app_user_id)
                     except UserBacklogFull as error:
                         group = [_refused(entry, error) for entry in group]
+                    lines += len(group)
                     sealed_group = await _sealed(batch, group)
                     await committing
                     committing = asyncio.ensure_future(
@@ -174,6 +177,7 @@ class BatchAcceptor:
                         await committing  # so that memory has one long line at a time
             finally:
                 await committing
+        return lines
 
     async def _commit_group(
         self, batch: "OpenBatch", group: "_SealedGroup", results: LineResults
@@ -209,13 +213,13 @@ class BatchAcceptor:
             await batches.add_lines(connection, batch.id, lines + group.problems)
             return kept, group
 
-    async def _close(self, batch: "OpenBatch", *, broken: bool) -> BatchRow:
+    async def _close(self, batch: "OpenBatch", *, broken: bool, lines: int = 0) -> BatchRow:
         async with self._database.transaction() as connection:
             await batches.close_batch(connection, batch.id, broken=broken)
             row = await batches.get_batch(connection, batch.id)
             lives = row is not None or await users.get_user(connection, batch.user.id)
-        if row is None and lives:
-            # A standby without the last commits was promoted meanwhile, and this batch with them.
+        if lives and (row is None or row.lines < lines):
+            # A standby without the last commits was promoted meanwhile: they had lines, or all.
             raise CommitUnknown(None, None, LookupError())
         if row is None:
             raise users.no_such_user()  # erased meanwhile

@@ -344,6 +344,33 @@ async def test_of_a_batch_that_the_ledger_lost_nobody_knows_what_was_accepted(
         await acceptor.add_entries(batch, entries([]))
 
 
+async def test_of_a_batch_whose_first_lines_the_ledger_lost_nobody_knows_either(
+    acceptor: BatchAcceptor, alice: UserRow, database: Database
+) -> None:
+    batch = await acceptor.open("alice", uuid4(), _R4)
+
+    async def parts() -> AsyncIterator[list[Entry]]:
+        yield [Entry(line, body(line)) for line in range(1, 252)]
+        await _is_committed(database, 250)
+        async with database.transaction() as connection:
+            for table in ("batch_lines", "uploads", "deliveries", "records"):
+                await connection.execute(text(f"DELETE FROM {table}"))  # noqa: S608
+            await connection.execute(text("UPDATE batches SET accepted = 0"))
+        yield [Entry(252, body(252))]
+
+    with pytest.raises(CommitUnknown):
+        await acceptor.add_entries(batch, parts())
+
+
+async def _is_committed(database: Database, lines: int) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            async with database.transaction() as connection:
+                if await connection.scalar(text("SELECT max(accepted) FROM batches")) == lines:
+                    return
+            await asyncio.sleep(0.01)
+
+
 async def test_a_user_who_is_erased_meanwhile_gets_nothing_more(
     acceptor: BatchAcceptor, alice: UserRow, database: Database
 ) -> None:
