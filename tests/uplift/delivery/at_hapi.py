@@ -13,11 +13,13 @@ from tests.uplift.delivery.delivering import deliver
 from uplift.intake.accept import Accepted
 from uplift.intake.submission import parse
 from uplift.ledger.uploads import UploadRow
+from uplift.lifecycle import State
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay
 
 _FRESH = {"Cache-Control": "no-cache"}
+_TYPES = ("Patient", "Observation", "DiagnosticReport")
 
 _REPORT = {
     "resourceType": "DiagnosticReport",
@@ -54,6 +56,15 @@ def _of(response: httpx.Response) -> list[dict[str, Any]]:
     return [entry["resource"] for entry in response.json().get("entry", [])]
 
 
+def there(hapi: SandboxServer) -> dict[str, str]:
+    """What the server has: the versions, by `Type/id`."""
+    return {
+        f"{kind}/{each['id']}": each["meta"]["versionId"]
+        for kind in _TYPES
+        for each in stored(hapi, kind)
+    }
+
+
 def sends(hapi: SandboxServer, resource_type: str = "Observation") -> list[tuple[str, str]]:
     """The requests for that type: the method, and the address below the base."""
     return [
@@ -71,6 +82,15 @@ async def ended(relay: Relay, upload: Accepted, attempts: int = 40) -> UploadRow
             return row
         await asyncio.sleep(0.1)  # the limiter slows down while answers are missing
     raise AssertionError(f"{row.state} {row.reason} {row.last_response}")
+
+
+async def push(relay: Relay) -> None:
+    """Three observations, and a report that refers to one of them, until they are delivered."""
+    uploads = [await factories.accepted(relay, id=f"obs-{number}") for number in range(1, 4)]
+    for upload in (*uploads, await report(relay)):
+        assert not upload.duplicate
+        row = await ended(relay, upload)
+        assert (row.state, row.reason) == (State.DELIVERED, None)
 
 
 def delete_at(hapi: SandboxServer, resource_id: str) -> None:
