@@ -1,6 +1,6 @@
 """Real servers for every test that needs one, started once; a clean ledger for each test."""
 
-import asyncio
+import os
 import secrets
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from tests.keys import ID_KEY, MASTER_KEYS
+from tests.ledger_copies import LedgerCopies
 from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
-from uplift.ledger import migrate
 from uplift.ledger.database import Database
 from uplift.ledger.tables import Table
 from uplift.sandbox.config import SandboxConfig
@@ -22,7 +22,7 @@ from uplift.sealing import KeyRing
 from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay
 
-pytest_plugins = ["tests.skips"]
+pytest_plugins = ["tests.skips", "tests.shares"]
 
 # A shell without job control ignores SIGINT in what it starts in the background, and children
 # inherit that. Tests stop processes by SIGINT.
@@ -63,9 +63,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    """A PostgreSQL for the whole run."""
-    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=_FAST) as server:
+def ledger_copies(tmp_path_factory: pytest.TempPathFactory) -> LedgerCopies:
+    """Migrated ledgers for servers that a test starts itself."""
+    folder = tmp_path_factory.getbasetemp()
+    in_parts = "PYTEST_XDIST_WORKER" in os.environ
+    return LedgerCopies(folder.parent if in_parts else folder)
+
+
+@pytest.fixture(scope="session")
+def postgres(
+    tmp_path_factory: pytest.TempPathFactory, ledger_copies: LedgerCopies
+) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL for the whole run, with a migrated ledger."""
+    folder = ledger_copies.put(tmp_path_factory.mktemp("postgres"))
+    with EmbeddedPostgres(folder, settings=_FAST) as server:
         yield server
 
 
@@ -85,13 +96,6 @@ def master_keys() -> str:
 @pytest.fixture(scope="session")
 def migrated(postgres: EmbeddedPostgres) -> str:
     """The URL of a migrated ledger, of the superuser: tests do what processes may not."""
-
-    async def upgrade() -> None:
-        database = Database.connect(Settings(database_url=SecretStr(postgres.owner_url)))
-        await migrate.upgrade(database)
-        await database.close()
-
-    asyncio.run(upgrade())
     return postgres.url
 
 
@@ -127,11 +131,18 @@ def key_ring(master_keys: str) -> KeyRing:
     return KeyRing.parse(master_keys)
 
 
-@pytest.fixture
-def upstream() -> Iterator[SandboxServer]:
-    """A simulated 1upHealth over real HTTP."""
+@pytest.fixture(scope="session")
+def shared_upstream() -> Iterator[SandboxServer]:
+    """One simulated 1upHealth for the whole run: it starts and ends in a tenth of a second."""
     with SandboxServer(SandboxConfig(client_secret=secrets.token_urlsafe(8))) as server:
         yield server
+
+
+@pytest.fixture
+def upstream(shared_upstream: SandboxServer) -> SandboxServer:
+    """A simulated 1upHealth over real HTTP, without users."""
+    shared_upstream.reset()
+    return shared_upstream
 
 
 @pytest.fixture(scope="session")
