@@ -22,13 +22,19 @@ _MIB = 1024 * 1024
 
 
 @pytest.fixture
-def settings(settings: Settings) -> Settings:
+def idle() -> float:
+    """For so many seconds a body may bring nothing."""
+    return 20.0
+
+
+@pytest.fixture
+def settings(settings: Settings, idle: float) -> Settings:
     return settings.model_copy(
         update={
             "max_batch_lines": 500,
             "max_concurrent_batches": 2,
             "admission_wait_seconds": 0.5,
-            "body_idle_seconds": 1.0,
+            "body_idle_seconds": idle,
         }
     )
 
@@ -99,6 +105,7 @@ async def test_after_a_broken_connection_complete_lines_are_accepted_and_listed(
         assert (again["accepted"], again["duplicates"], again["broken"]) == (1, 120, False)
 
 
+@pytest.mark.parametrize("idle", [1.0])
 async def test_a_batch_that_stalls_ends_with_a_problem_that_says_where_its_lines_are(
     server: ApiServer, key: str
 ) -> None:
@@ -113,6 +120,7 @@ async def test_a_batch_that_stalls_ends_with_a_problem_that_says_where_its_lines
     assert (batch["broken"], batch["accepted"]) == (True, 1)
 
 
+@pytest.mark.parametrize("idle", [1.0])
 async def test_an_upload_that_stalls_is_a_408(server: ApiServer, key: str) -> None:
     with server.connect() as connection:
         head = _head(key, uuid4(), "Content-Length: 100", path="/v1/uploads")
