@@ -164,6 +164,7 @@ def server_settings(
         max_backoff_seconds=1,
         hold_seconds=0.5,
         sweep_seconds=0.5,
+        second_opinion=0.0,  # to import its models takes a second of each process
     )
 
 

@@ -30,6 +30,8 @@ BRISK = {
     "UPLIFT_MAX_BACKOFF_SECONDS": "2",
     "UPLIFT_MAX_IN_FLIGHT": "20",
     "UPLIFT_ONEUP_KEEPS_IDS": "true",
+    # To import its models takes a second of each process.
+    "UPLIFT_SECOND_OPINION": "0",
 }
 
 

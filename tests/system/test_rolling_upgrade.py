@@ -121,7 +121,11 @@ def uplift(system: System, *words: str) -> "subprocess.CompletedProcess[str]":
 def test_the_version_before_works_while_the_ledger_is_newer(
     tmp_path: Path, ledger_copies: LedgerCopies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = {"UPLIFT_ONEUP_KEEPS_IDS": "true", "UPLIFT_SWEEP_SECONDS": "0.5"}
+    chosen = {
+        "UPLIFT_ONEUP_KEEPS_IDS": "true",
+        "UPLIFT_SWEEP_SECONDS": "0.5",
+        "UPLIFT_SECOND_OPINION": "0",
+    }
     data = ledger_copies.put(tmp_path / "data")
     with System(data, chosen, processes=("api", "worker", "beat"), any_port=True) as system:
         load = Load(system.api_url, add_api_key(system))

@@ -44,7 +44,6 @@ def running(
         # Four workers on a small machine are slow; a token is worth waiting for.
         "UPLIFT_ATTEMPT_SECONDS": "20",
         "UPLIFT_LEASE_SECONDS": "40",
-        "UPLIFT_SECOND_OPINION": "0",
         "UPLIFT_DATABASE_CONNECTIONS": "5",
         "UPLIFT_ONEUP_QUOTA_CALLS": str(CALLS),
         "UPLIFT_ONEUP_QUOTA_RESERVE": str(RESERVE),
