@@ -24,7 +24,7 @@ from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay
 
 UPLOADS = 400
-PARKED = 120
+PARKED = 250
 OF_OTHERS = 20
 _WRITE = {"api": "fhir", "method": "POST"}
 
