@@ -169,16 +169,19 @@ def server_settings(
     )
 
 
+@pytest.fixture(scope="session")
+def flushing(redis_server: EmbeddedRedis) -> Iterator[redis.Redis]:
+    """A connection that flushes Redis."""
+    with redis.Redis.from_url(redis_server.url) as connection:
+        yield connection
+
+
 @pytest.fixture
 def settings(
-    server_settings: Settings,
-    redis_server: EmbeddedRedis,
-    upstream: SandboxServer,
-    tmp_path: Path,
+    server_settings: Settings, flushing: redis.Redis, upstream: SandboxServer, tmp_path: Path
 ) -> Settings:
     """Settings for the servers of this test; waits are short."""
-    with redis.Redis.from_url(redis_server.url) as server:
-        server.flushdb()  # the quota and the limits of the test before
+    flushing.flushdb()  # the quota and the limits of the test before
     return server_settings.model_copy(
         update={
             "data_dir": tmp_path,
