@@ -8,6 +8,8 @@ TOOLS := .venv-tools
 # The version is in these names: an environment is made again for another version of Python.
 READY := $(VENV)/.ready-$(VERSION)
 TOOLS_READY := $(TOOLS)/.ready-$(VERSION)
+# Each process would compile its modules for seconds, and `make test` starts hundreds.
+export PYTHONDONTWRITEBYTECODE :=
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
   --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
