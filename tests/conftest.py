@@ -35,7 +35,7 @@ _TABLES = [table.name for table in Table.metadata.sorted_tables]
 _MANY = 500
 """To delete fewer rows takes a sixth of the time that it takes to truncate."""
 
-_COUNT = "SELECT '{0}', count(*) FROM (SELECT FROM {0} LIMIT {1}) AS some HAVING count(*) > 0"
+_COUNT = "SELECT '{0}', count(*) FROM (SELECT FROM {0} LIMIT {1}) AS found HAVING count(*) > 0"
 _FILLED = " UNION ALL ".join(_COUNT.format(name, _MANY) for name in _TABLES).encode()
 
 # No test is about a crash of the whole machine.
