@@ -107,7 +107,7 @@ async def database(
     ledger_settings: Settings, emptying: psycopg.Connection
 ) -> AsyncIterator[Database]:
     """The ledger, empty."""
-    filled = dict(emptying.execute(_FILLED, prepare=True).fetchall())
+    filled: dict[str, int] = dict(emptying.execute(_FILLED, prepare=True).fetchall())
     if _MANY in filled.values():
         emptying.execute(f"TRUNCATE {', '.join(_TABLES)} CASCADE".encode())
     else:

@@ -37,7 +37,7 @@ class LedgerCopies:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         parts = [self._original / name for name in ("postgres", "postgres.password")]
         # Unlike shutil, it keeps owners: root's server runs under another account.
-        subprocess.run(["cp", "-a", *parts, data_dir], check=True)
+        subprocess.run(["/bin/cp", "-a", *parts, data_dir], check=True)
         return data_dir
 
     def _make(self) -> None:

@@ -43,7 +43,7 @@ def share(nodeid: str) -> str:
     return _SYSTEM if file.startswith(_SYSTEM) and file not in _ALONE else file
 
 
-class _Shares(LoadScopeScheduling):
+class _Shares(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
     def _split_scope(self, nodeid: str) -> str:
         return share(nodeid)
 

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from tests.ledger_copies import LedgerCopies
 from tests import factories
+from tests.ledger_copies import LedgerCopies
 from tests.worker.entries import BEAT, BULK, FLOWER, WORKER, command, environment
 from tests.worker.waiting import SECONDS, until_logged
 from uplift.cli.local.child_process import ChildProcess

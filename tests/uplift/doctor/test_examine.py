@@ -7,8 +7,8 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from tests.ledger_copies import LedgerCopies
 from tests import factories
+from tests.ledger_copies import LedgerCopies
 from uplift.cli.local.embedded import EmbeddedPostgres
 from uplift.doctor.examine import examine
 from uplift.doctor.findings import Finding, Verdict

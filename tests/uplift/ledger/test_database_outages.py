@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from tests.ledger_copies import LedgerCopies
 from chaos.postgres_faults import frozen, make_read_only, standby_away
+from tests.ledger_copies import LedgerCopies
 from uplift.cli.local.embedded import EmbeddedPostgres
 from uplift.ledger.database import CommitUnknown, Database, Patience, is_away
 from uplift.settings import Settings
