@@ -41,7 +41,11 @@ def open_http(
         return opened
 
     return httpx.AsyncClient(
-        transport=AiohttpTransport(client=session, proxy=httpx.Proxy(proxy) if proxy else None),
+        transport=AiohttpTransport(
+            verify=certificates,  # else it reads all that is trusted once more
+            client=session,
+            proxy=httpx.Proxy(proxy) if proxy else None,
+        ),
         timeout=httpx.Timeout(60.0, connect=_CONNECT_SECONDS),
         follow_redirects=False,
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
