@@ -19,6 +19,8 @@ from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay
 
 _FRESH = {"Cache-Control": "no-cache"}
+# To read what is trusted takes longer than a request.
+_TLS = httpx.create_ssl_context()
 _TYPES = ("Patient", "Observation", "DiagnosticReport")
 
 _REPORT = {
@@ -49,7 +51,7 @@ async def relay_of(settings: Settings) -> AsyncIterator[Relay]:
 def stored(hapi: SandboxServer, resource_type: str = "Observation") -> list[dict[str, Any]]:
     """The resources of a type that the server has."""
     address = f"{hapi.url}/r4/{resource_type}?_count=100"
-    return _of(httpx.get(address, headers=_FRESH, trust_env=False))
+    return _of(httpx.get(address, headers=_FRESH, trust_env=False, verify=_TLS))
 
 
 def _of(response: httpx.Response) -> list[dict[str, Any]]:
@@ -95,10 +97,11 @@ async def push(relay: Relay) -> None:
 
 def delete_at(hapi: SandboxServer, resource_id: str) -> None:
     """Somebody else deletes what is there."""
-    httpx.delete(f"{hapi.url}/r4/Observation/{resource_id}", trust_env=False).raise_for_status()
+    address = f"{hapi.url}/r4/Observation/{resource_id}"
+    httpx.delete(address, trust_env=False, verify=_TLS).raise_for_status()
 
 
 def put_at(hapi: SandboxServer, resource: dict[str, Any]) -> None:
     """Somebody else writes an R4 resource under its own id."""
     address = f"{hapi.url}/r4/{resource['resourceType']}/{resource['id']}"
-    httpx.put(address, json=resource, trust_env=False).raise_for_status()
+    httpx.put(address, json=resource, trust_env=False, verify=_TLS).raise_for_status()
