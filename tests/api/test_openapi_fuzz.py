@@ -36,7 +36,7 @@ from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
 
-_EXAMPLES = int(os.environ.get("UPLIFT_FUZZ_EXAMPLES", "15"))
+_EXAMPLES = int(os.environ.get("UPLIFT_FUZZ_EXAMPLES", "8"))
 _PARTS = int(os.environ.get("UPLIFT_FUZZ_PARTS", "1"))
 _OF_HTTP = frozenset({
     "connection", "content-length", "expect", "host", "transfer-encoding", "upgrade",
