@@ -10,8 +10,7 @@ from fastapi import FastAPI
 
 from tests import factories
 from tests.api.calls import Keys, bearer, make_keys
-from tests.api.serving import ApiServer
-from uplift.api.app import create_app
+from tests.api.serving import ApiServer, app_of
 from uplift.ledger.database import Database
 from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay
@@ -35,7 +34,7 @@ def own_logging() -> Iterator[None]:
 @pytest.fixture
 async def app(database: Database, settings: Settings) -> AsyncIterator[FastAPI]:
     """The started application, with an empty ledger."""
-    made = create_app(settings)
+    made = app_of(settings)
     async with made.router.lifespan_context(made):
         yield made
 
