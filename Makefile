@@ -18,7 +18,7 @@ ARGS :=
 SBOM := sbom.json
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up python tools test test-wide test-hapi types check format fuzz bench chaos sbom lock clean
+.PHONY: help demo up python tools test test-wide test-hapi types check format fuzz bench profile chaos sbom lock clean
 
 help: ## Show these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,10 +74,13 @@ format: $(READY) ## Format, and fix what ruff can fix
 
 fuzz: $(READY) ## The API against its OpenAPI and push against bad exports, longer than `make test`
 	UPLIFT_FUZZ_EXAMPLES=2000 UPLIFT_FUZZ_PARTS=12 UPLIFT_MUTATIONS=2000 \
-	  $(BIN)/pytest --numprocesses 2 --dist load tests/api/test_openapi_fuzz.py tests/uplift/cli/push/test_mutations.py
+	  $(BIN)/pytest --numprocesses 2 --dist load --maxfail 1 tests/api/test_openapi_fuzz.py tests/uplift/cli/push/test_mutations.py
 
 bench: $(READY) ## Bounded benchmarks on loopback; ARGS="--help" lists the options
 	$(BIN)/python -m bench $(ARGS)
+
+profile: $(READY) $(TOOLS_READY) ## What a worker computes for each record, by function
+	$(BIN)/python -m bench.profile $(ARGS)
 
 chaos: $(READY) ## Kill and freeze every process while uploads come in, then count (about 5 minutes)
 	$(BIN)/python -m chaos $(CHAOS)

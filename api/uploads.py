@@ -1,6 +1,5 @@
 """Uploads over HTTP: resources come in, statuses go out."""
 
-import asyncio
 from contextlib import suppress
 from typing import Annotated
 from uuid import UUID
@@ -217,6 +216,7 @@ async def list_uploads(
         user = caller.user(user)
     states = status or []
     await resume_for(request, limit)
+    work = work_of(request)
     async with relay.database.transaction() as connection:
         user_id = await id_of_user(connection, user)
         matching = Filter(
@@ -243,6 +243,7 @@ async def list_uploads(
             rows += part
             if len(part) < most:
                 break
+            await work.rest()
     following = next_page(
         "/v1/uploads",
         [row.id for row in rows],
@@ -262,7 +263,7 @@ async def list_uploads(
     shown: list[bytes] = []
     for row in rows:
         if len(shown) % _ROWS_AT_ONCE == _ROWS_AT_ONCE - 1:
-            await asyncio.sleep(0)
+            await work.rest()
         shown.append(
             UploadStatus.of(relay.statuses.open(row)).model_dump_json(by_alias=True).encode()
         )

@@ -10,10 +10,12 @@ from pydantic import ConfigDict, Field
 from uplift.api.schemas import PRINTABLE, AppUserId, Camel, NextPage
 from uplift.ledger.credentials import ListedCredential
 from uplift.ledger.erasing_upstream import Progress
+from uplift.ledger.named_patients import Patients
 from uplift.ledger.summary import Summary
 from uplift.ledger.users import GrantState, UserRow
 from uplift.lifecycle import State
 from uplift.users.erase import Erasure, Upstream
+from uplift.users.patients import PATIENT_ID
 
 # What a header can carry: RFC 6749, appendix A.12, without the space.
 _VISIBLE = r"^[!-~]+$"
@@ -83,8 +85,16 @@ class UserStatus(Camel):
         description="How far that is. Null in lists, and in answers to what changes a user."
     )
 
+    patients: dict[str, str] | None = Field(
+        description="The ids of the Patients that were named for the user, by destination. Null if"
+        " none was, in lists, and in answers to what changes something else.",
+        examples=[{"hapi": "1234"}],
+    )
+
     @classmethod
-    def of(cls, row: UserRow, progress: Progress | None = None) -> "UserStatus":
+    def of(
+        cls, row: UserRow, progress: Progress | None = None, patients: Patients | None = None
+    ) -> "UserStatus":
         """The status of a row; `progress` is how far the user's erasing upstream is."""
         return cls(
             app_user_id=row.app_user_id,
@@ -103,6 +113,7 @@ class UserStatus(Camel):
                 left_upstream=progress.left + progress.lost,
                 problem=progress.problem,
             ),
+            patients=dict(patients) if patients else None,
         )
 
 
@@ -236,6 +247,26 @@ class NewDestination(Camel):
 
     destination: str = Field(
         description="A name of the deployment's own.",
+        min_length=1,
+        max_length=100,
+        pattern=PRINTABLE,
+        examples=["hapi"],
+    )
+
+
+class NamedPatient(Camel):
+    """The Patient that stands for the user at a destination."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str = Field(
+        description="The Patient's id there, without `Patient/`.",
+        pattern=PATIENT_ID,
+        examples=["1234"],
+    )
+    destination: str | None = Field(
+        None,
+        description="A name of the deployment's own. Without it: the user's destination.",
         min_length=1,
         max_length=100,
         pattern=PRINTABLE,

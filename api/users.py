@@ -14,6 +14,7 @@ from uplift.api.slashes import UserInPath
 from uplift.api.user_schemas import (
     BroughtGrant,
     ErasureStatus,
+    NamedPatient,
     NewDestination,
     NewUser,
     UserList,
@@ -107,7 +108,8 @@ async def get_user(user: UserInPath, relay: RelayDep, caller: CallerDep) -> User
     caller.require(Scope.USERS, Scope.OPERATOR)
     async with relay.database.transaction() as connection:
         found = await named_user(connection, user)
-        return UserStatus.of(found, await erasing_upstream.progress(connection, user))
+        progress = await erasing_upstream.progress(connection, user)
+    return UserStatus.of(found, progress, await relay.patient_namer.of(found))
 
 
 @router.get(
@@ -164,6 +166,27 @@ async def move_user(
     caller.require(Scope.USERS)
     wanted = await read_model(request, NewDestination)
     return UserStatus.of(await relay.mover.move(user, wanted.destination, by=caller.actor))
+
+
+@router.put(
+    "/{user}/patient",
+    response_model=UserStatus,
+    summary="Name a user's Patient",
+    openapi_extra=documented_body(NamedPatient),
+    responses=documented(400, 401, 403, 404, 408, 409, 413, 415, 503),
+)
+async def name_patient(
+    user: UserInPath, request: Request, relay: RelayDep, caller: CallerDep
+) -> UserStatus:
+    """Says which Patient stands for the user at a destination, before the first record goes there.
+
+    Records refer to it. Uplift makes no Patient then, and never writes or deletes this one. The
+    request can be repeated.
+    """
+    caller.require(Scope.USERS)
+    wanted = await read_model(request, NamedPatient)
+    named = await relay.patient_namer.name(user, wanted.id, wanted.destination, by=caller.actor)
+    return UserStatus.of(named.user, patients=named.patients)
 
 
 @router.post(

@@ -50,16 +50,25 @@ class Work:
         if self._large is not None:
             self._end_large(self._large)
 
+    async def rest(self) -> None:
+        """Let others work between two parts of a large request.
+
+        Beside other credentials, three times as long as the part took: so large requests in a loop
+        take a quarter of the time at most, and no request meets many parts of one.
+        """
+        await asyncio.sleep(self._pause_seconds())
+        self._large_since = asyncio.get_running_loop().time()
+
+    def _pause_seconds(self) -> float:
+        if self._large is None or not self._turnstile.is_shared:
+            return 0.0
+        return _PAUSE_TIMES * (asyncio.get_running_loop().time() - self._large_since)
+
     def _end_large(self, large: Part) -> None:
-        """Let the next large request begin: beside other credentials, after a pause of three times
-        what this one took. So large requests in a loop take a quarter of the time at most."""
+        """Let the next large request begin, after the rest that this one still owes."""
+        pause = self._pause_seconds()
         self._large = None
-        loop = asyncio.get_running_loop()
-        if self._turnstile.is_shared:
-            took = loop.time() - self._large_since
-            loop.call_later(_PAUSE_TIMES * took, large.release)
-        else:
-            large.release()
+        asyncio.get_running_loop().call_later(pause, large.release)
 
     async def resume(self) -> None:
         """Go on. Raises a Problem (503) if it takes too long."""

@@ -27,11 +27,13 @@ from bench import (
     delivery,
     fairness,
     growth,
+    hapi,
     hostile,
     intake,
     latency,
     memory,
     push_memory,
+    sekmet,
     stalled,
     validation,
     workers,
@@ -51,6 +53,8 @@ _PAIRS: dict[str, Callable[[Path, Plan], list[Figure]]] = {
     "stalled": stalled.main,
     "memory": memory.main,
     "workers": workers.main,
+    "hapi": hapi.main,
+    "sekmet": sekmet.main,
 }
 # These print tables of their own.
 _OTHERS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -58,6 +62,9 @@ _OTHERS: dict[str, Callable[[], dict[str, Any]]] = {
     "push_memory": push_memory.main,
     "hostile": hostile.main,
 }
+
+# These want programs that not every machine has. What is missing?
+_WANTS: dict[str, Callable[[], str | None]] = {"hapi": hapi.lacking, "sekmet": sekmet.lacking}
 
 
 # Only with a commit to compare with, and only if asked for.
@@ -174,6 +181,9 @@ def _main_baselines(names: list[str], plan: Plan, console: Console, file: Path) 
     others: dict[str, Any] = {}
     taken: dict[str, float] = {}
     for name in names:
+        if lacking := _WANTS.get(name, lambda: None)():
+            console.print(f"[bold]{name}[/bold] is skipped: {lacking} is not here.")
+            continue
         begun = time.monotonic()
         console.print(f"[bold]{name}[/bold] …")
         if name in _PAIRS:

@@ -10,30 +10,35 @@ from bench.delivery import IN_FLIGHT, post_loop
 from bench.figures import Figure, Target
 from bench.plan import Plan
 from bench.testbed import Testbed, open_testbed, upstream
-from bench.upstream import rate
+from bench.upstream import Upstream, rate
 
 ENTRIES = 20
 BUNDLES_IN_FLIGHT = 25
-_LATENCY, _ENTRY = 200.0, 2.0
+LATENCY, ENTRY = 200.0, 2.0
+"""Milliseconds that the stand-in takes: for a Bundle, and more for each record."""
 _OURS, _LOOP, _SINGLES = 6000, 12000, 4000
 
 
 def main(folder: Path, plan: Plan) -> list[Figure]:
     """Measure both."""
     with upstream(folder) as stand_in:
-        settings = {
-            "UPLIFT_DESTINATION": "hapi",
-            "UPLIFT_DESTINATION_R4": f"{stand_in.url}/r4",
-            "UPLIFT_DESTINATION_SUBJECT": "as_is",  # no person's Patient comes first
-            "UPLIFT_DESTINATION_BUNDLE": "transaction",
-            "UPLIFT_DESTINATION_BUNDLE_ENTRIES": str(ENTRIES),
-            "UPLIFT_SECOND_OPINION": "0.05",
-        }
-        with open_testbed(folder / "uplift", stand_in, settings=settings) as testbed:
+        chosen = settings(stand_in) | {"UPLIFT_SECOND_OPINION": "0.05"}
+        with open_testbed(folder / "uplift", stand_in, settings=chosen) as testbed:
             testbed.start_worker("worker", max_in_flight=ENTRIES * BUNDLES_IN_FLIGHT)
             testbed.deliver(200)  # imports and schemas
-            testbed.upstream_ms, testbed.entry_ms = _LATENCY, _ENTRY
+            testbed.upstream_ms, testbed.entry_ms = LATENCY, ENTRY
             return _measure(testbed, plan)
+
+
+def settings(stand_in: Upstream) -> dict[str, str]:
+    """Uplift's settings to deliver to the stand-in in Bundles."""
+    return {
+        "UPLIFT_DESTINATION": "hapi",
+        "UPLIFT_DESTINATION_R4": f"{stand_in.url}/r4",
+        "UPLIFT_DESTINATION_SUBJECT": "as_is",  # no person's Patient comes first
+        "UPLIFT_DESTINATION_BUNDLE": "transaction",
+        "UPLIFT_DESTINATION_BUNDLE_ENTRIES": str(ENTRIES),
+    }
 
 
 def _measure(testbed: Testbed, plan: Plan) -> list[Figure]:

@@ -2,7 +2,8 @@
 
 One upload after another: posted over a kept-alive connection, then the ledger is queried every
 millisecond until the upload is delivered. The time between arrival and response at the stand-in is
-subtracted. baseline_plain and baseline_celery (16 processes) do the same in turn.
+subtracted. baseline_plain and baseline_celery (16 processes) do the same in turn. Then the same to
+a FHIR server that takes Bundles, against one that takes none: nothing may wait to fill one.
 """
 
 import time
@@ -11,11 +12,12 @@ from pathlib import Path
 import httpx
 import psycopg
 
+from bench import bundles
 from bench.baseline_plain import Baseline
 from bench.figures import Figure, Target, percentile
 from bench.plan import Plan
 from bench.resources import body
-from bench.testbed import USERS, open_testbed, upstream
+from bench.testbed import USERS, Testbed, open_testbed, upstream
 from bench.upstream import Upstream
 
 UPSTREAM_MS = 20
@@ -25,7 +27,11 @@ _PAUSE = 0.02  # so that the system is idle again
 
 
 def main(folder: Path, plan: Plan) -> list[Figure]:
-    """Measure both, round by round."""
+    """Measure each beside the other, round by round."""
+    return [*_beside_baselines(folder, plan), *_with_bundles(folder / "bundles", plan)]
+
+
+def _beside_baselines(folder: Path, plan: Plan) -> list[Figure]:
     with upstream(folder) as stand_in, open_testbed(folder / "uplift", stand_in) as testbed:
         testbed.start_worker("worker", max_in_flight=100)
         baseline = Baseline(testbed)
@@ -58,6 +64,44 @@ def main(folder: Path, plan: Plan) -> list[Figure]:
             target=Target(value, of="ours", bound="maximum"),
         )
         for percent, value in ((50, 20.0), (99, 80.0))
+    ]
+
+
+def _with_bundles(folder: Path, plan: Plan) -> list[Figure]:
+    with (
+        upstream(folder) as stand_in,
+        open_testbed(folder / "on", stand_in, settings=bundles.settings(stand_in)) as on,
+        open_testbed(
+            folder / "off",
+            stand_in,
+            settings={**bundles.settings(stand_in), "UPLIFT_DESTINATION_BUNDLE": "none"},
+        ) as off,
+    ):
+        for testbed in (on, off):
+            testbed.start_worker("worker", max_in_flight=100)
+
+        def measure(testbed: Testbed, count: int) -> list[float]:
+            address = testbed.system.api_url + "/v1/uploads"
+            return one_by_one(
+                stand_in, address, testbed.key, testbed.ledger, testbed.label(), count
+            )
+
+        for testbed in (on, off):
+            measure(testbed, 20)  # imports, connections
+        rounds = [
+            (measure(on, plan.of(UPLOADS)), measure(off, plan.of(UPLOADS)))
+            for _ in range(plan.rounds)
+        ]
+    return [
+        Figure(
+            section="latency",
+            what=f"the same to a server that takes Bundles, p{percent}",
+            unit="ms",
+            against="the same without Bundles",
+            ours=tuple(percentile(mine, percent) * 1000 for mine, _ in rounds),
+            theirs=tuple(percentile(other, percent) * 1000 for _, other in rounds),
+        )
+        for percent in (50, 99)
     ]
 
 

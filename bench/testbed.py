@@ -234,12 +234,22 @@ class Testbed:
     """What each record adds to it."""
 
     def wait_recorded(self, ids: Sequence[UUID], seconds: float) -> None:
-        """Return once all are delivered. Raises TimeoutError after `seconds`."""
-        ends = time.monotonic() + seconds
-        statement = (
+        """Return once all are delivered, at their first attempt. Raises TimeoutError."""
+        self._wait(
             "SELECT count(*) FROM uploads WHERE id = ANY(%s) AND state = 'delivered'"
-            " AND attempts = 1"
+            " AND attempts = 1",
+            ids,
+            seconds,
         )
+
+    def wait_delivered(self, ids: Sequence[UUID], seconds: float) -> None:
+        """The same, whatever attempts they took."""
+        self._wait(
+            "SELECT count(*) FROM uploads WHERE id = ANY(%s) AND state = 'delivered'", ids, seconds
+        )
+
+    def _wait(self, statement: LiteralString, ids: Sequence[UUID], seconds: float) -> None:
+        ends = time.monotonic() + seconds
         while (done := self.one(statement, [list(ids)])) < len(ids):
             if time.monotonic() > ends:
                 raise TimeoutError(f"{done} of {len(ids)} are recorded as delivered.")
@@ -251,19 +261,25 @@ class Testbed:
         assert row is not None  # noqa: S101
         return int(row[0])
 
-    def start_worker(self, name: str, *, max_in_flight: int) -> ChildProcess:
-        """Start a worker as `uplift up` does, and wait until it is ready."""
+    def start_worker(
+        self, name: str, *, max_in_flight: int, settings: Mapping[str, str] | None = None
+    ) -> ChildProcess:
+        """Start a worker as `uplift up` does, with `settings` of its own, and wait for it."""
         child = self.system.processes.start(
             name,
             command("worker", "--name", name),
-            env={**self.system.environment, "UPLIFT_MAX_IN_FLIGHT": str(max_in_flight)},
+            env={
+                **self.system.environment,
+                "UPLIFT_MAX_IN_FLIGHT": str(max_in_flight),
+                **(settings or {}),
+            },
         )
         await_line(child, " ready.")
         return child
 
     def cpu_seconds(self, *names: str) -> float:
         """The CPU time of these processes so far; `postgres` and `redis` are the servers."""
-        return sum(_cpu_seconds(self._pid(name)) for name in names)
+        return sum(cpu_seconds(self._pid(name)) for name in names)
 
     def pss(self, name: str) -> int:
         """The memory of a process, in bytes."""
@@ -286,7 +302,8 @@ def await_line(child: ChildProcess, text: str) -> None:
         time.sleep(0.05)
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
+    """The CPU time so far of a process with its children, also of those that have ended."""
     root = psutil.Process(pid)
     total = 0.0
     for process in [root, *root.children(recursive=True)]:

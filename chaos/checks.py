@@ -264,6 +264,11 @@ def copies_of(evidence: Evidence) -> int:
     return sum(each.copy is not None for each in evidence.stored)
 
 
+def of_who_was_erased_nothing_is_there(evidence: Evidence) -> list[str]:
+    """A person was erased with `upstream=delete` while everything else went on."""
+    return list(evidence.leaver)
+
+
 def the_doctor_told_every_fault_and_is_well_at_last(evidence: Evidence) -> list[str]:
     """It failed because of each lasting fault while that lasted, and of none when all is over."""
     return list(evidence.not_told)
@@ -281,6 +286,7 @@ CHECKS: tuple[Check, ...] = (
     no_older_version_came_after_a_newer_one,
     every_request_belongs_to_an_attempt,
     a_ledger_that_went_back_marks_few,
+    of_who_was_erased_nothing_is_there,
     the_doctor_told_every_fault_and_is_well_at_last,
 )
 

@@ -28,8 +28,8 @@ from uplift.sandbox.testing import SandboxControl
 
 _READY_SECONDS = 60.0
 _ENDS = ("start", "thaw", "end", "back up")
-# Uplift rewrites records that it puts, so the bytes are needed to know which one it was.
-_SHOW_BYTES = ("--show-bytes",)
+# The bytes tell whose a record is, and which one it was where Uplift rewrites it.
+_SHOW_BYTES = "--show-bytes"
 _ADDRESSES = {"redis": "UPLIFT_REDIS_URL", "postgres": "UPLIFT_DATABASE_URL"}
 _SERVERS = tuple(_ADDRESSES)
 
@@ -51,7 +51,9 @@ class Cluster:
             options.environment(),
             processes=FIRST,
             like=options.like,
-            sandbox_options=_SHOW_BYTES if options.puts else ("--ids", options.ids),
+            sandbox_options=(
+                (_SHOW_BYTES,) if options.puts else (_SHOW_BYTES, "--ids", options.ids)
+            ),
             any_port=True,
             server_environments={name: clocks[name].environment() for name in _SERVERS},
         )

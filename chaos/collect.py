@@ -12,12 +12,15 @@ from chaos import put_evidence
 from chaos.clocks import without_jump
 from chaos.devices import Accepted, DeviceLog
 from chaos.evidence import Attempt, Evidence, Request, Row, Stored
+from chaos.leaver import Leaver
+from chaos.leaver import told_apart as told_apart_of_leaver
 from chaos.options import Options
 from chaos.put_evidence import Held
 from chaos.restores import Restored, Restores
 from uplift.sandbox.testing import SandboxControl
 
 _PAGE = 500
+_DELETE = "DELETE"  # only what is the leaver's is deleted
 _ROWS = """
     SELECT u.id::text, p.app_user_id, u.version, u.state, u.reason, u.attempts, u.maybe_sent,
         u.possible_duplicate, extract(epoch FROM u.delivered_at - u.created_at)::float8,
@@ -36,6 +39,7 @@ def collect(
     key: str,
     upstream: SandboxControl,
     restores: Restores,
+    leaver: Leaver,
 ) -> Evidence:
     """Everything that the checks read, as it is now."""
     with psycopg.connect(database_url) as connection:
@@ -46,11 +50,12 @@ def collect(
         with psycopg.connect(restores.url_of_lost(restored)) as connection:
             lost_attempts |= {Attempt(*row) for row in connection.execute(_ATTEMPTS)}
     accepted, lost = told_apart(log.accepted, restores.done)
+    resources, left = told_apart_of_leaver(upstream.resources(bytes="1"))
     if options.puts:
-        held = put_evidence.held_by(upstream, [each.version for each in log.accepted])
+        held = put_evidence.held_by(resources, [each.version for each in log.accepted])
     else:
-        resources = upstream.resources()
         held = Held([_stored(each, one) for each in resources for one in each["versions"]])
+    leavers = {version.sha256 for version in leaver.sent}
     return Evidence(
         options=options,
         accepted=accepted,
@@ -62,9 +67,13 @@ def collect(
         lost_attempts=[_at_its_time(each) for each in lost_attempts],
         stored=held.stored,
         requests=[
-            one for each in upstream.requests(api="fhir") for one in _requests(each, held.sent)
+            one
+            for each in upstream.requests(api="fhir")
+            for one in _requests(each, held.sent)
+            if one.method != _DELETE and one.sha256 not in leavers
         ],
         patients=held.patients,
+        leaver=[*leaver.findings, *left],
     )
 
 
@@ -107,7 +116,7 @@ def _shown(api_url: str, key: str, users: list[str]) -> dict[str, str]:
     return shown
 
 
-def _stored(resource: dict[str, Any], version: dict[str, Any]) -> Stored:
+def _stored(resource: Mapping[str, Any], version: Mapping[str, Any]) -> Stored:
     return Stored(
         user=resource["app_user_id"],
         resource_id=resource["id"],

@@ -90,6 +90,8 @@ class Evidence:
     stored: list[Stored] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     patients: list[int] = field(default_factory=list)
+    leaver: list[str] = field(default_factory=list)
+    """What is wrong with the person who left, and what is left of them at the destination."""
     not_told: list[str] = field(default_factory=list)
     """Faults of which the doctor said nothing while they lasted, and what it still says at last."""
 

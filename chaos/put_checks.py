@@ -117,6 +117,7 @@ CHECKS: tuple[Check, ...] = (
     checks.everything_delivered_is_upstream,
     checks.everything_upstream_was_accepted,
     checks.every_request_belongs_to_an_attempt,
+    checks.of_who_was_erased_nothing_is_there,
     checks.the_doctor_told_every_fault_and_is_well_at_last,
     each_record_is_one_resource,
     each_person_is_one_patient,

@@ -14,7 +14,6 @@ import orjson
 
 from chaos.evidence import Stored
 from chaos.records import Version
-from uplift.sandbox.testing import SandboxControl
 
 _REWRITTEN = ("id", "meta", "identifier", "subject")
 _PATIENT = "Patient"
@@ -33,13 +32,14 @@ class Held:
     patients: list[int] = field(default_factory=list)
 
 
-def held_by(upstream: SandboxControl, versions: Iterable[Version]) -> Held:
-    """Everything that it holds. What no device sent keeps its own digest, and is nobody's."""
+def held_by(resources: Iterable[Mapping[str, Any]], versions: Iterable[Version]) -> Held:
+    """Of the resources as the sandbox lists them. What no device sent keeps its own digest, and is
+    nobody's."""
     known = {_rest(orjson.loads(version.body)): version for version in versions}
     stored: list[Stored] = []
     sent: dict[str, str] = {}
     patients: list[int] = []
-    for resource in upstream.resources(bytes="1"):
+    for resource in resources:
         if resource["type"] == _PATIENT:
             patients.append(len({one["sha256"] for one in resource["versions"]}))
             continue

@@ -18,6 +18,8 @@ from chaos.cluster import Cluster
 from chaos.collect import collect
 from chaos.devices import Devices
 from chaos.evidence import Evidence
+from chaos.leaver import NAME as LEAVER
+from chaos.leaver import Leaver
 from chaos.options import Options
 from chaos.scenario import Fault
 from chaos.told import examined, failures
@@ -33,6 +35,7 @@ _SAY_EVERY = 5.0
 _MUST_HAPPEN = {"kill", "back up", "promote", "restore", "add people"}
 _RESTART_EVERY = 0.5
 _WELL_SECONDS = 30.0
+_LEAVES = 0.75  # of the run: after the last restore, which would bring the person back
 _REDRIVE = "uplift uploads redrive"
 _COUNT = "SELECT state, count(*) FROM uploads GROUP BY state ORDER BY state"
 
@@ -65,16 +68,21 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Result:
         backend = Backend(cluster, key, plan.late)
         add_people(cluster, key, [each for each in options.people if each not in plan.late])
         devices = Devices(cluster.api_urls, key, plan.devices, options.seed, plan.late)
+        add_people(cluster, key, [LEAVER])
+        leaver = Leaver(cluster.api_urls, key, after=_LEAVES * options.seconds)
         devices.start()
+        # What is stored later than anybody waits for, nobody can find to delete it.
+        if not options.beyond:
+            leaver.start()
         _inject(cluster, backend, devices, plan.faults, say)
         cluster.heal()
         cluster.until_api_answers()
         healed = time.monotonic()
-        _await_settled(cluster, devices, options, say)
+        _await_settled(cluster, devices, leaver, options, say)
         settling = time.monotonic() - healed
         not_told = [*cluster.not_told, *_doctor_at_last(cluster)]
         if _redriven(cluster):
-            _await_settled(cluster, devices, options, say)
+            _await_settled(cluster, devices, leaver, options, say)
         evidence = collect(
             options,
             devices.log,
@@ -83,6 +91,7 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Result:
             key=key,
             upstream=cluster.sandbox,
             restores=cluster.restores,
+            leaver=leaver,
         )
         evidence.not_told.extend(not_told)
         if devices.failure is not None:
@@ -157,7 +166,11 @@ def _inject(
 
 
 def _await_settled(
-    cluster: Cluster, devices: Devices, options: Options, say: Callable[[str], None]
+    cluster: Cluster,
+    devices: Devices,
+    leaver: Leaver,
+    options: Options,
+    say: Callable[[str], None],
 ) -> None:
     """Return once all is sent and no upload is unfinished, or once nothing changes any more."""
     began = changed = said = time.monotonic()
@@ -174,14 +187,18 @@ def _await_settled(
             changed, before = now, progress
         if now >= no_late_requests:
             devices.nothing_is_frozen()
-            if not devices.is_alive() and not any(counts.get(state) for state in UNFINISHED):
+            is_over = not devices.is_alive() and not leaver.is_alive()
+            if is_over and not any(counts.get(state) for state in UNFINISHED):
                 return
         if now >= said + _SAY_EVERY:
             said = now
             say(_progress(cluster, devices, now - began) + " (settling)")
         time.sleep(0.2)
     devices.give_up()
+    leaver.give_up()
     devices.join(30)
+    if leaver.is_alive():
+        leaver.join(30)
 
 
 def _doctor_at_last(cluster: Cluster) -> list[str]:

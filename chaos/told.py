@@ -9,6 +9,7 @@ from uplift.doctor.findings import Finding, Verdict
 from uplift.settings import Settings
 
 _PAUSE = 0.5
+_LEDGER = "postgres"
 
 
 def settings_of(environment: Mapping[str, str]) -> Settings:
@@ -47,7 +48,8 @@ class Examination(threading.Thread):
         self._over = threading.Event()
         self.findings: list[Finding] = []
         self.examined = 0
-        """How many examinations have ended."""
+        """How many examinations have ended that could see it. Without the ledger, which a kill may
+        have taken away, the doctor sees no process."""
 
     @property
     def told(self) -> bool:
@@ -62,13 +64,14 @@ class Examination(threading.Thread):
         """Examine every part."""
 
         async def every() -> None:
+            read_ledger = True
             async for finding in examine(settings_of(self._environment)):
                 self.findings.append(finding)
                 if self._until and (self.told or self._over.is_set()):
                     return
+                read_ledger &= finding.part != _LEDGER or finding.verdict is not Verdict.FAIL
+            self.examined += read_ledger
 
         asyncio.run(every())
-        self.examined += 1
         while self._until and not self.told and not self._over.wait(_PAUSE):
             asyncio.run(every())
-            self.examined += 1

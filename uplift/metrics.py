@@ -6,6 +6,8 @@
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Literal
 from uuid import UUID
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric, disable_created_metrics
@@ -106,6 +108,20 @@ attempt_duration = Histogram(
     "From the start of an attempt to its outcome, by the state that the upload has after it.",
     ["state"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60),
+)
+
+bundle_entries = Histogram(
+    "uplift_bundle_entries",
+    "How many records went in each Bundle. A record that goes alone is none.",
+    buckets=(2, 3, 5, 10, 20, 50, 100),
+)
+
+bundles = Counter(
+    "uplift_bundles_total",
+    "Bundles that were sent, by what came back: an answer for each entry (each), a refusal of the"
+    " whole, after which all of it goes again in smaller ones (refused), or anything else about all"
+    " of it, such as a 5xx or no answer (whole).",
+    ["answer"],
 )
 
 waiting_duration = Histogram(
@@ -254,6 +270,8 @@ for _status in ("401", "403", "408", "413", "415", "429"):
         http_refusals.labels(_status, _kind)
 for _status in ("2xx", "3xx", "4xx", "429", "5xx", "none"):
     responses.labels(_status)
+for _answer in ("each", "refused", "whole"):
+    bundles.labels(_answer)
 for _why in ("not_the_resource", "another_id", "another_record"):
     wrong_resources.labels(_why)
 for _kind in ("message", "unacknowledged", "command", "key", "binding"):
@@ -295,13 +313,31 @@ def count_attempt(
     seconds: float,
 ) -> None:
     """Count a recorded attempt, and the response of 1upHealth if one was `asked` for."""
-    attempts.labels(state, reason or "none").inc()
-    attempt_duration.labels(state).observe(seconds)
+    attempted, duration = _of_attempts(state, reason or "none")
+    attempted.inc()
+    duration.observe(seconds)
     if status_code is not None or asked:
-        responses.labels(_status_class(status_code)).inc()
+        _of_responses(status_code).inc()
     if state == "delivered" and upload_id.version == 7:
         # A UUIDv7 begins with its time of creation, in milliseconds since 1970 (RFC 9562, 5.7).
         delivery_duration.observe(max(0.0, time.time() - (upload_id.int >> 80) / 1000))
+
+
+@cache
+def _of_attempts(state: str, reason: str) -> tuple[Counter, Histogram]:
+    """To find them by their labels takes longer than to count."""
+    return attempts.labels(state, reason), attempt_duration.labels(state)
+
+
+@cache
+def _of_responses(status_code: int | None) -> Counter:
+    return responses.labels(_status_class(status_code))
+
+
+def count_bundle(entries: int, answer: Literal["each", "refused", "whole"]) -> None:
+    """Count a Bundle of so many entries that was sent."""
+    bundle_entries.observe(entries)
+    bundles.labels(answer).inc()
 
 
 def count_findings(findings: Iterable[tuple[str, str]]) -> None:

@@ -68,6 +68,7 @@ class ProblemType(Enum):
     BATCH_EXISTS = ("batch_exists", 409, "The batch exists")
     NOT_CANCELLABLE = ("not_cancellable", 409, "The upload cannot be cancelled")
     NOT_REDRIVABLE = ("not_redrivable", 409, "The upload cannot be redriven")
+    PATIENT_CANNOT_BE_NAMED = ("patient_cannot_be_named", 409, "The Patient cannot be named")
     BEING_ERASED = ("being_erased", 409, "The user is being erased")
     USER_ERASED = ("user_erased", 409, "The user was erased during the request")
     IDEMPOTENCY_KEY_REUSED = ("idempotency_key_reused", 422, "Idempotency-Key already used")

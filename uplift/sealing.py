@@ -22,17 +22,17 @@ _NONCE_BYTES = 12  # the length that NIST SP 800-38D recommends for GCM
 _KEY_BYTES = 32
 
 
-def _seal(key: bytes, plaintext: bytes, context: bytes) -> bytes:
+def _seal(cipher: AESGCM, plaintext: bytes, context: bytes) -> bytes:
     nonce = os.urandom(_NONCE_BYTES)
-    return _FORMAT + nonce + AESGCM(key).encrypt(nonce, plaintext, context)
+    return _FORMAT + nonce + cipher.encrypt(nonce, plaintext, context)
 
 
-def _open(key: bytes, sealed: bytes, context: bytes) -> bytes:
+def _open(cipher: AESGCM, sealed: bytes, context: bytes) -> bytes:
     if sealed[:1] != _FORMAT:
         raise SealError("A sealed value has a format that this version of Uplift does not know.")
     start = len(_FORMAT) + _NONCE_BYTES
     try:
-        return AESGCM(key).decrypt(sealed[len(_FORMAT) : start], sealed[start:], context)
+        return cipher.decrypt(sealed[len(_FORMAT) : start], sealed[start:], context)
     except (InvalidTag, ValueError) as error:
         raise SealError("A sealed value does not open with the key of its row.") from error
 
@@ -62,14 +62,18 @@ class UserKey:
 
     def seal(self, plaintext: bytes, context: bytes) -> bytes:
         """Encrypt. `context` names the row and the column; `open` needs the same one."""
-        return _seal(self._key, plaintext, context)
+        return _seal(self._cipher, plaintext, context)
 
     def open(self, sealed: bytes, context: bytes) -> bytes:
         """Decrypt.
 
         Raises SealError if another key sealed the value, or if it is of another row, or altered.
         """
-        return _open(self._key, sealed, context)
+        return _open(self._cipher, sealed, context)
+
+    @cached_property
+    def _cipher(self) -> AESGCM:
+        return AESGCM(self._key)
 
     @cached_property
     def identity_key(self) -> bytes:
@@ -152,7 +156,7 @@ class KeyRing:
 
     def wrap(self, key: UserKey, context: bytes) -> WrappedKey:
         """Wrap a data key with the master key in use. `context` names the user."""
-        return WrappedKey(self.current, _seal(self._keys[self.current], key._key, context))  # noqa: SLF001
+        return WrappedKey(self.current, _seal(AESGCM(self._keys[self.current]), key._key, context))  # noqa: SLF001
 
     def unwrap(self, wrapped: WrappedKey, context: bytes) -> UserKey:
         """Unwrap a data key.
@@ -167,7 +171,7 @@ class KeyRing:
                 f"A user's data key is wrapped by the master key {wrapped.master_id!r}, which is"
                 " not in UPLIFT_MASTER_KEYS. Put it back, behind the one in use."
             ) from None
-        return UserKey(_open(master, wrapped.sealed, context))
+        return UserKey(_open(AESGCM(master), wrapped.sealed, context))
 
 
 _HOW_TO_MAKE_A_KEY_RING = (

@@ -139,6 +139,15 @@ def part(name: Name, *, parent: str | None = None, **attributes: str | int) -> I
         yield noted
 
 
+def note(**attributes: str | int) -> None:
+    """Add to the span around this what a log line may hold as well. Nothing, if nobody traces."""
+    if _tracer is None:
+        return
+    from opentelemetry.trace import get_current_span
+
+    _Span(get_current_span()).note(**attributes)
+
+
 def current() -> str | None:
     """The `traceparent` of the span around this, if that is sent; None otherwise."""
     if _tracer is None:

@@ -47,6 +47,7 @@ from uplift.tokens.quota import Quota
 from uplift.tokens.token_endpoint import TokenEndpoint
 from uplift.users.erase import Eraser
 from uplift.users.move import Mover
+from uplift.users.patients import PatientNamer
 from uplift.users.provision import Provisioner
 
 
@@ -76,6 +77,7 @@ class Relay:
     eraser: Eraser
     upstream_eraser: UpstreamEraser
     mover: Mover
+    patient_namer: PatientNamer
     reader: Reader
     redriver: Redriver
     try_now: TryNow
@@ -155,6 +157,7 @@ async def open_relay(settings: Settings, patience: Patience = FOR_NOBODY) -> Asy
                 database, key_ring, channels, addresses, rate_limiters, settings
             ),
             mover=mover,
+            patient_namer=PatientNamer(database, key_ring, destinations),
             reader=Reader(database, key_ring, channels, settings, id_key),
             redriver=Redriver(database, settings, dispatcher),
             try_now=TryNow(database, settings),

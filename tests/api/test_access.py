@@ -80,6 +80,8 @@ _RULES: dict[tuple[str, str], _Rule] = {
     ("PUT", "/v1/users/{user}/destination"): _Rule(
         200, "users", 403, 403, json={"destination": "oneup"}
     ),
+    # Its destination, 1upHealth, has records keep their subject.
+    ("PUT", "/v1/users/{user}/patient"): _Rule(409, "users", 403, 403, json={"id": "p1"}),
     ("POST", "/v1/users/{user}/resend"): _Rule(200, "users", 403, 403),
     ("GET", "/v1/users"): _Rule(200, "users operator", 403, 403),
     ("GET", "/v1/users/{user}/summary"): _Rule(200, "submit users operator", 200, 403),

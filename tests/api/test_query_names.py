@@ -33,6 +33,7 @@ _ROUTES = [
     ("GET", "/v1/users/alice"),
     ("PUT", "/v1/users/alice/grant"),
     ("PUT", "/v1/users/alice/destination"),
+    ("PUT", "/v1/users/alice/patient"),
     ("POST", "/v1/users/alice/resend"),
     ("GET", "/v1/users/alice/summary"),
     ("DELETE", "/v1/users/alice"),

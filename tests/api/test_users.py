@@ -37,6 +37,7 @@ async def test_a_user_is_made_at_1uphealth_with_a_grant(
         "createdAt": made["createdAt"],
         "erasingSince": None,
         "erasing": None,
+        "patients": None,
         "syncToken": made["syncToken"],
     }
     assert made["oneupUserId"]
@@ -60,6 +61,20 @@ async def test_a_move_goes_to_a_destination_of_the_deployment_only(
     assert_problem(await client.put(path, json={"to": "oneup"}), 400)
     nobody = await client.put("/v1/users/nobody/destination", json={"destination": "oneup"})
     assert_problem(nobody, 404)
+
+
+async def test_a_patient_is_named_only_where_records_refer_to_one(
+    client: httpx.AsyncClient, alice: str
+) -> None:
+    path = "/v1/users/alice/patient"
+    refused = await client.put(path, json={"id": "1234"})
+    assert_problem(refused, 409)
+    assert refused.json()["code"] == "patient_cannot_be_named"
+    assert_problem(await client.put(path, json={"id": "1234", "destination": "nowhere"}), 404)
+    for wrong in ({"id": "Patient/1"}, {"id": ".."}, {"id": ""}, {"id": "1", "to": "oneup"}, {}):
+        assert_problem(await client.put(path, json=wrong), 400)
+    assert_problem(await client.put("/v1/users/nobody/patient", json={"id": "1"}), 404)
+    assert (await client.get("/v1/users/alice")).json()["patients"] is None
 
 
 async def test_a_resend_gives_the_user_another_sync_token(

@@ -73,6 +73,10 @@ LATE = Options().attempt + 60
 BEYOND = Options(beyond=True)
 
 BAD: dict[str, tuple[checks.Check, Evidence]] = {
+    "something of the person who left is there": (
+        checks.of_who_was_erased_nothing_is_there,
+        good(leaver=["Observation/leaving-1"]),
+    ),
     "the doctor said nothing of a fault": (
         checks.the_doctor_told_every_fault_and_is_well_at_last,
         good(not_told=["Redis OOM: the doctor fails only []"]),

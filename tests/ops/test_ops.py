@@ -109,7 +109,7 @@ def test_names_follow_the_rules_of_prometheus() -> None:
         assert (metric.type == "counter") == name.endswith("_total"), name
         assert metric.documentation.endswith("."), name
         if metric.type == "histogram":
-            assert name.endswith("_seconds"), name
+            assert name.endswith(("_seconds", "_entries")), name
         assert not {"user", "upload", "record", "batch", "id"} & set(labels), name
 
 

@@ -5,7 +5,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ _START_SECONDS = 60
 
 @dataclass(frozen=True)
 class Sekmet:
-    """The running server. `base` is of R4."""
+    """The running server. `base` is of R4; `pid` is 0 until it runs."""
 
     url: str
+    pid: int = 0
 
     @property
     def base(self) -> str:
@@ -79,7 +80,7 @@ def run_sekmet(
         )
     try:
         _await(server, process, folder / "sekmet.log")
-        yield server
+        yield replace(server, pid=process.pid)
     finally:
         process.terminate()
         process.wait(30)

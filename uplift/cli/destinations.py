@@ -134,6 +134,9 @@ def new_key_(
     made = new_key(algorithm.value)
     try:
         write_key(made, file)
+    except FileExistsError:
+        errors.print(f"{file} is there already, and may be a key in use. Name another file.")
+        raise typer.Exit(2) from None
     except OSError as error:
         errors.print(f"{file}: {error.strerror}.")
         raise typer.Exit(2) from None

@@ -14,12 +14,14 @@ from uplift.cli.paging import read_pages
 from uplift.cli.session import actor, errors, run
 from uplift.ledger import credentials, users
 from uplift.ledger.erasing_upstream import Progress
+from uplift.ledger.named_patients import Patients
 from uplift.ledger.summary import Summary, summarize
 from uplift.ledger.tables import ONEUP
 from uplift.ledger.token_pair import TokenPair
 from uplift.ledger.users import GrantState, UserRow
 from uplift.lifecycle import State
 from uplift.users.erase import Erasure, Upstream
+from uplift.users.patients import PATIENT_ID, NamedUser
 from uplift.wiring import Relay
 
 users_commands = typer.Typer(
@@ -34,13 +36,17 @@ _PAGE = 500
 _TOKEN = re.compile(r"[\x21-\x7e]{1,8192}", re.ASCII)
 
 
-def _show(user: UserRow, progress: Progress | None = None) -> None:
+def _show(
+    user: UserRow, progress: Progress | None = None, patients: Patients | None = None
+) -> None:
     echo(f"user    {user.app_user_id}")
     if user.oneup_user_id or user.destination == ONEUP:
         echo(f"1upHealth user  {user.oneup_user_id or 'unknown'}")
     brought = ", from your backend" if user.grant_origin == "backend" else ""
     echo(f"grant   {user.grant_state or 'none'}{brought}")
     echo(f"destination  {user.destination}")
+    for there, resource_id in sorted((patients or {}).items()):
+        echo(f"patient  {resource_id} at {there}")
     echo(f"paused  {'yes' if user.paused else 'no'}")
     echo(f"since   {user.created_at:%Y-%m-%d %H:%M} UTC")
     if progress is not None:
@@ -50,7 +56,9 @@ def _show(user: UserRow, progress: Progress | None = None) -> None:
             echo(f"last problem  {progress.problem}")
 
 
-def _json(user: UserRow, progress: Progress | None = None) -> dict[str, Any]:
+def _json(
+    user: UserRow, progress: Progress | None = None, patients: Patients | None = None
+) -> dict[str, Any]:
     """The API's names."""
     erasing = None
     if progress is not None:
@@ -64,6 +72,7 @@ def _json(user: UserRow, progress: Progress | None = None) -> dict[str, Any]:
         "grant": user.grant_state or GrantState.NONE,
         "grantOrigin": user.grant_origin,
         "destination": user.destination,
+        "patients": dict(patients) if patients else None,
         "paused": user.paused,
         "syncToken": user.sync_token,
         "createdAt": user.created_at,
@@ -142,6 +151,32 @@ def move(
 
 
 @users_commands.command()
+def patient(
+    name: _Name,
+    resource_id: Annotated[
+        str, typer.Option("--id", help="The Patient's id there, without `Patient/`.")
+    ],
+    destination: Annotated[
+        str | None, typer.Option(help="Where it is. Without it: at the person's destination.")
+    ] = None,
+) -> None:
+    """Say which Patient stands for the person at a destination, before anything is sent there.
+
+    The person's records refer to it. Uplift makes no Patient then, and never writes or deletes this
+    one.
+    """
+    if not re.fullmatch(PATIENT_ID, resource_id):
+        errors.print("A Patient's id has 1 to 64 characters: A-Z, a-z, 0-9, - and .")
+        raise typer.Exit(2)
+
+    async def use(relay: Relay) -> NamedUser:
+        return await relay.patient_namer.name(name, resource_id, destination, by=actor())
+
+    named = run(use)
+    _show(named.user, patients=named.patients)
+
+
+@users_commands.command()
 def resend(name: _Name) -> None:
     """Have everything of the person sent once more, when their apps send it again.
 
@@ -158,14 +193,15 @@ def resend(name: _Name) -> None:
 def show(name: _Name, json: _Json = False) -> None:
     """Show the person, whether their grant works, and how far their erasing is."""
 
-    async def use(relay: Relay) -> tuple[UserRow, Progress | None]:
-        return await _find(relay, name), await relay.eraser.progress(name)
+    async def use(relay: Relay) -> tuple[UserRow, Progress | None, Patients]:
+        user = await _find(relay, name)
+        return user, await relay.eraser.progress(name), await relay.patient_namer.of(user)
 
-    user, progress = run(use)
+    user, progress, patients = run(use)
     if json:
-        print_json(_json(user, progress))
+        print_json(_json(user, progress, patients))
     else:
-        _show(user, progress)
+        _show(user, progress, patients)
 
 
 @users_commands.command()

@@ -131,6 +131,7 @@ class AsyncUplift:
     user_summary = _method(user_operations.user_summary)
     store_grant = _method(user_operations.store_grant)
     move_user = _method(user_operations.move_user)
+    name_patient = _method(user_operations.name_patient)
     resend_user = _method(user_operations.resend_user)
     erase_user = _method(user_operations.erase_user)
     device_tokens = _method(user_operations.device_tokens)

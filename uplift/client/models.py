@@ -181,6 +181,7 @@ class User(Model, frozen=True):
     destination: str = ""
     erasing_since: datetime | None = None
     erasing: UpstreamErasing | None = None
+    patients: dict[str, str] | None = None
 
 
 class UserSummary(Model, frozen=True):

@@ -59,6 +59,17 @@ def move_user(app_user_id: str, destination: str) -> Call[User]:
     return Call(sending("PUT", f"{_user_path(app_user_id)}/destination", wanted), json_of(User))
 
 
+def name_patient(
+    app_user_id: str, resource_id: str, *, destination: str | None = None
+) -> Call[User]:
+    """Say which Patient stands for a user at a destination, before anything is sent there.
+
+    Without a destination, it is at the user's own.
+    """
+    wanted = {"id": resource_id, "destination": destination}
+    return Call(sending("PUT", f"{_user_path(app_user_id)}/patient", wanted), json_of(User))
+
+
 def resend_user(app_user_id: str) -> Call[User]:
     """Make the next upload of each of a user's records new content. Their `sync_token` changes."""
     return Call(Request("POST", f"{_user_path(app_user_id)}/resend"), json_of(User))

@@ -1,12 +1,14 @@
 """One attempt at one claimed upload: open, validate, look up, send; then its outcome, sealed."""
 
-import asyncio
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
+from uuid import UUID
+from weakref import WeakValueDictionary
 
 import orjson
 import structlog
@@ -43,8 +45,9 @@ from uplift.delivery.results import (
     Unvalidated,
 )
 from uplift.delivery.targets import Targets
+from uplift.delivery.validation import Validation
 from uplift.destinations.derived_ids import read_id_key
-from uplift.destinations.responses import of_another_record
+from uplift.destinations.responses import Response, of_another_record
 from uplift.errors import (
     HeartbeatMissing,
     NeedsAuthorization,
@@ -53,17 +56,12 @@ from uplift.errors import (
     TokenUnavailable,
     WriteFailed,
 )
-from uplift.fhir.issues import Report
-from uplift.fhir.second_opinion import is_chosen
-from uplift.fhir.tolerances import chosen_tolerances
-from uplift.fhir.validate import validate
 from uplift.identity import receipt_key
 from uplift.ledger.database import Database
 from uplift.ledger.leases import Claim, Outcome
 from uplift.ledger.uploads import body_context, delivery_context, receipt_context
 from uplift.ledger.users import key_context
-from uplift.metrics import count_findings, library_disagreements
-from uplift.sealing import KeyRing
+from uplift.sealing import KeyRing, UserKey, WrappedKey
 from uplift.settings import Settings
 from uplift.tokens.channels import Channels
 
@@ -83,12 +81,14 @@ class Attempter:
         settings: Settings,
     ) -> None:
         self._key_ring = key_ring
+        # Of those who have something in flight.
+        self._keys: WeakValueDictionary[tuple[UUID, WrappedKey], UserKey] = WeakValueDictionary()
         self._channels = channels
         self._calls = Calls(channels, rate_limiters, heartbeats)
         self._oneup = OneUpDelivery(self._calls, keeps_ids=settings.oneup_keeps_ids)
         self._derived = DerivedDelivery(
             self._calls,
-            Persons(self._calls, read_id_key(settings) or b""),
+            Persons(database, self._calls, read_id_key(settings) or b""),
             Targets(database, wait_seconds=settings.reference_wait_seconds),
         )
         self._policies = {
@@ -96,9 +96,7 @@ class Attempter:
             for name, channel in channels.items()
         }
         self._any_policy = Policy.of(settings)
-        self._tolerances = chosen_tolerances(settings)
-        self._second_opinion = settings.second_opinion
-        self._max_values = settings.max_resource_values
+        self._validation = Validation(settings)
         self._ledger_clock = LedgerClock()
         # By then what was sent before a step of the ledger's clock has arrived, or never will.
         self._settled_seconds = settings.attempt_seconds + settings.settle_seconds
@@ -147,7 +145,7 @@ class Attempter:
 
     def _open(self, claim: Claim) -> Opened:
         """Decrypt everything of the claim. What does not decrypt holds it, whatever its body is."""
-        key = self._key_ring.unwrap(claim.wrapped_key, key_context(claim.user_id))
+        key = self._key_of(claim)
         body = key.open(claim.sealed_body, body_context(claim.upload_id))
         if claim.record_receipt is None:
             return Opened(claim, key, body)
@@ -155,6 +153,14 @@ class Attempter:
             key.open(claim.record_receipt, delivery_context(claim.record_id, claim.destination))
         )
         return Opened(claim, key, body, receipt["id"] or None, receipt["version"])
+
+    def _key_of(self, claim: Claim) -> UserKey:
+        name = (claim.user_id, claim.wrapped_key)
+        key = self._keys.get(name)
+        if key is None:
+            key = self._key_ring.unwrap(claim.wrapped_key, key_context(claim.user_id))
+            self._keys[name] = key
+        return key
 
     async def _deliver(
         self, opened: Opened, meeting: Meeting | None, *, derives_ids: bool
@@ -166,7 +172,7 @@ class Attempter:
         try:
             # A cancelled upload is only looked up.
             if not claim.validated and not claim.cancel_requested:
-                report = await self._validate(opened)
+                report = await self._validation.validate(opened.body, claim.fhir_version)
                 issues = report.to_json()
                 if not report.valid:
                     return Result(Unvalidated() if report.too_complex else Invalid(), issues)
@@ -184,21 +190,6 @@ class Attempter:
             return Result(await self._oneup.deliver(opened), issues, in_doubt, can_tell)
         except Exception as error:  # noqa: BLE001  one upload must not take the others with it
             return Result(_stopped_by(error, claim), issues, in_doubt, can_tell)
-
-    async def _validate(self, opened: Opened) -> Report:
-        # Several milliseconds for a large record: not on the loop that all sends share.
-        report = await asyncio.to_thread(
-            validate,
-            opened.body,
-            opened.claim.fhir_version,
-            tolerances=self._tolerances,
-            second_opinion=is_chosen(opened.body, self._second_opinion),
-            max_values=self._max_values,
-        )
-        count_findings((issue.code, issue.severity) for issue in report.issues)
-        if report.library_disagreement:
-            library_disagreements.labels(opened.claim.fhir_version).inc()
-        return report
 
     def _outcome(
         self, claim: Claim, opened: Opened | None, result: Result, started: float
@@ -219,7 +210,13 @@ class Attempter:
             sealed_receipt=upload_receipt,
         )
         response = response_of(result.last)
-        outcome = Outcome(
+        key: bytes | None = None
+        if_taken: Callable[[], Outcome] | None = None
+        if opened is not None and record_receipt and response is not None and response.receipt:
+            key = _receipt_key(opened, response.receipt.id)
+            if response.receipt.assigned:
+                if_taken = partial(self._if_taken, claim, opened, result, response, started)
+        return Outcome(
             claim=claim,
             change=change,
             code=code,
@@ -227,14 +224,15 @@ class Attempter:
             duration=time.monotonic() - started,
             record_receipt=record_receipt,
             may_be_late=may_be_late(result.last),
+            receipt_key=key,
+            if_taken=if_taken,
         )
-        if opened is None or response is None or response.receipt is None or not record_receipt:
-            return outcome
-        outcome = replace(outcome, receipt_key=_receipt_key(opened, response.receipt.id))
-        if not response.receipt.assigned:
-            return outcome
+
+    def _if_taken(
+        self, claim: Claim, opened: Opened, result: Result, response: Response, started: float
+    ) -> Outcome:
         other = replace(result, last=Sent(of_another_record(response)))
-        return replace(outcome, if_taken=self._outcome(claim, opened, other, started))
+        return self._outcome(claim, opened, other, started)
 
 
 def _receipt_key(opened: Opened, resource_id: str | None) -> bytes | None:

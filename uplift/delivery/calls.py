@@ -15,6 +15,7 @@ from uplift.destinations.responses import Response, ResponseKind
 from uplift.errors import HeartbeatMissing, Stopping, WriteFailed
 from uplift.fhir.versions import FhirVersion
 from uplift.ledger.leases import Claim
+from uplift.metrics import count_bundle
 from uplift.tokens.channels import Channel, Channels
 from uplift.tokens.person import AccessToken, Person
 from uplift.traces import part
@@ -134,8 +135,11 @@ class Calls:
     ) -> None:
         """What speaks of all is one failure, and of no type: it is one request."""
         if answer.is_of_all:
+            refused = answer.each[0].kind is ResponseKind.BUNDLE_REFUSED
+            count_bundle(len(claims), "refused" if refused else "whole")
             self._report(claims[0], answer.each[0], asked_at, of_type=False)
             return
+        count_bundle(len(claims), "each")
         for claim, response in zip(claims, answer.each, strict=True):
             self._report(claim, response, asked_at)
 

@@ -37,7 +37,7 @@ from uplift.destinations.references import (
     Rewriting,
     found_by,
     literal_targets,
-    parse,
+    parse_with_references,
     rewritten,
     write,
 )
@@ -46,14 +46,17 @@ from uplift.destinations.responses import Response, ResponseKind
 from uplift.destinations.same_content import same_content
 from uplift.fhir.versions import FhirVersion
 
+# A thread reads and rewrites what is larger: meanwhile nothing else could run on the loop.
+_MAX_INLINE_BYTES = 16 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class _Form:
     """A record as its destination gets it, and where it is written."""
 
-    resource: Resource
     body: bytes
     write: Put | Upsert
+    refers_to: frozenset[str]
 
 
 class DerivedDelivery:
@@ -112,8 +115,12 @@ class DerivedDelivery:
             if isinstance(found, Response):
                 return Unprepared(found)
             patient = found
-        resource = parse(opened.body)
-        names = literal_targets(resource, but_patient=True)
+        small = len(opened.body) <= _MAX_INLINE_BYTES
+        if small:
+            resource, references = parse_with_references(opened.body)
+        else:
+            resource, references = await asyncio.to_thread(parse_with_references, opened.body)
+        names = literal_targets(resource, references, but_patient=True)
         targets = await self._targets.find(opened, names)
         if isinstance(targets, AwaitsReference):
             if _ending(opened) is None:
@@ -127,7 +134,9 @@ class DerivedDelivery:
             patient=patient,
             targets=targets,
         )
-        return await asyncio.to_thread(_form, resource, rules, claim.derived_id)
+        if small:
+            return _form(resource, references, rules, claim.derived_id)
+        return await asyncio.to_thread(_form, resource, references, rules, claim.derived_id)
 
     async def _other_version(self, opened: Opened) -> Response | None:
         """Why the server is not known to be of the record's FHIR version; None if it is.
@@ -216,7 +225,7 @@ class DerivedDelivery:
                 write = Upsert(value, parameter, if_match=if_match)
         if meeting is not None:
             entry = Entry(opened.claim.resource_type, write, form.body)
-            response, together = await meeting.write(opened, entry, form.resource)
+            response, together = await meeting.write(opened, entry, form.refers_to)
             return Sent(response, conditional=bool(if_match), together=together)
         response = await self._calls.write(opened, write, form.body)
         if response.kind is ResponseKind.REFUSED and await self._lost_person(opened):
@@ -232,14 +241,16 @@ class DerivedDelivery:
                 return await self._calls.match(opened, upsert)
 
 
-def _form(resource: Resource, rules: Rewriting, derived_id: str) -> _Form:
-    resource = rewritten(resource, rules)
+def _form(
+    resource: Resource, references: list[Resource], rules: Rewriting, derived_id: str
+) -> _Form:
+    resource = rewritten(resource, rules, references)
     if rules.own_id is not None:
         target: Put | Upsert = Put(derived_id)
     else:
         target = Upsert(derived_id, found_by(resource, derived_id))
-    body = write(resource)
-    return _Form(orjson.loads(body), body, target)
+    refers_to = literal_targets(resource, references, but_patient=False)
+    return _Form(write(resource), target, refers_to)
 
 
 def _ending(opened: Opened) -> Cancelled | PastDeadline | None:
@@ -255,7 +266,7 @@ def _is_ours(opened: Opened, form: _Form, found: Response) -> bool:
         delivered_version=opened.delivered_version,
         older_without_receipt=opened.has_older_without_receipt,
     )
-    return same_content(form.resource, found.resource, exactly=exactly)
+    return same_content(orjson.loads(form.body), found.resource, exactly=exactly)
 
 
 def _is_newer(opened: Opened, found: Response) -> bool:

@@ -9,10 +9,10 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from uplift import traces
 from uplift.delivery.calls import Calls
 from uplift.delivery.results import Opened
 from uplift.delivery.sharing import Member, apart
-from uplift.destinations.references import Resource, literal_targets
 from uplift.destinations.requests import Entry
 from uplift.destinations.responses import Response
 
@@ -42,18 +42,22 @@ class Meeting:
         self._patience: asyncio.TimerHandle | None = None
         self._sends: set[asyncio.Task[None]] = set()
 
-    async def write(self, opened: Opened, entry: Entry, resource: Resource) -> tuple[Response, int]:
+    async def write(
+        self, opened: Opened, entry: Entry, refers_to: frozenset[str]
+    ) -> tuple[Response, int]:
         """The response to this entry, and how many went with the same request.
 
-        `resource` is what the entry's body says. Raises what `Calls.write` raises.
+        `refers_to` is what the entry's body refers to, as `Type/id`. Raises what `Calls.write`
+        raises.
         """
         loop = asyncio.get_running_loop()
-        ready = _Ready(opened, entry, _member(opened, entry, resource), loop.create_future())
+        ready = _Ready(opened, entry, _member(opened, entry, refers_to), loop.create_future())
         self._ready.append(ready)
         if self._patience is None:
             self._patience = loop.call_later(_PATIENCE, self._send_ready)
         self.leave(opened.claim.upload_id)
         if (answer := await ready.answer) is not None:
+            traces.note(uploads=answer[1])
             return answer
         return await self._calls.write(opened, entry.write, entry.body), 1
 
@@ -97,12 +101,12 @@ class Meeting:
                 each.answer.set_result((response, len(bundle)))
 
 
-def _member(opened: Opened, entry: Entry, resource: Resource) -> Member:
+def _member(opened: Opened, entry: Entry, refers_to: frozenset[str]) -> Member:
     places = {entry.url}
     if opened.delivered_id is not None:
         places.add(f"{entry.resource_type}/{opened.delivered_id}")
     return Member(
         places=frozenset(places),
-        refers_to=literal_targets(resource, but_patient=False),
+        refers_to=refers_to,
         body_bytes=len(entry.body),
     )

@@ -1,4 +1,7 @@
-"""Makes the Patient that stands for a person at a destination: once, before their first record."""
+"""Makes the Patient that stands for a person at a destination: once, before their first record.
+
+Where the backend named one, it makes none, and writes none.
+"""
 
 import asyncio
 from collections import OrderedDict
@@ -15,6 +18,8 @@ from uplift.destinations.destination import Mode
 from uplift.destinations.references import PATIENT
 from uplift.destinations.requests import USER_SYSTEM, Put, Upsert
 from uplift.destinations.responses import Response, ResponseKind
+from uplift.ledger import named_patients
+from uplift.ledger.database import Database
 
 # Persons whose Patient this process has seen. A forgotten one costs one more read.
 _MAX_REMEMBERED = 100_000
@@ -26,14 +31,15 @@ _Key = tuple[UUID, str, str]  # the user, the destination and the FHIR version
 class Persons:
     """Knows the Patients of persons. It never changes one that is there."""
 
-    def __init__(self, calls: Calls, id_key: bytes) -> None:
+    def __init__(self, database: Database, calls: Calls, id_key: bytes) -> None:
+        self._database = database
         self._calls = calls
         self._id_key = id_key
         self._known: OrderedDict[_Key, str] = OrderedDict()
         self._asking: WeakValueDictionary[_Key, asyncio.Lock] = WeakValueDictionary()
 
     async def is_missing(self, opened: Opened) -> bool:
-        """Whether the Patient that this process remembers is not there any more.
+        """Whether the Patient that this process remembers, and made, is not there any more.
 
         Then it is remembered no longer: `reference` makes it again. Raises what `Calls` raises.
         """
@@ -48,10 +54,10 @@ class Persons:
             return False
         if self._known.get(key) == known:
             del self._known[key]
-        return True
+        return await self._named(opened) is None
 
     async def reference(self, opened: Opened) -> str | Response:
-        """The reference to the person's Patient, which is there now.
+        """The reference to the person's Patient: the named one, or else Uplift's, there now.
 
         The response that says why not, if it is not. Raises what `Calls` raises.
         """
@@ -66,13 +72,23 @@ class Persons:
         async with lock:
             if (known := self._known.get(key)) is not None:
                 return known
-            found = await self._find_or_make(opened)
-            if found.kind not in _THERE or found.receipt is None or not found.receipt.id:
-                return found
-            made = self._known[key] = f"{PATIENT}/{found.receipt.id}"
+            resource_id = await self._named(opened)
+            if resource_id is None:
+                found = await self._find_or_make(opened)
+                if found.kind not in _THERE or found.receipt is None or not found.receipt.id:
+                    return found
+                resource_id = found.receipt.id
+            reference = self._known[key] = f"{PATIENT}/{resource_id}"
             if len(self._known) > _MAX_REMEMBERED:
                 self._known.popitem(last=False)
-            return made
+            return reference
+
+    async def _named(self, opened: Opened) -> str | None:
+        """The id of the Patient that the backend named: it is theirs to make, and to keep."""
+        claim = opened.claim
+        async with self._database.transaction() as connection:
+            patients = await named_patients.read(connection, claim.user_id, opened.key)
+        return patients.get(claim.destination)
 
     async def _find_or_make(self, opened: Opened) -> Response:
         pseudonym = patient_id(self._id_key, app_user_id=opened.claim.app_user_id)

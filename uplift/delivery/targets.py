@@ -4,19 +4,21 @@ from collections.abc import Iterable, Mapping
 
 import orjson
 
+from uplift.coalesce import Coalescer
 from uplift.delivery.results import AwaitsReference, Opened
 from uplift.identity import upstream_key
-from uplift.ledger.database import Database
-from uplift.ledger.reference_targets import Target, find_targets
+from uplift.ledger.database import Database, is_away
+from uplift.ledger.reference_targets import Target, Wanted, find_targets
 from uplift.ledger.uploads import delivery_context
 
 
 class Targets:
-    """Finds the records that others refer to."""
+    """Finds the records that others refer to: for those who ask together with one statement."""
 
     def __init__(self, database: Database, *, wait_seconds: float) -> None:
         self._database = database
         self._wait_seconds = wait_seconds
+        self._find = Coalescer(self._find_all, concerns_all=is_away)
 
     async def find(
         self, opened: Opened, names: frozenset[str]
@@ -29,13 +31,7 @@ class Targets:
             return {}
         claim = opened.claim
         keys = {_key(opened, name): name for name in names}
-        async with self._database.reading() as connection:
-            found = await find_targets(
-                connection,
-                record_id=claim.record_id,
-                destination=claim.destination,
-                keys=list(keys),
-            )
+        found = await self._find(Wanted(claim.record_id, claim.destination, tuple(keys)))
         targets = {keys[target.key]: target for target in found}
         if must_wait(targets.values(), waited=claim.waited_seconds, limit=self._wait_seconds):
             return AwaitsReference()
@@ -44,6 +40,10 @@ class Targets:
             for name, target in targets.items()
             if (reference := _reference(opened, name, target)) is not None
         }
+
+    async def _find_all(self, wanted: list[Wanted]) -> list[list[Target]]:
+        async with self._database.reading() as connection:
+            return await find_targets(connection, wanted)
 
 
 def must_wait(targets: Iterable[Target], *, waited: float | None, limit: float) -> bool:

@@ -12,8 +12,9 @@ import aiohttp
 import httpx
 
 from uplift.destinations.bundle_responses import BundleResponse, classify_bundle
-from uplift.destinations.contents import read_content
+from uplift.destinations.contents import read_chunks
 from uplift.destinations.destination import Destination, Mode
+from uplift.destinations.http_client import HttpClient
 from uplift.destinations.refusals import refusal_issues
 from uplift.destinations.requests import (
     Entry,
@@ -65,9 +66,7 @@ _UNUSABLE_TOKEN = Response(ResponseKind.UNAUTHORIZED, "unusable_token")
 class FhirClient:
     """A destination's FHIR API. `authorization` is the header of that name; empty sends none."""
 
-    def __init__(
-        self, http: httpx.AsyncClient, destination: Destination, settings: Settings
-    ) -> None:
+    def __init__(self, http: HttpClient, destination: Destination, settings: Settings) -> None:
         for base in destination.bases.values():
             if not base.startswith(("https://", "http://")):
                 raise ConfigurationError(
@@ -196,7 +195,7 @@ class FhirClient:
         )
         if prepared is None:
             return Response(ResponseKind.REFUSED, "unaddressable_id")
-        response = await self._exchange(self._request(prepared), deadline)
+        response = await self._exchange(prepared, deadline)
         if isinstance(response, Response):
             return response
         return classify_delete(*response[:2])
@@ -313,13 +312,6 @@ class FhirClient:
     def _base(self, version: FhirVersion) -> str:
         return self._destination.base(version) or ""
 
-    def _request(
-        self, prepared: Prepared, content: AsyncIterator[bytes] | None = None
-    ) -> httpx.Request:
-        return self._http.build_request(
-            prepared.method, prepared.url, content=content, headers=prepared.headers
-        )
-
     async def _send(
         self,
         prepared: Prepared,
@@ -340,7 +332,7 @@ class FhirClient:
             started = True
             yield body
 
-        response = await self._exchange(self._request(prepared, stream()), deadline, limit)
+        response = await self._exchange(prepared, deadline, limit, stream())
         if silent:
             raise HeartbeatMissing
         if isinstance(response, Response) and not started:
@@ -362,28 +354,33 @@ class FhirClient:
         )
         if prepared is None:
             return Response(ResponseKind.UNKNOWN, "version_not_taken")
-        return await self._exchange(self._request(prepared), deadline, limit)
+        return await self._exchange(prepared, deadline, limit)
 
     async def _exchange(
-        self, request: httpx.Request, deadline: float, limit: int | None = None
+        self,
+        prepared: Prepared,
+        deadline: float,
+        limit: int | None = None,
+        content: AsyncIterator[bytes] | None = None,
     ) -> tuple[int, httpx.Headers, bytes] | Response:
         limit = self._max_response if limit is None else limit
         try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                response = await self._http.send(request, stream=True)
-                try:
-                    return (
-                        response.status_code,
-                        response.headers,
-                        await read_content(response, limit),
-                    )
-                finally:
-                    await response.aclose()
-        except TimeoutError:
-            return Response(ResponseKind.UNKNOWN, "no_answer")
+            async with (
+                asyncio.timeout(deadline - time.monotonic()),
+                self._http.ask(
+                    prepared.method, prepared.url, headers=prepared.headers, content=content
+                ) as response,
+            ):
+                headers = httpx.Headers(response.raw_headers)
+                chunks = response.content.iter_any()
+                return response.status, headers, await read_chunks(headers, chunks, limit)
         except ResponseTooLarge:
             return Response(ResponseKind.UNKNOWN, "response_too_large")
-        except (httpx.RequestError, aiohttp.ClientError, DeadlinePassed, OSError) as error:
+        except (aiohttp.ClientError, httpx.RequestError, DeadlinePassed) as error:
+            return classify_error(error)
+        except TimeoutError:
+            return Response(ResponseKind.UNKNOWN, "no_answer")
+        except OSError as error:
             return classify_error(error)
         except ValueError:
             # aiohttp and the resolver raise it for an address that they cannot use.

@@ -1,6 +1,7 @@
 """Reads the content of a response: never more than a limit, packed or not."""
 
 import zlib
+from collections.abc import AsyncIterator
 
 import httpx
 
@@ -14,7 +15,12 @@ _MAX_HEAD_BYTES = 64 * 1024
 
 
 async def read_content(response: httpx.Response, limit: int) -> bytes:
-    """The content of a streamed response, unpacked.
+    """The content of a streamed response: see `read_chunks`."""
+    return await read_chunks(response.headers, response.aiter_raw(), limit)
+
+
+async def read_chunks(headers: httpx.Headers, chunks: AsyncIterator[bytes], limit: int) -> bytes:
+    """The content of a response, unpacked, from its head and the chunks of its content.
 
     httpx unpacks every coding that a response names, each chunk as a whole: 300 bytes that are
     packed three times cost it gigabytes. Here there is one coding at most, and no more than `limit`
@@ -23,32 +29,34 @@ async def read_content(response: httpx.Response, limit: int) -> bytes:
     Raises ResponseTooLarge beyond `limit`, and httpx.DecodingError for another coding than gzip,
     for more than one, for content that does not unpack completely, and for a head beyond 64 KiB.
     """
-    if sum(len(name) + len(value) + 4 for name, value in response.headers.raw) > _MAX_HEAD_BYTES:
+    if sum(len(name) + len(value) + 4 for name, value in headers.raw) > _MAX_HEAD_BYTES:
         raise httpx.DecodingError("The head of the response has more than 64 KiB.")
-    named = response.headers.get_list("content-encoding", split_commas=True)
+    if "content-encoding" not in headers:
+        return await _plain(chunks, limit)
+    named = headers.get_list("content-encoding", split_commas=True)
     codings = [coding for each in named if (coding := each.strip().lower()) not in ("", "identity")]
     match codings:
         case []:
-            return await _plain(response, limit)
+            return await _plain(chunks, limit)
         case [coding] if coding in _GZIP:
-            return await _unpacked(response, limit)
+            return await _unpacked(chunks, limit)
     raise httpx.DecodingError("The response has another content coding than gzip, or several.")
 
 
-async def _plain(response: httpx.Response, limit: int) -> bytes:
+async def _plain(chunks: AsyncIterator[bytes], limit: int) -> bytes:
     content = bytearray()
-    async for chunk in response.aiter_raw():
+    async for chunk in chunks:
         content += chunk
         if len(content) > limit:
             raise ResponseTooLarge
     return bytes(content)
 
 
-async def _unpacked(response: httpx.Response, limit: int) -> bytes:
+async def _unpacked(chunks: AsyncIterator[bytes], limit: int) -> bytes:
     content = bytearray()
     unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
     begun = False  # a response without content may name a coding as well
-    async for chunk in response.aiter_raw():
+    async for chunk in chunks:
         if unpacker.eof:
             raise httpx.DecodingError("The response goes on behind its packed content.")
         begun = True

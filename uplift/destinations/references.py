@@ -5,7 +5,7 @@ references. Numbers keep their digits, since FHIR's decimals have a precision.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -37,6 +37,8 @@ _OF_NOBODY = frozenset({"Device", "Group", "Account", "Contract", "List", "Patie
 _IDENTIFIER = "#/definitions/Identifier"
 _URI_SYSTEM = "urn:ietf:rfc:3986"
 
+_HOLDERS = (dict, list)
+
 _DECODER = msgspec.json.Decoder(float_hook=Decimal)
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
@@ -65,18 +67,31 @@ def parse(body: bytes) -> Resource:
     return parsed
 
 
+def parse_with_references(body: bytes) -> tuple[Resource, list[Resource]]:
+    """The resource of a validated body, and every literal Reference in it."""
+    resource = parse(body)
+    # Most have a few, and not deep inside. Behind the last one nothing needs to be looked at.
+    named = None if b"\\u" in body else body.count(b'"reference"')
+    return resource, _references(resource, named)
+
+
 def write(resource: Resource) -> bytes:
     """The resource as JSON."""
     return _ENCODER.encode(resource)
 
 
-def literal_targets(resource: Resource, *, but_patient: bool) -> frozenset[str]:
+def literal_targets(
+    resource: Resource, references: list[Resource] | None = None, *, but_patient: bool
+) -> frozenset[str]:
     """The `Type/id` of everything that the resource refers to, itself not.
 
-    `but_patient`: references to a Patient are not among them.
+    `references` are those in it, if they are known already. `but_patient`: references to a Patient
+    are not among them.
     """
     own = _own_name(resource)
-    found = (_name_of(each["reference"]) for each in _references(resource))
+    if references is None:
+        references = _references(resource)
+    found = (_name_of(text) for each in references if (text := each.get("reference")) is not None)
     return frozenset(
         name
         for name in found
@@ -84,13 +99,20 @@ def literal_targets(resource: Resource, *, but_patient: bool) -> frozenset[str]:
     )
 
 
-def rewritten(resource: Resource, rules: Rewriting) -> Resource:
-    """The resource as the destination gets it. Changes `resource` itself, and returns it."""
+def rewritten(
+    resource: Resource, rules: Rewriting, references: list[Resource] | None = None
+) -> Resource:
+    """The resource as the destination gets it. Changes `resource` itself, and returns it.
+
+    `references` are those in it, if they are known already; one that it gets is added to them.
+    """
     own = _own_name(resource)
-    for reference in _references(resource):
+    if references is None:
+        references = _references(resource)
+    for reference in references:
         _rewrite(reference, rules)
     if rules.patient is not None:
-        _add_subject(resource, rules.version, rules.patient)
+        references += _added_subject(resource, rules.version, rules.patient)
     resource.pop("id", None)
     if own is not None:
         _name(resource, rules.version, {"system": rules.source_system, "value": own})
@@ -140,24 +162,35 @@ def _own_name(resource: Resource) -> str | None:
     return f"{resource['resourceType']}/{own_id}" if isinstance(own_id, str) and own_id else None
 
 
-def _references(value: Any, name: str = "") -> Iterator[Resource]:
-    """Every Reference in it that has a literal reference, also in contained resources."""
-    if isinstance(value, list):
-        for each in value:
-            yield from _references(each, name)
-        return
-    if not isinstance(value, dict):
-        return
-    reference = value.get("reference")
-    if (
+def _references(resource: Resource, named: int | None = None) -> list[Resource]:
+    """Every Reference in it that has a literal reference, also in contained resources.
+
+    `named` is how many elements are called so at most; None: nobody knows.
+    """
+    found: list[Resource] = []
+    pending: list[tuple[str, Any]] = [("", resource)]
+    for name, value in pending:
+        if named == 0:
+            break
+        if isinstance(value, list):
+            pending += [(name, each) for each in value if isinstance(each, _HOLDERS)]
+            continue
+        if "reference" in value:
+            named = None if named is None else named - 1
+            if _is_literal(value, name):
+                found.append(value)
+        pending += [pair for pair in value.items() if isinstance(pair[1], _HOLDERS)]
+    return found
+
+
+def _is_literal(value: Resource, name: str) -> bool:
+    reference = value["reference"]
+    return (
         isinstance(reference, str)
         and value.keys() <= _OF_REFERENCE
         and name not in _NO_REFERENCE
         and not reference.startswith("#")
-    ):
-        yield value
-    for child, inner in value.items():
-        yield from _references(inner, child)
+    )
 
 
 def _name_of(reference: str) -> str | None:
@@ -189,14 +222,16 @@ def _rewrite(reference: Resource, rules: Rewriting) -> None:
         reference.setdefault("type", name.partition("/")[0])
 
 
-def _add_subject(resource: Resource, version: FhirVersion, patient: str) -> None:
-    """A record without a subject would belong to nobody."""
+def _added_subject(resource: Resource, version: FhirVersion, patient: str) -> list[Resource]:
+    """A record without a subject would belong to nobody. The Reference that is added."""
     element = subject_element(version, resource["resourceType"])
     if element is None:
-        return
+        return []
     subject = resource.setdefault(element, {})
-    if isinstance(subject, dict):
-        subject.setdefault("reference", patient)
+    if not isinstance(subject, dict) or "reference" in subject:
+        return []
+    subject["reference"] = patient
+    return [subject]
 
 
 def _name(resource: Resource, version: FhirVersion, identifier: dict[str, str]) -> None:

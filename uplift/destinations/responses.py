@@ -436,12 +436,11 @@ def classify_read(status: int, headers: httpx.Headers, body: bytes, resource_typ
 def classify_error(error: Exception) -> Response:
     """Classify a request that got no response.
 
-    Only a connection that was never made proves that nothing was sent. With httpx-aiohttp a
-    connection that is cut *after* sending is an `httpx.ConnectTimeout` too, so the cause decides.
+    Only a connection that was never made proves that nothing was sent.
     """
-    if isinstance(error.__cause__, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
         return Response(ResponseKind.NOT_SENT, "no_connection")
-    if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
+    if isinstance(error, TimeoutError):
         return Response(ResponseKind.UNKNOWN, "no_answer")
     return Response(ResponseKind.UNKNOWN, "connection_lost")
 

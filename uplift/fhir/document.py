@@ -36,7 +36,9 @@ def read(body: bytes, max_values: int = MAX_VALUES) -> JsonObject:
         ) from None
     if not isinstance(document, dict):
         raise UnreadableDocument("A resource is a JSON object. This is another kind of JSON value.")
-    if _deeper_than(document, MAX_DEPTH, max_values):
+    # So few arrays and objects cannot be deeper, and so few bytes hold no more markup.
+    few = len(body) <= max_values and body.count(b"[") + body.count(b"{") <= MAX_DEPTH
+    if not few and _deeper_than(document, MAX_DEPTH, max_values):
         raise UnreadableDocument(f"Arrays and objects are nested more than {MAX_DEPTH} deep.")
     # JSON allows U+0000 only as an escape: a raw one does not parse.
     if b"\\u0000" in body and any("\0" in text for text in _texts(document)):

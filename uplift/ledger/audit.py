@@ -30,6 +30,7 @@ class Action(StrEnum):
     USER_ERASED = "user_erased"
     UPSTREAM_ERASURE_REQUESTED = "upstream_erasure_requested"  # at the destinations too
     USER_MOVED = "user_moved"  # to another destination
+    PATIENT_NAMED = "patient_named"  # which Patient stands for the user at a destination
     RESEND_REQUESTED = "resend_requested"
     GRANT_OBTAINED = "grant_obtained"  # from 1upHealth's user management, on somebody's request
     GRANT_BROUGHT = "grant_brought"

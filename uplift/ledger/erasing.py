@@ -65,6 +65,7 @@ async def begin(connection: AsyncConnection, app_user_id: str, by: Actor) -> boo
             wrapped_key=None,
             oneup_user_id=None,
             pseudonym=None,
+            sealed_patients=None,
         )
     )
     await _remove_access(connection, user_id)

@@ -8,18 +8,15 @@ Then each record becomes rows of `upstream_deletions`, and goes from the ledger.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, delete, select, text, update
+from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uplift.ledger import cancelling, erasing
 from uplift.ledger.audit import SYSTEM, Action, Actor, note
-from uplift.ledger.parameters import is_among
-from uplift.ledger.tables import Delivery, IdempotencyKey, Record, Tombstone, Upload, User
+from uplift.ledger.tables import User
 from uplift.ledger.users import key_context
-from uplift.lifecycle import State
 from uplift.sealing import KeyRing, UserKey, WrappedKey
 
 
@@ -35,16 +32,6 @@ class Erased:
     def key(self, key_ring: KeyRing) -> UserKey:
         """The user's data key. Raises SealError if the key ring cannot unwrap it."""
         return key_ring.unwrap(self.wrapped_key, key_context(self.id))
-
-
-@dataclass(frozen=True, slots=True)
-class RecordRows:
-    """A record, and what the ledger knows of where it is."""
-
-    derived_id: str | None
-    record_id: UUID
-    uploads: Sequence[Row[Any]]
-    deliveries: Sequence[Row[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +144,12 @@ _UNSETTLED = text("""
     SELECT count(*) FILTER (WHERE state = 'sending' OR (
             maybe_sent AND cancel_requested AND state IN ('queued', 'parked')
             AND destination = ANY(CAST(:destinations AS text[])))) AS under_way,
-        coalesce(bool_or(attempts > 0 AND updated_at > now() - make_interval(secs => :settle
-            + CASE WHEN maybe_sent AND state <> 'delivered' THEN :attempt ELSE 0 END)), false)
-            AS lately
+        coalesce(bool_or(attempts > 0 AND CASE
+            -- PostgreSQL's clock ran ahead: nobody knows when it was.
+            WHEN updated_at > now() THEN :watched < :settle + :attempt
+            ELSE updated_at > now() - make_interval(secs => :settle
+                + CASE WHEN maybe_sent AND state <> 'delivered' THEN :attempt ELSE 0 END)
+            END), false) AS lately
     FROM uploads WHERE user_id = :user_id
 """)
 
@@ -171,12 +161,13 @@ async def is_settled(
     look_up_at: Collection[str],
     settle_seconds: float,
     attempt_seconds: float,
+    watched_seconds: float,
     limit: int,
 ) -> bool:
     """Whether nothing of the user is sent or looked up any more, and what was sent has arrived.
 
     At the destinations `look_up_at`, only a look-up tells the id of what may be there: workers do
-    it for what is cancelled.
+    it for what is cancelled. For `watched_seconds` the caller has known that nothing new is sent.
     """
     names = list(look_up_at)
     parameters = {"user_id": user_id, "destinations": names}
@@ -185,116 +176,16 @@ async def is_settled(
         await cancelling.cancel(connection, asked, by=SYSTEM)
     row = (
         await connection.execute(
-            _UNSETTLED, {**parameters, "settle": settle_seconds, "attempt": attempt_seconds}
+            _UNSETTLED,
+            {
+                **parameters,
+                "settle": settle_seconds,
+                "attempt": attempt_seconds,
+                "watched": watched_seconds,
+            },
         )
     ).one()
     return len(asked) < limit and not row.under_way and not row.lately
-
-
-async def some_records(
-    connection: AsyncConnection, user_id: UUID, *, limit: int
-) -> list[RecordRows]:
-    """Up to `limit` records of the user, locked, with what there is of them.
-
-    None of them if a worker has just claimed an upload of theirs: it is sent yet.
-    """
-    records = (
-        await connection.execute(
-            select(Record.id, Record.derived_id)
-            .where(Record.user_id == user_id)
-            .order_by(Record.identity)
-            .limit(limit)
-            .with_for_update()
-        )
-    ).all()
-    ids = {"ids": [record.id for record in records]}
-    # A claim that is not committed yet is waited for here: it began before the user's erasing.
-    found = await connection.execute(
-        select(
-            Upload.id,
-            Upload.record_id,
-            Upload.state,
-            Upload.destination,
-            Upload.fhir_version,
-            Upload.resource_type,
-            Upload.sealed_receipt,
-            Upload.maybe_sent,
-            Upload.attempts,
-            Upload.possible_duplicate,
-            Upload.last_response,
-        )
-        .where(is_among(Upload.record_id))
-        .order_by(Upload.id)
-        .with_for_update(),
-        ids,
-    )
-    uploads = found.all()
-    if any(upload.state == State.SENDING for upload in uploads):
-        return []
-    deliveries = await connection.execute(
-        select(Delivery.record_id, Delivery.destination, Delivery.sealed_receipt).where(
-            is_among(Delivery.record_id), Delivery.sealed_receipt.is_not(None)
-        ),
-        ids,
-    )
-    uploads_of, deliveries_of = _by_record(uploads), _by_record(deliveries.all())
-    return [
-        RecordRows(
-            record.derived_id,
-            record.id,
-            uploads_of.get(record.id, ()),
-            deliveries_of.get(record.id, ()),
-        )
-        for record in records
-    ]
-
-
-def _by_record(rows: Sequence[Row[Any]]) -> dict[UUID, list[Row[Any]]]:
-    found: dict[UUID, list[Row[Any]]] = {}
-    for row in rows:
-        found.setdefault(row.record_id, []).append(row)
-    return found
-
-
-async def remove_records(connection: AsyncConnection, records: Sequence[RecordRows]) -> None:
-    """Remove these records, which `some_records` locked, and all that there is of them."""
-    uploads = {"ids": [upload.id for record in records for upload in record.uploads]}
-    ids = {"ids": [record.record_id for record in records]}
-    await connection.execute(
-        delete(IdempotencyKey).where(is_among(IdempotencyKey.upload_id)), uploads
-    )
-    await connection.execute(delete(Upload).where(is_among(Upload.record_id)), ids)
-    await connection.execute(delete(Delivery).where(is_among(Delivery.record_id)), ids)
-    await connection.execute(delete(Record).where(is_among(Record.id)), ids)
-
-
-async def take_tombstones(
-    connection: AsyncConnection, user_id: UUID, *, limit: int
-) -> Sequence[Row[Any]]:
-    """Up to `limit` tombstones of the user, which are removed by that."""
-    found = select(Tombstone.upload_id).where(Tombstone.user_id == user_id).limit(limit)
-    return (
-        await connection.execute(
-            delete(Tombstone)
-            .where(Tombstone.upload_id.in_(found.scalar_subquery()))
-            .returning(
-                Tombstone.upload_id,
-                Tombstone.destination,
-                Tombstone.fhir_version,
-                Tombstone.resource_type,
-                Tombstone.sealed_receipt,
-                Tombstone.possible_duplicate,
-            )
-        )
-    ).all()
-
-
-async def add_lost(connection: AsyncConnection, user_id: UUID, number: int) -> None:
-    """Note that so many resources may be at a destination, and nobody knows where."""
-    if number:
-        await connection.execute(
-            update(User).where(User.id == user_id).values(lost_upstream=User.lost_upstream + number)
-        )
 
 
 _PROGRESS = text("""

@@ -1,7 +1,7 @@
 """Uploads as workers see them: due, claimed under a lease, and their outcomes recorded."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NotRequired, TypedDict, Unpack
 from uuid import UUID
@@ -91,7 +91,7 @@ class Outcome:
 
     `code` is the attempt's own; `record_receipt` is sealed with `uploads.delivery_context`.
     `may_be_late` is whether a send without a precondition had an unknown outcome: it may be stored
-    later, over a newer version. `receipt_key` is `identity.receipt_key` of its id. `if_taken` is
+    later, over a newer version. `receipt_key` is `identity.receipt_key` of its id. `if_taken` gives
     the outcome instead, if that id is the receipt of another record: then this one got the response
     of that one.
     """
@@ -103,7 +103,7 @@ class Outcome:
     duration: float = 0.0  # seconds
     record_receipt: bytes | None = None
     receipt_key: bytes | None = None
-    if_taken: "Outcome | None" = None
+    if_taken: "Callable[[], Outcome] | None" = field(default=None, compare=False)
     may_be_late: bool = False
 
 

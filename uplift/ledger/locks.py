@@ -17,7 +17,7 @@ from uuid import UUID
 from sqlalchemy import Row, Select, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from uplift.ledger.parameters import is_among
+from uplift.ledger.parameters import Built, is_among
 from uplift.ledger.tables import Record, User
 
 
@@ -48,17 +48,18 @@ async def lock_free_users(
     return found.all()
 
 
-_LOCK_RECORDS = (
+_LOCK_RECORDS = Built(
     select(Record.id)
     .where(is_among(Record.id))
     .order_by(Record.user_id, Record.identity)
-    .with_for_update()
+    .with_for_update(),
+    "ids",
 )
 
 
 async def lock_records(connection: AsyncConnection, record_ids: Collection[UUID]) -> None:
     """Lock these records."""
-    await connection.execute(_LOCK_RECORDS, {"ids": list(record_ids)})
+    await _LOCK_RECORDS.execute(connection, {"ids": list(record_ids)})
 
 
 _LOCK_RECORDS_OF = text("""

@@ -3,13 +3,16 @@
 The statement's text is then the same for any number of them, so PostgreSQL plans it once.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 from uuid import UUID
 
 import orjson
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
+    CursorResult,
+    Select,
     SQLColumnExpression,
     TextClause,
     Uuid,
@@ -17,6 +20,8 @@ from sqlalchemy import (
     bindparam,
     text,
 )
+from sqlalchemy.dialects.postgresql.psycopg import dialect
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 
 class Rows:
@@ -47,6 +52,29 @@ class Rows:
     def parameter(self, rows: Iterable[object]) -> dict[str, str]:
         """The parameter with these rows: mappings, or dataclasses. What a row lacks is null."""
         return {self._name: orjson.dumps(list(rows), default=_hex).decode()}
+
+
+class Built:
+    """A composed statement whose text is made once: to look it up takes SQLAlchemy longer than
+    PostgreSQL to run it. `names` are those of its parameters."""
+
+    def __init__(self, statement: Select[Any], *names: str) -> None:
+        compiled = statement.params(dict.fromkeys(names)).compile(
+            dialect=dialect(),  # type: ignore[no-untyped-call]
+            compile_kwargs={"render_postcompile": True},
+        )
+        self._sql = compiled.string
+        self._constants = {
+            name: value
+            for name, value in compiled.params.items()
+            if f"%({name})s" in self._sql and name not in names
+        }
+
+    async def execute(
+        self, connection: AsyncConnection, values: Mapping[str, Any]
+    ) -> CursorResult[Any]:
+        """Run it with these parameters."""
+        return await connection.exec_driver_sql(self._sql, {**self._constants, **values})
 
 
 def _hex(value: object) -> str:

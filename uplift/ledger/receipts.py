@@ -49,7 +49,7 @@ async def without_taken(connection: AsyncConnection, outcomes: Sequence[Outcome]
     )
     taken = set(rows.scalars()) | _taken_in_the_group(assigned)
     return [
-        each.if_taken if each.if_taken is not None and each.claim.upload_id in taken else each
+        each.if_taken() if each.if_taken is not None and each.claim.upload_id in taken else each
         for each in outcomes
     ]
 

@@ -17,6 +17,8 @@ _LATEST = text("""
     SELECT status_code FROM attempts
     WHERE opened_at > now() - make_interval(secs => :seconds + :attempt)
         AND closed_at > now() - make_interval(secs => :seconds) AND status_code IS NOT NULL
+        -- What is later came while PostgreSQL's clock ran ahead: nobody knows when.
+        AND closed_at <= now()
     ORDER BY closed_at DESC LIMIT :limit
 """)
 
@@ -46,7 +48,8 @@ class DeadLetters:
 _DEAD_LETTERS = text("""
     SELECT count(*) AS waiting,
            count(*) FILTER (
-               WHERE state = 'expired' AND updated_at > now() - make_interval(secs => :lately)
+               WHERE state = 'expired' AND updated_at <= now()
+                   AND updated_at > now() - make_interval(secs => :lately)
            ) AS expired_lately
     FROM (
         SELECT state, updated_at FROM uploads

@@ -1,11 +1,22 @@
-"""The records of one source that another record of it refers to, as one destination has them."""
+"""The records of one source that other records of it refer to, as one destination has them."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from uplift.ledger.parameters import Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a record refers to. `keys` are `identity.upstream_key` of that."""
+
+    record_id: UUID
+    destination: str
+    keys: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,35 +34,55 @@ class Target:
     waits: bool
 
 
-_FIND = text("""
-    SELECT r.upstream_key AS key, r.id AS record_id, d.sealed_receipt,
+_WANTED = Rows("wanted", number="int", record_id="uuid", destination="text", key="bytea")
+
+# OFFSET keeps PostgreSQL from joins that would read through all history: it looks each record up
+# by index.
+_FIND = _WANTED.statement("""
+    SELECT w.number, r.upstream_key AS key, r.id AS record_id, d.sealed_receipt,
         u.id IS NOT NULL AS unfinished, u.waiting_since IS NOT NULL AS waits
-    FROM records AS own
-    JOIN records AS r ON r.user_id = own.user_id
-        AND r.source_key IS NOT DISTINCT FROM own.source_key
-        AND r.upstream_key = ANY(CAST(:keys AS bytea[]))
-    LEFT JOIN deliveries AS d ON d.record_id = r.id AND d.destination = :destination
+    FROM {wanted} AS w
+    CROSS JOIN LATERAL (
+        SELECT user_id, source_key FROM records WHERE id = w.record_id OFFSET 0
+    ) AS own
+    CROSS JOIN LATERAL (
+        SELECT id, upstream_key FROM records
+        WHERE user_id = own.user_id AND upstream_key = w.key
+            AND source_key IS NOT DISTINCT FROM own.source_key
+        OFFSET 0
+    ) AS r
+    LEFT JOIN LATERAL (
+        SELECT sealed_receipt FROM deliveries
+        WHERE record_id = r.id AND destination = w.destination OFFSET 0
+    ) AS d ON true
     LEFT JOIN LATERAL (
         SELECT id, waiting_since FROM uploads
-        WHERE record_id = r.id AND destination = :destination
+        WHERE record_id = r.id AND destination = w.destination
             AND state IN ('queued', 'sending', 'parked')
         ORDER BY version LIMIT 1
     ) AS u ON true
-    WHERE own.id = :record_id
 """)
 
 
-async def find_targets(
-    connection: AsyncConnection, *, record_id: UUID, destination: str, keys: Sequence[bytes]
-) -> list[Target]:
-    """Those records that are known, of the user and the source of that record.
-
-    `keys` are `identity.upstream_key` of what it refers to.
-    """
+async def find_targets(connection: AsyncConnection, wanted: Sequence[Wanted]) -> list[list[Target]]:
+    """For each of these, in their order: those that are known, of its user and its source."""
     rows = await connection.execute(
-        _FIND, {"record_id": record_id, "destination": destination, "keys": list(keys)}
+        _FIND,
+        _WANTED.parameter(
+            {
+                "number": number,
+                "record_id": each.record_id,
+                "destination": each.destination,
+                "key": key,
+            }
+            for number, each in enumerate(wanted)
+            for key in each.keys
+        ),
     )
-    return [
-        Target(bytes(row.key), row.record_id, row.sealed_receipt, row.unfinished, row.waits)
-        for row in rows
-    ]
+    found: defaultdict[int, list[Target]] = defaultdict(list)
+    for row in rows:
+        target = Target(
+            bytes(row.key), row.record_id, row.sealed_receipt, row.unfinished, row.waits
+        )
+        found[row.number].append(target)
+    return [found[number] for number in range(len(wanted))]

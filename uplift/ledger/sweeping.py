@@ -62,16 +62,34 @@ _CAP_LEASES = text("""
     )
 """)
 
+_CAP_DOUBTS = text("""
+    UPDATE deliveries SET in_doubt_until = now() + make_interval(secs => :settling / 2)
+    WHERE (record_id, destination) IN (
+        SELECT record_id, destination FROM deliveries
+        WHERE in_doubt_until > now() + make_interval(secs => :settling)
+        LIMIT :limit FOR UPDATE SKIP LOCKED
+    )
+""")
+
+_CAP_DELETIONS = text("""
+    UPDATE upstream_deletions SET due_at = now()
+    WHERE (user_id, destination, key) IN (
+        SELECT user_id, destination, key FROM upstream_deletions
+        WHERE due_at > now() + make_interval(secs => :other)
+        LIMIT :limit FOR UPDATE SKIP LOCKED
+    )
+""")
+
 
 async def cap_waits(connection: AsyncConnection, longest: LongestWaits, *, limit: int) -> int:
     """Shorten waits and leases that are longer than any can be; how many.
 
     PostgreSQL's clock ran ahead when they began. How much of the wait has passed nobody knows, so
-    an upload that settles settles again.
+    an upload that settles settles again, and what waits for an older version of its record.
     """
     values = {**asdict(longest), "limit": limit}
     capped = 0
-    for statement in (_CAP, _CAP_LEASES):
+    for statement in (_CAP, _CAP_LEASES, _CAP_DOUBTS, _CAP_DELETIONS):
         capped += (await connection.execute(statement, values)).rowcount
     return capped
 

@@ -110,6 +110,8 @@ class User(Table):
     erasing_upstream_since: Mapped[datetime | None]
     # How many resources may be at a destination, and nobody knows where.
     lost_upstream: Mapped[int] = mapped_column(server_default=_ZERO)
+    # Their Patients that the backend named, by destination: see `named_patients`.
+    sealed_patients: Mapped[bytes | None]
 
 
 class Grant(Table):
@@ -186,6 +188,12 @@ class Delivery(Table):
             "ix_deliveries_receipt_key",
             "receipt_key",
             postgresql_where=text("receipt_key IS NOT NULL"),
+        ),
+        # Waits that a clock made longer than any can be.
+        Index(
+            "ix_deliveries_in_doubt",
+            "in_doubt_until",
+            postgresql_where=text("in_doubt_until IS NOT NULL"),
         ),
     )
 

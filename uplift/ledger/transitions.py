@@ -172,7 +172,7 @@ _CHANGE = _CHANGES.statement("""
         issues = CASE WHEN NOT c.reset THEN coalesce(c.issues, u.issues) END,
         cancel_requested = u.cancel_requested AND NOT c.reset,
         waiting_since = CASE WHEN c.reset THEN NULL
-            WHEN c.reason = 'awaiting_reference' THEN coalesce(u.waiting_since, now())
+            WHEN c.reason = 'awaiting_reference' THEN least(coalesce(u.waiting_since, now()), now())
             ELSE u.waiting_since END,
         sealed_receipt = coalesce(c.receipt, u.sealed_receipt),
         sealed_body = CASE WHEN c.target IN ('delivered', 'cancelled', 'superseded')

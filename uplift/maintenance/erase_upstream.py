@@ -15,15 +15,14 @@ import structlog
 from uplift.address_check import AddressCheck
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.destination import Mode
-from uplift.destinations.requests import Upsert
 from uplift.destinations.responses import Response, ResponseKind
 from uplift.errors import NeedsAuthorization, SealError, TokenUnavailable
-from uplift.fhir.versions import FhirVersion
-from uplift.ledger import erasing, erasing_upstream, upstream_deletions
+from uplift.ledger import erasing, erasing_upstream, leaving_records, upstream_deletions
 from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import Database, is_away
 from uplift.ledger.upstream_deletions import Claimed, Done, target_context
 from uplift.ledger.users import key_context
+from uplift.maintenance.upstream_requests import Target, delete_or_see_gone
 from uplift.metrics import erasures_left_upstream
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
@@ -66,6 +65,7 @@ class UpstreamEraser:
         self._backoff_first_seconds = settings.backoff_first_seconds
         self._max_backoff_seconds = settings.max_backoff_seconds
         self._days = settings.erase_upstream_days
+        self._watched_since: dict[UUID, float] = {}  # on time.monotonic
 
     async def go_on(self) -> int:
         """One round over all of them; of how many users it ended.
@@ -93,6 +93,7 @@ class UpstreamEraser:
 
     async def _list_some(self, user_id: UUID) -> bool:
         """List what some of the user's records became; whether there is more to list now."""
+        now = time.monotonic()
         async with self._database.transaction() as connection:
             user = await erasing_upstream.lock(connection, user_id)
             if user is None:
@@ -103,21 +104,20 @@ class UpstreamEraser:
                 look_up_at=[n for n, d in self._destinations.items() if d.mode is Mode.ONEUP],
                 settle_seconds=self._settle_seconds,
                 attempt_seconds=self._attempt_seconds,
+                watched_seconds=now - self._watched_since.setdefault(user_id, now),
                 limit=_MAX_RECORDS,
             ):
                 return False
             targets = Targets(user_id, user.key(self._key_ring), self._destinations)
-            records = await erasing_upstream.some_records(connection, user_id, limit=_MAX_RECORDS)
+            records = await leaving_records.some_records(connection, user_id, limit=_MAX_RECORDS)
             for record in records:
                 targets.add_record(record)
-            await erasing_upstream.remove_records(connection, records)
-            thinned = await erasing_upstream.take_tombstones(
-                connection, user_id, limit=_MAX_RECORDS
-            )
+            await leaving_records.remove_records(connection, records)
+            thinned = await leaving_records.take_tombstones(connection, user_id, limit=_MAX_RECORDS)
             for row in thinned:
                 targets.add_tombstone(row)
             await upstream_deletions.add(connection, user_id, targets.new)
-            await erasing_upstream.add_lost(connection, user_id, targets.lost)
+            await leaving_records.add_lost(connection, user_id, targets.lost)
             return bool(records or thinned)
 
     # --- the requests ------------------------------------------------------------------------
@@ -176,7 +176,7 @@ class UpstreamEraser:
         return self._after(claimed, response)
 
     async def _call(
-        self, channel: Channel, person: Person, claimed: Claimed, target: dict[str, str]
+        self, channel: Channel, person: Person, claimed: Claimed, target: Target
     ) -> Response:
         deadline = time.monotonic() + self._attempt_seconds
         asked_at = time.monotonic()
@@ -184,16 +184,7 @@ class UpstreamEraser:
         async def ask(token: AccessToken) -> Response:
             nonlocal asked_at
             asked_at = time.monotonic()
-            found = await self._find(channel, token, claimed, target, deadline)
-            if claimed.deleted or not isinstance(found, str):
-                return found if isinstance(found, Response) else Response(ResponseKind.FOUND, "")
-            return await channel.fhir.delete(
-                authorization=token.authorization,
-                version=FhirVersion(claimed.fhir_version),
-                resource_type=claimed.resource_type,
-                resource_id=found,
-                deadline=deadline,
-            )
+            return await delete_or_see_gone(channel, token, claimed, target, deadline=deadline)
 
         response = await channel.access.with_token(person, ask)
         # That it may not delete says nothing about what is written there.
@@ -206,36 +197,6 @@ class UpstreamEraser:
                 user_id=claimed.user_id,
             )
         return response
-
-    async def _find(
-        self,
-        channel: Channel,
-        token: AccessToken,
-        claimed: Claimed,
-        target: dict[str, str],
-        deadline: float,
-    ) -> Response | str:
-        """The id of the resource to delete. A response: what a read or a search found instead."""
-        version = FhirVersion(claimed.fhir_version)
-        if "id" in target and not claimed.deleted:
-            return target["id"]
-        if "id" in target:
-            return await channel.fhir.look_up(
-                authorization=token.authorization,
-                version=version,
-                resource_type=claimed.resource_type,
-                resource_id=target["id"],
-                deadline=deadline,
-            )
-        found = await channel.fhir.match(
-            authorization=token.authorization,
-            version=version,
-            resource_type=claimed.resource_type,
-            upsert=Upsert(target["value"], target["parameter"], target["system"]),
-            deadline=deadline,
-        )
-        there = found.receipt.id if found.receipt is not None else None
-        return there if there and not claimed.deleted else found
 
     # --- what follows ------------------------------------------------------------------------
 
@@ -266,6 +227,7 @@ class UpstreamEraser:
                 return False
             progress = await erasing_upstream.progress(connection, user.app_user_id)
             await erasing.begin(connection, user.app_user_id, SYSTEM)
+        self._watched_since.pop(user_id, None)
         left = progress.left + progress.lost if progress is not None else 0
         if left:
             erasures_left_upstream.inc()

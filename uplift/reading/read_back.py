@@ -25,7 +25,7 @@ from uplift.errors import (
 )
 from uplift.fhir.interactions import Interaction, bases_of, parse_link
 from uplift.fhir.versions import FhirVersion
-from uplift.ledger import users
+from uplift.ledger import named_patients, users
 from uplift.ledger.audit import Action, Actor, note
 from uplift.ledger.database import Database
 from uplift.problem_types import ProblemType
@@ -70,14 +70,14 @@ class Reader:
         UpstreamTimedOut, and UnusableResponse for any other response.
         """
         deadline = time.monotonic() + self._seconds
-        person, channel = await self._find(app_user_id, by)
+        person, channel, named = await self._find(app_user_id, by)
         base = channel.destination.base(interaction.version)
         if base is None:
             raise InvalidRead(
                 ProblemType.INVALID_READ,
                 f"The user's destination has no {interaction.version} resources.",
             )
-        patient = self._patient(channel, person)
+        patient = self._patient(channel, person, named)
         if patient is not None:
             interaction = confined(interaction, patient)
         try:
@@ -109,21 +109,25 @@ class Reader:
                 retry_after=error.retry_after,
             ) from None
 
-    async def _find(self, app_user_id: str, by: Actor) -> tuple[Person, Channel]:
-        """The person, and the channel to where their records go."""
+    async def _find(self, app_user_id: str, by: Actor) -> tuple[Person, Channel, str | None]:
+        """The person, the channel to where their records go, and their Patient there, if the
+        backend named one."""
         async with self._database.transaction() as connection:
             user = await users.require_user(connection, app_user_id, lock=True)
             # Before the read: no read may be missing from the audit trail.
             await note(connection, by, Action.READ_BACK, user_id=user.id)
+            key = user.key(self._key_ring)
+            patients = await named_patients.read(connection, user.id, key)
         channel = self._channels.get(user.destination)
         if channel is None:
             raise UpstreamUnavailable(
                 ProblemType.UPSTREAM_UNAVAILABLE,
                 "The settings have no destination of the user's name for it. Try later.",
             )
-        return Person(user.id, user.app_user_id, user.key(self._key_ring)), channel
+        person = Person(user.id, user.app_user_id, key)
+        return person, channel, patients.get(user.destination)
 
-    def _patient(self, channel: Channel, person: Person) -> str | None:
+    def _patient(self, channel: Channel, person: Person, named: str | None) -> str | None:
         """The id of the person's Patient at a server that many share; None where the person's own
         token reads.
 
@@ -132,6 +136,8 @@ class Reader:
         destination = channel.destination
         if destination.needs_grant:
             return None
+        if named is not None:
+            return named
         if self._id_key is None or destination.mode != "put" or destination.subject != "patient":
             raise InvalidRead(
                 ProblemType.READ_REFUSED,

@@ -171,6 +171,7 @@ class Control:
                 "sha256": version.sha256,
                 "content_sha256": version.content_sha256,
                 "copy": version.copy,
+                "deleted": version.deleted,
             }
             if with_bytes:
                 shown["bytes"] = base64.b64encode(version.received).decode()

@@ -18,7 +18,7 @@ from uplift.destinations.derived_ids import patient_id
 from uplift.destinations.destination import Destination
 from uplift.errors import NotFound
 from uplift.key_life import unreadable_by
-from uplift.ledger import erasing, erasing_upstream, upstream_deletions
+from uplift.ledger import erasing, erasing_upstream, named_patients, upstream_deletions
 from uplift.ledger.audit import SYSTEM, Actor
 from uplift.ledger.database import Database, is_away
 from uplift.ledger.erasing_upstream import Progress
@@ -140,9 +140,12 @@ class Eraser:
                 user = await erasing_upstream.begin(connection, app_user_id, by)
                 if user is not None:
                     _log.info("erasing_upstream_began")
-                    targets = Targets(user.id, user.key(self._key_ring), self._destinations)
+                    key = user.key(self._key_ring)
+                    targets = Targets(user.id, key, self._destinations)
                     if self._id_key is not None:
                         names = await erasing_upstream.destinations_of(connection, user.id)
+                        # Uplift made none where the backend named one.
+                        names -= set(await named_patients.read(connection, user.id, key))
                         pseudonym = patient_id(self._id_key, app_user_id=app_user_id)
                         targets.add_patients(pseudonym, sorted(names))
                     await upstream_deletions.add(connection, user.id, targets.new)

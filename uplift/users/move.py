@@ -37,12 +37,7 @@ class Mover:
         From its return on, nothing of theirs is sent to the old destination for the first time.
         What may be there ends there. Raises NotFound if there is no such user or destination.
         """
-        if destination not in self._destinations:
-            known = ", ".join(sorted(self._destinations))
-            raise NotFound(
-                ProblemType.NO_SUCH_DESTINATION,
-                f"This deployment has no destination of that name. It has: {known}.",
-            )
+        require_destination(self._destinations, destination)
         async with self._database.transaction() as connection:
             user = await users.require_user(connection, app_user_id)
             moved = await moving.begin(connection, user.id, destination, by=by)
@@ -92,3 +87,14 @@ class Mover:
         async with self._database.transaction() as connection:
             await moving.end(connection, user_id)
         return moved
+
+
+def require_destination(destinations: Mapping[str, Destination], name: str) -> Destination:
+    """The destination of that name. Raises NotFound if the deployment has none."""
+    if name not in destinations:
+        known = ", ".join(sorted(destinations))
+        raise NotFound(
+            ProblemType.NO_SUCH_DESTINATION,
+            f"This deployment has no destination of that name. It has: {known}.",
+        )
+    return destinations[name]

@@ -13,7 +13,7 @@ from uplift.destinations.references import PATIENT, may_be_found_by
 from uplift.destinations.requests import RECORD_SYSTEM, USER_SYSTEM
 from uplift.fhir.versions import FhirVersion
 from uplift.identity import receipt_key
-from uplift.ledger.erasing_upstream import RecordRows
+from uplift.ledger.leaving_records import RecordRows
 from uplift.ledger.uploads import delivery_context, receipt_context
 from uplift.ledger.upstream_deletions import NewDeletion, target_context
 from uplift.sealing import UserKey

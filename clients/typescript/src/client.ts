@@ -192,6 +192,11 @@ export class Uplift {
     return this.#http.json(sending("PUT", `${userPath(appUserId)}/destination`, { destination }));
   }
 
+  /** Says which Patient stands for a user at a destination, before anything is sent there. */
+  namePatient(appUserId: string, patient: { id: string; destination?: string }): Promise<UserStatus> {
+    return this.#http.json(sending("PUT", `${userPath(appUserId)}/patient`, patient));
+  }
+
   /** Makes the next upload of each of a user's records new content. Their syncToken changes. */
   resendUser(appUserId: string): Promise<UserStatus> {
     return this.#http.json({ method: "POST", target: `${userPath(appUserId)}/resend` });

@@ -837,6 +837,12 @@ export type UserStatus = {
      * How far that is. Null in lists, and in answers to what changes a user.
      */
     erasing: UpstreamErasing | null;
+    /**
+     * The ids of the Patients that were named for the user, by destination. Null if none was, in lists, and in answers to what changes something else.
+     */
+    patients: {
+        [key: string]: string;
+    } | null;
 };
 
 /**
@@ -1125,6 +1131,22 @@ export type NewDestination = {
      * A name of the deployment's own.
      */
     destination: string;
+};
+
+/**
+ * NamedPatient
+ *
+ * The Patient that stands for the user at a destination.
+ */
+export type NamedPatient = {
+    /**
+     * The Patient's id there, without `Patient/`.
+     */
+    id: string;
+    /**
+     * A name of the deployment's own. Without it: the user's destination.
+     */
+    destination?: string | null;
 };
 
 /**
@@ -2507,6 +2529,68 @@ export type MoveUserResponses = {
 };
 
 export type MoveUserResponse = MoveUserResponses[keyof MoveUserResponses];
+
+export type NamePatientData = {
+    body: NamedPatient;
+    path: {
+        /**
+         * The backend's name for the person (`appUserId`).
+         */
+        user: string;
+    };
+    query?: never;
+    url: '/v1/users/{user}/patient';
+};
+
+export type NamePatientErrors = {
+    /**
+     * Bad Request. `code` says why.
+     */
+    400: Problem;
+    /**
+     * Unauthorized. `code` says why.
+     */
+    401: Problem;
+    /**
+     * Forbidden. `code` says why.
+     */
+    403: Problem;
+    /**
+     * Not Found. `code` says why.
+     */
+    404: Problem;
+    /**
+     * Request Timeout. `code` says why.
+     */
+    408: Problem;
+    /**
+     * Conflict. `code` says why.
+     */
+    409: Problem;
+    /**
+     * Request Entity Too Large. `code` says why.
+     */
+    413: Problem;
+    /**
+     * Unsupported Media Type. `code` says why.
+     */
+    415: Problem;
+    /**
+     * Service Unavailable. `code` says why.
+     */
+    503: Problem;
+};
+
+export type NamePatientError = NamePatientErrors[keyof NamePatientErrors];
+
+export type NamePatientResponses = {
+    /**
+     * Successful Response
+     */
+    200: UserStatus;
+};
+
+export type NamePatientResponse = NamePatientResponses[keyof NamePatientResponses];
 
 export type ResendUserData = {
     body?: never;

@@ -30,6 +30,14 @@ def test_a_person_is_added_shown_and_listed(cli: Cli, upstream: SandboxServer) -
     cli("users", "show", "nobody", code=1)
 
 
+def test_a_patient_is_named_by_an_id_and_only_where_records_refer_to_one(cli: Cli) -> None:
+    cli("users", "add", "alice")
+    wrong = cli("users", "patient", "alice", "--id", "Patient/1", code=2)
+    assert "1 to 64 characters" in wrong.stderr
+    refused = cli("users", "patient", "alice", "--id", "1234", code=2)
+    assert "keep their subject" in " ".join(refused.stderr.split())
+
+
 def test_programs_read_people_and_keys_as_json(cli: Cli) -> None:
     cli("users", "add", "alice")
     listed = orjson.loads(cli("users", "list", "--json").stdout)

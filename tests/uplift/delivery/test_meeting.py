@@ -48,10 +48,10 @@ def meeting(calls: FakeCalls, count: int, **more: Any) -> Meeting:
     return Meeting(cast("Calls", calls), IDS[:count], **{"max_bytes": 1000, **more})
 
 
-async def write(met: Meeting, number: int, **resource: Any) -> tuple[str, int]:
+async def write(met: Meeting, number: int, *refers_to: str) -> tuple[str, int]:
     opened = replace(OPENED, claim=replace(CLAIM, upload_id=IDS[number]))
     entry = Entry("Observation", Put(f"u{number}"), b"{}")
-    response, together = await met.write(opened, entry, {"resourceType": "Observation", **resource})
+    response, together = await met.write(opened, entry, frozenset(refers_to))
     return response.code, together
 
 
@@ -86,8 +86,7 @@ async def test_who_is_late_goes_later(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_who_refers_to_another_is_in_another_bundle() -> None:
     calls = FakeCalls()
     met = meeting(calls, 3)
-    refers = {"derivedFrom": [{"reference": "Observation/u0"}]}
-    await asyncio.gather(write(met, 0), write(met, 1), write(met, 2, **refers))
+    await asyncio.gather(write(met, 0), write(met, 1), write(met, 2, "Observation/u0"))
     assert sorted(calls.sent, key=str) == [["u0", "u1"], "u2"]
 
 

@@ -11,6 +11,7 @@ from uplift.destinations.references import (
     found_by,
     literal_targets,
     parse,
+    parse_with_references,
     rewritten,
     subject_element,
     write,
@@ -302,3 +303,28 @@ def test_what_was_valid_is_valid_when_it_is_rewritten(version: FhirVersion) -> N
         assert done.valid, (name, done.to_json())
         checked += 1
     assert checked > 20
+
+
+@needs_examples
+@pytest.mark.parametrize("version", [R4, STU3, DSTU2])
+def test_the_references_that_come_with_a_resource_are_all_that_it_has(version: FhirVersion) -> None:
+    for body in examples(version).values():
+        resource, references = parse_with_references(body)
+        expected = literal_targets(parse(body), but_patient=False)
+        assert literal_targets(resource, references, but_patient=False) == expected
+
+
+def test_a_subject_that_is_added_is_among_the_references() -> None:
+    resource, references = parse_with_references(b'{"resourceType":"Observation","id":"1"}')
+    rewritten(resource, rules(), references)
+    assert literal_targets(resource, references, but_patient=False) == {PERSON}
+
+
+def test_a_name_that_is_written_with_escapes_is_found() -> None:
+    body = (
+        b'{"resourceType":"Observation","focus":[{"\\u0072eference":"Encounter/1"}],'
+        b'"hasMember":[{"reference":"Observation/2"}]}'
+    )
+    resource, references = parse_with_references(body)
+    found = literal_targets(resource, references, but_patient=False)
+    assert found == {"Encounter/1", "Observation/2"}

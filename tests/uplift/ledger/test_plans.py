@@ -24,6 +24,7 @@ from uplift.ledger import (
     leases,
     parking,
     pauses,
+    reference_targets,
     set_aside,
     sweeping,
     uploads,
@@ -169,6 +170,12 @@ _WAYS: dict[str, tuple[Callable[[AsyncConnection, UserRow], Awaitable[Any]], str
             c, [user.id], **rows.terms(lease_seconds=1, give_up_seconds=1)
         ),
         "uq_uploads_record_id_version",
+    ),
+    "refer": (
+        lambda c, user: reference_targets.find_targets(
+            c, [reference_targets.Wanted(user.id, "oneup", (b"key" * 9,))]
+        ),
+        "uq_records_upstream_key",
     ),
     "long poll": (lambda c, user: uploads.get_revisions(c, [user.id]), _BY_ID),
     "status": (lambda c, user: uploads.get_uploads(c, [user.id]), _BY_ID),

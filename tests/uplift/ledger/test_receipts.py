@@ -23,7 +23,7 @@ def stored(claim: Claim, key: bytes | None = KEY, *, assigned: bool = True) -> O
     return replace(
         ended(claim, record_receipt=b"receipt"),
         receipt_key=key,
-        if_taken=taken if assigned else None,
+        if_taken=(lambda: taken) if assigned else None,
     )
 
 

@@ -90,6 +90,29 @@ async def test_each_is_read_once_more_after_the_time_to_settle(
         assert last == "GET"
 
 
+async def test_two_that_refer_to_each_other_do_not_keep_each_other(
+    at: Relay, hapi: SandboxServer
+) -> None:
+    await push(at)
+    first, second, _ = stored(hapi)
+    put_at(hapi, {**first, "hasMember": [{"reference": f"Observation/{second['id']}"}]})
+    put_at(hapi, {**second, "hasMember": [{"reference": f"Observation/{first['id']}"}]})
+    await begin(at)
+    await go_on(at)
+    assert there(hapi) == set()
+
+
+async def test_what_a_clock_a_day_ahead_has_stamped_keeps_nobody_for_a_day(
+    at: Relay, hapi: SandboxServer, database: Database
+) -> None:
+    await push(at)
+    async with database.transaction() as connection:
+        await connection.execute(text("UPDATE uploads SET updated_at = now() + interval '1 day'"))
+    await begin(at)
+    await go_on(at)
+    assert there(hapi) == set()
+
+
 async def test_added_again_and_pushed_everything_is_there_once(
     at: Relay, hapi: SandboxServer
 ) -> None:

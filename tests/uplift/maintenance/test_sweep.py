@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from datetime import UTC
+from datetime import UTC, timedelta
 from uuid import UUID
 
 import pytest
@@ -412,6 +412,37 @@ async def test_waits_that_a_clock_a_day_ahead_began_are_shortened(
     assert seconds[waits] > 3500
     assert seconds[leased] <= own_settings.lease_seconds
     assert await all_ids(client) == []
+
+
+async def test_so_are_the_waits_for_older_versions_and_for_deletions_upstream(
+    database: Database, own_settings: Settings, alice: UserRow
+) -> None:
+    newer = await rows.put(database, alice)
+    async with database.transaction() as connection:
+        for statement in (
+            (
+                "INSERT INTO deliveries (record_id, destination, in_doubt_version, in_doubt_until)"
+                " SELECT record_id, destination, 0, now() + interval '1 day' FROM uploads"
+                " WHERE id = :id"
+            ),
+            (
+                "INSERT INTO upstream_deletions (user_id, destination, key, fhir_version,"
+                " resource_type, sealed_target, due_at) SELECT user_id, destination, '', 'R4',"
+                " 'Observation', '', now() + interval '1 day' FROM uploads WHERE id = :id"
+            ),
+        ):
+            await connection.execute(text(statement), {"id": newer})
+    await sweep(database, own_settings)
+    longest = own_settings.attempt_seconds + 2 * max(
+        own_settings.settle_seconds, own_settings.index_lag_seconds
+    )
+    async with database.transaction() as connection:
+        for statement in (
+            "SELECT max(in_doubt_until) - now() FROM deliveries",
+            "SELECT max(due_at) - now() FROM upstream_deletions",
+        ):
+            left = await connection.scalar(text(statement))
+            assert left <= timedelta(seconds=longest)
 
 
 async def closed(database: Database, upload_id: UUID, status: int) -> None:

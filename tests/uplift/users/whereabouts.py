@@ -10,6 +10,7 @@ from sqlalchemy import LargeBinary, Row, select
 
 from uplift.errors import SealError
 from uplift.ledger.database import Database
+from uplift.ledger.named_patients import patients_context
 from uplift.ledger.tables import Table, User
 from uplift.ledger.uploads import body_context, delivery_context, receipt_context
 from uplift.ledger.upstream_deletions import target_context
@@ -26,6 +27,7 @@ _CONTEXTS: dict[tuple[str, str], Callable[[Any], bytes]] = {
     ("upstream_deletions", "sealed_target"): lambda row: target_context(
         row.user_id, bytes(row.key)
     ),
+    ("users", "sealed_patients"): lambda row: patients_context(row.id),
     ("grants", "sealed_tokens"): lambda row: b"grant " + row.user_id.bytes,
 }
 """What each sealed column is bound to."""

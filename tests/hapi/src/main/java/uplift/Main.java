@@ -15,6 +15,7 @@ import ca.uhn.fhir.jpa.config.util.HapiEntityManagerFactoryUtil;
 import ca.uhn.fhir.jpa.model.config.PartitionSettings;
 import ca.uhn.fhir.jpa.model.config.SubscriptionSettings;
 import ca.uhn.fhir.jpa.model.dialect.HapiFhirH2Dialect;
+import ca.uhn.fhir.jpa.model.dialect.HapiFhirPostgresDialect;
 import ca.uhn.fhir.jpa.provider.JpaCapabilityStatementProvider;
 import ca.uhn.fhir.jpa.provider.JpaConformanceProviderDstu2;
 import ca.uhn.fhir.jpa.search.DatabaseBackedPagingProvider;
@@ -50,12 +51,19 @@ import org.springframework.orm.jpa.JpaTransactionManager;
 import org.springframework.orm.jpa.LocalContainerEntityManagerFactoryBean;
 
 /**
- * HAPI FHIR JPA on a free port of loopback, with the settings that HAPI has by default, over H2 in
- * memory. The argument is the FHIR version: {@code r4} or {@code dstu2}. With {@code validating}
- * behind it, HL7's validator sees each request first, and what it calls an error is a 422. Once it
- * listens, it prints {@code listening on} and its base. It ends when its standard input does.
+ * HAPI FHIR JPA on loopback, with the settings that HAPI has by default. The argument is the FHIR
+ * version: {@code r4} or {@code dstu2}. With {@code validating} behind it, HL7's validator sees
+ * each request first, and what it calls an error is a 422. Its data are in the database of {@code
+ * HAPI_DATABASE}, a JDBC URL of PostgreSQL with user and password, else in H2 in memory. Its port
+ * is that of {@code HAPI_PORT}, else a free one. Once it listens, it prints {@code listening on}
+ * and its base. It ends when its standard input does.
  */
 public final class Main {
+  private static final String DATABASE =
+      System.getenv().getOrDefault("HAPI_DATABASE", "jdbc:h2:mem:fhir;DB_CLOSE_DELAY=-1");
+  private static final int PORT = Integer.parseInt(System.getenv().getOrDefault("HAPI_PORT", "0"));
+  private static final int CONNECTIONS = 20;
+
   /** What both FHIR versions need. */
   @Configuration
   @Import({
@@ -91,8 +99,9 @@ public final class Main {
     @Bean(destroyMethod = "close")
     BasicDataSource dataSource() {
       BasicDataSource source = new BasicDataSource();
-      source.setUrl("jdbc:h2:mem:fhir;DB_CLOSE_DELAY=-1");
-      source.setMaxTotal(20);
+      source.setUrl(DATABASE);
+      source.setMaxTotal(CONNECTIONS);
+      source.setMaxIdle(CONNECTIONS); // else it closes those above 8 and opens them again
       return source;
     }
 
@@ -103,7 +112,11 @@ public final class Main {
         JpaStorageSettings settings,
         DataSource source) {
       Properties properties = new Properties();
-      properties.put("hibernate.dialect", HapiFhirH2Dialect.class.getName());
+      Class<?> dialect =
+          DATABASE.startsWith("jdbc:postgresql:")
+              ? HapiFhirPostgresDialect.class
+              : HapiFhirH2Dialect.class;
+      properties.put("hibernate.dialect", dialect.getName());
       properties.put("hibernate.hbm2ddl.auto", "update");
       properties.put("hibernate.search.enabled", "false");
       LocalContainerEntityManagerFactoryBean factory =
@@ -170,6 +183,7 @@ public final class Main {
     Server jetty = new Server();
     ServerConnector connector = new ServerConnector(jetty);
     connector.setHost("127.0.0.1");
+    connector.setPort(PORT);
     jetty.addConnector(connector);
     RestfulServer server = servlet(context);
     if (arguments.length > 1 && "validating".equals(arguments[1])) {
