@@ -99,7 +99,7 @@ async def test_two_that_refer_to_each_other_do_not_keep_each_other(
     put_at(hapi, {**second, "hasMember": [{"reference": f"Observation/{first['id']}"}]})
     await begin(at)
     await go_on(at)
-    assert there(hapi) == set()
+    assert there(hapi) == {}
 
 
 async def test_what_a_clock_a_day_ahead_has_stamped_keeps_nobody_for_a_day(
@@ -110,7 +110,7 @@ async def test_what_a_clock_a_day_ahead_has_stamped_keeps_nobody_for_a_day(
         await connection.execute(text("UPDATE uploads SET updated_at = now() + interval '1 day'"))
     await begin(at)
     await go_on(at)
-    assert there(hapi) == set()
+    assert there(hapi) == {}
 
 
 async def test_added_again_and_pushed_everything_is_there_once(
