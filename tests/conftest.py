@@ -4,6 +4,7 @@ import os
 import secrets
 import signal
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -93,26 +94,52 @@ def ledger_settings(migrated: str) -> Settings:
     return Settings(database_url=SecretStr(migrated))
 
 
-@pytest.fixture(scope="session")
-def emptying(migrated: str) -> Iterator[psycopg.Connection]:
-    """A connection that empties the ledger: most of the time it takes is to connect."""
-    with psycopg.connect(migrated, autocommit=True) as connection:
+class _Emptying:
+    """A connection that empties the ledger: most of the time that takes is to connect."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connect()
+
+    def __call__(self) -> None:
+        """Empty it."""
+        try:
+            self._empty()
+        except psycopg.OperationalError:  # the test before has ended all connections
+            self.close()
+            self._connect()
+            self._empty()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.close()
+
+    def _connect(self) -> None:
+        self._connection = psycopg.connect(self._url, autocommit=True)
         # Otherwise the trigger that protects the audit trail refuses it.
-        connection.execute("SET session_replication_role = replica")
-        yield connection
+        self._connection.execute("SET session_replication_role = replica")
+
+    def _empty(self) -> None:
+        execute = self._connection.execute
+        filled: dict[str, int] = dict(execute(_FILLED, prepare=True).fetchall())
+        if _MANY in filled.values():
+            execute(f"TRUNCATE {', '.join(_TABLES)} CASCADE".encode())
+        else:
+            for name in filled:
+                execute(f"DELETE FROM {name}".encode())  # noqa: S608
+
+
+@pytest.fixture(scope="session")
+def emptying(migrated: str) -> Iterator[_Emptying]:
+    """Empties the ledger."""
+    with closing(_Emptying(migrated)) as made:
+        yield made
 
 
 @pytest.fixture
-async def database(
-    ledger_settings: Settings, emptying: psycopg.Connection
-) -> AsyncIterator[Database]:
+async def database(ledger_settings: Settings, emptying: _Emptying) -> AsyncIterator[Database]:
     """The ledger, empty."""
-    filled: dict[str, int] = dict(emptying.execute(_FILLED, prepare=True).fetchall())
-    if _MANY in filled.values():
-        emptying.execute(f"TRUNCATE {', '.join(_TABLES)} CASCADE".encode())
-    else:
-        for name in filled:
-            emptying.execute(f"DELETE FROM {name}".encode())  # noqa: S608
+    emptying()
     opened = Database.connect(ledger_settings)
     yield opened
     await opened.close()
