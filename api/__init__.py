@@ -5,6 +5,7 @@ In the order in which a request passes them:
 * `process` starts the server, `app` puts the application together.
 * `request_ids`, `slashes`, `latency`, `traced_requests`, `error_handlers`: middleware, around every
   request.
+* `direct_route`: the way of single uploads past the router.
 * `callers`, `named_user`: who calls, and with which scopes; whom the request names.
 * `rate_limits`, `idempotency`, `admission`: whether the request may enter; `turnstile`, `spacing`:
   when it goes on.

@@ -24,6 +24,7 @@ from uplift.api import (
     users,
 )
 from uplift.api.admission import Admission
+from uplift.api.direct_route import serve_directly
 from uplift.api.head_requests import HeadAsGet
 from uplift.api.latency import Latency
 from uplift.api.openapi import DESCRIPTION, LICENSE, TAGS, describe
@@ -99,6 +100,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(KeepSlashes)
     app.add_middleware(HeadAsGet)
     request_ids.install(app)
+    serve_directly(app, uploads.router, uploads.submit_upload, uploads.serve_submission)
     for router in (
         uploads.router,
         control.router,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from itertools import islice
 
 import msgspec
 import orjson
@@ -18,6 +19,8 @@ from uplift.intake.submission import check_values, names_repeated, run_unblocked
 from uplift.problem_types import ProblemType
 from uplift.settings import Settings
 
+_LINES_AT_ONCE = 100
+
 NDJSON_TYPES = ("application/x-ndjson", "application/ndjson", "application/fhir+ndjson")
 
 # The types of a Bundle whose entries have a meaning of their own. Source of the list of types:
@@ -30,9 +33,9 @@ async def read_lines(
     settings: Settings,
     part: Part,
     charge_blank: Callable[[int], None],
-) -> AsyncGenerator[Entry, None]:
-    """The lines of a stream, each when it is complete. A line of more bytes than a body may have is
-    a problem of that line.
+) -> AsyncGenerator[list[Entry], None]:
+    """The lines of a stream, in parts of those that are complete. A line of more bytes than a body
+    may have is a problem of that line.
 
     `part` grows with a long line. `charge_blank` is told how many blank lines came. A stream that
     breaks yields its complete lines, then its error. Raises a Problem: 503 if there is no capacity
@@ -47,8 +50,10 @@ async def read_lines(
             raise too_large(settings.max_batch_bytes)
         if lines.buffered + len(chunk) > GROUP_BYTES:
             await part.grow(lines.buffered + len(chunk) - part.size)
-        for line in lines.feed(chunk):
-            yield _entry(line, limit)
+        complete = lines.feed(chunk)
+        # A generator for each line, one around the other, would take longer than to find the lines.
+        while part_of_lines := list(islice(complete, _LINES_AT_ONCE)):
+            yield [_entry(line, limit) for line in part_of_lines]
         # The caller asks for more only after it committed the long line.
         if lines.buffered <= GROUP_BYTES:
             part.release()
@@ -63,8 +68,8 @@ async def read_lines(
                     headers={"Connection": "close"},
                 )
             await asyncio.sleep(0)  # to them, nothing else would let other requests go on
-    for line in lines.end():
-        yield _entry(line, limit)
+    if last := [_entry(line, limit) for line in lines.end()]:
+        yield last
 
 
 def _entry(line: Line, limit: int) -> Entry:
@@ -165,10 +170,11 @@ async def read_bundle_unblocked(body: bytes, max_values: int) -> list[msgspec.Ra
     return await run_unblocked(len(body), checked)
 
 
-async def bundle_entries(entries: list[msgspec.Raw]) -> AsyncGenerator[Entry, None]:
-    """The entries of a Bundle, numbered from 1."""
-    for entry in _numbered(entries):
-        yield entry
+async def bundle_entries(entries: list[msgspec.Raw]) -> AsyncGenerator[list[Entry], None]:
+    """The entries of a Bundle, numbered from 1, in parts."""
+    numbered = _numbered(entries)
+    while part := list(islice(numbered, _LINES_AT_ONCE)):
+        yield part
 
 
 def _numbered(entries: list[msgspec.Raw]) -> Iterator[Entry]:

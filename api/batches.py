@@ -1,6 +1,6 @@
 """Batches over HTTP: many records of one person in one request."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Annotated
 from uuid import UUID
@@ -26,6 +26,8 @@ from uplift.api.batch_schemas import (
     BatchResult,
     BatchStatus,
     BatchSummary,
+    dump_lines,
+    dump_queued,
     line_of,
 )
 from uplift.api.bodies import JSON_TYPES, check_type, read_chunks, read_json_body
@@ -40,6 +42,7 @@ from uplift.api.work import Work, resume_as_large, resume_for, work_of
 from uplift.errors import NotFound
 from uplift.intake.accept_batch import Entry, OpenBatch
 from uplift.intake.labels import Labels
+from uplift.intake.line_results import LineResults
 from uplift.intake.submission import parse_version
 from uplift.ledger import batches
 from uplift.ledger.batches import BatchRow
@@ -110,7 +113,7 @@ async def submit_batch(
     bind_contextvars(batch=str(batch_id))
     content_type = check_type(request, (*NDJSON_TYPES, *JSON_TYPES))
     name = caller.user(user)
-    receiving = Receiving()
+    receiving, results = Receiving(), LineResults()
     # The wait for a batch's place is no work.
     work_of(request).pause()
     async with (
@@ -135,31 +138,36 @@ async def submit_batch(
                     )
                 opened = await relay.batch_acceptor.open(name, batch_id, labels, by=caller.actor)
                 entries = rate_limits.charge(caller, _with_first(first, lines))
-                row = await _accept(relay, opened, entries)
+                row = await _accept(relay, opened, entries, results)
         else:
             body = await read_json_body(request, limit, part)
             rate_limits.charge_bytes(caller, len(body))
             bundled = await read_bundle_unblocked(body, relay.settings.max_json_values)
             opened = await relay.batch_acceptor.open(name, batch_id, labels, by=caller.actor)
             entries = rate_limits.charge(caller, bundle_entries(bundled))
-            row = await _accept(relay, opened, entries)
+            row = await _accept(relay, opened, entries, results)
     headers = {"Location": f"/v1/batches/{batch_id}", **rate_limits.headers(caller)}
-    result = _result(relay, row, work_of(request))
+    result = _result(relay, row, results, work_of(request))
     return StreamingResponse(result, 202, headers, media_type="application/json")
 
 
-async def _with_first(first: Entry, others: AsyncIterator[Entry]) -> AsyncGenerator[Entry, None]:
+async def _with_first(
+    first: Sequence[Entry], others: AsyncIterator[Sequence[Entry]]
+) -> AsyncGenerator[Sequence[Entry], None]:
     yield first
-    async for entry in others:
-        yield entry
+    async for part in others:
+        yield part
 
 
 async def _accept(
-    relay: Relay, opened: OpenBatch, entries: AsyncGenerator[Entry, None]
+    relay: Relay,
+    opened: OpenBatch,
+    entries: AsyncGenerator[Sequence[Entry], None],
+    results: LineResults,
 ) -> BatchRow:
     try:
         async with aclosing(entries):
-            return await relay.batch_acceptor.add_entries(opened, entries)
+            return await relay.batch_acceptor.add_entries(opened, entries, results)
     except (ClientDisconnect, NotFound):
         raise
     except Exception as error:
@@ -175,7 +183,9 @@ async def _accept(
         ) from error
 
 
-async def _result(relay: Relay, row: BatchRow, work: Work) -> AsyncGenerator[bytes, None]:
+async def _result(
+    relay: Relay, row: BatchRow, results: LineResults, work: Work
+) -> AsyncGenerator[bytes, None]:
     """A BatchResult in pieces: the result of 50,000 lines is never in memory as a whole.
 
     Each piece is work again. Who reads the result slowly keeps nobody from theirs.
@@ -183,18 +193,21 @@ async def _result(relay: Relay, row: BatchRow, work: Work) -> AsyncGenerator[byt
     summary = BatchSummary.of(row).model_dump(mode="json", by_alias=True)
     yield orjson.dumps(summary)[:-1] + b',"lines":['
     after, comma = 0, b""
-    while True:
+    for group in results.queued():
+        await work.resume()
+        lines = dump_queued(group)
+        work.pause()
+        yield comma + lines
+        comma = b","
+    while not results.complete:
         await work.resume()
         async with relay.database.transaction() as connection:
             rows = await batches.list_lines(connection, row.id, after=after, limit=_LINES_PER_READ)
         if not rows:
             break
-        lines = [
-            line_of(each).model_dump(mode="json", by_alias=True, exclude_unset=True)
-            for each in rows
-        ]
+        lines = dump_lines(rows)
         work.pause()
-        yield comma + orjson.dumps(lines)[1:-1]
+        yield comma + lines
         after, comma = rows[-1].line, b","
     yield b"]}"
 

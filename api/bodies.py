@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 
 from uplift.api.admission import Admission
 from uplift.api.fair_share import Part, Receiving
 from uplift.api.gzip_bodies import Gunzip, NotGzipError
 from uplift.api.least_rate import LeastRate
 from uplift.api.problems import Problem, try_later
+from uplift.api.request_bodies import WHOLE_BODY
 from uplift.api.work import work_of
 from uplift.intake.labels import not_json
 from uplift.intake.repeated_names import repeated_name
@@ -44,6 +46,17 @@ async def read_json_body(request: Request, limit: int, part: Part) -> bytes:
     announced = _announced(request)
     if announced is not None and announced > limit:
         raise too_large(limit)
+    if (
+        WHOLE_BODY in request.scope
+        and announced is not None
+        and announced <= _QUICK_BYTES
+        and not _codings(request)
+    ):
+        whole = await _take_whole(request)
+        if len(whole) > limit:
+            raise too_large(limit)
+        await part.grow(len(whole))
+        return whole
     body = bytearray()
     async for chunk in read_chunks(request, part.receiving, limit):
         if len(body) + len(chunk) > limit:
@@ -51,6 +64,18 @@ async def read_json_body(request: Request, limit: int, part: Part) -> bytes:
         await part.grow(len(chunk))
         body += chunk
     return bytes(body)
+
+
+async def _take_whole(request: Request) -> bytes:
+    """The body of a request that has come completely: no time passes, and nothing is set up for it.
+
+    Raises ClientDisconnect.
+    """
+    message = await request.receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    body: bytes = message["body"]
+    return body
 
 
 def check_type(request: Request, types: Sequence[str]) -> str:

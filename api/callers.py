@@ -141,3 +141,8 @@ _bearer = _Bearer(
 )
 
 CallerDep = Annotated[Caller, Depends(_bearer)]
+
+
+async def find_caller(request: Request) -> Caller:
+    """Who calls. Raises a Problem (401) for a credential that is missing or not valid."""
+    return await _bearer(request)

@@ -218,7 +218,7 @@ async def resume_everybody(relay: RelayDep, caller: CallerDep) -> None:
     tags=["pauses"],
     response_model=PauseStatus,
     summary="Pause a user",
-    responses=documented(400, 401, 403, 404, 503),
+    responses=documented(400, 401, 403, 404, 409, 503),
 )
 async def pause_user(user: UserInPath, relay: RelayDep, caller: CallerDep) -> PauseStatus:
     """Stops sending for this user until you resume. The request can be repeated."""
@@ -231,7 +231,7 @@ async def pause_user(user: UserInPath, relay: RelayDep, caller: CallerDep) -> Pa
     tags=["pauses"],
     status_code=204,
     summary="Resume a user",
-    responses=documented(400, 401, 403, 404, 503),
+    responses=documented(400, 401, 403, 404, 409, 503),
 )
 async def resume_user(user: UserInPath, relay: RelayDep, caller: CallerDep) -> None:
     """Sends for this user again, unless everything is paused. The request can be repeated."""

@@ -11,7 +11,7 @@ from uplift.api.named_user import named_user
 from uplift.api.problems import Problem, documented
 from uplift.api.slashes import UserInPath
 from uplift.api.user_schemas import DeviceToken, DeviceTokenList, DeviceTokenRequest
-from uplift.ledger import credentials
+from uplift.ledger import credentials, users
 from uplift.ledger.credentials import Scope
 from uplift.problem_types import ProblemType
 
@@ -24,7 +24,7 @@ router = APIRouter(tags=["users"], prefix="/v1/users/{user}/device-tokens")
     response_model=DeviceToken,
     summary="Make a device token",
     openapi_extra=documented_body(DeviceTokenRequest),
-    responses=documented(400, 401, 403, 404, 408, 413, 415, 503),
+    responses=documented(400, 401, 403, 404, 408, 409, 413, 415, 503),
 )
 async def add_device_token(
     user: UserInPath, request: Request, relay: RelayDep, caller: CallerDep
@@ -39,7 +39,7 @@ async def add_device_token(
             f"expiresIn must be at most {limit} seconds (UPLIFT_MAX_DEVICE_TOKEN_SECONDS).",
         )
     async with relay.database.transaction() as connection:
-        found = await named_user(connection, user, lock=True)
+        found = await users.require_user(connection, user, lock=True)
         made = await credentials.add_device_token(
             connection,
             relay.key_ring,

@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uplift.api.connections import Connections
 from uplift.api.problems import PROBLEM_TYPE, Problem
 from uplift.api.refusals import CREDENTIAL
-from uplift.api.request_bodies import Body, ChunkedBody, CountedBody
+from uplift.api.request_bodies import WHOLE_BODY, Body, ChunkedBody, CountedBody
 from uplift.api.request_heads import MAX_HEAD_BYTES, RefusedError, Why, read_head
 from uplift.logs import LogLimit
 from uplift.metrics import connection_refusals
@@ -170,6 +170,7 @@ class HttpProtocol(HttpToolsProtocol):
             super().data_received(head.data)
             if self._body.complete:
                 self._body = None
+                self.scope[WHOLE_BODY] = True  # type: ignore[literal-required]
             elif rest:
                 rest = self._feed_body(rest)
             if self._body is not None:
@@ -208,6 +209,8 @@ class HttpProtocol(HttpToolsProtocol):
             self._places.receiving(self)
         if part:
             super().data_received(part)
+        if complete:
+            self.scope[WHOLE_BODY] = True  # type: ignore[literal-required]
         if complete and self.cycle.response_complete and not self.transport.is_closing():
             self._unset_deadline()
             if not rest:

@@ -4,7 +4,7 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from uplift.metrics import http_duration
+from uplift.metrics import of_requests
 
 _METHODS = frozenset({"GET", "POST", "PUT", "DELETE"})
 
@@ -36,8 +36,8 @@ class Latency:
             await self._app(scope, receive, noted)
         finally:
             if status:  # else the caller went away
-                http_duration.labels(
+                of_requests(
                     getattr(scope.get("route"), "path_format", "none"),
                     scope["method"] if scope["method"] in _METHODS else "other",
-                    f"{status // 100}xx",
+                    status // 100,
                 ).observe(time.perf_counter() - began)

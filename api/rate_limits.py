@@ -5,7 +5,7 @@ Sources: RFC 6585, 4 (429); draft-ietf-httpapi-ratelimit-headers-10 (RateLimit, 
 
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,13 +84,13 @@ class RateLimits:
             raise self._reached(caller, records)
 
     async def charge(
-        self, caller: Caller, entries: AsyncIterator[Entry]
-    ) -> AsyncGenerator[Entry, None]:
+        self, caller: Caller, entries: AsyncIterator[Sequence[Entry]]
+    ) -> AsyncGenerator[Sequence[Entry], None]:
         """Pass on the entries of a batch and count each of them, below zero if necessary."""
         records = self._records(caller)
-        async for entry in entries:
-            records.charge(caller, 1)
-            yield entry
+        async for part in entries:
+            records.charge(caller, len(part))
+            yield part
 
     def charge_blank(self, caller: Caller, lines: int) -> None:
         """Count blank lines of a batch as records, below zero if necessary."""

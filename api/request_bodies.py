@@ -17,6 +17,10 @@ _MAX_SMALL_CHUNKS = 1000
 _LEAST_MEAN_BYTES = 256
 
 
+WHOLE_BODY = "uplift.whole_body"
+"""In the scope of a request whose body has come completely, so that nobody must be waited for."""
+
+
 class Body(Protocol):
     """A body that is arriving."""
 

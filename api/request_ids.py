@@ -7,9 +7,9 @@ from asgi_correlation_id import CorrelationIdMiddleware
 from asgi_correlation_id.context import correlation_id
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars, reset_contextvars
 
-from uplift.metrics import http_responses
+from uplift.metrics import of_responses
 
 # What proxies make: a UUID, or as many hexadecimal digits. Nothing else, because the id is logged:
 # a caller's mistake must not put a person's name into the logs.
@@ -44,8 +44,12 @@ class _Observed:
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                http_responses.labels(str(message["status"])).inc()
+                of_responses(message["status"]).inc()
             await send(message)
 
-        with bound_contextvars(request=correlation_id.get()):
+        # Not `bound_contextvars`, which reads the whole context before and after.
+        before = bind_contextvars(request=correlation_id.get())
+        try:
             await self._app(scope, receive, counted)
+        finally:
+            reset_contextvars(**before)

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
+import orjson
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
@@ -170,6 +171,43 @@ class UploadStatus(Camel):
             last_response=row.last_response,
             status_url=f"/v1/uploads/{row.id}",
         )
+
+
+def dump_status(status: Status, *, duplicate: bool = False) -> bytes:
+    """`UploadStatus.of` as JSON. Of what has no receipt and no issues, without the model: so is
+    every new upload, and the model takes five times as long."""
+    row = status.upload
+    if status.receipt is not None or row.issues:
+        shown = UploadStatus.of(status, duplicate=duplicate)
+        return shown.model_dump_json(by_alias=True).encode()
+    return orjson.dumps(
+        {
+            "id": row.id,
+            "status": row.state,
+            "reason": row.reason,
+            "final": row.state.final,
+            "user": row.app_user_id,
+            "destination": row.destination,
+            "fhirVersion": row.fhir_version,
+            "resourceType": row.resource_type,
+            "batch": row.batch_id,
+            "attempts": row.attempts,
+            "duplicate": duplicate,
+            "possibleDuplicate": row.possible_duplicate,
+            "maybeOverwritten": row.maybe_overwritten,
+            "maybeStored": row.maybe_sent,
+            "cancelRequested": row.cancel_requested,
+            "createdAt": row.created_at,
+            "updatedAt": row.updated_at,
+            "nextAttemptAt": row.next_attempt_at,
+            "deliveredAt": row.delivered_at,
+            "receipt": None,
+            "issues": {"total": 0, "issue": []},
+            "lastResponse": row.last_response,
+            "statusUrl": f"/v1/uploads/{row.id}",
+        },
+        option=orjson.OPT_UTC_Z,
+    )
 
 
 class UploadList(Camel):

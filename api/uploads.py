@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 
 from uplift.api.admission import Admission, AdmissionDep
 from uplift.api.bodies import read_json_body
-from uplift.api.callers import CallerDep, RelayDep
+from uplift.api.callers import CallerDep, RelayDep, find_caller
 from uplift.api.fair_share import Receiving
 from uplift.api.idempotency import idempotency_key
 from uplift.api.named_user import id_of_user
@@ -25,6 +25,7 @@ from uplift.api.schemas import (
     ResourceType,
     UploadList,
     UploadStatus,
+    dump_status,
 )
 from uplift.api.upload_openapi import ACCEPTED, IF_NONE_MATCH, STATUS_READ, SUBMIT
 from uplift.api.work import resume_for, work_of
@@ -37,7 +38,7 @@ from uplift.ledger.filters import Filter
 from uplift.ledger.pages import Order
 from uplift.ledger.uploads import UploadRow
 from uplift.lifecycle import Reason, State
-from uplift.metrics import submissions
+from uplift.metrics import of_submissions
 from uplift.wiring import Relay
 
 _log = structlog.get_logger(__name__)
@@ -55,7 +56,7 @@ _ROWS_AT_ONCE = 20
     response_model=UploadStatus,
     summary="Submit a resource",
     openapi_extra=SUBMIT,
-    responses=ACCEPTED | documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 503),
+    responses=ACCEPTED | documented(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503),
 )
 async def submit_upload(request: Request, caller: CallerDep) -> Response:
     """Accepts a FHIR resource. 202 means that it is committed. Its status is at `Location`.
@@ -87,15 +88,19 @@ async def submit_upload(request: Request, caller: CallerDep) -> Response:
             caller.user(submission.labels.user), submission, by=caller.actor, key=key
         )
     known = accepted.duplicate or accepted.replayed
-    submissions.labels("single", "duplicate" if known else "accepted").inc()
-    _log.info("upload_accepted", upload=str(accepted.upload.id), duplicate=accepted.duplicate)
-    status = UploadStatus.of(relay.statuses.open(accepted.upload), duplicate=accepted.duplicate)
-    headers = {"Location": status.status_url, **rate_limits.headers(caller)}
+    of_submissions("single", "duplicate" if known else "accepted").inc()
+    upload_id = str(accepted.upload.id)
+    _log.info("upload_accepted", upload=upload_id, duplicate=accepted.duplicate)
+    status = dump_status(relay.statuses.open(accepted.upload), duplicate=accepted.duplicate)
+    headers = {"Location": f"/v1/uploads/{upload_id}", **rate_limits.headers(caller)}
     if accepted.replayed:
         headers["Idempotent-Replayed"] = "true"
-    return Response(
-        status.model_dump_json(by_alias=True), 202, headers, media_type="application/json"
-    )
+    return Response(status, 202, headers, media_type="application/json")
+
+
+async def serve_submission(request: Request) -> Response:
+    """`submit_upload`, as its route calls it."""
+    return await submit_upload(request, await find_caller(request))
 
 
 @router.get(
@@ -264,9 +269,7 @@ async def list_uploads(
     for row in rows:
         if len(shown) % _ROWS_AT_ONCE == _ROWS_AT_ONCE - 1:
             await work.rest()
-        shown.append(
-            UploadStatus.of(relay.statuses.open(row)).model_dump_json(by_alias=True).encode()
-        )
+        shown.append(dump_status(relay.statuses.open(row)))
     content = b'{"uploads":[%b],"next":%b}' % (b",".join(shown), orjson.dumps(following))
     return Response(content, media_type="application/json")
 

@@ -153,7 +153,7 @@ async def store_grant(
     response_model=UserStatus,
     summary="Move a user to another destination",
     openapi_extra=documented_body(NewDestination),
-    responses=documented(400, 401, 403, 404, 408, 413, 415, 503),
+    responses=documented(400, 401, 403, 404, 408, 409, 413, 415, 503),
 )
 async def move_user(
     user: UserInPath, request: Request, relay: RelayDep, caller: CallerDep
@@ -193,7 +193,7 @@ async def name_patient(
     "/{user}/resend",
     response_model=UserStatus,
     summary="Send everything of a user again",
-    responses=documented(400, 401, 403, 404, 503),
+    responses=documented(400, 401, 403, 404, 409, 503),
 )
 async def resend_user(user: UserInPath, relay: RelayDep, caller: CallerDep) -> UserStatus:
     """Makes the next upload of each record new content, whatever was delivered.

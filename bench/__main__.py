@@ -32,6 +32,7 @@ from bench import (
     intake,
     latency,
     memory,
+    peer,
     push_memory,
     sekmet,
     stalled,
@@ -47,6 +48,7 @@ _PAIRS: dict[str, Callable[[Path, Plan], list[Figure]]] = {
     "intake": intake.main,
     "delivery": delivery.main,
     "bundles": bundles.main,
+    "peer": peer.main,
     "latency": latency.main,
     "growth": growth.main,
     "fairness": fairness.main,
@@ -75,9 +77,12 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def table(figures: list[Figure]) -> Table:
-    """The figures as they are printed."""
-    shown = Table(title="Uplift's benchmarks: median of the rounds (lowest to highest)")
+def table(figures: list[Figure], load: str) -> Table:
+    """The figures as they are printed, with the load of the machine meanwhile."""
+    shown = Table(
+        title="Uplift's benchmarks: median of the rounds (lowest to highest)",
+        caption=f"Load average of a minute: {load}, with the benchmark's own.",
+    )
     for name in ("", "Uplift", "compared with", "", "ratio", "should be", ""):
         shown.add_column(name, justify="right" if name in ("Uplift", "ratio") else "left")
     for figure in figures:
@@ -180,6 +185,7 @@ def _main_baselines(names: list[str], plan: Plan, console: Console, file: Path) 
     figures: list[Figure] = []
     others: dict[str, Any] = {}
     taken: dict[str, float] = {}
+    loads: dict[str, tuple[float, float]] = {}  # before and after
     for name in names:
         if lacking := _WANTS.get(name, lambda: None)():
             console.print(f"[bold]{name}[/bold] is skipped: {lacking} is not here.")
@@ -187,16 +193,20 @@ def _main_baselines(names: list[str], plan: Plan, console: Console, file: Path) 
         begun = time.monotonic()
         console.print(f"[bold]{name}[/bold] …")
         if name in _PAIRS:
+            before = os.getloadavg()[0]
             with tempfile.TemporaryDirectory(prefix="bench-") as folder:
                 found = _PAIRS[name](Path(folder), plan)
+            loads[name] = (before, os.getloadavg()[0])
             figures += found
-            console.print(table(found))
+            console.print(table(found, f"{loads[name][0]:.1f} to {loads[name][1]:.1f}"))
         else:
             others[name] = _OTHERS[name]()
         taken[name] = round(time.monotonic() - begun, 1)
-    _write(file, plan, taken, {"figures": [figure.to_json() for figure in figures], **others})
+    shown = [figure.to_json() for figure in figures]
+    _write(file, plan, taken, {"load": loads, "figures": shown, **others})
     if len(names) > 1 and figures:
-        console.print(table(figures))
+        seen = [each for pair in loads.values() for each in pair]
+        console.print(table(figures, f"{min(seen):.1f} to {max(seen):.1f}"))
     console.print(f"{sum(taken.values()):.0f} seconds in all. Written to {file.name}.")
 
 

@@ -16,7 +16,7 @@ from celery import Celery
 from psycopg import sql
 from sqlalchemy import create_engine, make_url
 
-from bench.baseline_plain_tables import Base
+from bench.baseline_plain_tables import BATCHES, Base
 from bench.resources import bodies
 from bench.testbed import USERS, Resource, Testbed, await_line, await_port, pss
 from bench.upstream import Counts
@@ -24,6 +24,7 @@ from uplift.cli.local.child_process import ChildProcess
 from uplift.cli.local.ports import free_port
 
 QUEUE = "baseline_celery"
+BATCHES_API = "baseline_batches_api"
 _PREPARED = "baseline_celery.prepared"
 
 
@@ -56,6 +57,7 @@ class Baseline:
         )
         self._celery = Celery("bench", broker=self._redis_url, set_as_current=False)
         self._worker: tuple[int, ChildProcess] | None = None
+        self._storing: ChildProcess | None = None
 
     def close(self) -> None:
         """Close its connections; its processes end with those of the testbed."""
@@ -64,25 +66,45 @@ class Baseline:
 
     def start_api(self, *, in_threads: bool) -> int:
         """Serve `bench.baseline_plain_api`; its port. `in_threads`: `.delay()` runs in threads."""
+        return self._serve(
+            "baseline_plain",
+            "bench.baseline_plain_api:app",
+            BENCH_ENQUEUE="threads" if in_threads else "",
+        )
+
+    def start_batches_api(self) -> int:
+        """Serve the door of `bench.baseline_batches`; its port."""
+        return self._serve(BATCHES_API, "bench.baseline_batches:api")
+
+    def _serve(self, name: str, app: str, **environment: str) -> int:
         port = free_port(None)
         self._testbed.system.processes.start(
-            f"baseline_plain-{port}",
+            f"{name}-{port}",
             [
-                *(sys.executable, "-m", "uvicorn", "bench.baseline_plain_api:app"),
-                *(
-                    "--port",
-                    str(port),
-                    "--loop",
-                    "uvloop",
-                    "--http",
-                    "httptools",
-                    "--no-access-log",
-                ),
+                *(sys.executable, "-m", "uvicorn", app, "--port", str(port)),
+                *("--loop", "uvloop", "--http", "httptools", "--no-access-log"),
             ],
-            env={**self.environment, "BENCH_ENQUEUE": "threads" if in_threads else ""},
+            env={**self.environment, **environment},
         )
         await_port(port)
         return port
+
+    def start_batches_worker(self, processes: int) -> str:
+        """Start the worker of `bench.baseline_batches`; its name. One that ran before ends."""
+        if self._storing is not None:
+            self._storing.stop()
+        name = f"{BATCHES}-{processes}-{free_port(None)}"
+        self._storing = self._testbed.system.processes.start(
+            name,
+            [
+                *(sys.executable, "-m", "celery", "-A", "bench.baseline_batches", "worker"),
+                *("-Q", BATCHES, "-P", "prefork", "-c", str(processes), "-l", "info"),
+                *("-n", f"{BATCHES}-{processes}@%h", "--without-mingle", "--without-gossip"),
+            ],
+            env=self.environment,
+        )
+        await_line(self._storing, " ready.")
+        return name
 
     def start_worker(self, processes: int) -> ChildProcess:
         """Start the Celery worker with this many processes; one with another number ends."""

@@ -10,6 +10,11 @@ from uuid import UUID, uuid4
 from sqlalchemy import DateTime, ForeignKey, LargeBinary, Text, UniqueConstraint, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+BATCHES = "baseline_batches"
+"""The queue of the tasks that store what batches brought."""
+AT_ONCE = 200
+"""How many records such a task stores in one statement."""
+
 
 class Base(DeclarativeBase):
     """The base of the three tables below."""

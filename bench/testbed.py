@@ -262,12 +262,20 @@ class Testbed:
         return int(row[0])
 
     def start_worker(
-        self, name: str, *, max_in_flight: int, settings: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *,
+        max_in_flight: int,
+        queue: str = "worker",
+        settings: Mapping[str, str] | None = None,
     ) -> ChildProcess:
-        """Start a worker as `uplift up` does, with `settings` of its own, and wait for it."""
+        """Start a worker as `uplift up` does, with `settings` of its own, and wait for it.
+
+        `queue`: or `bulk`.
+        """
         child = self.system.processes.start(
             name,
-            command("worker", "--name", name),
+            command(queue, "--name", name),
             env={
                 **self.system.environment,
                 "UPLIFT_MAX_IN_FLIGHT": str(max_in_flight),
@@ -279,13 +287,14 @@ class Testbed:
 
     def cpu_seconds(self, *names: str) -> float:
         """The CPU time of these processes so far; `postgres` and `redis` are the servers."""
-        return sum(cpu_seconds(self._pid(name)) for name in names)
+        return sum(cpu_seconds(self.pid(name)) for name in names)
 
     def pss(self, name: str) -> int:
         """The memory of a process, in bytes."""
-        return pss(self._pid(name))
+        return pss(self.pid(name))
 
-    def _pid(self, name: str) -> int:
+    def pid(self, name: str) -> int:
+        """The number of a process; `postgres` and `redis` are the servers."""
         servers = {"postgres": self.system.postgres, "redis": self.system.redis}
         server = servers.get(name)
         pid = server.pid if server is not None else self.system.processes[name].pid

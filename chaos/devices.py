@@ -22,7 +22,8 @@ from chaos.scenario import Step
 
 _TIMEOUT = 6.0  # seconds without a response; less than a process stays frozen
 _MAX_PAUSE = 2.0
-_RETRY = {408, 409, 429, 500, 502, 503, 504}
+# 202: of a batch, lines may be missing in it that a promoted standby has lost.
+_RETRY = {202, 408, 409, 429, 500, 502, 503, 504}
 _NOBODY = 404  # the backend has not added the person yet, or not again
 _LOOK_SECONDS = 1.0
 _TOGETHER = 30

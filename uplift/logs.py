@@ -14,14 +14,12 @@ import json
 import logging
 import logging.config
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 import orjson
 import structlog
@@ -117,16 +115,21 @@ class _Lines:
     is a tenth of a worker's time.
     """
 
-    _writing = threading.Lock()
+    handler: ClassVar[logging.StreamHandler[TextIO]] = logging.StreamHandler()
+    """The present one, for loggers too that are cached from before."""
 
-    def __init__(self, stream: TextIO, name: str = "") -> None:
-        self._stream = stream
+    def __init__(self, name: str = "") -> None:
         self.name = name
 
     def write(self, line: str) -> None:
         """Write the line. Raises nothing: nobody fails because of a full disk or a closed pipe."""
-        with self._writing, suppress(OSError, ValueError):
-            self._stream.write(line + "\n")
+        handler = _Lines.handler
+        handler.acquire()
+        try:
+            with suppress(OSError, ValueError):
+                handler.stream.write(line + "\n")
+        finally:
+            handler.release()
 
     debug = info = warning = error = critical = write
 
@@ -153,7 +156,7 @@ def configure_logs(settings: Settings) -> None:
     )
     structlog.configure(
         processors=[*shared, _allow_listed, renderer],
-        logger_factory=partial(_Lines, sys.stderr),
+        logger_factory=_Lines,
         wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
         cache_logger_on_first_use=True,
     )
@@ -177,3 +180,6 @@ def configure_logs(settings: Settings) -> None:
             "loggers": {name: {"level": "WARNING"} for name in _TALKATIVE + _ROUTINE},
         }
     )
+    (handler,) = logging.getLogger().handlers
+    assert isinstance(handler, logging.StreamHandler)  # noqa: S101  the one above
+    _Lines.handler = handler

@@ -303,6 +303,24 @@ for _version in ("DSTU2", "STU3", "R4"):
     library_disagreements.labels(_version)
 
 
+@cache
+def of_responses(status: int) -> Counter:
+    """The series of `http_responses`: to find it by its labels takes longer than to count."""
+    return http_responses.labels(str(status))
+
+
+@cache
+def of_requests(route: str, method: str, status_class: int) -> Histogram:
+    """The series of `http_duration`, for a class of status such as 2."""
+    return http_duration.labels(route, method, f"{status_class}xx")
+
+
+@cache
+def of_submissions(kind: str, outcome: str) -> Counter:
+    """The series of `submissions`."""
+    return submissions.labels(kind, outcome)
+
+
 def count_attempt(
     upload_id: UUID,
     *,

@@ -53,7 +53,7 @@ async def test_each_entry_keeps_the_bytes_of_its_resource(type_: str) -> None:
         b'{"fullUrl":"urn:uuid:1","resource":' + first + b',"request":{"method":"POST"}},\n'
         b'{"resource":{"resourceType":"Patient","id":"b"}}]}'
     )
-    entries = [entry async for entry in bundle_entries(read_bundle(body))]
+    entries = [entry async for part in bundle_entries(read_bundle(body)) for entry in part]
     assert [entry.line for entry in entries] == [1, 2]
     assert entries[0].body == first
 
@@ -66,7 +66,7 @@ async def test_an_entry_without_a_resource_is_a_problem_of_that_entry_only() -> 
         None,
         {"resource": resource()},
     )
-    entries = [entry async for entry in bundle_entries(read_bundle(body))]
+    entries = [entry async for part in bundle_entries(read_bundle(body)) for entry in part]
     assert [entry.problem_type is None for entry in entries] == [True, False, False, False, True]
 
 

@@ -17,6 +17,8 @@ from uplift.lifecycle import State
 from uplift.sandbox.testing import SandboxServer
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
+from uplift.users.erase import Upstream
+from uplift.wiring import Relay
 
 _GRANT = {"accessToken": "access-1", "refreshToken": "refresh-1", "expiresIn": 7200}
 
@@ -75,6 +77,27 @@ async def test_a_patient_is_named_only_where_records_refer_to_one(
         assert_problem(await client.put(path, json=wrong), 400)
     assert_problem(await client.put("/v1/users/nobody/patient", json={"id": "1"}), 404)
     assert (await client.get("/v1/users/alice")).json()["patients"] is None
+
+
+_CHANGES = [
+    ("POST", "/v1/uploads", {"user": "alice", "fhirVersion": "R4", "resource": resource()}),
+    ("PUT", "/v1/users/{user}/destination", {"destination": "oneup"}),
+    ("PUT", "/v1/users/{user}/patient", {"id": "1234"}),
+    ("POST", "/v1/users/{user}/resend", None),
+    ("POST", "/v1/users/{user}/device-tokens", {"expiresIn": 60}),
+]
+
+
+async def test_who_is_erased_upstream_gets_nothing_new_and_the_description_says_so(
+    client: httpx.AsyncClient, alice: str, relay: Relay
+) -> None:
+    await relay.eraser.erase(alice, wait=0, upstream=Upstream.DELETE)
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    for method, path, body in _CHANGES:
+        response = await client.request(method, path.format(user=alice), json=body)
+        assert_problem(response, 409)
+        assert response.json()["code"] == "being_erased"
+        assert "409" in paths[path][method.lower()]["responses"]
 
 
 async def test_a_resend_gives_the_user_another_sync_token(

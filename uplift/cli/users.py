@@ -287,10 +287,7 @@ def device_token(
 
     async def use(relay: Relay) -> credentials.NewDeviceToken:
         async with relay.database.transaction() as connection:
-            user = await users.find_user(connection, name, lock=True)
-            if user is None:
-                errors.print("There is no such user. Add them with `uplift users add`.")
-                raise typer.Exit(1)
+            user = await users.require_user(connection, name, lock=True)
             return await credentials.add_device_token(
                 connection, relay.key_ring, user.id, seconds, name=device, by=actor()
             )

@@ -1,9 +1,10 @@
 """Accepts many resources of one user: in groups, each committed with what became of its lines."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -17,13 +18,15 @@ from uplift.dispatch import Dispatcher
 from uplift.errors import Conflict, UnreadableUpload, UserBacklogFull, VersionNotTaken
 from uplift.intake.back_pressure import BackPressure
 from uplift.intake.labels import Labels
+from uplift.intake.line_results import LineResults
 from uplift.intake.sealed import sealed
-from uplift.intake.submission import check_values, parse
+from uplift.intake.submission import check_values, parse, run_unblocked
 from uplift.intake.version_taken import check_version
 from uplift.ledger import accepting, batches, users
 from uplift.ledger.audit import SYSTEM, Actor
 from uplift.ledger.batches import BatchRow, NewLine
 from uplift.ledger.database import CommitUnknown, Database
+from uplift.ledger.later_versions import Kept
 from uplift.ledger.new_uploads import NewUpload
 from uplift.ledger.users import UserRow
 from uplift.metrics import submissions
@@ -37,6 +40,7 @@ _log = structlog.get_logger(__name__)
 GROUP_BYTES = 1024 * 1024
 """A group ends when its lines have this size together. A longer line is a group of its own."""
 _GROUP_LINES = 250
+_STEP_BYTES = 16 * 1024  # they take half a millisecond
 
 
 def _log_retry(state: RetryCallState) -> None:
@@ -122,8 +126,15 @@ class BatchAcceptor:
             self._id_key,
         )
 
-    async def add_entries(self, batch: "OpenBatch", entries: AsyncIterator[Entry]) -> BatchRow:
-        """Commit entries as they come, and close the batch; its row.
+    async def add_entries(
+        self,
+        batch: "OpenBatch",
+        entries: AsyncIterator[Sequence[Entry]],
+        results: LineResults | None = None,
+    ) -> BatchRow:
+        """Commit entries as they come, in parts of any size, and close the batch; its row.
+
+        What became of the lines is noted in `results`.
 
         An entry that cannot be read is a problem of its line only, and so is one that comes while
         too much of the user waits. When `entries` raises, because the connection broke, what came
@@ -133,16 +144,20 @@ class BatchAcceptor:
         """
         groups = _Groups(entries, self._max_lines)
         try:
-            await self._commit_groups(batch, groups)
+            lines = await self._commit_groups(batch, groups, results or LineResults())
         except Exception:
             # If the ledger has failed, this fails too, and the batch stays open.
             with suppress(Exception):
                 await self._close(batch, broken=True)
             raise
-        return await self._close(batch, broken=groups.cut)
+        return await self._close(batch, broken=groups.cut, lines=lines)
 
-    async def _commit_groups(self, batch: "OpenBatch", groups: "_Groups") -> None:
-        """Commit the groups in their order, each while the next is parsed and sealed."""
+    async def _commit_groups(
+        self, batch: "OpenBatch", groups: "_Groups", results: LineResults
+    ) -> int:
+        """Commit the groups in their order, each while the next is parsed and sealed; how many
+        lines they have."""
+        lines = 0
         committing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         committing.set_result(None)
         async with aclosing(groups.read()) as read_groups:
@@ -152,19 +167,28 @@ class BatchAcceptor:
                         self._pressure.check(batch.user.app_user_id)
                     except UserBacklogFull as error:
                         group = [_refused(entry, error) for entry in group]
-                    # Takes some milliseconds a group, and up to a second for a large line: too
-                    # long for the event loop that all requests share.
-                    sealed_group = await asyncio.to_thread(batch.seal, group)
+                    lines += len(group)
+                    sealed_group = await _sealed(batch, group)
                     await committing
-                    committing = asyncio.ensure_future(self._commit_group(batch, sealed_group))
+                    committing = asyncio.ensure_future(
+                        self._commit_group(batch, sealed_group, results)
+                    )
                     if sum(len(entry.body) for entry in group) > GROUP_BYTES:
                         await committing  # so that memory has one long line at a time
             finally:
                 await committing
+        return lines
 
-    async def _commit_group(self, batch: "OpenBatch", group: "_SealedGroup") -> None:
-        accepted, group = await self._commit(batch, group)
+    async def _commit_group(
+        self, batch: "OpenBatch", group: "_SealedGroup", results: LineResults
+    ) -> None:
+        kept, group = await self._commit(batch, group)
+        accepted = [each.id for each in kept if not each.duplicate]
         self._dispatcher.dispatch(BULK, accepted)
+        if group.problems or not all(each.first for each in kept):
+            results.note_others()
+        else:
+            results.note(list(group.new), accepted)
         for outcome, lines in (
             ("accepted", len(accepted)),
             ("duplicate", len(group.new) - len(accepted)),
@@ -175,31 +199,27 @@ class BatchAcceptor:
     @_retried
     async def _commit(
         self, batch: "OpenBatch", group: "_SealedGroup"
-    ) -> tuple[list[UUID], "_SealedGroup"]:
-        """Commit a group with its lines; the uploads that are new, and what the group became."""
+    ) -> tuple[list[Kept], "_SealedGroup"]:
+        """Commit a group with its lines; what became of its uploads, and of the group."""
         async with self._database.transaction() as connection:
-            user = await users.get_user(connection, batch.user.id, lock=True)
-            if user is None:
-                raise users.no_such_user()
-            if user.erasing_upstream_since is not None:
-                raise users.being_erased()
-            if user.destination != batch.user.destination:
-                group = group.moved(user.destination, self._destinations)
-            kept = await accepting.put_in_unread(connection, list(group.new.values()))
+            destination = await users.require_destination(connection, batch.user.id)
+            if destination != batch.user.destination:
+                group = group.moved(destination, self._destinations)
+            kept = await accepting.keep(connection, list(group.new.values()))
             lines = [
-                NewLine(line=line, upload_id=upload_id, duplicate=duplicate)
-                for line, (upload_id, duplicate) in zip(group.new, kept, strict=True)
+                NewLine(line=line, upload_id=each.id, duplicate=each.duplicate)
+                for line, each in zip(group.new, kept, strict=True)
             ]
             await batches.add_lines(connection, batch.id, lines + group.problems)
-            return [upload_id for upload_id, duplicate in kept if not duplicate], group
+            return kept, group
 
-    async def _close(self, batch: "OpenBatch", *, broken: bool) -> BatchRow:
+    async def _close(self, batch: "OpenBatch", *, broken: bool, lines: int = 0) -> BatchRow:
         async with self._database.transaction() as connection:
             await batches.close_batch(connection, batch.id, broken=broken)
             row = await batches.get_batch(connection, batch.id)
             lives = row is not None or await users.get_user(connection, batch.user.id)
-        if row is None and lives:
-            # A standby without the last commits was promoted meanwhile, and this batch with them.
+        if lives and (row is None or row.lines < lines):
+            # A standby without the last commits was promoted meanwhile: they had lines, or all.
             raise CommitUnknown(None, None, LookupError())
         if row is None:
             raise users.no_such_user()  # erased meanwhile
@@ -211,6 +231,34 @@ class BatchAcceptor:
             problems=row.problems,
         )
         return row
+
+
+async def _sealed(batch: "OpenBatch", group: Sequence[Entry]) -> "_SealedGroup":
+    """Seal a group in steps, between which the event loop goes on.
+
+    In a thread, a group would compete for Python's lock with its predecessor's commit, which takes
+    longer then. A large line takes up to a second, so it goes to a thread nevertheless.
+    """
+    sealed_group = _SealedGroup({}, [])
+    for step in _steps(group):
+        size = sum(len(entry.body) for entry in step)
+        part = await run_unblocked(size, partial(batch.seal, step))
+        sealed_group.new.update(part.new)
+        sealed_group.problems.extend(part.problems)
+        await asyncio.sleep(0)
+    return sealed_group
+
+
+def _steps(group: Sequence[Entry]) -> Iterator[list[Entry]]:
+    step: list[Entry] = []
+    size = 0
+    for entry in group:
+        if step and size + len(entry.body) > _STEP_BYTES:
+            yield step
+            step, size = [], 0
+        step.append(entry)
+        size += len(entry.body)
+    yield step
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,8 +337,8 @@ class OpenBatch:
 class _Groups:
     """Entries in groups of so many lines or bytes; `cut` when there were more than `limit`."""
 
-    def __init__(self, entries: AsyncIterator[Entry], limit: int) -> None:
-        self._entries = entries
+    def __init__(self, parts: AsyncIterator[Sequence[Entry]], limit: int) -> None:
+        self._parts = parts
         self._limit = limit
         self.cut = False
 
@@ -299,20 +347,21 @@ class _Groups:
         group: list[Entry] = []
         size = count = 0
         try:
-            async for entry in self._entries:
-                count += 1
-                if count > self._limit:
+            async for part in self._parts:
+                for entry in part[: self._limit - count]:
+                    if group and size + len(entry.body) > GROUP_BYTES:
+                        yield group
+                        group, size = [], 0
+                    group.append(entry)
+                    size += len(entry.body)
+                    if size >= GROUP_BYTES or len(group) >= _GROUP_LINES:
+                        yield group
+                        group, size = [], 0
+                if len(part) > self._limit - count:
                     self.cut = True
-                    group.append(_too_many(entry.line, self._limit))
+                    group.append(_too_many(part[self._limit - count].line, self._limit))
                     break
-                if group and size + len(entry.body) > GROUP_BYTES:
-                    yield group
-                    group, size = [], 0
-                group.append(entry)
-                size += len(entry.body)
-                if size >= GROUP_BYTES or len(group) >= _GROUP_LINES:
-                    yield group
-                    group, size = [], 0
+                count += len(part)
         except Exception:
             if group:
                 yield group

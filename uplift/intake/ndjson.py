@@ -45,24 +45,28 @@ class LineReader:
         """The lines that end in this chunk."""
         start = 0
         while (end := chunk.find(b"\n", start)) >= 0:
-            # All blank lines of a run at once: a chunk can hold thousands.
-            if chunk[start] <= _SPACE and not (self._begun or self._too_long):
-                run = _BLANK.match(chunk, start)
+            if self._begun or self._too_long:
+                self._add(chunk[start:end])
+                line = self._end_begun()
+            else:
+                # All blank lines of a run at once: a chunk can hold thousands.
+                run = _BLANK.match(chunk, start) if chunk[start] <= _SPACE else None
                 if run is not None:
                     count = chunk.count(b"\n", start, run.end())
                     self._blank += count
                     self._number += count
                     start = run.end()
                     continue
-            self._add(chunk[start:end])
-            yield from self._end_line()
+                line = self._end_line(chunk[start:end])
+            if line is not None:
+                yield line
             start = end + 1
         self._add(chunk[start:])
 
     def end(self) -> Iterator[Line]:
         """The last line, if no newline ended it."""
-        if self._begun or self._too_long:
-            yield from self._end_line()
+        if (self._begun or self._too_long) and (line := self._end_begun()):
+            yield line
 
     def _add(self, part: bytes) -> None:
         # One byte more for the carriage return, which does not count.
@@ -72,17 +76,21 @@ class LineReader:
         else:
             self._begun += part
 
-    def _end_line(self) -> Iterator[Line]:
-        text = bytes(self._begun)
-        number, too_long = self._number, self._too_long
+    def _end_begun(self) -> Line | None:
+        text, too_long = bytes(self._begun), self._too_long
         self._begun.clear()
-        self._number, self._too_long = number + 1, False
+        self._too_long = False
+        return self._end_line(text, too_long=too_long)
+
+    def _end_line(self, text: bytes, *, too_long: bool = False) -> Line | None:
+        number = self._number
+        self._number = number + 1
         if number == 1:
             text = text.removeprefix(_BOM)
         text = text.removesuffix(b"\r")
         if too_long or len(text) > self._limit:
-            yield Line(number, None)
-        elif text and not text.isspace():
-            yield Line(number, text)
-        else:
-            self._blank += 1
+            return Line(number, None)
+        if text and not text.isspace():
+            return Line(number, text)
+        self._blank += 1
+        return None

@@ -12,17 +12,20 @@ what was delivered last, is gone, and comes back after other content; a worker l
 that it is not sent twice.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Container, Mapping, Sequence
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uplift.ledger import uploads, users
-from uplift.ledger.first_versions import add_first_versions
+from uplift.ledger.first_versions import add_first_versions, add_first_versions_unread
 from uplift.ledger.later_versions import Kept, add_later_versions
 from uplift.ledger.new_uploads import NewUpload, first_status
 from uplift.ledger.uploads import UploadRow
 from uplift.ledger.users import LockedUser
+
+_QUICK_SECONDS = 0.05  # so soon, no lock was waited for
 
 
 async def put_in(
@@ -38,9 +41,12 @@ async def put_in(
     """
     if not group:
         return []
-    kept = await _put_in(connection, group)
-    # A locked user is not gone, but their erasing may have begun while a lock was waited for.
-    erased = await users.find_erased(connection, {new.user_id for new in group})
+    began = time.monotonic()
+    kept = await _put_in(connection, group, read=True)
+    erased: set[UUID] = set()
+    if time.monotonic() - began > _QUICK_SECONDS:
+        # A locked user is not gone, but their erasing may have begun while a lock was waited for.
+        erased = await users.find_erased(connection, {new.user_id for new in group})
     # What has a later version in the group may be superseded already.
     last = {kept[new.id].record_id: kept[new.id].id for new in group}
     rows: dict[UUID, UploadRow] = {}
@@ -73,22 +79,36 @@ async def put_in_unread(
     connection: AsyncConnection, group: Sequence[NewUpload]
 ) -> list[tuple[UUID, bool]]:
     """`put_in` without the rows: only each upload's id, and whether it was there before."""
-    kept = await _put_in(connection, group)
-    return [(kept[new.id].id, kept[new.id].duplicate) for new in group]
+    return [(each.id, each.duplicate) for each in await keep(connection, group)]
 
 
-async def _put_in(connection: AsyncConnection, group: Sequence[NewUpload]) -> dict[UUID, Kept]:
-    """What became of each upload, by the id that it came with."""
+async def keep(connection: AsyncConnection, group: Sequence[NewUpload]) -> list[Kept]:
+    """`put_in`, but only what became of each. `added` is missing."""
+    kept = await _put_in(connection, group, read=False)
+    return [kept[new.id] for new in group]
+
+
+async def _put_in(
+    connection: AsyncConnection, group: Sequence[NewUpload], *, read: bool
+) -> dict[UUID, Kept]:
+    """What became of each upload, by the id that it came with.
+
+    Without `read`, what the ledger decided about new ones stays there.
+    """
     kept: dict[UUID, Kept] = {}
     rounds, twins = _rounds(group)
     for number, once_each in enumerate(rounds):
         rest = once_each
         if not number:  # only in the first round a record can be missing
-            first = await add_first_versions(connection, once_each)
+            first: Container[UUID]
+            if read:
+                first = decided = await add_first_versions(connection, once_each)
+            else:
+                first, decided = await add_first_versions_unread(connection, once_each), {}
             kept |= {
-                new.id: Kept(new.id, new.record_id, duplicate=False, added=added)
+                new.id: Kept(new.id, new.record_id, False, decided.get(new.id), True)
                 for new in once_each
-                if (added := first.get(new.id)) is not None
+                if new.id in first
             }
             rest = [new for new in once_each if new.id not in first]
         if rest:

@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from uplift.ledger.audit import SYSTEM, Action, Actor, note
 from uplift.ledger.deployment_keys import CREDENTIALS, find_key, make_key
+from uplift.ledger.parameters import Written
 from uplift.ledger.tables import Credential
 from uplift.sealing import KeyRing
 
@@ -165,9 +166,7 @@ async def _in_seconds(connection: AsyncConnection, seconds: float) -> datetime:
     return found
 
 
-# As text: SQLAlchemy takes longer to look up a statement that it composed than PostgreSQL to run
-# it.
-_VALID = text("""
+_VALID = Written("""
     SELECT c.id, c.kind, c.name, c.scopes, c.user_id, c.secret_hash, c.expires_at, c.mac,
         u.app_user_id
     FROM credentials AS c LEFT JOIN users AS u ON u.id = c.user_id
@@ -193,7 +192,7 @@ async def find_credentials(
     `key` is the deployment's credential key.
     """
     hashes = {secret: _hash(secret) for secret in secrets_}
-    rows = await connection.execute(_VALID, {"hashes": list(set(hashes.values()))})
+    rows = await _VALID.execute(connection, {"hashes": list(set(hashes.values()))})
     found: dict[bytes, CredentialRow] = {}
     forged: set[UUID] = set()
     for row in rows:

@@ -56,10 +56,17 @@ async def note_new(connection: AsyncConnection, addresses: Addresses) -> None:
     await connection.execute(_NOTE, _known(addresses))
 
 
-def _known(addresses: Addresses) -> dict[str, str]:
+def _known(addresses: Addresses) -> dict[str, object]:
     return _KNOWN.parameter(
         {"name": name, "address": address} for name, address in addresses.items()
     )
+
+
+async def read_addresses(connection: AsyncConnection) -> Addresses:
+    """The addresses of all destinations that the ledger knows, also of those that no settings have
+    any more."""
+    rows = await connection.execute(text("SELECT name, address FROM destinations"))
+    return {row.name: row.address for row in rows}
 
 
 _LIST = text("""

@@ -39,8 +39,13 @@ class Removal:
     sending: int = 0
 
 
-async def begin(connection: AsyncConnection, app_user_id: str, by: Actor) -> bool:
+async def begin(
+    connection: AsyncConnection, app_user_id: str, by: Actor, *, left_upstream: int | None = None
+) -> bool:
     """Begin to erase the living user of that name; False if there is none.
+
+    `left_upstream` is how much may be left of one who was erased upstream before; None if that was
+    not wanted, or is not any more.
 
     With the commit their data key, pseudonym, grant and device tokens are gone: nothing sealed for
     them can be opened again, and nothing more of theirs is accepted, claimed or shown. What others
@@ -56,10 +61,14 @@ async def begin(connection: AsyncConnection, app_user_id: str, by: Actor) -> boo
         return False
     await note(connection, by, Action.USER_ERASED, user_id=user_id)
     await note_needed_by(connection, user_id)
+    before: dict[str, int | None] = {"erasing_upstream_since": None}
+    if left_upstream is not None:
+        before = {"lost_upstream": left_upstream}
     await connection.execute(
         update(User)
         .where(User.id == user_id)
         .values(
+            **before,
             erased_at=func.now(),
             master_key_id=None,
             wrapped_key=None,

@@ -209,6 +209,20 @@ async def progress(connection: AsyncConnection, app_user_id: str) -> Progress | 
     return Progress(row.since, row.sending, row.left_there, row.lost, row.problem)
 
 
+_LEFT = text("""
+    SELECT p.lost_upstream FROM users AS p
+    WHERE p.app_user_id = :name AND p.erased_at IS NOT NULL AND p.erasing_upstream_since IS NOT NULL
+    ORDER BY p.erased_at DESC LIMIT 1
+""")
+
+
+async def left_by_ended(connection: AsyncConnection, app_user_id: str) -> int | None:
+    """How much may be left upstream of that user, whose erasing there has ended, and here has not;
+    None if there is none."""
+    left: int | None = await connection.scalar(_LEFT, {"name": app_user_id})
+    return left
+
+
 _HAS_ENDED = text("""
     SELECT NOT EXISTS (SELECT FROM uploads WHERE user_id = p.id)
             AND NOT EXISTS (SELECT FROM records WHERE user_id = p.id)

@@ -30,7 +30,7 @@ _GIVEN_UP = frozenset({State.CANCELLED, State.EXPIRED, State.SUPERSEDED})
 class Kept:
     """What became of an upload that was put in: the id it has, and whether that was there before.
 
-    `record_id` is its record.
+    `record_id` is its record, and `first` whether it is the first of it.
     `added` is what the ledger decided about it, if it is new and waits to be sent.
     """
 
@@ -38,6 +38,7 @@ class Kept:
     record_id: UUID
     duplicate: bool
     added: Added | None = None
+    first: bool = False
 
 
 async def add_later_versions(

@@ -17,7 +17,7 @@ from uuid import UUID
 from sqlalchemy import Row, Select, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from uplift.ledger.parameters import Built, is_among
+from uplift.ledger.parameters import Built, Written, is_among
 from uplift.ledger.tables import Record, User
 
 
@@ -26,9 +26,7 @@ def share_lock(statement: Select[Any]) -> Select[Any]:
     return statement.with_for_update(of=User, read=True, key_share=True)
 
 
-# As text: SQLAlchemy takes longer to look up a statement that it composed than PostgreSQL to run
-# it.
-_LOCK_FREE_USERS = text("""
+_LOCK_FREE_USERS = Written("""
     SELECT u.id, u.app_user_id, u.master_key_id, u.wrapped_key, u.destination
     FROM users AS u
     WHERE u.app_user_id = ANY(CAST(:names AS text[])) AND u.erased_at IS NULL
@@ -44,7 +42,7 @@ async def lock_free_users(
     against it. Each row has `id`, `app_user_id`, `master_key_id`, `wrapped_key` and
     `destination`.
     """
-    found = await connection.execute(_LOCK_FREE_USERS, {"names": list(app_user_ids)})
+    found = await _LOCK_FREE_USERS.execute(connection, {"names": list(app_user_ids)})
     return found.all()
 
 

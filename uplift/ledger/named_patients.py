@@ -10,7 +10,7 @@ import orjson
 from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from uplift.ledger import locks
+from uplift.ledger import locks, users
 from uplift.ledger.audit import Action, Actor, note
 from uplift.ledger.tables import User
 from uplift.sealing import UserKey
@@ -36,13 +36,23 @@ async def read(connection: AsyncConnection, user_id: UUID, key: UserKey) -> Pati
 
 
 async def lock(connection: AsyncConnection, user_id: UUID, key: UserKey) -> Patients:
-    """The same, while nobody else can read or write them until the transaction ends."""
-    sealed = await connection.scalar(
-        select(User.sealed_patients)
-        .where(User.id == user_id, User.erased_at.is_(None))
-        .with_for_update()
-    )
-    return _open(sealed, user_id, key)
+    """The same, while nobody else can read or write them until the transaction ends.
+
+    Raises NotFound if the user was erased meanwhile, Conflict if that has begun at their
+    destination.
+    """
+    row = (
+        await connection.execute(
+            select(User.sealed_patients, User.erasing_upstream_since)
+            .where(User.id == user_id, User.erased_at.is_(None))
+            .with_for_update()
+        )
+    ).one_or_none()
+    if row is None:
+        raise users.no_such_user()
+    if row.erasing_upstream_since is not None:
+        raise users.being_erased()
+    return _open(row.sealed_patients, user_id, key)
 
 
 async def write(

@@ -7,13 +7,12 @@ from itertools import accumulate
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from uplift.ledger import fair_queue
 from uplift.ledger.audit import SYSTEM, Action, Actor
-from uplift.ledger.parameters import Rows
+from uplift.ledger.parameters import Rows, Written
 from uplift.ledger.uploads import UploadRow
 from uplift.ledger.users import LockedUser
 from uplift.lifecycle import Reason, State
@@ -135,18 +134,27 @@ _ADD = """
         FROM new JOIN added ON added.id = new.id JOIN users ON users.id = new.user_id
         ORDER BY new.id
     )
-    SELECT id, maybe_sent, created_at FROM added
+    {result}
+"""
+
+_READ = "SELECT id, maybe_sent, created_at FROM added"
+# Nearly always all of them are added: then there is nothing to send and to read.
+_UNREAD = """
+    SELECT CASE WHEN count(*) < CAST(:new AS int) THEN coalesce(array_agg(id), '{}') END AS ids
+    FROM added
 """
 
 
-def adding(source: str = "new", *, first: str = "") -> TextClause:
+def adding(source: str = "new", *, first: str = "", read: bool = True) -> Written:
     """The statement for `add`, which adds the uploads of `source`: of `new`, or a join with it.
 
-    `first` is a common table expression that runs before, with its name and its comma.
+    `first` is a common table expression that runs before, with its name and its comma. Without
+    `read`, it is for `add_unread`.
     """
-    return _NEW.statement(
+    return _NEW.written(
         _ADD.replace("{source}", source)
         .replace("{first}", first)
+        .replace("{result}", _READ if read else _UNREAD)
         .replace("{last}", fair_queue.behind("new"))
         .replace("{cost}", fair_queue.COST)
     )
@@ -154,54 +162,64 @@ def adding(source: str = "new", *, first: str = "") -> TextClause:
 
 async def add(
     connection: AsyncConnection,
-    statement: TextClause,
+    statement: Written,
     versions: Sequence[Version],
 ) -> dict[UUID, Added]:
     """Add these uploads, and note them in the audit trail: one statement, made by `adding`.
 
     Returns what was added, by the uploads' ids.
     """
-    bodies = [version.new.sealed_body for version in versions]
-    begins = accumulate(map(len, bodies), initial=1)
-    added = await connection.execute(
-        statement,
-        {
-            **_NEW.parameter(map(_row, versions, begins)),
-            "bodies": b"".join(bodies),
-            "state": State.QUEUED,
-            "reason": Reason.NEW,
-            "action": Action.UPLOAD_ACCEPTED,
-        },
-    )
+    added = await statement.execute(connection, _values(versions))
     return {row.id: Added(row.maybe_sent, row.created_at) for row in added}
 
 
-def _row(version: Version, body_begins: int) -> dict[str, Any]:
-    new = version.new
+async def add_unread(
+    connection: AsyncConnection,
+    statement: Written,
+    versions: Sequence[Version],
+) -> set[UUID]:
+    """`add`, but only which were added."""
+    ids = (await statement.execute(connection, _values(versions))).scalar_one()
+    return {version.new.id for version in versions} if ids is None else set(ids)
+
+
+def _values(versions: Sequence[Version]) -> dict[str, object]:
+    bodies = [version.new.sealed_body for version in versions]
     return {
-        "body_begins": body_begins,
-        "body_length": len(new.sealed_body),
-        "id": new.id,
-        "record_id": version.record_id,
-        "version": version.number,
-        "maybe_sent": version.maybe_sent,
-        "maybe_lost": version.maybe_lost,
-        "user_id": new.user_id,
-        "identity": new.identity,
-        "upstream_key": new.upstream_key,
-        "derived_id": new.derived_id,
-        "watermark": new.sealed_watermark,
-        "source_key": new.source_key,
-        "server_key": new.server_key,
-        "batch_id": new.batch_id,
-        "queue": new.queue,
-        "destination": new.destination,
-        "fhir_version": new.fhir_version,
-        "resource_type": new.resource_type,
-        "digest": new.digest,
-        "body_bytes": new.body_bytes,
-        "trace_parent": new.trace_parent,
-        "actor": new.by,
+        **_NEW.columns(len(versions), **_columns(versions, bodies)),
+        "bodies": b"".join(bodies),
+        "state": State.QUEUED,
+        "reason": Reason.NEW,
+        "action": Action.UPLOAD_ACCEPTED,
+    }
+
+
+def _columns(versions: Sequence[Version], bodies: Sequence[bytes]) -> dict[str, Sequence[Any]]:
+    new = [version.new for version in versions]
+    return {
+        "body_begins": list(accumulate(map(len, bodies), initial=1))[:-1],
+        "body_length": list(map(len, bodies)),
+        "id": [each.id for each in new],
+        "record_id": [version.record_id for version in versions],
+        "version": [version.number for version in versions],
+        "maybe_sent": [version.maybe_sent for version in versions],
+        "maybe_lost": [version.maybe_lost for version in versions],
+        "user_id": [each.user_id for each in new],
+        "identity": [each.identity for each in new],
+        "upstream_key": [each.upstream_key for each in new],
+        "derived_id": [each.derived_id for each in new],
+        "watermark": [each.sealed_watermark for each in new],
+        "source_key": [each.source_key for each in new],
+        "server_key": [each.server_key for each in new],
+        "batch_id": [each.batch_id for each in new],
+        "queue": [each.queue for each in new],
+        "destination": [each.destination for each in new],
+        "fhir_version": [each.fhir_version for each in new],
+        "resource_type": [each.resource_type for each in new],
+        "digest": [each.digest for each in new],
+        "body_bytes": [each.body_bytes for each in new],
+        "trace_parent": [each.trace_parent for each in new],
+        "actor": [each.by for each in new],
     }
 
 

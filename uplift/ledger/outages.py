@@ -64,7 +64,7 @@ async def count_waiting(
     return await connection.scalar(_COUNT, values) or 0
 
 
-def _types(types: Collection[FhirType]) -> dict[str, str]:
+def _types(types: Collection[FhirType]) -> dict[str, object]:
     return TYPES.parameter(each._asdict() for each in types)
 
 

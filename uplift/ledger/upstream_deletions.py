@@ -1,6 +1,6 @@
 """What is to be deleted at destinations: who may ask for each resource, and what came of it."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -11,6 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uplift.ledger.parameters import Rows
 from uplift.ledger.set_aside import FhirType
 from uplift.sealing import WrappedKey
+
+DESTINATION_UNUSABLE = "destination_unusable"
+"""The problem of a deletion at a destination that is not in the settings, or has another address
+there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +153,18 @@ async def claim(
         )
         for row in await connection.execute(_CLAIM, values)
     ]
+
+
+_TELL_UNUSABLE = text("""
+    UPDATE upstream_deletions SET last_response = :problem
+    WHERE last_response IS NULL AND destination <> ALL(CAST(:usable AS text[]))
+""")
+
+
+async def tell_unusable(connection: AsyncConnection, usable: Collection[str]) -> None:
+    """Note of what is at another destination than these that nobody can ask there now."""
+    values = {"problem": DESTINATION_UNUSABLE, "usable": list(usable)}
+    await connection.execute(_TELL_UNUSABLE, values)
 
 
 # Each only while the row is as it was claimed: later it is another's.

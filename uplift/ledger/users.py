@@ -23,6 +23,7 @@ from uplift.errors import Conflict, NotFound
 from uplift.ledger import locks
 from uplift.ledger.audit import SYSTEM, Action, Actor, note
 from uplift.ledger.pages import Order
+from uplift.ledger.parameters import Written
 from uplift.ledger.pauses import is_paused
 from uplift.ledger.tables import ONEUP, Grant, User
 from uplift.problem_types import ProblemType
@@ -113,6 +114,26 @@ async def require_user(
     return user
 
 
+_DESTINATION = Written("""
+    SELECT destination, erasing_upstream_since FROM users
+    WHERE id = :id AND erased_at IS NULL FOR KEY SHARE
+""")
+
+
+async def require_destination(connection: AsyncConnection, user_id: UUID) -> str:
+    """Where what a user brings goes now; they are locked as by `find_user`.
+
+    Raises as `require_user`.
+    """
+    row = (await _DESTINATION.execute(connection, {"id": user_id})).one_or_none()
+    if row is None:
+        raise no_such_user()
+    if row.erasing_upstream_since is not None:
+        raise being_erased()
+    destination: str = row.destination
+    return destination
+
+
 async def get_user(
     connection: AsyncConnection, user_id: UUID, *, lock: bool = False
 ) -> UserRow | None:
@@ -178,7 +199,7 @@ async def lock_users(
     }
 
 
-_ERASED = text("""
+_ERASED = Written("""
     SELECT id FROM users WHERE id = ANY(CAST(:ids AS uuid[]))
         AND (erased_at IS NOT NULL OR erasing_upstream_since IS NOT NULL)
 """)
@@ -186,7 +207,7 @@ _ERASED = text("""
 
 async def find_erased(connection: AsyncConnection, ids: Collection[UUID]) -> set[UUID]:
     """Those of these users whose erasing has begun by now, although they are locked."""
-    return set(await connection.scalars(_ERASED, {"ids": list(ids)}))
+    return set((await _ERASED.execute(connection, {"ids": list(ids)})).scalars())
 
 
 async def _find(

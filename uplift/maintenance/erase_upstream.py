@@ -17,6 +17,7 @@ from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.destination import Mode
 from uplift.destinations.responses import Response, ResponseKind
 from uplift.errors import NeedsAuthorization, SealError, TokenUnavailable
+from uplift.ledger import destinations as known_destinations
 from uplift.ledger import erasing, erasing_upstream, leaving_records, upstream_deletions
 from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import Database, is_away
@@ -36,6 +37,7 @@ _MAX_USERS = 100  # in one round
 _MAX_RECORDS = 500  # in one transaction
 _MAX_AT_ONCE = 20  # requests
 _ROUND_SECONDS = 20.0
+_SHORTEST_WAIT = 0.005  # for a permit
 # A row that is claimed is another's after so many attempts' time.
 _CLAIM_ATTEMPTS = 2
 _HELD = (ResponseKind.REFUSED, ResponseKind.UNAUTHORIZED, ResponseKind.HOLD)
@@ -86,6 +88,8 @@ class UpstreamEraser:
                 # Only the type: an error's text may quote data.
                 _log.error("erasing_upstream_failed", error=type(error).__name__)
         usable = await self._addresses.usable()
+        async with self._database.transaction() as connection:
+            await upstream_deletions.tell_unusable(connection, usable)
         await asyncio.gather(*(self._delete_at(name) for name in usable))
         return sum([await self._end(user_id) for user_id in user_ids])
 
@@ -108,7 +112,8 @@ class UpstreamEraser:
                 limit=_MAX_RECORDS,
             ):
                 return False
-            targets = Targets(user_id, user.key(self._key_ring), self._destinations)
+            addresses = await known_destinations.read_addresses(connection)
+            targets = Targets(user_id, user.key(self._key_ring), self._destinations, addresses)
             records = await leaving_records.some_records(connection, user_id, limit=_MAX_RECORDS)
             for record in records:
                 targets.add_record(record)
@@ -131,25 +136,43 @@ class UpstreamEraser:
         running: set[asyncio.Task[None]] = set()
         async with asyncio.TaskGroup() as requests:
             while time.monotonic() < until:
-                claims = await self._claim(name, limit=_MAX_AT_ONCE - len(running))
+                claims = await self._claim(name, limit=_MAX_AT_ONCE - len(running), until=until)
                 running |= {requests.create_task(self._do(name, each)) for each in claims}
                 if not running:
                     return
                 _, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _claim(self, name: str, *, limit: int) -> list[Claimed]:
+    async def _claim(self, name: str, *, limit: int, until: float) -> list[Claimed]:
         async with self._database.reading() as connection:
             due = await upstream_deletions.count_due(connection, name, limit=limit)
-        permits = await self._rate_limiters[name].acquire(due) if due else 0
+        permits = await self._permits(name, due, until)
         if not permits:
             return []
         async with self._database.transaction() as connection:
-            return await upstream_deletions.claim(
+            claims = await upstream_deletions.claim(
                 connection,
                 name,
-                limit=min(permits, due),
+                limit=permits,
                 seconds=_CLAIM_ATTEMPTS * self._attempt_seconds,
             )
+        self._rate_limiters[name].release(permits - len(claims))
+        return claims
+
+    async def _permits(self, name: str, limit: int, until: float) -> int:
+        """Up to so many permits: waits for at least one, else 0.
+
+        Permits come in tenths of a second. A round that ended without one would spend most of its
+        time between rounds.
+        """
+        limiter = self._rate_limiters[name]
+        while limit:
+            if permits := await limiter.acquire(limit):
+                return permits
+            wait = max(limiter.wait, _SHORTEST_WAIT)
+            if limiter.is_stalled or time.monotonic() + wait > until:
+                break
+            await asyncio.sleep(wait)
+        return 0
 
     async def _do(self, name: str, claimed: Claimed) -> None:
         done = await self._ask(name, claimed)
@@ -226,9 +249,9 @@ class UpstreamEraser:
             ):
                 return False
             progress = await erasing_upstream.progress(connection, user.app_user_id)
-            await erasing.begin(connection, user.app_user_id, SYSTEM)
+            left = progress.left + progress.lost if progress is not None else 0
+            await erasing.begin(connection, user.app_user_id, SYSTEM, left_upstream=left)
         self._watched_since.pop(user_id, None)
-        left = progress.left + progress.lost if progress is not None else 0
         if left:
             erasures_left_upstream.inc()
             _log.warning("erased_here_only", left=left)

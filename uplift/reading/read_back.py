@@ -77,6 +77,7 @@ class Reader:
                 ProblemType.INVALID_READ,
                 f"The user's destination has no {interaction.version} resources.",
             )
+        bases = bases_of(base, interaction.version)
         patient = self._patient(channel, person, named)
         if patient is not None:
             interaction = confined(interaction, patient)
@@ -85,14 +86,16 @@ class Reader:
                 response = await self._ask(channel, person, interaction, deadline)
                 if response.kind is not ResponseKind.FOUND:
                     raise self._failure(response, interaction)
-                if patient is not None and not is_all_of(response.content, interaction, patient):
+                if patient is not None and not is_all_of(
+                    response.content, interaction, patient, bases
+                ):
                     raise NotFound(
                         ProblemType.NO_SUCH_RESOURCE,
                         "What the destination answers is not, or not all, of this user.",
                     )
                 if not interaction.paged:
                     return response.content
-                return self._relinked(response.content, interaction.version, base, address_of)
+                return self._relinked(response.content, interaction.version, bases, address_of)
         except TimeoutError:
             raise self._timed_out() from None
         except NeedsAuthorization:
@@ -214,28 +217,31 @@ class Reader:
         )
 
     def _relinked(
-        self, page: bytes, version: FhirVersion, base: str, address_of: AddressOf
+        self, page: bytes, version: FhirVersion, bases: tuple[str, ...], address_of: AddressOf
     ) -> bytes:
         """The page with changed links. Everything else keeps its bytes: decimals stay exact."""
         try:
             elements = msgspec.json.decode(page, type=dict[str, msgspec.Raw])
             if "link" in elements:
                 links = msgspec.json.decode(elements["link"], type=list[dict[str, Any]])
-                rewritten = self._rewritten(links, version, base, address_of)
+                rewritten = self._rewritten(links, version, bases, address_of)
                 elements["link"] = msgspec.Raw(msgspec.json.encode(rewritten))
             return msgspec.json.encode(elements)
         except (ValueError, RecursionError):
             raise _unusable() from None
 
     def _rewritten(
-        self, links: list[dict[str, Any]], version: FhirVersion, base: str, address_of: AddressOf
+        self,
+        links: list[dict[str, Any]],
+        version: FhirVersion,
+        bases: tuple[str, ...],
+        address_of: AddressOf,
     ) -> list[dict[str, str]]:
         rewritten = []
         for link in links:
             relation, url = link.get("relation"), link.get("url")
             if not isinstance(relation, str) or relation not in _RELATIONS:
                 continue
-            bases = bases_of(base, version)
             target = parse_link(version, bases, url) if isinstance(url, str) else None
             if target is not None and target.paged:
                 rewritten.append({"relation": relation, "url": address_of(target)})

@@ -18,6 +18,7 @@ from uplift.destinations.derived_ids import patient_id
 from uplift.destinations.destination import Destination
 from uplift.errors import NotFound
 from uplift.key_life import unreadable_by
+from uplift.ledger import destinations as known_destinations
 from uplift.ledger import erasing, erasing_upstream, named_patients, upstream_deletions
 from uplift.ledger.audit import SYSTEM, Actor
 from uplift.ledger.database import Database, is_away
@@ -100,9 +101,10 @@ class Eraser:
         until = time.monotonic() + wait
         progress = await self._begin_upstream(app_user_id, upstream, by)
         if progress is None or upstream is Upstream.KEEP:
-            left = progress.left + progress.lost if progress is not None else 0
             erasure = await self._erase_here(app_user_id, until, by)
-            return replace(erasure, left_upstream=left)
+            if progress is not None:
+                erasure = replace(erasure, left_upstream=progress.left + progress.lost)
+            return erasure
         history = await self._history(app_user_id)
         seen = progress
         while progress is not None and time.monotonic() < until:
@@ -141,7 +143,8 @@ class Eraser:
                 if user is not None:
                     _log.info("erasing_upstream_began")
                     key = user.key(self._key_ring)
-                    targets = Targets(user.id, key, self._destinations)
+                    addresses = await known_destinations.read_addresses(connection)
+                    targets = Targets(user.id, key, self._destinations, addresses)
                     if self._id_key is not None:
                         names = await erasing_upstream.destinations_of(connection, user.id)
                         # Uplift made none where the backend named one.
@@ -175,6 +178,7 @@ class Eraser:
         async with self._database.transaction() as connection:
             began = await erasing.begin(connection, app_user_id, by)
             user_ids = await erasing.begun(connection, app_user_id)
+            ended = None if began else await erasing_upstream.left_by_ended(connection, app_user_id)
         by_then = await self._unreadable_by()
         if not user_ids:
             raise NotFound(
@@ -187,8 +191,11 @@ class Eraser:
         while True:
             erasure = await self._continue(user_ids)
             if erasure.done or time.monotonic() >= until:
-                return replace(erasure, unreadable_by=by_then)
+                break
             await asyncio.sleep(_PAUSE_SECONDS)
+        if ended is not None:
+            erasure = replace(erasure, upstream=Upstream.DELETE, left_upstream=ended)
+        return replace(erasure, unreadable_by=by_then)
 
     async def finish(self) -> int:
         """Continue every erasure that a process began and does not work on. How many are done now.

@@ -13,6 +13,7 @@ from uplift.destinations.references import PATIENT, may_be_found_by
 from uplift.destinations.requests import RECORD_SYSTEM, USER_SYSTEM
 from uplift.fhir.versions import FhirVersion
 from uplift.identity import receipt_key
+from uplift.ledger.destinations import Addresses
 from uplift.ledger.leaving_records import RecordRows
 from uplift.ledger.uploads import delivery_context, receipt_context
 from uplift.ledger.upstream_deletions import NewDeletion, target_context
@@ -25,11 +26,15 @@ _LOOKED_UP = "cancelled"
 @dataclass(slots=True)
 class Targets:
     """Collects what is to be deleted for one user. `lost` counts what cannot be: it may be there,
-    and no id of it is known."""
+    and no id of it is known.
+
+    `addresses` are those of the ledger: they say what a destination is that left the settings.
+    """
 
     user_id: UUID
     key: UserKey = field(repr=False)
     destinations: Mapping[str, Destination]
+    addresses: Addresses
     new: list[NewDeletion] = field(default_factory=list)
     lost: int = 0
 
@@ -65,13 +70,26 @@ class Targets:
         """The Patient that Uplift made for the user, wherever it may have made one."""
         for name in names:
             destination = self.destinations.get(name)
-            if destination is None or not destination.derives_ids:
+            # Of one that left the settings nobody knows whether it made them. It does no harm.
+            if destination is not None and destination.subject is not Subject.PATIENT:
                 continue
-            if destination.subject is Subject.PATIENT:
-                by_search = {"system": USER_SYSTEM, "value": pseudonym, "parameter": "identifier"}
-                target = {"id": pseudonym} if destination.mode is Mode.PUT else by_search
-                for version in destination.bases:
-                    self._add(name, f"{version.value}/{PATIENT}", target, is_person=True)
+            mode = self._mode(name)
+            if mode not in (Mode.PUT, Mode.UPSERT):
+                continue
+            by_search = {"system": USER_SYSTEM, "value": pseudonym, "parameter": "identifier"}
+            target = {"id": pseudonym} if mode is Mode.PUT else by_search
+            for version in self._versions(name):
+                self._add(name, f"{version}/{PATIENT}", target, is_person=True)
+
+    def _mode(self, name: str) -> Mode | None:
+        if (destination := self.destinations.get(name)) is not None:
+            return destination.mode
+        return Mode(self.addresses[name]["mode"]) if name in self.addresses else None
+
+    def _versions(self, name: str) -> list[str]:
+        if (destination := self.destinations.get(name)) is not None:
+            return [version.value for version in destination.bases]
+        return list(self.addresses[name]["bases"])
 
     def _add_received(
         self, name: str, type_: str, receipt: Mapping[str, Any], derived_id: str | None
@@ -89,8 +107,7 @@ class Targets:
             self.lost += 1
 
     def _add_derived(self, name: str, type_: str, derived_id: str) -> bool:
-        destination = self.destinations.get(name)
-        match destination.mode if destination is not None else None:
+        match self._mode(name):
             case Mode.PUT:
                 self._add(name, type_, {"id": derived_id})
             case Mode.UPSERT:

@@ -1314,6 +1314,10 @@ export type SubmitUploadErrors = {
      */
     408: Problem;
     /**
+     * Conflict. `code` says why.
+     */
+    409: Problem;
+    /**
      * Request Entity Too Large. `code` says why.
      */
     413: Problem;
@@ -1850,6 +1854,10 @@ export type ResumeUserErrors = {
      */
     404: Problem;
     /**
+     * Conflict. `code` says why.
+     */
+    409: Problem;
+    /**
      * Service Unavailable. `code` says why.
      */
     503: Problem;
@@ -1895,6 +1903,10 @@ export type PauseUserErrors = {
      * Not Found. `code` says why.
      */
     404: Problem;
+    /**
+     * Conflict. `code` says why.
+     */
+    409: Problem;
     /**
      * Service Unavailable. `code` says why.
      */
@@ -2506,6 +2518,10 @@ export type MoveUserErrors = {
      */
     408: Problem;
     /**
+     * Conflict. `code` says why.
+     */
+    409: Problem;
+    /**
      * Request Entity Too Large. `code` says why.
      */
     413: Problem;
@@ -2621,6 +2637,10 @@ export type ResendUserErrors = {
      * Not Found. `code` says why.
      */
     404: Problem;
+    /**
+     * Conflict. `code` says why.
+     */
+    409: Problem;
     /**
      * Service Unavailable. `code` says why.
      */
@@ -2763,6 +2783,10 @@ export type AddDeviceTokenErrors = {
      * Request Timeout. `code` says why.
      */
     408: Problem;
+    /**
+     * Conflict. `code` says why.
+     */
+    409: Problem;
     /**
      * Request Entity Too Large. `code` says why.
      */

@@ -189,10 +189,10 @@ def test_pausing_everybody_asks_first_and_resuming_says_who_still_is(
 def test_batches_are_listed_and_shown_with_what_became_of_their_lines(cli: Cli) -> None:
     body = orjson.dumps(factories.resource())
 
-    async def entries() -> AsyncIterator[Entry]:
-        yield Entry(1, body)
-        yield Entry(2, problem_type=ProblemType.BODY_TOO_LARGE, problem="Too long.")
-        yield Entry(3, body)
+    async def entries() -> AsyncIterator[list[Entry]]:
+        yield [Entry(1, body)]
+        yield [Entry(2, problem_type=ProblemType.BODY_TOO_LARGE, problem="Too long.")]
+        yield [Entry(3, body)]
 
     async def make(relay: Relay) -> list[str]:
         made = []

@@ -59,9 +59,9 @@ def envelope(number: int, **more: Any) -> bytes:
 
 async def entries(
     bodies: Iterable[bytes | Entry], *, then: Exception | None = None
-) -> AsyncIterator[Entry]:
+) -> AsyncIterator[list[Entry]]:
     for number, each in enumerate(bodies, start=1):
-        yield each if isinstance(each, Entry) else Entry(number, each)
+        yield [each if isinstance(each, Entry) else Entry(number, each)]
     if then is not None:
         raise then
 
@@ -251,12 +251,12 @@ async def test_groups_are_committed_while_more_comes(
     batch = await acceptor.open("alice", uuid4(), _R4)
     seen = []
 
-    async def watched() -> AsyncIterator[Entry]:
+    async def watched() -> AsyncIterator[list[Entry]]:
         for number in range(1, 801):
             row = await read(database, batch.id)
             seen.append(row.lines)
             assert row.closed_at is None
-            yield Entry(number, body(number))
+            yield [Entry(number, body(number))]
 
     await acceptor.add_entries(batch, watched())
     # One group is committed while the next is read, so no more than two are held.
@@ -271,10 +271,10 @@ async def test_no_more_than_a_group_of_bytes_waits_for_its_commit_and_a_long_lin
     sizes = [10, GROUP_BYTES // 2, GROUP_BYTES // 2, GROUP_BYTES * 3, 10, GROUP_BYTES * 2]
     committed = []
 
-    async def watched() -> AsyncIterator[Entry]:
+    async def watched() -> AsyncIterator[list[Entry]]:
         for number, size in enumerate(sizes, start=1):
             committed.append((await read(database, batch.id)).lines)
-            yield Entry(number, body(number, note=[{"text": "x" * size}]))
+            yield [Entry(number, body(number, note=[{"text": "x" * size}]))]
 
     await acceptor.add_entries(batch, watched())
     # Before each entry is read; the long fourth is committed before the fifth is asked for.
@@ -344,14 +344,41 @@ async def test_of_a_batch_that_the_ledger_lost_nobody_knows_what_was_accepted(
         await acceptor.add_entries(batch, entries([]))
 
 
+async def test_of_a_batch_whose_first_lines_the_ledger_lost_nobody_knows_either(
+    acceptor: BatchAcceptor, alice: UserRow, database: Database
+) -> None:
+    batch = await acceptor.open("alice", uuid4(), _R4)
+
+    async def parts() -> AsyncIterator[list[Entry]]:
+        yield [Entry(line, body(line)) for line in range(1, 252)]
+        await _is_committed(database, 250)
+        async with database.transaction() as connection:
+            for table in ("batch_lines", "uploads", "deliveries", "records"):
+                await connection.execute(text(f"DELETE FROM {table}"))  # noqa: S608
+            await connection.execute(text("UPDATE batches SET accepted = 0"))
+        yield [Entry(252, body(252))]
+
+    with pytest.raises(CommitUnknown):
+        await acceptor.add_entries(batch, parts())
+
+
+async def _is_committed(database: Database, lines: int) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            async with database.transaction() as connection:
+                if await connection.scalar(text("SELECT max(accepted) FROM batches")) == lines:
+                    return
+            await asyncio.sleep(0.01)
+
+
 async def test_a_user_who_is_erased_meanwhile_gets_nothing_more(
     acceptor: BatchAcceptor, alice: UserRow, database: Database
 ) -> None:
     batch = await acceptor.open("alice", uuid4(), _R4)
 
-    async def erased_meanwhile() -> AsyncIterator[Entry]:
+    async def erased_meanwhile() -> AsyncIterator[list[Entry]]:
         for number in range(1, 151):
-            yield Entry(number, body(number))
+            yield [Entry(number, body(number))]
             if number == 120:
                 await Eraser(database, KEY_RING, Settings()).erase("alice", wait=5)
 

@@ -1,6 +1,6 @@
 """What the user's destination does not take is refused at the door, and not days later."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import orjson
 import pytest
@@ -64,9 +64,8 @@ async def test_in_a_batch_it_is_a_problem_of_its_line_also_after_a_move(
         envelope = {"fhirVersion": version, "resource": resource(id=str(number))}
         return Entry(number, orjson.dumps(envelope))
 
-    async def entries(*of: Entry) -> AsyncIterator[Entry]:
-        for each in of:
-            yield each
+    async def entries(*of: Entry) -> AsyncIterator[Sequence[Entry]]:
+        yield of
 
     batch_id = uuid4()
     batch = await acceptor.open("alice", batch_id, Labels())

@@ -29,7 +29,7 @@ from uplift.queues import UPLOADS
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
 from uplift.users.erase import Erasure, Upstream
-from uplift.wiring import Relay
+from uplift.wiring import Relay, open_relay
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -88,6 +88,19 @@ async def test_each_is_read_once_more_after_the_time_to_settle(
     for path in deleted:
         last = [method for method, other in asked if other == path][-1]
         assert last == "GET"
+
+
+async def test_one_round_goes_on_while_the_rate_limiter_gives_one_permit_after_the_other(
+    database: Database, at_hapi: Settings, hapi: SandboxServer
+) -> None:
+    slow = at_hapi.model_copy(update={"destination_max_attempts_per_second": 10.0})
+    async with relay_of(slow) as relay:
+        await ended(relay, await factories.accepted(relay, id="obs-1"))
+        await begin(relay)
+        await asyncio.sleep(0.3)  # the time to settle
+        await relay.upstream_eraser.go_on()
+    deleted = [each["path"] for each in hapi.requests() if each["method"] == "DELETE"]
+    assert len(deleted) == 3  # the Patient at each base
 
 
 async def test_two_that_refer_to_each_other_do_not_keep_each_other(
@@ -244,8 +257,12 @@ async def test_a_patient_that_somebody_elses_record_refers_to_is_told_and_goes_a
     (person,) = (each["id"] for each in stored(hapi, "Patient"))
     put_at(hapi, factories.resource(id="others-1", subject={"reference": f"Patient/{person}"}))
     await begin(at)
-    await until(lambda: told_by(at, "http_409"))
-    assert there(hapi).keys() == {f"Patient/{person}", "Observation/others-1"}
+    others = {f"Patient/{person}", "Observation/others-1"}
+
+    async def is_left_alone() -> bool:  # a record that a report refers to tells the same before
+        return await told_by(at, "http_409") and there(hapi).keys() == others
+
+    await until(is_left_alone)
     await asyncio.sleep(0.3)
     await at.upstream_eraser.go_on()
     assert (await begin(at)).left_upstream == 1
@@ -266,6 +283,21 @@ async def test_after_so_many_days_they_are_erased_here_whatever_is_left(
         await connection.execute(text(earlier))
     await go_on(at)
     assert len(there(hapi)) == 5
+
+
+async def test_what_is_left_is_told_until_the_last_row_is_gone(
+    at: Relay, hapi: SandboxServer
+) -> None:
+    await ended(at, await factories.accepted(at, id="obs-1"))
+    hapi.faults({"kind": "status", "status": 403, "match": _DELETE})
+    await begin(at)
+    async with at.database.transaction() as connection:
+        earlier = "UPDATE users SET erasing_upstream_since = now() - interval '31 days'"
+        await connection.execute(text(earlier))
+    assert await at.upstream_eraser.go_on()
+    erasure = await at.eraser.erase("alice", wait=10)
+    assert (erasure.done, erasure.upstream) == (True, Upstream.DELETE)
+    assert erasure.left_upstream == 3
 
 
 async def test_keep_ends_what_was_being_deleted(at: Relay, hapi: SandboxServer) -> None:
@@ -295,6 +327,29 @@ async def test_what_was_moved_away_from_is_deleted_there_too(
         await go_on(relay)
     assert there(hapi) == {}
     assert at_oneup(upstream) == []
+
+
+async def test_a_destination_that_left_the_settings_is_told_and_waited_for(
+    database: Database, settings: Settings, hapi: SandboxServer
+) -> None:
+    here = f'[hapi]\nr4 = "{hapi.url}/r4"\n'
+    other = f'[other]\npreset = "hapi"\nr4 = "{hapi.url}/dstu2"\n'  # it has another Patient
+    file = settings.data_dir / "destinations.toml"
+    chosen = settings.model_copy(update={"destination": "other", "destinations_file": file})
+    file.write_text(here + other)
+    async with relay_of(chosen) as relay:
+        await relay.mover.move("alice", "hapi")
+        await ended(relay, await factories.accepted(relay, id="obs-1"))
+        await relay.mover.move("alice", "other")
+    file.write_text(other)
+    async with open_relay(chosen) as relay:
+        await begin(relay)
+        await until(lambda: told_by(relay, "destination_unusable"))
+        assert len(there(hapi)) == 2
+    file.write_text(here + other)
+    async with open_relay(chosen) as relay:
+        await go_on(relay)
+    assert there(hapi) == {}
 
 
 def at_oneup(upstream: SandboxServer) -> list[str]:

@@ -19,6 +19,7 @@ from uplift.settings import Settings
 from uplift.wiring import Relay
 
 _OURS = "u0123"
+_BASES = ("https://fhir.example.org/r4",)
 
 
 def read(path: str, query: str = "") -> Interaction:
@@ -41,8 +42,12 @@ def test_a_search_asks_for_what_is_of_the_person(path: str, query: str, address:
     assert confined(read(path, query), _OURS).address == address
 
 
+def to(patient: str) -> dict[str, str]:
+    return {"reference": f"Patient/{patient}"}
+
+
 def of(patient: str, **more: object) -> dict[str, object]:
-    return {"resourceType": "Observation", "subject": {"reference": f"Patient/{patient}"}, **more}
+    return {"resourceType": "Observation", "subject": to(patient), **more}
 
 
 _ME = {"resourceType": "Patient", "id": _OURS}
@@ -60,12 +65,23 @@ _SAID = {"resourceType": "OperationOutcome", "issue": []}
         (_ME, True),
         ({"resourceType": "Patient", "id": "u9999"}, False),
         ({"resourceType": "Patient", "id": "u9999", "name": [{"text": _OURS}]}, False),
+        ({"subject": {"reference": f"Patient/{_OURS}/_history/2"}}, True),
+        ({"beneficiary": to(_OURS), "subscriber": to("parent")}, True),
+        ({"target": [to(_OURS)]}, True),
+        # What mentions the person is not theirs, and an id at another server is another person's.
+        (of("u9999", performer=[to(_OURS)]), False),
+        (of("u9999", note=[{"text": f"Patient/{_OURS}"}]), False),
+        ({"identifier": [{"value": f"Patient/{_OURS}"}]}, False),
+        ({"resourceType": "Patient", "id": "u9999", "link": [{"other": to(_OURS)}]}, False),
+        ({"resourceType": "Group", "member": [{"entity": to(_OURS)}, {"entity": to("x")}]}, False),
+        ({"subject": {"reference": f"https://other.example.org/r4/Patient/{_OURS}"}}, False),
+        ({"subject": {"identifier": {"value": "b"}}, "contained": [of("x")]}, False),
     ],
 )
 def test_a_resource_is_passed_on_if_it_leads_to_the_person(
     found: dict[str, object], is_ours: bool
 ) -> None:
-    assert is_all_of(orjson.dumps(found), read("Observation/a"), _OURS) is is_ours
+    assert is_all_of(orjson.dumps(found), read("Observation/a"), _OURS, _BASES) is is_ours
 
 
 @pytest.mark.parametrize(
@@ -84,12 +100,12 @@ def test_a_page_is_passed_on_if_all_of_it_leads_to_the_person(
     entries = [{"resource": each} if each is not None else {} for each in resources]
     page = orjson.dumps({"resourceType": "Bundle", "entry": entries})
     for address in (read("Observation"), read("", "_getpages=1")):
-        assert is_all_of(page, address, _OURS) is are_ours
+        assert is_all_of(page, address, _OURS, _BASES) is are_ours
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"entry":1}', b'{"entry":[1]}'])
 def test_what_is_no_page_is_nobodys(content: bytes) -> None:
-    assert not is_all_of(content, read("Observation"), _OURS)
+    assert not is_all_of(content, read("Observation"), _OURS, _BASES)
 
 
 @pytest.fixture

@@ -56,13 +56,13 @@ async def push(relay: Relay, name: str, count: int) -> dict[UUID, str]:
     All people's records have the same ids.
     """
 
-    async def entries() -> AsyncIterator[Entry]:
+    async def entries() -> AsyncIterator[list[Entry]]:
         for number in range(count):
             value = {"value": number, "unit": "/min"}
             body = factories.resource(
                 id=f"obs-{number}", valueQuantity=value, note=[{"text": name}]
             )
-            yield Entry(number + 1, orjson.dumps(body))
+            yield [Entry(number + 1, orjson.dumps(body))]
 
     labels = Labels(fhir_version="R4", source="hospital-a")
     batch = await relay.batch_acceptor.open(name, uuid4(), labels)

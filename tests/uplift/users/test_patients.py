@@ -10,7 +10,7 @@ from tests.uplift.delivery.at_hapi import ended, put_at, relay_of, sends, stored
 from uplift.errors import Conflict, NotFound
 from uplift.fhir.interactions import parse_interaction
 from uplift.fhir.versions import FhirVersion
-from uplift.ledger import users
+from uplift.ledger import named_patients, users
 from uplift.ledger.audit import Actor
 from uplift.ledger.database import Database
 from uplift.ledger.users import UserRow
@@ -82,6 +82,16 @@ async def test_only_where_records_refer_to_a_patient_it_can_be_named(relay: Rela
         await relay.patient_namer.name("alice", "alice-1", "nowhere")
     with pytest.raises(NotFound):
         await relay.patient_namer.name("nobody", "alice-1", None)
+
+
+async def test_a_user_who_was_erased_since_they_were_found_gets_no_name(relay: Relay) -> None:
+    found = await user(relay)
+    key = found.key(relay.key_ring)
+    for upstream, error in ((Upstream.DELETE, Conflict), (Upstream.KEEP, NotFound)):
+        await relay.eraser.erase("alice", wait=0, upstream=upstream)
+        async with relay.database.transaction() as connection:
+            with pytest.raises(error):
+                await named_patients.lock(connection, found.id, key)
 
 
 async def test_the_id_is_sealed_and_goes_with_the_person(
