@@ -16,9 +16,6 @@ class Coalescer(Generic[Item, Result]):
     group fails, its items run alone, and each caller gets its own error. When the failure
     `concerns_all`, such as a database that cannot be reached, all callers get that error: a hundred
     items that each meet it alone would take minutes. A group has `limit` items or fewer.
-
-    With a `pause`, so many seconds pass between one group and the next, unless that is full: each
-    has more items then. What comes alone still waits for nothing.
     """
 
     def __init__(
@@ -26,12 +23,10 @@ class Coalescer(Generic[Item, Result]):
         run: Callable[[list[Item]], Awaitable[list[Result]]],
         *,
         limit: int = 100,
-        pause: float = 0.0,
         concerns_all: Callable[[Exception], bool] = lambda _: False,
     ) -> None:
         self._run = run
         self._limit = limit
-        self._pause = pause
         self._concerns_all = concerns_all
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._task: asyncio.Task[None] | None = None
@@ -52,9 +47,6 @@ class Coalescer(Generic[Item, Result]):
                 group = self._waiting[: self._limit]
                 del self._waiting[: self._limit]
                 await self._run_group(group)
-                group = []
-                if self._pause and len(self._waiting) < self._limit:
-                    await asyncio.sleep(self._pause)
         finally:
             self._task = None
             # Items are left only if this task was cancelled: their callers must not wait for ever.

@@ -36,8 +36,6 @@ from uplift.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
-# Outcomes are recorded no more often: a transaction for a few costs almost as much as for dozens.
-_RECORD_SECONDS = 0.01
 _RECORD_TRIES = 3  # while the database answers; while it is away, until the lease ends
 _PAUSE_FIRST = 0.25  # seconds
 _MAX_PAUSE = 2.0
@@ -69,7 +67,7 @@ class Deliverer:
             destinations=len(rate_limiters),
             work_seconds=settings.attempt_seconds,
         )
-        self._record = Coalescer(self._record_all, pause=_RECORD_SECONDS, concerns_all=is_away)
+        self._record = Coalescer(self._record_all, concerns_all=is_away)
         self._claiming = {name: asyncio.Lock() for name in rate_limiters}
         self._suspects: set[UUID] = set()  # they wait until nothing else is in flight
         self._stopping = asyncio.Event()

@@ -261,22 +261,26 @@ _ENDED = Rows(
     duration_ms="int",
 )
 
-_CLOSE_ATTEMPTS = _ENDED.statement("""
+_CLOSING = """
     UPDATE attempts AS a SET closed_at = now(), outcome = e.outcome,
         status_code = e.status_code, duration_ms = e.duration_ms
     FROM {ended} AS e
     WHERE a.lease_id = e.lease_id AND a.upload_id = e.upload_id
-""")
+"""
+_CLOSE_ATTEMPTS = _ENDED.statement(_CLOSING)
 
 _DELIVERED = Rows("delivered", upload_id="uuid", receipt="bytea", receipt_key="bytea")
 
-# Two outcomes of one upload may be in the group, and only one of them had the lease.
-_RECORD_DELIVERED = _DELIVERED.statement("""
+# In one statement, since each is a round trip. Two outcomes of one upload may be in the group, and
+# only one of them had the lease.
+_CLOSE_DELIVERED = _DELIVERED.statement(
+    _ENDED.within(f"""
+    WITH closed AS ({_CLOSING})
     INSERT INTO deliveries AS d
         (record_id, destination, delivered_at, version, digest, sealed_receipt, receipt_key)
     SELECT DISTINCT ON (u.record_id, u.destination) u.record_id, u.destination, now(), u.version,
         u.digest, e.receipt, e.receipt_key
-    FROM {delivered} AS e
+    FROM {{delivered}} AS e
     JOIN uploads AS u ON u.id = e.upload_id AND u.state = 'delivered'
     ORDER BY u.record_id, u.destination, u.version DESC
     ON CONFLICT (record_id, destination) DO UPDATE
@@ -284,7 +288,8 @@ _RECORD_DELIVERED = _DELIVERED.statement("""
         digest = excluded.digest, sealed_receipt = excluded.sealed_receipt,
         receipt_key = excluded.receipt_key
     WHERE d.version < excluded.version
-""")
+""")  # noqa: S608  our own text
+)
 
 
 async def record(
@@ -301,18 +306,15 @@ async def record(
     if delivered:
         await lock_records(connection, [end.claim.record_id for end in delivered])
     changed = await change_state(connection, [end.change for end in ended])
-    await connection.execute(
-        _CLOSE_ATTEMPTS,
-        _ENDED.parameter(
-            {
-                "lease_id": end.claim.lease_id,
-                "upload_id": end.claim.upload_id,
-                "outcome": end.code,
-                "status_code": end.status_code,
-                "duration_ms": round(end.duration * 1000),
-            }
-            for end in ended
-        ),
+    closed = _ENDED.parameter(
+        {
+            "lease_id": end.claim.lease_id,
+            "upload_id": end.claim.upload_id,
+            "outcome": end.code,
+            "status_code": end.status_code,
+            "duration_ms": round(end.duration * 1000),
+        }
+        for end in ended
     )
     receipts = [
         {
@@ -324,7 +326,9 @@ async def record(
         if end.claim.upload_id in changed
     ]
     if receipts:
-        await connection.execute(_RECORD_DELIVERED, _DELIVERED.parameter(receipts))
+        await connection.execute(_CLOSE_DELIVERED, closed | _DELIVERED.parameter(receipts))
+    else:
+        await connection.execute(_CLOSE_ATTEMPTS, closed)
     in_doubt = {
         end.claim.upload_id: settle_seconds
         for end in ended

@@ -74,13 +74,14 @@ class Rows:
 
     def statement(self, sql: str) -> TextClause:
         """The statement of that text, in which `{name}` stands for the rows as a subquery."""
-        return text(self._in(sql))
+        return text(self.within(sql))
 
     def written(self, sql: str) -> Written:
         """`statement`, for what runs many times a second."""
-        return Written(self._in(sql))
+        return Written(self.within(sql))
 
-    def _in(self, sql: str) -> str:
+    def within(self, sql: str) -> str:
+        """That text with the subquery, for a statement that takes rows of another kind, too."""
         return sql.replace(f"{{{self._name}}}", self._query)
 
     def parameter(self, rows: Iterable[object]) -> dict[str, object]:
