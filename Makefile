@@ -51,7 +51,7 @@ up: $(READY) ## The same system, staying up until Ctrl-C
 tools: $(TOOLS_READY) ## Set up the tools that cannot share our lock, in .venv-tools
 
 test: $(READY) ## What runs on a bare machine: real servers on loopback (about 12 minutes on 2 cores)
-	$(BIN)/pytest --numprocesses 3 --dist loadgroup $(ARGS)
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-wide: $(READY) $(TOOLS_READY) ## What wants other people's programs (.ci/wide-packages)
 	$(BIN)/pytest tests/wide $(ARGS)
@@ -74,7 +74,7 @@ format: $(READY) ## Format, and fix what ruff can fix
 
 fuzz: $(READY) ## The API against its OpenAPI and push against bad exports, longer than `make test`
 	UPLIFT_FUZZ_EXAMPLES=2000 UPLIFT_FUZZ_PARTS=12 UPLIFT_MUTATIONS=2000 \
-	  $(BIN)/pytest --numprocesses 2 --dist loadgroup --maxfail 1 tests/api/test_openapi_fuzz.py tests/uplift/cli/push/test_mutations.py
+	  $(BIN)/pytest --numprocesses 2 --dist load --maxfail 1 tests/api/test_openapi_fuzz.py tests/uplift/cli/push/test_mutations.py
 
 bench: $(READY) ## Bounded benchmarks on loopback; ARGS="--help" lists the options
 	$(BIN)/python -m bench $(ARGS)

@@ -5,14 +5,12 @@ When packets flow again, only new connections work.
 """
 
 import asyncio
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from types import TracebackType
-from typing import Self
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+
+from chaos.threaded_proxy import ThreadedProxy
 
 _HOST = "127.0.0.1"
-_READY_SECONDS = 10
 _CHUNK = 65_536
 # For so long the server keeps its end of a connection whose client has given up.
 _LINGERS = 15.0
@@ -33,32 +31,16 @@ class _Connection:
                     await writer.drain()
 
 
-class SwallowingProxy:
+class SwallowingProxy(ThreadedProxy):
     """Forwards to the server at `port` of this machine, for one `with` block, in its own thread."""
 
     def __init__(self, port: int) -> None:
+        super().__init__()
         self._target = port
         self._swallows = False
         self._connections: set[_Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="swallowing proxy", daemon=True)
         self.port = 0
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        if not self._ready.wait(_READY_SECONDS):
-            raise TimeoutError("The proxy did not start.")
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join(_READY_SECONDS)
 
     @contextmanager
     def swallowing(self) -> Iterator[None]:
@@ -77,15 +59,11 @@ class SwallowingProxy:
     def _flow(self) -> None:
         self._swallows = False
 
-    def _run(self) -> None:
-        asyncio.run(self._serve())
-
-    async def _serve(self) -> None:
-        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+    @asynccontextmanager
+    async def _serving(self) -> AsyncIterator[None]:
         server = await asyncio.start_server(self._accept, _HOST, 0)
         self.port = server.sockets[0].getsockname()[1]
-        self._ready.set()
-        await self._stopping.wait()
+        yield
         server.close()
         for task in self._tasks:
             task.cancel()

@@ -1,19 +1,21 @@
 """Real servers for every test that needs one, started once; a clean ledger for each test."""
 
-import asyncio
+import os
 import secrets
 import signal
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
 import redis
 from pydantic import SecretStr
 from sqlalchemy import text
 
 from tests.keys import ID_KEY, MASTER_KEYS
+from tests.ledger_copies import LedgerCopies
 from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
-from uplift.ledger import migrate
 from uplift.ledger.database import Database
 from uplift.ledger.tables import Table
 from uplift.sandbox.config import SandboxConfig
@@ -22,33 +24,20 @@ from uplift.sealing import KeyRing
 from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay
 
-pytest_plugins = ["tests.skips"]
+pytest_plugins = ["tests.skips", "tests.shares"]
 
 # A shell without job control ignores SIGINT in what it starts in the background, and children
 # inherit that. Tests stop processes by SIGINT.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-_ALL_TABLES = ", ".join(table.name for table in Table.metadata.sorted_tables)
+_TABLES = [table.name for table in Table.metadata.sorted_tables]
 
-# To delete a few rows takes a sixth of the time that it takes to truncate.
-_EMPTY = f"""
-DO $$
-DECLARE
-    name text;
-    rows int;
-BEGIN
-    FOREACH name IN ARRAY string_to_array('{_ALL_TABLES}', ', ') LOOP
-        EXECUTE format('SELECT count(*) FROM (SELECT FROM %I LIMIT 500) AS found', name) INTO rows;
-        IF rows = 500 THEN
-            TRUNCATE {_ALL_TABLES} CASCADE;
-            RETURN;
-        ELSIF rows > 0 THEN
-            EXECUTE format('DELETE FROM %I', name);
-        END IF;
-    END LOOP;
-END $$
-"""  # noqa: S608
+_MANY = 500
+"""To delete fewer rows takes a sixth of the time that it takes to truncate."""
+
+_COUNT = "SELECT '{0}', count(*) FROM (SELECT FROM {0} LIMIT {1}) AS found HAVING count(*) > 0"
+_FILLED = " UNION ALL ".join(_COUNT.format(name, _MANY) for name in _TABLES).encode()
 
 # No test is about a crash of the whole machine.
 _FAST = {"fsync": "off", "synchronous_commit": "off"}
@@ -63,9 +52,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    """A PostgreSQL for the whole run."""
-    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=_FAST) as server:
+def ledger_copies(tmp_path_factory: pytest.TempPathFactory) -> LedgerCopies:
+    """Migrated ledgers for servers that a test starts itself."""
+    folder = tmp_path_factory.getbasetemp()
+    in_parts = "PYTEST_XDIST_WORKER" in os.environ
+    return LedgerCopies(folder.parent if in_parts else folder)
+
+
+@pytest.fixture(scope="session")
+def postgres(
+    tmp_path_factory: pytest.TempPathFactory, ledger_copies: LedgerCopies
+) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL for the whole run, with a migrated ledger."""
+    folder = ledger_copies.put(tmp_path_factory.mktemp("postgres"))
+    with EmbeddedPostgres(folder, settings=_FAST) as server:
         yield server
 
 
@@ -85,13 +85,6 @@ def master_keys() -> str:
 @pytest.fixture(scope="session")
 def migrated(postgres: EmbeddedPostgres) -> str:
     """The URL of a migrated ledger, of the superuser: tests do what processes may not."""
-
-    async def upgrade() -> None:
-        database = Database.connect(Settings(database_url=SecretStr(postgres.owner_url)))
-        await migrate.upgrade(database)
-        await database.close()
-
-    asyncio.run(upgrade())
     return postgres.url
 
 
@@ -101,14 +94,53 @@ def ledger_settings(migrated: str) -> Settings:
     return Settings(database_url=SecretStr(migrated))
 
 
+class _Emptying:
+    """A connection that empties the ledger: most of the time that takes is to connect."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connect()
+
+    def __call__(self) -> None:
+        """Empty it."""
+        try:
+            self._empty()
+        except psycopg.OperationalError:  # the test before has ended all connections
+            self.close()
+            self._connect()
+            self._empty()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.close()
+
+    def _connect(self) -> None:
+        self._connection = psycopg.connect(self._url, autocommit=True)
+        # Otherwise the trigger that protects the audit trail refuses it.
+        self._connection.execute("SET session_replication_role = replica")
+
+    def _empty(self) -> None:
+        execute = self._connection.execute
+        filled: dict[str, int] = dict(execute(_FILLED, prepare=True).fetchall())
+        if _MANY in filled.values():
+            execute(f"TRUNCATE {', '.join(_TABLES)} CASCADE".encode())
+        else:
+            for name in filled:
+                execute(f"DELETE FROM {name}".encode())  # noqa: S608
+
+
+@pytest.fixture(scope="session")
+def emptying(migrated: str) -> Iterator[_Emptying]:
+    """Empties the ledger."""
+    with closing(_Emptying(migrated)) as made:
+        yield made
+
+
 @pytest.fixture
-async def database(ledger_settings: Settings) -> AsyncIterator[Database]:
+async def database(ledger_settings: Settings, emptying: _Emptying) -> AsyncIterator[Database]:
     """The ledger, empty."""
+    emptying()
     opened = Database.connect(ledger_settings)
-    async with opened.transaction() as connection:
-        # Otherwise the trigger that protects the audit trail refuses this.
-        await connection.execute(text("SET LOCAL session_replication_role = replica"))
-        await connection.execute(text(_EMPTY))
     yield opened
     await opened.close()
 
@@ -127,11 +159,18 @@ def key_ring(master_keys: str) -> KeyRing:
     return KeyRing.parse(master_keys)
 
 
-@pytest.fixture
-def upstream() -> Iterator[SandboxServer]:
-    """A simulated 1upHealth over real HTTP."""
+@pytest.fixture(scope="session")
+def shared_upstream() -> Iterator[SandboxServer]:
+    """One simulated 1upHealth for the whole run: it starts and ends in a tenth of a second."""
     with SandboxServer(SandboxConfig(client_secret=secrets.token_urlsafe(8))) as server:
         yield server
+
+
+@pytest.fixture
+def upstream(shared_upstream: SandboxServer) -> SandboxServer:
+    """A simulated 1upHealth over real HTTP, without users."""
+    shared_upstream.reset()
+    return shared_upstream
 
 
 @pytest.fixture(scope="session")
@@ -153,19 +192,23 @@ def server_settings(
         max_backoff_seconds=1,
         hold_seconds=0.5,
         sweep_seconds=0.5,
+        second_opinion=0.0,  # to import its models takes a second of each process
     )
+
+
+@pytest.fixture(scope="session")
+def flushing(redis_server: EmbeddedRedis) -> Iterator[redis.Redis]:
+    """A connection that flushes Redis."""
+    with redis.Redis.from_url(redis_server.url) as connection:
+        yield connection
 
 
 @pytest.fixture
 def settings(
-    server_settings: Settings,
-    redis_server: EmbeddedRedis,
-    upstream: SandboxServer,
-    tmp_path: Path,
+    server_settings: Settings, flushing: redis.Redis, upstream: SandboxServer, tmp_path: Path
 ) -> Settings:
     """Settings for the servers of this test; waits are short."""
-    with redis.Redis.from_url(redis_server.url) as server:
-        server.flushdb()  # the quota and the limits of the test before
+    flushing.flushdb()  # the quota and the limits of the test before
     return server_settings.model_copy(
         update={
             "data_dir": tmp_path,

@@ -4,14 +4,15 @@ What it forwards is committed there; what the client learns of it is another mat
 """
 
 import asyncio
-import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from itertools import cycle
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, web
+
+from chaos.threaded_proxy import ThreadedProxy
 
 Spoiling = Literal["cut", "gateway_timeout", "stall", "late"]
 """`cut`: forwarded, then the connection closes. `gateway_timeout`: forwarded, and 504. `stall`:
@@ -28,10 +29,9 @@ _OF_THE_CONNECTION = {
     "upgrade",
     "expect",
 }
-_READY_SECONDS = 10
 
 
-class CuttingProxy:
+class CuttingProxy(ThreadedProxy):
     """Forwards to the server at `target`, for one `with` block, in a thread of its own.
 
     Every `every`-th write is spoiled, in turn by each of `spoilings`; `late` commits come
@@ -49,6 +49,7 @@ class CuttingProxy:
         stall_seconds: float = 30.0,
         spared: tuple[str, ...] = (),
     ) -> None:
+        super().__init__()
         self._target = target.rstrip("/")
         self._every = every
         self._turn: Iterator[Spoiling] = cycle(spoilings)
@@ -58,31 +59,12 @@ class CuttingProxy:
         self._writes = 0
         self._written: set[str] = set()
         self._late: set[asyncio.Task[None]] = set()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="cutting proxy", daemon=True)
         self.spoiled: Counter[Spoiling] = Counter()
         self.put: dict[str, bytes] = {}
         self.url = ""
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._ready.wait(_READY_SECONDS), "the proxy did not start"
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join(_READY_SECONDS)
-
-    def _run(self) -> None:
-        asyncio.run(self._serve())
-
-    async def _serve(self) -> None:
-        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+    @asynccontextmanager
+    async def _serving(self) -> AsyncIterator[None]:
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_route("*", "/{path:.*}", self._handle)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -97,8 +79,7 @@ class CuttingProxy:
             timeout=ClientTimeout(total=60),
             headers={"Connection": "close"},
         ) as self._session:
-            self._ready.set()
-            await self._stopping.wait()
+            yield
             for task in self._late:
                 task.cancel()
             await runner.cleanup()

@@ -2,7 +2,6 @@
 
 import io
 import logging
-import secrets
 from collections.abc import AsyncIterator, Iterator
 
 import httpx
@@ -11,11 +10,8 @@ from fastapi import FastAPI
 
 from tests import factories
 from tests.api.calls import Keys, bearer, make_keys
-from tests.api.serving import ApiServer
-from uplift.api.app import create_app
+from tests.api.serving import ApiServer, app_of
 from uplift.ledger.database import Database
-from uplift.sandbox.config import SandboxConfig
-from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay
 
@@ -35,24 +31,10 @@ def own_logging() -> Iterator[None]:
     root.setLevel(level)
 
 
-@pytest.fixture(scope="session")
-def shared_upstream() -> Iterator[SandboxServer]:
-    """One simulated 1upHealth for all tests of the API, because few of them use it."""
-    with SandboxServer(SandboxConfig(client_secret=secrets.token_urlsafe(8))) as server:
-        yield server
-
-
-@pytest.fixture
-def upstream(shared_upstream: SandboxServer) -> SandboxServer:
-    """A simulated 1upHealth without users."""
-    shared_upstream.reset()
-    return shared_upstream
-
-
 @pytest.fixture
 async def app(database: Database, settings: Settings) -> AsyncIterator[FastAPI]:
     """The started application, with an empty ledger."""
-    made = create_app(settings)
+    made = app_of(settings)
     async with made.router.lifespan_context(made):
         yield made
 

@@ -125,6 +125,7 @@ async def test_each_caller_may_do_what_the_rule_says(
     database: Database,
 ) -> None:
     wrong = {}
+    keys = await _keys(database)
     for (method, path), rule in _RULES.items():
         # Again for each route, because a route before may have erased alice.
         for name in ("alice", "bob"):
@@ -146,7 +147,8 @@ async def test_each_caller_may_do_what_the_rule_says(
             "device": rule.device,
             **{str(scope): rule.of_key(scope) for scope in _KEYS},
         }
-        for caller, secret in (await _secrets(database, token)).items():
+        secrets = {**await _device_tokens(database, token), **keys}
+        for caller, secret in secrets.items():
             response = await anybody.request(
                 method, url + rule.query, json=rule.json, headers=bearer(secret) if secret else {}
             )
@@ -167,8 +169,8 @@ async def _revoked_token(database: Database) -> NewDeviceToken:
     return token
 
 
-async def _secrets(database: Database, revoked: NewDeviceToken) -> dict[str, str | None]:
-    """The credential of each caller."""
+async def _keys(database: Database) -> dict[str, str | None]:
+    """The API key of each caller, or none."""
     async with database.transaction() as connection:
         key_id, revoked_key = await add_api_key(
             connection, KEY_RING, "revoked", frozenset(set(Scope))
@@ -178,14 +180,15 @@ async def _secrets(database: Database, revoked: NewDeviceToken) -> dict[str, str
             scope: (await add_api_key(connection, KEY_RING, scope, frozenset({scope})))[1]
             for scope in _KEYS
         }
+    return {"none": None, "wrong": "uplift_key_wrong", "revoked": revoked_key, **keys}
+
+
+async def _device_tokens(database: Database, revoked: NewDeviceToken) -> dict[str, str | None]:
+    """The token of each device."""
     return {
-        "none": None,
-        "wrong": "uplift_key_wrong",
-        "revoked": revoked_key,
         "expired device": await device_token(database, "alice", -1),
         "revoked device": revoked.secret,
         "forged device": revoked.secret[:-1] + ("A" if revoked.secret[-1] != "A" else "B"),
         "other": await device_token(database, "bob"),
         "device": await device_token(database, "alice"),
-        **keys,
     }

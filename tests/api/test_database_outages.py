@@ -14,9 +14,10 @@ from chaos.postgres_faults import frozen, make_read_only, standby_away
 from tests import factories
 from tests.api.calls import assert_problem, bearer, make_keys
 from tests.factories import resource
+from tests.ledger_copies import LedgerCopies
 from uplift.api.app import create_app
 from uplift.cli.local.embedded import EmbeddedPostgres
-from uplift.ledger import migrate, users
+from uplift.ledger import users
 from uplift.ledger.database import Database
 from uplift.settings import Settings
 from uplift.wiring import open_relay
@@ -26,8 +27,11 @@ _LABELS = {"user": "alice", "fhirVersion": "R4", "source": "hospital-a"}
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    with EmbeddedPostgres(tmp_path_factory.mktemp("own"), settings={"fsync": "off"}) as server:
+def own(
+    tmp_path_factory: pytest.TempPathFactory, ledger_copies: LedgerCopies
+) -> Iterator[EmbeddedPostgres]:
+    folder = ledger_copies.put(tmp_path_factory.mktemp("own"))
+    with EmbeddedPostgres(folder, settings={"fsync": "off"}) as server:
         yield server
 
 
@@ -35,7 +39,6 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
 async def client(own: EmbeddedPostgres, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     settings = settings.model_copy(update={"database_url": SecretStr(own.url)})
     database = Database.connect(settings)
-    await migrate.upgrade(database)
     key = (await make_keys(database)).backend
     await database.close()
     async with open_relay(settings) as relay:

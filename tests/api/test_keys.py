@@ -14,9 +14,9 @@ from sqlalchemy import text
 from tests import factories
 from tests.api.calls import assert_problem, bearer, make_keys
 from tests.factories import resource
+from tests.ledger_copies import LedgerCopies
 from uplift.api.app import create_app
 from uplift.cli.local.embedded import EmbeddedPostgres
-from uplift.ledger import migrate
 from uplift.ledger.database import Database
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
@@ -54,12 +54,11 @@ async def test_the_process_does_not_start_and_says_why(settings: Settings, alice
 
 
 async def test_when_postgres_was_away_at_start_it_is_not_ready_and_writes_nothing(
-    settings: Settings, tmp_path: Path
+    settings: Settings, ledger_copies: LedgerCopies, tmp_path: Path
 ) -> None:
-    with EmbeddedPostgres(tmp_path / "own", settings={"fsync": "off"}) as own:
+    with EmbeddedPostgres(ledger_copies.put(tmp_path / "own"), settings={"fsync": "off"}) as own:
         settings = settings.model_copy(update={"database_url": SecretStr(own.url)})
         database = Database.connect(settings)
-        await migrate.upgrade(database)
         key = (await make_keys(database)).backend
         async with open_relay(settings) as relay:
             await factories.user_without_grant(relay, "alice")

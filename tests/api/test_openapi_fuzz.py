@@ -36,11 +36,12 @@ from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
 
-_EXAMPLES = int(os.environ.get("UPLIFT_FUZZ_EXAMPLES", "15"))
+_EXAMPLES = int(os.environ.get("UPLIFT_FUZZ_EXAMPLES", "8"))
 _PARTS = int(os.environ.get("UPLIFT_FUZZ_PARTS", "1"))
 _OF_HTTP = frozenset({
     "connection", "content-length", "expect", "host", "transfer-encoding", "upgrade",
 })  # fmt: skip
+_OF_ALL = ("/v1/uploads/redrive", "/v1/uploads/try-now")
 _CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -74,6 +75,11 @@ def _to_oneup(case: schemathesis.Case[Any]) -> schemathesis.Case[Any]:
     return case
 
 
+def _of_all(case: schemathesis.Case[Any]) -> schemathesis.Case[Any]:
+    case.body = {"all": True}
+    return case
+
+
 def _with_resource(case: schemathesis.Case[Any]) -> schemathesis.Case[Any]:
     """The case with a resource as its body."""
     case.media_type = "application/fhir+json"
@@ -96,6 +102,8 @@ def _fuzz(
         cases.append(operation.as_strategy(mode, path_parameters=existing))
     if operation.label == "PUT /v1/users/{user}/destination" and mode is GenerationMode.POSITIVE:
         cases.append(cases[-1].map(_to_oneup))  # hardly any other destination is known
+    if operation.path in _OF_ALL and mode is GenerationMode.POSITIVE:
+        cases.append(cases[-1].map(_of_all))  # hardly any body names an upload that is there
     if operation.label == "POST /v1/batches":  # its user is only in the query
         of_user = operation.as_strategy(mode, query={"user": known["user"]})
         cases.append(of_user)
@@ -213,9 +221,7 @@ async def test_no_request_fails_or_gets_an_undocumented_answer(
             about = reading if "/fhir/" in operation.path else known
             if operation.method.upper() == "DELETE":
                 about = {**known, **_leaver(session, server.url, keys)}
-            operators = operation.path.endswith(
-                ("/pause", "/v1/uploads/redrive", "/v1/uploads/try-now")
-            )
+            operators = operation.path.endswith(("/pause", *_OF_ALL))
             # The first caller asks most often.
             asking = [keys.operator, *callers] if operators else callers
             try:

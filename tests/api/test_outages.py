@@ -15,9 +15,9 @@ from sqlalchemy import text
 from tests import factories
 from tests.api.calls import NOBODYS_ID, Keys, assert_problem, bearer, make_keys, submit
 from tests.factories import resource
+from tests.ledger_copies import LedgerCopies
 from uplift.api.app import create_app
 from uplift.cli.local.embedded import EmbeddedPostgres
-from uplift.ledger import migrate
 from uplift.ledger.database import Database
 from uplift.ledger.users import add_user
 from uplift.sealing import KeyRing
@@ -87,12 +87,11 @@ async def test_an_empty_database_is_not_ready_and_says_what_to_do(
 
 
 async def test_a_restart_of_postgres_fails_only_the_requests_during_it(
-    settings: Settings, tmp_path: Path
+    settings: Settings, ledger_copies: LedgerCopies, tmp_path: Path
 ) -> None:
-    with EmbeddedPostgres(tmp_path / "own", settings={"fsync": "off"}) as own:
+    with EmbeddedPostgres(ledger_copies.put(tmp_path / "own"), settings={"fsync": "off"}) as own:
         settings = settings.model_copy(update={"database_url": SecretStr(own.url)})
         database = Database.connect(settings)
-        await migrate.upgrade(database)
         key = (await make_keys(database)).backend
         await database.close()
         async with _serving(settings, key) as client:

@@ -195,8 +195,9 @@ async def test_while_a_worker_sends_erasing_is_a_202_that_says_when_to_ask_again
     status = await submit(client, user="carol")
     upstream.faults({"kind": "slow", "seconds": 1.5, "match": {"api": "fhir"}})
     sending = asyncio.create_task(relay.deliverer.deliver(UPLOADS))
-    while not any(rule["fired"] for rule in upstream.fault_rules()):  # noqa: ASYNC110
-        await asyncio.sleep(0.02)
+    async with asyncio.timeout(20):
+        while not any(rule["fired"] for rule in upstream.fault_rules()):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
     response = await client.delete("/v1/users/carol", params={"wait": 0})
     assert (response.status_code, response.json()) == (
         202,

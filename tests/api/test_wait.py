@@ -160,8 +160,9 @@ async def test_many_long_polls_share_one_query_per_tick(
     await _waiting(relay, len(polling))
     # Nobody else uses the ledger now: every statement of the next ticks is of the long polls.
     with _statements(relay.database, "SELECT") as seen:
-        while len(seen) < 3:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+        async with asyncio.timeout(20):
+            while len(seen) < 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
         assert all(
             statement.startswith("SELECT uploads.id, uploads.revision") for statement in seen
         )

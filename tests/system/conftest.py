@@ -10,6 +10,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from tests.ledger_copies import LedgerCopies
 from uplift.cli.local.system import System
 from uplift.ledger import credentials
 from uplift.ledger.credentials import BACKEND, Scope
@@ -20,20 +21,6 @@ from uplift.settings import Settings
 
 Result = TypeVar("Result")
 
-_HERE = Path(__file__).parent
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run these tests in one process, since they share one system, and first, since the other
-    process has enough to do meanwhile.
-    """
-    items.sort(key=lambda item: not item.path.is_relative_to(_HERE))
-    for item in items:
-        if item.path.is_relative_to(_HERE):
-            item.add_marker(pytest.mark.xdist_group("system"))
-
-
 BRISK = {
     "UPLIFT_ATTEMPT_SECONDS": "3",
     "UPLIFT_LEASE_SECONDS": "6",
@@ -43,6 +30,8 @@ BRISK = {
     "UPLIFT_MAX_BACKOFF_SECONDS": "2",
     "UPLIFT_MAX_IN_FLIGHT": "20",
     "UPLIFT_ONEUP_KEEPS_IDS": "true",
+    # To import its models takes a second of each process.
+    "UPLIFT_SECOND_OPINION": "0",
 }
 
 
@@ -102,7 +91,9 @@ def run_system(data_dir: Path) -> Iterator[Running]:
 
 
 @pytest.fixture(scope="package")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def running(
+    tmp_path_factory: pytest.TempPathFactory, ledger_copies: LedgerCopies
+) -> Iterator[Running]:
     """The system of all tests here."""
-    with run_system(tmp_path_factory.mktemp("system")) as system:
+    with run_system(ledger_copies.put(tmp_path_factory.mktemp("system"))) as system:
         yield system

@@ -7,6 +7,7 @@ import pytest
 
 from chaos.options import Options
 from chaos.run import run
+from tests.ledger_copies import LedgerCopies
 
 SHORT = Options(
     uploads=120,
@@ -30,9 +31,9 @@ SHORT = Options(
 
 @pytest.mark.timeout(240)  # seconds, for a machine that does much else
 def test_a_short_chaos_run_leaves_nothing_lost_duplicated_or_unreported(
-    tmp_path: Path, record_property: Callable[[str, object], None]
+    tmp_path: Path, ledger_copies: LedgerCopies, record_property: Callable[[str, object], None]
 ) -> None:
-    result = run(SHORT, tmp_path / "chaos", lambda _: None)
+    result = run(SHORT, ledger_copies.put(tmp_path / "chaos"), lambda _: None)
     report = "\n".join(result.report)
     record_property("table", report)
     assert result.holds, report

@@ -15,13 +15,12 @@ from pydantic import SecretStr
 from sqlalchemy.exc import SQLAlchemyError
 
 from chaos import postgres_faults, redis_faults
+from tests.ledger_copies import LedgerCopies
 from uplift.api.app import create_app
 from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
 from uplift.cli.local.embedded.server import Server
 from uplift.doctor.examine import examine
 from uplift.doctor.findings import Verdict
-from uplift.ledger import migrate
-from uplift.ledger.database import Database
 from uplift.metrics import ledger_gauges
 from uplift.settings import Settings
 from uplift.wiring import Relay
@@ -69,9 +68,9 @@ _REDIS: dict[str, Fault] = {
 
 @pytest.fixture(scope="module")
 def servers(
-    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path_factory: pytest.TempPathFactory, ledger_copies: LedgerCopies
 ) -> Iterator[tuple[EmbeddedPostgres, EmbeddedRedis]]:
-    folder = tmp_path_factory.mktemp("own")
+    folder = ledger_copies.put(tmp_path_factory.mktemp("own"))
     with (
         EmbeddedPostgres(folder, settings={"fsync": "off"}) as postgres,
         EmbeddedRedis(folder) as redis_server,
@@ -90,9 +89,6 @@ async def test_a_fault_is_told_as_the_page_says(
             "redis_url": SecretStr(redis_server.url),
         }
     )
-    database = Database.connect(settings)
-    await migrate.upgrade(database)
-    await database.close()
     app = create_app(settings)
     async with app.router.lifespan_context(app):
         relay: Relay = app.state.relay
@@ -104,7 +100,7 @@ async def test_a_fault_is_told_as_the_page_says(
             with fault:
                 await asyncio.sleep(1)  # what readiness remembers
                 row = [name, await _readyz(client), await _healthz(client)]
-                row += [await _doctor(settings), await _alert(relay)]
+                row += await asyncio.gather(_doctor(settings), _alert(relay))
             async with asyncio.timeout(20):
                 while (await client.get("/readyz")).json()["status"] != "ready":  # noqa: ASYNC110
                     await asyncio.sleep(0.1)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.ledger_copies import LedgerCopies
 from uplift.cli.local.needs import NEEDS, SECRETS
 
 RUN = textwrap.dedent(
@@ -48,8 +49,10 @@ def assert_gone(children: list[psutil.Process], seconds: float) -> None:
     assert [each for each in left if each.status() != psutil.STATUS_ZOMBIE] == []
 
 
-def test_what_a_killed_run_started_ends_with_it_or_at_the_next_start(tmp_path: Path) -> None:
-    folder = tmp_path / "data"
+def test_what_a_killed_run_started_ends_with_it_or_at_the_next_start(
+    tmp_path: Path, ledger_copies: LedgerCopies
+) -> None:
+    folder = ledger_copies.put(tmp_path / "data")
     with run(folder) as (parent, children):
         assert len(children) >= 6
         for name in ("worker", "beat", "sandbox"):

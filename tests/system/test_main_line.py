@@ -52,12 +52,17 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
     return path, write_export(path)
 
 
-def test_a_whole_export_arrives_and_what_is_broken_is_rejected_at_its_element(
-    running: Running, export: tuple[Path, Manifest]
-) -> None:
-    path, manifest = export
+@pytest.fixture(scope="module")
+def pushed(running: Running, export: tuple[Path, Manifest]) -> PushResult:
+    """What became of the whole export."""
     running.add_user("whole")
-    result = asyncio.run(push(running, path, "whole"))
+    return asyncio.run(push(running, export[0], "whole"))
+
+
+def test_a_whole_export_arrives_and_what_is_broken_is_rejected_at_its_element(
+    running: Running, export: tuple[Path, Manifest], pushed: PushResult
+) -> None:
+    result, manifest = pushed, export[1]
     assert_all_arrived(running, "whole", result, manifest)
     rejected = {
         each.label: [where for issue in each.issues for where in issue.expression]
@@ -68,14 +73,13 @@ def test_a_whole_export_arrives_and_what_is_broken_is_rejected_at_its_element(
         assert broken.fault in rejected[broken.path]
 
 
+@pytest.mark.usefixtures("pushed")
 def test_pushing_the_same_export_again_sends_nothing_on(
     running: Running, export: tuple[Path, Manifest]
 ) -> None:
     path, manifest = export
-    running.add_user("again")
-    asyncio.run(push(running, path, "again"))
     before = len(running.sandbox.requests(api="fhir"))
-    result = asyncio.run(push(running, path, "again"))
+    result = asyncio.run(push(running, path, "whole"))
     assert len(running.sandbox.requests(api="fhir")) == before
     assert result.totals().get(ResponseKind.DUPLICATE) == len(manifest.valid)
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.factories import resource
 from tests.held import held_by
+from tests.ledger_copies import LedgerCopies
 from tests.system.conftest import BRISK, Running
 from tests.system.pages import ROOT, SHELLS, run_page
 from uplift.cli.local.system import System
@@ -62,7 +63,9 @@ def oneup() -> Iterator[SandboxServer]:
 
 
 @pytest.fixture
-def both(tmp_path: Path, hapi: SandboxServer, oneup: SandboxServer) -> Iterator[Running]:
+def both(
+    tmp_path: Path, ledger_copies: LedgerCopies, hapi: SandboxServer, oneup: SandboxServer
+) -> Iterator[Running]:
     """A system with both destinations, by the page's own file."""
     file = tmp_path / "destinations.toml"
     (toml,) = [text for text in blocks("toml") if "[hapi]" in text]
@@ -78,7 +81,7 @@ def both(tmp_path: Path, hapi: SandboxServer, oneup: SandboxServer) -> Iterator[
         "UPLIFT_ONEUP_CLIENT_ID": oneup.config.client_id,
         "UPLIFT_ONEUP_CLIENT_SECRET": oneup.config.client_secret,
     }
-    data = tmp_path / "data"
+    data = ledger_copies.put(tmp_path / "data")
     processes = ("api", "worker", "bulk", "beat")
     with System(data, settings, processes=processes, any_port=True) as system:
         system.sandbox_url, system.sandbox_token = oneup.url, oneup.config.control_token

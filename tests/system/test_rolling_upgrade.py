@@ -14,13 +14,12 @@ import pytest
 from pydantic import SecretStr
 
 from tests.factories import resource
+from tests.ledger_copies import LedgerCopies
 from uplift.cli.local.system import System, command
 from uplift.cli.local.up import add_api_key
 from uplift.ledger import migrate
 from uplift.ledger.database import Database
 from uplift.settings import Settings
-
-pytestmark = pytest.mark.xdist_group("rolling_upgrade")
 
 SECONDS = 60.0
 
@@ -120,12 +119,15 @@ def uplift(system: System, *words: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_the_version_before_works_while_the_ledger_is_newer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, ledger_copies: LedgerCopies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = {"UPLIFT_ONEUP_KEEPS_IDS": "true", "UPLIFT_SWEEP_SECONDS": "0.5"}
-    with System(
-        tmp_path / "data", chosen, processes=("api", "worker", "beat"), any_port=True
-    ) as system:
+    chosen = {
+        "UPLIFT_ONEUP_KEEPS_IDS": "true",
+        "UPLIFT_SWEEP_SECONDS": "0.5",
+        "UPLIFT_SECOND_OPINION": "0",
+    }
+    data = ledger_copies.put(tmp_path / "data")
+    with System(data, chosen, processes=("api", "worker", "beat"), any_port=True) as system:
         load = Load(system.api_url, add_api_key(system))
         load.client.post("/v1/users", json={"appUserId": "alice"}).raise_for_status()
         owner = system.environment["UPLIFT_MIGRATION_DATABASE_URL"]

@@ -42,7 +42,20 @@ async def dispatcher(
     await opened.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def shared_assigning() -> Iterator[SandboxServer]:
+    with SandboxServer(SandboxConfig(ids="assigned")) as server:
+        yield server
+
+
+@pytest.fixture
+def assigning(shared_assigning: SandboxServer) -> SandboxServer:
+    """A 1upHealth that gives resources ids of its own, without users."""
+    shared_assigning.reset()
+    return shared_assigning
+
+
+@pytest.fixture(scope="session")
 def shared_hapi() -> Iterator[SandboxServer]:
     with SandboxServer(SandboxConfig(like="hapi")) as server:
         yield server

@@ -24,6 +24,7 @@ def environment(settings: Settings, **changed: str) -> dict[str, str]:
     return {
         **os.environ,
         "PYTHONUNBUFFERED": "1",
+        "UPLIFT_SECOND_OPINION": "0",
         "UPLIFT_DATABASE_URL": settings.database_url.get_secret_value(),
         "UPLIFT_REDIS_URL": settings.redis_url.get_secret_value(),
         "UPLIFT_MASTER_KEYS": settings.master_keys.get_secret_value(),

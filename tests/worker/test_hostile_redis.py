@@ -6,7 +6,7 @@ A real worker, on a Redis of its own.
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any
 
 import httpx
 import orjson
-import pytest
 import redis.asyncio
 from celery import Celery
 from prometheus_client.parser import text_string_to_metric_families
@@ -219,23 +218,17 @@ async def _unacknowledged(client: "redis.asyncio.Redis") -> None:
         await client.zadd("unacked_index", {f"garbage {number}": number})
 
 
-@pytest.mark.parametrize(
-    "poison", [_wrong_types, _foreign_bindings, _no_binding_of_ours, _unacknowledged]
-)
 async def test_poisoned_keys_are_replaced_and_the_worker_works_on(
-    settings: Settings,
-    database: Database,
-    tmp_path: Path,
-    poison: Callable[["redis.asyncio.Redis"], Awaitable[None]],
+    settings: Settings, database: Database, tmp_path: Path
 ) -> None:
     async with _running(settings, tmp_path) as running:
-        await running.delivers("before")
-        await poison(running.redis)
-        await running.delivers("after")
         client = running.redis
-        assert await client.smembers(f"_kombu.binding.{UPLOADS}") == {
-            b"uploads\x06\x16\x06\x16uploads"
-        }
+        await running.delivers("before")
+        for poison in (_wrong_types, _foreign_bindings, _no_binding_of_ours, _unacknowledged):
+            await poison(client)
+            await running.delivers(poison.__name__.replace("_", "-"))
+            bindings = await client.smembers(f"_kombu.binding.{UPLOADS}")
+            assert bindings == {b"uploads\x06\x16\x06\x16uploads"}, poison
         assert await client.get("unacked_mutex") != b"held for ever"
         until = time.monotonic() + 30  # Celery looks for messages of dead workers every 10 s
         while await client.zcard("unacked_index"):

@@ -10,12 +10,12 @@ import pytest
 from pydantic import SecretStr
 
 from tests import factories
+from tests.ledger_copies import LedgerCopies
 from tests.worker.entries import BEAT, BULK, FLOWER, WORKER, command, environment
 from tests.worker.waiting import SECONDS, until_logged
 from uplift.cli.local.child_process import ChildProcess
 from uplift.cli.local.embedded import EmbeddedPostgres
 from uplift.cli.local.ports import free_port
-from uplift.ledger import migrate
 from uplift.ledger.database import Database
 from uplift.sealing import KeyRing
 from uplift.settings import Settings
@@ -82,14 +82,11 @@ async def test_a_worker_with_a_wrong_key_does_not_start_and_touches_nothing(
 
 
 async def test_a_worker_that_could_not_check_its_keys_at_start_claims_nothing_with_wrong_ones(
-    settings: Settings, tmp_path: Path
+    settings: Settings, ledger_copies: LedgerCopies, tmp_path: Path
 ) -> None:
-    with EmbeddedPostgres(tmp_path / "own", settings={"fsync": "off"}) as own:
+    with EmbeddedPostgres(ledger_copies.put(tmp_path / "own"), settings={"fsync": "off"}) as own:
         settings = settings.model_copy(update={"database_url": SecretStr(own.url)})
         url = own.url
-        opened = Database.connect(settings)
-        await migrate.upgrade(opened)
-        await opened.close()
         upload = await with_an_upload(settings)
         before = all_of(url)
         own.kill()

@@ -26,9 +26,15 @@ class HttpClient(httpx.AsyncClient):
     A request through httpx costs half as much again. Both share the connections.
     """
 
-    def __init__(self, session: Callable[[], aiohttp.ClientSession], proxy: str) -> None:
+    def __init__(
+        self,
+        session: Callable[[], aiohttp.ClientSession],
+        certificates: ssl.SSLContext,
+        proxy: str,
+    ) -> None:
         via = httpx.Proxy(proxy) if proxy else None
-        self._beneath = AiohttpTransport(client=session, proxy=via)
+        # Without `verify`, it reads all that is trusted once more.
+        self._beneath = AiohttpTransport(verify=certificates, client=session, proxy=via)
         super().__init__(
             transport=self._beneath,
             timeout=httpx.Timeout(_SECONDS, connect=_CONNECT_SECONDS),
@@ -95,7 +101,7 @@ def open_http(
         opened._retry_connection = False  # noqa: SLF001  aiohttp has no public switch
         return opened
 
-    return HttpClient(session, proxy)
+    return HttpClient(session, certificates, proxy)
 
 
 @cache

@@ -78,7 +78,7 @@ _NEW = Rows(
     fhir_version="text",
     resource_type="text",
     sealed_target="bytea",
-    is_person="boolean",
+    is_person="bool",
 )
 
 # What is added once more may be there again.

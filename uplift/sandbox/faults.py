@@ -85,6 +85,7 @@ class Faults:
         self.stopping = asyncio.Event()
         self._consented_again: set[str] = set()
         self._late: set[asyncio.Task[None]] = set()
+        self._forgotten = 0
 
     def arm(self, rule_list: Iterable[rules.LastingRule]) -> None:
         """Add rules after those in force."""
@@ -94,6 +95,13 @@ class Faults:
         """Drop every rule. Late commits that are under way still happen."""
         self.armed.clear()
         self._consented_again.clear()
+
+    def forget(self) -> None:
+        """Drop every rule and late commit. Requests that wait now are cut, and commit nothing."""
+        self.clear()
+        self._forgotten += 1
+        for task in self._late:
+            task.cancel()
 
     def stop(self) -> None:
         """End every wait now, and drop late commits."""
@@ -142,7 +150,10 @@ class Faults:
                     before += armed.rule.seconds
             elif ending is None and isinstance(armed.rule, rules.Reply) and armed.fires(exchange):
                 ending = armed.rule
+        forgotten = self._forgotten
         await self._pause(before)
+        if forgotten != self._forgotten:
+            return Cut(), "reset"
         if ending is None:
             real = handler(exchange)
             await self._pause(after)

@@ -72,8 +72,8 @@ class Sandbox:
         return profile
 
     def reset(self) -> None:
-        """Forget users, tokens, resources, rules and the request log."""
-        self.faults.clear()
+        """Forget users, tokens, resources, rules, the request log, and what is under way."""
+        self.faults.forget()
         if self._journal is not None:
             self._journal.clear()
         self._begin()

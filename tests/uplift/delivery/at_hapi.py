@@ -13,11 +13,15 @@ from tests.uplift.delivery.delivering import deliver
 from uplift.intake.accept import Accepted
 from uplift.intake.submission import parse
 from uplift.ledger.uploads import UploadRow
+from uplift.lifecycle import State
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay
 
 _FRESH = {"Cache-Control": "no-cache"}
+# To read what is trusted takes longer than a request.
+_TLS = httpx.create_ssl_context()
+_TYPES = ("Patient", "Observation", "DiagnosticReport")
 
 _REPORT = {
     "resourceType": "DiagnosticReport",
@@ -47,11 +51,20 @@ async def relay_of(settings: Settings) -> AsyncIterator[Relay]:
 def stored(hapi: SandboxServer, resource_type: str = "Observation") -> list[dict[str, Any]]:
     """The resources of a type that the server has."""
     address = f"{hapi.url}/r4/{resource_type}?_count=100"
-    return _of(httpx.get(address, headers=_FRESH, trust_env=False))
+    return _of(httpx.get(address, headers=_FRESH, trust_env=False, verify=_TLS))
 
 
 def _of(response: httpx.Response) -> list[dict[str, Any]]:
     return [entry["resource"] for entry in response.json().get("entry", [])]
+
+
+def there(hapi: SandboxServer) -> dict[str, str]:
+    """What the server has: the versions, by `Type/id`."""
+    return {
+        f"{kind}/{each['id']}": each["meta"]["versionId"]
+        for kind in _TYPES
+        for each in stored(hapi, kind)
+    }
 
 
 def sends(hapi: SandboxServer, resource_type: str = "Observation") -> list[tuple[str, str]]:
@@ -73,12 +86,22 @@ async def ended(relay: Relay, upload: Accepted, attempts: int = 40) -> UploadRow
     raise AssertionError(f"{row.state} {row.reason} {row.last_response}")
 
 
+async def push(relay: Relay) -> None:
+    """Three observations, and a report that refers to one of them, until they are delivered."""
+    uploads = [await factories.accepted(relay, id=f"obs-{number}") for number in range(1, 4)]
+    for upload in (*uploads, await report(relay)):
+        assert not upload.duplicate
+        row = await ended(relay, upload)
+        assert (row.state, row.reason) == (State.DELIVERED, None)
+
+
 def delete_at(hapi: SandboxServer, resource_id: str) -> None:
     """Somebody else deletes what is there."""
-    httpx.delete(f"{hapi.url}/r4/Observation/{resource_id}", trust_env=False).raise_for_status()
+    address = f"{hapi.url}/r4/Observation/{resource_id}"
+    httpx.delete(address, trust_env=False, verify=_TLS).raise_for_status()
 
 
 def put_at(hapi: SandboxServer, resource: dict[str, Any]) -> None:
     """Somebody else writes an R4 resource under its own id."""
     address = f"{hapi.url}/r4/{resource['resourceType']}/{resource['id']}"
-    httpx.put(address, json=resource, trust_env=False).raise_for_status()
+    httpx.put(address, json=resource, trust_env=False, verify=_TLS).raise_for_status()

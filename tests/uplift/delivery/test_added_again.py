@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests import factories
-from tests.uplift.delivery.at_hapi import ended, relay_of, report, stored
+from tests.uplift.delivery.at_hapi import ended, push, relay_of, stored, there
 from uplift.ledger.database import Database
 from uplift.lifecycle import State
 from uplift.sandbox.testing import SandboxServer
@@ -15,8 +15,6 @@ from uplift.wiring import Relay
 
 pytestmark = pytest.mark.usefixtures("database")
 
-_TYPES = ("Patient", "Observation", "DiagnosticReport")
-
 
 @pytest.fixture
 async def relay(database: Database, at_hapi: Settings) -> AsyncIterator[Relay]:
@@ -24,27 +22,9 @@ async def relay(database: Database, at_hapi: Settings) -> AsyncIterator[Relay]:
         yield opened
 
 
-async def push(relay: Relay) -> None:
-    """Everything of the person, until it is delivered."""
-    uploads = [await factories.accepted(relay, id=f"obs-{number}") for number in range(1, 4)]
-    for upload in (*uploads, await report(relay)):
-        assert not upload.duplicate
-        row = await ended(relay, upload)
-        assert (row.state, row.reason) == (State.DELIVERED, None)
-
-
 async def erase(relay: Relay) -> None:
     """Erase the person here. What is upstream stays there."""
     assert (await relay.eraser.erase("alice", wait=10)).done
-
-
-def there(hapi: SandboxServer) -> dict[str, str]:
-    """What the server has: the versions, by `Type/id`."""
-    return {
-        f"{kind}/{each['id']}": each["meta"]["versionId"]
-        for kind in _TYPES
-        for each in stored(hapi, kind)
-    }
 
 
 def delete_everything(hapi: SandboxServer) -> None:

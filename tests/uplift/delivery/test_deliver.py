@@ -12,13 +12,13 @@ from pydantic import SecretStr
 from sqlalchemy import select, text
 
 from tests import factories
+from tests.ledger_copies import LedgerCopies
 from tests.uplift.delivery.delivering import against, deliver, until, writes
 from tests.uplift.ledger.rows import attempts_of
 from tests.uplift.ledger.rows import row as row_of
 from uplift.cli.local.embedded import EmbeddedPostgres
 from uplift.intake.labels import Labels
 from uplift.intake.submission import parse
-from uplift.ledger import migrate
 from uplift.ledger.database import Database
 from uplift.ledger.tables import Attempt, Upload
 from uplift.ledger.token_pair import TokenPair
@@ -639,11 +639,12 @@ async def test_an_error_before_the_send_does_not_count_as_sent(
 async def test_responses_that_come_while_postgresql_restarts_are_recorded_and_nothing_is_sent_twice(
     settings: Settings,
     upstream: SandboxServer,
+    ledger_copies: LedgerCopies,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     configure_logs(settings)
-    with EmbeddedPostgres(tmp_path / "own", settings={"fsync": "off"}) as own:
+    with EmbeddedPostgres(ledger_copies.put(tmp_path / "own"), settings={"fsync": "off"}) as own:
         patient = settings.model_copy(
             update={
                 "database_url": SecretStr(own.url),
@@ -652,9 +653,6 @@ async def test_responses_that_come_while_postgresql_restarts_are_recorded_and_no
                 "lease_seconds": 60.0,
             }
         )
-        opened = Database.connect(patient)
-        await migrate.upgrade(opened)
-        await opened.close()
         async with open_relay(patient) as relay:
             await factories.user(relay)
             sent = [

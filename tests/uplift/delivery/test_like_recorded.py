@@ -29,10 +29,16 @@ IDENTIFIER = [{"system": "urn:oid:1.2.3", "value": "A 1"}]
 EXTENSION = [{"url": "urn:x", "valueBoolean": True}]
 
 
-@pytest.fixture
-def recorded() -> Iterator[SandboxServer]:
+@pytest.fixture(scope="module")
+def shared() -> Iterator[SandboxServer]:
     with SandboxServer(SandboxConfig(like="oneup-recorded")) as server:
         yield server
+
+
+@pytest.fixture
+def recorded(shared: SandboxServer) -> SandboxServer:
+    shared.reset()
+    return shared
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,6 @@ from uplift.ledger.uploads import UploadRow, receipt_context
 from uplift.ledger.users import key_context
 from uplift.lifecycle import Reason, State
 from uplift.queues import UPLOADS
-from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.testing import SandboxServer
 from uplift.sealing import WrappedKey
 from uplift.settings import Settings
@@ -33,13 +32,6 @@ _LOOK_UPS = {"api": "fhir", "method": "GET"}
 _STORED_UNKNOWN = {"kind": "cut", "commit": True, "match": _CREATE, "count": 1}
 _NOT_STORED = {"kind": "cut", "match": _CREATE, "count": 1}
 IDENTIFIER = [{"system": "urn:oid:1.2.3", "value": "A 1/2&3"}]
-
-
-@pytest.fixture
-def assigning() -> Iterator[SandboxServer]:
-    """A 1upHealth that gives resources ids of its own."""
-    with SandboxServer(SandboxConfig(ids="assigned")) as server:
-        yield server
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """A 2xx that is not about the resource that was sent is no delivery until a look-up says so."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -9,7 +9,6 @@ from prometheus_client import REGISTRY
 from tests import factories
 from tests.uplift.delivery.delivering import against, deliver, writes
 from uplift.lifecycle import Reason, State
-from uplift.sandbox.config import SandboxConfig
 from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay
@@ -30,13 +29,6 @@ def counted(why: str) -> float:
 def stored_differently() -> float:
     labels = {"state": "delivered", "reason": "stored_differently"}
     return REGISTRY.get_sample_value("uplift_attempts_total", labels) or 0.0
-
-
-@pytest.fixture
-def assigning() -> Iterator[SandboxServer]:
-    """A 1upHealth that gives resources ids of its own."""
-    with SandboxServer(SandboxConfig(ids="assigned")) as server:
-        yield server
 
 
 @pytest.fixture

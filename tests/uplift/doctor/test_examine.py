@@ -8,6 +8,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from tests import factories
+from tests.ledger_copies import LedgerCopies
 from uplift.cli.local.embedded import EmbeddedPostgres
 from uplift.doctor.examine import examine
 from uplift.doctor.findings import Finding, Verdict
@@ -201,9 +202,9 @@ async def test_what_may_not_be_claimed_is_not_overdue(relay: Relay, settings: Se
 
 
 async def test_a_postgres_that_may_forget_what_it_committed_is_a_failure(
-    settings: Settings, tmp_path: Path
+    settings: Settings, ledger_copies: LedgerCopies, tmp_path: Path
 ) -> None:
-    with EmbeddedPostgres(tmp_path / "own", settings={"fsync": "off"}) as own:
+    with EmbeddedPostgres(ledger_copies.put(tmp_path / "own"), settings={"fsync": "off"}) as own:
         found = await findings(settings, database_url=SecretStr(own.url), **_NO_REDIS)
     assert any(
         verdict is Verdict.FAIL and what.startswith("fsync = off")

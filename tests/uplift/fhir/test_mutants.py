@@ -8,8 +8,7 @@ from tests.uplift.fhir.mutation_table import Tally, tally
 from tests.uplift.fhir.published import needs_definitions, needs_examples
 from uplift.fhir.versions import FhirVersion
 
-# In one process, since counting takes longest.
-pytestmark = [needs_definitions, needs_examples, pytest.mark.xdist_group("mutants")]
+pytestmark = [needs_definitions, needs_examples]
 
 IN_OPEN_VALUE_SETS_TOO = {
     "code outside a required value set",

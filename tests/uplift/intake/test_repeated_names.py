@@ -53,16 +53,16 @@ def written(depth: int, random_: random.Random) -> str:
     return random_.choice((*_NUMBERS, "true", "null"))
 
 
-def test_counting_finds_what_a_strict_reader_finds_in_100_000_bodies() -> None:
+def test_counting_finds_what_a_strict_reader_finds_in_20_000_bodies() -> None:
     random_ = random.Random(13)
     repeated = 0
-    for _ in range(100_000):
+    for _ in range(20_000):
         body = written(3, random_).encode()
         kept = orjson.dumps(orjson.loads(body)).count(b":")
         name = repeated_name(body)
         assert (count_colons(body) != kept) is (name is not None), body
         repeated += name is not None
-    assert 10_000 < repeated < 90_000
+    assert 2_000 < repeated < 18_000
 
 
 @pytest.mark.parametrize(

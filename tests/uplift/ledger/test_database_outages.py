@@ -13,6 +13,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from chaos.postgres_faults import frozen, make_read_only, standby_away
+from tests.ledger_copies import LedgerCopies
 from uplift.cli.local.embedded import EmbeddedPostgres
 from uplift.ledger.database import CommitUnknown, Database, Patience, is_away
 from uplift.settings import Settings
@@ -22,8 +23,11 @@ _FAST = {"fsync": "off"}
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    with EmbeddedPostgres(tmp_path_factory.mktemp("own"), settings=_FAST) as server:
+def own(
+    tmp_path_factory: pytest.TempPathFactory, ledger_copies: LedgerCopies
+) -> Iterator[EmbeddedPostgres]:
+    folder = ledger_copies.put(tmp_path_factory.mktemp("own"))
+    with EmbeddedPostgres(folder, settings=_FAST) as server:
         with psycopg.connect(server.url, autocommit=True) as connection:
             connection.execute("CREATE TABLE kept (number int)")
         yield server
@@ -47,9 +51,9 @@ async def until_written(database: Database, seconds: float) -> int:
 
 
 async def test_after_a_switchover_the_pool_writes_to_the_new_primary(
-    own: EmbeddedPostgres, tmp_path: Path
+    own: EmbeddedPostgres, ledger_copies: LedgerCopies, tmp_path: Path
 ) -> None:
-    with EmbeddedPostgres(tmp_path / "other", settings=_FAST) as other:
+    with EmbeddedPostgres(ledger_copies.put(tmp_path / "other"), settings=_FAST) as other:
         role, password = make_url(own.url).username, make_url(own.url).password
         assert role is not None
         assert password is not None

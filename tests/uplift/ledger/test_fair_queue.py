@@ -257,7 +257,7 @@ async def test_one_persons_redrive_of_10_000_dead_letters_is_a_backlog_like_any_
 # is of a type that the destination lacks. 25,000 of each.
 _WAITING = """
     WITH made AS (
-        SELECT gen_random_uuid() AS record_id, n FROM generate_series(1, 100000) AS n
+        SELECT gen_random_uuid() AS record_id, n FROM generate_series(1, 20000) AS n
     ), made_records AS (
         INSERT INTO records (id, user_id, identity, versions)
         SELECT record_id, :user_id, uuid_send(record_id), 1 FROM made
@@ -294,7 +294,7 @@ async def plan_of_claim(database: Database, limit: int) -> str:
         return "\n".join(line for (line,) in await lines.fetchall())
 
 
-async def test_100_000_that_wait_are_paused_blocked_or_set_aside_cost_a_claim_nothing(
+async def test_20_000_that_wait_are_paused_blocked_or_set_aside_cost_a_claim_nothing(
     database: Database, alice: UserRow, bob: UserRow
 ) -> None:
     async with database.transaction() as connection:

@@ -1,4 +1,5 @@
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -156,6 +157,23 @@ def test_a_late_commit_happens_after_the_answer(alice: Client, kind: str) -> Non
     assert alice.sandbox.requests()[-1]["stored"] is None
     assert eventually_stored(alice.sandbox, 1)
     assert alice.sandbox.requests()[-1]["stored"] == "Observation/o1/_history/1"
+
+
+def test_a_reset_forgets_late_commits_and_requests_that_wait(alice: Client) -> None:
+    alice.sandbox.faults(
+        {"kind": "status", "status": 504, "commit_after": 0.2, "count": 1},
+        {"kind": "slow", "seconds": 0.2, "match": {"contains": "slow"}},
+    )
+    assert alice.create(observation("late")).status_code == 504
+    with ThreadPoolExecutor() as threads:
+        waiting = threads.submit(alice.create, observation("slow"))
+        while len(alice.sandbox.requests()) < 2:
+            pass
+        alice.sandbox.reset()
+        with pytest.raises(httpx.RemoteProtocolError):
+            waiting.result()
+    time.sleep(0.3)
+    assert alice.sandbox.resources() == []
 
 
 def test_the_index_lags_behind_a_write(alice: Client) -> None:

@@ -1,4 +1,4 @@
-"""A user moves while a thousand uploads are under way. Both servers are real."""
+"""A user moves while hundreds of uploads are under way. Both servers are real."""
 
 import asyncio
 from collections import Counter
@@ -23,9 +23,9 @@ from uplift.sandbox.testing import SandboxServer
 from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay
 
-UPLOADS = 1000
-PARKED = 300
-OF_OTHERS = 50
+UPLOADS = 400
+PARKED = 250
+OF_OTHERS = 20
 _WRITE = {"api": "fhir", "method": "POST"}
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -362,15 +362,16 @@ class System:
         return self._data_dir / "service_account.json"
 
     def _await(self, url: str, name: str, *, status: int = httpx.codes.OK) -> None:
-        for _ in range(_READY_SECONDS * 10):
-            self.processes.check()
-            try:
-                # No proxy of the environment is asked about this machine.
-                if httpx.get(url, timeout=2, trust_env=False).status_code == status:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.1)
+        # No proxy of the environment is asked about this machine.
+        with httpx.Client(timeout=2, trust_env=False) as client:
+            for _ in range(_READY_SECONDS * 10):
+                self.processes.check()
+                try:
+                    if client.get(url).status_code == status:
+                        return
+                except httpx.TransportError:
+                    pass
+                time.sleep(0.1)
         raise NotReady(
             f"{name} does not answer at {url} after {_READY_SECONDS} seconds."
             f" See {self.processes[name].log}."

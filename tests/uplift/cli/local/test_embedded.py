@@ -22,6 +22,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tests.ledger_copies import LedgerCopies
 from uplift.cli.local.child_process import Account, ChildProcess
 from uplift.cli.local.embedded import (
     EmbeddedPostgres,
@@ -211,11 +212,11 @@ def test_data_passwords_and_logs_are_private(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="not Linux: it reads /proc")
 def test_the_servers_get_no_keys_of_ours_and_show_no_password(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, ledger_copies: LedgerCopies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UPLIFT_MASTER_KEYS", "canary")
     with (
-        EmbeddedPostgres(tmp_path / "data", settings=FAST) as postgres,
+        EmbeddedPostgres(ledger_copies.put(tmp_path / "data"), settings=FAST) as postgres,
         EmbeddedRedis(tmp_path / "data") as valkey,
     ):
         for server in (postgres, valkey):
@@ -224,8 +225,10 @@ def test_the_servers_get_no_keys_of_ours_and_show_no_password(
             assert password not in Path(f"/proc/{server.pid}/cmdline").read_text()
 
 
-def test_postgres_stops_and_starts_again_with_clients_connected(tmp_path: Path) -> None:
-    server = EmbeddedPostgres(tmp_path / "data", settings=FAST)
+def test_postgres_stops_and_starts_again_with_clients_connected(
+    tmp_path: Path, ledger_copies: LedgerCopies
+) -> None:
+    server = EmbeddedPostgres(ledger_copies.put(tmp_path / "data"), settings=FAST)
     with server:
         url = server.url
         with closing(psycopg.connect(url)) as idle:
@@ -249,10 +252,8 @@ def test_a_second_server_on_the_same_folder_is_refused(
     assert client(valkey).ping()
 
 
-def test_missing_password_file_is_explained(tmp_path: Path) -> None:
-    server = EmbeddedPostgres(tmp_path / "data", settings=FAST)
-    with server:
-        pass
+def test_missing_password_file_is_explained(tmp_path: Path, ledger_copies: LedgerCopies) -> None:
+    server = EmbeddedPostgres(ledger_copies.put(tmp_path / "data"), settings=FAST)
     (server.data_dir / "postgres.password").unlink()
 
     with pytest.raises(ConfigurationError, match=r"postgres\.password is missing"):
@@ -269,8 +270,9 @@ def test_a_setup_that_was_cut_short_starts_again(tmp_path: Path) -> None:
 
 
 def test_a_taken_port_that_was_asked_for_is_an_error_with_the_servers_words(
-    tmp_path: Path,
+    tmp_path: Path, ledger_copies: LedgerCopies
 ) -> None:
+    ledger_copies.put(tmp_path / "data")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for server in (
@@ -357,8 +359,10 @@ RUN = textwrap.dedent(
 )
 
 
-def test_a_killed_run_can_be_followed_by_another_on_the_same_folder(tmp_path: Path) -> None:
-    data_dir = tmp_path / "data"
+def test_a_killed_run_can_be_followed_by_another_on_the_same_folder(
+    tmp_path: Path, ledger_copies: LedgerCopies
+) -> None:
+    data_dir = ledger_copies.put(tmp_path / "data")
     with subprocess.Popen(
         [sys.executable, "-c", RUN, str(data_dir)], stdout=subprocess.PIPE, text=True
     ) as first:
@@ -393,7 +397,11 @@ def test_an_ordinary_user_can_do_the_same(tmp_path: Path) -> None:
         from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
 
         def run(data_dir):
-            with EmbeddedPostgres(data_dir) as postgres, EmbeddedRedis(data_dir) as valkey:
+            fast = {"fsync": "off"}
+            with (
+                EmbeddedPostgres(data_dir, settings=fast) as postgres,
+                EmbeddedRedis(data_dir) as valkey,
+            ):
                 for server in postgres, valkey:
                     server.kill()
                     server.restart()
@@ -454,10 +462,12 @@ def test_root_starts_postgres_as_nobody(tmp_path: Path) -> None:
 
 
 @only_linux_root
-def test_in_a_closed_folder_nobody_may_pass_but_permissions_stay(tmp_path: Path) -> None:
+def test_in_a_closed_folder_nobody_may_pass_but_permissions_stay(
+    tmp_path: Path, ledger_copies: LedgerCopies
+) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    with EmbeddedPostgres(closed / "data", settings=FAST) as server:
+    with EmbeddedPostgres(ledger_copies.put(closed / "data"), settings=FAST) as server:
         # CAP_DAC_READ_SEARCH or CAP_DAC_OVERRIDE of linux/capability.h, and only one of them
         assert effective_capabilities(server) in (1 << 2, 1 << 1)
         assert query(server.url, "SELECT 1") == [(1,)]
