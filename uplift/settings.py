@@ -557,6 +557,12 @@ class Settings(DestinationSettings, BaseSettings):
             )
         return self
 
+    @property
+    def longest_settling_seconds(self) -> float:
+        """How long an upload waits at most after an unknown outcome, unless its backoff is
+        longer."""
+        return 2 * max(self.settle_seconds, self.index_lag_seconds) + self.attempt_seconds
+
 
 def secrets() -> dict[str, str]:
     """The settings that are secrets, each with the name of its variable."""

@@ -96,7 +96,12 @@ class Claimer:
             probing = await self._rate_limiter.types.probing()
             async with self._database.transaction() as connection:
                 front = await due.front(
-                    connection, queue, self._destination, limit=MAX_CLAIM, probing=probing
+                    connection,
+                    queue,
+                    self._destination,
+                    limit=MAX_CLAIM,
+                    probing=probing,
+                    longest_wait=self._settings.longest_settling_seconds,
                 )
             if front.due or not front.found:
                 return self._noted(len(front.due))
@@ -127,6 +132,7 @@ class Claimer:
                     limit=acquired.permits,
                     probing=probing,
                     stalled_seconds=self._rate_limiter.stalled_seconds,
+                    longest_wait=self._settings.longest_settling_seconds,
                 )
                 suspects = [
                     id_ for id_, each in front.due.items() if each.crashes >= ALONE_AFTER_CRASHES

@@ -319,13 +319,14 @@ async def front(
     limit: int,
     probing: Collection[FhirType] = (),
     stalled_seconds: float = 0.0,
+    longest_wait: float = 3600.0,
 ) -> Front:
     """Up to `limit` uploads for a destination at the front of a queue, locked, in the order of
     their finish tags.
 
     What may not be claimed now loses its tag: so it is in nobody's way again before the sweep
     finds that it may. What is of a type of which only probes are sent is set aside.
-    `stalled_seconds` as in `due_among`.
+    `stalled_seconds` as in `due_among`, `longest_wait` as in `fair_queue.untag`.
     """
     rows = (
         await _FRONT.execute(
@@ -340,7 +341,8 @@ async def front(
     ).all()
     due = {row.id: Due(row.body_bytes, row.crashes, row) for row in rows if row.may}
     if len(due) < len(rows):
-        await fair_queue.untag(connection, [row.id for row in rows if not row.may])
+        passed = [row.id for row in rows if not row.may]
+        await fair_queue.untag(connection, passed, longest_wait=longest_wait)
     waiting = [id_ for id_, each in due.items() if _waits_for_type(each.row, probing)]
     if waiting:
         await set_aside(connection, queue, destination, waiting, probing)

@@ -105,7 +105,11 @@ _TAG = text(f"""
     RETURNING u.id
 """)  # noqa: S608  names from our own code
 
-_UNTAG = text("UPDATE uploads SET finish_tag = NULL WHERE id = ANY(CAST(:ids AS uuid[]))")
+_UNTAG = text("""
+    UPDATE uploads SET finish_tag = NULL,
+        next_attempt_at = least(next_attempt_at, now() + make_interval(secs => :longest))
+    WHERE id = ANY(CAST(:ids AS uuid[]))
+""")
 
 # The states stand in the text for the partial index, as `tables.state_is` explains.
 _READY = """
@@ -141,9 +145,13 @@ async def tag_due(
     return await tag(connection, picked.all())
 
 
-async def untag(connection: AsyncConnection, ids: Sequence[UUID]) -> None:
-    """Take these out of the fair queue until the sweep finds that they may be claimed."""
-    await connection.execute(_UNTAG, {"ids": list(ids)})
+async def untag(connection: AsyncConnection, ids: Sequence[UUID], *, longest_wait: float) -> None:
+    """Take these out of the fair queue until the sweep finds that they may be claimed.
+
+    They were due once. What waits now waits because PostgreSQL's clock ran ahead then: no longer
+    than `longest_wait` seconds.
+    """
+    await connection.execute(_UNTAG, {"ids": list(ids), "longest": longest_wait})
 
 
 async def first_ready(

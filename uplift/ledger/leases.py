@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NotRequired, TypedDict, Unpack
 from uuid import UUID
 
@@ -19,6 +19,8 @@ from uplift.ledger.set_aside import FhirType
 from uplift.ledger.transitions import Change, change_state
 from uplift.lifecycle import Reason, State
 from uplift.sealing import WrappedKey
+
+_UUID_OF_TIME = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +203,7 @@ async def lease(
             record_receipt=row.record_receipt,
             due_seconds=float(row.due_seconds),
             ledger_at=float(row.ledger_at),
-            newer_since=row.created_at if row.restored else None,
+            newer_since=accepted_at(row.id, row.created_at) if row.restored else None,
             maybe_lost=_is_only_lost(row),
             older_in_doubt=row.older_lost is not None,
             read_first=row.read_first,
@@ -215,6 +217,14 @@ async def lease(
         for row in rows
         if row.id in claimed
     ]
+
+
+def accepted_at(upload_id: UUID, created_at: datetime) -> datetime:
+    """When an upload was accepted, by the clock that ran less ahead: PostgreSQL's, or that of the
+    API's machine, which is in its id (UUIDv7: RFC 9562, 5.7)."""
+    if upload_id.version != _UUID_OF_TIME:
+        return created_at
+    return min(created_at, datetime.fromtimestamp((upload_id.int >> 80) / 1000, tz=UTC))
 
 
 def _is_only_lost(row: Row[Any]) -> bool:

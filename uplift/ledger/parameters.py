@@ -59,10 +59,11 @@ class Rows:
     def __init__(self, name: str, /, **columns: str) -> None:
         self._name = name
         self._types = columns
-        # The series makes the planner expect many rows, even for the generic plan.
+        # The series makes the planner expect many rows. The subquery hides how many from it: else
+        # a plan for fewer would seem better each time, and PostgreSQL would plan each time.
         functions = ", ".join(
             [
-                f"generate_series(1, CAST(:{name} AS int))",
+                f"generate_series(1, (SELECT CAST(:{name} AS int)))",
                 *(
                     f"unnest(CAST(:{name}_{column} AS {type_}[]))"
                     for column, type_ in columns.items()

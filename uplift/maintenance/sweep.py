@@ -91,8 +91,7 @@ class Sweeper:
         self._waits_capped = False
         self._longest = sweeping.LongestWaits(
             lease=settings.lease_seconds,
-            settling=2 * max(settings.settle_seconds, settings.index_lag_seconds)
-            + settings.attempt_seconds,
+            settling=settings.longest_settling_seconds,
             backoff_first=settings.backoff_first_seconds,
             max_backoff=settings.max_backoff_seconds,
             other=max(

@@ -164,6 +164,21 @@ async def test_what_may_not_be_claimed_costs_a_claim_once_and_comes_back_when_it
     assert set(await claim(database, 9)) == {newer, *paused}
 
 
+async def test_what_was_ready_while_the_clock_ran_a_day_ahead_does_not_wait_for_a_day(
+    database: Database, alice: UserRow
+) -> None:
+    (ready,) = await put_many(database, alice, 1)
+    async with database.transaction() as connection:
+        ahead = "UPDATE uploads SET next_attempt_at = now() + interval '1 day'"
+        await connection.execute(text(ahead))
+        assert (await front(connection, UPLOADS, "oneup", limit=9, longest_wait=60)).found == 1
+    row = await rows.row(database, ready)
+    assert row.finish_tag is None
+    async with database.transaction() as connection:
+        left = "SELECT extract(epoch FROM next_attempt_at - now()) FROM uploads"
+        assert await connection.scalar(text(left)) <= 60
+
+
 async def test_a_pause_of_everybody_leaves_everybody_where_they_stand(
     database: Database, alice: UserRow
 ) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -586,3 +587,21 @@ async def test_records_are_locked_in_the_order_in_which_uploads_are_put_in(
         await rows.until_locked_out(database)
         assert await connection.scalar(lock, {"id": records[last]})
     assert await recording == {last, first}
+
+
+_ACCEPTED = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
+_ID = UUID(int=(int(_ACCEPTED.timestamp() * 1000) << 80) | (7 << 76) | (2 << 62) | 1)
+
+
+@pytest.mark.parametrize(
+    ("upload_id", "ahead", "expected"),
+    [
+        (_ID, timedelta(days=1), _ACCEPTED),  # PostgreSQL's clock ran ahead
+        (_ID, -timedelta(days=1), _ACCEPTED - timedelta(days=1)),  # that of the API did
+        (UUID(int=(4 << 76) | (2 << 62) | 1), timedelta(days=1), _ACCEPTED + timedelta(days=1)),
+    ],
+)
+def test_an_upload_was_accepted_by_the_clock_that_ran_less_ahead(
+    upload_id: UUID, ahead: timedelta, expected: datetime
+) -> None:
+    assert leases.accepted_at(upload_id, _ACCEPTED + ahead) == expected
