@@ -23,7 +23,7 @@ from uplift.errors import ConfigurationError
 from uplift.intake.accept import Accepted
 from uplift.intake.labels import Labels
 from uplift.intake.submission import parse
-from uplift.ledger import dead_letters
+from uplift.ledger import dead_letters, leases
 from uplift.ledger.audit import SYSTEM, Action, list_events
 from uplift.ledger.database import Database
 from uplift.ledger.tables import Restore, Upload, User
@@ -290,7 +290,10 @@ async def test_a_claim_knows_whether_the_ledger_went_back_since_its_upload(
     # A redrive is a decision to send it.
     async with database.transaction() as connection:
         await dead_letters.redrive(connection, [redriven], settle_seconds=0, by=SYSTEM)
-    accepted_at = {id_: (await rows.row(database, id_)).created_at for id_ in (before, leased)}
+    accepted_at = {
+        id_: leases.accepted_at(id_, (await rows.row(database, id_)).created_at)
+        for id_ in (before, leased)
+    }
     for id_ in (before, leased, redriven, after):
         await rows.bring_to(database, id_, State.QUEUED)
     claims = await rows.claim(database, before, leased, redriven, after)
