@@ -105,6 +105,7 @@ def configure_logs_of_commands() -> None:
         ],
         # Asked for at each event: a test replaces standard error.
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        cache_logger_on_first_use=False,
     )
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -91,7 +92,7 @@ async def test_with_an_etag_any_change_ends_the_wait(
         database,
         status["id"],
         State.SENDING,
-        new_lease_id=status["id"],
+        new_lease_id=UUID(status["id"]),
         lease_seconds=60.0,
         attempt_seconds=30.0,
         clock=60.0,

@@ -276,7 +276,8 @@ def test_flower_shows_workers_and_queues_and_none_of_it(
         assert response.status_code == httpx.codes.OK, page
         assert_clean(response.content, canaries, f"Flower's {page}")
     tasks = shown["/api/tasks"].json().values()
-    assert {task["name"] for task in tasks} == {"uplift.deliver"}
+    # Of a task whose beginning Flower missed it does not know the name.
+    assert {task["name"] for task in tasks} - {None} == {"uplift.deliver"}
     consumed = {
         worker.partition("@")[0]: [queue["name"] for queue in told["active_queues"]]
         for worker, told in shown["/api/workers?refresh=1"].json().items()

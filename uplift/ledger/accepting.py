@@ -12,7 +12,6 @@ what was delivered last, is gone, and comes back after other content; a worker l
 that it is not sent twice.
 """
 
-import time
 from collections.abc import Container, Mapping, Sequence
 from uuid import UUID
 
@@ -24,8 +23,6 @@ from uplift.ledger.later_versions import Kept, add_later_versions
 from uplift.ledger.new_uploads import NewUpload, first_status
 from uplift.ledger.uploads import UploadRow
 from uplift.ledger.users import LockedUser
-
-_QUICK_SECONDS = 0.05  # so soon, no lock was waited for
 
 
 async def put_in(
@@ -41,12 +38,9 @@ async def put_in(
     """
     if not group:
         return []
-    began = time.monotonic()
     kept = await _put_in(connection, group, read=True)
-    erased: set[UUID] = set()
-    if time.monotonic() - began > _QUICK_SECONDS:
-        # A locked user is not gone, but their erasing may have begun while a lock was waited for.
-        erased = await users.find_erased(connection, {new.user_id for new in group})
+    # A locked user is not gone, but their erasing may have begun while a lock was waited for.
+    erased = await users.find_erased(connection, {new.user_id for new in group})
     # What has a later version in the group may be superseded already.
     last = {kept[new.id].record_id: kept[new.id].id for new in group}
     rows: dict[UUID, UploadRow] = {}

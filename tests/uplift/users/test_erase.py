@@ -359,7 +359,8 @@ async def test_it_continues_from_any_row_at_which_it_was_interrupted(relay: Rela
             if (await erasing.remove_some(connection, user.id, limit=7)).done:
                 break
         steps += 1
-    assert steps == 6  # uploads, then records, 7 at a time
+    # Uploads, then records, about 7 at a time: PostgreSQL may look for them twice in a statement.
+    assert 2 < steps <= 6
     assert await nothing_is_left(relay.database)
 
 
