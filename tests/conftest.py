@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 import redis
@@ -25,6 +26,12 @@ from uplift.settings import Settings
 from uplift.wiring import Relay, open_relay
 
 pytest_plugins = ["tests.skips", "tests.shares"]
+
+# How fast a machine is, and whether it has Unicode's tables already, is no behaviour of ours.
+hypothesis.settings.register_profile(
+    "uplift", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("uplift")
 
 # A shell without job control ignores SIGINT in what it starts in the background, and children
 # inherit that. Tests stop processes by SIGINT.
