@@ -12,7 +12,7 @@ from chaos import put_evidence
 from chaos.clocks import without_jump
 from chaos.devices import Accepted, DeviceLog
 from chaos.evidence import Attempt, Evidence, Request, Row, Stored
-from chaos.leaver import Leaver
+from chaos.leaver import RECORD, Leaver
 from chaos.leaver import told_apart as told_apart_of_leaver
 from chaos.options import Options
 from chaos.put_evidence import Held
@@ -70,7 +70,7 @@ def collect(
             one
             for each in upstream.requests(api="fhir")
             for one in _requests(each, held.sent)
-            if one.method != _DELETE and one.sha256 not in leavers
+            if one.method != _DELETE and one.sha256 not in leavers and RECORD not in one.query
         ],
         patients=held.patients,
         leaver=[*leaver.findings, *left],

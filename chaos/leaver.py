@@ -16,6 +16,8 @@ import httpx
 from chaos.records import Version
 
 NAME = "person-who-leaves"
+RECORD = "leaving-"
+"""How the names of their records begin."""
 
 _EVERY = 0.7  # seconds between two of their uploads
 _TIMEOUT = 6.0
@@ -67,7 +69,7 @@ class Leaver(threading.Thread):
         self.findings.append("the person who left was not erased in the end")
 
     def _send(self, api: httpx.Client) -> int:
-        version = Version(NAME, f"leaving-{len(self.sent)}", 1)
+        version = Version(NAME, f"{RECORD}{len(self.sent)}", 1)
         self.sent.append(version)
         return self._post(api, version)
 
