@@ -6,22 +6,15 @@
 
 First the CPU time a record of the worker and of PostgreSQL, over a few rounds without a profiler;
 then py-spy looks at the worker in one more round. So the shares are py-spy's, and the microseconds
-are a share of the CPU time that was measured without it. py-spy is one of the tools (`make tools`);
-on Linux it may need root, or kernel.yama.ptrace_scope=0.
+are a share of the CPU time that was measured without it.
 """
 
 import argparse
 import os
-import shutil
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,12 +23,9 @@ from rich.table import Table
 
 from bench import bundles
 from bench.delivery import IN_FLIGHT
-from bench.testbed import Testbed, open_testbed, upstream
+from bench.stacks import Spent, by_function, py_spy, sampled
+from bench.testbed import open_testbed, upstream
 from bench.upstream import rate
-
-_SAMPLES = 250  # a second
-_ROOT = Path(__file__).parents[1]
-_TOOLS = _ROOT / ".venv-tools" / "bin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,48 +52,13 @@ WAYS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Shares:
-    """By function: the part of all samples in which it ran itself, and in which it was on the
-    stack."""
-
-    own: Mapping[str, float]
-    whole: Mapping[str, float]
-
-    @classmethod
-    def of(cls, lines: Iterable[str]) -> "Shares":
-        """From py-spy's `raw` lines: `function (file);function (file) samples`."""
-        own: Counter[str] = Counter()
-        whole: Counter[str] = Counter()
-        samples = 0
-        for line in lines:
-            stack, _, count = line.rpartition(" ")
-            frames = [_name(frame) for frame in stack.split(";")]
-            samples += int(count)
-            own[frames[-1]] += int(count)
-            for frame in set(frames):
-                whole[frame] += int(count)
-        return cls(
-            {name: count / samples for name, count in own.items()},
-            {name: count / samples for name, count in whole.items()},
-        )
-
-
-def _name(frame: str) -> str:
-    """`function module/file.py` of py-spy's `function (path/to/module/file.py:line)`."""
-    function, _, place = frame.partition(" (")
-    path = place.rstrip(")").rpartition(":")[0] or place.rstrip(")")
-    parts = path.replace("\\", "/").split("/")
-    return f"{function}  {'/'.join(parts[-2:])}"
-
-
-@dataclass(frozen=True, slots=True)
 class Found:
-    """Of one way: milliseconds of CPU a record by round, records a second, and the shares."""
+    """Of one way: milliseconds of CPU a record by round, records a second, and py-spy's samples."""
 
     worker: Sequence[float]
     postgres: Sequence[float]
     rates: Sequence[float]
-    shares: Shares | None
+    samples: Sequence[Spent]
 
 
 def main() -> int:
@@ -117,8 +72,8 @@ def main() -> int:
     parser.add_argument("--no-functions", action="store_true", help="the CPU time alone")
     parser.add_argument("--only", choices=[way.name for way in WAYS])
     chosen = parser.parse_args()
-    py_spy = shutil.which("py-spy") or shutil.which("py-spy", path=str(_TOOLS))
-    if py_spy is None and not chosen.no_functions:
+    program = None if chosen.no_functions else py_spy()
+    if program is None and not chosen.no_functions:
         parser.error("py-spy is not there: `make tools` installs it. Or use --no-functions.")
     console = Console(width=None if os.isatty(1) else 150)
     found = {}
@@ -131,7 +86,7 @@ def main() -> int:
                     count=chosen.count,
                     rounds=chosen.rounds,
                     second_opinion=chosen.second_opinion,
-                    py_spy=None if chosen.no_functions else py_spy,
+                    program=program,
                 )
     load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
     console.print(f"Second opinion {chosen.second_opinion}. Load of the machine: {load}.")
@@ -142,7 +97,7 @@ def main() -> int:
 
 
 def _measure(
-    folder: Path, way: Way, *, count: int, rounds: int, second_opinion: str, py_spy: str | None
+    folder: Path, way: Way, *, count: int, rounds: int, second_opinion: str, program: str | None
 ) -> Found:
     with upstream(folder) as stand_in:
         settings = {"UPLIFT_SECOND_OPINION": second_opinion}
@@ -159,38 +114,13 @@ def _measure(
                 rates.append(rate(testbed.deliver(count)))
                 worker.append((testbed.cpu_seconds("worker") - before[0]) / count * 1000)
                 postgres.append((testbed.cpu_seconds("postgres") - before[1]) / count * 1000)
-            shares = None
-            if py_spy is not None:
-                shares = _shares(testbed, py_spy, pid, folder / "stacks.txt", count)
-            return Found(worker, postgres, rates, shares)
-
-
-def _shares(testbed: Testbed, py_spy: str, pid: int, file: Path, count: int) -> Shares:
-    with _spied(py_spy, pid, file):
-        testbed.deliver(count)
-    return Shares.of(file.read_text().splitlines())
-
-
-@contextmanager
-def _spied(py_spy: str, pid: int, file: Path) -> Iterator[None]:
-    """Within, py-spy looks at the process; afterwards the file has what it saw."""
-    spy = subprocess.Popen(
-        [
-            *(py_spy, "record", "--pid", str(pid), "--rate", str(_SAMPLES), "--gil", "--function"),
-            *("--format", "raw", "--output", str(file), "--duration", "600"),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    time.sleep(1.0)  # until it has found its way about
-    try:
-        yield
-    finally:
-        if spy.poll() is None:
-            spy.send_signal(signal.SIGINT)
-        _, errors = spy.communicate(timeout=60)
-        if not file.exists():
-            raise RuntimeError(errors.decode(errors="replace"))
+            samples: list[Spent] = []
+            if program is not None:
+                stacks = folder / "stacks"
+                with sampled(program, pid, stacks, "--gil"):
+                    testbed.deliver(count)
+                samples = by_function(stacks.read_text().splitlines())
+            return Found(worker, postgres, rates, samples)
 
 
 def _summary(found: Mapping[str, Found]) -> Table:
@@ -214,10 +144,10 @@ def _functions(found: Mapping[str, Found], top: int, *, by_whole: bool) -> Table
     own: dict[str, dict[str, float]] = {}
     whole: dict[str, dict[str, float]] = {}
     for way, each in found.items():
-        assert each.shares is not None  # noqa: S101
-        took = statistics.median(each.worker) * 1000
-        own[way] = {name: share * took for name, share in each.shares.own.items()}
-        whole[way] = {name: share * took for name, share in each.shares.whole.items()}
+        total = sum(spent.own for spent in each.samples)
+        took = statistics.median(each.worker) * 1000 / total
+        own[way] = {spent.name: spent.own * took for spent in each.samples}
+        whole[way] = {spent.name: spent.whole * took for spent in each.samples}
         for what in ("itself", "with what it calls"):
             shown.add_column(f"{way}: {what}", justify="right")
     most: dict[str, float] = {}

@@ -1,9 +1,9 @@
 """What a profile makes of py-spy's stacks."""
 
-from bench.profile_api import Spent, by_function, by_package
+from bench.stacks import Spent, by_function, by_package
 
 RUN = "run (/usr/lib/python3.11/asyncio/base_events.py:1)"
-TAKE = "take (/work/uplift/intake/accept.py:5)"
+TAKE = "take (/srv/app/uplift/intake/accept.py:5)"
 STACKS = [
     f"{RUN};{TAKE} 3",
     f"{RUN};{TAKE};execute (/e/lib/python3.11/site-packages/sqlalchemy/engine.py:7) 2",
