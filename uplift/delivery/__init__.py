@@ -3,9 +3,10 @@
 The files in the order in which an upload passes them:
 
 1. `deliver` claims uploads that are due, as many as `in_flight` has slots for and as
-   `rate_limiter` (with `rate_limiter.lua`) gives permits for, while the ledger hears the
+   `rate_limiter` (with `rate_limiter.lua`) gives `permits` for, while the ledger hears the
    `heartbeats` of the process.
-2. `attempt` opens the claim: the result is one `Opened` value. Then it validates.
+2. `attempt` opens the claim: the result is one `Opened` value. Then
+   `validation` validates it.
 3. At 1upHealth, `oneup` sends it. Before, `lookup` asks whether an upload that may have been sent
    is there; `reconcile` is its rule.
    Where ids are derived, `derived` sends it. Before, `persons` makes the person's Patient, and

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uplift.delivery.heartbeats import Heartbeats
 from uplift.delivery.in_flight import InFlightLimit
+from uplift.delivery.permits import wait_for_permits
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.delivery.sharing import Candidate, groups, limits_at_claim
 from uplift.destinations.destination import Destination
@@ -30,7 +31,6 @@ MAX_CLAIM = 100
 
 # How long a message waits for a permit, in seconds: meanwhile it occupies a worker's thread.
 _PATIENCE = 1.0
-_SHORTEST_WAIT = 0.005
 # How often a type of which only probes go out is looked at, in seconds.
 _LOOK_SECONDS = 0.5
 
@@ -251,16 +251,9 @@ class Claimer:
     async def _permits(self, limit: int) -> int:
         """Up to so many permits: waits a moment for at least one, else 0."""
         until = time.monotonic() + _PATIENCE
-        while limit and not self._stopping.is_set():
-            permits = await self._rate_limiter.acquire(limit)
-            if permits:
-                return permits
-            wait = max(self._rate_limiter.wait, _SHORTEST_WAIT)
-            if self._rate_limiter.is_stalled or time.monotonic() + wait > until:
-                break
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), wait)
-        return 0
+        return await wait_for_permits(
+            self._rate_limiter, limit, until=until, stopping=self._stopping
+        )
 
 
 def _candidate(row: Row[Any]) -> Candidate:

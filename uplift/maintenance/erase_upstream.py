@@ -13,6 +13,7 @@ import orjson
 import structlog
 
 from uplift.address_check import AddressCheck
+from uplift.delivery.permits import wait_for_permits
 from uplift.delivery.rate_limiter import RateLimiter
 from uplift.destinations.destination import Mode
 from uplift.destinations.responses import Response, ResponseKind
@@ -37,7 +38,6 @@ _MAX_USERS = 100  # in one round
 _MAX_RECORDS = 500  # in one transaction
 _MAX_AT_ONCE = 20  # requests
 _ROUND_SECONDS = 20.0
-_SHORTEST_WAIT = 0.005  # for a permit
 # A row that is claimed is another's after so many attempts' time.
 _CLAIM_ATTEMPTS = 2
 _HELD = (ResponseKind.REFUSED, ResponseKind.UNAUTHORIZED, ResponseKind.HOLD)
@@ -145,7 +145,8 @@ class UpstreamEraser:
     async def _claim(self, name: str, *, limit: int, until: float) -> list[Claimed]:
         async with self._database.reading() as connection:
             due = await upstream_deletions.count_due(connection, name, limit=limit)
-        permits = await self._permits(name, due, until)
+        # A round that ended without a permit would spend most of its time between rounds.
+        permits = await wait_for_permits(self._rate_limiters[name], due, until=until)
         if not permits:
             return []
         async with self._database.transaction() as connection:
@@ -157,22 +158,6 @@ class UpstreamEraser:
             )
         self._rate_limiters[name].release(permits - len(claims))
         return claims
-
-    async def _permits(self, name: str, limit: int, until: float) -> int:
-        """Up to so many permits: waits for at least one, else 0.
-
-        Permits come in tenths of a second. A round that ended without one would spend most of its
-        time between rounds.
-        """
-        limiter = self._rate_limiters[name]
-        while limit:
-            if permits := await limiter.acquire(limit):
-                return permits
-            wait = max(limiter.wait, _SHORTEST_WAIT)
-            if limiter.is_stalled or time.monotonic() + wait > until:
-                break
-            await asyncio.sleep(wait)
-        return 0
 
     async def _do(self, name: str, claimed: Claimed) -> None:
         done = await self._ask(name, claimed)
