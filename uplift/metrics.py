@@ -14,6 +14,8 @@ from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric, disab
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from uplift import uuid_time
+
 # Without this, each counter has a second series with the time of its start.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -336,9 +338,8 @@ def count_attempt(
     duration.observe(seconds)
     if status_code is not None or asked:
         _of_responses(status_code).inc()
-    if state == "delivered" and upload_id.version == 7:
-        # A UUIDv7 begins with its time of creation, in milliseconds since 1970 (RFC 9562, 5.7).
-        delivery_duration.observe(max(0.0, time.time() - (upload_id.int >> 80) / 1000))
+    if state == "delivered" and upload_id.version == uuid_time.VERSION:
+        delivery_duration.observe(max(0.0, time.time() - uuid_time.seconds_of(upload_id)))
 
 
 @cache

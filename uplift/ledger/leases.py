@@ -10,6 +10,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid4
 
+from uplift import uuid_time
 from uplift.ledger.collisions import Claimed, colliding
 from uplift.ledger.due import Due, due_among
 from uplift.ledger.locks import lock_records
@@ -19,8 +20,6 @@ from uplift.ledger.set_aside import FhirType
 from uplift.ledger.transitions import Change, change_state
 from uplift.lifecycle import Reason, State
 from uplift.sealing import WrappedKey
-
-_UUID_OF_TIME = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,10 +220,10 @@ async def lease(
 
 def accepted_at(upload_id: UUID, created_at: datetime) -> datetime:
     """When an upload was accepted, by the clock that ran less ahead: PostgreSQL's, or that of the
-    API's machine, which is in its id (UUIDv7: RFC 9562, 5.7)."""
-    if upload_id.version != _UUID_OF_TIME:
+    API's machine, which is in its id."""
+    if upload_id.version != uuid_time.VERSION:
         return created_at
-    return min(created_at, datetime.fromtimestamp((upload_id.int >> 80) / 1000, tz=UTC))
+    return min(created_at, datetime.fromtimestamp(uuid_time.seconds_of(upload_id), tz=UTC))
 
 
 def _is_only_lost(row: Row[Any]) -> bool:

@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import Select, literal, null, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from uplift import uuid_time
 from uplift.ledger.parameters import is_among
 from uplift.ledger.tables import Tombstone, User
 from uplift.lifecycle import State
@@ -62,7 +63,7 @@ async def without_tombstone(
     """A delivered upload that left no tombstone, in the columns of `uploads.UploadRow`.
 
     Whoever submits the same content again knows its type, and its id has the time when it was
-    accepted (RFC 9562, 5.7). Nobody knows any more how often it was tried, when it was delivered or
+    accepted. Nobody knows any more how often it was tried, when it was delivered or
     what 1upHealth calls it. None if the user's erasing has begun.
     """
     user = (
@@ -74,7 +75,7 @@ async def without_tombstone(
     ).one_or_none()
     if user is None:
         return None
-    accepted_at = datetime.fromtimestamp((upload_id.int >> 80) / 1000, UTC)
+    accepted_at = datetime.fromtimestamp(uuid_time.seconds_of(upload_id), UTC)
     return {
         "id": upload_id,
         "user_id": user_id,
