@@ -84,7 +84,6 @@ class UserStatus(Camel):
     erasing: UpstreamErasing | None = Field(
         description="How far that is. Null in lists, and in answers to what changes a user."
     )
-
     patients: dict[str, str] | None = Field(
         description="The ids of the Patients that were named for the user, by destination. Null if"
         " none was, in lists, and in answers to what changes something else.",
@@ -95,7 +94,8 @@ class UserStatus(Camel):
     def of(
         cls, row: UserRow, progress: Progress | None = None, patients: Patients | None = None
     ) -> "UserStatus":
-        """The status of a row; `progress` is how far the user's erasing upstream is."""
+        """The status of a row; `progress` is how far the user's erasing upstream is, `patients` are
+        those that were named."""
         return cls(
             app_user_id=row.app_user_id,
             oneup_user_id=row.oneup_user_id,

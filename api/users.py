@@ -109,7 +109,7 @@ async def get_user(user: UserInPath, relay: RelayDep, caller: CallerDep) -> User
     async with relay.database.transaction() as connection:
         found = await named_user(connection, user)
         progress = await erasing_upstream.progress(connection, user)
-    return UserStatus.of(found, progress, await relay.patient_namer.of(found))
+    return UserStatus.of(found, progress, relay.patient_namer.of(found))
 
 
 @router.get(

@@ -195,7 +195,7 @@ def show(name: _Name, json: _Json = False) -> None:
 
     async def use(relay: Relay) -> tuple[UserRow, Progress | None, Patients]:
         user = await _find(relay, name)
-        return user, await relay.eraser.progress(name), await relay.patient_namer.of(user)
+        return user, await relay.eraser.progress(name), relay.patient_namer.of(user)
 
     user, progress, patients = run(use)
     if json:

@@ -46,7 +46,7 @@ class Persons:
         claim = opened.claim
         key = (claim.user_id, claim.destination, claim.fhir_version)
         known = self._known.get(key)
-        if known is None:
+        if known is None or await self._named(opened) is not None:
             return False
         resource_id = known.partition("/")[2]
         found = await self._calls.look_up(opened, resource_id, resource_type=PATIENT)
@@ -54,7 +54,7 @@ class Persons:
             return False
         if self._known.get(key) == known:
             del self._known[key]
-        return await self._named(opened) is None
+        return True
 
     async def reference(self, opened: Opened) -> str | Response:
         """The reference to the person's Patient: the named one, or else Uplift's, there now.

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uplift.ledger import locks, users
 from uplift.ledger.audit import Action, Actor, note
 from uplift.ledger.tables import User
-from uplift.sealing import UserKey
+from uplift.sealing import KeyRing, UserKey
 
 Patients = Mapping[str, str]
 """The id of a user's Patient, by the destination that has it."""
@@ -22,6 +22,13 @@ Patients = Mapping[str, str]
 def patients_context(user_id: UUID) -> bytes:
     """What the named Patients of a user are bound to."""
     return b"patients " + user_id.bytes
+
+
+def named_for(user: users.UserRow, key_ring: KeyRing) -> Patients:
+    """The named Patients of a user, by their row. Raises SealError if they cannot be opened."""
+    if user.sealed_patients is None:
+        return {}
+    return _open(user.sealed_patients, user.id, user.key(key_ring))
 
 
 async def read(connection: AsyncConnection, user_id: UUID, key: UserKey) -> Patients:

@@ -1,7 +1,7 @@
 """Users in the ledger: their names, and the keys of what is sealed for them."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -66,6 +66,7 @@ class UserRow(LockedUser):
     paused: bool
     sync_token: UUID
     erasing_upstream_since: datetime | None = None
+    sealed_patients: bytes | None = field(default=None, repr=False)
 
 
 def key_context(user_id: UUID) -> bytes:
@@ -179,6 +180,7 @@ def _living() -> Select[Any]:
             is_paused().label("paused"),
             User.sync_token,
             User.erasing_upstream_since,
+            User.sealed_patients,
         )
         .outerjoin(Grant, Grant.user_id == User.id)
         .where(User.erased_at.is_(None))
@@ -233,6 +235,7 @@ def _read(row: Row[Any]) -> UserRow:
         paused=row.paused,
         sync_token=row.sync_token,
         erasing_upstream_since=row.erasing_upstream_since,
+        sealed_patients=row.sealed_patients,
     )
 
 

@@ -119,15 +119,14 @@ class Reader:
             user = await users.require_user(connection, app_user_id, lock=True)
             # Before the read: no read may be missing from the audit trail.
             await note(connection, by, Action.READ_BACK, user_id=user.id)
-            key = user.key(self._key_ring)
-            patients = await named_patients.read(connection, user.id, key)
         channel = self._channels.get(user.destination)
         if channel is None:
             raise UpstreamUnavailable(
                 ProblemType.UPSTREAM_UNAVAILABLE,
                 "The settings have no destination of the user's name for it. Try later.",
             )
-        person = Person(user.id, user.app_user_id, key)
+        person = Person(user.id, user.app_user_id, user.key(self._key_ring))
+        patients = named_patients.named_for(user, self._key_ring)
         return person, channel, patients.get(user.destination)
 
     def _patient(self, channel: Channel, person: Person, named: str | None) -> str | None:

@@ -63,10 +63,9 @@ class PatientNamer:
             await named_patients.write(connection, user.id, key, after, by=by)
             return NamedUser(user, after)
 
-    async def of(self, user: UserRow) -> Patients:
-        """The Patients that were named for a user."""
-        async with self._database.transaction() as connection:
-            return await named_patients.read(connection, user.id, user.key(self._key_ring))
+    def of(self, user: UserRow) -> Patients:
+        """The Patients that were named for a user, by their row."""
+        return named_patients.named_for(user, self._key_ring)
 
 
 def _require_patients(destination: Destination) -> None:

@@ -63,7 +63,7 @@ async def test_it_cannot_be_named_once_a_record_refers_to_another(
     await delivered(relay, "obs-1")
     with pytest.raises(Conflict, match="sent there already"):
         await relay.patient_namer.name("alice", "alice-1", None)
-    assert (await relay.patient_namer.of(await user(relay))) == {}
+    assert relay.patient_namer.of(await user(relay)) == {}
 
 
 async def test_it_can_be_named_again_with_the_same_id_at_any_time(
