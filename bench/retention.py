@@ -132,8 +132,8 @@ async def accept(relay: Relay, count: int) -> list[Any]:
             submission = parse(orjson.dumps(resource), Labels(fhir_version="R4", source="bench"))
             group.append(sealed(submission, user, key, queue=UPLOADS))
         async with relay.database.transaction() as connection:
-            kept = await accepting.put_in_unread(connection, group)
-        ids += [id_ for id_, _ in kept]
+            kept = await accepting.keep(connection, group)
+        ids += [each.id for each in kept]
     return ids
 
 

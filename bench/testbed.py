@@ -176,7 +176,7 @@ class Testbed:
             for number, each in enumerate(new):
                 await asyncio.sleep(began + seconds * number / len(new) - time.monotonic())
                 async with database.transaction() as connection:
-                    await accepting.put_in_unread(connection, [each])
+                    await accepting.keep(connection, [each])
                 dispatcher.dispatch(each.queue, [each.id])
         finally:
             await dispatcher.close()
@@ -188,7 +188,7 @@ class Testbed:
         try:
             for start in range(0, len(new), _GROUP):
                 async with database.transaction() as connection:
-                    await accepting.put_in_unread(connection, new[start : start + _GROUP])
+                    await accepting.keep(connection, new[start : start + _GROUP])
         finally:
             await database.close()
         return [upload.id for upload in new]

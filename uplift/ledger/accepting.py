@@ -69,13 +69,6 @@ async def put_in(
     ]
 
 
-async def put_in_unread(
-    connection: AsyncConnection, group: Sequence[NewUpload]
-) -> list[tuple[UUID, bool]]:
-    """`put_in` without the rows: only each upload's id, and whether it was there before."""
-    return [(each.id, each.duplicate) for each in await keep(connection, group)]
-
-
 async def keep(connection: AsyncConnection, group: Sequence[NewUpload]) -> list[Kept]:
     """`put_in`, but only what became of each. `added` is missing."""
     kept = await _put_in(connection, group, read=False)

@@ -16,7 +16,6 @@ from tests.uplift.test_dispatch import all_ids
 from uplift.control.redrive import Redriver
 from uplift.dispatch import Dispatcher
 from uplift.errors import Conflict, NotFound
-from uplift.ledger import accepting
 from uplift.ledger.audit import SYSTEM, Action, list_events
 from uplift.ledger.database import Database
 from uplift.ledger.dead_letters import Left
@@ -177,7 +176,7 @@ async def many(database: Database, key_ring: KeyRing) -> list[UUID]:
     alice = await rows.add_user(database, key_ring)
     group = [rows.new_upload(alice, queue=(UPLOADS, BULK)[n % 2]) for n in range(_MANY)]
     async with database.transaction() as connection:
-        await accepting.put_in_unread(connection, group)
+        await rows.put_in_unread(connection, group)
         await connection.execute(
             text("UPDATE uploads SET state = 'expired', next_attempt_at = NULL, finish_tag = NULL")
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -52,7 +53,14 @@ async def put(
             body_bytes=body_bytes,
             upstream_key=upstream_key,
         )
-        return (await accepting.put_in_unread(connection, [new]))[0][0]
+        return (await put_in_unread(connection, [new]))[0][0]
+
+
+async def put_in_unread(
+    connection: AsyncConnection, group: Sequence[NewUpload]
+) -> list[tuple[UUID, bool]]:
+    """Put uploads in as batches do: each upload's id, and whether it was there before."""
+    return [(each.id, each.duplicate) for each in await accepting.keep(connection, group)]
 
 
 def new_upload(

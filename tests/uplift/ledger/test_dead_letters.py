@@ -10,7 +10,7 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid4
 
 from tests.uplift.ledger import rows
-from uplift.ledger import accepting, audit, dead_letters, leases
+from uplift.ledger import audit, dead_letters, leases
 from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import Database
 from uplift.ledger.dead_letters import Left, Redriven
@@ -229,7 +229,7 @@ async def test_a_redrive_and_a_newer_version_at_once_leave_one_of_them_to_be_sen
 
         async def put_in(new: NewUpload = new) -> None:
             async with database.transaction() as connection:
-                await accepting.put_in_unread(connection, [new])
+                await rows.put_in_unread(connection, [new])
 
         await asyncio.gather(redrive(database, old), put_in())
         states = [(await rows.row(database, id_)).state for id_ in (old, new.id)]

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event, text
 
 from tests.uplift.ledger import rows
-from uplift.ledger import accepting, dead_letters, fair_queue, leases, pauses
+from uplift.ledger import dead_letters, fair_queue, leases, pauses
 from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import Database
 from uplift.ledger.due import front
@@ -33,7 +33,7 @@ async def put_many(database: Database, user: UserRow, count: int, **more: object
     """That many uploads of one request."""
     group = [rows.new_upload(user, **more) for _ in range(count)]  # type: ignore[arg-type]
     async with database.transaction() as connection:
-        put = await accepting.put_in_unread(connection, group)
+        put = await rows.put_in_unread(connection, group)
     return [id_ for id_, _ in put]
 
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Row, text
 
 from tests.uplift.ledger import rows
-from uplift.ledger import accepting, dead_letters, leases
+from uplift.ledger import dead_letters, leases
 from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import Database
 from uplift.ledger.leases import Outcome
@@ -45,7 +45,7 @@ def labelled(
 
 async def put_in(database: Database, group: list[NewUpload]) -> list[tuple[UUID, bool]]:
     async with database.transaction() as connection:
-        return await accepting.put_in_unread(connection, group)
+        return await rows.put_in_unread(connection, group)
 
 
 @pytest.fixture

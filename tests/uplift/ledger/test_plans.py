@@ -15,7 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests.uplift.ledger import rows
 from uplift.ledger import (
-    accepting,
     backlog,
     cancelling,
     collisions,
@@ -96,7 +95,7 @@ async def _put_in(connection: AsyncConnection, user: UserRow) -> None:
     # Only a record that is there needs questions.
     for _ in range(2):
         new = rows.new_upload(user, identity=b"record")
-        await accepting.put_in_unread(connection, [new])
+        await rows.put_in_unread(connection, [new])
 
 
 # Either leads by the ids: PostgreSQL 18 may skip through the second.

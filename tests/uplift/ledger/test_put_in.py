@@ -13,7 +13,6 @@ from sqlalchemy import Row, delete, event, func, select, text
 from uuid_utils.compat import uuid7
 
 from tests.uplift.ledger import rows
-from uplift.ledger import accepting
 from uplift.ledger.audit import SYSTEM, Action, Actor, list_events
 from uplift.ledger.database import Database
 from uplift.ledger.new_uploads import NewUpload
@@ -33,7 +32,7 @@ def new(user: UserRow, identity: int, content: int) -> NewUpload:
 
 async def put(database: Database, group: list[NewUpload]) -> list[tuple[UUID, bool]]:
     async with database.transaction() as connection:
-        return await accepting.put_in_unread(connection, group)
+        return await rows.put_in_unread(connection, group)
 
 
 async def ledger(database: Database) -> list[tuple[bytes, int, bytes, str]]:
@@ -222,7 +221,7 @@ async def test_a_group_costs_as_many_statements_as_one_upload(
         async with database.transaction() as connection:
             sent = statements(connection.sync_connection)
             group = [new(alice, offset + number, number) for number in range(size)]
-            await accepting.put_in_unread(connection, group)
+            await rows.put_in_unread(connection, group)
             counts.append(len(sent))
     assert counts[0] == counts[1]
 

@@ -1,7 +1,6 @@
 """What records refer to: those of one user and one source, of all who ask at once."""
 
 from tests.uplift.ledger import rows
-from uplift.ledger import accepting
 from uplift.ledger.database import Database
 from uplift.ledger.new_uploads import NewUpload
 from uplift.ledger.reference_targets import Wanted, find_targets
@@ -14,7 +13,7 @@ _KEY, _OTHER, _UNKNOWN = b"k" * 32, b"o" * 32, b"u" * 32
 
 async def _put(database: Database, *new: NewUpload) -> None:
     async with database.transaction() as connection:
-        await accepting.put_in_unread(connection, list(new))
+        await rows.put_in_unread(connection, list(new))
 
 
 async def test_each_gets_what_it_refers_to_of_its_own_user_and_source(

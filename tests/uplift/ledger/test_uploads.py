@@ -28,7 +28,7 @@ async def put(
 ) -> tuple[UUID, bool]:
     async with database.transaction() as connection:
         new = rows.new_upload(user, identity=identity, digest=digest)
-        return (await accepting.put_in_unread(connection, [new]))[0]
+        return (await rows.put_in_unread(connection, [new]))[0]
 
 
 async def states(database: Database) -> list[tuple[int, str]]:
@@ -45,7 +45,7 @@ async def test_a_new_upload_is_queued_due_and_not_dispatched_again_at_once(
 ) -> None:
     async with database.transaction() as connection:
         new = rows.new_upload(alice, queue=BULK, body_bytes=77)
-        assert await accepting.put_in_unread(connection, [new]) == [(new.id, False)]
+        assert await rows.put_in_unread(connection, [new]) == [(new.id, False)]
     row = await rows.row(database, new.id)
     assert (row.state, row.reason, row.version, row.attempts) == ("queued", "new", 1, 0)
     assert (row.queue, row.body_bytes, row.sealed_body) == (BULK, 77, b"sealed")
@@ -167,7 +167,7 @@ async def test_an_upload_whose_transaction_fails_leaves_nothing(
 ) -> None:
     async def fail() -> None:
         async with database.transaction() as connection:
-            await accepting.put_in_unread(connection, [rows.new_upload(alice)])
+            await rows.put_in_unread(connection, [rows.new_upload(alice)])
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

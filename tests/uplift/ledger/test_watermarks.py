@@ -36,7 +36,7 @@ def put(database: Database, alice: UserRow, key_ring: KeyRing) -> Put:
             alice, identity=b"one", digest=content.encode(), key=key, times=times, force=force
         )
         async with database.transaction() as connection:
-            (kept,) = await accepting.put_in_unread(connection, [new])
+            (kept,) = await rows.put_in_unread(connection, [new])
         return kept
 
     return put

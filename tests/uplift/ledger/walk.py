@@ -17,14 +17,13 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
-from tests.uplift.ledger.rows import new_upload
+from tests.uplift.ledger.rows import new_upload, put_in_unread
 from uplift.delivery import results
 from uplift.delivery.outcome import Policy, change_of
 from uplift.delivery.results import LastStep, Result
 from uplift.destinations.responses import Response, ResponseKind
 from uplift.errors import NeedsAuthorization, TokenPending
 from uplift.ledger import (
-    accepting,
     cancelling,
     dead_letters,
     fair_queue,
@@ -175,7 +174,7 @@ class Walk:
             )
             for record in records
         ]
-        kept = await self._run(lambda connection: accepting.put_in_unread(connection, group))
+        kept = await self._run(lambda connection: put_in_unread(connection, group))
         for record, new, (id_, _) in zip(records, group, kept, strict=True):
             self._upstream.places[id_] = record
             if (updated := new.times.updated) is not None:

@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 from tests import factories
 from tests.keys import KEY_RING
 from tests.uplift.ledger import rows
-from uplift.ledger import accepting, batches, credentials, retention, tombstones, uploads
+from uplift.ledger import batches, credentials, retention, tombstones, uploads
 from uplift.ledger.batches import NewLine
 from uplift.ledger.database import Database
 from uplift.ledger.summary import summarize
@@ -59,7 +59,7 @@ async def old(
     upload_id = uuid7(nanoseconds=int((datetime.now(UTC) - timedelta(days=came)).timestamp() * 1e9))
     new = rows.new_upload(user)
     async with database.transaction() as connection:
-        await accepting.put_in_unread(
+        await rows.put_in_unread(
             connection,
             [replace(new, id=upload_id, digest=upload_id.bytes, identity=upload_id.bytes)],
         )
