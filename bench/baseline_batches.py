@@ -24,14 +24,13 @@ import redis.asyncio
 from celery import Celery
 from celery.signals import worker_process_init
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import create_engine, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import sessionmaker
 from starlette.concurrency import run_in_threadpool
 
-from bench.baseline_plain_tables import AT_ONCE, BATCHES, ApiKey, Upload, User, database_url
+from bench.baseline_door import Session, check_key, engine
+from bench.baseline_plain_tables import AT_ONCE, BATCHES, Upload, User, database_url
 
 _redis_url = os.environ["BENCH_REDIS_URL"]
 
@@ -80,41 +79,22 @@ def store(user_id: str) -> None:
         session.commit()
 
 
-_async_engine = create_async_engine(database_url(), pool_size=8, max_overflow=0)
-_new_async_session = async_sessionmaker(_async_engine, expire_on_commit=False)
 _client = redis.asyncio.Redis.from_url(_redis_url)
 
 
 @asynccontextmanager
 async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
     yield
-    await _async_engine.dispose()
+    await engine.dispose()
     await _client.aclose()
 
 
 api = FastAPI(lifespan=_lifespan)
-_bearer = HTTPBearer()
 
 
-async def _session() -> AsyncIterator[AsyncSession]:
-    async with _new_async_session() as opened:
-        yield opened
-
-
-_Session = Annotated[AsyncSession, Depends(_session)]
-
-
-async def _check_key(
-    credentials: Annotated[HTTPAuthorizationCredentials, Depends(_bearer)], session: _Session
-) -> None:
-    key_hash = hashlib.sha256(credentials.credentials.encode()).digest()
-    if await session.get(ApiKey, key_hash) is None:
-        raise HTTPException(401)
-
-
-@api.post("/batches", status_code=202, dependencies=[Depends(_check_key)])
+@api.post("/batches", status_code=202, dependencies=[Depends(check_key)])
 async def submit(
-    request: Request, session: _Session, user: Annotated[str, Query()]
+    request: Request, session: Session, user: Annotated[str, Query()]
 ) -> dict[str, Any]:
     """Put the lines of a batch into Redis, and enqueue their tasks."""
     user_id = await session.scalar(select(User.id).where(User.name == user))

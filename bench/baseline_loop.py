@@ -6,7 +6,7 @@ python -m bench.baseline_loop --url http://127.0.0.1:8099 --count 4000 --in-flig
 import argparse
 import asyncio
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import aiohttp
 import httpx
@@ -17,18 +17,28 @@ from uplift.destinations.destination import BundleType
 from uplift.destinations.requests import Entry, Put, bundle_body
 
 
+def open_client(
+    in_flight: int, *, seconds: float, headers: Mapping[str, str] = {}
+) -> httpx.AsyncClient:
+    """httpx over aiohttp's transport, with a time limit: httpx's own pool would be the limit."""
+
+    def session() -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=in_flight))
+
+    return httpx.AsyncClient(
+        transport=AiohttpTransport(client=session), timeout=seconds, headers=headers
+    )
+
+
 async def post_all(url: str, count: int, in_flight: int, entries: int = 1) -> None:
     """Post `count` resources, `in_flight` requests at a time, each with so many `entries`.
 
     Raises httpx's errors, also unless 2xx.
     """
 
-    def session() -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=in_flight))
-
     waiting = _requests(bodies("loop", count), entries)
     headers = {"Authorization": "Bearer bench", "Content-Type": "application/json"}
-    async with httpx.AsyncClient(transport=AiohttpTransport(client=session), timeout=60) as client:
+    async with open_client(in_flight, seconds=60) as client:
 
         async def post_next() -> None:
             for address, body in waiting:

@@ -12,16 +12,13 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from starlette.concurrency import run_in_threadpool
 
 from bench.baseline_celery import deliver
-from bench.baseline_plain_tables import ApiKey, Upload, User, database_url
+from bench.baseline_door import Session, check_key, engine
+from bench.baseline_plain_tables import Upload, User
 
-engine = create_async_engine(database_url(), pool_size=8, max_overflow=0)
-new_session = async_sessionmaker(engine, expire_on_commit=False)
 in_threads = os.environ.get("BENCH_ENQUEUE") == "threads"
 
 
@@ -33,25 +30,6 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 
 
 app = FastAPI(lifespan=lifespan)
-bearer = HTTPBearer()
-
-
-async def session() -> AsyncIterator[AsyncSession]:
-    """One session for each request."""
-    async with new_session() as opened:
-        yield opened
-
-
-Session = Annotated[AsyncSession, Depends(session)]
-
-
-async def check_key(
-    credentials: Annotated[HTTPAuthorizationCredentials, Depends(bearer)], session: Session
-) -> None:
-    """401 for an unknown key."""
-    key_hash = hashlib.sha256(credentials.credentials.encode()).digest()
-    if await session.get(ApiKey, key_hash) is None:
-        raise HTTPException(401)
 
 
 @app.post("/uploads", status_code=202, dependencies=[Depends(check_key)])

@@ -19,10 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import uuid4
 
-import aiohttp
-import httpx
-from httpx_aiohttp import AiohttpTransport
-
+from bench.baseline_loop import open_client
 from bench.resources import bodies
 from uplift.destinations.destination import BundleType
 from uplift.destinations.references import Rewriting, parse, rewritten, write
@@ -58,9 +55,6 @@ def send_all(
 
 
 async def _send(base: str, count: int, in_flight: int, entries: int) -> Taken:
-    def session() -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=in_flight))
-
     headers = {
         "Content-Type": "application/fhir+json",
         "Accept": "application/fhir+json",
@@ -68,8 +62,7 @@ async def _send(base: str, count: int, in_flight: int, entries: int) -> Taken:
     }
     if authorization := os.environ.get("BENCH_AUTHORIZATION"):
         headers["Authorization"] = authorization
-    transport = AiohttpTransport(client=session)
-    async with httpx.AsyncClient(transport=transport, timeout=_SECONDS, headers=headers) as client:
+    async with open_client(in_flight, seconds=_SECONDS, headers=headers) as client:
         for number in range(_PEOPLE):
             patient = {"resourceType": "Patient", "id": f"bench-{number}"}
             answer = await client.put(f"{base}/Patient/bench-{number}", json=patient)
