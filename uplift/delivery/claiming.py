@@ -6,10 +6,8 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uplift.delivery.heartbeats import Heartbeats
@@ -226,8 +224,8 @@ class Claimer:
         count = self._in_flight.fit([each.body_bytes for each in found.values()], self._destination)
         fitting = dict(islice(found.items(), count))
         acquired.body_bytes = sum(each.body_bytes for each in fitting.values())
-        planned = groups([_candidate(each.row) for each in fitting.values()], self._to)
-        limits = {id_: each.row.bundle_limit for id_, each in fitting.items()}
+        planned = groups([_candidate(each) for each in fitting.values()], self._to)
+        limits = {id_: each.bundle_limit for id_, each in fitting.items()}
         claims = await leases.lease(
             connection,
             fitting,
@@ -256,13 +254,13 @@ class Claimer:
         )
 
 
-def _candidate(row: Row[Any]) -> Candidate:
+def _candidate(due: Due) -> Candidate:
     return Candidate(
-        upload_id=row.id,
-        user_id=row.user_id,
-        fhir_version=row.fhir_version,
-        body_bytes=row.body_bytes,
-        limit=row.bundle_limit,
+        upload_id=due.id,
+        user_id=due.user_id,
+        fhir_version=due.fhir_version,
+        body_bytes=due.body_bytes,
+        limit=due.bundle_limit,
         # These read first, or do not send: nobody should wait for them.
-        alone=row.cancel_requested or row.past_deadline or row.read_first,
+        alone=due.cancel_requested or due.past_deadline or due.read_first,
     )

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
@@ -11,7 +12,6 @@ from sqlalchemy import (
     ColumnElement,
     Float,
     FromClause,
-    Row,
     Select,
     SQLColumnExpression,
     and_,
@@ -132,6 +132,54 @@ def is_over(
     return over
 
 
+class Due(NamedTuple):
+    """What a claim knows of an upload that it locked. Nobody else can claim it until the
+    transaction ends. It is due if it `may` be claimed.
+
+    `crashes` is how many of its leases ran out, one after the other. What else is not a column is
+    as `leases.Claim` has it; `older_lost` is None if no older version is in doubt.
+    """
+
+    id: UUID
+    user_id: UUID
+    record_id: UUID
+    destination: str
+    fhir_version: str
+    resource_type: str
+    body_bytes: int
+    crashes: int
+    attempts: int
+    maybe_sent: bool
+    maybe_lost: bool
+    restored: bool
+    empty_searches: int
+    cancel_requested: bool
+    bundle_limit: int
+    validated: bool
+    created_at: datetime
+    reason: str | None
+    older_lost: bool | None
+    maybe_overwritten: bool | None
+    read_first: bool
+    past_deadline: bool
+    app_user_id: str | None
+    master_key_id: str | None
+    wrapped_key: bytes | None
+    record_receipt: bytes | None
+    upstream_key: bytes | None
+    derived_id: str | None
+    source_key: bytes | None
+    waited_seconds: float | None
+    due_seconds: float
+    ledger_at: float
+    may: bool
+
+    @property
+    def fhir_type(self) -> FhirType:
+        """Its FHIR version and resource type."""
+        return FhirType(self.fhir_version, self.resource_type)
+
+
 _COLUMNS = (
     Upload.id,
     Upload.user_id,
@@ -157,27 +205,6 @@ _COLUMNS = (
     Upload.finish_tag,
     Upload.waiting_since,
 )
-# What of these a claim reads; the others are for the conditions.
-_READ = (
-    "id",
-    "user_id",
-    "record_id",
-    "destination",
-    "fhir_version",
-    "resource_type",
-    "body_bytes",
-    "crashes",
-    "attempts",
-    "maybe_sent",
-    "maybe_lost",
-    "restored",
-    "empty_searches",
-    "cancel_requested",
-    "bundle_limit",
-    "validated",
-    "created_at",
-    "reason",
-)
 
 
 def _locked(*conditions: ColumnElement[bool]) -> Select[Any]:
@@ -199,45 +226,51 @@ def _person_of(upload: Any) -> FromClause:
     return found.lateral("person")
 
 
+def _epoch(time: Any) -> ColumnElement[float]:
+    return func.extract("epoch", time).cast(Float)
+
+
 def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
-    """What a claim needs to know of locked uploads, and whether it `may` have them."""
+    """The columns of `Due` for locked uploads, and more behind them."""
     upload = locked.c
     person_of = _person_of(upload)
     person = person_of.c
+    columns: dict[str, SQLColumnExpression[Any]] = {
+        "older_lost": _older_lost(upload),
+        "maybe_overwritten": _is_newer_than_doubt(upload),
+        "read_first": _restored_since(upload),
+        "past_deadline": func.coalesce(
+            is_over(
+                bindparam("stalled_seconds", type_=Float),
+                bindparam("machine", type_=Float),
+                upload,
+            ),
+            text("false"),
+        ),
+        "app_user_id": person.app_user_id,
+        "master_key_id": person.master_key_id,
+        "wrapped_key": person.wrapped_key,
+        "record_receipt": Delivery.sealed_receipt,
+        "upstream_key": Record.upstream_key,
+        "derived_id": Record.derived_id,
+        "source_key": Record.source_key,
+        "waited_seconds": _epoch(func.now() - upload.waiting_since),
+        "due_seconds": _epoch(func.now() - upload.next_attempt_at),
+        "ledger_at": _epoch(func.now()),
+        "may": and_(
+            person.erased_at.is_(None),
+            # Of who is erased upstream nothing is sent, but what may be there is looked up.
+            or_(person.erasing_upstream_since.is_(None), upload.cancel_requested),
+            _may_go_there(upload, person),
+            _older_had_time(upload),
+            *_may_be_sent(upload),
+        ),
+    }
+    in_order = [
+        columns[name].label(name) if name in columns else upload[name] for name in Due._fields
+    ]
     return (
-        select(
-            *(upload[name] for name in _READ),
-            _older_lost(upload).label("older_lost"),
-            _is_newer_than_doubt(upload).label("maybe_overwritten"),
-            _restored_since(upload).label("read_first"),
-            func.coalesce(
-                is_over(
-                    bindparam("stalled_seconds", type_=Float),
-                    bindparam("machine", type_=Float),
-                    upload,
-                ),
-                text("false"),
-            ).label("past_deadline"),
-            person.app_user_id,
-            person.master_key_id,
-            person.wrapped_key,
-            Delivery.sealed_receipt.label("record_receipt"),
-            Record.upstream_key,
-            Record.derived_id,
-            Record.source_key,
-            func.extract("epoch", func.now() - upload.waiting_since).label("waited_seconds"),
-            func.extract("epoch", func.now() - upload.next_attempt_at).label("due_seconds"),
-            func.extract("epoch", func.now()).label("ledger_at"),
-            and_(
-                person.erased_at.is_(None),
-                # Of who is erased upstream nothing is sent, but what may be there is looked up.
-                or_(person.erasing_upstream_since.is_(None), upload.cancel_requested),
-                _may_go_there(upload, person),
-                _older_had_time(upload),
-                *_may_be_sent(upload),
-            ).label("may"),
-            *more,
-        )
+        select(*in_order, *more)
         .select_from(locked)
         .join(person_of, text("true"))
         .join(Record, Record.id == upload.record_id)
@@ -282,16 +315,6 @@ def _clock(stalled_seconds: float) -> dict[str, float]:
     return {"stalled_seconds": stalled_seconds, "machine": time.time()}
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
-    """A due upload that nobody else can claim until the transaction ends. `crashes` is how many of
-    its leases ran out, one after the other."""
-
-    body_bytes: int
-    crashes: int
-    row: Row[Any] = field(repr=False)
-
-
 async def due_among(
     connection: AsyncConnection, ids: Sequence[UUID], *, stalled_seconds: float = 0.0
 ) -> dict[UUID, Due]:
@@ -300,7 +323,8 @@ async def due_among(
     For `stalled_seconds` nothing could be sent: their time to give up is later by as much.
     """
     rows = await _DUE.execute(connection, {"ids": list(ids), **_clock(stalled_seconds)})
-    return {row.id: Due(row.body_bytes, row.crashes, row) for row in rows if row.may}
+    found = map(Due._make, rows)
+    return {each.id: each for each in found if each.may}
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,32 +352,30 @@ async def front(
     finds that it may. What is of a type of which only probes are sent is set aside.
     `stalled_seconds` as in `due_among`, `longest_wait` as in `fair_queue.untag`.
     """
-    rows = (
-        await _FRONT.execute(
-            connection,
-            {
-                "queue": queue,
-                "destination": destination,
-                "limit": limit,
-                **_clock(stalled_seconds),
-            },
-        )
-    ).all()
-    due = {row.id: Due(row.body_bytes, row.crashes, row) for row in rows if row.may}
-    if len(due) < len(rows):
-        passed = [row.id for row in rows if not row.may]
+    rows = await _FRONT.execute(
+        connection,
+        {
+            "queue": queue,
+            "destination": destination,
+            "limit": limit,
+            **_clock(stalled_seconds),
+        },
+    )
+    found = [Due._make(row[: len(Due._fields)]) for row in rows]
+    due = {each.id: each for each in found if each.may}
+    if len(due) < len(found):
+        passed = [each.id for each in found if not each.may]
         await fair_queue.untag(connection, passed, longest_wait=longest_wait)
-    waiting = [id_ for id_, each in due.items() if _waits_for_type(each.row, probing)]
-    if waiting:
+    if probing and (waiting := [each.id for each in due.values() if _waits(each, probing)]):
         await set_aside(connection, queue, destination, waiting, probing)
         due = {id_: each for id_, each in due.items() if id_ not in waiting}
-    return Front(len(rows), due)
+    return Front(len(found), due)
 
 
-def _waits_for_type(row: Row[Any], probing: Collection[FhirType]) -> bool:
+def _waits(due: Due, probing: Collection[FhirType]) -> bool:
     return waits(
-        FhirType(row.fhir_version, row.resource_type),
+        due.fhir_type,
         probing,
-        last_attempt=row.past_deadline or row.cancel_requested,
-        crashes=row.crashes,
+        last_attempt=due.past_deadline or due.cancel_requested,
+        crashes=due.crashes,
     )

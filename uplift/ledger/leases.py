@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NotRequired, TypedDict, Unpack
+from typing import NotRequired, TypedDict, Unpack
 from uuid import UUID
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid4
 
@@ -149,9 +149,9 @@ async def lease(
     if not due:
         return []
     lease_id = uuid4()
-    again = [row.id for each in due.values() if (row := each.row).maybe_sent]
+    again = [id_ for id_, each in due.items() if each.maybe_sent]
     overtaken = await supersede_overtaken(connection, again)
-    rows = [each.row for id_, each in due.items() if id_ not in overtaken]
+    rows = [each for id_, each in due.items() if id_ not in overtaken]
     collisions = (
         set() if terms.get("allow_shared_ids") else await colliding(connection, _claimed(rows))
     )
@@ -200,15 +200,15 @@ async def lease(
             app_user_id=row.app_user_id or "",
             wrapped_key=WrappedKey(row.master_key_id or "", row.wrapped_key or b""),
             record_receipt=row.record_receipt,
-            due_seconds=float(row.due_seconds),
-            ledger_at=float(row.ledger_at),
+            due_seconds=row.due_seconds,
+            ledger_at=row.ledger_at,
             newer_since=accepted_at(row.id, row.created_at) if row.restored else None,
             maybe_lost=_is_only_lost(row),
             older_in_doubt=row.older_lost is not None,
             read_first=row.read_first,
             derived_id=row.derived_id,
             source_key=row.source_key,
-            waited_seconds=None if row.waited_seconds is None else float(row.waited_seconds),
+            waited_seconds=row.waited_seconds,
             redriven=row.reason == Reason.REDRIVEN,
             bundle_limit=row.bundle_limit,
             trace_parent=contents[row.id][1],
@@ -226,14 +226,14 @@ def accepted_at(upload_id: UUID, created_at: datetime) -> datetime:
     return min(created_at, datetime.fromtimestamp(uuid_time.seconds_of(upload_id), tz=UTC))
 
 
-def _is_only_lost(row: Row[Any]) -> bool:
+def _is_only_lost(row: Due) -> bool:
     own = (row.maybe_lost,) if row.maybe_sent else ()
     older = (row.older_lost,) if row.older_lost is not None else ()
     reasons = own + older
     return bool(reasons) and all(reasons)
 
 
-def _claimed(rows: Sequence[Row[Any]]) -> list[Claimed]:
+def _claimed(rows: Sequence[Due]) -> list[Claimed]:
     return [
         Claimed(*_place(row), upstream_key=bytes(row.upstream_key))
         for row in rows
@@ -241,7 +241,7 @@ def _claimed(rows: Sequence[Row[Any]]) -> list[Claimed]:
     ]
 
 
-def _place(row: Row[Any]) -> tuple[UUID, str]:
+def _place(row: Due) -> tuple[UUID, str]:
     return row.record_id, row.destination
 
 

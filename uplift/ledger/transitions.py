@@ -63,39 +63,10 @@ class Change:
         if self.reset and (self.source not in DEAD_LETTERS or self.target is not State.QUEUED):
             raise ValueError("Only a dead letter that is queued can be reset.")
 
-    def _row(self) -> dict[str, Any]:
-        return {
-            "id": self.upload_id,
-            "source": self.source,
-            "target": self.target,
-            "reason": self.reason,
-            "lease_id": self.lease_id,
-            "new_lease_id": self.new_lease_id,
-            "lease_seconds": self.lease_seconds,
-            "attempt_seconds": self.attempt_seconds,
-            "process_id": self.process_id,
-            "delay": self.delay,
-            "clock": self.clock,
-            "maybe_sent": self.maybe_sent,
-            "sent_itself": self.sent_itself,
-            "empty_searches": self.empty_searches,
-            "bundle_limit": self.bundle_limit,
-            "possible_duplicate": self.possible_duplicate,
-            "maybe_overwritten": self.maybe_overwritten,
-            "crashed": self.crashed,
-            "crashed_alone": self.crashed_alone,
-            "keeps_crashes": self.keeps_crashes,
-            "free": self.free,
-            "last_response": self.last_response,
-            "issues": self.issues,
-            "receipt": self.sealed_receipt or None,
-            "reset": self.reset,
-        }
-
 
 _CHANGES = Rows(
     "changes",
-    id="uuid",
+    upload_id="uuid",
     source="text",
     target="text",
     reason="text",
@@ -118,7 +89,7 @@ _CHANGES = Rows(
     free="bool",
     last_response="text",
     issues="jsonb",
-    receipt="bytea",
+    sealed_receipt="bytea",
     reset="bool",
 )
 
@@ -174,12 +145,12 @@ _CHANGE = _CHANGES.statement("""
         waiting_since = CASE WHEN c.reset THEN NULL
             WHEN c.reason = 'awaiting_reference' THEN least(coalesce(u.waiting_since, now()), now())
             ELSE u.waiting_since END,
-        sealed_receipt = coalesce(c.receipt, u.sealed_receipt),
+        sealed_receipt = coalesce(c.sealed_receipt, u.sealed_receipt),
         sealed_body = CASE WHEN c.target IN ('delivered', 'cancelled', 'superseded')
                            THEN NULL ELSE u.sealed_body END,
         delivered_at = CASE WHEN c.target = 'delivered' THEN now() END
     FROM {changes} AS c
-    WHERE u.id = c.id AND u.state = c.source
+    WHERE u.id = c.upload_id AND u.state = c.source
       AND (c.source <> 'sending' OR u.lease_id = c.lease_id)
     RETURNING u.id
 """)
@@ -192,8 +163,5 @@ async def change_state(connection: AsyncConnection, changes: Sequence[Change]) -
     """
     if not changes:
         return set()
-    rows = await connection.execute(
-        _CHANGE,
-        _CHANGES.parameter(change._row() for change in changes),  # noqa: SLF001  a part of it
-    )
-    return {row.id for row in rows}
+    rows = await connection.execute(_CHANGE, _CHANGES.parameter(changes))
+    return set(rows.scalars())
