@@ -91,7 +91,8 @@ _STANDINGS = text("""
 
 _MOVES = Rows("moves", id="uuid", destination="text")
 _MOVE = _MOVES.statement(
-    "UPDATE uploads AS u SET destination = m.destination FROM {moves} AS m WHERE u.id = m.id"
+    "UPDATE uploads AS u SET destination = m.destination FROM {moves} AS m"
+    " WHERE u.id = ANY ({moves.id}) AND u.id = m.id"
 )
 
 _VERSIONS = Rows("versions", record_id="uuid", version="int")
@@ -102,7 +103,8 @@ _OLDER_UNSENT = _VERSIONS.statement("""
     FROM uploads AS u
     JOIN {versions} AS n
         ON u.record_id = n.record_id AND u.version < n.version
-    WHERE u.state IN ('queued', 'parked') AND NOT u.maybe_sent
+    WHERE u.record_id = ANY ({versions.record_id})
+        AND u.state IN ('queued', 'parked') AND NOT u.maybe_sent
     ORDER BY u.id FOR UPDATE OF u
 """)
 

@@ -75,30 +75,30 @@ def _may_go_there(upload: Any, person: Any) -> ColumnElement[bool]:
 _LINGERS = text("interval '1 day'")
 
 
-def _is_newer_than_doubt(upload: Any) -> ColumnElement[bool]:
+def _is_newer_than_doubt(upload: Any, delivery: Any) -> ColumnElement[bool]:
     """Whether an older version may be stored late: it was sent there without a precondition."""
-    lately = Delivery.in_doubt_until > func.now() - _LINGERS
-    newer: ColumnElement[bool] = Delivery.in_doubt_version < upload.version
-    return newer & lately
+    lately = delivery.in_doubt_until > func.now() - _LINGERS
+    newer: ColumnElement[bool] = and_(delivery.in_doubt_version < upload.version, lately)
+    return newer
 
 
-def _older_had_time(upload: Any) -> ColumnElement[bool]:
+def _older_had_time(upload: Any, delivery: Any) -> ColumnElement[bool]:
     """Whether an older version that may be stored late had time to arrive."""
-    waits = _is_newer_than_doubt(upload) & (Delivery.in_doubt_until > func.now())
+    waits = _is_newer_than_doubt(upload, delivery) & (delivery.in_doubt_until > func.now())
     return func.coalesce(~waits, text("true"))
 
 
-def _restored_since(upload: Any) -> ColumnElement[bool]:
+def _restored_since(upload: Any, delivery: Any) -> ColumnElement[bool]:
     """Whether the ledger went back in time since its record was last delivered there: it may not
     know what is there."""
-    since_delivered = Restore.at > Delivery.delivered_at
-    never_delivered = Delivery.delivered_at.is_(None) & (
+    since_delivered = Restore.at > delivery.delivered_at
+    never_delivered = delivery.delivered_at.is_(None) & (
         (Restore.at > upload.created_at) | (Restore.look_until > upload.created_at)
     )
     return select(1).select_from(Restore).where(since_delivered | never_delivered).exists()
 
 
-def _older_lost(upload: Any) -> Any:
+def _older_lost(upload: Any, delivery: Any) -> Any:
     """Whether older versions may be at the destination only because the ledger lost commits; NULL
     if none may be, or something was delivered there since."""
     older = aliased(Upload)
@@ -107,7 +107,7 @@ def _older_lost(upload: Any) -> Any:
         .where(
             older.record_id == upload.record_id,
             older.version < upload.version,
-            older.version > func.coalesce(Delivery.version, 0),
+            older.version > func.coalesce(delivery.version, 0),
             older.destination == upload.destination,
             older.maybe_sent,
             state_is(older.state, *sorted(ENDED_UNDELIVERED)),
@@ -211,9 +211,13 @@ def _locked(*conditions: ColumnElement[bool]) -> Select[Any]:
     return select(*_COLUMNS).where(*conditions).with_for_update(skip_locked=True)
 
 
+def _looked_up(found: Select[Any], name: str) -> FromClause:
+    """What is found for each upload, one after the other: PostgreSQL would rather read ten thousand
+    users than look up a hundred. An offset keeps it from that."""
+    return found.offset(literal_column("0")).lateral(name)
+
+
 def _person_of(upload: Any) -> FromClause:
-    """Its user. They are looked up by their ids, one by one: PostgreSQL would rather read ten
-    thousand users than look up a hundred. An offset keeps it from that."""
     columns = (
         User.app_user_id,
         User.master_key_id,
@@ -222,8 +226,26 @@ def _person_of(upload: Any) -> FromClause:
         User.erased_at,
         User.erasing_upstream_since,
     )
-    found = select(*columns).where(User.id == upload.user_id).offset(literal_column("0"))
-    return found.lateral("person")
+    return _looked_up(select(*columns).where(User.id == upload.user_id), "person")
+
+
+def _record_of(upload: Any) -> FromClause:
+    columns = (Record.upstream_key, Record.derived_id, Record.source_key)
+    return _looked_up(select(*columns).where(Record.id == upload.record_id), "record")
+
+
+def _delivery_of(upload: Any) -> FromClause:
+    columns = (
+        Delivery.sealed_receipt,
+        Delivery.version,
+        Delivery.delivered_at,
+        Delivery.in_doubt_version,
+        Delivery.in_doubt_until,
+    )
+    found = select(*columns).where(
+        Delivery.record_id == upload.record_id, Delivery.destination == upload.destination
+    )
+    return _looked_up(found, "delivery")
 
 
 def _epoch(time: Any) -> ColumnElement[float]:
@@ -233,12 +255,16 @@ def _epoch(time: Any) -> ColumnElement[float]:
 def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
     """The columns of `Due` for locked uploads, and more behind them."""
     upload = locked.c
-    person_of = _person_of(upload)
-    person = person_of.c
+    person_of, record_of, delivery_of = (
+        _person_of(upload),
+        _record_of(upload),
+        _delivery_of(upload),
+    )
+    person, record, delivery = person_of.c, record_of.c, delivery_of.c
     columns: dict[str, SQLColumnExpression[Any]] = {
-        "older_lost": _older_lost(upload),
-        "maybe_overwritten": _is_newer_than_doubt(upload),
-        "read_first": _restored_since(upload),
+        "older_lost": _older_lost(upload, delivery),
+        "maybe_overwritten": _is_newer_than_doubt(upload, delivery),
+        "read_first": _restored_since(upload, delivery),
         "past_deadline": func.coalesce(
             is_over(
                 bindparam("stalled_seconds", type_=Float),
@@ -250,10 +276,10 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
         "app_user_id": person.app_user_id,
         "master_key_id": person.master_key_id,
         "wrapped_key": person.wrapped_key,
-        "record_receipt": Delivery.sealed_receipt,
-        "upstream_key": Record.upstream_key,
-        "derived_id": Record.derived_id,
-        "source_key": Record.source_key,
+        "record_receipt": delivery.sealed_receipt,
+        "upstream_key": record.upstream_key,
+        "derived_id": record.derived_id,
+        "source_key": record.source_key,
         "waited_seconds": _epoch(func.now() - upload.waiting_since),
         "due_seconds": _epoch(func.now() - upload.next_attempt_at),
         "ledger_at": _epoch(func.now()),
@@ -262,7 +288,7 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
             # Of who is erased upstream nothing is sent, but what may be there is looked up.
             or_(person.erasing_upstream_since.is_(None), upload.cancel_requested),
             _may_go_there(upload, person),
-            _older_had_time(upload),
+            _older_had_time(upload, delivery),
             *_may_be_sent(upload),
         ),
     }
@@ -273,13 +299,8 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
         select(*in_order, *more)
         .select_from(locked)
         .join(person_of, text("true"))
-        .join(Record, Record.id == upload.record_id)
-        .outerjoin(
-            Delivery,
-            and_(
-                Delivery.record_id == upload.record_id, Delivery.destination == upload.destination
-            ),
-        )
+        .join(record_of, text("true"))
+        .outerjoin(delivery_of, text("true"))
     )
 
 

@@ -193,7 +193,7 @@ _NOTE_LATEST = _LATEST.statement("""
         source_key = n.source_key, server_key = n.server_key, derived_id = n.derived_id,
         sealed_watermark = coalesce(n.watermark, r.sealed_watermark)
     FROM {latest} AS n
-    WHERE r.id = n.record_id
+    WHERE r.id = ANY ({latest.record_id}) AND r.id = n.record_id
 """)
 
 _AT = Rows("at", record_id="uuid", destination="text", upload_id="uuid")
@@ -204,8 +204,13 @@ _LATEST_UPLOADS = _AT.statement("""
         CASE WHEN u.cancel_requested AND u.state IN ('parked', 'queued', 'sending')
             THEN 'cancelled' ELSE u.state END AS state
     FROM {at} AS a
-    LEFT JOIN uploads AS u ON u.id = a.upload_id
-    LEFT JOIN deliveries AS d ON d.record_id = a.record_id AND d.destination = a.destination
+    LEFT JOIN LATERAL (
+        SELECT destination, state, cancel_requested FROM uploads WHERE id = a.upload_id OFFSET 0
+    ) AS u ON true
+    LEFT JOIN LATERAL (
+        SELECT digest FROM deliveries
+        WHERE record_id = a.record_id AND destination = a.destination OFFSET 0
+    ) AS d ON true
 """)
 
 
@@ -266,7 +271,10 @@ _STANDINGS = _AT.statement("""
          WHERE record_id = a.record_id AND destination = a.destination AND version = d.version
             AND digest = d.digest AND state = 'delivered') AS delivered_upload_id
     FROM {at} AS a
-    LEFT JOIN deliveries AS d ON d.record_id = a.record_id AND d.destination = a.destination
+    LEFT JOIN LATERAL (
+        SELECT version, digest FROM deliveries
+        WHERE record_id = a.record_id AND destination = a.destination OFFSET 0
+    ) AS d ON true
 """)
 
 

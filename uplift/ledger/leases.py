@@ -274,7 +274,8 @@ _CLOSING = """
     UPDATE attempts AS a SET closed_at = now(), outcome = e.outcome,
         status_code = e.status_code, duration_ms = e.duration_ms
     FROM {ended} AS e
-    WHERE a.lease_id = e.lease_id AND a.upload_id = e.upload_id
+    WHERE a.lease_id = ANY ({ended.lease_id})
+        AND a.lease_id = e.lease_id AND a.upload_id = e.upload_id
 """
 _CLOSE_ATTEMPTS = _ENDED.statement(_CLOSING)
 
@@ -290,7 +291,10 @@ _CLOSE_DELIVERED = _DELIVERED.statement(
     SELECT DISTINCT ON (u.record_id, u.destination) u.record_id, u.destination, now(), u.version,
         u.digest, e.receipt, e.receipt_key
     FROM {{delivered}} AS e
-    JOIN uploads AS u ON u.id = e.upload_id AND u.state = 'delivered'
+    CROSS JOIN LATERAL (
+        SELECT record_id, destination, version, digest FROM uploads
+        WHERE id = e.upload_id AND state = 'delivered' OFFSET 0
+    ) AS u
     ORDER BY u.record_id, u.destination, u.version DESC
     ON CONFLICT (record_id, destination) DO UPDATE
     SET delivered_at = excluded.delivered_at, version = excluded.version,

@@ -130,8 +130,10 @@ _ADD = """
         RETURNING id, maybe_sent, created_at
     ), noted AS (
         INSERT INTO audit_events (actor, action, pseudonym, upload_id)
-        SELECT new.actor, :action, users.pseudonym, new.id
-        FROM new JOIN added ON added.id = new.id JOIN users ON users.id = new.user_id
+        SELECT new.actor, :action, owner.pseudonym, new.id
+        FROM new JOIN added ON added.id = new.id CROSS JOIN LATERAL (
+            SELECT pseudonym FROM users WHERE id = new.user_id OFFSET 0
+        ) AS owner
         ORDER BY new.id
     )
     {result}

@@ -72,9 +72,23 @@ class Rows:
         )
         names = ", ".join(columns)
         self._query = f"(SELECT {names} FROM ROWS FROM ({functions}) AS j(nth, {names}))"  # noqa: S608  names from our own code
+        # Cast once more, or `ANY` would take it for a subquery of rows.
+        self._arrays = {
+            f"{{{name}.{column}}}": (
+                f"CAST((SELECT CAST(:{name}_{column} AS {type_}[])) AS {type_}[])"
+            )
+            for column, type_ in columns.items()
+        }
 
     def statement(self, sql: str) -> TextClause:
-        """The statement of that text, in which `{name}` stands for the rows as a subquery."""
+        """The statement of that text, in which `{name}` stands for the rows as a subquery, and
+        `{name.column}` for a column as an array.
+
+        A large table that is joined to the rows must be looked up by index: where `ANY` of such an
+        array restricts it, or it is in a LATERAL subquery with an OFFSET. To PostgreSQL, which
+        expects a thousand rows, it seems better to read it whole and hash it, and it keeps that
+        plan while the table grows.
+        """
         return text(self.within(sql))
 
     def written(self, sql: str) -> Written:
@@ -83,7 +97,10 @@ class Rows:
 
     def within(self, sql: str) -> str:
         """That text with the subquery, for a statement that takes rows of another kind, too."""
-        return sql.replace(f"{{{self._name}}}", self._query)
+        sql = sql.replace(f"{{{self._name}}}", self._query)
+        for written, array in self._arrays.items():
+            sql = sql.replace(written, array)
+        return sql
 
     def parameter(self, rows: Iterable[object]) -> dict[str, object]:
         """The parameters with these rows: mappings, or objects. What a row lacks is null."""

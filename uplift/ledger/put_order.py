@@ -24,7 +24,9 @@ _NOTE = _IN_DOUBT.statement(f"""
     INSERT INTO deliveries AS d (record_id, destination, in_doubt_version, in_doubt_until)
     SELECT DISTINCT ON (u.record_id, u.destination) u.record_id, u.destination, u.version,
         now() + make_interval(secs => n.seconds)
-    FROM {{in_doubt}} AS n JOIN uploads AS u ON u.id = n.upload_id
+    FROM {{in_doubt}} AS n CROSS JOIN LATERAL (
+        SELECT record_id, destination, version FROM uploads WHERE id = n.upload_id OFFSET 0
+    ) AS u
     WHERE u.destination IN {DERIVES_IDS}
     ORDER BY u.record_id, u.destination, u.version DESC
     ON CONFLICT (record_id, destination) DO UPDATE

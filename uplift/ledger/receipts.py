@@ -19,7 +19,7 @@ _ASSIGNED = Rows("assigned", upload_id="uuid", destination="text", record_id="uu
 _TAKEN = _ASSIGNED.statement("""
     SELECT a.upload_id FROM {assigned} AS a
     WHERE EXISTS (SELECT FROM deliveries AS d WHERE d.receipt_key = a.key
-                  AND d.destination = a.destination AND d.record_id <> a.record_id)
+                  AND d.destination = a.destination AND d.record_id <> a.record_id OFFSET 0)
 """)
 
 

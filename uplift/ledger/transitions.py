@@ -150,7 +150,7 @@ _CHANGE = _CHANGES.statement("""
                            THEN NULL ELSE u.sealed_body END,
         delivered_at = CASE WHEN c.target = 'delivered' THEN now() END
     FROM {changes} AS c
-    WHERE u.id = c.upload_id AND u.state = c.source
+    WHERE u.id = ANY ({changes.upload_id}) AND u.id = c.upload_id AND u.state = c.source
       AND (c.source <> 'sending' OR u.lease_id = c.lease_id)
     RETURNING u.id
 """)

@@ -70,13 +70,13 @@ _KEYS = Rows("keys", id="uuid", old_id="text", old_key="bytea", new_id="text", n
 # each other. FOR NO KEY UPDATE lets uploads that come in meanwhile refer to their user.
 _REPLACE = _KEYS.statement("""
     WITH wanted AS {keys}, free AS (
-        SELECT id FROM users WHERE id IN (SELECT id FROM wanted)
+        SELECT id FROM users WHERE id = ANY ({keys.id})
         ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
     )
     UPDATE users AS u
     SET master_key_id = w.new_id, wrapped_key = w.new_key
     FROM wanted AS w JOIN free USING (id)
-    WHERE u.id = w.id
+    WHERE u.id = ANY ({keys.id}) AND u.id = w.id
       AND u.erased_at IS NULL
       AND u.master_key_id = w.old_id
       AND u.wrapped_key = w.old_key
