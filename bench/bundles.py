@@ -10,7 +10,7 @@ from bench.delivery import IN_FLIGHT, post_loop
 from bench.figures import Figure, Target
 from bench.plan import Plan
 from bench.testbed import Testbed, open_testbed, upstream
-from bench.upstream import Upstream, rate
+from bench.upstream import Upstream
 
 ENTRIES = 20
 BUNDLES_IN_FLIGHT = 25
@@ -49,10 +49,10 @@ def _measure(testbed: Testbed, plan: Plan) -> list[Figure]:
     database_cpu: list[float] = []
     for _ in range(plan.rounds):
         count = plan.of(_OURS)
-        before = testbed.cpu_seconds("worker"), testbed.cpu_seconds("postgres")
-        ours.append(rate(testbed.deliver(count)))
-        cpu.append((testbed.cpu_seconds("worker") - before[0]) / count * 1000)
-        database_cpu.append((testbed.cpu_seconds("postgres") - before[1]) / count * 1000)
+        drained = testbed.measure(count)
+        ours.append(drained.rate)
+        cpu.append(drained.worker_ms)
+        database_cpu.append(drained.postgres_ms)
         loop.append(
             post_loop(testbed, plan.of(_LOOP), in_flight=BUNDLES_IN_FLIGHT, entries=ENTRIES)
         )

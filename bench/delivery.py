@@ -70,10 +70,10 @@ def _at(
     database_cpu: list[float] = []
     for _ in range(plan.rounds):
         count = plan.of(_OURS[latency])
-        before = testbed.cpu_seconds("worker"), testbed.cpu_seconds("postgres")
-        ours.append(rate(testbed.deliver(count)))
-        cpu.append((testbed.cpu_seconds("worker") - before[0]) / count * 1000)
-        database_cpu.append((testbed.cpu_seconds("postgres") - before[1]) / count * 1000)
+        drained = testbed.measure(count)
+        ours.append(drained.rate)
+        cpu.append(drained.worker_ms)
+        database_cpu.append(drained.postgres_ms)
         loop.append(post_loop(testbed, plan.of(_LOOP[latency])))
         celery.append(rate(baseline.deliver(plan.of(_CELERY[latency]))))
     return [

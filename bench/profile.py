@@ -24,8 +24,7 @@ from rich.table import Table
 from bench import bundles
 from bench.delivery import IN_FLIGHT
 from bench.stacks import Spent, by_function, py_spy, sampled
-from bench.testbed import open_testbed, upstream
-from bench.upstream import rate
+from bench.testbed import Drained, open_testbed, upstream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +52,9 @@ WAYS = (
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Of one way: milliseconds of CPU a record by round, records a second, and py-spy's samples."""
+    """Of one way: its rounds, and py-spy's samples."""
 
-    worker: Sequence[float]
-    postgres: Sequence[float]
-    rates: Sequence[float]
+    rounds: Sequence[Drained]
     samples: Sequence[Spent]
 
 
@@ -108,19 +105,14 @@ def _measure(
             assert pid is not None  # noqa: S101
             testbed.upstream_ms, testbed.entry_ms = way.latency, way.entry
             testbed.deliver(400)  # imports and schemas
-            worker, postgres, rates = [], [], []
-            for _ in range(rounds):
-                before = testbed.cpu_seconds("worker"), testbed.cpu_seconds("postgres")
-                rates.append(rate(testbed.deliver(count)))
-                worker.append((testbed.cpu_seconds("worker") - before[0]) / count * 1000)
-                postgres.append((testbed.cpu_seconds("postgres") - before[1]) / count * 1000)
+            rounds_ = [testbed.measure(count) for _ in range(rounds)]
             samples: list[Spent] = []
             if program is not None:
                 stacks = folder / "stacks"
                 with sampled(program, pid, stacks, "--gil"):
                     testbed.deliver(count)
                 samples = by_function(stacks.read_text().splitlines())
-            return Found(worker, postgres, rates, samples)
+            return Found(rounds_, samples)
 
 
 def _summary(found: Mapping[str, Found]) -> Table:
@@ -128,7 +120,11 @@ def _summary(found: Mapping[str, Found]) -> Table:
     for name in ("", "worker", "PostgreSQL", "records/s"):
         shown.add_column(name, justify="left" if not name else "right")
     for name, each in found.items():
-        shown.add_row(name, _spread(each.worker), _spread(each.postgres), _spread(each.rates, 0))
+        worker, postgres, rates = (
+            [getattr(one, name) for one in each.rounds]
+            for name in ("worker_ms", "postgres_ms", "rate")
+        )
+        shown.add_row(name, _spread(worker), _spread(postgres), _spread(rates, 0))
     return shown
 
 
@@ -145,7 +141,7 @@ def _functions(found: Mapping[str, Found], top: int, *, by_whole: bool) -> Table
     whole: dict[str, dict[str, float]] = {}
     for way, each in found.items():
         total = sum(spent.own for spent in each.samples)
-        took = statistics.median(each.worker) * 1000 / total
+        took = statistics.median(one.worker_ms for one in each.rounds) * 1000 / total
         own[way] = {spent.name: spent.own * took for spent in each.samples}
         whole[way] = {spent.name: spent.whole * took for spent in each.samples}
         for what in ("itself", "with what it calls"):

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import LiteralString
 from uuid import UUID
@@ -18,7 +19,7 @@ import psycopg
 from pydantic import SecretStr
 
 from bench.resources import bodies
-from bench.upstream import Counts, Upstream
+from bench.upstream import Counts, Upstream, rate
 from uplift.cli.local.child_process import ChildProcess
 from uplift.cli.local.ports import HOST, free_port
 from uplift.cli.local.processes import Processes
@@ -49,6 +50,15 @@ Resource = tuple[str, str, bytes]
 
 Person = tuple[UUID, str]
 """A user's id, and the backend's name for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """How a backlog was delivered: records a second, and milliseconds of CPU a record."""
+
+    rate: float
+    worker_ms: float
+    postgres_ms: float
 
 
 class Testbed:
@@ -207,26 +217,45 @@ class Testbed:
     def deliver(
         self, count: int, *, resources: Iterable[Resource] | None = None, seconds: float = 120.0
     ) -> Counts:
-        """Drain a backlog of `count` uploads; what the stand-in counted.
+        """`put_in_waiting` and `drain`."""
+        return self.drain(self.put_in_waiting(count, resources=resources), seconds=seconds)
+
+    def put_in_waiting(
+        self, count: int, *, resources: Iterable[Resource] | None = None
+    ) -> list[UUID]:
+        """Put in a backlog of `count` uploads. Nothing is claimed before `drain`."""
+        label = self.label()
+        if resources is None:
+            resources = (("R4", type_, body) for type_, body in bodies(label, count))
+        self.ledger.execute("INSERT INTO pauses (id) VALUES (gen_random_uuid())")
+        return self.put_in(resources)
+
+    def drain(self, ids: Sequence[UUID], *, seconds: float = 120.0) -> Counts:
+        """Drain that backlog; what the stand-in counted.
 
         Raises TimeoutError unless each is delivered at its first attempt, AssertionError if the
         stand-in got other requests.
         """
-        label = self.label()
-        if resources is None:
-            resources = (("R4", type_, body) for type_, body in bodies(label, count))
-        # Nothing is claimed before all are there.
-        self.ledger.execute("INSERT INTO pauses (id) VALUES (gen_random_uuid())")
-        ids = self.put_in(resources)
         self.upstream.reset(self.upstream_ms, self.entry_ms)
         self.ledger.execute("DELETE FROM pauses")
         self.dispatch(ids)
-        counts = self.upstream.wait(count, seconds)
+        counts = self.upstream.wait(len(ids), seconds)
         self.wait_recorded(ids, seconds)
         sent = self.upstream.counts()
-        if sent.arrived != count or sent.other_requests:
-            raise AssertionError(f"{sent.arrived} creates came for {count} uploads.")
+        if sent.arrived != len(ids) or sent.other_requests:
+            raise AssertionError(f"{sent.arrived} creates came for {len(ids)} uploads.")
         return counts
+
+    def measure(self, count: int) -> Drained:
+        """Drain a backlog of `count` uploads by the process `worker`."""
+        ids = self.put_in_waiting(count)
+        worker, postgres = self.cpu_seconds("worker"), self.cpu_seconds("postgres")
+        counts = self.drain(ids)
+        return Drained(
+            rate(counts),
+            worker_ms=(self.cpu_seconds("worker") - worker) / count * 1000,
+            postgres_ms=(self.cpu_seconds("postgres") - postgres) / count * 1000,
+        )
 
     upstream_ms: float = 0.0
     """The latency of the stand-in in milliseconds, from the next round on."""
