@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -83,7 +83,8 @@ async def test_what_goes_elsewhere_does_not_wait_for_a_server_that_never_answers
     database: Database, settings: Settings, tmp_path: Path
 ) -> None:
     with SandboxServer(SandboxConfig(like="hapi")) as server:
-        async with silent_server() as port:
+        async with AsyncExitStack() as silent:
+            port = await silent.enter_async_context(silent_server())
             both = two(
                 settings, tmp_path, dead=f"http://127.0.0.1:{port}/r4", alive=f"{server.url}/r4"
             )
@@ -104,7 +105,8 @@ async def test_what_goes_elsewhere_does_not_wait_for_a_server_that_never_answers
                 await until(all_there, seconds=15)
                 assert (await counts(database, "dead")).get(State.SENDING, 0) > 0
                 relay.deliverer.stop()
-        await asyncio.gather(first, second)
+                await silent.aclose()  # ends the attempts, while the relay is open
+                await asyncio.gather(first, second)
 
 
 async def test_nothing_is_sent_where_the_address_changed_until_a_person_decides(
