@@ -50,7 +50,7 @@ up: $(READY) ## The same system, staying up until Ctrl-C
 
 tools: $(TOOLS_READY) ## Set up the tools that cannot share our lock, in .venv-tools
 
-test: $(READY) ## What runs on a bare machine: real servers on loopback (about 12 minutes on 2 cores)
+test: $(READY) ## What runs on a bare machine: real servers on loopback (about 7 minutes on 2 cores)
 	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-wide: $(READY) $(TOOLS_READY) ## What wants other people's programs (.ci/wide-packages)

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests.uplift.ledger import rows
 from uplift.ledger import (
+    accepting,
     backlog,
     cancelling,
     collisions,
@@ -23,6 +24,7 @@ from uplift.ledger import (
     leases,
     parking,
     pauses,
+    receipts,
     reference_targets,
     set_aside,
     sweeping,
@@ -31,6 +33,7 @@ from uplift.ledger import (
 from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import Database
 from uplift.ledger.due import due_among, front
+from uplift.ledger.transitions import Change
 from uplift.ledger.users import UserRow
 from uplift.lifecycle import State
 
@@ -51,7 +54,11 @@ async def unfinished(database: Database, alice: UserRow) -> list[UUID]:
 
 
 async def plans(
-    database: Database, use: Callable[[AsyncConnection, UserRow], Awaitable[Any]], user: UserRow
+    database: Database,
+    use: Callable[[AsyncConnection, UserRow], Awaitable[Any]],
+    user: UserRow,
+    *,
+    may_read_whole: bool = False,
 ) -> str:
     """The generic plans of the statements that `use` sends."""
     sent: list[str] = []
@@ -66,8 +73,9 @@ async def plans(
         await use(connection, user)
         event.remove(sync, "before_cursor_execute", note)
         raw: Any = (await connection.get_raw_connection()).driver_connection
-        # This history is still short enough for a few plans to read all of it; none may have to.
-        await raw.execute("SET LOCAL enable_seqscan = off")
+        if not may_read_whole:
+            # This history is still short enough for a few plans to read all of it; none may have to
+            await raw.execute("SET LOCAL enable_seqscan = off")
         lines: list[str] = []
         for statement in sent:
             if not statement.startswith(("INSERT", "SET")):
@@ -202,3 +210,64 @@ async def test_uploads_that_are_named_are_found_by_their_ids_however_many_wait(
         # The statistics know of few uploads that wait; each claim would read those that came since.
         assert not re.search("ix_uploads_(due|ready|queued)", plan)
         assert "Seq Scan on uploads" not in plan
+
+
+_MORE_HISTORY = (
+    "INSERT INTO attempts (lease_id, upload_id) SELECT gen_random_uuid(), id FROM uploads",
+    """
+    INSERT INTO deliveries (record_id, destination, version, receipt_key)
+    SELECT id, 'oneup', 1, uuid_send(id) FROM records
+    """,
+    """
+    INSERT INTO users (id, app_user_id, wrapped_key, master_key_id, pseudonym)
+    SELECT gen_random_uuid(), 'other-' || n, wrapped_key, master_key_id, gen_random_uuid()
+    FROM users, generate_series(1, 3000) AS n
+    """,
+    "ANALYZE attempts, deliveries, users",
+)
+
+
+async def _deliver(connection: AsyncConnection, ids: list[UUID]) -> None:
+    claims = await leases.claim(connection, ids, **rows.terms())
+    assert claims
+    outcomes = [
+        leases.Outcome(
+            claim=claim,
+            change=Change(
+                upload_id=claim.upload_id,
+                source=State.SENDING,
+                target=State.DELIVERED,
+                lease_id=claim.lease_id,
+            ),
+            code="created",
+            record_receipt=b"sealed",
+            receipt_key=claim.upload_id.bytes,
+            if_taken=lambda: pytest.fail("Nobody has this receipt."),
+        )
+        for claim in claims
+    ]
+    true = await receipts.without_taken(connection, outcomes)
+    assert await leases.record(connection, true) == {claim.upload_id for claim in claims}
+
+
+async def _put_in_thrice(connection: AsyncConnection, user: UserRow) -> None:
+    for digest in (b"first", b"second", b"second"):
+        new = rows.new_upload(user, identity=b"record", digest=digest)
+        await accepting.put_in(connection, [new], {user.id: user})
+
+
+async def test_what_a_group_is_joined_to_is_looked_up_by_index_even_while_it_is_small(
+    database: Database, alice: UserRow, unfinished: list[UUID]
+) -> None:
+    async with database.transaction() as connection:
+        for statement in _MORE_HISTORY:
+            await connection.execute(text(statement))
+    ways: tuple[Callable[[AsyncConnection, UserRow], Awaitable[Any]], ...] = (
+        lambda c, _: _deliver(c, unfinished),
+        lambda c, _: front(c, "uploads", "oneup", limit=100),
+        _put_in_thrice,
+    )
+    for use in ways:
+        plan = await plans(database, use, alice, may_read_whole=True)
+        assert "Index Scan" in plan
+        assert not re.search(r"Seq Scan on (uploads|records|attempts|deliveries|users)\b", plan)
