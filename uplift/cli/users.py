@@ -4,15 +4,15 @@ import re
 import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
-from uuid import UUID
 
 import typer
-from rich.table import Column, Table
+from rich.table import Table
 
+from uplift.cli import device_tokens
 from uplift.cli.output import echo, print_json, print_table
 from uplift.cli.paging import read_pages
 from uplift.cli.session import actor, errors, run
-from uplift.ledger import credentials, users
+from uplift.ledger import users
 from uplift.ledger.erasing_upstream import Progress
 from uplift.ledger.named_patients import Patients
 from uplift.ledger.summary import Summary, summarize
@@ -277,84 +277,12 @@ def _read_tokens() -> tuple[str, str]:
     return access, refresh
 
 
-@users_commands.command()
-def device_token(
-    name: _Name,
-    seconds: Annotated[int, typer.Option(min=1, help="How many seconds it is valid.")] = 3600,
-    device: Annotated[str, typer.Option(help="Your own name for the device.")] = "device",
-) -> None:
-    """Make a token for a device: it can send and read this person's uploads only."""
-
-    async def use(relay: Relay) -> credentials.NewDeviceToken:
-        async with relay.database.transaction() as connection:
-            user = await users.require_user(connection, name, lock=True)
-            return await credentials.add_device_token(
-                connection, relay.key_ring, user.id, seconds, name=device, by=actor()
-            )
-
-    made = run(use)
-    echo(made.secret)
-    errors.print(
-        f"Its id is {made.id}. To revoke it: uplift users revoke-device-tokens NAME --id {made.id}",
-        markup=False,
-    )
-
-
-@users_commands.command()
-def device_tokens(
-    name: _Name,
-    json: Annotated[
-        bool, typer.Option("--json", help="For programs: one JSON object a line.")
-    ] = False,
-) -> None:
-    """List the person's device tokens that are neither revoked nor expired."""
-
-    async def use(relay: Relay) -> list[credentials.ListedCredential]:
-        user = await _find(relay, name)
-        async with relay.database.transaction() as connection:
-            return await credentials.list_device_tokens(connection, user.id)
-
-    found = run(use)
-    if json:
-        for token in found:
-            print_json(
-                {
-                    "id": token.id,
-                    "name": token.name,
-                    "createdAt": token.created_at,
-                    "expiresAt": token.expires_at,
-                }
-            )
-        return
-    table = Table(Column("id", no_wrap=True), "name", "created", "expires", box=None)
-    for token in found:
-        times = (token.created_at, token.expires_at)
-        table.add_row(
-            str(token.id), token.name, *(f"{each:%Y-%m-%d %H:%M}" if each else "" for each in times)
-        )
-    print_table(table)
-
-
-@users_commands.command()
-def revoke_device_tokens(
-    name: _Name,
-    token_id: Annotated[
-        UUID | None, typer.Option("--id", help="Only this token; all of the person's if not given.")
-    ] = None,
-) -> None:
-    """Revoke the person's device tokens at once."""
-
-    async def use(relay: Relay) -> int:
-        user = await _find(relay, name)
-        async with relay.database.transaction() as connection:
-            if token_id is None:
-                return await credentials.revoke_device_tokens(connection, user.id, by=actor())
-            if not await credentials.is_device_token(connection, token_id, user.id):
-                errors.print("The person has no such device token.")
-                raise typer.Exit(1)
-            return int(await credentials.revoke(connection, token_id, by=actor()))
-
-    echo(f"Revoked: {run(use)}.")
+for _command in (
+    device_tokens.device_token,
+    device_tokens.device_tokens,
+    device_tokens.revoke_device_tokens,
+):
+    users_commands.command()(_command)
 
 
 @users_commands.command()
