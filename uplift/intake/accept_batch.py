@@ -202,7 +202,7 @@ class BatchAcceptor:
     ) -> tuple[list[Kept], "_SealedGroup"]:
         """Commit a group with its lines; what became of its uploads, and of the group."""
         async with self._database.transaction() as connection:
-            destination = await users.require_destination(connection, batch.user.id)
+            destination = await users.require_destination_of(connection, batch.user.id)
             if destination != batch.user.destination:
                 group = group.moved(destination, self._destinations)
             kept = await accepting.keep(connection, list(group.new.values()))

@@ -67,7 +67,8 @@ _STANDINGS = text("""
     SELECT u.id, u.record_id, u.version, u.state, u.queue, u.maybe_sent,
         t.destination, t.destination <> u.destination AS moves,
         u.sealed_body IS NOT NULL AS kept,
-        CAST(extract(epoch FROM now() - u.updated_at) AS float8) AS rested,
+        -- It may have ended while PostgreSQL's clock ran ahead.
+        CAST(extract(epoch FROM now() - least(u.updated_at, now())) AS float8) AS rested,
         coalesce(d.version, 0) > u.version OR r.alias_of IS NOT NULL
             OR coalesce(r.latest_upload_id <> u.id AND r.latest_digest = d.digest, false)
             OR EXISTS (SELECT 1 FROM uploads AS n

@@ -43,10 +43,13 @@ _MAKE_DUE = TYPES.statement(f"""
     UPDATE uploads AS u
     SET next_attempt_at = least(u.next_attempt_at, greatest(
             now() + random() * make_interval(secs => :spread),
-            CASE WHEN u.maybe_sent THEN u.updated_at + make_interval(secs => :settle) END)),
+            -- The last change may be from when PostgreSQL's clock ran ahead.
+            CASE WHEN u.maybe_sent
+                THEN least(u.updated_at, now()) + make_interval(secs => :settle) END)),
         revision = u.revision + 1
     FROM (SELECT id FROM uploads WHERE {_WAITS}
-        AND (NOT maybe_sent OR updated_at + make_interval(secs => :settle) < next_attempt_at)
+        AND (NOT maybe_sent
+            OR least(updated_at, now()) + make_interval(secs => :settle) < next_attempt_at)
         ORDER BY next_attempt_at DESC LIMIT :limit FOR UPDATE SKIP LOCKED) AS waiting
     WHERE u.id = waiting.id
 """)  # noqa: S608  our own text

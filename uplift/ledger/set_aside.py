@@ -133,17 +133,18 @@ _RELEASE = TYPES.statement("""
             ON t.fhir_version = u.fhir_version AND t.resource_type = u.resource_type
         WHERE u.destination = :destination
             AND u.state = 'queued' AND u.finish_tag IS NULL AND u.reason = 'held'
-            AND u.updated_at < now() - make_interval(secs => :since)
+            -- Later than now: written while PostgreSQL's clock ran ahead.
+            AND NOT u.updated_at BETWEEN now() - make_interval(secs => :since) AND now()
             AND u.next_attempt_at > greatest(
                 now(), CASE WHEN u.maybe_sent
-                    THEN u.updated_at + make_interval(secs => :settle) END)
+                    THEN least(u.updated_at, now()) + make_interval(secs => :settle) END)
         LIMIT :limit FOR UPDATE OF u SKIP LOCKED
     )
     UPDATE uploads AS u
     SET revision = u.revision + 1,
         next_attempt_at = greatest(
             now(), CASE WHEN u.maybe_sent
-                THEN u.updated_at + make_interval(secs => :settle) END)
+                THEN least(u.updated_at, now()) + make_interval(secs => :settle) END)
     FROM held WHERE u.id = held.id
 """)
 

@@ -33,7 +33,7 @@ class LongestWaits:
 
 _CAP = text("""
     WITH longest AS (
-        SELECT id, CASE WHEN reason IN ('settling', 'lease_expired')
+        SELECT id, CASE WHEN reason IN ('settling', 'lease_expired', 'redriven')
             THEN greatest(
                 :settling, least(:max_backoff, :backoff_first * power(2, least(attempts, 60) - 1))
             )

@@ -38,7 +38,8 @@ async def try_now(
     What may be at the destination is not due before `settle_seconds` have passed since its last
     change: until then a look-up proves nothing.
     """
-    rested = Upload.updated_at + timedelta(seconds=settle_seconds)
+    # Its last change may be from when PostgreSQL's clock ran ahead.
+    rested = func.least(Upload.updated_at, func.now()) + timedelta(seconds=settle_seconds)
     earliest = case((Upload.maybe_sent, func.greatest(func.now(), rested)), else_=func.now())
     changed = await connection.scalars(
         update(Upload)

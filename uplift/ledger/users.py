@@ -121,7 +121,7 @@ _DESTINATION = Written("""
 """)
 
 
-async def require_destination(connection: AsyncConnection, user_id: UUID) -> str:
+async def require_destination_of(connection: AsyncConnection, user_id: UUID) -> str:
     """Where what a user brings goes now; they are locked as by `find_user`.
 
     Raises as `require_user`.

@@ -109,6 +109,16 @@ async def test_what_may_be_upstream_says_so_and_is_due_once_it_has_settled(
     assert (claim.upload_id, claim.maybe_sent) == (long, True)
 
 
+async def test_what_ended_while_the_clock_was_a_day_ahead_waits_no_longer(
+    database: Database, alice: UserRow
+) -> None:
+    ahead = text("now() + interval '1 day'")
+    upload_id = await dead(database, alice, columns={"maybe_sent": True, "updated_at": ahead})
+    await redrive(database, upload_id)
+    row = await rows.row(database, upload_id)
+    assert (row.next_attempt_at - row.updated_at).total_seconds() == _SETTLE
+
+
 async def test_each_is_due_in_its_own_queue(database: Database, alice: UserRow) -> None:
     ids = [await dead(database, alice, queue=queue) for queue in (UPLOADS, BULK)]
     assert (await redrive(database, *ids)).due == {UPLOADS: ids[:1], BULK: ids[1:]}

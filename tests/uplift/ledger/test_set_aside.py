@@ -140,12 +140,15 @@ async def test_the_probe_is_what_was_tried_least_and_may_be_sent(
 async def test_what_was_held_after_the_type_answered_waits_on_and_what_may_be_there_settles(
     database: Database, alice: UserRow
 ) -> None:
-    before, after, unknown = await old(database, alice, 3)
+    before, after, unknown, ahead = await old(database, alice, 4)
     await at_front(database)
     await _set(database, [before, unknown], "updated_at = now() - interval '30 s'")
-    await _set(database, [unknown], "maybe_sent = true")
-    assert await release(database, since=10.0) == 2
+    await _set(database, [ahead], "updated_at = now() + interval '1 day'")
+    await _set(database, [unknown, ahead], "maybe_sent = true")
+    assert await release(database, since=10.0) == 3
     assert await due(database) == [before]
+    written = await rows.row(database, ahead)
+    assert written.next_attempt_at < written.updated_at
     row = await rows.row(database, unknown)
     assert row.next_attempt_at is not None
     assert 59 < (row.next_attempt_at - row.updated_at).total_seconds() < 61

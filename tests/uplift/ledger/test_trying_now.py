@@ -35,6 +35,7 @@ async def _due_in(database: Database, upload_id: UUID) -> float:
         (True, 200, 3600, 100),
         (True, 900, 3600, 0),
         (True, 0, 60, 60),
+        (True, -86400, 90000, 300),
     ],
     ids=[
         "it was never sent",
@@ -43,6 +44,7 @@ async def _due_in(database: Database, upload_id: UUID) -> float:
         "it may have been sent a while ago",
         "it may have been sent long ago",
         "it is due before the settle time is over",
+        "it may have been sent while the clock was a day ahead",
     ],
 )
 async def test_it_is_due_now_but_not_before_the_settle_time_is_over(

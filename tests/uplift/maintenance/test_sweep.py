@@ -459,17 +459,29 @@ async def closed(database: Database, upload_id: UUID, status: int) -> None:
 async def test_the_first_success_makes_due_what_failed_while_nothing_succeeded(
     database: Database, own_settings: Settings, client: "redis.asyncio.Redis", alice: UserRow
 ) -> None:
-    failed, held, sent, long_before, succeeds = [await rows.put(database, alice) for _ in range(5)]
+    failed, held, sent, ahead, long_before, succeeds = [
+        await rows.put(database, alice) for _ in range(6)
+    ]
     for upload_id, columns in (
         (failed, {"reason": Reason.RETRY}),
         (held, {"reason": Reason.HELD}),
         # It may be there: it settles first.
         (sent, {"reason": Reason.SETTLING, "maybe_sent": True, "attempts": 20}),
+        # PostgreSQL's clock was a day ahead then.
+        (
+            ahead,
+            {
+                "reason": Reason.SETTLING,
+                "maybe_sent": True,
+                "attempts": 20,
+                "updated_at": _DAY_AHEAD,
+            },
+        ),
         (long_before, {"reason": Reason.RETRY, "updated_at": text("now() - interval '1 day'")}),
     ):
         await rows.bring_to(database, upload_id, State.QUEUED, next_attempt_at=_LATER, **columns)
     await sweep(database, own_settings)
-    assert await waits(database) == {failed: 3600, held: 3600, sent: 3600, long_before: 3600}
+    assert await waits(database) == dict.fromkeys((failed, held, sent, ahead, long_before), 3600)
 
     await rows.claim(database, succeeds)
     await closed(database, succeeds, 201)
@@ -478,6 +490,7 @@ async def test_the_first_success_makes_due_what_failed_while_nothing_succeeded(
     assert seconds[failed] <= 1
     assert seconds[held] <= 1
     assert 1 < seconds[sent] <= own_settings.settle_seconds
+    assert 1 < seconds[ahead] <= own_settings.settle_seconds
     assert seconds[long_before] == 3600
 
 
