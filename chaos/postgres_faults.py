@@ -39,6 +39,14 @@ def standby_away(server: EmbeddedPostgres) -> Iterator[None]:
         configure(server, synchronous_standby_names="")
 
 
+@contextmanager
+def locked(server: EmbeddedPostgres) -> Iterator[None]:
+    """Somebody holds a lock on the uploads, as a VACUUM FULL does. It can be read otherwise."""
+    with psycopg.connect(server.url) as connection:
+        connection.execute("LOCK TABLE uploads IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
 def make_read_only(server: EmbeddedPostgres, read_only: bool = True) -> None:
     """What was a primary is a standby now, or the other way round."""
     configure(server, default_transaction_read_only="on" if read_only else "off")

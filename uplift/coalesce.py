@@ -9,13 +9,21 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+# So many items run alone at once after a slow failure. Each may use a connection.
+_AT_ONCE = 4
+
+
 class Coalescer(Generic[Item, Result]):
     """Runs items in groups: while one group runs, new items wait for the next.
 
     There is no timer, so an idle system adds no delay. Each caller gets its own result. When a
     group fails, its items run alone, and each caller gets its own error. When the failure
     `concerns_all`, such as a database that cannot be reached, all callers get that error: a hundred
-    items that each meet it alone would take minutes. A group has `limit` items or fewer.
+    items that each meet it alone would take minutes.
+
+    What `is_slow`, such as a time-out, may be one item's or everybody's: items then run alone a few
+    at once. If the first few fail so too, or the group before did and nothing succeeded since, all
+    callers get that error. A group has `limit` items or fewer.
     """
 
     def __init__(
@@ -24,8 +32,11 @@ class Coalescer(Generic[Item, Result]):
         *,
         limit: int = 100,
         concerns_all: Callable[[Exception], bool] = lambda _: False,
+        is_slow: Callable[[Exception], bool] = lambda _: False,
     ) -> None:
         self._run = run
+        self._is_slow = is_slow
+        self._was_slow = False
         self._limit = limit
         self._concerns_all = concerns_all
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
@@ -55,30 +66,45 @@ class Coalescer(Generic[Item, Result]):
             self._waiting.clear()
 
     async def _run_group(self, group: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        was_slow = self._was_slow
+        error = await self._try(group)
+        if error is None:
+            return
+        if len(group) == 1 or self._concerns_all(error) or (was_slow and self._is_slow(error)):
+            _give_error(group, error)
+            return
+        at_once = _AT_ONCE if self._is_slow(error) else 1
+        while group:
+            some, group = group[:at_once], group[at_once:]
+            tried = await asyncio.gather(*(self._try([single]) for single in some))
+            errors = [each for each in tried if each is not None]
+            for single, each in zip(some, tried, strict=True):
+                if each is not None:
+                    _give_error([single], each)
+            slow = len(errors) == len(some) > 1 and all(map(self._is_slow, errors))
+            if slow or any(map(self._concerns_all, errors)):
+                _give_error(group, errors[0])
+                return
+
+    async def _try(self, group: list[tuple[Item, asyncio.Future[Result]]]) -> Exception | None:
+        """Give each caller its result; the error if there are none."""
         try:
             results = await self._run([item for item, _ in group])
         except Exception as error:  # noqa: BLE001  it goes to the callers
-            if len(group) > 1 and not self._concerns_all(error):
-                for single in group:
-                    await self._run_group([single])
-                return
-            for _, future in group:
-                _give(future, error=error)
-            return
+            self._was_slow = self._is_slow(error)
+            return error
+        self._was_slow = False
         for (_, future), result in zip(group, results, strict=True):
-            _give(future, result=result)
+            # A caller that was cancelled meanwhile waits no more.
+            if not future.done():
+                future.set_result(result)
+        return None
 
 
-def _give(
-    future: "asyncio.Future[Result]",
-    *,
-    result: Result | None = None,
-    error: Exception | None = None,
+def _give_error(
+    group: list[tuple[Item, asyncio.Future[Result]]],
+    error: Exception,
 ) -> None:
-    # A caller that was cancelled meanwhile waits no more.
-    if future.done():
-        return
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(result)  # type: ignore[arg-type]
+    for _, future in group:
+        if not future.done():
+            future.set_exception(error)

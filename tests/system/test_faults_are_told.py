@@ -55,6 +55,7 @@ _POSTGRES: dict[str, Fault] = {
     "PostgreSQL is frozen": postgres_faults.frozen,
     "PostgreSQL is a standby": read_only,
     "PostgreSQL's synchronous standby is away": postgres_faults.standby_away,
+    "Somebody locks a table of PostgreSQL": postgres_faults.locked,
 }
 _REDIS: dict[str, Fault] = {
     "Redis is away": away,

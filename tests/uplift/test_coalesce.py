@@ -173,3 +173,43 @@ async def test_a_failure_that_concerns_all_is_given_to_all_at_once() -> None:
     results = await asyncio.gather(*(together(n) for n in range(10)), return_exceptions=True)
     assert all(isinstance(result, ConnectionError) for result in results)
     assert sum(runs) == 10
+
+
+async def test_behind_one_slow_item_the_others_are_done_and_only_it_fails() -> None:
+    commit = Coalescer(recording([], bad=frozenset({3})), is_slow=lambda _: True)
+    done = await asyncio.gather(*(commit(item) for item in range(20)), return_exceptions=True)
+    assert isinstance(done.pop(3), RefusedError)
+    assert done == [f"<{item}>" for item in range(20) if item != 3]
+
+
+async def test_where_everything_is_slow_a_group_fails_after_a_few_items() -> None:
+    groups: list[list[int]] = []
+    commit = Coalescer(recording(groups, bad=frozenset(range(100))), is_slow=lambda _: True)
+    done = await asyncio.gather(*(commit(item) for item in range(100)), return_exceptions=True)
+    assert all(isinstance(each, RefusedError) for each in done)
+    assert groups == [list(range(100)), [0], [1], [2], [3]]
+
+
+async def test_where_the_group_before_was_slow_too_a_slow_group_fails_at_once() -> None:
+    groups: list[list[int]] = []
+    commit = Coalescer(recording(groups, bad=frozenset(range(50))), is_slow=lambda _: True)
+    with pytest.raises(RefusedError):
+        await commit(0)
+    await asyncio.gather(*(commit(item) for item in range(20)), return_exceptions=True)
+    assert len(groups) == 2
+    assert await commit(50) == "<50>"
+    await asyncio.gather(*(commit(item) for item in range(49, 55)), return_exceptions=True)
+    assert [52] in groups
+
+
+async def test_a_failure_that_concerns_all_ends_the_runs_of_items_alone() -> None:
+    groups: list[list[int]] = []
+
+    async def fail(items: list[int]) -> list[str]:
+        groups.append(items)
+        raise ConnectionError if len(groups) > 1 else RefusedError
+
+    commit = Coalescer(fail, concerns_all=lambda error: isinstance(error, ConnectionError))
+    done = await asyncio.gather(*(commit(item) for item in range(20)), return_exceptions=True)
+    assert all(isinstance(each, ConnectionError) for each in done)
+    assert len(groups) == 2

@@ -7,7 +7,7 @@ import orjson
 from uplift.coalesce import Coalescer
 from uplift.delivery.results import AwaitsReference, Opened
 from uplift.identity import upstream_key
-from uplift.ledger.database import Database, is_away
+from uplift.ledger.database import Database, is_away, is_slow
 from uplift.ledger.reference_targets import Target, Wanted, find_targets
 from uplift.ledger.uploads import delivery_context
 
@@ -18,7 +18,7 @@ class Targets:
     def __init__(self, database: Database, *, wait_seconds: float) -> None:
         self._database = database
         self._wait_seconds = wait_seconds
-        self._find = Coalescer(self._find_all, concerns_all=is_away)
+        self._find = Coalescer(self._find_all, concerns_all=is_away, is_slow=is_slow)
 
     async def find(
         self, opened: Opened, names: frozenset[str]

@@ -41,7 +41,7 @@ from uplift.ledger.database import Database, Patience
 from uplift.ledger.master_keys import in_use_since, key_lives
 from uplift.ledger.processes import living
 from uplift.ledger.recent_calls import dead_letters, latest_statuses
-from uplift.ledger.roles import may_write
+from uplift.ledger.roles import rights
 from uplift.ledger.server import server_facts, write_nothing
 from uplift.ledger.suitable import check_suitable
 from uplift.settings import Settings
@@ -52,6 +52,7 @@ _MAX_FORGED = 100
 _PART_SECONDS = 40.0  # longer than every time-out inside a part
 # Some counts read all that is unfinished.
 _PATIENCE = Patience(transaction=15.0, pool=5.0)
+_LOCK_SECONDS = 3.0
 _DEAD_LETTER_DAYS = 7.0
 _MAX_ENDED = 10_000
 
@@ -115,10 +116,10 @@ async def _postgres(settings: Settings) -> list[Finding]:
             found += await _keys(settings, database)
             found += await _addresses(settings, database)
             async with database.transaction() as connection:
-                writes = await may_write(connection)
-                if writes:
-                    await write_nothing(connection)
-            found.append(ledger.judge_role(writes=writes))
+                may = await rights(connection)
+                found.append(ledger.judge_role(may))
+                if may.may_write and not may.lacking:
+                    await write_nothing(connection, lock_seconds=_LOCK_SECONDS)
             async with database.transaction() as connection:
                 statuses = await latest_statuses(connection)
                 found += work.judge_work(await overdue(connection), busy=calls.is_busy(statuses))

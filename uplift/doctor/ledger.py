@@ -4,7 +4,8 @@ from uplift.clocks import MAX_APART_SECONDS
 from uplift.doctor.findings import Finding, fail, ok, warn
 from uplift.ledger.database import CommitUnknown
 from uplift.ledger.revisions import Revisions
-from uplift.ledger.server import ServerFacts, is_read_only
+from uplift.ledger.roles import Rights
+from uplift.ledger.server import ServerFacts, Trouble, trouble
 
 PART = "postgres"
 
@@ -44,29 +45,55 @@ def judge_server(facts: ServerFacts) -> list[Finding]:
     return found
 
 
+_TROUBLES: dict[Trouble, tuple[str, str]] = {
+    Trouble.READ_ONLY: (
+        "is read-only: a standby, or its disk is full",
+        (
+            "Promote it, or correct UPLIFT_DATABASE_URL: several hosts may be in it"
+            " (?host=a:5432&host=b:5432). Processes find the new primary by themselves."
+        ),
+    ),
+    Trouble.NO_RIGHTS: (
+        "does not permit this role what it needs",
+        (
+            "Run `uplift migrate`: it gives the roles their rights, also after a restore. The login"
+            " of UPLIFT_DATABASE_URL must be a member of uplift_app."
+        ),
+    ),
+    Trouble.NO_LOGIN: (
+        "does not let this role log in",
+        "Check the role and the password in UPLIFT_DATABASE_URL, and the server's pg_hba.conf.",
+    ),
+    Trouble.NO_CONNECTION_LEFT: (
+        "has no connection left",
+        "Raise max_connections, or lower UPLIFT_DATABASE_CONNECTIONS.",
+    ),
+    Trouble.DISK_FULL: ("has no space left on its disk", "Make room there."),
+    Trouble.TOO_SLOW: (
+        "takes too long: somebody locks a table, or it has too much to do",
+        (
+            "`SELECT pid, state, query FROM pg_stat_activity WHERE pid IN (SELECT"
+            " unnest(pg_blocking_pids(pid)) FROM pg_stat_activity)` shows who locks something."
+        ),
+    ),
+}
+
+
 def not_working(error: Exception, where: str) -> Finding:
     """PostgreSQL there does not work, or takes no writes."""
-    if is_read_only(error):
-        return fail(
-            PART,
-            f"PostgreSQL at {where} is read-only: a standby, or its disk is full",
-            "Promote it, or correct UPLIFT_DATABASE_URL: several hosts may be in it"
-            " (?host=a:5432&host=b:5432). Processes find the new primary by themselves. Meanwhile"
-            " the API answers 503.",
+    found = trouble(error)
+    if found is not None:
+        what, do = _TROUBLES[found]
+    elif isinstance(error, CommitUnknown):
+        what = "does not confirm a commit"
+        do = "Check its disk, and its synchronous standbys (`SELECT * FROM pg_stat_replication`)."
+    else:
+        what = f"does not work ({type(error).__name__})"
+        do = (
+            "Check UPLIFT_DATABASE_URL. Check that the server runs, and that this machine can reach"
+            " it."
         )
-    if isinstance(error, CommitUnknown):
-        return fail(
-            PART,
-            f"PostgreSQL at {where} does not confirm a commit",
-            "Check its disk, and its synchronous standbys (`SELECT * FROM pg_stat_replication`)."
-            " Meanwhile the API answers 503.",
-        )
-    return fail(
-        PART,
-        f"PostgreSQL at {where} does not work ({type(error).__name__})",
-        "Check UPLIFT_DATABASE_URL. Check that the server runs, and that this machine can reach it."
-        " Meanwhile the API answers 503.",
-    )
+    return fail(PART, f"PostgreSQL at {where} {what}", f"{do} Meanwhile the API answers 503.")
 
 
 def judge_revision(revisions: Revisions) -> Finding:
@@ -83,11 +110,18 @@ def judge_revision(revisions: Revisions) -> Finding:
     return ok(PART, f"migrated, revision {revisions.at}")
 
 
-def judge_role(*, writes: bool) -> Finding:
+def judge_role(rights: Rights) -> Finding:
     """What was found out about writing."""
-    if writes:
-        return ok(PART, "it can be written")
-    return ok(PART, "it can be read. This role may not write, so nobody asked whether it takes it")
+    if not rights.may_write:
+        what = "it can be read. This role may not write, so nobody asked whether it takes it"
+        return ok(PART, what)
+    if rights.lacking:
+        return fail(
+            PART,
+            f"this role may not write the tables {', '.join(rights.lacking)}",
+            "Run `uplift migrate`: it gives the roles their rights.",
+        )
+    return ok(PART, "it can be written")
 
 
 def judge_clock(skew: float) -> Finding:

@@ -18,7 +18,7 @@ from uplift.intake.submission import MAX_INLINE_BYTES, Submission, run_unblocked
 from uplift.intake.version_taken import check_version, takes
 from uplift.ledger import accepting, idempotency, uploads, users
 from uplift.ledger.audit import SYSTEM, Actor
-from uplift.ledger.database import Database, is_away
+from uplift.ledger.database import Database, is_away, is_slow
 from uplift.ledger.idempotency import CallersKey, Known
 from uplift.ledger.new_uploads import NewUpload
 from uplift.ledger.uploads import UploadRow
@@ -75,7 +75,7 @@ class Acceptor:
         self._pressure = pressure
         self._destinations = destinations
         self._id_key = id_key
-        self._together = Coalescer(self._accept_together, concerns_all=is_away)
+        self._together = Coalescer(self._accept_together, concerns_all=is_away, is_slow=is_slow)
 
     async def accept(
         self,

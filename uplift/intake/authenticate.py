@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from uplift.coalesce import Coalescer
 from uplift.ledger import credentials
 from uplift.ledger.credentials import CredentialRow, FoundCredentials
-from uplift.ledger.database import Database, is_away
+from uplift.ledger.database import Database, is_away, is_slow
 from uplift.metrics import credentials_not_believed
 from uplift.sealing import KeyRing
 
@@ -42,7 +42,7 @@ class Authenticator:
         self._key: bytes | None = None
         self._quiet_until = 0.0
         self._note_again_at: dict[UUID, float] = {}
-        self._find = Coalescer(self._find_all, concerns_all=is_away)
+        self._find = Coalescer(self._find_all, concerns_all=is_away, is_slow=is_slow)
 
     async def find(self, secret: str) -> CredentialRow | None:
         """The credential of that secret, if it is neither revoked nor expired nor forged.

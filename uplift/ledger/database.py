@@ -30,6 +30,7 @@ from uplift.settings import Settings
 # (PostgreSQL, appendix A).
 _READ_ONLY = "25006"
 _AWAY = ("08", "57P", _READ_ONLY)
+_SLOW = ("57014", "55P03")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,11 @@ def is_away(error: Exception) -> bool:
     # Errors of psycopg itself, such as a refused connection, have none.
     sqlstate = getattr(error.orig, "sqlstate", None)
     return sqlstate is None or sqlstate.startswith(_AWAY)
+
+
+def is_slow(error: Exception) -> bool:
+    """Whether a statement took too long, such as behind a lock. Another one may not."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None) in _SLOW
 
 
 def _check_open(dbapi_connection: Any, _: ConnectionPoolEntry, __: PoolProxiedConnection) -> None:

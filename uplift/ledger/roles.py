@@ -5,8 +5,12 @@ a table, or change or remove what the audit trail says. Members of `uplift_read`
 administrator makes the roles (`ops/make-secrets.sh`); `uplift migrate` gives them their rights.
 """
 
+from dataclasses import dataclass
+
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from uplift.ledger.tables import Table
 
 APP = "uplift_app"
 """The role whose members are the processes."""
@@ -58,10 +62,27 @@ def grant(connection: Connection) -> None:
     connection.exec_driver_sql(_NOT_EVERYBODY)
 
 
-async def may_write(connection: AsyncConnection) -> bool:
-    """Whether this connection's role may write; members of `uplift_read` may not."""
-    return bool(
-        await connection.scalar(
-            text("SELECT has_table_privilege(current_user, 'pauses', 'DELETE')")
-        )
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """Whether a role may write at all, and the tables to which it may not add rows."""
+
+    may_write: bool
+    lacking: tuple[str, ...]
+
+
+async def rights(connection: AsyncConnection) -> Rights:
+    """What this connection's role may write; members of `uplift_read` nothing."""
+    names = set(Table.metadata.tables)
+    found = await connection.execute(
+        text("""
+            SELECT relname, has_any_column_privilege(current_user, oid, 'INSERT') AS may_add
+            FROM pg_class
+            WHERE relnamespace = CAST('public' AS regnamespace) AND relkind = 'r'
+                AND relname = ANY(:names)
+            ORDER BY relname
+        """),
+        {"names": sorted(names)},
     )
+    may_add = {row.relname: row.may_add for row in found}
+    lacking = tuple(name for name, may in may_add.items() if not may)
+    return Rights(len(lacking) < len(may_add), lacking)

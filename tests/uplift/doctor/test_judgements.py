@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr, ValidationError
+from sqlalchemy.exc import OperationalError
 
 from uplift.delivery.rate_limiter import RateLimiterState
 from uplift.doctor import configuration, findings, keys, ledger, processes, queues, upstream, work
@@ -13,6 +14,7 @@ from uplift.key_check import KeyUse
 from uplift.ledger.backlog import Backlog, Overdue, Waiting
 from uplift.ledger.processes import Seen
 from uplift.ledger.revisions import Revisions
+from uplift.ledger.roles import Rights
 from uplift.ledger.server import ServerFacts
 from uplift.ledger.set_aside import FhirType
 from uplift.sealing import KeyRing
@@ -387,3 +389,44 @@ def test_the_clock_of_redis_is_compared_with_the_machines(
     info: dict[str, int], fails: bool
 ) -> None:
     assert bool(queues.judge_clock(info, 1_700_000_000.0)) is fails
+
+
+class _Original(Exception):
+    def __init__(self, sqlstate: str | None, words: str) -> None:
+        super().__init__(words)
+        self.sqlstate = sqlstate
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "words", "said"),
+    [
+        ("25006", "", "is read-only"),
+        (None, "session is read-only", "is read-only"),
+        ("42501", "permission denied for table uploads", "does not permit this role"),
+        ("57014", "canceling statement due to statement timeout", "takes too long"),
+        ("53100", "No space left on device", "no space left"),
+        ("53300", "", "has no connection left"),
+        (None, 'FATAL: too many connections for role "uplift"', "has no connection left"),
+        (None, 'FATAL: role "uplift" is not permitted to log in', "does not let this role"),
+        (None, "connection refused", "does not work (OperationalError)"),
+    ],
+)
+def test_what_a_server_refuses_is_told_by_its_cause(
+    sqlstate: str | None, words: str, said: str
+) -> None:
+    error = OperationalError(None, None, _Original(sqlstate, words))
+    finding = ledger.not_working(error, "here")
+    assert finding.verdict is FAIL
+    assert said in finding.what
+
+
+@pytest.mark.parametrize(
+    ("rights", "verdict"),
+    [
+        (Rights(may_write=True, lacking=()), OK),
+        (Rights(may_write=False, lacking=("pauses", "uploads")), OK),
+        (Rights(may_write=True, lacking=("uploads",)), FAIL),
+    ],
+)
+def test_a_table_that_a_writing_role_may_not_write_fails(rights: Rights, verdict: Verdict) -> None:
+    assert ledger.judge_role(rights).verdict is verdict

@@ -14,7 +14,7 @@ from uplift.errors import ConfigurationError
 from uplift.ledger import audit, migrate
 from uplift.ledger.audit import SYSTEM, Action
 from uplift.ledger.database import Database
-from uplift.ledger.roles import READ, may_write
+from uplift.ledger.roles import READ, Rights, rights
 from uplift.ledger.tables import Table
 from uplift.ledger.users import UserRow
 from uplift.sealing import KeyRing
@@ -104,13 +104,28 @@ async def test_the_processes_add_users_and_uploads(as_app: Database, key_ring: K
 async def test_the_reading_role_reads_all_and_writes_nothing(database: Database) -> None:
     async with database.transaction() as connection:
         await connection.execute(text("SET LOCAL ROLE uplift_read"))
-        assert not await may_write(connection)
+        assert not (await rights(connection)).may_write
         for table in Table.metadata.sorted_tables:
             await connection.execute(select(table))
     for table in Table.metadata.sorted_tables:
         await refused(database, str(delete(table)), role=READ)
     await refused(database, "INSERT INTO audit_events (actor, action) VALUES ('a', 'b')", role=READ)
     await refused(database, "COPY pauses FROM PROGRAM 'id'", role=READ)
+
+
+async def test_the_processes_may_add_to_every_table_and_what_was_revoked_is_named(
+    database: Database, as_app: Database
+) -> None:
+    async with as_app.transaction() as connection:
+        assert await rights(connection) == Rights(may_write=True, lacking=())
+    async with database.transaction() as connection:
+        await connection.execute(text("REVOKE INSERT ON uploads FROM uplift_app"))
+    try:
+        async with as_app.transaction() as connection:
+            assert await rights(connection) == Rights(may_write=True, lacking=("uploads",))
+    finally:
+        async with database.transaction() as connection:
+            await connection.execute(text("GRANT INSERT ON uploads TO uplift_app"))
 
 
 async def test_a_role_that_does_not_own_the_ledger_cannot_migrate_it(as_app: Database) -> None:
