@@ -7,7 +7,6 @@ references. Numbers keep their digits, since FHIR's decimals have a precision.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -39,8 +38,10 @@ _URI_SYSTEM = "urn:ietf:rfc:3986"
 
 _HOLDERS = (dict, list)
 
-_DECODER = msgspec.json.Decoder(float_hook=Decimal)
-_ENCODER = msgspec.json.Encoder(decimal_format="number")
+# What is a number is never reckoned with here, so it stays text. `Decimal` cannot hold every number
+# of JSON: of 0e-9999999999999999999 it takes no exponent.
+_DECODER = msgspec.json.Decoder(float_hook=msgspec.Raw)
+_ENCODER = msgspec.json.Encoder()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,7 +78,7 @@ def readable(
     if resource_type not in CREATABLE_TYPES[version]:
         return _fatal(
             "not-supported",
-            f"1upHealth does not accept this resourceType in {version}. Check the spelling "
+            f"Uplift does not relay this resourceType in {version}. Check the spelling "
             "and the fhirVersion.",
         )
     return resource

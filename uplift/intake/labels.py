@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
+import orjson
 
 from uplift.errors import UnreadableUpload
 from uplift.intake.repeated_names import quoted
@@ -54,14 +55,27 @@ _LABELS = tuple(field.name for field in fields(Labels))
 
 
 def not_json(body: bytes) -> UnreadableUpload:
-    """The error for a body that no JSON can be read from."""
+    """The error for a body that no JSON can be read from. It says what is wrong, and where."""
     if not body.strip():
         return UnreadableUpload(ProblemType.NOT_JSON, "The body is empty. Send JSON.")
     return UnreadableUpload(
         ProblemType.NOT_JSON,
-        "The body is not JSON that can be kept: RFC 8259 in UTF-8, no number beyond a double, no"
-        " half of a surrogate pair, at most 200 levels deep.",
+        f"The body is not JSON that can be kept{_first_mistake(body)}. Send RFC 8259 in UTF-8, no"
+        " number beyond a double, no half of a surrogate pair, at most 200 levels deep.",
     )
+
+
+def _first_mistake(body: bytes) -> str:
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        return f": byte {error.start + 1} is not UTF-8"
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        # One of the parser's own sentences, which never has a part of the text.
+        return f": {error.msg}, at character {error.pos + 1}"
+    return ""
 
 
 def parse_force(text: str | None) -> bool | None:

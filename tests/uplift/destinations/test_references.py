@@ -275,8 +275,16 @@ def test_a_clinical_record_without_a_subject_is_the_persons(
 def test_numbers_keep_their_digits_and_the_rest_its_content() -> None:
     body = b'{"resourceType":"Basic","a":72.50,"b":1.10e3,"c":[0.0,-1,null,true],"d":"\\u00fc"}'
     assert write(parse(body)) == (
-        '{"resourceType":"Basic","a":72.50,"b":1.10E+3,"c":[0.0,-1,null,true],"d":"ü"}'.encode()
+        '{"resourceType":"Basic","a":72.50,"b":1.10e3,"c":[0.0,-1,null,true],"d":"ü"}'.encode()
     )
+
+
+@pytest.mark.parametrize(
+    "number", ["0E-9999999999999999999", "1e-9999999999999999999", "0e9999999999999999999"]
+)
+def test_a_number_whose_exponent_no_decimal_can_hold_is_sent_as_it_came(number: str) -> None:
+    body = b'{"resourceType":"Basic","a":%s}' % number.encode()
+    assert write(parse(body)) == body
 
 
 @needs_examples

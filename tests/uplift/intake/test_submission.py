@@ -84,6 +84,26 @@ def test_a_body_that_is_not_one_json_text_is_unreadable(body: bytes) -> None:
         parse(body, R4)
 
 
+@pytest.mark.parametrize(
+    ("body", "mistake"),
+    [
+        (b'\xef\xbb\xbf{"resourceType": "Basic"}', "byte order mark"),
+        (b'{"resourceType": "Basic", "a": NaN}', "at character 32"),
+        (b'{"resourceType": "Basic", "a": 1e400}', "infinity when parsed as double"),
+        (b'{"resourceType": "Basic",}', "trailing comma is not allowed, at character"),
+        (b'{"resourceType": "\xc3\xa9", "a": "\\ud800"}', "surrogate in string, at character 29"),
+        (b'{"resourceType": "M\xfcller"}', "byte 20 is not UTF-8"),
+        (b'{"resourceType": "Basic"', "unexpected end of data, at character"),
+    ],
+)
+def test_a_body_that_is_not_json_is_told_the_first_mistake_and_where_it_is(
+    body: bytes, mistake: str
+) -> None:
+    with pytest.raises(UnreadableUpload, match=mistake) as error:
+        parse(body, Labels(fhir_version="R4"))
+    assert "ller" not in str(error.value)  # what is in the body is not repeated
+
+
 @pytest.mark.parametrize("body", [b"", b" ", b"\r\n\t"])
 def test_a_body_of_nothing_is_unreadable_and_called_empty(body: bytes) -> None:
     with pytest.raises(UnreadableUpload, match="empty"):
