@@ -11,6 +11,9 @@ import httpx
 # [base]/[type]/[id]/_history/[vid], https://hl7.org/fhir/http.html#create
 _LOCATION = re.compile(r"(?:^|/)([A-Za-z]+)/([^/?#]+)(?:/_history/([^/?#]+))?/?$")
 
+# What can stand in an `If-Match`. Of a version that cannot, no request could be made.
+_VERSION = re.compile(r"[!#-~]{1,256}")
+
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
@@ -33,7 +36,7 @@ def receipt_of(headers: httpx.Headers, stored: dict[str, Any]) -> Receipt:
     version, resource_id = meta.get("versionId"), stored.get("id")
     return Receipt(
         resource_id if isinstance(resource_id, str) and resource_id else named.id,
-        version if isinstance(version, str) and version else named.version,
+        version if isinstance(version, str) and _VERSION.fullmatch(version) else named.version,
         _instant(meta.get("lastUpdated")),
     )
 
@@ -52,6 +55,7 @@ def receipt_in(headers: httpx.Headers, resource_type: str) -> Receipt:
         None,
     )
     tag = headers.get("etag", "").removeprefix("W/").strip('"')
+    tag = tag if _VERSION.fullmatch(tag) else ""
     if located is None:
         return Receipt(None, tag or None)
     return Receipt(unquote(located[2]), tag or located[3])
