@@ -77,6 +77,8 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Result:
         _inject(cluster, backend, devices, plan.faults, say)
         cluster.heal()
         cluster.until_api_answers()
+        # A promoted standby may have lost them again.
+        add_people(cluster, key, plan.late)
         healed = time.monotonic()
         _await_settled(cluster, devices, leaver, options, say)
         settling = time.monotonic() - healed
