@@ -7,6 +7,8 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import ParseError, canonicalize
 
+import msgspec
+
 _XHTML = ' xmlns="http://www.w3.org/1999/xhtml"'
 _ROW = re.compile(
     r"^\| `(?P<element>[^`]+)` \| (?P<what>\w+) \| (?P<versions>[\w, ]+) \|", re.MULTILINE
@@ -56,7 +58,7 @@ def told(page: str, fhir_version: str) -> set[Difference]:
 def _of_lists(sent: list[Any], stored: list[Any], element: str) -> Iterator[Difference]:
     if len(sent) != len(stored):
         yield Difference(element, "changed")
-    elif sent != stored and Counter(map(_text, sent)) == Counter(map(_text, stored)):
+    elif _text(sent) != _text(stored) and Counter(map(_text, sent)) == Counter(map(_text, stored)):
         yield Difference(element, "reordered")
     else:
         for ours, theirs in zip(sent, stored, strict=True):
@@ -69,6 +71,8 @@ def _text(value: Any) -> str:
         return repr(sorted((name, _text(inner)) for name, inner in value.items()))
     if isinstance(value, list):
         return repr([_text(each) for each in value])
+    if isinstance(value, msgspec.Raw):  # a number as it was written
+        return bytes(value).decode()
     return str(value) if isinstance(value, Decimal) else repr(value)
 
 

@@ -38,6 +38,11 @@ def test_a_number_that_lost_digits_is_another() -> None:
     assert list(differences(sent, stored)) == [("a", "changed")]
 
 
+def test_lists_of_the_same_numbers_are_in_the_same_order() -> None:
+    body = b'{"a": [{"b": 1.50}, {"b": 2.0}]}'
+    assert list(differences(parse(body), parse(body))) == []
+
+
 def test_a_page_lists_differences_by_version() -> None:
     page = "| `meta.source` | added | R4 | why |\n| `text.div` | respelled | R4, DSTU2 | so |\n"
     assert told(page, "dstu2") == {Difference("text.div", "respelled")}
