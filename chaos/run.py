@@ -35,6 +35,7 @@ _SAY_EVERY = 5.0
 _MUST_HAPPEN = {"kill", "back up", "promote", "restore", "add people"}
 _RESTART_EVERY = 0.5
 _WELL_SECONDS = 30.0
+_ADD_TRIES = 30
 _LEAVES = 0.75  # of the run: after the last restore, which would bring the person back
 _REDRIVE = "uplift uploads redrive"
 _COUNT = "SELECT state, count(*) FROM uploads GROUP BY state ORDER BY state"
@@ -78,7 +79,10 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Result:
         cluster.heal()
         cluster.until_api_answers()
         # A promoted standby may have lost them again.
-        add_people(cluster, key, plan.late)
+        for _ in range(_ADD_TRIES):
+            if backend.add_late():
+                break
+            time.sleep(1.0)
         healed = time.monotonic()
         _await_settled(cluster, devices, leaver, options, say)
         settling = time.monotonic() - healed
@@ -122,8 +126,10 @@ class Backend:
 
     def cause(self, fault: Fault) -> bool:
         """Add the people who come late, if that is asked; whether it was done."""
-        if fault.kind != "add people":
-            return False
+        return fault.kind == "add people" and self.add_late()
+
+    def add_late(self) -> bool:
+        """Add them; whether all are there."""
         try:
             add_people(self._cluster, self._key, self._late)
         except httpx.HTTPError:
