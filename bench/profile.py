@@ -105,14 +105,14 @@ def _measure(
             assert pid is not None  # noqa: S101
             testbed.upstream_ms, testbed.entry_ms = way.latency, way.entry
             testbed.deliver(400)  # imports and schemas
-            rounds_ = [testbed.measure(count) for _ in range(rounds)]
+            drained = [testbed.measure(count) for _ in range(rounds)]
             samples: list[Spent] = []
             if program is not None:
                 stacks = folder / "stacks"
                 with sampled(program, pid, stacks, "--gil"):
                     testbed.deliver(count)
                 samples = by_function(stacks.read_text().splitlines())
-            return Found(rounds_, samples)
+            return Found(drained, samples)
 
 
 def _summary(found: Mapping[str, Found]) -> Table:
@@ -120,11 +120,12 @@ def _summary(found: Mapping[str, Found]) -> Table:
     for name in ("", "worker", "PostgreSQL", "records/s"):
         shown.add_column(name, justify="left" if not name else "right")
     for name, each in found.items():
-        worker, postgres, rates = (
-            [getattr(one, name) for one in each.rounds]
-            for name in ("worker_ms", "postgres_ms", "rate")
+        shown.add_row(
+            name,
+            _spread([one.worker_ms for one in each.rounds]),
+            _spread([one.postgres_ms for one in each.rounds]),
+            _spread([one.rate for one in each.rounds], 0),
         )
-        shown.add_row(name, _spread(worker), _spread(postgres), _spread(rates, 0))
     return shown
 
 

@@ -277,12 +277,9 @@ def _read_tokens() -> tuple[str, str]:
     return access, refresh
 
 
-for _command in (
-    device_tokens.device_token,
-    device_tokens.device_tokens,
-    device_tokens.revoke_device_tokens,
-):
-    users_commands.command()(_command)
+users_commands.command()(device_tokens.device_token)
+users_commands.command()(device_tokens.device_tokens)
+users_commands.command()(device_tokens.revoke_device_tokens)
 
 
 @users_commands.command()

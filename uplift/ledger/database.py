@@ -30,7 +30,8 @@ from uplift.settings import Settings
 # (PostgreSQL, appendix A).
 _READ_ONLY = "25006"
 _AWAY = ("08", "57P", _READ_ONLY)
-_SLOW = ("57014", "55P03")
+SLOW = ("57014", "55P03")
+"""SQLSTATE of a statement that took too long, such as behind a lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def is_away(error: Exception) -> bool:
 
 def is_slow(error: Exception) -> bool:
     """Whether a statement took too long, such as behind a lock. Another one may not."""
-    return getattr(getattr(error, "orig", None), "sqlstate", None) in _SLOW
+    return getattr(getattr(error, "orig", None), "sqlstate", None) in SLOW
 
 
 def _check_open(dbapi_connection: Any, _: ConnectionPoolEntry, __: PoolProxiedConnection) -> None:

@@ -211,41 +211,28 @@ def _locked(*conditions: ColumnElement[bool]) -> Select[Any]:
     return select(*_COLUMNS).where(*conditions).with_for_update(skip_locked=True)
 
 
-def _looked_up(found: Select[Any], name: str) -> FromClause:
+def _looked_up(name: str, columns: Sequence[Any], *conditions: ColumnElement[bool]) -> FromClause:
     """What is found for each upload, one after the other: PostgreSQL would rather read ten thousand
     users than look up a hundred. An offset keeps it from that."""
-    return found.offset(literal_column("0")).lateral(name)
+    return select(*columns).where(*conditions).offset(literal_column("0")).lateral(name)
 
 
-def _person_of(upload: Any) -> FromClause:
-    columns = (
-        User.app_user_id,
-        User.master_key_id,
-        User.wrapped_key,
-        User.destination,
-        User.erased_at,
-        User.erasing_upstream_since,
-    )
-    return _looked_up(select(*columns).where(User.id == upload.user_id), "person")
-
-
-def _record_of(upload: Any) -> FromClause:
-    columns = (Record.upstream_key, Record.derived_id, Record.source_key)
-    return _looked_up(select(*columns).where(Record.id == upload.record_id), "record")
-
-
-def _delivery_of(upload: Any) -> FromClause:
-    columns = (
-        Delivery.sealed_receipt,
-        Delivery.version,
-        Delivery.delivered_at,
-        Delivery.in_doubt_version,
-        Delivery.in_doubt_until,
-    )
-    found = select(*columns).where(
-        Delivery.record_id == upload.record_id, Delivery.destination == upload.destination
-    )
-    return _looked_up(found, "delivery")
+_OF_PERSON = (
+    User.app_user_id,
+    User.master_key_id,
+    User.wrapped_key,
+    User.destination,
+    User.erased_at,
+    User.erasing_upstream_since,
+)
+_OF_RECORD = (Record.upstream_key, Record.derived_id, Record.source_key)
+_OF_DELIVERY = (
+    Delivery.sealed_receipt,
+    Delivery.version,
+    Delivery.delivered_at,
+    Delivery.in_doubt_version,
+    Delivery.in_doubt_until,
+)
 
 
 def _epoch(time: Any) -> ColumnElement[float]:
@@ -255,10 +242,13 @@ def _epoch(time: Any) -> ColumnElement[float]:
 def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
     """The columns of `Due` for locked uploads, and more behind them."""
     upload = locked.c
-    person_of, record_of, delivery_of = (
-        _person_of(upload),
-        _record_of(upload),
-        _delivery_of(upload),
+    person_of = _looked_up("person", _OF_PERSON, User.id == upload.user_id)
+    record_of = _looked_up("record", _OF_RECORD, Record.id == upload.record_id)
+    delivery_of = _looked_up(
+        "delivery",
+        _OF_DELIVERY,
+        Delivery.record_id == upload.record_id,
+        Delivery.destination == upload.destination,
     )
     person, record, delivery = person_of.c, record_of.c, delivery_of.c
     columns: dict[str, SQLColumnExpression[Any]] = {

@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from uplift.ledger.set_aside import TYPES, FhirType
+from uplift.ledger.set_aside import SETTLED, TYPES, FhirType
 
 # An attempt opens some time before it closes, and only the opening has an index.
 _SUCCEEDED = text("""
@@ -42,10 +42,7 @@ _COUNT = TYPES.statement(f"SELECT count(*) FROM uploads WHERE {_WAITS}")  # noqa
 _MAKE_DUE = TYPES.statement(f"""
     UPDATE uploads AS u
     SET next_attempt_at = least(u.next_attempt_at, greatest(
-            now() + random() * make_interval(secs => :spread),
-            -- The last change may be from when PostgreSQL's clock ran ahead.
-            CASE WHEN u.maybe_sent
-                THEN least(u.updated_at, now()) + make_interval(secs => :settle) END)),
+            now() + random() * make_interval(secs => :spread), {SETTLED})),
         revision = u.revision + 1
     FROM (SELECT id FROM uploads WHERE {_WAITS}
         AND (NOT maybe_sent

@@ -6,6 +6,8 @@ from enum import StrEnum
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from uplift.ledger.database import SLOW
+
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
@@ -85,7 +87,7 @@ _TROUBLES: dict[Trouble, tuple[frozenset[str], tuple[str, ...]]] = {
         ("too many connections", "too many clients", "remaining connection slots"),
     ),
     Trouble.DISK_FULL: (frozenset({"53100"}), ()),
-    Trouble.TOO_SLOW: (frozenset({"57014", "55P03"}), ()),
+    Trouble.TOO_SLOW: (frozenset(SLOW), ()),
 }
 
 

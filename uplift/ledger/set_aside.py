@@ -125,28 +125,27 @@ async def make_due(connection: AsyncConnection, upload_id: UUID) -> None:
     await connection.execute(_DUE_NOW, {"id": upload_id})
 
 
-# What may be at the destination settles first.
-_RELEASE = TYPES.statement("""
+# The last change may be from when PostgreSQL's clock ran ahead: no wait is from later than now.
+SETTLED = """CASE WHEN u.maybe_sent
+    THEN least(u.updated_at, now()) + make_interval(secs => :settle) END"""
+"""SQL: when what may be at the destination has settled there, after its last change; else NULL."""
+
+_RELEASE = TYPES.statement(f"""
     WITH held AS (
         SELECT u.id FROM uploads AS u
-        JOIN {types} AS t
+        JOIN {{types}} AS t
             ON t.fhir_version = u.fhir_version AND t.resource_type = u.resource_type
         WHERE u.destination = :destination
             AND u.state = 'queued' AND u.finish_tag IS NULL AND u.reason = 'held'
             -- Later than now: written while PostgreSQL's clock ran ahead.
             AND NOT u.updated_at BETWEEN now() - make_interval(secs => :since) AND now()
-            AND u.next_attempt_at > greatest(
-                now(), CASE WHEN u.maybe_sent
-                    THEN least(u.updated_at, now()) + make_interval(secs => :settle) END)
+            AND u.next_attempt_at > greatest(now(), {SETTLED})
         LIMIT :limit FOR UPDATE OF u SKIP LOCKED
     )
     UPDATE uploads AS u
-    SET revision = u.revision + 1,
-        next_attempt_at = greatest(
-            now(), CASE WHEN u.maybe_sent
-                THEN least(u.updated_at, now()) + make_interval(secs => :settle) END)
+    SET revision = u.revision + 1, next_attempt_at = greatest(now(), {SETTLED})
     FROM held WHERE u.id = held.id
-""")
+""")  # noqa: S608  our own text
 
 
 async def release(

@@ -74,7 +74,7 @@ async def plans(
         event.remove(sync, "before_cursor_execute", note)
         raw: Any = (await connection.get_raw_connection()).driver_connection
         if not may_read_whole:
-            # This history is still short enough for a few plans to read all of it; none may have to
+            # The history is short enough for a few plans to read all of it; none may have to.
             await raw.execute("SET LOCAL enable_seqscan = off")
         lines: list[str] = []
         for statement in sent:
