@@ -194,6 +194,19 @@ async def test_each_entry_of_a_bundle_is_an_upload(
         assert await stored_body(database, key_ring, batch["lines"][0]["id"]) == first
 
 
+async def test_half_a_surrogate_pair_in_one_entry_of_a_bundle_refuses_that_entry_only(
+    client: httpx.AsyncClient, alice: str
+) -> None:
+    body = bundle(
+        {"resource": observation(1)},
+        {"resource": observation(2, note=[{"text": "HALF"}])},
+        {"resource": observation(3)},
+    ).replace(b"HALF", b"\\ud800")
+    batch = (await post(client, body, "application/fhir+json", fhirVersion="R4")).json()
+    assert statuses(batch) == ["queued", "400", "queued"]
+    assert "surrogate" in batch["lines"][1]["problem"]["detail"]
+
+
 async def test_a_body_that_is_not_a_bundle_of_uploads_is_not_a_batch(
     client: httpx.AsyncClient, alice: str
 ) -> None:
