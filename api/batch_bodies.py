@@ -13,6 +13,7 @@ from uplift.api.problems import Problem
 from uplift.errors import UnreadableUpload
 from uplift.intake.accept_batch import GROUP_BYTES, Entry
 from uplift.intake.labels import not_json
+from uplift.intake.lone_surrogates import with_halves, without_halves
 from uplift.intake.ndjson import Line, LineReader
 from uplift.intake.repeated_names import count_colons
 from uplift.intake.submission import check_values, names_repeated, run_unblocked
@@ -107,7 +108,8 @@ def read_bundle(body: bytes) -> list[msgspec.Raw]:
     object anywhere in it has a name twice.
     """
     try:
-        bundle = _BUNDLE.decode(body)
+        readable, bundle = _taken_apart(body)
+        elements = _ELEMENTS.decode(readable)
     except msgspec.ValidationError as error:
         # The error names the field and the types, never a value.
         raise UnreadableUpload(
@@ -131,17 +133,30 @@ def read_bundle(body: bytes) -> list[msgspec.Raw]:
             f"The Bundle's type is not {', '.join(BUNDLE_TYPES[:-1])} or {BUNDLE_TYPES[-1]}. Send"
             " its resources in a Bundle of the type collection.",
         )
-    if count_colons(body) != _kept_colons(body, bundle):
+    if count_colons(readable) != _kept_colons(elements, bundle):
         raise names_repeated(body)
     return bundle.entry
 
 
-def _kept_colons(body: bytes, bundle: _Bundle) -> int:
+def _taken_apart(body: bytes) -> tuple[bytes, _Bundle]:
+    """The Bundle of a body, and the body that it was read from."""
+    try:
+        return body, _BUNDLE.decode(body)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        # A half in one entry must not refuse the others.
+        readable = without_halves(body)
+        if readable == body:
+            raise
+        return readable, _BUNDLE.decode(readable)
+
+
+def _kept_colons(elements: dict[str, msgspec.Raw], bundle: _Bundle) -> int:
     """The colons of a Bundle's body that are left if a name that is there twice counts once.
 
     One element after the other is read, so that little memory is used.
     """
-    elements = _ELEMENTS.decode(body)
     if "entry" in elements:
         del elements["entry"]
         colons = 1 + sum(map(_colons_once_read, bundle.entry))
@@ -180,7 +195,7 @@ async def bundle_entries(entries: list[msgspec.Raw]) -> AsyncGenerator[list[Entr
 def _numbered(entries: list[msgspec.Raw]) -> Iterator[Entry]:
     for number, entry in enumerate(entries, start=1):
         try:
-            resource = bytes(_ENTRY.decode(entry).resource)
+            resource = with_halves(bytes(_ENTRY.decode(entry).resource))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             resource = b""
         if resource:

@@ -30,7 +30,13 @@ from uplift.api.batch_schemas import (
     dump_queued,
     line_of,
 )
-from uplift.api.bodies import JSON_TYPES, check_type, read_chunks, read_json_body
+from uplift.api.bodies import (
+    JSON_TYPES,
+    check_type,
+    media_type_version,
+    read_chunks,
+    read_json_body,
+)
 from uplift.api.callers import Caller, CallerDep, RelayDep
 from uplift.api.fair_share import Receiving
 from uplift.api.named_user import id_of_user
@@ -43,7 +49,7 @@ from uplift.errors import NotFound
 from uplift.intake.accept_batch import Entry, OpenBatch
 from uplift.intake.labels import Labels
 from uplift.intake.line_results import LineResults
-from uplift.intake.submission import parse_version
+from uplift.intake.submission import version_of
 from uplift.ledger import batches
 from uplift.ledger.batches import BatchRow
 from uplift.ledger.credentials import Scope
@@ -106,9 +112,13 @@ async def submit_batch(
     rate_limits: RateLimits = request.app.state.rate_limits
     rate_limits.acquire(caller)
     limit = relay.settings.max_body_bytes
-    if fhir_version is not None:
-        parse_version(fhir_version)
-    labels = Labels(fhir_version=fhir_version, source=source, force=force)
+    labels = Labels(
+        fhir_version=fhir_version,
+        source=source,
+        force=force,
+        media_type_version=media_type_version(request),
+    )
+    version_of(labels)
     batch_id = batch or uuid7()
     bind_contextvars(batch=str(batch_id))
     content_type = check_type(request, (*NDJSON_TYPES, *JSON_TYPES))

@@ -4,6 +4,7 @@ FastAPI would read the whole body first, and ask for the credential after that.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, TypeVar
 
@@ -32,6 +33,8 @@ _MAX_MODEL_BYTES = 64 * 1024
 _QUICK_BYTES = 128 * 1024
 # More digits than any accepted length. Python refuses to parse numbers with thousands of digits.
 _MAX_DIGITS = 18
+
+_FHIR_VERSION = re.compile(r';\s*fhirversion\s*=\s*"?([^";]*[^";\s])', re.IGNORECASE)
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -97,6 +100,19 @@ def check_type(request: Request, types: Sequence[str]) -> str:
             headers={"Accept-Encoding": "gzip"},
         )
     return content_type
+
+
+def media_type_version(request: Request) -> str | None:
+    """The FHIR version that the Content-Type names, as it stands there.
+
+    Source: https://hl7.org/fhir/R4/http.html#version-parameter. Names of parameters have no case
+    (RFC 9110, 5.6.6).
+    """
+    content_type = request.headers.get("content-type", "")
+    if ";" not in content_type:  # as for nearly every single upload
+        return None
+    found = _FHIR_VERSION.search(content_type)
+    return found[1] if found is not None else None
 
 
 def _codings(request: Request) -> list[str]:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from uplift.api.plain_words import what_is_wrong
 from uplift.errors import (
     BacklogFull,
     ConfigurationError,
@@ -111,11 +112,7 @@ def problem_of(error: Exception, method: str) -> Problem:
         case RequestValidationError():
             # Where and what, but never the input: it can be a name or a token.
             errors = [
-                # Pydantic puts its own words before ours.
-                {
-                    "where": ".".join(map(str, each["loc"])),
-                    "what": each["msg"].removeprefix("Value error, "),
-                }
+                {"where": ".".join(map(str, each["loc"])), "what": what_is_wrong(each)}
                 for each in error.errors()
             ]
             return invalid_request(errors)

@@ -14,16 +14,11 @@ from pydantic.alias_generators import to_camel
 from uplift.ledger.attempts import AttemptRow
 from uplift.lifecycle import State
 from uplift.reading.status import Status
+from uplift.users.names import MAX_NAME, PRINTABLE
 
-PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]+$"
-"""No controls, line separators or changes of the direction of text."""
-
-AppUserId = Annotated[
-    str,
-    # PostgreSQL accepts no NUL, and the name appears in addresses and on terminals.
-    StringConstraints(min_length=1, max_length=256, pattern=PRINTABLE),
-]
-ResourceType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{1,64}$")]
+AppUserId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME, pattern=PRINTABLE)]
+RESOURCE_TYPE = r"^[A-Za-z]{1,64}$"
+ResourceType = Annotated[str, StringConstraints(pattern=RESOURCE_TYPE)]
 
 
 def _date_and_time(value: object) -> object:

@@ -5,7 +5,7 @@ from typing import Any
 
 from uplift.api.idempotency import KEY_PATTERN
 from uplift.api.rate_limits import RATE_LIMIT_HEADERS
-from uplift.api.schemas import PRINTABLE
+from uplift.users.names import PRINTABLE
 
 _RESOURCE_EXAMPLE = {
     "resourceType": "Condition",

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from uplift.api.admission import Admission, AdmissionDep
-from uplift.api.bodies import read_json_body
+from uplift.api.bodies import media_type_version, read_json_body
 from uplift.api.callers import CallerDep, RelayDep, find_caller
 from uplift.api.fair_share import Receiving
 from uplift.api.idempotency import idempotency_key
@@ -78,6 +78,7 @@ async def submit_upload(request: Request, caller: CallerDep) -> Response:
         record_id=query.get("recordId"),
         received_at=query.get("receivedAt"),
         force=parse_force(query.get("force")),
+        media_type_version=media_type_version(request),
     )
     limit = relay.settings.max_body_bytes
     async with admission.body(caller.credential, Receiving()) as part:

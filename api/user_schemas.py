@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field
 
-from uplift.api.schemas import PRINTABLE, AppUserId, Camel, NextPage
+from uplift.api.schemas import AppUserId, Camel, NextPage
 from uplift.ledger.credentials import ListedCredential
 from uplift.ledger.erasing_upstream import Progress
 from uplift.ledger.named_patients import Patients
@@ -15,10 +15,11 @@ from uplift.ledger.summary import Summary
 from uplift.ledger.users import GrantState, UserRow
 from uplift.lifecycle import State
 from uplift.users.erase import Erasure, Upstream
+from uplift.users.names import PRINTABLE
 from uplift.users.patients import PATIENT_ID
 
 # What a header can carry: RFC 6749, appendix A.12, without the space.
-_VISIBLE = r"^[!-~]+$"
+VISIBLE = r"^[!-~]+$"
 
 
 class NewUser(Camel):
@@ -221,7 +222,7 @@ class BroughtGrant(Camel):
         description="The access token of 1upHealth.",
         min_length=1,
         max_length=8192,
-        pattern=_VISIBLE,
+        pattern=VISIBLE,
         examples=["d5f0a1-access"],
     )
     refresh_token: str | None = Field(
@@ -229,7 +230,7 @@ class BroughtGrant(Camel):
         description="The refresh token. Without it the grant ends with the access token.",
         min_length=1,
         max_length=8192,
-        pattern=_VISIBLE,
+        pattern=VISIBLE,
         examples=["8ac1b2-refresh"],
     )
     expires_in: float = Field(

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Collection, Mapping
 
 from uplift.doctor.examine import examine
@@ -10,6 +11,10 @@ from uplift.settings import Settings
 
 _PAUSE = 0.5
 _LEDGER = "postgres"
+_PROCESSES = "processes"
+# A process says what it lacks with its next heartbeat: every fifth part of the longest silence.
+_BEAT_PART = 0.2
+_BEAT_TAKES = 1.0
 
 
 def settings_of(environment: Mapping[str, str]) -> Settings:
@@ -34,6 +39,15 @@ def failures(findings: list[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.verdict is Verdict.FAIL]
 
 
+def could_see(parts: Collection[str], waited: float, settings: Settings) -> bool:
+    """Whether an examination that began `waited` seconds after a fault of these parts can see it.
+
+    What only the processes tell is not there before their next heartbeat.
+    """
+    heard = _BEAT_PART * settings.max_silence_seconds + _BEAT_TAKES
+    return waited >= heard or frozenset(parts) != {_PROCESSES}
+
+
 class Examination(threading.Thread):
     """One examination beside everything else; `findings` are those so far.
 
@@ -49,7 +63,8 @@ class Examination(threading.Thread):
         self.findings: list[Finding] = []
         self.examined = 0
         """How many examinations have ended that could see it. Without the ledger, which a kill may
-        have taken away, the doctor sees no process."""
+        have taken away, the doctor sees no process. While Redis does not answer, one takes longer
+        than a fault lasts, and the only one began before the processes had told anything."""
 
     @property
     def told(self) -> bool:
@@ -63,9 +78,12 @@ class Examination(threading.Thread):
     def run(self) -> None:
         """Examine every part."""
 
+        settings = settings_of(self._environment)
+        began = time.monotonic()
+
         async def every() -> None:
-            read_ledger = True
-            async for finding in examine(settings_of(self._environment)):
+            read_ledger = could_see(self._until, time.monotonic() - began, settings)
+            async for finding in examine(settings):
                 self.findings.append(finding)
                 if self._until and (self.told or self._over.is_set()):
                     return

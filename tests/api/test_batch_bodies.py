@@ -8,6 +8,8 @@ import pytest
 from tests.factories import resource
 from uplift.api.batch_bodies import BUNDLE_TYPES, bundle_entries, read_bundle
 from uplift.errors import UnreadableUpload
+from uplift.intake.labels import Labels
+from uplift.intake.submission import parse
 
 
 def bundle(*entries: Any, type_: Any = "collection") -> bytes:
@@ -29,6 +31,11 @@ def bundle(*entries: Any, type_: Any = "collection") -> bytes:
         (b'{"resourceType":"Bundle","type":"batch","entry":{}}', "wrong"),
         (b'{"resourceType":"Bundle","type":"batch","entry":' + b"[" * 9000, ""),
         (b'{"resourceType":"Bundle","type":"secret-canary"}', "collection"),
+        (b'{"resourceType":"Bundle","type":"batch","entry":[{"a":"\\x"}]}', "not JSON"),
+        (b'{"resourceType":"Bundle","type":"batch","entry":[{"a":"\\ud800"},]}', "not JSON"),
+        (b'{"resourceType":"Bundle","type":"\\ud800"}', "not JSON"),
+        (b'{"resourceType":"Bundle","type":"batch","\xff":1}', "not JSON"),
+        (b'{"resourceType":"Bundle","type":"batch","\\ud800":1}', "not JSON"),
     ],
 )
 def test_a_body_that_is_not_a_bundle_of_uploads_is_refused_without_quoting_it(
@@ -68,6 +75,33 @@ async def test_an_entry_without_a_resource_is_a_problem_of_that_entry_only() -> 
     )
     entries = [entry async for part in bundle_entries(read_bundle(body)) for entry in part]
     assert [entry.problem_type is None for entry in entries] == [True, False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        b'{"resourceType":"Basic","a":"\\ud800"}',
+        b'{"resourceType":"Basic","a":"\\udc00\\ud800"}',
+        b'{"resourceType":"Basic","\\ud800":1}',
+        b'{"resourceType":"Basic","a":"\\uDFFF"}',
+        b'{"resourceType":"Basic","a":"\xed\xa0\x80\\udc00"}',
+        b'{"resourceType":"Basic","a":"\xff"}',
+        b'{"resourceType":"Basic","a":1e999}',
+    ],
+)
+async def test_an_entry_that_cannot_be_kept_leaves_the_others_as_they_came(
+    resource: bytes,
+) -> None:
+    text = rb'"\u003a\ud83d\ude00\\ud800' + '\U0001f600\ud7ff"'.encode()
+    other = b'{ "resourceType": "Basic", "a": %s }' % text
+    whole = b'{"resourceType":"Bundle","type":"batch","entry":[%s]}'
+    body = whole % b",".join(b'{"resource":%s}' % each for each in (other, resource, other))
+    entries = [entry async for part in bundle_entries(read_bundle(body)) for entry in part]
+    assert [entry.body for entry in (entries[0], entries[2])] == [other, other]
+    labels = Labels(fhir_version="R4")
+    assert parse(other, labels).body == other
+    with pytest.raises(UnreadableUpload):
+        parse(entries[1].body, labels)
 
 
 _OK = b'{"resource":{"resourceType":"Patient","id":"1"}}'

@@ -151,6 +151,29 @@ async def test_bare_resources_get_the_labels_of_the_batch(
     assert (await read_row(database, batch["lines"][0]["id"])).fhir_version == "R4"
 
 
+async def test_a_line_of_another_version_than_the_content_type_names_is_a_problem_of_that_line(
+    client: httpx.AsyncClient, alice: str
+) -> None:
+    lines = [envelope(1), envelope(2, fhirVersion="1.0.2"), orjson.dumps(observation(3))]
+    of_lines = f"{NDJSON}; fhirVersion=4.0"
+    batch = (await post(client, b"\n".join(lines), of_lines)).json()
+    assert statuses(batch) == ["queued", "400", "queued"]
+    assert "4.0" in batch["lines"][1]["problem"]["detail"]
+    assert "DSTU2" in batch["lines"][1]["problem"]["detail"]
+
+
+@pytest.mark.parametrize("content_type", [NDJSON, "application/fhir+json"])
+async def test_a_batch_whose_query_and_content_type_name_two_versions_is_refused(
+    client: httpx.AsyncClient, alice: str, content_type: str
+) -> None:
+    response = await post(client, bundle(), f"{content_type}; fhirVersion=1.0", fhirVersion="R4")
+    problem = assert_problem(response, 400)
+    assert problem["code"] == "fhir_version"
+    assert "1.0" in problem["detail"]
+    assert "R4" in problem["detail"]
+    assert (await client.get("/v1/batches")).json()["batches"] == []
+
+
 async def test_each_entry_of_a_bundle_is_an_upload(
     client: httpx.AsyncClient, alice: str, database: Database, key_ring: KeyRing
 ) -> None:
@@ -169,6 +192,19 @@ async def test_each_entry_of_a_bundle_is_an_upload(
         batch = response.json()
         assert statuses(batch) == [result, "400", "400", result]
         assert await stored_body(database, key_ring, batch["lines"][0]["id"]) == first
+
+
+async def test_half_a_surrogate_pair_in_one_entry_of_a_bundle_refuses_that_entry_only(
+    client: httpx.AsyncClient, alice: str
+) -> None:
+    body = bundle(
+        {"resource": observation(1)},
+        {"resource": observation(2, note=[{"text": "HALF"}])},
+        {"resource": observation(3)},
+    ).replace(b"HALF", b"\\ud800")
+    batch = (await post(client, body, "application/fhir+json", fhirVersion="R4")).json()
+    assert statuses(batch) == ["queued", "400", "queued"]
+    assert "surrogate" in batch["lines"][1]["problem"]["detail"]
 
 
 async def test_a_body_that_is_not_a_bundle_of_uploads_is_not_a_batch(

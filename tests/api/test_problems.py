@@ -13,7 +13,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from tests.api.calls import NOBODYS_ID, assert_problem, submit
+from uplift.api.idempotency import KEY_PATTERN
+from uplift.api.plain_words import PATTERNS
 from uplift.api.problems import Problem, problem_of
+from uplift.api.upload_openapi import VERSION_PATTERN
 from uplift.errors import (
     BacklogFull,
     ConfigurationError,
@@ -27,6 +30,7 @@ from uplift.errors import (
     UpstreamUnavailable,
 )
 from uplift.problem_types import ProblemType
+from uplift.users.names import NOT_PRINTABLE
 
 _DATABASE_AWAY = OperationalError("canary", None, Exception("canary"))
 
@@ -251,3 +255,42 @@ async def test_an_unexpected_error_is_a_500_that_reveals_nothing(
     assert_problem(response, 500)
     shown = capfd.readouterr()
     assert "canary" not in response.text + shown.out + shown.err
+
+
+_NAMES = ["a\nb", "\x00", "a\x7f", "\u202eecila", "\u2028"]
+
+
+@pytest.mark.parametrize("name", _NAMES)
+async def test_a_name_with_a_character_that_nobody_sees_is_refused_in_words(
+    client: httpx.AsyncClient, name: str
+) -> None:
+    for response in (
+        await client.post("/v1/users", json={"appUserId": name}),
+        await client.get("/v1/uploads", params={"user": name}),
+        await client.get("/v1/batches", params={"user": name}),
+    ):
+        (error,) = assert_problem(response, 400)["errors"]
+        assert error["what"] == NOT_PRINTABLE
+        assert name not in response.text
+
+
+async def test_a_pattern_is_said_in_words(client: httpx.AsyncClient) -> None:
+    patient, grant = "/v1/users/alice/patient", "/v1/users/alice/grant"
+    for response, said in (
+        (await client.get("/v1/uploads?resourceType=A-1"), "1 to 64 letters"),
+        (await client.put(patient, json={"id": "Patient/1"}), "1 to 64 characters"),
+        (await client.put(patient, json={"id": ".1"}), "no dot in front"),
+        (await client.put(grant, json={"accessToken": "a b", "expiresIn": 1}), "no spaces"),
+    ):
+        (error,) = assert_problem(response, 400)["errors"]
+        assert said in error["what"]
+        assert "^" not in error["what"]
+
+
+def test_every_pattern_that_a_model_has_is_said_in_words(app: FastAPI) -> None:
+    """Those of the others are of what routes read by themselves, with words of their own."""
+    by_hand = {VERSION_PATTERN, KEY_PATTERN, r"^[^\x00-\x1f\x7f]+$"}
+    found = set(re.findall(r'"pattern":("(?:[^"\\]|\\.)*")', orjson.dumps(app.openapi()).decode()))
+    patterns = {orjson.loads(each) for each in found}
+    assert patterns - by_hand == set(PATTERNS) & patterns
+    assert len(patterns) >= 4

@@ -160,6 +160,31 @@ async def test_versions_can_have_healthkits_names(client: httpx.AsyncClient, ali
     }
 
 
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [
+        ("application/fhir+json; fhirVersion=4.0", 202),
+        ("application/fhir+json; charset=utf-8; FHIRVERSION=4.0", 202),
+        ('application/fhir+json;fhirVersion="4.0"', 202),
+        ("application/fhir+json; fhirVersion=1.0", 400),
+        ("application/json;charset=utf-8; fhirVersion = 1.0 ; a=b", 400),
+        ('application/fhir+json;fhirversion="1.0"', 400),
+        ("application/fhir+json; fhirVersion=", 202),  # it names none
+    ],
+)
+async def test_a_content_type_that_names_another_version_is_refused(
+    client: httpx.AsyncClient, alice: str, content_type: str, status: int
+) -> None:
+    headers = {"Content-Type": content_type}
+    response = await _post(client, orjson.dumps(resource()), _LABELS, headers)
+    assert response.status_code == status
+    if status == 400:
+        problem = assert_problem(response, 400)
+        assert problem["code"] == "fhir_version"
+        assert "1.0" in problem["detail"]
+        assert "R4" in problem["detail"]
+
+
 async def test_invalid_fhir_is_accepted_for_the_worker_to_judge(
     client: httpx.AsyncClient, alice: str
 ) -> None:

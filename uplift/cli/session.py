@@ -80,14 +80,14 @@ def run_on_ledger(
 
 async def find_person(database: "Database", name: str) -> UUID | None:
     """The id of the user with that name, None for no name. Ends the command if there is none."""
-    from uplift.ledger.users import find_user
+    from uplift.ledger.users import find_user, no_such_user
 
     if not name:
         return None
     async with database.transaction() as connection:
         found = await find_user(connection, name)
     if found is None:
-        errors.print("There is no such user. See `uplift users list`.")
+        errors.print(str(no_such_user()))
         raise typer.Exit(1)
     return found.id
 

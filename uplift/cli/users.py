@@ -21,7 +21,8 @@ from uplift.ledger.token_pair import TokenPair
 from uplift.ledger.users import GrantState, UserRow
 from uplift.lifecycle import State
 from uplift.users.erase import Erasure, Upstream
-from uplift.users.patients import PATIENT_ID, NamedUser
+from uplift.users.names import wrong_with
+from uplift.users.patients import NO_PATIENT_ID, PATIENT_ID, NamedUser
 from uplift.wiring import Relay
 
 users_commands = typer.Typer(
@@ -83,7 +84,7 @@ async def _find(relay: Relay, name: str) -> UserRow:
     async with relay.database.transaction() as connection:
         user = await users.find_user(connection, name)
     if user is None:
-        errors.print("There is no such user. Add them with `uplift users add`.")
+        errors.print(str(users.no_such_user()))
         raise typer.Exit(1)
     return user
 
@@ -126,6 +127,9 @@ def list_(
 @users_commands.command()
 def add(name: _Name) -> None:
     """Add the person. At 1upHealth: create them, or use the one who exists, and obtain a grant."""
+    if (why := wrong_with(name)) is not None:
+        errors.print(why)
+        raise typer.Exit(2)
 
     async def use(relay: Relay) -> UserRow:
         return (await relay.provisioner.provision(name, by=actor()))[0]
@@ -166,7 +170,7 @@ def patient(
     one.
     """
     if not re.fullmatch(PATIENT_ID, resource_id):
-        errors.print("A Patient's id has 1 to 64 characters: A-Z, a-z, 0-9, - and .")
+        errors.print(NO_PATIENT_ID)
         raise typer.Exit(2)
 
     async def use(relay: Relay) -> NamedUser:

@@ -56,6 +56,7 @@ from uplift.errors import (
     TokenUnavailable,
     WriteFailed,
 )
+from uplift.fhir.types import ONEUP_TYPES, RELAYED_TYPES
 from uplift.identity import receipt_key
 from uplift.ledger.database import Database
 from uplift.ledger.leases import Claim, Outcome
@@ -172,7 +173,9 @@ class Attempter:
         try:
             # A cancelled upload is only looked up.
             if not claim.validated and not claim.cancel_requested:
-                report = await self._validation.validate(opened.body, claim.fhir_version)
+                # Which types another server takes, it says itself.
+                taken = RELAYED_TYPES if derives_ids else ONEUP_TYPES
+                report = await self._validation.validate(opened.body, claim.fhir_version, taken)
                 issues = report.to_json()
                 if not report.valid:
                     return Result(Unvalidated() if report.too_complex else Invalid(), issues)

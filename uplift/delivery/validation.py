@@ -6,15 +6,20 @@ A thread for each would cost almost as much as the validation itself.
 import asyncio
 import gc
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from uplift.coalesce import Coalescer
 from uplift.fhir.issues import Report
 from uplift.fhir.second_opinion import is_chosen
 from uplift.fhir.tolerances import chosen_tolerances
+from uplift.fhir.types import RELAYED_TYPES
 from uplift.fhir.validate import validate
+from uplift.fhir.versions import FhirVersion
 from uplift.metrics import count_findings, library_disagreements
 from uplift.settings import Settings
+
+_Types = Mapping[FhirVersion, frozenset[str]]
 
 # Larger ones have a thread of their own: they keep no others waiting.
 _SMALL_BYTES = 16 * 1024
@@ -26,6 +31,7 @@ _TOGETHER = 32
 class _Record:
     body: bytes = field(repr=False)
     fhir_version: str
+    taken: _Types = field(repr=False)
 
 
 class Validation:
@@ -37,9 +43,11 @@ class Validation:
         self._max_values = settings.max_resource_values
         self._together = Coalescer(self._validate_all, limit=_TOGETHER)
 
-    async def validate(self, body: bytes, fhir_version: str) -> Report:
-        """The report on one resource, whatever the bytes are."""
-        record = _Record(body, fhir_version)
+    async def validate(
+        self, body: bytes, fhir_version: str, taken: _Types = RELAYED_TYPES
+    ) -> Report:
+        """The report on one resource, whatever the bytes are. Its destination takes `taken`."""
+        record = _Record(body, fhir_version, taken)
         if len(body) <= _SMALL_BYTES:
             report = await self._together(record)
         else:
@@ -67,4 +75,5 @@ class Validation:
             tolerances=self._tolerances,
             second_opinion=is_chosen(record.body, self._second_opinion),
             max_values=self._max_values,
+            taken=record.taken,
         )

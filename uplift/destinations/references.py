@@ -1,7 +1,8 @@
 """Rewrites a record for a destination that knows it by a derived id. Pure.
 
 The listed rules, and nothing else: its id, its original id as an identifier, and its literal
-references. Numbers keep their digits, since FHIR's decimals have a precision.
+references. Numbers keep their digits, since FHIR's decimals have a precision; a whole `-0` is
+written as `0`, the same number. What holds nothing counts as absent, as in validation.
 """
 
 import re
@@ -13,6 +14,7 @@ import msgspec
 
 from uplift.destinations.requests import RECORD_SYSTEM
 from uplift.fhir.compiled import definition, resource_types
+from uplift.fhir.empties import has_content
 from uplift.fhir.versions import FhirVersion
 
 Resource = dict[str, Any]
@@ -160,7 +162,8 @@ def subject_element(version: FhirVersion, resource_type: str) -> str | None:
 
 def _own_name(resource: Resource) -> str | None:
     own_id = resource.get("id")
-    return f"{resource['resourceType']}/{own_id}" if isinstance(own_id, str) and own_id else None
+    named = isinstance(own_id, str) and has_content(own_id)
+    return f"{resource['resourceType']}/{own_id}" if named else None
 
 
 def _references(resource: Resource, named: int | None = None) -> list[Resource]:
@@ -188,6 +191,7 @@ def _is_literal(value: Resource, name: str) -> bool:
     reference = value["reference"]
     return (
         isinstance(reference, str)
+        and has_content(reference)
         and value.keys() <= _OF_REFERENCE
         and name not in _NO_REFERENCE
         and not reference.startswith("#")
@@ -228,8 +232,10 @@ def _added_subject(resource: Resource, version: FhirVersion, patient: str) -> li
     element = subject_element(version, resource["resourceType"])
     if element is None:
         return []
-    subject = resource.setdefault(element, {})
-    if not isinstance(subject, dict) or "reference" in subject:
+    if not has_content(resource.get(element, "")):
+        resource[element] = {}
+    subject = resource[element]
+    if not isinstance(subject, dict) or has_content(subject.get("reference", "")):
         return []
     subject["reference"] = patient
     return [subject]
@@ -243,14 +249,17 @@ def _name(resource: Resource, version: FhirVersion, identifier: dict[str, str]) 
     is_one = element.get("$ref") == _IDENTIFIER
     if is_list:
         _append(resource, "identifier", identifier)
-    elif is_one and "identifier" not in resource:
+    elif is_one and not has_content(resource.get("identifier", "")):
         resource["identifier"] = identifier
     else:
         tag = {"system": identifier["system"], "code": identifier["value"]}
-        _append(resource.setdefault("meta", {}), "tag", tag)
+        if not has_content(resource.get("meta", "")):
+            resource["meta"] = {}
+        _append(resource["meta"], "tag", tag)
 
 
 def _append(parent: Resource, name: str, value: dict[str, str]) -> None:
-    values = parent.setdefault(name, [])
-    if value not in values:
-        values.append(value)
+    if not has_content(parent.get(name, "")):
+        parent[name] = []
+    if value not in parent[name]:
+        parent[name].append(value)

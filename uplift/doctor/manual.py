@@ -12,7 +12,7 @@ from typing import Any
 
 from uplift.destinations.destination import Destination, Mode, Subject
 from uplift.doctor.findings import Finding, fail, ok, warn
-from uplift.fhir.types import CREATABLE_TYPES, HEALTHKIT_TYPES
+from uplift.fhir.types import HEALTHKIT_TYPES, RELAYED_TYPES
 from uplift.fhir.versions import FhirVersion
 
 PART = "destinations"
@@ -102,7 +102,7 @@ class _Base:
 def _wanted(destination: Destination, version: FhirVersion) -> frozenset[str]:
     """The types that HealthKit brings in that version, and the Patient that Uplift makes."""
     patient = {"Patient"} if destination.subject is Subject.PATIENT else set()
-    return (HEALTHKIT_TYPES & CREATABLE_TYPES[version]) | patient
+    return (HEALTHKIT_TYPES & RELAYED_TYPES[version]) | patient
 
 
 def _types(statement: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

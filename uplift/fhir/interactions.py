@@ -81,7 +81,7 @@ def parse_interaction(version: FhirVersion, path: str, query: bytes) -> Interact
     if resource_type not in READABLE_TYPES[version]:
         raise NotFound(
             ProblemType.NO_SUCH_TYPE,
-            f"1upHealth has no such resource type in {version}. Check upper and lower case.",
+            f"There is no such resource type in {version}. Check upper and lower case.",
         )
     everything = operation == "$everything"
     if everything and resource_type != "Patient":

@@ -1,7 +1,8 @@
-"""Which resource types can be created, read and searched at 1upHealth, by version.
+"""Which resource types are relayed, and which can be written, read and searched at 1upHealth.
 
-Taken from its capability statements: every type whose interactions include `create`. R4 has
-`Binary` and `Provenance`, but without `create`.
+What 1upHealth takes is from its capability statements: every type whose interactions include
+`create`. R4 has `Binary` and `Provenance`, but without `create`. Another server says for itself
+what it takes. docs/decisions/0010-resource-types.md has the reasons.
 """
 
 from collections.abc import Mapping
@@ -77,14 +78,14 @@ SupplyRequest Task TerminologyCapabilities TestReport TestScript ValueSet Verifi
 VisionPrescription
 """
 
-CREATABLE_TYPES: Mapping[FhirVersion, frozenset[str]] = MappingProxyType(
+ONEUP_TYPES: Mapping[FhirVersion, frozenset[str]] = MappingProxyType(
     {
         FhirVersion.DSTU2: frozenset(_DSTU2.split()),
         FhirVersion.STU3: frozenset(_STU3.split()),
         FhirVersion.R4: frozenset(_R4.split()),
     }
 )
-"""The types that Uplift accepts, by version."""
+"""The types that can be created at 1upHealth, by version."""
 
 HEALTHKIT_TYPES = frozenset(
     {"AllergyIntolerance", "Condition", "Coverage", "DiagnosticReport", "DocumentReference"}
@@ -95,11 +96,20 @@ HEALTHKIT_TYPES = frozenset(
 
 READABLE_TYPES: Mapping[FhirVersion, frozenset[str]] = MappingProxyType(
     {
-        **CREATABLE_TYPES,
-        FhirVersion.R4: CREATABLE_TYPES[FhirVersion.R4] | {"Binary", "Provenance"},
+        **ONEUP_TYPES,
+        FhirVersion.R4: ONEUP_TYPES[FhirVersion.R4] | {"Binary", "Provenance"},
     }
 )
 """The types that can be read, by version: those whose interactions include `read`."""
+
+NO_RECORDS = frozenset({"OperationOutcome", "Parameters"})
+"""What an operation takes or answers. It says nothing of a person, so it is never relayed."""
+
+RELAYED_TYPES: Mapping[FhirVersion, frozenset[str]] = MappingProxyType(
+    {version: types - NO_RECORDS for version, types in READABLE_TYPES.items()}
+)
+"""The resource types of a version that may be records. A Bundle is one once it is validated: what
+comes as one is taken apart before that."""
 
 _R4_UNSEARCHABLE = """
 Binary BiologicallyDerivedProduct CatalogEntry MedicinalProductIngredient

@@ -1,6 +1,6 @@
 """Validates a resource by the rules of its FHIR version. It never changes the bytes."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 
 from uplift.errors import TooComplex, UnreadableDocument
 from uplift.fhir.compiled import resource_types, validator
@@ -14,7 +14,7 @@ from uplift.fhir.issues import Code, Issue, Report
 from uplift.fhir.schema_findings import schema_findings
 from uplift.fhir.second_opinion import Objection, objection
 from uplift.fhir.tolerances import DEFAULT_TOLERANCES, Tolerances
-from uplift.fhir.types import CREATABLE_TYPES
+from uplift.fhir.types import NO_RECORDS, RELAYED_TYPES
 from uplift.fhir.versions import FhirVersion
 from uplift.json_values import has_more_values
 
@@ -38,8 +38,11 @@ def validate(
     tolerances: Tolerances = DEFAULT_TOLERANCES,
     second_opinion: bool = True,
     max_values: int = MAX_VALUES,
+    taken: Mapping[FhirVersion, frozenset[str]] = RELAYED_TYPES,
 ) -> Report:
     """The report on one resource, whatever the bytes are.
+
+    `taken` are the types that its destination takes, by version.
 
     The schema that is generated from HL7's definitions decides. With `second_opinion`, the library
     fhir.resources checks what passes. Its objection is only a warning, because it refuses some
@@ -51,7 +54,7 @@ def validate(
     fhir_version = FhirVersion.parse(version)
     if fhir_version is None:
         return _fatal("not-supported", "The fhirVersion is not DSTU2, STU3 or R4.")
-    resource = readable(body, fhir_version, max_values)
+    resource = readable(body, fhir_version, max_values, taken)
     if isinstance(resource, Report):
         return resource
     ask_library = (
@@ -63,7 +66,10 @@ def validate(
 
 
 def readable(
-    body: bytes, version: FhirVersion, max_values: int = MAX_VALUES
+    body: bytes,
+    version: FhirVersion,
+    max_values: int = MAX_VALUES,
+    taken: Mapping[FhirVersion, frozenset[str]] = RELAYED_TYPES,
 ) -> JsonObject | Report:
     """The resource in the bytes, or the report on bytes in which no rule can look for findings."""
     try:
@@ -75,13 +81,23 @@ def readable(
     resource_type = resource.get("resourceType")
     if not isinstance(resource_type, str) or not resource_type:
         return _fatal("structure", "The object has no resourceType.")
-    if resource_type not in CREATABLE_TYPES[version]:
-        return _fatal(
-            "not-supported",
-            f"Uplift does not relay this resourceType in {version}. Check the spelling "
-            "and the fhirVersion.",
-        )
+    if (why := _not_relayed(resource_type, version, taken[version])) is not None:
+        return _fatal("not-supported", why)
     return resource
+
+
+def _not_relayed(resource_type: str, version: FhirVersion, taken: frozenset[str]) -> str | None:
+    """Why a resource of that type is not relayed; None if it is."""
+    if resource_type in NO_RECORDS:
+        return (
+            "This resourceType is what an operation takes or answers, and no record of a person. "
+            "Uplift does not relay it."
+        )
+    if resource_type not in RELAYED_TYPES[version]:
+        return f"This is not a resource type of {version}. Check the spelling and the fhirVersion."
+    if resource_type not in taken:
+        return f"The destination takes no resource of this type in {version}. Another one may."
+    return None
 
 
 def _issues(

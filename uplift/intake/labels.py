@@ -1,7 +1,7 @@
 """Labels of a resource: what its caller says about it, in the query or in an envelope. Pure."""
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -39,7 +39,8 @@ _ENVELOPE_NAMES = (
 class Labels:
     """What a caller says about a resource. `source_url` is never in a query: it names the record.
 
-    `force` is whether an older version may take the place of a newer one.
+    `force` is whether an older version may take the place of a newer one. `media_type_version` is
+    the FHIR version that the Content-Type names; it must not contradict `fhir_version`.
     """
 
     user: str | None = None
@@ -49,9 +50,10 @@ class Labels:
     source_url: str | None = None
     received_at: str | None = None
     force: bool | None = None
+    media_type_version: str | None = None
 
 
-_LABELS = tuple(field.name for field in fields(Labels))
+_LABELS = tuple(name for name in _Envelope.__struct_fields__ if name != "resource")
 
 
 def not_json(body: bytes) -> UnreadableUpload:
@@ -163,4 +165,4 @@ def open_envelope(body: bytes, labels: Labels) -> tuple[bytes, Labels]:
         name: value if (value := getattr(envelope, name)) is not None else getattr(labels, name)
         for name in _LABELS
     }
-    return bytes(envelope.resource), Labels(**inner)
+    return bytes(envelope.resource), replace(labels, **inner)

@@ -67,13 +67,13 @@ def parse(body: bytes, labels: Labels) -> Submission:
                 ProblemType.NOT_A_RESOURCE, "The envelope's resource is not a JSON object."
             )
     resource_type = _resource_type(value)
-    if labels.fhir_version is None:
+    version = version_of(labels)
+    if version is None:
         raise UnreadableUpload(
             ProblemType.FHIR_VERSION,
             "There is no fhirVersion. Send what HealthKit says: DSTU2, STU3 or R4"
             " (or 1.0.2, 3.0.1, 4.0.1).",
         )
-    version = parse_version(labels.fhir_version)
     check_labels(labels)
     try:
         everything = canonical(value)
@@ -103,6 +103,27 @@ def parse_version(text: str) -> FhirVersion:
             ProblemType.FHIR_VERSION,
             "fhirVersion is not a version that Uplift delivers. Send DSTU2, STU3 or R4 (or 1.0.2,"
             " 3.0.1, 4.0.1).",
+        )
+    return version
+
+
+def version_of(labels: Labels) -> FhirVersion | None:
+    """The FHIR version that the labels name, or else the Content-Type; None if neither does.
+
+    Raises UnreadableUpload for one that has no schema, and for two that contradict each other. The
+    parameter of the Content-Type is https://hl7.org/fhir/R4/http.html#version-parameter.
+    """
+    declared = labels.media_type_version
+    if labels.fhir_version is None:
+        return None if declared is None else parse_version(declared)
+    version = parse_version(labels.fhir_version)
+    if declared is not None and FhirVersion.parse(declared) is not version:
+        is_safe = _VERSION.fullmatch(declared)
+        shown = f"the fhirVersion {declared}" if is_safe else "a fhirVersion that is none"
+        raise UnreadableUpload(
+            ProblemType.FHIR_VERSION,
+            f"The Content-Type names {shown}, and the record's fhirVersion is {version}. Send the"
+            " same in both, or none in the Content-Type.",
         )
     return version
 

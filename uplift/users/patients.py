@@ -18,6 +18,10 @@ PATIENT_ID = r"^[A-Za-z0-9\-][A-Za-z0-9\-.]{0,63}$"
 """What an id of a Patient may be: FHIR's own ids (https://hl7.org/fhir/R4/datatypes.html#id), but
 none that begins with a dot: dots mean another place in a path."""
 
+NO_PATIENT_ID = (
+    "A Patient's id has 1 to 64 characters: A-Z, a-z, 0-9, - and ., and no dot in front."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class NamedUser:

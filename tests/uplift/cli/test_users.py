@@ -12,7 +12,7 @@ from tests.keys import KEY_RING
 from tests.uplift.cli.command import Cli
 from uplift.ledger import grants
 from uplift.ledger.credentials import find_credential
-from uplift.ledger.users import find_user
+from uplift.ledger.users import find_user, no_such_user
 from uplift.sandbox.testing import SandboxServer
 from uplift.wiring import Relay
 
@@ -36,6 +36,32 @@ def test_a_patient_is_named_by_an_id_and_only_where_records_refer_to_one(cli: Cl
     assert "1 to 64 characters" in wrong.stderr
     refused = cli("users", "patient", "alice", "--id", "1234", code=2)
     assert "keep their subject" in " ".join(refused.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a\nb", "character that nobody sees"),
+        ("\u202eecila", "character that nobody sees"),
+        ("", "1 to 256 characters"),
+        ("a" * 257, "1 to 256 characters"),
+    ],
+)
+def test_a_name_that_the_api_refuses_is_not_added(cli: Cli, name: str, said: str) -> None:
+    refused = cli("users", "add", name, code=2)
+    assert said in " ".join(refused.stderr.split())
+    assert cli("users", "list", "--json").stdout == ""
+
+
+def test_who_is_not_there_is_told_in_the_same_words_everywhere(cli: Cli) -> None:
+    for command, code in (
+        (("users", "show", "nobody"), 1),
+        (("users", "summary", "nobody"), 1),
+        (("uploads", "list", "--user", "nobody"), 1),
+        (("users", "resend", "nobody"), 2),
+    ):
+        said = " ".join(cli(*command, code=code).stderr.split())
+        assert said == str(no_such_user())
 
 
 def test_programs_read_people_and_keys_as_json(cli: Cli) -> None:

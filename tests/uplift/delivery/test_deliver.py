@@ -349,6 +349,20 @@ async def test_an_invalid_resource_is_rejected_with_the_element_and_sends_nothin
     assert not upstream.requests(api="fhir")
 
 
+async def test_a_type_that_1uphealth_does_not_take_is_rejected_and_sends_nothing(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = await factories.accepted(relay, resourceType="Binary")
+    row = await deliver(relay, accepted)
+    assert (row.state, row.reason) == (State.REJECTED, Reason.INVALID)
+    assert row.issues is not None
+    (issue,) = row.issues["issue"]
+    assert (issue["code"], issue["expression"]) == ("not-supported", ["Resource"])
+    assert "The destination" in issue["diagnostics"]
+    assert not upstream.requests(api="fhir")
+
+
 async def test_a_known_deviation_is_delivered_as_it_came_with_a_warning(
     relay: Relay, upstream: SandboxServer
 ) -> None:

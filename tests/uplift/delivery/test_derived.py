@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
@@ -53,6 +54,36 @@ async def test_a_record_is_put_to_an_id_of_its_own_with_the_persons_patient(
     (patient,) = stored(hapi, "Patient")
     assert patient["id"] == person
     assert patient["identifier"] == [{"system": "urn:uplift:user", "value": person}]
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        {"resourceType": "Binary", "id": "b1", "contentType": "text/plain", "data": "YQ=="},
+        {
+            "resourceType": "Provenance",
+            "id": "p1",
+            "target": [{"reference": "Observation/obs-1"}],
+            "recorded": "2026-01-01T00:00:00Z",
+            "agent": [{"who": {"display": "A hospital"}}],
+        },
+    ],
+    ids=lambda each: each["resourceType"],
+)
+async def test_what_only_1uphealth_does_not_take_is_delivered_to_another_server(
+    relay: Relay, hapi: SandboxServer, resource: dict[str, Any]
+) -> None:
+    await ended(relay, await factories.accepted(relay))
+    (observation,) = stored(hapi)
+    body = orjson.dumps(resource)
+    submission = parse(body, factories.submission().labels)
+    row = await ended(relay, await relay.acceptor.accept("alice", submission))
+    assert (row.state, row.reason) == (State.DELIVERED, None)
+    (there,) = stored(hapi, resource["resourceType"])
+    named = there["meta"]["tag"][0]["code"]
+    assert named == f"{resource['resourceType']}/{resource['id']}"
+    if "target" in there:
+        assert there["target"] == [{"reference": f"Observation/{observation['id']}"}]
 
 
 async def test_an_unknown_outcome_is_sent_again_at_once_and_stored_once(

@@ -16,6 +16,7 @@ from uplift.destinations.references import (
     subject_element,
     write,
 )
+from uplift.fhir.empties import has_content
 from uplift.fhir.types import HEALTHKIT_TYPES
 from uplift.fhir.validate import validate
 from uplift.fhir.versions import FhirVersion
@@ -130,6 +131,9 @@ def test_a_reference_to_what_is_not_there_is_logical(
         {"specimen": {"reference": "#inside"}},
         {"specimen": {"identifier": {"value": "7"}}},
         {"specimen": {"display": "Blood"}},
+        {"specimen": {"reference": ""}},
+        {"specimen": {"reference": " ", "display": "Blood"}},
+        {"specimen": {"reference": []}},
         {"instantiatesCanonical": "http://example.org/PlanDefinition/1"},
         {"attachment": {"url": "Binary/1"}},
         {"expression": {"language": "text/cql", "reference": "Library/1"}},
@@ -260,16 +264,44 @@ def test_what_is_nobodys_gets_no_subject(resource_type: str) -> None:
         (None, {"reference": PERSON}),
         ({"display": "Alice"}, {"display": "Alice", "reference": PERSON}),
         ({"reference": "Group/1"}, {"identifier": {"system": SYSTEM, "value": "Group/1"}}),
+        # What holds nothing counts as absent.
+        ({"reference": ""}, {"reference": PERSON}),
+        ({"reference": "\t"}, {"reference": PERSON}),
+        ({"reference": {}, "display": "Alice"}, {"display": "Alice", "reference": PERSON}),
+        ({}, {"reference": PERSON}),
+        ("", {"reference": PERSON}),
+        ([], {"reference": PERSON}),
+        ([{}], {"reference": PERSON}),
     ],
 )
 def test_a_clinical_record_without_a_subject_is_the_persons(
-    subject: dict[str, Any] | None, expected: dict[str, Any]
+    subject: Any, expected: dict[str, Any]
 ) -> None:
     resource: dict[str, Any] = {"resourceType": "Condition", "id": "1"}
     if subject is not None:
         resource["subject"] = subject
     done = rewritten(resource, rules())["subject"]
     assert done.items() >= expected.items()
+
+
+@pytest.mark.parametrize("empty", ["", " ", [], {}, [""], [{}], {"tag": ""}, {"tag": [{}]}])
+@pytest.mark.parametrize("name", ["id", "identifier", "meta", "subject"])
+@pytest.mark.parametrize("derived", [{"own_id": "uOWN"}, {"own_id": None}])
+def test_what_holds_nothing_counts_as_absent_wherever_something_is_added(
+    name: str, empty: Any, derived: dict[str, Any]
+) -> None:
+    """Validation tolerates it. An attempt that fails for it would be repeated for days."""
+    changed = {**derived, "record_identifier": "uRECORD"}
+    for resource in (
+        observation(status="final", code={"text": "Pulse"}),
+        {"resourceType": "Composition", "id": "1"},  # has room for one identifier
+        {"resourceType": "Binary", "id": "1"},  # has room for none
+    ):
+        whole = {**resource, name: json.loads(json.dumps(empty))}
+        without = {key: value for key, value in resource.items() if key != name}
+        done = rewritten(whole, rules(**changed))
+        held = {key: value for key, value in done.items() if has_content(value)}
+        assert held == rewritten(without, rules(**changed))
 
 
 def test_numbers_keep_their_digits_and_the_rest_its_content() -> None:
@@ -285,6 +317,16 @@ def test_numbers_keep_their_digits_and_the_rest_its_content() -> None:
 def test_a_number_whose_exponent_no_decimal_can_hold_is_sent_as_it_came(number: str) -> None:
     body = b'{"resourceType":"Basic","a":%s}' % number.encode()
     assert write(parse(body)) == body
+
+
+@pytest.mark.parametrize(
+    ("number", "written"),
+    [("-0", "0"), ("-0.0", "-0.0"), ("-0e0", "-0e0"), ("-1", "-1"), ("9" * 30, "9" * 30)],
+)
+def test_a_whole_zero_has_no_sign_and_every_other_number_is_sent_as_it_came(
+    number: str, written: str
+) -> None:
+    assert write(parse(b'{"a":%s}' % number.encode())) == b'{"a":%s}' % written.encode()
 
 
 @needs_examples

@@ -1,18 +1,22 @@
 """The doctor on real servers, healthy and not."""
 
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
+import redis.asyncio
 from pydantic import SecretStr
 from sqlalchemy import text
 
 from tests import factories
 from tests.ledger_copies import LedgerCopies
-from uplift.cli.local.embedded import EmbeddedPostgres
+from uplift.cli.local.embedded import EmbeddedPostgres, EmbeddedRedis
 from uplift.doctor.examine import examine
 from uplift.doctor.findings import Finding, Verdict
-from uplift.ledger import pauses
+from uplift.ledger import pauses, processes
 from uplift.ledger.audit import SYSTEM
 from uplift.ledger.database import Database
 from uplift.sandbox.testing import SandboxServer
@@ -222,3 +226,36 @@ async def test_a_redis_that_drops_queues_is_a_failure(
     finally:
         await client_of_redis.config_set("maxmemory-policy", "noeviction")
     assert [verdict for verdict, what in found if policy in what] == [Verdict.FAIL]
+
+
+async def _stopped(server: EmbeddedRedis) -> None:
+    server.stop()
+
+
+async def _full(server: EmbeddedRedis) -> None:
+    client = redis.asyncio.from_url(server.url)
+    await client.config_set("maxmemory", 1)
+    await client.aclose()
+
+
+@pytest.mark.parametrize("fault", [_stopped, _full])
+async def test_a_workers_wrong_clock_and_a_redis_at_fault_are_both_told(
+    database: Database,
+    settings: Settings,
+    tmp_path: Path,
+    fault: Callable[[EmbeddedRedis], Awaitable[None]],
+) -> None:
+    """The clock is in the ledger, so it needs no Redis."""
+    worker = uuid4()
+    async with database.transaction() as connection:
+        await processes.register(connection, worker, "worker")
+        await processes.beat(
+            connection, worker, kind="worker", machine=time.time() + 90_000, lacks_files=False
+        )
+    with EmbeddedRedis(tmp_path / "own") as server:
+        await fault(server)
+        found = await findings(settings, redis_url=SecretStr(server.url))
+    (clock,) = of(found, "processes")
+    assert clock[0] is Verdict.FAIL
+    assert "worker: the clock of a machine is 90000 s ahead" in clock[1]
+    assert [verdict for verdict, _ in of(found, "redis")].count(Verdict.FAIL) == 1

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from uplift.errors import InvalidRead, NotFound
 from uplift.fhir.interactions import Interaction, bases_of, parse_interaction, parse_link
-from uplift.fhir.types import CREATABLE_TYPES, READABLE_TYPES
+from uplift.fhir.types import ONEUP_TYPES, READABLE_TYPES
 from uplift.fhir.versions import FhirVersion
 
 R4, STU3, DSTU2 = FhirVersion.R4, FhirVersion.STU3, FhirVersion.DSTU2
@@ -125,9 +125,9 @@ def test_a_type_that_the_version_does_not_have_is_not_found(
 
 
 def test_what_can_be_written_can_be_read_and_two_types_of_r4_more() -> None:
-    more = {version: READABLE_TYPES[version] - CREATABLE_TYPES[version] for version in FhirVersion}
+    more = {version: READABLE_TYPES[version] - ONEUP_TYPES[version] for version in FhirVersion}
     assert more == {DSTU2: frozenset(), STU3: frozenset(), R4: {"Binary", "Provenance"}}
-    assert all(CREATABLE_TYPES[version] <= READABLE_TYPES[version] for version in FhirVersion)
+    assert all(ONEUP_TYPES[version] <= READABLE_TYPES[version] for version in FhirVersion)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from uplift.fhir.compiled import resource_types
-from uplift.fhir.types import CREATABLE_TYPES, SEARCHABLE_TYPES
+from uplift.fhir.types import ONEUP_TYPES, SEARCHABLE_TYPES
 from uplift.fhir.versions import FhirVersion
 
 CAPABILITIES = Path(__file__).parents[3].parent / "shared" / "docs" / "oneup-capabilities.json"
@@ -14,7 +14,7 @@ CAPABILITIES = Path(__file__).parents[3].parent / "shared" / "docs" / "oneup-cap
 @pytest.mark.parametrize("version", FhirVersion)
 def test_the_types_are_those_that_1uphealth_declares_a_create_of(version: FhirVersion) -> None:
     declared = json.loads(CAPABILITIES.read_bytes())["versions"][version.path]["types"]
-    assert CREATABLE_TYPES[version] == {
+    assert ONEUP_TYPES[version] == {
         name for name, of in declared.items() if "create" in of["interactions"]
     }
 
@@ -32,10 +32,10 @@ def test_the_types_that_can_be_searched_are_those_that_1uphealth_declares(
 
 @pytest.mark.parametrize("version", FhirVersion)
 def test_every_type_that_can_be_created_has_a_schema(version: FhirVersion) -> None:
-    assert CREATABLE_TYPES[version] <= resource_types(version)
+    assert ONEUP_TYPES[version] <= resource_types(version)
 
 
 def test_the_counts_are_as_published() -> None:
-    counts = [len(CREATABLE_TYPES[version]) for version in FhirVersion]
+    counts = [len(ONEUP_TYPES[version]) for version in FhirVersion]
     assert counts == [94, 117, 142]
     assert [len(SEARCHABLE_TYPES[version]) for version in FhirVersion] == [94, 117, 132]

@@ -4,7 +4,10 @@ from typing import Any
 import orjson
 import pytest
 
+from uplift.fhir.compiled import resource_types
+from uplift.fhir.types import NO_RECORDS, ONEUP_TYPES, RELAYED_TYPES
 from uplift.fhir.validate import DESCRIBED_FINDINGS, validate
+from uplift.fhir.versions import FhirVersion
 
 OBSERVATION: dict[str, Any] = {
     "resourceType": "Observation",
@@ -48,7 +51,10 @@ def first(resource: Any, version: str = "R4") -> tuple[str, str, str]:
         (b'{"resourceType":"Pateint"}', "R4", "not-supported"),
         (b'{"resourceType":"MedicationOrder"}', "R4", "not-supported"),
         (b'{"resourceType":"MedicationRequest"}', "DSTU2", "not-supported"),
-        (b'{"resourceType":"Provenance"}', "R4", "not-supported"),
+        (b'{"resourceType":"Parameters"}', "STU3", "not-supported"),
+        (b'{"resourceType":"OperationOutcome"}', "DSTU2", "not-supported"),
+        (b'{"resourceType":"Resource"}', "R4", "not-supported"),
+        (b'{"resourceType":"DomainResource"}', "R4", "not-supported"),
         (b'{"resourceType":"Patient"}', "R5", "not-supported"),
         (b'{"resourceType":"Patient"}', "", "not-supported"),
     ],
@@ -58,6 +64,48 @@ def test_what_cannot_be_judged_is_fatal(body: bytes, version: str, code: str) ->
     assert first(body, version)[:2] == ("fatal", code)
     assert report.total == 1
     assert not report.valid
+
+
+BINARY = {"resourceType": "Binary", "contentType": "text/plain", "data": "YQ=="}
+PROVENANCE = {
+    "resourceType": "Provenance",
+    "target": [{"reference": "Observation/1"}],
+    "recorded": "2026-01-01T00:00:00Z",
+    "agent": [{"who": {"display": "A hospital"}}],
+}
+_OF_1UPHEALTH = "The destination takes no resource of this type"
+_OF_AN_OPERATION = "no record of a person"
+_OF_NO_VERSION = "not a resource type of R4"
+
+
+@pytest.mark.parametrize(
+    ("resource", "anywhere", "at_1uphealth"),
+    [
+        (PATIENT | {"active": True}, None, None),
+        (BINARY, None, _OF_1UPHEALTH),
+        (PROVENANCE, None, _OF_1UPHEALTH),
+        ({"resourceType": "Parameters"}, _OF_AN_OPERATION, _OF_AN_OPERATION),
+        ({"resourceType": "OperationOutcome"}, _OF_AN_OPERATION, _OF_AN_OPERATION),
+        ({"resourceType": "MedicationOrder"}, _OF_NO_VERSION, _OF_NO_VERSION),
+        ({"resourceType": "binary"}, _OF_NO_VERSION, _OF_NO_VERSION),
+    ],
+)
+def test_a_type_is_refused_for_what_fhir_says_of_it_and_for_what_its_destination_takes(
+    resource: dict[str, Any], anywhere: str | None, at_1uphealth: str | None
+) -> None:
+    for taken, why in ((RELAYED_TYPES, anywhere), (ONEUP_TYPES, at_1uphealth)):
+        report = validate(orjson.dumps(resource), "R4", taken=taken)
+        said = [each.diagnostics for each in report.issues if each.refuses]
+        assert len(said) == (why is not None), said
+        assert (why or "") in "".join(said)
+
+
+@pytest.mark.parametrize("version", FhirVersion)
+def test_every_type_of_a_version_is_relayed_but_what_is_no_record(version: FhirVersion) -> None:
+    assert RELAYED_TYPES[version] == resource_types(version) - NO_RECORDS
+    assert resource_types(version) > NO_RECORDS
+    missing = RELAYED_TYPES[version] - ONEUP_TYPES[version]
+    assert missing == ({"Binary", "Provenance"} if version is FhirVersion.R4 else set())
 
 
 @pytest.mark.parametrize(
@@ -166,8 +214,10 @@ def test_a_required_element_is_asked_for_by_name(name: str) -> None:
 
 def test_resources_inside_parameters_are_judged_at_any_level() -> None:
     part = {"name": "a", "resource": {**PATIENT, "active": 1}}
-    body = {"resourceType": "Parameters", "parameter": [{"name": "a", "part": [part]}]}
-    assert first(body, "STU3")[2] == "Parameters.parameter[0].part[0].resource.active"
+    inside = {"resourceType": "Parameters", "parameter": [{"name": "a", "part": [part]}]}
+    body = {"resourceType": "Basic", "code": {"text": "a"}, "contained": [inside]}
+    wanted = "Basic.contained[0].parameter[0].part[0].resource.active"
+    assert wanted in [each.expression for each in validate(orjson.dumps(body), "STU3").issues]
 
 
 @pytest.mark.parametrize(

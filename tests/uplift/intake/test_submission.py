@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from uplift.errors import UnreadableUpload
 from uplift.intake.labels import Labels
 from uplift.intake.submission import parse
+from uplift.problem_types import ProblemType
 
 R4 = Labels(fhir_version="R4")
 _BARE = b'{"resourceType": "Condition", "id": "1"}'
@@ -181,6 +182,57 @@ def test_a_version_without_a_schema_is_unreadable_and_the_message_names_the_vers
 def test_a_resource_without_a_version_is_unreadable_and_the_message_names_the_versions() -> None:
     with pytest.raises(UnreadableUpload, match="DSTU2, STU3 or R4"):
         parse(_BARE, Labels())
+
+
+@pytest.mark.parametrize(
+    ("declared", "said", "kept"),
+    [
+        ("4.0", "R4", "R4"),
+        ("4.0.1", "4.0", "R4"),
+        ("R4", "4.0.1", "R4"),
+        ("1.0", "DSTU2", "DSTU2"),
+        ("3.0", "3.0.2", "STU3"),
+        ("4.0", None, "R4"),
+        ("1.0", None, "DSTU2"),
+        (None, "R4", "R4"),
+    ],
+)
+def test_the_content_type_may_name_the_version_too_or_alone(
+    declared: str | None, said: str | None, kept: str
+) -> None:
+    labels = Labels(fhir_version=said, media_type_version=declared)
+    assert parse(_BARE, labels).fhir_version == kept
+    enveloped = orjson.dumps({"fhirVersion": said, "resource": orjson.loads(_BARE)})
+    assert parse(enveloped, Labels(media_type_version=declared)).fhir_version == kept
+
+
+@pytest.mark.parametrize(
+    ("declared", "said", "named"),
+    [
+        ("1.0", "R4", ("fhirVersion 1.0,", "is R4")),
+        ("4.0", "1.0.2", ("fhirVersion 4.0,", "is DSTU2")),
+        ("4.3", "R4", ("fhirVersion 4.3,", "is R4")),
+        ("5.0", "R4", ("fhirVersion 5.0,", "is R4")),
+        ("Ann Smith", "R4", ("a fhirVersion that is none", "is R4")),
+        ("", "R4", ("a fhirVersion that is none", "is R4")),
+        ("5.0", None, ("DSTU2, STU3 or R4",)),
+        ("Ann Smith", None, ("DSTU2, STU3 or R4",)),
+    ],
+)
+def test_a_content_type_of_another_version_is_refused_with_both(
+    declared: str, said: str | None, named: tuple[str, ...]
+) -> None:
+    enveloped = orjson.dumps({"fhirVersion": said, "resource": orjson.loads(_BARE)})
+    around = Labels(media_type_version=declared)
+    for body, labels in (
+        (_BARE, Labels(fhir_version=said, media_type_version=declared)),
+        (enveloped, around),
+    ):
+        with pytest.raises(UnreadableUpload) as refused:
+            parse(body, labels)
+        assert refused.value.problem is ProblemType.FHIR_VERSION
+        assert all(each in str(refused.value) for each in named)
+        assert "Ann" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
