@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import event, text
+from psycopg import AsyncCursor, AsyncRawCursor
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bench.figures import Figure, Target, percentile
@@ -22,7 +23,7 @@ from bench.plan import Plan
 from bench.resources import bodies
 from bench.testbed import Person, Testbed, open_testbed, upstream
 from uplift.ledger import leases
-from uplift.ledger.database import Database
+from uplift.ledger.database import Database, driver_of
 from uplift.ledger.due import due_among, front
 from uplift.queues import UPLOADS
 
@@ -155,20 +156,21 @@ async def _claims(testbed: Testbed) -> tuple[float, float, str]:
 
 async def _plan(database: Database) -> str:
     """How PostgreSQL finds what is claimed next."""
-    sent: list[tuple[str, Any]] = []
+    sent: list[tuple[Any, Any]] = []
+    execute = AsyncCursor.execute
 
-    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
-        sent.append((statement, parameters))
+    async def note(cursor: Any, query: Any, params: Any = None, **options: Any) -> Any:
+        sent.append((query, params))
+        return await execute(cursor, query, params, **options)
 
     async with database.transaction() as connection:
-        sync = connection.sync_connection
-        if sync is None:
-            raise RuntimeError("The connection is closed.")
-        event.listen(sync, "before_cursor_execute", note)
-        await front(connection, UPLOADS, "oneup", limit=_CLAIM)
-        event.remove(sync, "before_cursor_execute", note)
+        AsyncCursor.execute = note  # type: ignore[method-assign, assignment]
+        try:
+            await front(connection, UPLOADS, "oneup", limit=_CLAIM)
+        finally:
+            AsyncCursor.execute = execute  # type: ignore[method-assign]
         statement, parameters = sent[0]
-        raw: Any = (await connection.get_raw_connection()).driver_connection
+        raw = AsyncRawCursor(driver_of(connection))
         lines = await raw.execute(f"EXPLAIN (ANALYZE, BUFFERS) {statement}", parameters)
         return "\n".join(line for (line,) in await lines.fetchall())
 

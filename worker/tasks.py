@@ -15,8 +15,8 @@ def add_tasks(app: Celery, bridge: Bridge) -> None:
 
     @app.task(name=DELIVER, bind=True)
     def deliver(self: object, ids: list[str]) -> None:
-        """Attempt what is due in the queue. The ids only say that something is; if more may be due
-        at the end, they are dispatched again."""
+        """Attempt what is due in the queue. The ids only say how much is; if more may be due at the
+        end, they are dispatched again."""
         queue = self.request.delivery_info["routing_key"]  # type: ignore[attr-defined]
         known = _read(ids)
         if known is None or queue not in (UPLOADS, BULK):
@@ -25,7 +25,7 @@ def add_tasks(app: Celery, bridge: Bridge) -> None:
 
         async def use(relay: Relay) -> None:
             await relay.keys.ensure()
-            if await relay.deliverer.deliver(queue):
+            if await relay.deliverer.deliver(queue, expected=len(known)):
                 relay.dispatcher.dispatch(queue, known)
 
         bridge.call(use)

@@ -84,7 +84,7 @@ class Claimer:
         """How many may be claimed, up to a limit: only so many slots and permits are acquired."""
         if not self._rate_limiter.is_scarce:
             async with self._database.reading() as connection:
-                return self._noted(
+                return self.noted(
                     await fair_queue.count_ready(
                         connection, queue, self._destination, limit=MAX_CLAIM
                     )
@@ -102,9 +102,10 @@ class Claimer:
                     longest_wait=self._settings.longest_settling_seconds,
                 )
             if front.due or not front.found:
-                return self._noted(len(front.due))
+                return self.noted(len(front.due))
 
-    def _noted(self, ready: int) -> int:
+    def noted(self, ready: int) -> int:
+        """Note that so many are ready, which it returns."""
         if ready:
             self._in_flight.note_work(self._destination)
         return ready

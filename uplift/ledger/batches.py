@@ -82,7 +82,7 @@ _LINES = Rows(
 )
 
 # A group whose commit got no answer may be put in again: its lines are counted once.
-_ADD_LINES = _LINES.written("""
+_ADD_LINES = _LINES.direct("""
     WITH added AS (
         INSERT INTO batch_lines (batch_id, line, upload_id, duplicate, problem_code, problem)
         SELECT :batch_id, n.line, n.upload_id, n.duplicate, n.problem_code, n.problem
@@ -100,7 +100,7 @@ _ADD_LINES = _LINES.written("""
 
 async def add_lines(connection: AsyncConnection, batch_id: UUID, lines: Sequence[NewLine]) -> None:
     """Note what became of lines. A line that is noted already stays as it is."""
-    await _ADD_LINES.execute(connection, {"batch_id": batch_id, **_LINES.parameter(lines)})
+    await _ADD_LINES.rows(connection, {"batch_id": batch_id, **_LINES.parameter(lines)})
 
 
 async def close_batch(connection: AsyncConnection, batch_id: UUID, *, broken: bool) -> None:

@@ -4,8 +4,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from uplift.ledger.direct_statements import DirectStatement
+from uplift.ledger.parameters import array
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +21,14 @@ class Claimed:
 
 # In one order, so that no two claims with several keys in common wait for each other. They last
 # until the transaction ends.
-_LOCK_KEYS = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
+_LOCK_KEYS = DirectStatement(
+    "SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key"
+)
 
 # A statement of its own, after the locks, sees what those before it have committed. OFFSET and
 # LIMIT keep PostgreSQL from joins that would read through all history: it looks each record up by
 # index.
-_COLLIDING = text("""
+_COLLIDING = DirectStatement("""
     SELECT DISTINCT c.record_id, c.destination
     FROM unnest(CAST(:record_ids AS uuid[]), CAST(:destinations AS text[]))
         AS c(record_id, destination)
@@ -73,12 +77,12 @@ async def colliding(
         return set()
     # 64 bits of a keyed hash: two that agree by chance only wait for each other.
     locks = {int.from_bytes(each.upstream_key[:8], "big", signed=True) for each in claimed}
-    await connection.execute(_LOCK_KEYS, {"keys": sorted(locks)})
-    rows = await connection.execute(
-        _COLLIDING,
+    await _LOCK_KEYS.rows(connection, {"keys": array("bigint", sorted(locks))})
+    rows = await _COLLIDING.rows(
+        connection,
         {
-            "record_ids": [each.record_id for each in claimed],
-            "destinations": [each.destination for each in claimed],
+            "record_ids": array("uuid", [each.record_id for each in claimed]),
+            "destinations": array("text", [each.destination for each in claimed]),
         },
     )
     return {(row.record_id, row.destination) for row in rows}

@@ -24,7 +24,8 @@ from uuid_utils.compat import uuid7
 
 from uplift.ledger.audit import SYSTEM, Action, Actor, note
 from uplift.ledger.deployment_keys import CREDENTIALS, find_key, make_key
-from uplift.ledger.parameters import Written
+from uplift.ledger.direct_statements import DirectStatement
+from uplift.ledger.parameters import array
 from uplift.ledger.tables import Credential
 from uplift.sealing import KeyRing
 
@@ -166,7 +167,7 @@ async def _in_seconds(connection: AsyncConnection, seconds: float) -> datetime:
     return found
 
 
-_VALID = Written("""
+_VALID = DirectStatement("""
     SELECT c.id, c.kind, c.name, c.scopes, c.user_id, c.secret_hash, c.expires_at, c.mac,
         u.app_user_id
     FROM credentials AS c LEFT JOIN users AS u ON u.id = c.user_id
@@ -192,11 +193,11 @@ async def find_credentials(
     `key` is the deployment's credential key.
     """
     hashes = {secret: _hash(secret) for secret in secrets_}
-    rows = await _VALID.execute(connection, {"hashes": list(set(hashes.values()))})
+    rows = await _VALID.rows(connection, {"hashes": array("bytea", set(hashes.values()))})
     found: dict[bytes, CredentialRow] = {}
     forged: set[UUID] = set()
     for row in rows:
-        if _believed(key, row._mapping):  # noqa: SLF001  SQLAlchemy's name for a row as a mapping
+        if _believed(key, row._asdict()):
             found[bytes(row.secret_hash)] = CredentialRow(
                 row.id, row.name, frozenset(row.scopes), row.user_id, row.app_user_id
             )

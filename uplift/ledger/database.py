@@ -15,8 +15,10 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 from psycopg import AsyncConnection as AsyncPGConnection
 from sqlalchemy import URL, ExceptionContext, event, make_url
+from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.exc import ArgumentError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -78,11 +80,11 @@ def is_away(error: Exception) -> bool:
     """
     if isinstance(error, PoolTimeout):
         return True
-    if not isinstance(error, OperationalError | InterfaceError):
-        return False
+    sqlstate = getattr(getattr(error, "orig", None), "sqlstate", None)
+    if sqlstate is not None:
+        return str(sqlstate).startswith(_AWAY)
     # Errors of psycopg itself, such as a refused connection, have none.
-    sqlstate = getattr(error.orig, "sqlstate", None)
-    return sqlstate is None or sqlstate.startswith(_AWAY)
+    return isinstance(error, OperationalError | InterfaceError)
 
 
 def is_slow(error: Exception) -> bool:
@@ -109,13 +111,34 @@ def _leave_read_only(context: ExceptionContext) -> None:
         context.is_disconnect = True
 
 
+def driver_of(connection: AsyncConnection) -> AsyncPGConnection:
+    """psycopg's connection under SQLAlchemy's, in the same transaction."""
+    driver: AsyncPGConnection = connection.sync_connection.connection.driver_connection  # type: ignore[union-attr, assignment]
+    return driver
+
+
+_MET = "uplift_met"
+
+
+async def raise_in_sqlalchemy(connection: AsyncConnection, error: psycopg.Error) -> None:
+    """Raise an error of `driver_of` as SQLAlchemy raises its own: it sorts errors, and leaves a
+    connection that is lost and a server that is away."""
+    await connection.exec_driver_sql("", execution_options={_MET: error})
+
+
+def _raise_met(_: Any, __: str, ___: Any, context: ExecutionContext) -> None:
+    met = context.execution_options.get(_MET)
+    if met is not None:
+        raise met
+
+
 @contextmanager
 def _time_limit(connection: AsyncConnection, seconds: float) -> Iterator[None]:
     """Within, the connection is lost when so many seconds have passed.
 
     A cancelled statement would wait for the server to confirm that, for ever.
     """
-    driver: AsyncPGConnection = connection.sync_connection.connection.driver_connection  # type: ignore[union-attr, assignment]
+    driver = driver_of(connection)
 
     def lose() -> None:
         with suppress(OSError), socket.socket(fileno=os.dup(driver.pgconn.socket)) as shared:
@@ -207,6 +230,7 @@ class Database:
         event.listen(engine.sync_engine, "connect", _set_up(patience.transaction))
         event.listen(engine.sync_engine, "checkout", _check_open)
         event.listen(engine.sync_engine, "handle_error", _leave_read_only)
+        event.listen(engine.sync_engine, "do_execute", _raise_met)
         return cls(engine, patience)
 
     @asynccontextmanager

@@ -12,6 +12,7 @@ from sqlalchemy import (
     ColumnElement,
     Float,
     FromClause,
+    Integer,
     Select,
     SQLColumnExpression,
     and_,
@@ -26,7 +27,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
 from uplift.ledger import fair_queue
-from uplift.ledger.parameters import Built, is_among
+from uplift.ledger.direct_statements import built
+from uplift.ledger.parameters import array, is_among
 from uplift.ledger.pauses import nobody_paused_all, not_paused
 from uplift.ledger.set_aside import FhirType, set_aside, waits
 from uplift.ledger.tables import Delivery, Record, Restore, Upload, User, state_is
@@ -299,7 +301,11 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
 _STATE_OF_THESE = Upload.state.concat("")
 
 _NAMED = _locked(is_among(Upload.id), state_is(_STATE_OF_THESE, State.QUEUED)).cte("named")
-_DUE = Built(_details(_NAMED).order_by(_NAMED.c.id), "ids", "stalled_seconds", "machine")
+_DUE = built(
+    _details(_NAMED).order_by(_NAMED.c.id),
+    *("ids", "stalled_seconds", "machine"),
+    row=Due._make,
+)
 
 # Locked in the same select that finds them: the row that is read is the one that is locked.
 _AT_FRONT = (
@@ -311,14 +317,16 @@ _AT_FRONT = (
         nobody_paused_all(),
     )
     .order_by(Upload.finish_tag)
-    .limit(bindparam("limit", literal_execute=False))
+    # In a subquery, PostgreSQL does not see how many: else it would plan for them each time.
+    .limit(select(bindparam("limit", type_=Integer)).scalar_subquery())
     .cte("front")
 )
-_FRONT = Built(
+_FRONT = built(
     _details(_AT_FRONT, fair_queue.advanced(_AT_FRONT)).order_by(
         _AT_FRONT.c.finish_tag, _AT_FRONT.c.id
     ),
     *("queue", "destination", "limit", "stalled_seconds", "machine"),
+    row=lambda columns: Due._make(columns[:-1]),  # without the virtual time
 )
 
 
@@ -333,8 +341,9 @@ async def due_among(
 
     For `stalled_seconds` nothing could be sent: their time to give up is later by as much.
     """
-    rows = await _DUE.execute(connection, {"ids": list(ids), **_clock(stalled_seconds)})
-    found = map(Due._make, rows)
+    found: list[Due] = await _DUE.rows(
+        connection, {"ids": array("uuid", ids), **_clock(stalled_seconds)}
+    )
     return {each.id: each for each in found if each.may}
 
 
@@ -363,7 +372,7 @@ async def front(
     finds that it may. What is of a type of which only probes are sent is set aside.
     `stalled_seconds` as in `due_among`, `longest_wait` as in `fair_queue.untag`.
     """
-    rows = await _FRONT.execute(
+    found: list[Due] = await _FRONT.rows(
         connection,
         {
             "queue": queue,
@@ -372,7 +381,6 @@ async def front(
             **_clock(stalled_seconds),
         },
     )
-    found = [Due._make(row[: len(Due._fields)]) for row in rows]
     due = {each.id: each for each in found if each.may}
     if len(due) < len(found):
         passed = [each.id for each in found if not each.may]

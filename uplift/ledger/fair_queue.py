@@ -21,6 +21,8 @@ from sqlalchemy import CTE, ColumnElement, bindparam, func, literal, select, tex
 from sqlalchemy.dialects.postgresql import REGCLASS
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from uplift.ledger.direct_statements import DirectStatement
+
 COST = "1 + body_bytes / 65536"
 """What an upload costs, in SQL: an attempt, and one more for each 64 KiB."""
 
@@ -117,10 +119,10 @@ _READY = """
     WHERE queue = :queue AND destination = :destination AND state = 'queued'
         AND finish_tag IS NOT NULL
         AND NOT EXISTS (SELECT 1 FROM pauses WHERE user_id IS NULL)
-    ORDER BY finish_tag LIMIT :limit
+    ORDER BY finish_tag LIMIT (SELECT CAST(:limit AS int))
 """
 _FIRST_READY = text(_READY)
-_COUNT_READY = text(f"SELECT count(*) FROM ({_READY}) AS ready")  # noqa: S608
+_COUNT_READY = DirectStatement(f"SELECT count(*) FROM ({_READY}) AS ready")  # noqa: S608
 
 
 async def tag(connection: AsyncConnection, ids: Sequence[UUID]) -> list[UUID]:
@@ -167,5 +169,5 @@ async def count_ready(
 ) -> int:
     """How many are ready, or `limit` if there are more."""
     values = {"queue": queue, "destination": destination, "limit": limit}
-    counted = await connection.execute(_COUNT_READY, values)
-    return int(counted.scalar_one())
+    (count,) = await _COUNT_READY.column(connection, values)
+    return int(count)

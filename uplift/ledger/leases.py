@@ -1,12 +1,11 @@
 """Uploads as workers see them: due, claimed under a lease, and their outcomes recorded."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NotRequired, TypedDict, Unpack
 from uuid import UUID
 
-from sqlalchemy import text
+from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid4
 
@@ -17,13 +16,12 @@ from uplift.ledger.locks import lock_records
 from uplift.ledger.parameters import Rows
 from uplift.ledger.put_order import note_in_doubt, supersede_overtaken
 from uplift.ledger.set_aside import FhirType
-from uplift.ledger.transitions import Change, change_state
+from uplift.ledger.transitions import Change, change_and, changing
 from uplift.lifecycle import Reason, State
 from uplift.sealing import WrappedKey
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(Struct, frozen=True, kw_only=True):
     """An upload that this process has claimed, until its lease ends.
 
     `claimed_at` is from before the claim, `deadline` is when its attempt must end, `lease_ends`
@@ -86,8 +84,7 @@ class Claim:
         return FhirType(self.fhir_version, self.resource_type)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(Struct, frozen=True, kw_only=True):
     """What an attempt came to: the upload's change, codes for its history, the record's receipt.
 
     `code` is the attempt's own; `record_receipt` is sealed with `uploads.delivery_context`.
@@ -104,18 +101,20 @@ class Outcome:
     duration: float = 0.0  # seconds
     record_receipt: bytes | None = None
     receipt_key: bytes | None = None
-    if_taken: "Callable[[], Outcome] | None" = field(default=None, compare=False)
+    if_taken: "Callable[[], Outcome] | None" = None
     may_be_late: bool = False
 
 
-# Bodies are read only now: those of all due uploads may be more than the memory takes.
-_OPEN_ATTEMPTS = text("""
-    WITH opened AS (
-        INSERT INTO attempts (lease_id, upload_id)
-        SELECT CAST(:lease_id AS uuid), id FROM unnest(CAST(:ids AS uuid[])) AS id
+# In one statement, since each is a round trip. Bodies are read only now: those of all due uploads
+# may be more than the memory takes.
+_CLAIM = changing(
+    """, opened AS (
+        INSERT INTO attempts (lease_id, upload_id) SELECT new_lease_id, id FROM changed
     )
-    SELECT id, sealed_body, trace_parent FROM uploads WHERE id = ANY(CAST(:ids AS uuid[]))
-""")
+    SELECT id, sealed_body, trace_parent FROM changed
+    """,
+    *("u.id", "u.sealed_body", "u.trace_parent", "c.new_lease_id"),
+)
 
 
 class LeaseTerms(TypedDict):
@@ -155,8 +154,9 @@ async def lease(
     collisions = (
         set() if terms.get("allow_shared_ids") else await colliding(connection, _claimed(rows))
     )
-    claimed = await change_state(
+    claimed = await change_and(
         connection,
+        _CLAIM,
         [
             Change(
                 upload_id=row.id,
@@ -174,8 +174,7 @@ async def lease(
             for row in rows
         ],
     )
-    opened = await connection.execute(_OPEN_ATTEMPTS, {"lease_id": lease_id, "ids": [*claimed]})
-    contents = {row.id: (row.sealed_body or b"", row.trace_parent) for row in opened}
+    contents = {id_: (body or b"", trace_parent) for id_, body, trace_parent in claimed}
     return [
         Claim(
             upload_id=row.id,
@@ -214,7 +213,7 @@ async def lease(
             trace_parent=contents[row.id][1],
         )
         for row in rows
-        if row.id in claimed
+        if row.id in contents
     ]
 
 
@@ -268,40 +267,39 @@ _ENDED = Rows(
     outcome="text",
     status_code="int",
     duration_ms="int",
+    receipt="bytea",
+    receipt_key="bytea",
 )
-
-_CLOSING = """
-    UPDATE attempts AS a SET closed_at = now(), outcome = e.outcome,
-        status_code = e.status_code, duration_ms = e.duration_ms
-    FROM {ended} AS e
-    WHERE a.lease_id = ANY ({ended.lease_id})
-        AND a.lease_id = e.lease_id AND a.upload_id = e.upload_id
-"""
-_CLOSE_ATTEMPTS = _ENDED.statement(_CLOSING)
-
-_DELIVERED = Rows("delivered", upload_id="uuid", receipt="bytea", receipt_key="bytea")
 
 # In one statement, since each is a round trip. Two outcomes of one upload may be in the group, and
 # only one of them had the lease.
-_CLOSE_DELIVERED = _DELIVERED.statement(
-    _ENDED.within(f"""
-    WITH closed AS ({_CLOSING})
-    INSERT INTO deliveries AS d
-        (record_id, destination, delivered_at, version, digest, sealed_receipt, receipt_key)
-    SELECT DISTINCT ON (u.record_id, u.destination) u.record_id, u.destination, now(), u.version,
-        u.digest, e.receipt, e.receipt_key
-    FROM {{delivered}} AS e
-    CROSS JOIN LATERAL (
-        SELECT record_id, destination, version, digest FROM uploads
-        WHERE id = e.upload_id AND state = 'delivered' OFFSET 0
-    ) AS u
-    ORDER BY u.record_id, u.destination, u.version DESC
-    ON CONFLICT (record_id, destination) DO UPDATE
-    SET delivered_at = excluded.delivered_at, version = excluded.version,
-        digest = excluded.digest, sealed_receipt = excluded.sealed_receipt,
-        receipt_key = excluded.receipt_key
-    WHERE d.version < excluded.version
-""")  # noqa: S608  our own text
+_RECORD = changing(
+    """, closed AS (
+        UPDATE attempts AS a SET closed_at = now(), outcome = e.outcome,
+            status_code = e.status_code, duration_ms = e.duration_ms
+        FROM {ended} AS e
+        WHERE a.lease_id = ANY ({ended.lease_id})
+            AND a.lease_id = e.lease_id AND a.upload_id = e.upload_id
+    ), delivered AS (
+        INSERT INTO deliveries AS d
+            (record_id, destination, delivered_at, version, digest, sealed_receipt, receipt_key)
+        SELECT DISTINCT ON (u.record_id, u.destination) u.record_id, u.destination, now(),
+            u.version, u.digest, e.receipt, e.receipt_key
+        FROM changed AS u
+        JOIN {ended} AS e ON e.upload_id = u.id AND e.lease_id = u.had_lease_id
+        WHERE u.state = 'delivered'
+        ORDER BY u.record_id, u.destination, u.version DESC
+        ON CONFLICT (record_id, destination) DO UPDATE
+        SET delivered_at = excluded.delivered_at, version = excluded.version,
+            digest = excluded.digest, sealed_receipt = excluded.sealed_receipt,
+            receipt_key = excluded.receipt_key
+        WHERE d.version < excluded.version
+    )
+    SELECT id FROM changed
+    """,
+    *("u.id", "u.record_id", "u.destination", "u.version", "u.digest", "u.state"),
+    "c.lease_id AS had_lease_id",
+    more=_ENDED,
 )
 
 
@@ -318,30 +316,18 @@ async def record(
     delivered = [end for end in ended if end.change.target is State.DELIVERED]
     if delivered:
         await lock_records(connection, [end.claim.record_id for end in delivered])
-    changed = await change_state(connection, [end.change for end in ended])
-    closed = _ENDED.parameter(
-        {
-            "lease_id": end.claim.lease_id,
-            "upload_id": end.claim.upload_id,
-            "outcome": end.code,
-            "status_code": end.status_code,
-            "duration_ms": round(end.duration * 1000),
-        }
-        for end in ended
+    attempts = _ENDED.columns(
+        len(ended),
+        lease_id=[end.claim.lease_id for end in ended],
+        upload_id=[end.claim.upload_id for end in ended],
+        outcome=[end.code for end in ended],
+        status_code=[end.status_code for end in ended],
+        duration_ms=[round(end.duration * 1000) for end in ended],
+        receipt=[end.record_receipt or None for end in ended],
+        receipt_key=[end.receipt_key for end in ended],
     )
-    receipts = [
-        {
-            "upload_id": end.claim.upload_id,
-            "receipt": end.record_receipt or None,
-            "receipt_key": end.receipt_key,
-        }
-        for end in delivered
-        if end.claim.upload_id in changed
-    ]
-    if receipts:
-        await connection.execute(_CLOSE_DELIVERED, closed | _DELIVERED.parameter(receipts))
-    else:
-        await connection.execute(_CLOSE_ATTEMPTS, closed)
+    rows = await change_and(connection, _RECORD, [end.change for end in ended], attempts)
+    changed = {row.id for row in rows}
     in_doubt = {
         end.claim.upload_id: settle_seconds
         for end in ended

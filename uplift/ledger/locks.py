@@ -14,10 +14,11 @@ from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, select, text
+from sqlalchemy import Select, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from uplift.ledger.parameters import Built, Written, is_among
+from uplift.ledger.direct_statements import DirectStatement, built
+from uplift.ledger.parameters import array, is_among
 from uplift.ledger.tables import Record, User
 
 
@@ -26,7 +27,7 @@ def share_lock(statement: Select[Any]) -> Select[Any]:
     return statement.with_for_update(of=User, read=True, key_share=True)
 
 
-_LOCK_FREE_USERS = Written("""
+_LOCK_FREE_USERS = DirectStatement("""
     SELECT u.id, u.app_user_id, u.master_key_id, u.wrapped_key, u.destination
     FROM users AS u
     WHERE u.app_user_id = ANY(CAST(:names AS text[])) AND u.erased_at IS NULL
@@ -37,16 +38,15 @@ _LOCK_FREE_USERS = Written("""
 
 async def lock_free_users(
     connection: AsyncConnection, app_user_ids: Collection[str]
-) -> Sequence[Row[Any]]:
+) -> Sequence[Any]:
     """Lock the living users of these names, as `share_lock` does; passes over those who are locked
     against it. Each row has `id`, `app_user_id`, `master_key_id`, `wrapped_key` and
     `destination`.
     """
-    found = await _LOCK_FREE_USERS.execute(connection, {"names": list(app_user_ids)})
-    return found.all()
+    return await _LOCK_FREE_USERS.rows(connection, {"names": array("text", app_user_ids)})
 
 
-_LOCK_RECORDS = Built(
+_LOCK_RECORDS = built(
     select(Record.id)
     .where(is_among(Record.id))
     .order_by(Record.user_id, Record.identity)
@@ -57,7 +57,7 @@ _LOCK_RECORDS = Built(
 
 async def lock_records(connection: AsyncConnection, record_ids: Collection[UUID]) -> None:
     """Lock these records."""
-    await _LOCK_RECORDS.execute(connection, {"ids": list(record_ids)})
+    await _LOCK_RECORDS.rows(connection, {"ids": array("uuid", record_ids)})
 
 
 _LOCK_RECORDS_OF = text("""
@@ -72,7 +72,7 @@ async def lock_records_of(connection: AsyncConnection, upload_ids: Collection[UU
     await connection.execute(_LOCK_RECORDS_OF, {"ids": list(upload_ids)})
 
 
-_LOCK_AND_READ = text("""
+_LOCK_AND_READ = DirectStatement("""
     SELECT id, user_id, identity, alias_of, versions, latest_upload_id, latest_digest,
         sealed_watermark, upstream_key, upstream_rank, derived_id, source_key, server_key
     FROM records WHERE id = ANY(CAST(:ids AS uuid[]))
@@ -82,7 +82,7 @@ _LOCK_AND_READ = text("""
 
 async def lock_and_read_records(
     connection: AsyncConnection, record_ids: Collection[UUID]
-) -> dict[UUID, Row[Any]]:
+) -> dict[UUID, Any]:
     """Lock these records; what is known of each, by its id. What is gone is missing."""
-    rows = await connection.execute(_LOCK_AND_READ, {"ids": list(record_ids)})
+    rows = await _LOCK_AND_READ.rows(connection, {"ids": array("uuid", record_ids)})
     return {row.id: row for row in rows}

@@ -12,7 +12,8 @@ from uuid_utils.compat import uuid7
 
 from uplift.ledger import fair_queue
 from uplift.ledger.audit import SYSTEM, Action, Actor
-from uplift.ledger.parameters import Rows, Written
+from uplift.ledger.direct_statements import DirectStatement
+from uplift.ledger.parameters import Rows
 from uplift.ledger.uploads import UploadRow
 from uplift.ledger.users import LockedUser
 from uplift.lifecycle import Reason, State
@@ -147,13 +148,13 @@ _UNREAD = """
 """
 
 
-def adding(source: str = "new", *, first: str = "", read: bool = True) -> Written:
+def adding(source: str = "new", *, first: str = "", read: bool = True) -> DirectStatement:
     """The statement for `add`, which adds the uploads of `source`: of `new`, or a join with it.
 
     `first` is a common table expression that runs before, with its name and its comma. Without
     `read`, it is for `add_unread`.
     """
-    return _NEW.written(
+    return _NEW.direct(
         _ADD.replace("{source}", source)
         .replace("{first}", first)
         .replace("{result}", _READ if read else _UNREAD)
@@ -164,24 +165,24 @@ def adding(source: str = "new", *, first: str = "", read: bool = True) -> Writte
 
 async def add(
     connection: AsyncConnection,
-    statement: Written,
+    statement: DirectStatement,
     versions: Sequence[Version],
 ) -> dict[UUID, Added]:
     """Add these uploads, and note them in the audit trail: one statement, made by `adding`.
 
     Returns what was added, by the uploads' ids.
     """
-    added = await statement.execute(connection, _values(versions))
+    added = await statement.rows(connection, _values(versions))
     return {row.id: Added(row.maybe_sent, row.created_at) for row in added}
 
 
 async def add_unread(
     connection: AsyncConnection,
-    statement: Written,
+    statement: DirectStatement,
     versions: Sequence[Version],
 ) -> set[UUID]:
     """`add`, but only which were added."""
-    ids = (await statement.execute(connection, _values(versions))).scalar_one()
+    (ids,) = await statement.column(connection, _values(versions))
     return {version.new.id for version in versions} if ids is None else set(ids)
 
 

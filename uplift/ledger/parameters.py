@@ -3,9 +3,8 @@
 The statement's text is then the same for any number of them, so PostgreSQL plans it once.
 """
 
-import re
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -17,8 +16,6 @@ from psycopg.pq import Format
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
-    CursorResult,
-    Select,
     SQLColumnExpression,
     TextClause,
     Uuid,
@@ -26,26 +23,8 @@ from sqlalchemy import (
     bindparam,
     text,
 )
-from sqlalchemy.dialects.postgresql.psycopg import dialect
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-
-class Written:
-    """A statement that goes to psycopg as it is written: SQLAlchemy looks up even a text by each of
-    its parameters, and that takes longer than a short statement itself."""
-
-    def __init__(self, sql: str) -> None:
-        """Parameters are written as `:name`."""
-        self._sql = _PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%"))
-
-    async def execute(
-        self, connection: AsyncConnection, values: Mapping[str, Any]
-    ) -> CursorResult[Any]:
-        """Run it with these parameters."""
-        return await connection.exec_driver_sql(self._sql, dict(values))
-
-
-_PARAMETER = re.compile(r"(?<![:\w]):([a-z]\w*)")
+from uplift.ledger.direct_statements import DirectStatement
 
 
 class Rows:
@@ -91,9 +70,9 @@ class Rows:
         """
         return text(self.within(sql))
 
-    def written(self, sql: str) -> Written:
+    def direct(self, sql: str, *, plan_each_time: bool = False) -> DirectStatement:
         """`statement`, for what runs many times a second."""
-        return Written(self.within(sql))
+        return DirectStatement(self.within(sql), plan_each_time=plan_each_time)
 
     def within(self, sql: str) -> str:
         """That text with the subquery, for a statement that takes rows of another kind, too."""
@@ -117,7 +96,7 @@ class Rows:
         return {
             self._name: count,
             **{
-                f"{self._name}_{name}": _Array(_array(type_, columns.get(name, nulls)))
+                f"{self._name}_{name}": array(type_, columns.get(name, nulls))
                 for name, type_ in self._types.items()
             },
         }
@@ -151,6 +130,7 @@ _TYPES: dict[str, tuple[int, Callable[[Any], bytes]]] = {
     "bool": (16, lambda value: b"\1" if value else b"\0"),
     "bytea": (17, bytes),
     "int": (23, _int),
+    "bigint": (20, struct.Struct(">q").pack),
     "text": (25, str.encode),
     "float8": (701, _float),
     "uuid": (2950, lambda value: value.bytes),
@@ -158,18 +138,20 @@ _TYPES: dict[str, tuple[int, Callable[[Any], bytes]]] = {
 }
 
 
-def _array(type_: str, values: Sequence[Any]) -> bytes:
+def array(type_: str, values: Collection[Any]) -> object:
+    """The parameter of a statement, which casts it to an array of that SQL type."""
     number, encode = _TYPES[type_]
     count = len(values)
     if not count:
-        return _header(0, 0, number, 0, 0)[:12]
+        return _Array(_header(0, 0, number, 0, 0)[:12])
+    values = values if isinstance(values, Sequence) else list(values)
     first = values[0]
     # Much of a group is the same in all rows.
     if first is values[-1] and all(value is first for value in values):
         content = _element(encode, first) * count
     else:
         content = b"".join([_element(encode, value) for value in values])
-    return _header(1, 1, number, count, 1) + content
+    return _Array(_header(1, 1, number, count, 1) + content)
 
 
 def _element(encode: Callable[[Any], bytes], value: Any) -> bytes:
@@ -177,29 +159,6 @@ def _element(encode: Callable[[Any], bytes], value: Any) -> bytes:
         return _NULL
     encoded = encode(value)
     return _int(len(encoded)) + encoded
-
-
-class Built:
-    """A composed statement whose text is made once: to look it up takes SQLAlchemy longer than
-    PostgreSQL to run it. `names` are those of its parameters."""
-
-    def __init__(self, statement: Select[Any], *names: str) -> None:
-        compiled = statement.params(dict.fromkeys(names)).compile(
-            dialect=dialect(),  # type: ignore[no-untyped-call]
-            compile_kwargs={"render_postcompile": True},
-        )
-        self._sql = compiled.string
-        self._constants = {
-            name: value
-            for name, value in compiled.params.items()
-            if f"%({name})s" in self._sql and name not in names
-        }
-
-    async def execute(
-        self, connection: AsyncConnection, values: Mapping[str, Any]
-    ) -> CursorResult[Any]:
-        """Run it with these parameters."""
-        return await connection.exec_driver_sql(self._sql, {**self._constants, **values})
 
 
 def is_among(column: SQLColumnExpression[UUID], name: str = "ids") -> ColumnElement[bool]:

@@ -3,24 +3,31 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from uplift.ledger.direct_statements import DirectStatement
 from uplift.ledger.leases import Outcome
-from uplift.ledger.parameters import Rows
+from uplift.ledger.parameters import Rows, array
 
 # In one order, so that no two groups of outcomes wait for each other. They last until the
 # transaction ends.
-_LOCK_KEYS = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
+_LOCK_KEYS = DirectStatement(
+    "SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key"
+)
 
 _ASSIGNED = Rows("assigned", upload_id="uuid", destination="text", record_id="uuid", key="bytea")
 
-# A statement of its own, after the locks, sees what those before it have committed.
-_TAKEN = _ASSIGNED.statement("""
+# A statement of its own, after the locks, sees what those before it have committed. It is planned
+# each time: while there are few deliveries PostgreSQL would rather read them all, and it would keep
+# that plan until it has counted again.
+_TAKEN = _ASSIGNED.direct(
+    """
     SELECT a.upload_id FROM {assigned} AS a
     WHERE EXISTS (SELECT FROM deliveries AS d WHERE d.receipt_key = a.key
                   AND d.destination = a.destination AND d.record_id <> a.record_id OFFSET 0)
-""")
+""",
+    plan_each_time=True,
+)
 
 
 async def without_taken(connection: AsyncConnection, outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -34,9 +41,9 @@ async def without_taken(connection: AsyncConnection, outcomes: Sequence[Outcome]
         return list(outcomes)
     # 64 bits of a keyed hash: two that agree by chance only wait for each other.
     locks = {int.from_bytes((each.receipt_key or b"")[:8], "big", signed=True) for each in assigned}
-    await connection.execute(_LOCK_KEYS, {"keys": sorted(locks)})
-    rows = await connection.execute(
-        _TAKEN,
+    await _LOCK_KEYS.rows(connection, {"keys": array("bigint", sorted(locks))})
+    found = await _TAKEN.column(
+        connection,
         _ASSIGNED.parameter(
             {
                 "upload_id": each.claim.upload_id,
@@ -47,7 +54,7 @@ async def without_taken(connection: AsyncConnection, outcomes: Sequence[Outcome]
             for each in assigned
         ),
     )
-    taken = set(rows.scalars()) | _taken_in_the_group(assigned)
+    taken = set(found) | _taken_in_the_group(assigned)
     return [
         each.if_taken() if each.if_taken is not None and each.claim.upload_id in taken else each
         for each in outcomes

@@ -38,7 +38,7 @@ _WANTED = Rows("wanted", number="int", record_id="uuid", destination="text", key
 
 # OFFSET keeps PostgreSQL from joins that would read through all history: it looks each record up
 # by index.
-_FIND = _WANTED.statement("""
+_FIND = _WANTED.direct("""
     SELECT w.number, r.upstream_key AS key, r.id AS record_id, d.sealed_receipt,
         u.id IS NOT NULL AS unfinished, u.waiting_since IS NOT NULL AS waits
     FROM {wanted} AS w
@@ -66,8 +66,8 @@ _FIND = _WANTED.statement("""
 
 async def find_targets(connection: AsyncConnection, wanted: Sequence[Wanted]) -> list[list[Target]]:
     """For each of these, in their order: those that are known, of its user and its source."""
-    rows = await connection.execute(
-        _FIND,
+    rows = await _FIND.rows(
+        connection,
         _WANTED.parameter(
             {
                 "number": number,

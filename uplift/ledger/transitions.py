@@ -1,18 +1,19 @@
 """The one function that changes an upload's state, against the table in `uplift.lifecycle`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
+from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from uplift.ledger.direct_statements import DirectStatement
 from uplift.ledger.parameters import Rows
 from uplift.lifecycle import DEAD_LETTERS, Reason, State, allowed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(Struct, frozen=True, kw_only=True):
     """One upload's step from a state to another. What is None stays as it is.
 
     `source` and, where a worker has the upload, `lease_id` must still be true of the row, or the
@@ -93,7 +94,7 @@ _CHANGES = Rows(
     reset="bool",
 )
 
-_CHANGE = _CHANGES.statement("""
+_CHANGING = """
     UPDATE uploads AS u SET
         state = c.target,
         reason = c.reason,
@@ -152,8 +153,20 @@ _CHANGE = _CHANGES.statement("""
     FROM {changes} AS c
     WHERE u.id = ANY ({changes.upload_id}) AND u.id = c.upload_id AND u.state = c.source
       AND (c.source <> 'sending' OR u.lease_id = c.lease_id)
-    RETURNING u.id
-""")
+    RETURNING """
+
+
+def changing(then: str, *columns: str, more: Rows | None = None) -> DirectStatement:
+    """A statement that makes changes, and `then` does more with `changed`, their rows.
+
+    Of these it reads `columns`: of `u`, the upload, or of `c`, its change. In `then`, the rows of
+    `more` stand as `Rows.statement` has them.
+    """
+    sql = f"WITH changed AS ({_CHANGING}{', '.join(columns)}){then}"
+    return _CHANGES.direct(sql if more is None else more.within(sql))
+
+
+_CHANGE = changing("SELECT id FROM changed", "u.id")
 
 
 async def change_state(connection: AsyncConnection, changes: Sequence[Change]) -> set[UUID]:
@@ -161,7 +174,19 @@ async def change_state(connection: AsyncConnection, changes: Sequence[Change]) -
 
     An upload that is missing from them was no longer in the state that its change expected.
     """
+    return {row.id for row in await change_and(connection, _CHANGE, changes)}
+
+
+async def change_and(
+    connection: AsyncConnection,
+    statement: DirectStatement,
+    changes: Sequence[Change],
+    values: Mapping[str, Any] = MappingProxyType({}),
+) -> list[Any]:
+    """`change_state` by a statement of `changing`, whose other parameters are `values`; its rows.
+
+    Without changes it does nothing.
+    """
     if not changes:
-        return set()
-    rows = await connection.execute(_CHANGE, _CHANGES.parameter(changes))
-    return set(rows.scalars())
+        return []
+    return await statement.rows(connection, {**_CHANGES.parameter(changes), **values})

@@ -22,8 +22,9 @@ from uuid_utils.compat import uuid4, uuid7
 from uplift.errors import Conflict, NotFound
 from uplift.ledger import locks
 from uplift.ledger.audit import SYSTEM, Action, Actor, note
+from uplift.ledger.direct_statements import DirectStatement
 from uplift.ledger.pages import Order
-from uplift.ledger.parameters import Written
+from uplift.ledger.parameters import array
 from uplift.ledger.pauses import is_paused
 from uplift.ledger.tables import ONEUP, Grant, User
 from uplift.problem_types import ProblemType
@@ -115,7 +116,7 @@ async def require_user(
     return user
 
 
-_DESTINATION = Written("""
+_DESTINATION = DirectStatement("""
     SELECT destination, erasing_upstream_since FROM users
     WHERE id = :id AND erased_at IS NULL FOR KEY SHARE
 """)
@@ -126,9 +127,10 @@ async def require_destination_of(connection: AsyncConnection, user_id: UUID) -> 
 
     Raises as `require_user`.
     """
-    row = (await _DESTINATION.execute(connection, {"id": user_id})).one_or_none()
-    if row is None:
+    found = await _DESTINATION.rows(connection, {"id": user_id})
+    if not found:
         raise no_such_user()
+    (row,) = found
     if row.erasing_upstream_since is not None:
         raise being_erased()
     destination: str = row.destination
@@ -201,7 +203,7 @@ async def lock_users(
     }
 
 
-_ERASED = Written("""
+_ERASED = DirectStatement("""
     SELECT id FROM users WHERE id = ANY(CAST(:ids AS uuid[]))
         AND (erased_at IS NOT NULL OR erasing_upstream_since IS NOT NULL)
 """)
@@ -209,7 +211,7 @@ _ERASED = Written("""
 
 async def find_erased(connection: AsyncConnection, ids: Collection[UUID]) -> set[UUID]:
     """Those of these users whose erasing has begun by now, although they are locked."""
-    return set((await _ERASED.execute(connection, {"ids": list(ids)})).scalars())
+    return set(await _ERASED.column(connection, {"ids": array("uuid", ids)}))
 
 
 async def _find(

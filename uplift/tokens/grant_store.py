@@ -52,7 +52,7 @@ class GrantStore:
 
     async def active_grant(self, person: Person) -> GrantRow:
         """The person's grant. Raises NeedsAuthorization if there is none, or if it is dead."""
-        async with self._database.transaction() as connection:
+        async with self._database.reading() as connection:
             grant = await grants.get_grant(connection, person.user_id, person.key)
         if grant is None or not grant.active:
             raise NeedsAuthorization("The user has no working grant at 1upHealth.")

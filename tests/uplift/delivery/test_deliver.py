@@ -13,6 +13,7 @@ from sqlalchemy import select, text
 
 from tests import factories
 from tests.ledger_copies import LedgerCopies
+from tests.sent_statements import sent_by
 from tests.uplift.delivery.delivering import against, deliver, until, writes
 from tests.uplift.ledger.rows import attempts_of
 from tests.uplift.ledger.rows import row as row_of
@@ -62,6 +63,28 @@ async def test_a_delivered_upload_keeps_a_receipt_and_no_body(
         attempts = (await connection.execute(select(Attempt.outcome, Attempt.status_code))).all()
     assert body is None
     assert [tuple(each) for each in attempts] == [("stored", 201)]
+
+
+async def test_an_idle_process_claims_what_a_message_names_at_once_and_then_all_that_is_due(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    accepted = [await factories.accepted(relay, id=f"o{number}") for number in range(3)]
+    with sent_by() as sent:
+        await relay.deliverer.deliver(UPLOADS, expected=1)
+    counting = [number for number, (sql, _) in enumerate(sent) if "count(*)" in sql]
+    claiming = [number for number, (sql, _) in enumerate(sent) if "opened AS" in sql]
+    assert claiming[0] < counting[0]
+    states = [(await factories.status(relay, each)).state for each in accepted]
+    assert states == [State.DELIVERED] * 3
+
+
+async def test_a_message_about_what_is_claimed_already_ends(
+    relay: Relay, upstream: SandboxServer
+) -> None:
+    await factories.user(relay)
+    async with asyncio.timeout(5):
+        assert not await relay.deliverer.deliver(UPLOADS, expected=100)
 
 
 @pytest.mark.parametrize(

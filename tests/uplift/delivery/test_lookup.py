@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import orjson
 import pytest
+from msgspec import structs
 
 from tests.uplift.delivery.test_outcome import CLAIM, OPENED
 from uplift.delivery.calls import Calls
@@ -74,7 +75,9 @@ def opened(
 ) -> Opened:
     return replace(
         OPENED,
-        claim=replace(CLAIM, empty_searches=empty_searches, newer_since=newer_since, **claim),
+        claim=structs.replace(
+            CLAIM, empty_searches=empty_searches, newer_since=newer_since, **claim
+        ),
         body=orjson.dumps(RESOURCE),
         delivered_id=delivered_id,
         delivered_version=delivered_version,

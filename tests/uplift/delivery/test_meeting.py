@@ -7,6 +7,7 @@ from typing import Any, cast
 from uuid import UUID
 
 import pytest
+from msgspec import structs
 
 from tests.uplift.delivery.test_outcome import CLAIM, OPENED
 from uplift.delivery import meeting as meetings
@@ -49,7 +50,7 @@ def meeting(calls: FakeCalls, count: int, **more: Any) -> Meeting:
 
 
 async def write(met: Meeting, number: int, *refers_to: str) -> tuple[str, int]:
-    opened = replace(OPENED, claim=replace(CLAIM, upload_id=IDS[number]))
+    opened = replace(OPENED, claim=structs.replace(CLAIM, upload_id=IDS[number]))
     entry = Entry("Observation", Put(f"u{number}"), b"{}")
     response, together = await met.write(opened, entry, frozenset(refers_to))
     return response.code, together

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import orjson
 import pytest
+from msgspec import structs
 
 from uplift.delivery.backoff import Backoff
 from uplift.delivery.outcome import Policy, change_of, receipt_of, response_of
@@ -210,7 +211,9 @@ STEPS = [each[0] for each in ENDS] + [each[0] for each in RETRIES]
 def change(
     last: LastStep, *, in_doubt: bool = False, issues: Any = None, **claim: Any
 ) -> tuple[Change, str]:
-    return change_of(replace(CLAIM, **claim), Result(last, issues, in_doubt), POLICY, jitter=JITTER)
+    return change_of(
+        structs.replace(CLAIM, **claim), Result(last, issues, in_doubt), POLICY, jitter=JITTER
+    )
 
 
 def name(value: Any) -> str:

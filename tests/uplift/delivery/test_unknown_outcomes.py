@@ -4,11 +4,11 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
+from msgspec import structs
 from sqlalchemy import delete, func, update
 
 from tests import factories
@@ -132,7 +132,7 @@ async def test_after_a_step_of_the_ledgers_clock_nothing_counts_as_settled(
         )
     attempter = unsure.deliverer._attempter
     for since in (0.0, 1.0):
-        ahead = replace(
+        ahead = structs.replace(
             claim, ledger_at=claim.ledger_at + 86_400 + since, claimed_at=claim.claimed_at + since
         )
         outcome = await attempter.attempt(ahead)

@@ -3,9 +3,8 @@
 import asyncio
 from datetime import datetime
 
-from sqlalchemy import event
-
 from tests.keys import KEY_RING
+from tests.sent_statements import sent_by
 from uplift.intake.authenticate import Authenticator
 from uplift.ledger.credentials import BACKEND, add_api_key, list_api_keys, revoke
 from uplift.ledger.database import Database
@@ -17,15 +16,12 @@ async def test_each_of_many_who_ask_at_once_gets_their_own_credential(database: 
     authenticator = Authenticator(database, KEY_RING)
     for _, key in keys:  # reads the credential key, which stays, and notes the use
         await authenticator.find(key)
-    asked = []
-    event.listen(
-        database._engine.sync_engine, "before_cursor_execute", lambda *args: asked.append(args[2])
-    )
     secrets = [keys[0][1], keys[1][1], "uplift_key_wrong", "", "\N{SNOWMAN}"] * 10
-    found = await asyncio.gather(*map(authenticator.find, secrets))
+    with sent_by() as asked:
+        found = await asyncio.gather(*map(authenticator.find, secrets))
     ids = [each.id if each else None for each in found]
     assert ids == [keys[0][0], keys[1][0], None, None, None] * 10
-    assert len(asked) <= 2
+    assert 1 <= len(asked) <= 2
 
 
 async def test_the_last_use_of_a_key_is_noted_once_a_minute(database: Database) -> None:

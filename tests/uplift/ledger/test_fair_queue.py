@@ -2,16 +2,17 @@
 
 import asyncio
 import re
-from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import event, text
+from psycopg import AsyncRawCursor
+from sqlalchemy import text
 
+from tests.sent_statements import sent_by
 from tests.uplift.ledger import rows
 from uplift.ledger import dead_letters, fair_queue, leases, pauses
 from uplift.ledger.audit import SYSTEM
-from uplift.ledger.database import Database
+from uplift.ledger.database import Database, driver_of
 from uplift.ledger.due import front
 from uplift.ledger.leases import Claim, Outcome
 from uplift.ledger.transitions import Change
@@ -291,20 +292,12 @@ _WAITING = """
 
 async def plan_of_claim(database: Database, limit: int) -> str:
     """How PostgreSQL finds what is claimed next: the claim's own statement, run."""
-    sent: list[tuple[str, Any]] = []
-
-    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
-        sent.append((statement, parameters))
-
     async with database.transaction() as connection:
-        sync = connection.sync_connection
-        assert sync is not None
-        event.listen(sync, "before_cursor_execute", note)
-        await front(connection, UPLOADS, "oneup", limit=limit)
-        event.remove(sync, "before_cursor_execute", note)
+        with sent_by(connection) as sent:
+            await front(connection, UPLOADS, "oneup", limit=limit)
     ((statement, parameters),) = sent
     async with database.transaction() as connection:
-        raw: Any = (await connection.get_raw_connection()).driver_connection
+        raw = AsyncRawCursor(driver_of(connection))
         lines = await raw.execute(f"EXPLAIN (ANALYZE, BUFFERS, TIMING off) {statement}", parameters)
         return "\n".join(line for (line,) in await lines.fetchall())
 

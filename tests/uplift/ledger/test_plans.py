@@ -10,9 +10,10 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tests.sent_statements import sent_by
 from tests.uplift.ledger import rows
 from uplift.ledger import (
     accepting,
@@ -31,7 +32,7 @@ from uplift.ledger import (
     uploads,
 )
 from uplift.ledger.audit import SYSTEM
-from uplift.ledger.database import Database
+from uplift.ledger.database import Database, driver_of
 from uplift.ledger.due import due_among, front
 from uplift.ledger.transitions import Change
 from uplift.ledger.users import UserRow
@@ -61,23 +62,15 @@ async def plans(
     may_read_whole: bool = False,
 ) -> str:
     """The generic plans of the statements that `use` sends."""
-    sent: list[str] = []
-
-    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
-        sent.append(statement)
-
     async with database.transaction() as connection:
-        sync = connection.sync_connection
-        assert sync is not None
-        event.listen(sync, "before_cursor_execute", note)
-        await use(connection, user)
-        event.remove(sync, "before_cursor_execute", note)
-        raw: Any = (await connection.get_raw_connection()).driver_connection
+        with sent_by(connection) as sent:
+            await use(connection, user)
+        raw: Any = driver_of(connection)
         if not may_read_whole:
             # The history is short enough for a few plans to read all of it; none may have to.
             await raw.execute("SET LOCAL enable_seqscan = off")
         lines: list[str] = []
-        for statement in sent:
+        for statement, _ in sent:
             if not statement.startswith(("INSERT", "SET")):
                 response = await raw.execute(f"EXPLAIN (GENERIC_PLAN) {_numbered(statement)}")
                 lines += [line for (line,) in await response.fetchall()]

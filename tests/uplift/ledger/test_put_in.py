@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from sqlalchemy import Row, delete, event, func, select, text
+from sqlalchemy import Row, delete, func, select, text
 from uuid_utils.compat import uuid7
 
+from tests.sent_statements import sent_by
 from tests.uplift.ledger import rows
 from uplift.ledger.audit import SYSTEM, Action, Actor, list_events
 from uplift.ledger.database import Database
@@ -211,19 +212,14 @@ async def test_groups_with_records_in_common_wait_for_each_other_and_none_dead_l
 async def test_a_group_costs_as_many_statements_as_one_upload(
     database: Database, alice: UserRow
 ) -> None:
-    def statements(connection: object) -> list[str]:
-        sent: list[str] = []
-        event.listen(connection, "before_cursor_execute", lambda *args: sent.append(args[2]))
-        return sent
-
     counts = []
     for size, offset in ((1, 0), (100, 1000)):
         async with database.transaction() as connection:
-            sent = statements(connection.sync_connection)
             group = [new(alice, offset + number, number) for number in range(size)]
-            await rows.put_in_unread(connection, group)
+            with sent_by(connection) as sent:
+                await rows.put_in_unread(connection, group)
             counts.append(len(sent))
-    assert counts[0] == counts[1]
+    assert counts[0] == counts[1] > 0
 
 
 async def test_bodies_of_several_mebibytes_are_kept_byte_for_byte(

@@ -1,9 +1,9 @@
 """Versions of a record where no look-up is needed: none of unknown outcome is sent again late."""
 
-from dataclasses import replace
 from uuid import UUID
 
 import pytest
+from msgspec import structs
 from sqlalchemy import text
 
 from tests.uplift.ledger import rows
@@ -36,7 +36,7 @@ async def record(database: Database, *outcomes: Outcome) -> None:
 def unknown(claim: Claim, *, may_be_late: bool = True) -> Outcome:
     """It was sent, and nobody knows whether it was stored."""
     outcome = ended(claim, State.QUEUED, reason=Reason.RETRY, maybe_sent=True)
-    return replace(outcome, may_be_late=may_be_late)
+    return structs.replace(outcome, may_be_late=may_be_late)
 
 
 async def state(database: Database, upload_id: UUID) -> tuple[str, str | None, bool]:

@@ -1,8 +1,9 @@
 """An id that a destination assigns is the receipt of one record of a user."""
 
 import asyncio
-from dataclasses import replace
 from uuid import UUID
+
+from msgspec import structs
 
 from tests.uplift.ledger import rows
 from tests.uplift.ledger.test_leases import ended
@@ -20,7 +21,7 @@ KEY, OTHER_KEY = bytes(32), bytes(range(32))
 def stored(claim: Claim, key: bytes | None = KEY, *, assigned: bool = True) -> Outcome:
     """The claimed upload is stored under an id with that key."""
     taken = ended(claim, State.QUEUED, reason=Reason.SETTLING, maybe_sent=True)
-    return replace(
+    return structs.replace(
         ended(claim, record_receipt=b"receipt"),
         receipt_key=key,
         if_taken=(lambda: taken) if assigned else None,
