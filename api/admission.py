@@ -83,7 +83,7 @@ class Admission:
         return self._part(self._body, self._bytes, credential, 0, receiving)
 
     def read_back(self, credential: CredentialRow, receiving: Receiving) -> Part:
-        """For one request to 1upHealth, and its response."""
+        """For one request to the destination, and its response."""
         return self._part(self._read_back, self._read_backs, credential, 1, receiving)
 
     def long_poll(self, credential: CredentialRow, receiving: Receiving) -> Part:

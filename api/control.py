@@ -80,8 +80,9 @@ async def redrive_upload(
 ) -> UploadStatus:
     """Queues a rejected, refused or expired upload again, with a new deadline.
 
-    A worker validates it again. If it may be at 1upHealth, the worker looks it up there first. If a
-    newer version of its record was delivered or is being delivered, the upload becomes superseded.
+    A worker validates it again. If it may be at the destination, the worker looks it up there
+    first. If a newer version of its record was delivered or is being delivered, the upload becomes
+    superseded.
     """
     caller.require(Scope.SUBMIT, Scope.OPERATOR)
     outcome = await relay.redriver.redrive(upload_id, by=caller.actor)
@@ -100,8 +101,8 @@ async def redrive_upload(
 async def try_uploads_now(request: Request, relay: RelayDep, caller: CallerDep) -> TryNowReport:
     """Makes queued uploads due that wait for a later attempt, when the cause of the wait is gone.
 
-    An upload that may be at 1upHealth still waits until a look-up can tell. The request can be
-    repeated.
+    An upload that may be at the destination still waits until a look-up can tell. The request can
+    be repeated.
     """
     caller.require(Scope.OPERATOR)
     wanted = await read_model(request, TryNowRequest)
@@ -120,8 +121,8 @@ async def try_uploads_now(request: Request, relay: RelayDep, caller: CallerDep) 
 async def try_upload_now(upload_id: _UploadId, relay: RelayDep, caller: CallerDep) -> UploadStatus:
     """Makes a queued upload due that waits for a later attempt. `nextAttemptAt` says when it is.
 
-    An upload that may be at 1upHealth still waits until a look-up can tell. Any other upload stays
-    as it is. The request can be repeated.
+    An upload that may be at the destination still waits until a look-up can tell. Any other upload
+    stays as it is. The request can be repeated.
     """
     caller.require(Scope.SUBMIT, Scope.OPERATOR)
     await _row(relay, caller, upload_id)
@@ -148,7 +149,7 @@ async def cancel_upload(
     """Cancels an upload that is not final. The request can be repeated.
 
     200: the upload is cancelled and will not be sent. 202: a worker is sending it, or it may be at
-    1upHealth already. A worker looks it up; it ends `delivered` if it is there, otherwise
+    the destination already. A worker looks it up; it ends `delivered` if it is there, otherwise
     `cancelled`. 409: it already has another final status.
     """
     caller.require(Scope.SUBMIT, Scope.OPERATOR, Scope.DEVICE)

@@ -166,7 +166,7 @@ class RedriveReport(Camel):
     left: dict[Left, int] = Field(
         description="Uploads that stay as they are, by the cause. `no_body`: the resource is no"
         " longer kept. `newer_maybe_sent`: a newer version of the record ended and may be at"
-        " 1upHealth. `not_dead`: the upload changed at this moment.",
+        " the destination. `not_dead`: the upload changed at this moment.",
         examples=[{"no_body": 2}],
     )
     after: UUID | None = Field(

@@ -18,9 +18,9 @@ from uplift.api.reading_openapi import OPERATIONS, SCHEMAS
 from uplift.problem_types import ProblemType
 
 DESCRIPTION = """
-Accepts FHIR resources of a person from a device and delivers them to the person's 1upHealth
-account. **202 means durable**: the upload is committed. Every accepted upload ends in exactly one
-final status, which the API shows.
+Accepts FHIR resources of a person from a device and delivers them to the person's destination: an
+account at 1upHealth, or a FHIR server. **202 means durable**: the upload is committed. Every
+accepted upload ends in exactly one final status, which the API shows.
 """
 LICENSE = {"name": "Apache 2.0", "identifier": "Apache-2.0"}
 TAGS = [
@@ -28,7 +28,7 @@ TAGS = [
     {"name": "batches", "description": "Submit many resources of one person in one request."},
     {"name": "users", "description": "People, their grants at 1upHealth, and their devices."},
     {"name": "pauses", "description": "Stop sending for a while."},
-    {"name": "reading back", "description": "What 1upHealth has of a person, over FHIR."},
+    {"name": "reading back", "description": "What the destination has of a person, over FHIR."},
     {"name": "health", "description": "Whether a process of the API can work."},
 ]
 

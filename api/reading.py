@@ -1,4 +1,4 @@
-"""Reading back over HTTP: the FHIR resources that 1upHealth has of a user."""
+"""Reading back over HTTP: the FHIR resources that the destination has of a user."""
 
 from typing import Annotated
 from urllib.parse import quote
@@ -72,8 +72,8 @@ async def read_back(
     caller: CallerDep,
     admission: AdmissionDep,
 ) -> Response:
-    """Asks 1upHealth with the user's own token and passes its response on: a resource, or one page
-    of a search. Every search parameter of FHIR is passed on.
+    """Asks the user's destination, 1upHealth with the user's own token, and passes its response on:
+    a resource, or one page of a search. Every search parameter of FHIR is passed on.
     """
     caller.require(Scope.READ_BACK)
     if request.scope["path"].endswith("\n"):
@@ -94,7 +94,7 @@ async def read_back(
     except TimeoutError:
         raise try_later(
             ProblemType.BUSY,
-            "1upHealth is slow, and the API needs its capacity for others. Ask again later.",
+            "The destination is slow, and the API needs its capacity for others. Ask again later.",
         ) from None
     return FhirResponse(content)
 

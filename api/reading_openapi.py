@@ -36,7 +36,8 @@ _STATEMENT = {
     "format": ["application/fhir+json"],
 }
 
-_DESCRIPTION = """Asks 1upHealth with the user's own token and passes its response on. {what}
+_DESCRIPTION = """Asks the user's destination, 1upHealth with the user's own token, and passes its
+response on. {what}
 
 This needs an API key with the scope `read_back`. Each read is in the audit trail.
 """
@@ -61,12 +62,12 @@ _PATH: dict[str, dict[str, Any]] = {
     },
     "id": {
         "type": "string",
-        "description": "The resource's id at 1upHealth.",
+        "description": "The resource's id at the destination.",
         "examples": ["obs-1"],
     },
     "history": {
         "type": "string",
-        "description": "The version of the resource at 1upHealth.",
+        "description": "The version of the resource at the destination.",
         "examples": ["1"],
     },
 }
@@ -94,7 +95,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "examples": [example],
     }
     for name, description, example in (
-        ("FhirResource", "A FHIR resource, with the bytes that 1upHealth sent.", _OBSERVATION),
+        ("FhirResource", "A FHIR resource, with the bytes that were answered.", _OBSERVATION),
         (
             "FhirPage",
             "A FHIR Bundle: one page of a search. Resources are in `entry`, addresses in `link`.",
@@ -102,7 +103,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         ),
     )
 }
-"""What reading back answers with. 1upHealth's resources can have every element of FHIR."""
+"""What reading back answers with. The destination's resources can have every element of FHIR."""
 
 
 def _operation(
@@ -132,7 +133,7 @@ def _operation(
         "parameters": in_path + in_query,
         "responses": {
             "200": {
-                "description": "1upHealth's response",
+                "description": "The destination's response",
                 "content": {"application/fhir+json": {"schema": _REFERENCES[schema]}},
             },
             **{
@@ -154,7 +155,7 @@ OPERATIONS: dict[str, dict[str, Any]] = {
         (
             f"{_BASE}/{{type}}",
             "search_fhir",
-            "Search at 1upHealth",
+            "Search at the destination",
             _OF_A_SEARCH,
             "FhirPage",
             _SEARCH,
@@ -163,14 +164,14 @@ OPERATIONS: dict[str, dict[str, Any]] = {
             f"{_BASE}/{{type}}/{{id}}",
             "read_fhir",
             "Read a resource back",
-            "The resource has the bytes that 1upHealth sent.",
+            "The resource has the bytes that the destination sent.",
             "FhirResource",
         ),
         (
             f"{_BASE}/{{type}}/{{id}}/_history/{{history}}",
             "read_fhir_version",
             "Read one version of a resource back",
-            "The resource has the bytes that 1upHealth sent.",
+            "The resource has the bytes that the destination sent.",
             "FhirResource",
         ),
         (

@@ -41,20 +41,20 @@ class Camel(BaseModel):
 
 
 class Receipt(Camel):
-    """What 1upHealth calls the resource that it stored."""
+    """What the destination calls the resource that it stored."""
 
     id: str | None = Field(
-        description="The resource's id at 1upHealth. Null if 1upHealth named none.",
+        description="The resource's id at the destination. Null if it named none.",
         examples=["A1-77"],
     )
     version: str | None = Field(
-        description="The resource's version at 1upHealth. Null if 1upHealth named none.",
+        description="The resource's version at the destination. Null if it named none.",
         examples=["1"],
     )
     stored_at: datetime | None = Field(
         default=None,
-        description="When 1upHealth stored it, by its own clock (`meta.lastUpdated`). If 1upHealth"
-        " did not say so: when Uplift learned of it.",
+        description="When the destination stored it, by its own clock (`meta.lastUpdated`). If"
+        " it did not say so: when Uplift learned of it.",
     )
     sha256: str | None = Field(
         default=None,
@@ -107,13 +107,13 @@ class UploadStatus(Camel):
         description="The same content was accepted before. Nothing new is sent."
     )
     possible_duplicate: bool = Field(
-        description="It was sent again after an unknown outcome. 1upHealth may have it twice."
+        description="It was sent again after an unknown outcome. The destination may have it twice."
     )
     maybe_overwritten: bool = Field(
         description="An older version was sent with an unknown outcome, and may be stored over it."
     )
     maybe_stored: bool = Field(
-        description="1upHealth may have it, now or later, although no response says so."
+        description="The destination may have it, now or later, although no response says so."
     )
     cancel_requested: bool = Field(
         description="Its owner asked to cancel it after it was possibly sent."
@@ -125,12 +125,12 @@ class UploadStatus(Camel):
     )
     delivered_at: datetime | None = Field(description="When it was delivered. Null until then.")
     receipt: Receipt | None = Field(
-        description="What 1upHealth calls the resource. Null until it is delivered."
+        description="What the destination calls the resource. Null until it is delivered."
     )
     issues: Issues = Field(description="What the validation found.")
     last_response: str | None = Field(
-        description="The last response of 1upHealth, or why there was none. Null before the first"
-        " attempt.",
+        description="The last response of the destination, or why there was none. Null before the"
+        " first attempt.",
         examples=["http_201"],
     )
     status_url: str = Field(
@@ -220,11 +220,11 @@ class Attempt(Camel):
         description="When it ended. Null, like all below, while it runs, or if its worker stopped."
     )
     outcome: str | None = Field(
-        description="What it came to: `stored`, or why 1upHealth does not have it yet.",
+        description="What it came to: `stored`, or why the destination does not have it yet.",
         examples=["stored"],
     )
     status_code: int | None = Field(
-        description="The status code of 1upHealth's response. Null without a response.",
+        description="The status code of the destination's response. Null without a response.",
         examples=[201],
     )
     duration_ms: int | None = Field(

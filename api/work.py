@@ -1,7 +1,7 @@
 """The work on one request, as its share of what this process does at once.
 
 It begins with the credential and ends with the head of the response. While a request waits for its
-body, for a change or for 1upHealth, it does not count: such waits have limits of their own.
+body, for a change or for the destination, it does not count: such waits have limits of their own.
 """
 
 import asyncio

@@ -110,7 +110,7 @@ class VersionNotTaken(RequestError):
 
 
 class InvalidRead(RequestError):
-    """The request is not a read by FHIR's rules, or 1upHealth refuses it."""
+    """The request is not a read by FHIR's rules, or the destination refuses it."""
 
 
 class UnusableResponse(RequestError):

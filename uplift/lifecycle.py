@@ -12,9 +12,9 @@ class State(StrEnum):
     QUEUED = "queued"  # waits for a worker, due at next_attempt_at
     SENDING = "sending"  # leased by one worker until lease_until
     PARKED = "parked"  # waits for a person: the user's grant is dead
-    DELIVERED = "delivered"  # 1upHealth has it
+    DELIVERED = "delivered"  # the destination has it
     REJECTED = "rejected"  # not valid FHIR, or too complex to tell; the issues say where
-    REFUSED = "refused"  # 1upHealth will not take this record
+    REFUSED = "refused"  # the destination will not take this record
     EXPIRED = "expired"  # gave up: a dead letter
     CANCELLED = "cancelled"  # withdrawn by its owner
     SUPERSEDED = "superseded"  # a newer version of the same record is there in its place
@@ -86,7 +86,7 @@ class Reason(StrEnum):
 
     NEW = "new"
     RETRY = "retry"  # nothing was stored, or sending it again stores it once
-    SETTLING = "settling"  # 1upHealth may have stored it: wait, then look it up
+    SETTLING = "settling"  # the destination may have stored it: wait, then look it up
     HELD = "held"  # a response that says more about the deployment than about the record
     LEASE_EXPIRED = "lease_expired"  # its worker vanished: wait, then look it up
     RESTORED = "restored"  # the ledger came back from a backup: wait, then look it up
@@ -113,7 +113,7 @@ class Reason(StrEnum):
     GAVE_UP = "gave_up"
     NEWER_VERSION = "newer_version"
     CANNOT_LOOK_UP = "cannot_look_up"  # sent again, and no look-up could tell if it was there
-    STORED_DIFFERENTLY = "stored_differently"  # 1upHealth has it, with other content than was sent
+    STORED_DIFFERENTLY = "stored_differently"  # it is there, with other content than was sent
     OVERWROTE_UPSTREAM = "overwrote_upstream"  # it went over what somebody else had changed
     OLDER_VERSION = "older_version"  # it came after a version that its server says is newer
 

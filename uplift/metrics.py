@@ -86,13 +86,13 @@ attempts = Counter(
 
 responses = Counter(
     "uplift_responses_total",
-    "Responses of 1upHealth to attempts: 2xx, 3xx, 4xx, 429, 5xx, or none if no response came.",
+    "Responses of destinations to attempts: 2xx, 3xx, 4xx, 429, 5xx, or none if no response came.",
     ["status"],
 )
 
 wrong_resources = Counter(
     "uplift_wrong_resources_total",
-    "Successes of 1upHealth that are not about the resource that was sent: none, or another type"
+    "Successes of destinations that are not about the resource that was sent: none, or another type"
     " (not_the_resource); another id than the known one (another_id); an id that is another"
     " record's (another_record). Such an upload is looked up before it counts as delivered.",
     ["why"],
@@ -332,7 +332,7 @@ def count_attempt(
     asked: bool,
     seconds: float,
 ) -> None:
-    """Count a recorded attempt, and the response of 1upHealth if one was `asked` for."""
+    """Count a recorded attempt, and the response of the destination if one was `asked` for."""
     attempted, duration = _of_attempts(state, reason or "none")
     attempted.inc()
     duration.observe(seconds)

@@ -75,20 +75,20 @@ class ProblemType(Enum):
 
     # Reading back.
     INVALID_READ = ("invalid_read", 400, "The address is not a FHIR read")
-    READ_REFUSED = ("read_refused", 400, "1upHealth refuses the read")
+    READ_REFUSED = ("read_refused", 400, "The destination refuses the read")
     NO_SUCH_TYPE = ("no_such_type", 404, "No such resource type")
-    NO_SUCH_RESOURCE = ("no_such_resource", 404, "No such resource at 1upHealth")
-    RESOURCE_DELETED = ("resource_deleted", 404, "The resource was deleted at 1upHealth")
+    NO_SUCH_RESOURCE = ("no_such_resource", 404, "No such resource at the destination")
+    RESOURCE_DELETED = ("resource_deleted", 404, "The resource was deleted at the destination")
     NEEDS_AUTHORIZATION = ("needs_authorization", 409, "The person must authorise again")
-    UNUSABLE_RESPONSE = ("unusable_response", 502, "No usable response from 1upHealth")
-    UPSTREAM_TIMED_OUT = ("upstream_timed_out", 504, "1upHealth did not respond in time")
+    UNUSABLE_RESPONSE = ("unusable_response", 502, "No usable response from the destination")
+    UPSTREAM_TIMED_OUT = ("upstream_timed_out", 504, "The destination did not respond in time")
 
     # Not now.
     RATE_LIMITED = ("rate_limited", 429, "Too many records or bytes from this credential")
     USER_BACKLOG_FULL = ("user_backlog_full", 429, "Too many uploads of this user wait already")
     BACKLOG_FULL = ("backlog_full", 503, "Too many uploads wait already")
     BUSY = ("busy", 503, "The API is busy")
-    UPSTREAM_UNAVAILABLE = ("upstream_unavailable", 503, "1upHealth is not available now")
+    UPSTREAM_UNAVAILABLE = ("upstream_unavailable", 503, "The destination is not available now")
     COMMIT_UNKNOWN = ("commit_unknown", 503, "Nobody knows whether it was accepted")
     DATABASE_UNAVAILABLE = ("database_unavailable", 503, "The database is not available")
     STOPPING = ("stopping", 503, "The process stops")

@@ -226,8 +226,8 @@ class Settings(DestinationSettings, BaseSettings):
     )
     max_concurrent_read_backs: PositiveInt = Field(
         default=16,
-        description="Read backs from 1upHealth of one API process at once, shared in the same way. "
-        "Each may need twice UPLIFT_MAX_READ_BACK_BYTES of memory.",
+        description="Read backs from destinations of one API process at once, shared in the same "
+        "way. Each may need twice UPLIFT_MAX_READ_BACK_BYTES of memory.",
     )
     max_long_polls: PositiveInt = Field(
         default=2000,
@@ -290,8 +290,8 @@ class Settings(DestinationSettings, BaseSettings):
     )
     max_read_back_bytes: PositiveInt = Field(
         default=16 * 1024 * 1024,
-        description="Largest resource or page that is read back from 1upHealth. A larger page needs"
-        " a lower _count.",
+        description="Largest resource or page that is read back from a destination. A larger page"
+        " needs a lower _count.",
     )
     read_back_seconds: Seconds = Field(
         default=30.0, description="Time limit of a read back; after it, the API answers 504."
@@ -339,8 +339,8 @@ class Settings(DestinationSettings, BaseSettings):
         gt=0,
         allow_inf_nan=False,
         description="Highest limit of the rate limiter: attempts per second of all workers "
-        "together. The limiter finds out how many 1upHealth takes: a 429 halves its limit, and "
-        "success raises it again.",
+        "together. The limiter finds out how many a destination takes: a 429 halves its limit, "
+        "and success raises it again.",
     )
     local_attempts_per_second: float = Field(
         default=20.0,
@@ -351,8 +351,8 @@ class Settings(DestinationSettings, BaseSettings):
     )
     probe_seconds: Seconds = Field(
         default=5.0,
-        description="Time between two probes while 1upHealth is away. A probe is one attempt, and "
-        "nothing else is sent.",
+        description="Time between two probes while a destination is away. A probe is one attempt, "
+        "and nothing else is sent.",
     )
     attempt_seconds: Seconds = Field(
         default=60.0, description="Time limit of one attempt, from before its claim."
@@ -370,7 +370,7 @@ class Settings(DestinationSettings, BaseSettings):
     )
     settle_seconds: Seconds = Field(
         default=60.0,
-        description="Wait after an unknown outcome, before 1upHealth is asked what it stored.",
+        description="Wait after an unknown outcome, before a look-up or a newer version.",
     )
     reference_wait_seconds: NonNegativeFloat = Field(
         default=60.0,
@@ -380,7 +380,7 @@ class Settings(DestinationSettings, BaseSettings):
     )
     index_lag_seconds: Seconds = Field(
         default=60.0,
-        description="How long 1upHealth may need until a search finds a new resource. An empty "
+        description="How long a destination may need until a search finds a new resource. An empty "
         "search is repeated after this time, before the upload is sent again.",
     )
     backoff_first_seconds: Seconds = Field(

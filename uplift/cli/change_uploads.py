@@ -112,8 +112,8 @@ def try_now(
 ) -> None:
     """Try queued uploads now that wait for a later attempt, when the cause of the wait is gone.
 
-    Those with these ids, those that the options find, or --all. An upload that may be at 1upHealth
-    still waits until a look-up can tell. It is safe to run this again.
+    Those with these ids, those that the options find, or --all. An upload that may be at the
+    destination still waits until a look-up can tell. It is safe to run this again.
     """
     chosen = UploadFilter(
         user=user,

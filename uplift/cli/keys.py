@@ -30,8 +30,8 @@ def add(
         list[Scope],
         typer.Option(
             help="submit: send uploads. users: manage users and device tokens. read_back: read"
-            " what 1upHealth has. erase: erase users. operator: read statuses, control. May be"
-            " repeated.",
+            " what the destination has. erase: erase users. operator: read statuses, control. May"
+            " be repeated.",
         ),
     ] = sorted(BACKEND),  # noqa: B008  typer copies it
     days: Annotated[

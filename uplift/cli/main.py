@@ -111,7 +111,7 @@ app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="A durable relay of FHIR records from Apple Health to 1upHealth."
+    help="A durable relay of FHIR records from Apple Health to 1upHealth or another FHIR server."
     " `uplift --install-completion` lets your shell complete commands, options and statuses.",
 )
 

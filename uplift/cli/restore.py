@@ -20,7 +20,7 @@ def restore(
             formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"],
             help="The time, in UTC, up to which the ledger is complete: when the backup began, or"
             " the last commit that was replayed. It is for the records of the operator: what is"
-            " newer at 1upHealth is not overwritten, whatever it says.",
+            " newer at the destination is not overwritten, whatever it says.",
         ),
     ],
     lookup_days: Annotated[

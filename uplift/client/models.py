@@ -16,7 +16,7 @@ class Model(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Receipt(Model, frozen=True):
-    """What 1upHealth calls the resource that it stored."""
+    """What the destination calls the resource that it stored."""
 
     id: str | None = None
     version: str | None = None

@@ -132,7 +132,7 @@ def resume(app_user_id: str | None = None) -> Call[None]:
 
 
 def read_back(app_user_id: str, fhir_version: str, path: str, **search: str) -> Call[bytes]:
-    """What 1upHealth has of the user: a resource or one page of a search, as its own bytes.
+    """What the destination has of the user: a resource or one page of a search, as its own bytes.
 
     Args:
         app_user_id: your own name for the person.
@@ -147,7 +147,7 @@ def read_back(app_user_id: str, fhir_version: str, path: str, **search: str) -> 
 def search(
     app_user_id: str, fhir_version: str, resource_type: str, parameters: Mapping[str, str] = {}
 ) -> Call[Page[dict[str, Any]]]:
-    """The resources that a search finds at 1upHealth."""
+    """The resources that a search finds at the destination."""
     return _bundle_page(read_back(app_user_id, fhir_version, resource_type, **parameters).request)
 
 

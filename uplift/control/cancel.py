@@ -1,4 +1,4 @@
-"""Cancels uploads for their owner: at once, or when it is known whether 1upHealth has them."""
+"""Cancels uploads for their owner: now, or when it is known whether they were sent."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ _GROUP = 500  # uploads in one transaction
 
 _TOO_LATE = (
     "It has ended already, and is not sent again by itself. What was delivered cannot be taken back"
-    " from 1upHealth."
+    " from the destination."
 )
 
 
@@ -29,7 +29,7 @@ class Canceller:
         self._database = database
 
     async def cancel(self, upload_id: UUID, *, by: Actor = SYSTEM) -> bool:
-        """Cancel an upload; False if that is only requested, because 1upHealth may have it.
+        """Cancel an upload; False if that is only requested, because the destination may have it.
 
         Raises NotFound if there is no such upload, Conflict if it ended in another way.
         """

@@ -23,14 +23,14 @@ from uplift.settings import Settings
 _GROUP = 500  # uploads in one transaction
 
 _WHY_NOT = {
-    State.DELIVERED: "It is delivered: 1upHealth has it, and there is nothing to send again.",
+    State.DELIVERED: "It is delivered: the destination has it, and there is nothing to send again.",
     State.CANCELLED: "It was cancelled, and its body is gone. Submit the record again.",
     State.SUPERSEDED: "A newer version of the record took its place, and its body is gone.",
 }
 _WHY_LEFT = {
     Left.NO_BODY: "Its body is not kept any more. Submit the record again.",
     Left.NEWER_MAYBE_SENT: (
-        "A newer version of the record ended while it may be at 1upHealth, and must not be"
+        "A newer version of the record ended while it may be at the destination, and must not be"
         " overwritten. Redrive that one, or submit the record again."
     ),
     Left.NOT_DEAD: "It is changing at this moment. Read its status, and try again.",

@@ -43,7 +43,7 @@ def refused_share(statuses: Sequence[int], refusals: frozenset[int]) -> float:
 
 
 def is_busy(statuses: Sequence[int]) -> bool:
-    """Whether 1upHealth asks for fewer calls, and not only now and then."""
+    """Whether the destination asks for fewer calls, and not only now and then."""
     return refused_share(statuses, frozenset({_BUSY})) > _MAX_SHARE
 
 

@@ -21,7 +21,7 @@ _LAG_SECONDS = 2 * 24 * 3600.0
 
 
 def judge_work(facts: Overdue, *, busy: bool = False) -> list[Finding]:
-    """Whether workers do what is due. `busy` is whether 1upHealth asks for fewer calls."""
+    """Whether workers do what is due. `busy` is whether the destination asks for fewer calls."""
     return list(_work(facts, busy=busy))
 
 
@@ -38,10 +38,10 @@ def _work(facts: Overdue, *, busy: bool) -> Iterator[Finding]:
         return
     what = f"{facts.due} upload(s) due, the oldest for {facts.due_seconds:.0f} s"
     do = (
-        "1upHealth takes no more: see the calls below. More workers would not help."
+        "The destination takes no more: see the calls below. More workers would not help."
         if busy
-        else "Check below that the workers run and that 1upHealth responds. If both are well, start"
-        " more `worker` and `bulk` processes."
+        else "Check below that the workers run and that the destination responds. If both are well,"
+        " start more `worker` and `bulk` processes."
     )
     yield (fail if facts.due_seconds > _VERY_LATE_SECONDS else warn)(WORK, what, do)
 
@@ -90,7 +90,7 @@ def _backlog(facts: Backlog, limit: int) -> Iterator[Finding]:
 
 
 def judge_rate_limiter(state: RateLimiterState | None) -> Finding:
-    """How fast 1upHealth lets us send; None if Redis did not answer."""
+    """How fast the destination lets us send; None if Redis did not answer."""
     match state:
         case None:
             return warn(
@@ -109,28 +109,29 @@ def judge_rate_limiter(state: RateLimiterState | None) -> Finding:
         case RateLimiterState(phase="suspended"):
             return warn(
                 RATE_LIMITER,
-                f"suspended for {state.wait:.0f} s, because 1upHealth asked for it (Retry-After)",
-                "Wait: the sending starts again by itself. If it stays so, ask 1upHealth.",
+                f"suspended for {state.wait:.0f} s: the destination asked for it (Retry-After)",
+                "Wait: the sending starts again by itself. If it stays so, ask who runs it.",
             )
         case _:
             return warn(
                 RATE_LIMITER,
                 "probing: nothing succeeds, so only one upload is tried from time to time",
-                "`uplift uploads list --status queued` shows what 1upHealth responds. It may be"
-                " away, or refuse this deployment. The first success ends the probing.",
+                "`uplift uploads list --status queued` shows what the destination responds. It may"
+                " be away, or refuse this deployment. The first success ends the probing.",
             )
 
 
 def judge_types(probing: Collection[FhirType]) -> Finding:
-    """Whether 1upHealth takes every FHIR type that is sent."""
+    """Whether the destination takes every FHIR type that is sent."""
     if not probing:
         return ok(TYPES, "no type is set aside")
     names = ", ".join(sorted(" ".join(each) for each in probing))
     return warn(
         TYPES,
-        f"1upHealth answers as if it lacked {names}: its uploads are held, and only probes go out",
-        "If it is one type or version, 1upHealth does not take it. If it is all, check"
-        " UPLIFT_ONEUP_FHIR_URL and the contract. `uplift uploads list --status queued` shows what"
+        f"the destination answers as if it lacked {names}: its uploads are held, and only probes"
+        " go out",
+        "If it is one type or version, the destination does not take it. If it is all, check"
+        " its address and the contract. `uplift uploads list --status queued` shows what"
         " it responds. The first success of a type ends it.",
     )
 

@@ -110,8 +110,8 @@ class BatchAcceptor:
                 raise Conflict(
                     ProblemType.BATCH_EXISTS,
                     "There is a batch with this id. Read what became of its lines, and send the"
-                    " missing ones as a batch with an id of its own. Nothing is sent to 1upHealth"
-                    " twice.",
+                    " missing ones as a batch with an id of its own. Nothing is sent to the"
+                    " destination twice.",
                 )
         key = user.key(self._key_ring)
         labels = replace(labels, user=app_user_id)

@@ -1,4 +1,4 @@
-"""Reads back what the user's destination has of the user: at 1upHealth, with the user's own token.
+"""Reads back what the user's destination has of the user: at 1upHealth with the user's own token.
 
 One request in, one response of bounded size out. Its bytes are passed on as they came. Only the
 links of a page are changed: they lead to Uplift, so that the caller's next page comes through it.
@@ -43,7 +43,7 @@ AddressOf = Callable[[Interaction], str]
 
 
 class Reader:
-    """Reads at 1upHealth on behalf of callers."""
+    """Reads at the destination on behalf of callers."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Reader:
         """The bytes of the resource, or of the page with links by `address_of`. Audited.
 
         Raises NotFound for an unknown user or resource, Conflict if the person must consent again,
-        InvalidRead if 1upHealth refuses the request, UpstreamUnavailable if it asks to slow down,
+        InvalidRead if it refuses the request there, UpstreamUnavailable if it asks to slow down,
         UpstreamTimedOut, and UnusableResponse for any other response.
         """
         deadline = time.monotonic() + self._seconds
@@ -167,29 +167,30 @@ class Reader:
         match response.kind:
             case ResponseKind.ABSENT if code == "http_410":
                 return NotFound(
-                    ProblemType.RESOURCE_DELETED, "The resource was deleted at 1upHealth."
+                    ProblemType.RESOURCE_DELETED, "The resource was deleted at the destination."
                 )
             case ResponseKind.ABSENT:
                 return NotFound(
-                    ProblemType.NO_SUCH_RESOURCE, "1upHealth has no such resource of this user."
+                    ProblemType.NO_SUCH_RESOURCE,
+                    "The destination has no such resource of this user.",
                 )
             case ResponseKind.REFUSED:
                 said = ", ".join((code, *response.issues))
                 return InvalidRead(
                     ProblemType.READ_REFUSED,
-                    f"1upHealth refuses this request ({said}). Check the search parameters. Not"
-                    " every type can be searched.",
+                    f"The destination refuses this request ({said}). Check the search parameters."
+                    " Not every type can be searched.",
                 )
             case ResponseKind.BUSY:
                 return UpstreamUnavailable(
                     ProblemType.UPSTREAM_UNAVAILABLE,
-                    f"1upHealth asks to slow down ({code}). Try later.",
+                    f"The destination asks to slow down ({code}). Try later.",
                     retry_after=response.retry_after,
                 )
             case ResponseKind.UNAUTHORIZED:
                 return UnusableResponse(
                     ProblemType.UNUSABLE_RESPONSE,
-                    f"1upHealth refuses the user's token, although it is new ({code}).",
+                    f"The destination refuses the token, although it is new ({code}).",
                 )
         if code in ("no_answer", "http_408", "http_504"):
             return self._timed_out()
@@ -204,14 +205,14 @@ class Reader:
             return _unusable()
         return UnusableResponse(
             ProblemType.UNUSABLE_RESPONSE,
-            f"The read failed at 1upHealth ({code}). Try again. If it stays so, check"
-            " UPLIFT_ONEUP_FHIR_URL, and ask 1upHealth whether this application may read.",
+            f"The read failed at the destination ({code}). Try again. If it stays so, check its"
+            " address, and ask who runs it whether this application may read.",
         )
 
     def _timed_out(self) -> UpstreamTimedOut:
         return UpstreamTimedOut(
             ProblemType.UPSTREAM_TIMED_OUT,
-            f"1upHealth did not respond within {self._seconds:g} seconds"
+            f"The destination did not respond within {self._seconds:g} seconds"
             " (UPLIFT_READ_BACK_SECONDS). Try again. For a search, use a lower _count.",
         )
 
@@ -248,8 +249,8 @@ class Reader:
                 # Without this link the page would look like the last one.
                 raise UnusableResponse(
                     ProblemType.UNUSABLE_RESPONSE,
-                    "1upHealth's link to the next page does not begin with"
-                    " UPLIFT_ONEUP_FHIR_URL, so Uplift does not follow it. Check that setting.",
+                    "The destination's link to the next page does not begin with the destination's"
+                    " address in the settings, so Uplift does not follow it. Check that address.",
                 )
         return rewritten
 
@@ -257,6 +258,6 @@ class Reader:
 def _unusable() -> UnusableResponse:
     return UnusableResponse(
         ProblemType.UNUSABLE_RESPONSE,
-        "1upHealth sent something else than the resource or page that the caller asked for."
-        " Check UPLIFT_ONEUP_FHIR_URL.",
+        "The destination sent something else than the resource or page that the caller asked for."
+        " Check its address in the settings.",
     )

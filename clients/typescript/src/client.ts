@@ -239,7 +239,7 @@ export class Uplift {
     await this.#http.send({ method: "DELETE", target: pausePath(appUserId) });
   }
 
-  /** What 1upHealth has of the user, as text: a resource, or one page of a search. */
+  /** What the destination has of the user, as text: a resource, or one page of a search. */
   async readBack(
     appUserId: string,
     fhirVersion: string,
@@ -249,7 +249,7 @@ export class Uplift {
     return (await this.#http.send(get(fhirPath(appUserId, fhirVersion, path) + query(search)))).text;
   }
 
-  /** The resources that a search finds at 1upHealth. */
+  /** The resources that a search finds at the destination. */
   async *search(
     appUserId: string,
     fhirVersion: string,

@@ -19,11 +19,11 @@ export type Attempt = {
      */
     closedAt: string | null;
     /**
-     * What it came to: `stored`, or why 1upHealth does not have it yet.
+     * What it came to: `stored`, or why the destination does not have it yet.
      */
     outcome: string | null;
     /**
-     * The status code of 1upHealth's response. Null without a response.
+     * The status code of the destination's response. Null without a response.
      */
     statusCode: number | null;
     /**
@@ -565,19 +565,19 @@ export type Reason = 'new' | 'retry' | 'settling' | 'held' | 'lease_expired' | '
 /**
  * Receipt
  *
- * What 1upHealth calls the resource that it stored.
+ * What the destination calls the resource that it stored.
  */
 export type Receipt = {
     /**
-     * The resource's id at 1upHealth. Null if 1upHealth named none.
+     * The resource's id at the destination. Null if it named none.
      */
     id: string | null;
     /**
-     * The resource's version at 1upHealth. Null if 1upHealth named none.
+     * The resource's version at the destination. Null if it named none.
      */
     version: string | null;
     /**
-     * When 1upHealth stored it, by its own clock (`meta.lastUpdated`). If 1upHealth did not say so: when Uplift learned of it.
+     * When the destination stored it, by its own clock (`meta.lastUpdated`). If it did not say so: when Uplift learned of it.
      */
     storedAt?: string | null;
     /**
@@ -605,7 +605,7 @@ export type RedriveReport = {
      */
     superseded: number;
     /**
-     * Uploads that stay as they are, by the cause. `no_body`: the resource is no longer kept. `newer_maybe_sent`: a newer version of the record ended and may be at 1upHealth. `not_dead`: the upload changed at this moment.
+     * Uploads that stay as they are, by the cause. `no_body`: the resource is no longer kept. `newer_maybe_sent`: a newer version of the record ended and may be at the destination. `not_dead`: the upload changed at this moment.
      */
     left: {
         [key in Left]?: number;
@@ -702,7 +702,7 @@ export type UploadStatus = {
      */
     duplicate: boolean;
     /**
-     * It was sent again after an unknown outcome. 1upHealth may have it twice.
+     * It was sent again after an unknown outcome. The destination may have it twice.
      */
     possibleDuplicate: boolean;
     /**
@@ -710,7 +710,7 @@ export type UploadStatus = {
      */
     maybeOverwritten: boolean;
     /**
-     * 1upHealth may have it, now or later, although no response says so.
+     * The destination may have it, now or later, although no response says so.
      */
     maybeStored: boolean;
     /**
@@ -734,12 +734,12 @@ export type UploadStatus = {
      */
     deliveredAt: string | null;
     /**
-     * What 1upHealth calls the resource. Null until it is delivered.
+     * What the destination calls the resource. Null until it is delivered.
      */
     receipt: Receipt | null;
     issues: Issues;
     /**
-     * The last response of 1upHealth, or why there was none. Null before the first attempt.
+     * The last response of the destination, or why there was none. Null before the first attempt.
      */
     lastResponse: string | null;
     /**
@@ -931,7 +931,7 @@ export type Problem = {
 /**
  * FhirResource
  *
- * A FHIR resource, with the bytes that 1upHealth sent.
+ * A FHIR resource, with the bytes that were answered.
  */
 export type FhirResource = {
     [key: string]: unknown;
@@ -3026,7 +3026,7 @@ export type SearchFhirError = SearchFhirErrors[keyof SearchFhirErrors];
 
 export type SearchFhirResponses = {
     /**
-     * 1upHealth's response
+     * The destination's response
      */
     200: FhirPage;
 };
@@ -3049,7 +3049,7 @@ export type ReadFhirData = {
          */
         type: string;
         /**
-         * The resource's id at 1upHealth.
+         * The resource's id at the destination.
          */
         id: string;
     };
@@ -3096,7 +3096,7 @@ export type ReadFhirError = ReadFhirErrors[keyof ReadFhirErrors];
 
 export type ReadFhirResponses = {
     /**
-     * 1upHealth's response
+     * The destination's response
      */
     200: FhirResource;
 };
@@ -3119,11 +3119,11 @@ export type ReadFhirVersionData = {
          */
         type: string;
         /**
-         * The resource's id at 1upHealth.
+         * The resource's id at the destination.
          */
         id: string;
         /**
-         * The version of the resource at 1upHealth.
+         * The version of the resource at the destination.
          */
         history: string;
     };
@@ -3170,7 +3170,7 @@ export type ReadFhirVersionError = ReadFhirVersionErrors[keyof ReadFhirVersionEr
 
 export type ReadFhirVersionResponses = {
     /**
-     * 1upHealth's response
+     * The destination's response
      */
     200: FhirResource;
 };
@@ -3189,7 +3189,7 @@ export type ReadFhirEverythingData = {
          */
         version: string;
         /**
-         * The resource's id at 1upHealth.
+         * The resource's id at the destination.
          */
         id: string;
     };
@@ -3245,7 +3245,7 @@ export type ReadFhirEverythingError = ReadFhirEverythingErrors[keyof ReadFhirEve
 
 export type ReadFhirEverythingResponses = {
     /**
-     * 1upHealth's response
+     * The destination's response
      */
     200: FhirPage;
 };

@@ -89,7 +89,7 @@ class ConsoleProgress:
             )
             self._sending = self._bars.add_task(doing, total=None, label="")
             self._waiting = self._bars.add_task(
-                "Arriving at 1upHealth", total=None, visible=False, label=""
+                "Arriving at the destination", total=None, visible=False, label=""
             )
 
     def __enter__(self) -> Self:

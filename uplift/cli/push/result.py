@@ -16,7 +16,7 @@ class ResponseKind(StrEnum):
     """The outcome of a record; in the order in which the table shows them."""
 
     DELIVERED = "delivered"
-    """1upHealth has stored it."""
+    """The destination has stored it."""
     DUPLICATE = "duplicate"
     """The same record with the same content was delivered before."""
     SUPERSEDED = "superseded"
@@ -30,7 +30,7 @@ class ResponseKind(StrEnum):
     REJECTED = "rejected"
     """Not valid FHIR; its issues name the elements."""
     REFUSED = "refused"
-    """1upHealth refused it."""
+    """The destination refused it."""
     EXPIRED = "expired"
     """Uplift gave up after trying for days."""
     CANCELLED = "cancelled"
@@ -151,7 +151,7 @@ class PushResult:
 
     @property
     def arrived(self) -> bool:
-        """Whether everything in the input is at 1upHealth."""
+        """Whether everything in the input is at the destination."""
         return self.read and all(each.outcome.arrived for each in self.records)
 
     @property
@@ -206,7 +206,7 @@ class PushResult:
         return (
             f"Uplift has {with_uplift} of the {len(self.records)} records that were read;"
             f" {arrived} are known to have arrived. Run the same command again to go on: nothing"
-            " is sent to 1upHealth twice."
+            " is sent to the destination twice."
         )
 
     def json_pieces(self) -> Iterator[str]:

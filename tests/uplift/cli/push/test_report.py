@@ -22,7 +22,7 @@ def test_a_terminal_gets_bars() -> None:
         progress.settled(1, 3)
     assert "Sending to Uplift" in written.getvalue()
     assert "3/10" in written.getvalue()
-    assert "Arriving at 1upHealth" in written.getvalue()
+    assert "Arriving at the destination" in written.getvalue()
 
 
 def test_elsewhere_a_line_comes_every_few_seconds_and_at_the_end() -> None:
