@@ -27,7 +27,7 @@ def main(folder: Path, plan: Plan) -> list[Figure]:
         chosen = settings(stand_in) | {"UPLIFT_SECOND_OPINION": "0.05"}
         with open_testbed(folder / "uplift", stand_in, settings=chosen) as testbed:
             testbed.start_worker("worker", max_in_flight=ENTRIES * BUNDLES_IN_FLIGHT)
-            testbed.deliver(200)  # imports and schemas
+            testbed.deliver(2000)  # imports, schemas, and the plans that PostgreSQL keeps
             testbed.upstream_ms, testbed.entry_ms = LATENCY, ENTRY
             baseline = Baseline(testbed)
             try:
