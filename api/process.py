@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import signal
 import socket
 import sys
@@ -19,6 +18,7 @@ from uplift.api.connections import Connections
 from uplift.api.http_protocol import HttpProtocol, RefusalLog
 from uplift.errors import ConfigurationError
 from uplift.file_limit import files_of_api, raise_file_limit
+from uplift.garbage import freeze_what_is_here
 from uplift.settings import Settings
 from uplift.stopping import limit_stop
 from uplift.wiring import Relay, check, check_ledger
@@ -100,10 +100,7 @@ def main() -> None:
         sys.exit(f"The API does not start: {error}")
     app = create_app(settings)
     server = ApiServer(app, settings)
-    # Objects from the start-up live as long as the process. Each collection that visits them would
-    # stop all requests for a tenth of a second.
-    gc.collect()
-    gc.freeze()
+    freeze_what_is_here()
     with contextlib.suppress(KeyboardInterrupt):
         server.run()
     if not server.started:

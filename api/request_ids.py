@@ -8,6 +8,7 @@ from asgi_correlation_id.context import correlation_id
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, reset_contextvars
+from uuid_utils import uuid4
 
 from uplift.metrics import of_responses
 
@@ -27,8 +28,17 @@ def install(app: FastAPI) -> None:
     logging.getLogger("asgi_correlation_id").setLevel(logging.ERROR)
     app.add_middleware(_Observed)
     app.add_middleware(
-        CorrelationIdMiddleware, validator=is_safe, transformer=None, update_request_header=False
+        CorrelationIdMiddleware,
+        generator=_new_id,
+        validator=is_safe,
+        transformer=None,
+        update_request_header=False,
     )
+
+
+def _new_id() -> str:
+    """A request id. The library's own takes ten times as long: each is a system call."""
+    return uuid4().hex
 
 
 class _Observed:

@@ -1,22 +1,24 @@
 """Delivered a second in Bundles of 20, while one worker process drains a backlog.
 
 The stand-in takes 200 ms, and 2 ms for each record. Against a bare loop that posts the same
-Bundles, as many at a time, and against one that posts single resources.
+Bundles, as many at a time, against one that posts single resources, and against the best of
+baseline_celery with 16, 32 and 64 processes.
 """
 
 from pathlib import Path
 
-from bench.delivery import IN_FLIGHT, post_loop
+from bench.baseline_plain import Baseline
+from bench.delivery import CELERY_PROCESSES, IN_FLIGHT, post_loop
 from bench.figures import Figure, Target
 from bench.plan import Plan
 from bench.testbed import Testbed, open_testbed, upstream
-from bench.upstream import Upstream
+from bench.upstream import Upstream, rate
 
 ENTRIES = 20
 BUNDLES_IN_FLIGHT = 25
 LATENCY, ENTRY = 200.0, 2.0
 """Milliseconds that the stand-in takes: for a Bundle, and more for each record."""
-_OURS, _LOOP, _SINGLES = 6000, 12000, 4000
+_OURS, _LOOP, _SINGLES, _CELERY = 6000, 12000, 4000, 1000
 
 
 def main(folder: Path, plan: Plan) -> list[Figure]:
@@ -25,9 +27,22 @@ def main(folder: Path, plan: Plan) -> list[Figure]:
         chosen = settings(stand_in) | {"UPLIFT_SECOND_OPINION": "0.05"}
         with open_testbed(folder / "uplift", stand_in, settings=chosen) as testbed:
             testbed.start_worker("worker", max_in_flight=ENTRIES * BUNDLES_IN_FLIGHT)
-            testbed.deliver(200)  # imports and schemas
+            testbed.deliver(2000)  # imports, schemas, and the plans that PostgreSQL keeps
             testbed.upstream_ms, testbed.entry_ms = LATENCY, ENTRY
-            return _measure(testbed, plan)
+            baseline = Baseline(testbed)
+            try:
+                tried = {each: _try(baseline, each, plan) for each in CELERY_PROCESSES}
+                best = max(tried, key=tried.__getitem__)
+                baseline.start_worker(best)
+                return _measure(testbed, baseline, best, plan)
+            finally:
+                baseline.close()
+
+
+def _try(baseline: Baseline, processes: int, plan: Plan) -> float:
+    baseline.start_worker(processes)
+    baseline.deliver(4 * processes)  # imports, connections
+    return rate(baseline.deliver(max(plan.of(_CELERY) // 2, 2 * processes)))
 
 
 def settings(stand_in: Upstream) -> dict[str, str]:
@@ -41,10 +56,11 @@ def settings(stand_in: Upstream) -> dict[str, str]:
     }
 
 
-def _measure(testbed: Testbed, plan: Plan) -> list[Figure]:
+def _measure(testbed: Testbed, baseline: Baseline, processes: int, plan: Plan) -> list[Figure]:
     ours: list[float] = []
     loop: list[float] = []
     singles: list[float] = []
+    celery: list[float] = []
     cpu: list[float] = []
     database_cpu: list[float] = []
     for _ in range(plan.rounds):
@@ -57,6 +73,7 @@ def _measure(testbed: Testbed, plan: Plan) -> list[Figure]:
             post_loop(testbed, plan.of(_LOOP), in_flight=BUNDLES_IN_FLIGHT, entries=ENTRIES)
         )
         singles.append(post_loop(testbed, plan.of(_SINGLES)))
+        celery.append(rate(baseline.deliver(plan.of(_CELERY))))
     more = {"worker_cpu_ms": cpu, "postgres_cpu_ms": database_cpu}
     what = f"delivered/s in Bundles of {ENTRIES}"
     return [
@@ -78,5 +95,14 @@ def _measure(testbed: Testbed, plan: Plan) -> list[Figure]:
             ours=tuple(ours),
             theirs=tuple(singles),
             target=Target(1.5),
+        ),
+        Figure(
+            section="bundles",
+            what=what,
+            unit="/s",
+            against=f"baseline_celery, {processes} processes",
+            ours=tuple(ours),
+            theirs=tuple(celery),
+            target=Target(8.0),
         ),
     ]

@@ -104,7 +104,7 @@ def _measure(
             pid = testbed.start_worker("worker", max_in_flight=way.in_flight).pid
             assert pid is not None  # noqa: S101
             testbed.upstream_ms, testbed.entry_ms = way.latency, way.entry
-            testbed.deliver(400)  # imports and schemas
+            testbed.deliver(2000)  # imports, schemas, and the plans that PostgreSQL keeps
             drained = [testbed.measure(count) for _ in range(rounds)]
             samples: list[Spent] = []
             if program is not None:

@@ -246,14 +246,14 @@ class Testbed:
             raise AssertionError(f"{sent.arrived} creates came for {len(ids)} uploads.")
         return counts
 
-    def measure(self, count: int) -> Drained:
-        """Drain a backlog of `count` uploads by the process `worker`."""
+    def measure(self, count: int, name: str = "worker") -> Drained:
+        """Drain a backlog of `count` uploads by the worker process of that name."""
         ids = self.put_in_waiting(count)
-        worker, postgres = self.cpu_seconds("worker"), self.cpu_seconds("postgres")
+        worker, postgres = self.cpu_seconds(name), self.cpu_seconds("postgres")
         counts = self.drain(ids)
         return Drained(
             rate(counts),
-            worker_ms=(self.cpu_seconds("worker") - worker) / count * 1000,
+            worker_ms=(self.cpu_seconds(name) - worker) / count * 1000,
             postgres_ms=(self.cpu_seconds("postgres") - postgres) / count * 1000,
         )
 

@@ -1,6 +1,5 @@
 """`uplift worker` and `uplift bulk`: the Celery worker of one queue, in this process."""
 
-import gc
 import sys
 from contextlib import ExitStack
 from typing import Literal
@@ -11,6 +10,7 @@ from celery.utils.nodenames import gethostname, nodename
 from uplift.admin_port import Check, served
 from uplift.errors import ConfigurationError
 from uplift.file_limit import files_of_worker, raise_file_limit
+from uplift.garbage import freeze_what_is_here
 from uplift.queues import MAX_MESSAGE_IDS
 from uplift.settings import Settings
 from uplift.stopping import limit_stop
@@ -26,9 +26,6 @@ from uplift.worker.tasks import add_tasks
 Queue = Literal["uploads", "bulk"]
 
 MIN_THREADS = 4
-
-# Objects more than before, until Python looks for cycles. What is in flight has thousands of them.
-_COLLECT_AFTER = 10_000
 
 CONSUMER_SECONDS = 60.0
 """Celery's consumer sends a heartbeat (`heartbeat_sent`) every 2 s while it has its broker, and at
@@ -84,11 +81,7 @@ def main(queue: Queue, name: str = "") -> None:
             loglevel=settings.log_level.upper(),
             quiet=True,
         )
-        # What is here now stays as long as the process. Collections that visit it would stop all
-        # sends for a tenth of a second.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_COLLECT_AFTER)
+        freeze_what_is_here()
         worker.start()
     sys.exit(worker.exitcode)
 

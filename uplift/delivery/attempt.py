@@ -47,6 +47,7 @@ from uplift.delivery.results import (
 from uplift.delivery.targets import Targets
 from uplift.delivery.validation import Validation
 from uplift.destinations.derived_ids import read_id_key
+from uplift.destinations.destination import Mode
 from uplift.destinations.responses import Response, of_another_record
 from uplift.errors import (
     HeartbeatMissing,
@@ -97,6 +98,10 @@ class Attempter:
             for name, channel in channels.items()
         }
         self._any_policy = Policy.of(settings)
+        # Where ids are ours, no response can have another record's.
+        self._own_ids = {
+            name for name, channel in channels.items() if channel.destination.mode is Mode.PUT
+        }
         self._validation = Validation(settings)
         self._ledger_clock = LedgerClock()
         # By then what was sent before a step of the ledger's clock has arrived, or never will.
@@ -215,7 +220,8 @@ class Attempter:
         response = response_of(result.last)
         key: bytes | None = None
         if_taken: Callable[[], Outcome] | None = None
-        if opened is not None and record_receipt and response is not None and response.receipt:
+        may_be_taken = claim.destination not in self._own_ids
+        if may_be_taken and opened and record_receipt and response and response.receipt:
             key = _receipt_key(opened, response.receipt.id)
             if response.receipt.assigned:
                 if_taken = partial(self._if_taken, claim, opened, result, response, started)

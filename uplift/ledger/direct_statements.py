@@ -1,6 +1,7 @@
 """Statements that run many times a second. They go to psycopg itself: SQLAlchemy would compute
 longer than PostgreSQL does."""
 
+import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -59,6 +60,10 @@ class DirectStatement:
             return [] if cursor.rownumber is None else await cursor.fetchall()
         except psycopg.Error as error:
             await raise_in_sqlalchemy(connection, error)
+            raise
+        except asyncio.CancelledError:
+            # PostgreSQL may hear of it so late that it cancels the next statement instead.
+            await connection.invalidate()
             raise
 
     async def column(self, connection: AsyncConnection, values: Mapping[str, Any]) -> list[Any]:

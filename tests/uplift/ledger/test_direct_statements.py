@@ -1,5 +1,6 @@
 """What goes around SQLAlchemy is part of its transaction, and fails as its own statements do."""
 
+import asyncio
 from typing import NamedTuple
 
 import pytest
@@ -12,6 +13,7 @@ from uplift.ledger.direct_statements import DirectStatement, built
 from uplift.ledger.parameters import array
 
 _ADD = DirectStatement("INSERT INTO audit_events (actor, action) VALUES ('a', :action)")
+_PID = DirectStatement("SELECT pg_backend_pid()")
 _FAIL = DirectStatement("SELECT 1 / :zero::int, :name::text")
 
 
@@ -85,6 +87,28 @@ async def test_it_leaves_a_server_that_is_away(database: Database, first: str) -
     assert is_away(caught.value)
     async with database.transaction() as connection:
         assert await connection.scalar(text("SELECT count(*) FROM audit_events")) == 0
+
+
+async def test_the_connection_of_a_cancelled_statement_is_not_used_again(
+    database: Database,
+) -> None:
+    pids: list[int] = []
+
+    async def slow() -> None:
+        async with database.transaction() as connection:
+            pids.extend(await _PID.column(connection, {}))
+            await DirectStatement("SELECT pg_sleep(30)").rows(connection, {})
+
+    async with asyncio.timeout(10):
+        for _ in range(6):  # more often than there are connections
+            task = asyncio.create_task(slow())
+            await asyncio.sleep(0.2)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            async with database.transaction() as connection:
+                pids.extend(await _PID.column(connection, {}))
+    assert all(before != after for before, after in zip(pids[::2], pids[1::2], strict=True))
 
 
 async def test_a_plan_is_kept_unless_it_is_made_each_time(database: Database) -> None:
