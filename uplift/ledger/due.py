@@ -77,16 +77,25 @@ def _may_go_there(upload: Any, person: Any) -> ColumnElement[bool]:
 _LINGERS = text("interval '1 day'")
 
 
+_STALLED = bindparam("stalled_seconds", type_=Float)
+_MACHINE = bindparam("machine", type_=Float)
+
+
+def _now(machine: float | ColumnElement[float] = _MACHINE) -> ColumnElement[datetime]:
+    """By both clocks, the ledger's and this `machine`'s: either may run ahead."""
+    return func.least(func.now(), func.to_timestamp(machine))
+
+
 def _is_newer_than_doubt(upload: Any, delivery: Any) -> ColumnElement[bool]:
     """Whether an older version may be stored late: it was sent there without a precondition."""
-    lately = delivery.in_doubt_until > func.now() - _LINGERS
+    lately = delivery.in_doubt_until > _now() - _LINGERS
     newer: ColumnElement[bool] = and_(delivery.in_doubt_version < upload.version, lately)
     return newer
 
 
 def _older_had_time(upload: Any, delivery: Any) -> ColumnElement[bool]:
     """Whether an older version that may be stored late had time to arrive."""
-    waits = _is_newer_than_doubt(upload, delivery) & (delivery.in_doubt_until > func.now())
+    waits = _is_newer_than_doubt(upload, delivery) & (delivery.in_doubt_until > _now())
     return func.coalesce(~waits, text("true"))
 
 
@@ -123,12 +132,8 @@ def is_over(
     machine: float | ColumnElement[float],
     upload: Any = Upload,
 ) -> ColumnElement[bool]:
-    """Whether the time to give up has come, without counting so many seconds.
-
-    It has come only by both clocks, the ledger's and this `machine`'s: either may run ahead.
-    """
-    now = func.least(func.now(), func.to_timestamp(machine))
-    over: ColumnElement[bool] = upload.give_up_at <= now - func.make_interval(
+    """Whether the time to give up has come, without counting so many seconds."""
+    over: ColumnElement[bool] = upload.give_up_at <= _now(machine) - func.make_interval(
         0, 0, 0, 0, 0, 0, stalled_seconds
     )
     return over
@@ -258,11 +263,7 @@ def _details(locked: CTE, *more: ColumnElement[Any]) -> Select[Any]:
         "maybe_overwritten": _is_newer_than_doubt(upload, delivery),
         "read_first": _restored_since(upload, delivery),
         "past_deadline": func.coalesce(
-            is_over(
-                bindparam("stalled_seconds", type_=Float),
-                bindparam("machine", type_=Float),
-                upload,
-            ),
+            is_over(_STALLED, _MACHINE, upload),
             text("false"),
         ),
         "app_user_id": person.app_user_id,

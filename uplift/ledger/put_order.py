@@ -5,6 +5,7 @@ newer one. So it is not sent again once there is a newer one, which waits until 
 time to arrive. What may be stored even later says so: `maybe_overwritten`.
 """
 
+import time
 from collections.abc import Collection, Mapping
 from uuid import UUID
 
@@ -23,7 +24,8 @@ _IN_DOUBT = Rows("in_doubt", upload_id="uuid", seconds="float8")
 _NOTE = _IN_DOUBT.statement(f"""
     INSERT INTO deliveries AS d (record_id, destination, in_doubt_version, in_doubt_until)
     SELECT DISTINCT ON (u.record_id, u.destination) u.record_id, u.destination, u.version,
-        now() + make_interval(secs => n.seconds)
+        -- Either clock may run ahead.
+        least(now(), to_timestamp(:machine)) + make_interval(secs => n.seconds)
     FROM {{in_doubt}} AS n CROSS JOIN LATERAL (
         SELECT record_id, destination, version FROM uploads WHERE id = n.upload_id OFFSET 0
     ) AS u
@@ -43,7 +45,7 @@ async def note_in_doubt(connection: AsyncConnection, seconds: Mapping[UUID, floa
     """
     if seconds:
         rows = ({"upload_id": id_, "seconds": each} for id_, each in seconds.items())
-        await connection.execute(_NOTE, _IN_DOUBT.parameter(rows))
+        await connection.execute(_NOTE, {"machine": time.time(), **_IN_DOUBT.parameter(rows)})
 
 
 _OVERTAKEN = text(f"""

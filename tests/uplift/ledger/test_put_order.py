@@ -1,5 +1,6 @@
 """Versions of a record where no look-up is needed: none of unknown outcome is sent again late."""
 
+import time
 from uuid import UUID
 
 import pytest
@@ -51,6 +52,40 @@ async def had_time(database: Database) -> None:
 
 
 SUPERSEDED = ("superseded", "newer_version", True)
+
+
+async def test_a_ledger_a_day_ahead_knows_still_what_may_be_stored_late(
+    database: Database, bob: UserRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await rows.put(database, bob, identity=b"i")
+    (claim,) = await rows.claim(database, first)
+    await record(database, unknown(claim))
+    second = await rows.put(database, bob, identity=b"i")
+    # 25 hours: no test turns PostgreSQL's clock, so it turns all others back.
+    async with database.transaction() as connection:
+        await connection.execute(
+            text("UPDATE deliveries SET in_doubt_until = in_doubt_until - interval '25 hours'")
+        )
+    behind = time.time() - 25 * 3600
+    monkeypatch.setattr(time, "time", lambda: behind)
+    assert await rows.claim(database, second) == []  # the older one may arrive
+    monkeypatch.setattr(time, "time", lambda: behind + 2 * SETTLE_SECONDS)
+    (_,) = await rows.claim(database, second)
+    assert (await rows.row(database, second)).maybe_overwritten
+
+
+async def test_what_is_noted_while_the_ledger_is_a_day_ahead_is_waited_for_no_longer(
+    database: Database, bob: UserRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await rows.put(database, bob, identity=b"i")
+    (claim,) = await rows.claim(database, first)
+    behind = time.time() - 25 * 3600
+    monkeypatch.setattr(time, "time", lambda: behind)
+    await record(database, unknown(claim))
+    second = await rows.put(database, bob, identity=b"i")
+    monkeypatch.setattr(time, "time", lambda: behind + 2 * SETTLE_SECONDS)
+    (_,) = await rows.claim(database, second)
+    assert (await rows.row(database, second)).maybe_overwritten
 
 
 async def test_the_same_version_is_sent_again_at_once(database: Database, bob: UserRow) -> None:
