@@ -4,7 +4,7 @@ import gc
 
 # Objects more than before, until Python looks for cycles. What is under way has thousands of them,
 # and most of it has no cycles: with Python's own 700, the API spent a tenth of its time on that.
-_COLLECT_AFTER = 10_000
+_COLLECT_AFTER = 50_000
 
 
 def freeze_what_is_here() -> None:

@@ -8,7 +8,7 @@ is random and says nothing of anybody. What a span may hold is what a log line m
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -44,6 +44,7 @@ class _Nothing:
 
 
 _NOTHING = _Nothing()
+_NO_SPAN: AbstractContextManager[Noted] = nullcontext(_NOTHING)
 
 
 class _Span:
@@ -129,14 +130,13 @@ def span(name: Name, *, parent: str | None = None, **attributes: str | int) -> I
             raise
 
 
-@contextmanager
-def part(name: Name, *, parent: str | None = None, **attributes: str | int) -> Iterator[Noted]:
+def part(
+    name: Name, *, parent: str | None = None, **attributes: str | int
+) -> AbstractContextManager[Noted]:
     """A span like `span`, but only within a trace: of the span around it, or of `parent`."""
     if _tracer is None or (parent is None and current() is None):
-        yield _NOTHING
-        return
-    with span(name, parent=parent, **attributes) as noted:
-        yield noted
+        return _NO_SPAN
+    return span(name, parent=parent, **attributes)
 
 
 def note(**attributes: str | int) -> None:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from uplift import traces
 from uplift.address_check import AddressCheck
@@ -180,14 +180,13 @@ class Deliverer:
             await self._in_flight.release(1, claim.body_bytes, destination=claim.destination)
 
     async def _deliver_one(self, claim: Claim, meeting: Meeting | None = None) -> None:
+        upload = str(claim.upload_id)
+        # Not `bound_contextvars`, which reads the whole context before and after.
+        before = bind_contextvars(upload=upload)
         try:
-            upload = str(claim.upload_id)
-            with (
-                bound_contextvars(upload=upload),
-                traces.part(
-                    "attempt", parent=claim.trace_parent, upload=upload, attempt=claim.attempts
-                ) as span,
-            ):
+            with traces.part(
+                "attempt", parent=claim.trace_parent, upload=upload, attempt=claim.attempts
+            ) as span:
                 outcome = await self._attempter.attempt(claim, meeting)
                 span.note(state=outcome.change.target.value, outcome=outcome.code)
             await self._record(outcome)
@@ -195,9 +194,9 @@ class Deliverer:
             # The lease runs out, and the next attempt looks it up: nothing is lost or duplicated.
             # Only the type: an error's text may quote the record.
             attempts_unrecorded.labels("failed").inc()
-            _log.error(
-                "attempt_not_recorded", upload=str(claim.upload_id), error=type(error).__name__
-            )
+            _log.error("attempt_not_recorded", upload=upload, error=type(error).__name__)
+        finally:
+            reset_contextvars(**before)
 
     async def _record_all(self, outcomes: list[Outcome]) -> list[bool]:
         """Record these outcomes. Returns for each whether its lease still held.

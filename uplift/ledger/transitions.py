@@ -1,6 +1,7 @@
 """The one function that changes an upload's state, against the table in `uplift.lifecycle`."""
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -65,34 +66,35 @@ class Change(Struct, frozen=True, kw_only=True):
             raise ValueError("Only a dead letter that is queued can be reset.")
 
 
-_CHANGES = Rows(
-    "changes",
-    upload_id="uuid",
-    source="text",
-    target="text",
-    reason="text",
-    lease_id="uuid",
-    new_lease_id="uuid",
-    lease_seconds="float8",
-    attempt_seconds="float8",
-    process_id="uuid",
-    delay="float8",
-    clock="float8",
-    maybe_sent="bool",
-    sent_itself="bool",
-    empty_searches="int",
-    bundle_limit="int",
-    possible_duplicate="bool",
-    maybe_overwritten="bool",
-    crashed="bool",
-    crashed_alone="bool",
-    keeps_crashes="bool",
-    free="bool",
-    last_response="text",
-    issues="jsonb",
-    sealed_receipt="bytea",
-    reset="bool",
-)
+_COLUMNS = {
+    "upload_id": "uuid",
+    "source": "text",
+    "target": "text",
+    "reason": "text",
+    "lease_id": "uuid",
+    "new_lease_id": "uuid",
+    "lease_seconds": "float8",
+    "attempt_seconds": "float8",
+    "process_id": "uuid",
+    "delay": "float8",
+    "clock": "float8",
+    "maybe_sent": "bool",
+    "sent_itself": "bool",
+    "empty_searches": "int",
+    "bundle_limit": "int",
+    "possible_duplicate": "bool",
+    "maybe_overwritten": "bool",
+    "crashed": "bool",
+    "crashed_alone": "bool",
+    "keeps_crashes": "bool",
+    "free": "bool",
+    "last_response": "text",
+    "issues": "jsonb",
+    "sealed_receipt": "bytea",
+    "reset": "bool",
+}
+_CHANGES = Rows("changes", **_COLUMNS)
+_read = attrgetter(*_COLUMNS)
 
 _CHANGING = """
     UPDATE uploads AS u SET
@@ -189,4 +191,5 @@ async def change_and(
     """
     if not changes:
         return []
-    return await statement.rows(connection, {**_CHANGES.parameter(changes), **values})
+    columns = dict(zip(_COLUMNS, zip(*map(_read, changes), strict=True), strict=True))
+    return await statement.rows(connection, {**_CHANGES.columns(len(changes), **columns), **values})
