@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,8 +41,14 @@ def run(folder: Path) -> Iterator[tuple[psutil.Process, list[psutil.Process]]]:
 
 
 def named(children: list[psutil.Process], name: str) -> psutil.Process:
-    (found,) = (each for each in children if f"uplift {name}" in " ".join(each.cmdline()))
-    return found
+    until = time.monotonic() + 10
+    while True:
+        found = [each for each in children if f"uplift {name}" in " ".join(each.cmdline())]
+        if len(found) == 1:
+            return found[0]
+        # One that was started a moment ago has no command line of its own yet.
+        assert time.monotonic() < until, [each.cmdline() for each in children]
+        time.sleep(0.05)
 
 
 def assert_gone(children: list[psutil.Process], seconds: float) -> None:
