@@ -19,7 +19,13 @@ import psycopg
 from psycopg import AsyncConnection as AsyncPGConnection
 from sqlalchemy import URL, ExceptionContext, event, make_url
 from sqlalchemy.engine.interfaces import ExecutionContext
-from sqlalchemy.exc import ArgumentError, InterfaceError, InvalidatePoolError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    InvalidatePoolError,
+    OperationalError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
@@ -123,7 +129,12 @@ _MET = "uplift_met"
 async def raise_in_sqlalchemy(connection: AsyncConnection, error: psycopg.Error) -> None:
     """Raise an error of `driver_of` as SQLAlchemy raises its own: it sorts errors, and leaves a
     connection that is lost and a server that is away."""
-    await connection.exec_driver_sql("", execution_options={_MET: error})
+    try:
+        await connection.exec_driver_sql("", execution_options={_MET: error})
+    except DBAPIError as raised:
+        # Of a connection that is closed, SQLAlchemy hears only that.
+        raised.orig = error
+        raise
 
 
 def _raise_met(_: Any, __: str, ___: Any, context: ExecutionContext) -> None:

@@ -89,6 +89,22 @@ async def test_it_leaves_a_server_that_is_away(database: Database, first: str) -
         assert await connection.scalar(text("SELECT count(*) FROM audit_events")) == 0
 
 
+async def test_an_error_that_ends_the_session_keeps_its_sqlstate(database: Database) -> None:
+    # Not away: only this transaction was idle for too long.
+    async def idle() -> None:
+        async with database.transaction() as connection:
+            await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 50"))
+            await asyncio.sleep(0.3)
+            await _PID.rows(connection, {})
+
+    with pytest.raises(DBAPIError) as caught:
+        await idle()
+    assert getattr(caught.value.orig, "sqlstate", None) == "25P03"
+    assert not is_away(caught.value)
+    async with database.transaction() as connection:
+        assert await connection.scalar(text("SELECT 1")) == 1
+
+
 async def test_the_connection_of_a_cancelled_statement_is_not_used_again(
     database: Database,
 ) -> None:

@@ -362,6 +362,39 @@ async def test_what_a_late_worker_delivered_is_not_noted_beside_the_end_that_cou
     assert await rows.delivery_of(database, upload_id) is None
 
 
+async def test_of_two_versions_delivered_in_one_group_the_newer_receipt_is_kept(
+    database: Database, alice: UserRow
+) -> None:
+    first = await rows.put(database, alice, identity=b"i")
+    (old,) = await rows.claim(database, first)
+    await rows.bring_to(database, first, State.REFUSED)
+    second = await rows.put(database, alice, identity=b"i")
+    (new,) = await rows.claim(database, second)
+    await rows.bring_to(database, first, State.SENDING, lease_id=old.lease_id, lease_until=_LATER)
+    group = [ended(new, record_receipt=b"new"), ended(old, record_receipt=b"old")]
+    assert await record(database, *group) == {first, second}
+    of = await rows.delivery_of(database, first)
+    assert of is not None
+    assert (of.version, of.sealed_receipt) == (2, b"new")
+
+
+async def test_of_two_deliveries_of_one_upload_in_one_group_the_receipt_of_its_lease_is_kept(
+    database: Database, alice: UserRow
+) -> None:
+    for late_first in (True, False):
+        upload_id = await rows.put(database, alice)
+        (late,) = await rows.claim(database, upload_id, lease_seconds=0.0)
+        async with database.transaction() as connection:
+            await rows.take_abandoned(connection)
+        (next_,) = await rows.claim(database, upload_id)
+        group = [ended(late, record_receipt=b"late"), ended(next_, record_receipt=b"next")]
+        await record(database, *(group if late_first else group[::-1]))
+        of = await rows.delivery_of(database, upload_id)
+        assert of is not None
+        assert of.sealed_receipt == b"next"
+        assert all(each.closed_at for each in await rows.attempts_of(database, upload_id))
+
+
 async def test_a_worker_whose_lease_ran_out_may_still_record_if_nobody_took_it(
     database: Database, alice: UserRow
 ) -> None:
