@@ -11,7 +11,7 @@ from bench.baseline_plain import Baseline
 from bench.delivery import CELERY_PROCESSES, IN_FLIGHT, post_loop
 from bench.figures import Figure, Target
 from bench.plan import Plan
-from bench.testbed import Testbed, open_testbed, upstream
+from bench.testbed import Drained, Testbed, cpu_of, open_testbed, upstream
 from bench.upstream import Upstream, rate
 
 ENTRIES = 20
@@ -57,52 +57,32 @@ def settings(stand_in: Upstream) -> dict[str, str]:
 
 
 def _measure(testbed: Testbed, baseline: Baseline, processes: int, plan: Plan) -> list[Figure]:
-    ours: list[float] = []
+    drained: list[Drained] = []
     loop: list[float] = []
     singles: list[float] = []
     celery: list[float] = []
-    cpu: list[float] = []
-    database_cpu: list[float] = []
     for _ in range(plan.rounds):
-        count = plan.of(_OURS)
-        drained = testbed.measure(count)
-        ours.append(drained.rate)
-        cpu.append(drained.worker_ms)
-        database_cpu.append(drained.postgres_ms)
+        drained.append(testbed.measure(plan.of(_OURS)))
         loop.append(
             post_loop(testbed, plan.of(_LOOP), in_flight=BUNDLES_IN_FLIGHT, entries=ENTRIES)
         )
         singles.append(post_loop(testbed, plan.of(_SINGLES)))
         celery.append(rate(baseline.deliver(plan.of(_CELERY))))
-    more = {"worker_cpu_ms": cpu, "postgres_cpu_ms": database_cpu}
-    what = f"delivered/s in Bundles of {ENTRIES}"
+    beside = {
+        f"a loop of the same Bundles, {BUNDLES_IN_FLIGHT} in flight": (loop, 0.5),
+        f"baseline_loop of singles, {IN_FLIGHT} in flight": (singles, 1.5),
+        f"baseline_celery, {processes} processes": (celery, 8.0),
+    }
     return [
         Figure(
             section="bundles",
-            what=what,
+            what=f"delivered/s in Bundles of {ENTRIES}",
             unit="/s",
-            against=f"a loop of the same Bundles, {BUNDLES_IN_FLIGHT} in flight",
-            ours=tuple(ours),
-            theirs=tuple(loop),
-            target=Target(0.5),
-            more=more,
-        ),
-        Figure(
-            section="bundles",
-            what=what,
-            unit="/s",
-            against=f"baseline_loop of singles, {IN_FLIGHT} in flight",
-            ours=tuple(ours),
-            theirs=tuple(singles),
-            target=Target(1.5),
-        ),
-        Figure(
-            section="bundles",
-            what=what,
-            unit="/s",
-            against=f"baseline_celery, {processes} processes",
-            ours=tuple(ours),
-            theirs=tuple(celery),
-            target=Target(8.0),
-        ),
+            against=against,
+            ours=tuple(each.rate for each in drained),
+            theirs=tuple(theirs),
+            target=Target(least),
+            more=cpu_of(drained),
+        )
+        for against, (theirs, least) in beside.items()
     ]

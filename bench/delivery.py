@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.baseline_plain import Baseline
 from bench.figures import Figure, Target
 from bench.plan import Plan
-from bench.testbed import Drained, Testbed, open_testbed, upstream
+from bench.testbed import Drained, Testbed, cpu_of, open_testbed, upstream
 from bench.upstream import rate
 
 IN_FLIGHT = 200
@@ -65,10 +65,7 @@ def _with_fewer_second_opinions(testbed: Testbed, plan: Plan) -> Figure:
         ours=tuple(each.rate for each in drained),
         theirs=tuple(loop),
         target=Target(0.5),
-        more={
-            "worker_cpu_ms": [each.worker_ms for each in drained],
-            "postgres_cpu_ms": [each.postgres_ms for each in drained],
-        },
+        more=cpu_of(drained),
     )
 
 
@@ -92,36 +89,31 @@ def _at(
     testbed: Testbed, baseline: Baseline, plan: Plan, latency: int, tried: dict[int, float]
 ) -> list[Figure]:
     testbed.upstream_ms = latency
-    ours: list[float] = []
+    drained: list[Drained] = []
     loop: list[float] = []
     celery: list[float] = []
-    cpu: list[float] = []
-    database_cpu: list[float] = []
     for _ in range(plan.rounds):
-        count = plan.of(_OURS[latency])
-        drained = testbed.measure(count)
-        ours.append(drained.rate)
-        cpu.append(drained.worker_ms)
-        database_cpu.append(drained.postgres_ms)
+        drained.append(testbed.measure(plan.of(_OURS[latency])))
         loop.append(post_loop(testbed, plan.of(_LOOP[latency])))
         celery.append(rate(baseline.deliver(plan.of(_CELERY[latency]))))
+    ours = tuple(each.rate for each in drained)
     return [
         Figure(
             section="delivery",
             what=f"delivered/s, upstream {latency} ms",
             unit="/s",
             against=f"baseline_loop, {IN_FLIGHT} in flight",
-            ours=tuple(ours),
+            ours=ours,
             theirs=tuple(loop),
             target=_TARGETS_OF_LOOP.get(latency),
-            more={"worker_cpu_ms": cpu, "postgres_cpu_ms": database_cpu},
+            more=cpu_of(drained),
         ),
         Figure(
             section="delivery",
             what=f"delivered/s, upstream {latency} ms",
             unit="/s",
             against=f"baseline_celery, {max(tried, key=tried.__getitem__)} processes",
-            ours=tuple(ours),
+            ours=ours,
             theirs=tuple(celery),
             target=_TARGETS_OF_CELERY.get(latency),
             more={"tried_processes": tried},

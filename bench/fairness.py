@@ -11,16 +11,16 @@ import statistics
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
-from psycopg import AsyncCursor, AsyncRawCursor
+from psycopg import AsyncRawCursor
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bench.figures import Figure, Target, percentile
 from bench.plan import Plan
 from bench.resources import bodies
+from bench.sent_statements import sent_by
 from bench.testbed import Person, Testbed, open_testbed, upstream
 from uplift.ledger import leases
 from uplift.ledger.database import Database, driver_of
@@ -156,19 +156,9 @@ async def _claims(testbed: Testbed) -> tuple[float, float, str]:
 
 async def _plan(database: Database) -> str:
     """How PostgreSQL finds what is claimed next."""
-    sent: list[tuple[Any, Any]] = []
-    execute = AsyncCursor.execute
-
-    async def note(cursor: Any, query: Any, params: Any = None, **options: Any) -> Any:
-        sent.append((query, params))
-        return await execute(cursor, query, params, **options)
-
     async with database.transaction() as connection:
-        AsyncCursor.execute = note  # type: ignore[method-assign, assignment]
-        try:
+        with sent_by(connection) as sent:
             await front(connection, UPLOADS, "oneup", limit=_CLAIM)
-        finally:
-            AsyncCursor.execute = execute  # type: ignore[method-assign]
         statement, parameters = sent[0]
         raw = AsyncRawCursor(driver_of(connection))
         lines = await raw.execute(f"EXPLAIN (ANALYZE, BUFFERS) {statement}", parameters)

@@ -61,6 +61,14 @@ class Drained:
     postgres_ms: float
 
 
+def cpu_of(rounds: Sequence[Drained]) -> dict[str, list[float]]:
+    """The milliseconds of CPU a record, round by round, as a figure has them beside it."""
+    return {
+        "worker_cpu_ms": [each.worker_ms for each in rounds],
+        "postgres_cpu_ms": [each.postgres_ms for each in rounds],
+    }
+
+
 class Testbed:
     """A running Uplift with one ledger."""
 

@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uplift.ledger.direct_statements import DirectStatement
+from uplift.ledger.locks import lock_keys
 from uplift.ledger.parameters import array
 
 
@@ -18,12 +19,6 @@ class Claimed:
     destination: str
     upstream_key: bytes
 
-
-# In one order, so that no two claims with several keys in common wait for each other. They last
-# until the transaction ends.
-_LOCK_KEYS = DirectStatement(
-    "SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key"
-)
 
 # A statement of its own, after the locks, sees what those before it have committed. OFFSET and
 # LIMIT keep PostgreSQL from joins that would read through all history: it looks each record up by
@@ -75,9 +70,7 @@ async def colliding(
     """
     if not claimed:
         return set()
-    # 64 bits of a keyed hash: two that agree by chance only wait for each other.
-    locks = {int.from_bytes(each.upstream_key[:8], "big", signed=True) for each in claimed}
-    await _LOCK_KEYS.rows(connection, {"keys": array("bigint", sorted(locks))})
+    await lock_keys(connection, (each.upstream_key for each in claimed))
     rows = await _COLLIDING.rows(
         connection,
         {

@@ -10,7 +10,7 @@ A transaction may leave steps out, but goes back to none. Only who never waits (
 free of the order. Records that a transaction adds are locked too, but others cannot see them yet.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -44,6 +44,21 @@ async def lock_free_users(
     `destination`.
     """
     return await _LOCK_FREE_USERS.rows(connection, {"names": array("text", app_user_ids)})
+
+
+_LOCK_KEYS = DirectStatement(
+    "SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key"
+)
+
+
+async def lock_keys(connection: AsyncConnection, hashes: Iterable[bytes]) -> None:
+    """Lock what these keyed hashes stand for, until the transaction ends.
+
+    In one order, so that no two who lock several in common wait for each other.
+    """
+    # 64 bits of a hash: two that agree by chance only wait for each other.
+    keys = {int.from_bytes(each[:8], "big", signed=True) for each in hashes}
+    await _LOCK_KEYS.rows(connection, {"keys": array("bigint", sorted(keys))})
 
 
 _LOCK_RECORDS = built(

@@ -6,6 +6,7 @@ The statement's text is then the same for any number of them, so PostgreSQL plan
 import struct
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -38,6 +39,7 @@ class Rows:
     def __init__(self, name: str, /, **columns: str) -> None:
         self._name = name
         self._types = columns
+        self._read = attrgetter(*columns)
         # The series makes the planner expect many rows. The subquery hides how many from it: else
         # a plan for fewer would seem better each time, and PostgreSQL would plan each time.
         functions = ", ".join(
@@ -82,12 +84,18 @@ class Rows:
         return sql
 
     def parameter(self, rows: Iterable[object]) -> dict[str, object]:
-        """The parameters with these rows: mappings, or objects. What a row lacks is null."""
+        """The parameters with these rows: mappings, or objects with an attribute for each column.
+
+        What a mapping lacks is null.
+        """
         listed = list(rows)
+        columns: dict[str, Sequence[Any]]
         if listed and isinstance(listed[0], Mapping):
             columns = {name: [row.get(name) for row in listed] for name in self._types}  # type: ignore[attr-defined]
         else:
-            columns = {name: [getattr(row, name, None) for row in listed] for name in self._types}
+            columns = dict(
+                zip(self._types, zip(*map(self._read, listed), strict=True), strict=False)
+            )
         return self.columns(len(listed), **columns)
 
     def columns(self, count: int, /, **columns: Sequence[Any]) -> dict[str, object]:

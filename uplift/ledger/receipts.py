@@ -5,15 +5,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from uplift.ledger.direct_statements import DirectStatement
 from uplift.ledger.leases import Outcome
-from uplift.ledger.parameters import Rows, array
-
-# In one order, so that no two groups of outcomes wait for each other. They last until the
-# transaction ends.
-_LOCK_KEYS = DirectStatement(
-    "SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key"
-)
+from uplift.ledger.locks import lock_keys
+from uplift.ledger.parameters import Rows
 
 _ASSIGNED = Rows("assigned", upload_id="uuid", destination="text", record_id="uuid", key="bytea")
 
@@ -39,9 +33,7 @@ async def without_taken(connection: AsyncConnection, outcomes: Sequence[Outcome]
     assigned = [each for each in outcomes if each.if_taken is not None and each.receipt_key]
     if not assigned:
         return list(outcomes)
-    # 64 bits of a keyed hash: two that agree by chance only wait for each other.
-    locks = {int.from_bytes((each.receipt_key or b"")[:8], "big", signed=True) for each in assigned}
-    await _LOCK_KEYS.rows(connection, {"keys": array("bigint", sorted(locks))})
+    await lock_keys(connection, (each.receipt_key or b"" for each in assigned))
     found = await _TAKEN.column(
         connection,
         _ASSIGNED.parameter(

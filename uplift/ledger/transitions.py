@@ -1,7 +1,6 @@
 """The one function that changes an upload's state, against the table in `uplift.lifecycle`."""
 
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -66,35 +65,34 @@ class Change(Struct, frozen=True, kw_only=True):
             raise ValueError("Only a dead letter that is queued can be reset.")
 
 
-_COLUMNS = {
-    "upload_id": "uuid",
-    "source": "text",
-    "target": "text",
-    "reason": "text",
-    "lease_id": "uuid",
-    "new_lease_id": "uuid",
-    "lease_seconds": "float8",
-    "attempt_seconds": "float8",
-    "process_id": "uuid",
-    "delay": "float8",
-    "clock": "float8",
-    "maybe_sent": "bool",
-    "sent_itself": "bool",
-    "empty_searches": "int",
-    "bundle_limit": "int",
-    "possible_duplicate": "bool",
-    "maybe_overwritten": "bool",
-    "crashed": "bool",
-    "crashed_alone": "bool",
-    "keeps_crashes": "bool",
-    "free": "bool",
-    "last_response": "text",
-    "issues": "jsonb",
-    "sealed_receipt": "bytea",
-    "reset": "bool",
-}
-_CHANGES = Rows("changes", **_COLUMNS)
-_read = attrgetter(*_COLUMNS)
+_CHANGES = Rows(
+    "changes",
+    upload_id="uuid",
+    source="text",
+    target="text",
+    reason="text",
+    lease_id="uuid",
+    new_lease_id="uuid",
+    lease_seconds="float8",
+    attempt_seconds="float8",
+    process_id="uuid",
+    delay="float8",
+    clock="float8",
+    maybe_sent="bool",
+    sent_itself="bool",
+    empty_searches="int",
+    bundle_limit="int",
+    possible_duplicate="bool",
+    maybe_overwritten="bool",
+    crashed="bool",
+    crashed_alone="bool",
+    keeps_crashes="bool",
+    free="bool",
+    last_response="text",
+    issues="jsonb",
+    sealed_receipt="bytea",
+    reset="bool",
+)
 
 _CHANGING = """
     UPDATE uploads AS u SET
@@ -191,5 +189,4 @@ async def change_and(
     """
     if not changes:
         return []
-    columns = dict(zip(_COLUMNS, zip(*map(_read, changes), strict=True), strict=True))
-    return await statement.rows(connection, {**_CHANGES.columns(len(changes), **columns), **values})
+    return await statement.rows(connection, {**_CHANGES.parameter(changes), **values})

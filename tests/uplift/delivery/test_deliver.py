@@ -11,9 +11,9 @@ from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from sqlalchemy import select, text
 
+from bench.sent_statements import sent_by
 from tests import factories
 from tests.ledger_copies import LedgerCopies
-from tests.sent_statements import sent_by
 from tests.uplift.delivery.delivering import against, deliver, until, writes
 from tests.uplift.ledger.rows import attempts_of
 from tests.uplift.ledger.rows import row as row_of

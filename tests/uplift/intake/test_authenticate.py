@@ -3,8 +3,8 @@
 import asyncio
 from datetime import datetime
 
+from bench.sent_statements import sent_by
 from tests.keys import KEY_RING
-from tests.sent_statements import sent_by
 from uplift.intake.authenticate import Authenticator
 from uplift.ledger.credentials import BACKEND, add_api_key, list_api_keys, revoke
 from uplift.ledger.database import Database

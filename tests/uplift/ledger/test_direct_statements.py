@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import bindparam, func, literal, select, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from tests.sent_statements import sent_by
+from bench.sent_statements import sent_by
 from uplift.ledger.database import Database, is_away
 from uplift.ledger.direct_statements import DirectStatement, built
 from uplift.ledger.parameters import array

@@ -8,7 +8,7 @@ import pytest
 from psycopg import AsyncRawCursor
 from sqlalchemy import text
 
-from tests.sent_statements import sent_by
+from bench.sent_statements import sent_by
 from tests.uplift.ledger import rows
 from uplift.ledger import dead_letters, fair_queue, leases, pauses
 from uplift.ledger.audit import SYSTEM

@@ -314,14 +314,30 @@ async def test_an_attempt_that_did_not_deliver_notes_no_delivery(
     assert await rows.delivery_of(database, upload_id) is None
 
 
+async def refused_and_newer(database: Database, user: UserRow) -> tuple[Claim, Claim]:
+    """A version that was claimed and is refused by now, and the claim of a newer one."""
+    first = await rows.put(database, user, identity=b"i")
+    (old,) = await rows.claim(database, first)
+    await rows.bring_to(database, first, State.REFUSED)
+    (new,) = await rows.claim(database, await rows.put(database, user, identity=b"i"))
+    return old, new
+
+
+async def taken_over(database: Database, user: UserRow) -> tuple[Claim, Claim]:
+    """The claim of a worker that lost its lease, and that of the next one."""
+    upload_id = await rows.put(database, user)
+    (late,) = await rows.claim(database, upload_id, lease_seconds=0.0)
+    async with database.transaction() as connection:
+        assert await rows.take_abandoned(connection) == {upload_id}
+    (next_,) = await rows.claim(database, upload_id)
+    return late, next_
+
+
 async def test_an_older_version_that_is_delivered_late_does_not_overwrite_a_newer_receipt(
     database: Database, alice: UserRow
 ) -> None:
-    first = await rows.put(database, alice, identity=b"i")
-    (old,) = await rows.claim(database, first)
-    await rows.bring_to(database, first, State.REFUSED)
-    second = await rows.put(database, alice, identity=b"i")
-    (new,) = await rows.claim(database, second)
+    old, new = await refused_and_newer(database, alice)
+    first = old.upload_id
     await record(database, ended(new, record_receipt=b"new"))
     await rows.bring_to(database, first, State.SENDING, lease_id=old.lease_id, lease_until=_LATER)
     await record(database, ended(old, record_receipt=b"old"))
@@ -333,11 +349,8 @@ async def test_an_older_version_that_is_delivered_late_does_not_overwrite_a_newe
 async def test_a_worker_whose_lease_was_taken_over_cannot_record(
     database: Database, alice: UserRow
 ) -> None:
-    upload_id = await rows.put(database, alice)
-    (slow,) = await rows.claim(database, upload_id, lease_seconds=0.0)
-    async with database.transaction() as connection:
-        assert await rows.take_abandoned(connection) == {upload_id}
-    (next_,) = await rows.claim(database, upload_id)
+    slow, next_ = await taken_over(database, alice)
+    upload_id = slow.upload_id
     assert await record(database, ended(slow, record_receipt=b"slow")) == set()
     row = await rows.row(database, upload_id)
     assert (row.state, row.lease_id) == ("sending", next_.lease_id)
@@ -351,11 +364,8 @@ async def test_a_worker_whose_lease_was_taken_over_cannot_record(
 async def test_what_a_late_worker_delivered_is_not_noted_beside_the_end_that_counts(
     database: Database, alice: UserRow
 ) -> None:
-    upload_id = await rows.put(database, alice)
-    (late,) = await rows.claim(database, upload_id, lease_seconds=0.0)
-    async with database.transaction() as connection:
-        await rows.take_abandoned(connection)
-    (next_,) = await rows.claim(database, upload_id)
+    late, next_ = await taken_over(database, alice)
+    upload_id = late.upload_id
     group = [ended(late, record_receipt=b"late"), ended(next_, State.REFUSED)]
     assert await record(database, *group) == {upload_id}
     assert (await rows.row(database, upload_id)).state == "refused"
@@ -365,11 +375,8 @@ async def test_what_a_late_worker_delivered_is_not_noted_beside_the_end_that_cou
 async def test_of_two_versions_delivered_in_one_group_the_newer_receipt_is_kept(
     database: Database, alice: UserRow
 ) -> None:
-    first = await rows.put(database, alice, identity=b"i")
-    (old,) = await rows.claim(database, first)
-    await rows.bring_to(database, first, State.REFUSED)
-    second = await rows.put(database, alice, identity=b"i")
-    (new,) = await rows.claim(database, second)
+    old, new = await refused_and_newer(database, alice)
+    first, second = old.upload_id, new.upload_id
     await rows.bring_to(database, first, State.SENDING, lease_id=old.lease_id, lease_until=_LATER)
     group = [ended(new, record_receipt=b"new"), ended(old, record_receipt=b"old")]
     assert await record(database, *group) == {first, second}
@@ -382,11 +389,8 @@ async def test_of_two_deliveries_of_one_upload_in_one_group_the_receipt_of_its_l
     database: Database, alice: UserRow
 ) -> None:
     for late_first in (True, False):
-        upload_id = await rows.put(database, alice)
-        (late,) = await rows.claim(database, upload_id, lease_seconds=0.0)
-        async with database.transaction() as connection:
-            await rows.take_abandoned(connection)
-        (next_,) = await rows.claim(database, upload_id)
+        late, next_ = await taken_over(database, alice)
+        upload_id = late.upload_id
         group = [ended(late, record_receipt=b"late"), ended(next_, record_receipt=b"next")]
         await record(database, *(group if late_first else group[::-1]))
         of = await rows.delivery_of(database, upload_id)

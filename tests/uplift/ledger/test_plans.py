@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tests.sent_statements import sent_by
+from bench.sent_statements import sent_by
 from tests.uplift.ledger import rows
 from uplift.ledger import (
     accepting,

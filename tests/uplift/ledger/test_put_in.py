@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy import Row, delete, func, select, text
 from uuid_utils.compat import uuid7
 
-from tests.sent_statements import sent_by
+from bench.sent_statements import sent_by
 from tests.uplift.ledger import rows
 from uplift.ledger.audit import SYSTEM, Action, Actor, list_events
 from uplift.ledger.database import Database

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uplift.ledger.database import driver_of
@@ -23,6 +22,8 @@ def sent_by(connection: AsyncConnection | None = None) -> Iterator[list[tuple[st
             sent.append((query, params))
         return await execute(cursor, query, params, **options)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(psycopg.AsyncCursor, "execute", note)
+    psycopg.AsyncCursor.execute = note  # type: ignore[method-assign, assignment]
+    try:
         yield sent
+    finally:
+        psycopg.AsyncCursor.execute = execute  # type: ignore[method-assign]
